@@ -1,0 +1,138 @@
+"""Say what a scene shows.
+
+A caption is a list of words in which an attribute always takes the same number of places, so that two captions of the
+same template differ word by word, as Prompt-to-Prompt's replacement needs. Every word carries the role it plays, which
+tells training where in the picture its attention belongs.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fatezero_ext.toy.world import NO_STYLE, PALETTE, Scene
+
+OBJECT, BACKGROUND = "object", "background"
+Words = list[tuple[str, str]]
+"""Words with their roles: OBJECT, BACKGROUND, or nothing."""
+
+BACKGROUND_PHRASES: dict[str, tuple[str, ...]] = {
+    "grass": ("the grass", "a grass field"),
+    "water": ("the water", "moving water"),
+    "sand": ("the sand", "desert sand", "sand drifts"),
+    "sky": ("the sky", "a cloudy sky"),
+    "brick": ("the bricks", "a brick wall"),
+    "checker": ("the checkerboard", "a checkerboard floor"),
+    "stripes": ("the stripes", "a striped wall"),
+    "night": ("the night", "a starry night"),
+}
+PLAIN_PHRASES = ("plain {}", "a plain {} background")
+
+STYLE_PREFIXES: dict[str, tuple[str, ...]] = {
+    "sketch": ("a pencil sketch of", "a sketch of"),
+    "watercolor": ("a watercolor painting of", "a watercolor of"),
+    "pixel": ("pixel art of", "a pixel mosaic of"),
+    "monochrome": ("a black and white photo of", "a black and white video of"),
+}
+STYLE_SUFFIXES = {
+    "sketch": "in pencil sketch style",
+    "watercolor": "in watercolor style",
+    "pixel": "in pixel art style",
+    "monochrome": "in black and white",
+}
+
+TEMPLATES = (
+    "{object} on {background}",
+    "{object} in front of {background}",
+    "{background} with {object}",
+    "{object} sliding across {background}",
+    "{sized} on {background}",
+    "there is {object} on {background}",
+    "a photo of {object} on {background}",
+    "a video of {object} moving over {background}",
+)
+PHOTO_TEMPLATES = (5, 6, 7)
+"""Templates that do not read well behind a style; a styled scene is captioned by the first instead."""
+COMMONEST_SHARE = 0.4
+SUFFIX_SHARE = 0.3
+SMALL_RADIUS, LARGE_RADIUS = 11.0, 13.5
+
+
+@dataclass(frozen=True)
+class Wording:
+    """Which of the ways to say it.
+
+    template:   index into TEMPLATES
+    background: index into the phrases of the background, modulo their number
+    style:      index into the prefixes of the style, modulo their number; -1 for the suffix
+    """
+
+    template: int = 0
+    background: int = 0
+    style: int = 0
+
+
+def caption(scene: Scene, template: int = 0, *, background: int = 0, style: int = 0) -> str:
+    """The caption of a scene; the arguments are those of `Wording`.
+
+    >>> caption(Scene("circle", "red", "grass"))
+    'a red circle on the grass'
+    """
+    return " ".join(word for word, _ in caption_words(scene, Wording(template, background, style)))
+
+
+def caption_words(scene: Scene, wording: Wording) -> Words:
+    """The caption with the role of every word."""
+    styled = scene.style != NO_STYLE
+    template = TEMPLATES[0 if styled and wording.template in PHOTO_TEMPLATES else wording.template]
+    words: Words = []
+    for part in template.split():
+        if part == "{background}":
+            words += _background(scene.background, wording.background)
+        elif part in ("{object}", "{sized}"):
+            words += _object(scene, sized=part == "{sized}")
+        else:
+            words.append((part, ""))
+    if not styled:
+        return words
+    if wording.style < 0:
+        return words + _plain_words(STYLE_SUFFIXES[scene.style])
+    prefixes = STYLE_PREFIXES[scene.style]
+    return _plain_words(prefixes[wording.style % len(prefixes)]) + words
+
+
+def sample_wording(rng: np.random.Generator) -> Wording:
+    """Draw one of the ways to caption a scene, the plainest most often."""
+    template = 0 if rng.random() < COMMONEST_SHARE else int(rng.integers(1, len(TEMPLATES)))
+    background = 0 if rng.random() < 0.5 else int(rng.integers(6))
+    style = -1 if rng.random() < SUFFIX_SHARE else int(rng.integers(2))
+    return Wording(template, background, style)
+
+
+def vocabulary() -> list[str]:
+    """Every word that a caption can have, sorted."""
+    texts = [*TEMPLATES, *STYLE_SUFFIXES.values(), *PLAIN_PHRASES]
+    for phrases in (*BACKGROUND_PHRASES.values(), *STYLE_PREFIXES.values()):
+        texts += phrases
+    found = {word for text in texts for word in text.split() if "{" not in word}
+    return sorted(found | set(PALETTE) | set(_SHAPE_WORDS) | {"an", "small", "large"})
+
+
+_SHAPE_WORDS = ("circle", "square", "triangle", "star", "heart", "cross")
+
+
+def _plain_words(text: str) -> Words:
+    return [(word, "") for word in text.split()]
+
+
+def _background(background: str, phrase: int) -> Words:
+    phrases = BACKGROUND_PHRASES.get(background) or tuple(text.format(background) for text in PLAIN_PHRASES)
+    words = phrases[phrase % len(phrases)].split()
+    return [(word, "" if word in ("a", "the") else BACKGROUND) for word in words]
+
+
+def _object(scene: Scene, *, sized: bool) -> Words:
+    words = [(scene.colour, OBJECT), (scene.shape, OBJECT)]
+    size = "small" if scene.radius < SMALL_RADIUS else "large" if scene.radius > LARGE_RADIUS else ""
+    if sized and size:
+        words = [(size, ""), *words]
+    return [("an" if words[0][0][0] in "aeiou" else "a", ""), *words]

@@ -1,0 +1,224 @@
+"""Draw scenes: textures, anti-aliased objects, styles. Pictures are [H, W, 3] float32 in 0..1."""
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from fatezero_ext.toy.world import NO_STYLE, PALETTE, SIZE, TEXTURE_TONES, Scene
+
+OVERSAMPLING = 8
+BLOCK = 4
+"""Side of a block of the pixel style. It equals the VAE's factor, so that a latent cell can carry one block."""
+
+_LUMA = np.array((0.299, 0.587, 0.114), np.float32)
+
+
+def render(scene: Scene) -> np.ndarray:
+    """Draw a scene.
+
+    Returns [H, W, 3] float32, 0..1.
+    """
+    mask = object_mask(scene)
+    back = background(scene)
+    picture = back + mask[..., None] * (np.float32(PALETTE[scene.colour]) - back)
+    return stylise(picture, mask, scene)
+
+
+def object_mask(scene: Scene) -> np.ndarray:
+    """Share of each pixel that the object covers, whatever the style.
+
+    Returns [H, W] float32, 0..1.
+    """
+    return shape_mask(scene.shape, scene.x, scene.y, scene.radius)
+
+
+def shape_mask(shape: str, x: float, y: float, radius: float) -> np.ndarray:
+    """The same for a bare shape; x, y, radius in pixels. Returns [H, W] float32, 0..1."""
+    outline = np.array((x, y)) + radius * _OUTLINES[shape]
+    canvas = Image.new("L", (SIZE * OVERSAMPLING, SIZE * OVERSAMPLING))
+    ImageDraw.Draw(canvas).polygon([tuple(point) for point in outline * OVERSAMPLING - 0.5], fill=255)
+    return np.asarray(canvas.reduce(OVERSAMPLING), np.float32) / 255
+
+
+def background(scene: Scene) -> np.ndarray:
+    """The scene without its object, before any style. Returns [H, W, 3] float32, 0..1."""
+    if scene.background in PALETTE:
+        return np.broadcast_to(np.float32(PALETTE[scene.background]), (SIZE, SIZE, 3)).copy()
+    rng = np.random.default_rng(scene.texture)
+    share = np.clip(_TEXTURES[scene.background](rng), 0, 1).astype(np.float32)[..., None]
+    dark, light = (np.float32(tone) for tone in TEXTURE_TONES[scene.background])
+    return dark + share * (light - dark)
+
+
+def stylise(picture: np.ndarray, mask: np.ndarray, scene: Scene) -> np.ndarray:
+    """Give a plainly drawn picture its style.
+
+    picture: [H, W, 3], 0..1
+    mask:    [H, W], where the object is; the pencil sketch draws its outline
+    Returns [H, W, 3] float32, 0..1.
+    """
+    if scene.style == NO_STYLE:
+        return picture
+    rng = np.random.default_rng((scene.texture, 1))
+    return np.clip(_STYLES[scene.style](picture, mask, rng), 0, 1).astype(np.float32)
+
+
+def _regular(corners: int, turn: float = -90.0) -> np.ndarray:
+    angles = np.radians(np.arange(corners) * 360 / corners + turn)
+    return np.stack((np.cos(angles), np.sin(angles)), axis=1)
+
+
+def _star() -> np.ndarray:
+    points = _regular(10) * 1.15
+    points[1::2] *= 0.45
+    return points + (0, 0.06)
+
+
+def _heart() -> np.ndarray:
+    t = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    x = 16 * np.sin(t) ** 3
+    y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
+    return np.stack((x, y - 1.5), axis=1) / 15.5
+
+
+def _cross() -> np.ndarray:
+    arm, reach = 0.34, 1.0
+    corners = ((-arm, -reach), (arm, -reach), (arm, -arm), (reach, -arm), (reach, arm), (arm, arm))
+    return np.array(corners + tuple((-x, -y) for x, y in corners))
+
+
+_OUTLINES: dict[str, np.ndarray] = {
+    "circle": _regular(64) * 0.95,
+    "square": _regular(4, turn=45) * np.sqrt(2) * 0.84,
+    "triangle": np.array(((0, -1.0), (1.05, 0.85), (-1.05, 0.85))),
+    "star": _star(),
+    "heart": _heart(),
+    "cross": _cross(),
+}
+"""Corners in units of the radius, x right and y down."""
+
+
+def _noise(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """Smooth noise with that many waves, mean 0.5, most of it within 0..1. Returns [H, W]."""
+    coarse = Image.fromarray(rng.random((rows, columns), np.float32))
+    return np.asarray(coarse.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+
+
+def _grid() -> tuple[np.ndarray, np.ndarray]:
+    rows, columns = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32)
+    return rows + 0.5, columns + 0.5
+
+
+def _ramp(wave: np.ndarray) -> np.ndarray:
+    """Edges one pixel soft from a signed distance in pixels."""
+    return np.clip(0.5 + wave, 0, 1)
+
+
+def _sawtooth(position: np.ndarray, period: float) -> np.ndarray:
+    """Signed distance to the edges of bands half a period wide; positive inside the band."""
+    phase = np.mod(position, period)
+    return period / 4 - np.abs(phase - period / 2)
+
+
+def _grass(rng: np.random.Generator) -> np.ndarray:
+    return 0.5 + 1.1 * (_noise(rng, 10, 24) - 0.5) + 0.5 * (_noise(rng, 4, 6) - 0.5)
+
+
+def _water(rng: np.random.Generator) -> np.ndarray:
+    rows, columns = _grid()
+    bend = 2.2 * np.sin(2 * np.pi * (columns / 21 + rng.random())) + 5 * (_noise(rng, 3, 4) - 0.5)
+    return 0.5 + 0.5 * np.sin(2 * np.pi * ((rows + bend) / 10 + rng.random()))
+
+
+def _sand(rng: np.random.Generator) -> np.ndarray:
+    return 0.5 + 0.9 * (_noise(rng, 24, 14) - 0.5) + 0.6 * (_noise(rng, 6, 4) - 0.5)
+
+
+def _sky(rng: np.random.Generator) -> np.ndarray:
+    return (0.7 * _noise(rng, 6, 4) + 0.3 * _noise(rng, 12, 8) - 0.52) * 5
+
+
+def _brick(rng: np.random.Generator) -> np.ndarray:
+    rows, columns = _grid()
+    rows = rows + rng.uniform(0, 16)
+    columns = columns + rng.uniform(0, 16) + 8 * np.mod(np.floor(rows / 8), 2)
+    gap = np.minimum(np.abs(np.mod(rows, 8) - 4) - 3.1, 1), np.minimum(np.abs(np.mod(columns, 16) - 8) - 7.1, 1)
+    return _ramp(np.maximum(*gap)) + 0.10 * (_noise(rng, 8, 8) - 0.5)
+
+
+def _checker(rng: np.random.Generator) -> np.ndarray:
+    rows, columns = _grid()
+    across = np.clip(_sawtooth(columns + rng.uniform(0, 16), 16), -0.5, 0.5)
+    down = np.clip(_sawtooth(rows + rng.uniform(0, 16), 16), -0.5, 0.5)
+    return 0.5 + 2 * across * down
+
+
+def _stripes(rng: np.random.Generator) -> np.ndarray:
+    return _ramp(_sawtooth(_grid()[1] + rng.uniform(0, 10), 10))
+
+
+def _night(rng: np.random.Generator) -> np.ndarray:
+    rows, columns = _grid()
+    sky = 0.06 * _noise(rng, 3, 3)
+    for x, y, glow in zip(rng.uniform(0, SIZE, 18), rng.uniform(0, SIZE, 18), rng.uniform(0.5, 1, 18), strict=True):
+        sky = np.maximum(sky, glow * np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 1.3))
+    return sky
+
+
+_TEXTURES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+    "grass": _grass,
+    "water": _water,
+    "sand": _sand,
+    "sky": _sky,
+    "brick": _brick,
+    "checker": _checker,
+    "stripes": _stripes,
+    "night": _night,
+}
+
+
+def _slope(values: np.ndarray) -> np.ndarray:
+    """Length of the gradient. values: [H, W]. Returns [H, W]."""
+    return np.hypot(*np.gradient(values))
+
+
+def _blur(picture: np.ndarray, radius: float) -> np.ndarray:
+    image = Image.fromarray(np.round(np.clip(picture, 0, 1) * 255).astype(np.uint8))
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
+
+
+def _sketch(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    outline = np.clip(1.5 * _slope(_blur(mask, 0.7)), 0, 0.8)
+    hatching = np.clip(1.1 * _slope(_blur(picture @ _LUMA, 0.7)), 0, 0.4) * (1 - mask)
+    grey = 0.88 - np.maximum(outline, hatching) + 0.05 * (_noise(rng, 9, 9) - 0.5)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+def _watercolor(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    paper = np.float32((0.98, 0.96, 0.90))
+    pigment = np.clip(0.58 + 0.36 * (_noise(rng, 6, 6) - 0.5), 0.35, 0.80)[..., None]
+    return paper + pigment * (_blur(picture, 1.2) - paper)
+
+
+def _pixel(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    cells = picture.reshape(SIZE // BLOCK, BLOCK, SIZE // BLOCK, BLOCK, 3).mean(axis=(1, 3))
+    blocks = cells.repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)
+    last = np.arange(SIZE) % BLOCK == BLOCK - 1
+    grid = 0.72 + 0.28 * ~(last[:, None] | last[None, :])
+    return 0.08 + 0.92 * blocks * grid[..., None]
+
+
+def _monochrome(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    rows, columns = _grid()
+    distance = np.hypot(rows - SIZE / 2, columns - SIZE / 2) / (SIZE / 2)
+    grey = (0.10 + 0.80 * (picture @ _LUMA)) * (1.05 - 0.30 * distance**2)
+    return np.repeat(grey[..., None], 3, axis=2)
+
+
+_STYLES: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]] = {
+    "sketch": _sketch,
+    "watercolor": _watercolor,
+    "pixel": _pixel,
+    "monochrome": _monochrome,
+}
