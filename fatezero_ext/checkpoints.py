@@ -1,0 +1,156 @@
+"""Load models from diffusers folders; nothing is ever fetched from the network."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from .errors import ModelError
+from .text import TextEncoder
+from .unet import InflationSettings, LatentFormat, Pseudo3DUNet, TemporalLayers
+from .vae import VideoVAE
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+PSEUDO_3D_CLASS = "UNetPseudo3DConditionModel"
+TOY_FOLDER = Path(__file__).parent / "toy" / "model"
+
+
+@dataclass(frozen=True)
+class VideoModel:
+    """What a model folder gives: the inflated UNet, the text encoder and the VAE."""
+
+    unet: Pseudo3DUNet
+    text: TextEncoder
+    vae: VideoVAE
+
+
+def load_toy(settings: InflationSettings | None = None, *, dtype: torch.dtype = torch.float32) -> VideoModel:
+    """The built-in model: small, trained from scratch by `fatezero_ext.toy`, of Stable Diffusion 1.x layout."""
+    return load_model(TOY_FOLDER, settings, dtype=dtype, name="built-in toy model")
+
+
+def load_model(
+    folder: str | Path,
+    settings: InflationSettings | None = None,
+    *,
+    unet_folder: str | Path | None = None,
+    dtype: torch.dtype = torch.float32,
+    name: str | None = None,
+) -> VideoModel:
+    """Load a diffusers pipeline folder of Stable Diffusion 1.x / 2.x kind.
+
+    folder:      has unet/, vae/, text_encoder/, tokenizer/ and scheduler/
+    settings:    how the UNet is inflated; None: the defaults of `InflationSettings`
+    unet_folder: another folder with the UNet, for example one tuned on a clip; None: `folder/unet`
+    dtype:       of the weights in memory
+    Raises ModelError naming the file that is missing or does not fit.
+    """
+    folder = Path(folder)
+    if not (folder / "model_index.json").is_file():
+        raise ModelError(
+            f"{folder} has no model_index.json; a diffusers pipeline folder is needed. "
+            f"Choose the folder that holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/."
+        )
+    scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
+    vae = VideoVAE(_load(AutoencoderKL, folder / "vae", dtype))
+    text = TextEncoder(
+        tokenizer=_load(CLIPTokenizer, folder / "tokenizer", None),
+        model=_load(CLIPTextModel, folder / "text_encoder", dtype),
+    )
+    unet = load_unet(unet_folder or folder / "unet", settings, dtype=dtype)
+    unet.scheduler = scheduler
+    unet.latents = LatentFormat(scale=vae.net.config.scaling_factor, pixels_per_cell=vae.pixels_per_cell)
+    unet.name = name or folder.name
+    return VideoModel(unet, text, vae)
+
+
+def load_unet(
+    folder: str | Path, settings: InflationSettings | None = None, *, dtype: torch.dtype = torch.float32
+) -> Pseudo3DUNet:
+    """Load a UNet folder: a 2-D diffusers UNet, or a pseudo-3D one tuned on a clip.
+
+    A tuned UNet's temporal layers are read off its tensors: low-rank ones with their rank, or full convolutions.
+    Raises ModelError for missing files and for keys that are missing or foreign.
+    """
+    folder, settings = Path(folder), settings or InflationSettings()
+    config = _read_json(folder / "config.json")
+    if config.get("_class_name") != PSEUDO_3D_CLASS:
+        return Pseudo3DUNet(_load(UNet2DConditionModel, folder, dtype), settings, name=folder.name)
+    weights = _read_weights(folder / WEIGHTS)
+    net = UNet2DConditionModel.from_config(_two_dimensional(config)).to(dtype)
+    position = settings.temporal.position if settings.temporal else "after_feedforward"
+    temporal = TemporalLayers(rank=_low_rank(weights), position=position)
+    unet = Pseudo3DUNet(net, replace(settings, temporal=temporal), name=folder.name)
+    missing, foreign = net.load_state_dict(weights, strict=False)
+    if missing or foreign:
+        raise ModelError(
+            f"{folder / WEIGHTS} does not fit its config: {_some(missing)} missing, {_some(foreign)} unknown. "
+            f"Use a complete pseudo-3D checkpoint."
+        )
+    return unet
+
+
+def _load(kind: type, folder: Path, dtype: torch.dtype | None) -> object:
+    """`kind.from_pretrained` on a local folder; its errors become one that names the folder."""
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is missing; {kind.__name__} is read from it. Use a complete diffusers folder.")
+    options = {} if dtype is None else {"torch_dtype": dtype, "use_safetensors": True}
+    try:
+        return kind.from_pretrained(folder, local_files_only=True, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"{folder} cannot be read as {kind.__name__}: {error}. It needs its config and safetensors weights; "
+            f"save the model again with save_pretrained."
+        ) from error
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); a JSON config is needed. Restore the file.") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} holds {type(config).__name__}; a JSON object is needed. Restore the file.")
+    return config
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"{path} cannot be read ({error}); safetensors weights are needed. Convert or restore the file."
+        ) from error
+
+
+def _two_dimensional(config: Mapping[str, object]) -> dict[str, object]:
+    """The config of the 2-D UNet inside a pseudo-3D one: the same, with 2-D block names."""
+    renamed = {key: _block_name(value) for key, value in config.items() if not key.startswith("_")}
+    allowed = UNet2DConditionModel.load_config.__self__._get_init_keys(UNet2DConditionModel)
+    return {key: value for key, value in renamed.items() if key in allowed}
+
+
+def _block_name(value: object) -> object:
+    if isinstance(value, list):
+        return [_block_name(item) for item in value]
+    return value.replace("Pseudo3D", "2D") if isinstance(value, str) else value
+
+
+def _low_rank(weights: Mapping[str, Tensor]) -> int | None:
+    """The rank of low-rank temporal convolutions: the largest found, since narrow layers reduce theirs."""
+    ranks = [len(w) for key, w in weights.items() if key.endswith("conv_temporal.down.weight")]
+    return max(ranks, default=None)
+
+
+def _some(keys: list[str]) -> str:
+    shown = ", ".join(keys[:3])
+    return "nothing" if not keys else f"{len(keys)} keys ({shown}{', ...' if len(keys) > 3 else ''})"

@@ -1,0 +1,14 @@
+"""The pseudo-3D UNet: a diffusers UNet2DConditionModel inflated in place."""
+
+from .inflate import ControlledLayer, InflationSettings, TemporalLayers
+from .model import LatentFormat, Pseudo3DUNet, Registration, register_attention_control
+
+__all__ = [
+    "ControlledLayer",
+    "InflationSettings",
+    "LatentFormat",
+    "Pseudo3DUNet",
+    "Registration",
+    "TemporalLayers",
+    "register_attention_control",
+]

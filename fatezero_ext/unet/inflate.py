@@ -1,0 +1,155 @@
+"""Turn a diffusers UNet2DConditionModel into a pseudo-3D one, in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import Attention
+from torch import nn
+
+from ..errors import ModelError, SettingsError
+from ..layers import DEFAULT_KEY_FRAMES, KeyFrame, LayerAddress, Stage, resolve_key_frames
+from .call import Call
+from .processors import CrossAttention, SparseCausalAttention
+from .temporal import (
+    ClipGroupNorm,
+    LowRankTemporalConv,
+    Pseudo3DTransformerBlock,
+    PseudoConv3d,
+    TemporalPosition,
+    identity_temporal_conv,
+)
+
+
+@dataclass(frozen=True)
+class TemporalLayers:
+    """Which temporal layers a UNet gets.
+
+    rank:     of the low-rank temporal convolutions; None: full 1-D convolutions
+    position: where the transformer blocks attend over time
+    """
+
+    rank: int | None = None
+    position: TemporalPosition = "after_feedforward"
+
+
+@dataclass(frozen=True)
+class InflationSettings:
+    """How a 2-D UNet becomes a pseudo-3D one.
+
+    key_frames:       frames whose keys self-attention reads (see `resolve_key_frames`)
+    least_sc_channel: transformer blocks narrower than this keep each frame's own keys
+    norm:             "clip": resnet group norms run over all frames, as in the authors' program; "frame": per frame
+    temporal:         trained temporal layers to add, or None: untrained ones are the identity and are left out
+    """
+
+    key_frames: tuple[KeyFrame, ...] = DEFAULT_KEY_FRAMES
+    least_sc_channel: int = 0
+    norm: Literal["clip", "frame"] = "clip"
+    temporal: TemporalLayers | None = None
+
+    def __post_init__(self) -> None:
+        resolve_key_frames(self.key_frames, frames=1)
+        if self.norm not in ("clip", "frame"):
+            raise SettingsError(f"unknown norm {self.norm!r}; it is 'clip' (over all frames) or 'frame'. Choose one.")
+
+
+@dataclass(frozen=True)
+class ControlledLayer:
+    """One layer under control.
+
+    address:    where it is
+    level:      resolution level; cells are `2**level` latent cells wide
+    key_frames: frames whose keys it reads, () for its own (and for cross-attention)
+    """
+
+    address: LayerAddress
+    level: int
+    key_frames: tuple[KeyFrame, ...]
+
+
+def inflate(net: UNet2DConditionModel, settings: InflationSettings, call: Call) -> tuple[ControlledLayer, ...]:
+    """Inflate `net` in place; its 2-D weights keep their names, new ones contain `_temporal`.
+
+    Returns the attention layers under control in the order the UNet runs them (32 for Stable Diffusion 1.x).
+    Raises ModelError where the UNet has blocks this method does not know.
+    """
+    layers = tuple(layer for block in _transformer_blocks(net) for layer in _bind(block, settings, call))
+    if settings.norm == "clip":
+        for norm in _resnet_norms(net):
+            norm.__class__, norm.call = ClipGroupNorm, call
+    if settings.temporal is not None:
+        _add_temporal_layers(net, settings.temporal, call)
+    return layers
+
+
+@dataclass(frozen=True)
+class _Block:
+    module: BasicTransformerBlock
+    stage: Stage
+    block: int
+    unit: int
+    level: int
+
+
+def _transformer_blocks(net: UNet2DConditionModel) -> Iterator[_Block]:
+    """Transformer blocks in running order; level 0 is the latents' own resolution."""
+    deepest = len(net.down_blocks) - 1
+    stages = [("down", i, block, i) for i, block in enumerate(net.down_blocks)]
+    stages += [("mid", 0, net.mid_block, deepest)] if net.mid_block is not None else []
+    stages += [("up", i, block, deepest - i) for i, block in enumerate(net.up_blocks)]
+    for stage, index, block, level in stages:
+        modules = [m for m in block.modules() if isinstance(m, BasicTransformerBlock)]
+        for unit, module in enumerate(modules):
+            yield _Block(module, stage, index, unit, level)
+
+
+def _bind(block: _Block, settings: InflationSettings, call: Call) -> Iterator[ControlledLayer]:
+    module = block.module
+    if module.norm_type != "layer_norm" or module.attn2 is None or module.only_cross_attention:
+        raise ModelError(
+            f"the UNet's {block.stage} block {block.block} is not of Stable Diffusion 1.x / 2.x kind "
+            f"(norm {module.norm_type!r}); FateZero needs plain self- and cross-attention. Use an SD 1.x or 2.x UNet."
+        )
+    width = module.norm1.normalized_shape[0]
+    key_frames = settings.key_frames if width >= settings.least_sc_channel else ()
+    own = LayerAddress(block.stage, block.block, block.unit, "self")
+    text = LayerAddress(block.stage, block.block, block.unit, "cross")
+    module.attn1.set_processor(SparseCausalAttention(own, call))
+    module.attn2.set_processor(CrossAttention(text, call))
+    yield ControlledLayer(own, block.level, key_frames)
+    yield ControlledLayer(text, block.level, ())
+
+
+def _resnet_norms(net: UNet2DConditionModel) -> Iterator[nn.GroupNorm]:
+    """Group norms outside the transformers: only these see the clip as one tensor."""
+    for name, module in net.named_modules():
+        if isinstance(module, nn.GroupNorm) and ".attentions." not in name:
+            yield module
+
+
+def _add_temporal_layers(net: UNet2DConditionModel, temporal: TemporalLayers, call: Call) -> None:
+    for conv in [m for m in net.modules() if type(m) is nn.Conv2d and m.kernel_size[0] > 1]:
+        channels, kernel = conv.out_channels, conv.kernel_size[0]
+        added = (
+            identity_temporal_conv(channels, kernel)
+            if temporal.rank is None
+            else LowRankTemporalConv(channels, temporal.rank)
+        )
+        conv.conv_temporal = added.to(conv.weight)
+        conv.__class__, conv.call = PseudoConv3d, call
+    for block in list(_transformer_blocks(net)):
+        module, spatial = block.module, block.module.attn1
+        width = module.norm1.normalized_shape[0]
+        attention = Attention(width, heads=spatial.heads, dim_head=spatial.inner_dim // spatial.heads)
+        for parameter in attention.to_out[0].parameters():
+            # Zero weight and bias: the identity over time. (The authors' program leaves the bias random.)
+            nn.init.zeros_(parameter)
+        module.attn_temporal = attention.to(spatial.to_q.weight)
+        module.norm_temporal = nn.LayerNorm(width).to(spatial.to_q.weight)
+        module.temporal_position = temporal.position
+        module.__class__, module.call = Pseudo3DTransformerBlock, call

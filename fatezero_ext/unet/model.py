@@ -1,0 +1,172 @@
+"""The pseudo-3D UNet as the loops call it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from ..attention import Attend, plain
+from ..errors import ModelError
+from ..layers import LayerAddress, Site, key_frame_tensors
+from .call import Call
+from .inflate import ControlledLayer, InflationSettings, inflate
+
+SD_LATENT_SCALE = 0.18215  # Stable Diffusion 1.x: gives encoded images unit variance
+SD_PIXELS_PER_CELL = 8
+
+
+@dataclass(frozen=True)
+class LatentFormat:
+    """How a model's latents relate to images.
+
+    scale:           factor from raw VAE latents to the latents the UNet sees
+    pixels_per_cell: image pixels along one side of a latent cell
+    """
+
+    scale: float = SD_LATENT_SCALE
+    pixels_per_cell: int = SD_PIXELS_PER_CELL
+
+
+@dataclass
+class Pseudo3DUNet:
+    """A diffusers UNet inflated to run clips.
+
+    net:       the UNet2DConditionModel; it is inflated in place when this object is made
+    settings:  how it is inflated
+    latents:   the latent format it was trained on
+    scheduler: the checkpoint's scheduler config, diffusers' keys
+    name:      what users know it by
+    """
+
+    net: UNet2DConditionModel
+    settings: InflationSettings = field(default_factory=InflationSettings)
+    latents: LatentFormat = field(default_factory=LatentFormat)
+    scheduler: Mapping[str, object] = field(default_factory=dict)
+    name: str = "unet"
+
+    def __post_init__(self) -> None:
+        self._call = Call()
+        self._attend: Attend = plain
+        self._sites: dict[tuple[object, ...], Mapping[LayerAddress, Site]] = {}
+        self.layers: tuple[ControlledLayer, ...] = inflate(self.net, self.settings, self._call)
+        self.net.requires_grad_(False).eval()
+
+    def __repr__(self) -> str:
+        return f"Pseudo3DUNet({self.name!r}, {len(self.layers)} attention layers, {self.dtype})"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.net.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.net.device
+
+    @property
+    def smallest_side(self) -> int:
+        """Fewest latent cells a side may have: every level below keeps at least one."""
+        return 2 ** (len(self.net.down_blocks) - 1)
+
+    def __call__(
+        self, latents: Tensor, timestep: int | Tensor, text: Tensor, *, frames: int, attend: Attend | None = None
+    ) -> Tensor:
+        """Predict the noise (or velocity) in the latents of `chunks` clips.
+
+        latents:  [(chunks frames), channels, height, width], scaled
+        timestep: of the training schedule, 0..999
+        text:     [chunks, tokens, width] text embeddings, one per chunk
+        attend:   how attention is computed in this call; None: the registered control, plain unless one is registered
+        Returns a tensor shaped like `latents`.
+        Raises ModelError where the shapes do not fit together.
+        """
+        self._check(latents, text, frames)
+        sites = self.sites(frames, *latents.shape[-2:])
+        call, outer = self._call, (self._call.frames, self._call.attend, self._call.sites)
+        call.frames, call.attend, call.sites = frames, attend or self._attend, sites
+        try:
+            return self.net(latents, timestep, encoder_hidden_states=text, return_dict=False)[0]
+        finally:
+            call.frames, call.attend, call.sites = outer
+
+    def sites(self, frames: int, height: int, width: int) -> Mapping[LayerAddress, Site]:
+        """Every controlled layer's site for a clip of `frames` latents of height x width cells."""
+        key = (frames, height, width, self.device)
+        if key not in self._sites:
+            self._sites = {key: {layer.address: self._site(layer, *key) for layer in self.layers}}
+        return self._sites[key]
+
+    @staticmethod
+    def _site(layer: ControlledLayer, frames: int, height: int, width: int, device: torch.device) -> Site:
+        downscale = 2**layer.level
+        return Site(
+            address=layer.address,
+            frames=frames,
+            height=-(-height // downscale),  # a stride-2 convolution with padding 1 rounds up
+            width=-(-width // downscale),
+            downscale=downscale,
+            key_frames=key_frame_tensors(layer.key_frames, frames, device),
+        )
+
+    def check_latents(self, latents: Tensor) -> None:
+        """Raise ModelError unless `latents` [.., channels, height, width] fit this UNet."""
+        channels, height, width = latents.shape[-3:]
+        if channels != self.net.config.in_channels:
+            raise ModelError(
+                f"latents have {channels} channels; {self.name} needs {self.net.config.in_channels}. "
+                f"Encode the clip with the VAE that belongs to this model."
+            )
+        if min(height, width) < self.smallest_side:
+            pixels = self.smallest_side * self.latents.pixels_per_cell
+            raise ModelError(
+                f"latents of {height}x{width} cells are too small; {self.name} halves them "
+                f"{len(self.net.down_blocks) - 1} times and needs {self.smallest_side} cells a side. "
+                f"Use frames of at least {pixels}x{pixels} pixels."
+            )
+
+    def _check(self, latents: Tensor, text: Tensor, frames: int) -> None:
+        self.check_latents(latents)
+        chunks, rest = divmod(len(latents), frames)
+        if rest or len(text) != chunks:
+            raise ModelError(
+                f"{len(latents)} latents and {len(text)} text embeddings do not make clips of {frames} frames; "
+                f"the batch axis is (chunks frames) with one embedding per chunk. Give {chunks} embeddings."
+            )
+
+
+@dataclass
+class Registration:
+    """A control bound to a UNet until `unregister` is called or the `with` block ends.
+
+    num_att_layers: attention layers under control (32 for Stable Diffusion 1.x)
+    """
+
+    unet: Pseudo3DUNet
+    previous: Attend
+    num_att_layers: int
+
+    def unregister(self) -> None:
+        """Give the UNet back the control it had before."""
+        self.unet._attend = self.previous
+
+    def __enter__(self) -> Registration:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.unregister()
+
+
+def register_attention_control(unet: Pseudo3DUNet, controller: Attend | None) -> Registration:
+    """Let `controller` compute every self- and cross-attention of `unet` (temporal attention is left out).
+
+    controller: an `Attend`; None: plain attention
+    Returns the registration; undo it with `.unregister()` or use it in a `with` statement.
+    Source: SPEC of FateZero (arXiv 2303.09535), register_attention_control.
+    """
+    registration = Registration(unet, unet._attend, len(unet.layers))
+    unet._attend = controller or plain
+    return registration

@@ -1,0 +1,56 @@
+"""Frames to latents and back, with the same calls as a ComfyUI VAE object."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import AutoencoderKL
+from einops import rearrange
+from torch import Tensor
+
+from .errors import VideoError
+
+FRAMES_AT_ONCE = 8  # bounds memory; frames are independent in the VAE
+
+
+class VideoVAE:
+    """An image VAE applied frame by frame; latents are raw (not multiplied by the scaling factor)."""
+
+    def __init__(self, net: AutoencoderKL) -> None:
+        self.net = net.requires_grad_(False).eval()
+
+    def __repr__(self) -> str:
+        return f"VideoVAE({self.net.config.latent_channels} channels, {self.pixels_per_cell} pixels a cell)"
+
+    @property
+    def pixels_per_cell(self) -> int:
+        """Image pixels along one side of a latent cell."""
+        return 2 ** (len(self.net.config.block_out_channels) - 1)
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """The posterior mean of frames, which is reproducible and what ComfyUI's VAEEncode gives.
+
+        pixels: [frames, height, width, 3 or more], 0..1; sides are cropped about the centre to whole cells
+        Returns raw latents [frames, channels, height / cell, width / cell], float32.
+        Raises VideoError for an empty clip or frames smaller than a cell.
+        """
+        frames, height, width = pixels.shape[:3]
+        cell = self.pixels_per_cell
+        if not frames or height < cell or width < cell:
+            raise VideoError(
+                f"the clip has {frames} frames of {height}x{width}; at least one frame of {cell}x{cell} pixels is "
+                f"needed. Check the video and its start and count."
+            )
+        top, left = height % cell // 2, width % cell // 2
+        cropped = pixels[:, top : top + height // cell * cell, left : left + width // cell * cell, :3]
+        images = rearrange(cropped, "f h w c -> f c h w").mul(2).sub(1).to(self.net.device, self.net.dtype)
+        means = [self.net.encode(part).latent_dist.mean for part in images.split(FRAMES_AT_ONCE)]
+        return torch.cat(means).float().to(pixels.device)
+
+    @torch.no_grad()
+    def decode(self, samples: Tensor) -> Tensor:
+        """samples: raw latents [frames, channels, h, w] -> frames [frames, height, width, 3], float32, 0..1."""
+        latents = samples.to(self.net.device, self.net.dtype)
+        images = torch.cat([self.net.decode(part).sample for part in latents.split(FRAMES_AT_ONCE)])
+        pixels = rearrange(images.float(), "f c h w -> f h w c")
+        return pixels.add(1).div(2).clamp(0, 1).to(samples.device)
