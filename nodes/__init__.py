@@ -1,0 +1,20 @@
+"""The pack's nodes, as ComfyUI and the headless runner load them."""
+
+from __future__ import annotations
+
+from .api import ComfyExtension, io
+
+__all__ = ["comfy_entrypoint"]
+
+
+class FateZeroExtension(ComfyExtension):
+    """The list of the pack's nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """The node classes, in the order of a typical graph."""
+        return []
+
+
+async def comfy_entrypoint() -> FateZeroExtension:
+    """Called by ComfyUI to load the pack."""
+    return FateZeroExtension()

@@ -1,0 +1,47 @@
+"""ComfyUI's node API where there is a ComfyUI, and a small stand-in where there is none.
+
+Nodes import `io` and `ComfyExtension` from here, build their schema with `schema(...)` and mark rarely used widgets
+with `advanced(...)`: the two functions hide what differs between versions of ComfyUI.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from . import standin as io
+    from .standin import ComfyExtension
+
+    IN_COMFYUI: bool
+else:
+    try:
+        from comfy_api.latest import ComfyExtension, io
+
+        IN_COMFYUI = True
+    except ModuleNotFoundError as missing:
+        if missing.name != "comfy_api":
+            raise
+        from . import standin as io
+        from .standin import ComfyExtension
+
+        IN_COMFYUI = False
+
+__all__ = ["IN_COMFYUI", "ComfyExtension", "advanced", "io", "schema"]
+
+Socket = TypeVar("Socket")
+
+
+def schema(*, node_id: str, **settings: Any) -> io.Schema:  # noqa: ANN401 - settings have the types of io.Schema
+    """An `io.Schema`, without the settings that the running version does not know.
+
+    Older versions raise TypeError on an unknown setting and then drop the whole pack.
+    """
+    known = {entry.name for entry in fields(io.Schema)}
+    return io.Schema(node_id=node_id, **{name: value for name, value in settings.items() if name in known})
+
+
+def advanced(widget: Socket) -> Socket:
+    """Mark a widget as one that newer versions of ComfyUI show only on request; returns the widget itself."""
+    widget.extra_dict = {**widget.extra_dict, "advanced": True}
+    return widget

@@ -1,0 +1,188 @@
+"""What nodes ask of the program they run in; the only module that imports comfy, and only inside functions.
+
+The program is ComfyUI, or the headless runner (which installs itself with `installed`), or a plain Python session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from PIL import Image
+
+from .api import IN_COMFYUI
+
+PREVIEW_SIZE = 512
+"""Longest side of a preview picture in pixels; what ComfyUI's own samplers send."""
+
+
+class Progress(Protocol):
+    """A bar for one node's work."""
+
+    def update(self, step: int, preview: Image.Image | None = None) -> None:
+        """Say that `step` steps are done (1 after the first); raises when the user stops the run."""
+
+
+class Host(Protocol):
+    """A program that nodes run in."""
+
+    def progress(self, total: int) -> Progress:
+        """Start a bar of `total` steps."""
+
+    def device(self) -> torch.device:
+        """Where models compute."""
+
+    def intermediate_device(self) -> torch.device:
+        """Where a node's outputs belong."""
+
+    def diffusers_folders(self) -> tuple[Path, ...]:
+        """Folders below which models in diffusers layout are looked for."""
+
+    def input_file(self, name: str) -> Path:
+        """The input file of that name; raises where there is none."""
+
+    def output_directory(self) -> Path:
+        """Where results are saved."""
+
+
+class SilentProgress:
+    """A bar that nobody looks at."""
+
+    def update(self, step: int, preview: Image.Image | None = None) -> None:
+        """Do nothing."""
+
+
+class PythonHost:
+    """A plain Python session: no bar, an accelerator if torch has one, files of the working folder."""
+
+    def progress(self, total: int) -> Progress:
+        """A bar that shows nothing."""
+        return SilentProgress()
+
+    def device(self) -> torch.device:
+        """The CUDA device if there is one, else the CPU."""
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def intermediate_device(self) -> torch.device:
+        """The CPU."""
+        return torch.device("cpu")
+
+    def diffusers_folders(self) -> tuple[Path, ...]:
+        """None."""
+        return ()
+
+    def input_file(self, name: str) -> Path:
+        """The file of that name, relative to the working folder."""
+        return Path(name)
+
+    def output_directory(self) -> Path:
+        """The folder `output` of the working folder."""
+        return Path("output")
+
+
+class ComfyProgress:
+    """ComfyUI's bar with its preview and its cancel button."""
+
+    def __init__(self, total: int) -> None:
+        from comfy.utils import ProgressBar
+
+        self._bar = ProgressBar(total)
+        self._total = total
+
+    def update(self, step: int, preview: Image.Image | None = None) -> None:
+        """Move the bar; raises ComfyUI's InterruptProcessingException once the user has cancelled."""
+        from comfy.model_management import throw_exception_if_processing_interrupted
+
+        throw_exception_if_processing_interrupted()
+        shown = None if preview is None else ("JPEG", preview, PREVIEW_SIZE)
+        self._bar.update_absolute(step, self._total, shown)
+
+
+class ComfyHost:
+    """ComfyUI."""
+
+    def progress(self, total: int) -> Progress:
+        """ComfyUI's bar for the running node."""
+        return ComfyProgress(total)
+
+    def device(self) -> torch.device:
+        """ComfyUI's compute device."""
+        from comfy.model_management import get_torch_device
+
+        return get_torch_device()
+
+    def intermediate_device(self) -> torch.device:
+        """Where ComfyUI keeps images and latents between nodes."""
+        from comfy.model_management import intermediate_device
+
+        return intermediate_device()
+
+    def diffusers_folders(self) -> tuple[Path, ...]:
+        """ComfyUI's folders of the kind `diffusers`."""
+        from folder_paths import get_folder_paths
+
+        return tuple(Path(folder) for folder in get_folder_paths("diffusers"))
+
+    def input_file(self, name: str) -> Path:
+        """The file of that name below ComfyUI's input folder."""
+        from folder_paths import get_annotated_filepath
+
+        return Path(get_annotated_filepath(name))
+
+    def output_directory(self) -> Path:
+        """ComfyUI's output folder."""
+        from folder_paths import get_output_directory
+
+        return Path(get_output_directory())
+
+
+_INSTALLED: ContextVar[Host | None] = ContextVar("fatezero_host", default=None)
+
+
+@contextmanager
+def installed(host: Host) -> Iterator[None]:
+    """Let nodes run in `host` until the block ends."""
+    token = _INSTALLED.set(host)
+    try:
+        yield
+    finally:
+        _INSTALLED.reset(token)
+
+
+def current() -> Host:
+    """The program that nodes run in now."""
+    return _INSTALLED.get() or (ComfyHost() if IN_COMFYUI else PythonHost())
+
+
+def progress(total: int) -> Progress:
+    """Start a bar of `total` steps for the running node."""
+    return current().progress(total)
+
+
+def device() -> torch.device:
+    """Where models compute."""
+    return current().device()
+
+
+def intermediate_device() -> torch.device:
+    """Where a node's outputs belong."""
+    return current().intermediate_device()
+
+
+def diffusers_folders() -> tuple[Path, ...]:
+    """Folders below which models in diffusers layout are looked for."""
+    return current().diffusers_folders()
+
+
+def input_file(name: str) -> Path:
+    """The input file of that name; raises where there is none."""
+    return current().input_file(name)
+
+
+def output_directory() -> Path:
+    """Where results are saved."""
+    return current().output_directory()
