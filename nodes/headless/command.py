@@ -1,0 +1,108 @@
+"""What `python -m fatezero_ext run` does."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from .. import host
+from .execute import Result, run_graphs
+from .folders import Folders, RunnerHost
+from .graph import Graph
+from .problems import InvalidWorkflow, WorkflowError
+from .registry import NodeTypes, pack_node_types
+from .report import Reporter
+from .settings import apply_settings, parse_setting
+from .validate import validated
+from .workflow import read_workflow
+
+OK, FAILED, INVALID, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes; 130 is what a shell gives for Ctrl-C."""
+
+EXAMPLES = Path(__file__).parents[2] / "example_workflows"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One call of the runner.
+
+    settings: made in every variant
+    variants: settings of each variant; empty for a single run
+    inputs:   folder of input files; None for the workflow's own
+    check:    stop after the validation
+    verbose:  show the traceback of a failing node
+    """
+
+    workflow: Path
+    settings: Sequence[str] = ()
+    variants: Sequence[Sequence[str]] = ()
+    output: Path = Path("output")
+    inputs: Path | None = None
+    models: Path | None = None
+    check: bool = False
+    verbose: bool = False
+
+    @property
+    def folders(self) -> Folders:
+        """Where files are read and written."""
+        own = self.inputs if self.inputs is not None else self.workflow.parent
+        return Folders((own, EXAMPLES), self.output, () if self.models is None else (self.models,))
+
+
+def run_command(command: Command, types: NodeTypes | None = None) -> int:
+    """Validate and run; returns the exit code. `types`: the nodes to know, by default the pack's."""
+    console = Console(stderr=True)
+    reporter = Reporter(console)
+    with host.installed(RunnerHost(command.folders, reporter)):
+        try:
+            known = pack_node_types() if types is None else types
+            graphs = _graphs(command, known)
+            if command.check:
+                reporter.say(f"{command.workflow} is valid")
+            else:
+                _run(command, graphs, known, reporter)
+        except InvalidWorkflow as error:
+            reporter.say(f"Error in {command.workflow.name}: {error}")
+            return INVALID
+        except WorkflowError as error:
+            reporter.say(_explained(error, verbose=command.verbose))
+            return FAILED
+        except KeyboardInterrupt:
+            reporter.say("Stopped. Files already saved are whole; nothing else was written.")
+            return INTERRUPTED
+    return OK
+
+
+def _explained(error: WorkflowError, *, verbose: bool) -> str:
+    if verbose:
+        return "".join(traceback.format_exception(error)).rstrip()
+    return f"Error: {error}"
+
+
+def _graphs(command: Command, types: NodeTypes) -> list[Graph]:
+    """One validated graph per variant, so that the last one's mistakes show before the first one runs."""
+    graph = read_workflow(command.workflow, types)
+    shared = [parse_setting(text) for text in command.settings]
+    variants = [[parse_setting(text) for text in variant] for variant in command.variants or [()]]
+    return [validated(apply_settings(graph, [*shared, *variant], types), types) for variant in variants]
+
+
+def _run(command: Command, graphs: Sequence[Graph], types: NodeTypes, reporter: Reporter) -> None:
+    with reporter:
+        for number, results in enumerate(run_graphs(graphs, types, reporter)):
+            if command.variants:
+                reporter.say(f"variant {number + 1} of {len(graphs)}: {' '.join(command.variants[number])}")
+            for node_id, result in results.items():
+                _show(graphs[number].nodes[node_id].label, result, reporter)
+
+
+def _show(label: str, result: Result, reporter: Reporter) -> None:
+    for path in result.shown.get("saved", ()):
+        sys.stdout.write(f"{path}\n")
+    for text in result.shown.get("text", ()):
+        reporter.say(f"{label}: {text}")

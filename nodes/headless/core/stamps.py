@@ -1,0 +1,11 @@
+"""Tells whether a file is still the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def file_stamp(path: Path) -> list[str | int]:
+    """Path, size in bytes and time of the last change in nanoseconds."""
+    status = path.stat()
+    return [str(path), status.st_size, status.st_mtime_ns]

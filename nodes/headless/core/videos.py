@@ -1,0 +1,139 @@
+"""Stand-ins for the core nodes that read and write videos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from torch import Tensor
+
+from ....fatezero_ext.errors import FateZeroError
+from ....fatezero_ext.video import read_video, write_video
+from ... import host
+from ...api import io
+from .naming import next_free
+from .stamps import file_stamp
+
+
+@dataclass(frozen=True)
+class Clip:
+    """What travels on a VIDEO socket here: pictures and their rate. Sound is not carried.
+
+    images:     [frames, height, width, 3], 0..1
+    frame_rate: frames per second
+    """
+
+    images: Tensor
+    frame_rate: Fraction
+
+
+class LoadVideo(io.ComfyNode):
+    """Reads a video from the input folder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """As in ComfyUI; the list of files is open, `validate_inputs` looks for the file."""
+        return io.Schema(
+            node_id="LoadVideo",
+            display_name="Load Video",
+            category="image/video",
+            inputs=[io.Combo.Input("file", options=[], upload=io.UploadType.video)],
+            outputs=[io.Video.Output()],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        """Look for the file and at its first frame, before anything runs."""
+        try:
+            read_video(host.input_file(file), count=1)
+        except FateZeroError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> list[Any]:
+        """Changes when the file does."""
+        return file_stamp(host.input_file(file))
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        """Decode all frames."""
+        return io.NodeOutput(Clip(*read_video(host.input_file(file))))
+
+
+class GetVideoComponents(io.ComfyNode):
+    """Takes a video apart."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """As in ComfyUI."""
+        return io.Schema(
+            node_id="GetVideoComponents",
+            display_name="Get Video Components",
+            category="image/video",
+            inputs=[io.Video.Input("video", tooltip="The video.")],
+            outputs=[
+                io.Image.Output(display_name="images"),
+                io.Audio.Output(display_name="audio"),
+                io.Float.Output(display_name="fps"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, video: Clip) -> io.NodeOutput:
+        """The sound is None: the runner carries none."""
+        return io.NodeOutput(video.images, None, float(video.frame_rate))
+
+
+class CreateVideo(io.ComfyNode):
+    """Makes a video of pictures."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """As in ComfyUI."""
+        return io.Schema(
+            node_id="CreateVideo",
+            display_name="Create Video",
+            category="image/video",
+            inputs=[
+                io.Image.Input("images", tooltip="The frames."),
+                io.Float.Input("fps", default=30.0, min=1.0, max=120.0, step=1.0),
+                io.Audio.Input("audio", optional=True, tooltip="Sound; not carried here."),
+            ],
+            outputs=[io.Video.Output()],
+        )
+
+    @classmethod
+    def execute(cls, images: Tensor, fps: float, audio: None = None) -> io.NodeOutput:
+        """images: [frames, height, width, 3], 0..1."""
+        return io.NodeOutput(Clip(images, Fraction(round(fps * 1000), 1000)))
+
+
+class SaveVideo(io.ComfyNode):
+    """Saves a video into the output folder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """As in ComfyUI."""
+        return io.Schema(
+            node_id="SaveVideo",
+            display_name="Save Video",
+            category="image/video",
+            inputs=[
+                io.Video.Input("video", tooltip="The video to save."),
+                io.String.Input("filename_prefix", default="video/ComfyUI", tooltip="Start of the file's name."),
+                io.Combo.Input("format", options=["auto", "mp4"], default="auto", tooltip="The container."),
+                io.Combo.Input("codec", options=["auto", "h264"], default="auto", tooltip="The codec."),
+            ],
+            outputs=[],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, video: Clip, filename_prefix: str, format: str, codec: str) -> io.NodeOutput:
+        """Both choices of format and of codec mean H.264 in MP4."""
+        height, width = video.images.shape[1:3]
+        path = next_free(host.output_directory(), filename_prefix, "mp4", width=width, height=height)
+        write_video(path, video.images, video.frame_rate)
+        return io.NodeOutput(ui={"saved": (str(path),)})

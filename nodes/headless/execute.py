@@ -1,0 +1,108 @@
+"""Runs validated graphs, each node once per distinct result."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from ..api import io
+from .awaiting import finished
+from .cache_keys import cache_keys
+from .graph import Graph, Link, Node
+from .problems import NodeFailed
+from .registry import NodeType, NodeTypes
+from .validate import output_nodes
+
+
+class Watcher(Protocol):
+    """Who follows a run."""
+
+    def started(self, label: str, number: int, count: int) -> None:
+        """Node `number` of `count` (1 = first) starts."""
+
+    def ended(self, label: str, seconds: float, *, reused: bool) -> None:
+        """The node has its outputs; `reused` where an earlier variant had made them."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a node returned: one value per output, and what it shows ({} for nothing)."""
+
+    outputs: tuple[Any, ...]
+    shown: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What running one graph takes: node ids, sources first, and the key of each one's result."""
+
+    graph: Graph
+    order: Sequence[str]
+    keys: Mapping[str, str]
+
+
+def plan(graph: Graph, types: NodeTypes) -> Plan:
+    """The plan of a validated graph."""
+    order = graph.needed_for(output_nodes(graph, types))
+    return Plan(graph, order, cache_keys(graph, order, types))
+
+
+def run_graphs(graphs: Sequence[Graph], types: NodeTypes, watcher: Watcher) -> Iterator[Mapping[str, Result]]:
+    """Run validated graphs in turn; yields the results of each by node id.
+
+    A result is shared by all nodes with the same key and dropped once no later graph needs it.
+    Raises NodeFailed naming the node whose own error stopped the run.
+    """
+    plans = [plan(graph, types) for graph in graphs]
+    results: dict[str, Result] = {}
+    for number, current in enumerate(plans):
+        _run(current, types, watcher, results)
+        yield {node_id: results[current.keys[node_id]] for node_id in current.order}
+        wanted = {key for later in plans[number + 1 :] for key in later.keys.values()}
+        results = {key: result for key, result in results.items() if key in wanted}
+
+
+def _run(current: Plan, types: NodeTypes, watcher: Watcher, results: dict[str, Result]) -> None:
+    for number, node_id in enumerate(current.order, start=1):
+        node, key = current.graph.nodes[node_id], current.keys[node_id]
+        watcher.started(node.label, number, len(current.order))
+        began, reused = time.perf_counter(), key in results
+        if not reused:
+            arguments = {
+                name: results[current.keys[value.node]].outputs[value.slot] if isinstance(value, Link) else value
+                for name, value in node.inputs.items()
+                if name in types[node.class_type].inputs
+            }
+            results[key] = _call(node, types[node.class_type], arguments)
+        watcher.ended(node.label, time.perf_counter() - began, reused=reused)
+
+
+def _call(node: Node, node_type: NodeType, arguments: dict[str, Any]) -> Result:
+    try:
+        with torch.inference_mode():
+            returned = finished(_prepared(node, node_type).execute(**arguments))
+    except Exception as error:
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        raise NodeFailed(f"{node.label}: {reason}") from error
+    if not isinstance(returned, io.NodeOutput):
+        returned = io.NodeOutput(*(returned or ()))
+    expected = len(node_type.output_types)
+    if len(returned.args) != expected:
+        raise NodeFailed(
+            f"{node.label}: the node returned {len(returned.args)} outputs where its schema has {expected}. "
+            f"Correct the node's code."
+        )
+    return Result(tuple(returned.args), returned.ui if isinstance(returned.ui, dict) else {})
+
+
+def _prepared(node: Node, node_type: NodeType) -> type[io.ComfyNode]:
+    """The node's class, or a subclass that carries the hidden facts it asks for."""
+    wanted = node_type.schema.hidden or ()
+    if not wanted:
+        return node_type.node_class
+    facts = {"unique_id": node.id} if io.Hidden.unique_id in wanted else {}
+    return type(node_type.node_class.__name__, (node_type.node_class,), {"hidden": io.HiddenHolder(**facts)})

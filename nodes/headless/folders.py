@@ -1,0 +1,74 @@
+"""The runner as a host: where its files are, and whom nodes tell their progress."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...fatezero_ext.errors import FateZeroError
+from ..host import Progress, PythonHost
+from .registry import near_miss
+from .report import Reporter
+
+INPUT_MARK = " [input]"
+"""What ComfyUI may put behind the name of a file in its input folder."""
+
+
+class InputFileError(FateZeroError):
+    """An input file is not there or outside the folders that may be read."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Folders of a run.
+
+    inputs: looked through in this order for a file; nothing outside them is read
+    output: where results are saved
+    models: below which models in diffusers layout are looked for
+    """
+
+    inputs: tuple[Path, ...]
+    output: Path
+    models: tuple[Path, ...] = ()
+
+    def input_file(self, name: str) -> Path:
+        """The input file of that name; raises InputFileError where there is none."""
+        plain = name.removesuffix(INPUT_MARK)
+        looked = ", ".join(str(folder) for folder in self.inputs)
+        for folder in self.inputs:
+            path = (folder / plain).resolve()
+            if not path.is_relative_to(folder.resolve()):
+                raise InputFileError(
+                    f"'{plain}' is outside the input folder {folder}; only files inside are read. "
+                    f"Copy it there, or give its folder as --input."
+                )
+            if path.is_file():
+                return path
+        present = [entry.name for folder in self.inputs if folder.is_dir() for entry in folder.iterdir()]
+        raise InputFileError(
+            f"there is no file '{plain}' in {looked}.{near_miss(plain, present)} Copy it there, or give its folder "
+            f"as --input."
+        )
+
+
+class RunnerHost(PythonHost):
+    """The headless runner."""
+
+    def __init__(self, folders: Folders, reporter: Reporter) -> None:
+        self._folders, self._reporter = folders, reporter
+
+    def progress(self, total: int) -> Progress:
+        """The running node's bar on the terminal."""
+        return self._reporter.bar(total)
+
+    def diffusers_folders(self) -> tuple[Path, ...]:
+        """What --models named."""
+        return self._folders.models
+
+    def input_file(self, name: str) -> Path:
+        """The file of that name in the input folders."""
+        return self._folders.input_file(name)
+
+    def output_directory(self) -> Path:
+        """What --output named."""
+        return self._folders.output
