@@ -29,13 +29,13 @@ _MEASURED_FRAMES = 256
 
 @dataclass(frozen=True)
 class AutoencoderTraining:
-    """Settings of one stage. decoder_only: keep the encoder, and so the latents, as they are."""
+    """start: folder of a VAE whose encoder, and so its latents, stay as they are; None trains all of a fresh one."""
 
     steps: int
     rate: float
     batch: int = 8
     seed: int = 0
-    decoder_only: bool = False
+    start: Path | None = None
 
 
 def build_autoencoder() -> AutoencoderKL:
@@ -69,17 +69,15 @@ def reconstruction_loss(decoded: Tensor, frames: Tensor, masks: Tensor) -> Tenso
 
 
 def train_autoencoder(folder: Path, training: AutoencoderTraining, workers: int, report: Callable[[str], None]) -> None:
-    """Train a stage and save the VAE in `folder`; a decoder-only stage starts from the VAE that is there."""
+    """Train a VAE, or the decoder of one, and save it in `folder`."""
     launch(_train, workers, folder, training, report)
 
 
-def _train(
-    rank: int, workers: int, folder: Path, training: AutoencoderTraining, report: Callable[[str], None]
-) -> None:
+def _train(rank: int, workers: int, folder: Path, training: AutoencoderTraining, report: Callable[[str], None]) -> None:
     torch.manual_seed(training.seed)
-    vae = AutoencoderKL.from_pretrained(folder) if training.decoder_only else build_autoencoder()
+    vae = build_autoencoder() if training.start is None else AutoencoderKL.from_pretrained(training.start)
     trained = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
-    if not training.decoder_only:
+    if training.start is None:
         trained += [*vae.encoder.parameters(), *vae.quant_conv.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=training.rate, betas=BETAS, weight_decay=1e-4, fused=True)
     average = WeightAverage(trained, AVERAGE_DECAY)
@@ -98,21 +96,21 @@ def _train(
             report(f"vae step {step}/{training.steps} loss {loss.item():.4f}")
     if rank == 0:
         average.copy_to(trained)
-        if not training.decoder_only:
+        if training.start is None:
             fold_normalisation(vae)
         report(f"vae held-out PSNR {held_out_psnr(vae):.2f} dB")
         vae.save_pretrained(folder)
 
 
 def _loss(vae: AutoencoderKL, training: AutoencoderTraining, indices: range) -> Tensor:
-    frames, masks = frames_and_masks(training.seed + training.decoder_only, indices)
+    frames, masks = frames_and_masks(training.seed + (training.start is not None), indices)
     generator = torch.Generator().manual_seed((training.seed << 32) + indices.start)
-    with torch.set_grad_enabled(not training.decoder_only):
+    with torch.set_grad_enabled(training.start is None):
         mean = vae.encode(frames).latent_dist.mean
     spread = mean.detach().std(dim=(0, 2, 3), keepdim=True)
     noise = torch.randn(mean.shape, generator=generator) * spread * LATENT_NOISE
     loss = reconstruction_loss(vae.decode(mean + noise).sample, frames, masks)
-    return loss if training.decoder_only else loss + LATENT_DECAY * (mean**2).mean()
+    return loss + LATENT_DECAY * (mean**2).mean()
 
 
 def _rate(step: int, steps: int) -> float:

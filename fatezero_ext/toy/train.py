@@ -1,0 +1,104 @@
+"""Train the toy model from nothing: `python -m fatezero_ext.toy.train --output DIR`.
+
+Every stage leaves its result in the work folder and is skipped when it is there, so that a stopped run goes on where it
+was. The defaults are what the shipped model was trained with.
+"""
+
+import argparse
+from pathlib import Path
+
+from diffusers import AutoencoderKL
+from transformers import CLIPTokenizer
+
+from fatezero_ext.toy import MODEL_FOLDER
+from fatezero_ext.toy.autoencoder import AutoencoderTraining, train_autoencoder
+from fatezero_ext.toy.diffusion_training import DenoiserTraining, averaged_models, train_denoiser
+from fatezero_ext.toy.export import save_model
+from fatezero_ext.toy.parallel import launch
+from fatezero_ext.toy.pool import build_pool, save_pool
+from fatezero_ext.toy.tokenizer import build_tokenizer
+
+STAGES = ("vae", "pool", "denoiser", "decoder", "export")
+VAE_STEPS, VAE_RATE = 8_500, 2e-3
+DECODER_STEPS, DECODER_RATE = 9_000, 1e-3
+DENOISER_STEPS = 12_000
+SCENES = 48_000
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the stages that were asked for."""
+    options = _parser().parse_args(arguments)
+    options.work.mkdir(parents=True, exist_ok=True)
+    stages = STAGES if options.stage == "all" else (options.stage,)
+    for stage in stages:
+        _STAGES[stage](options)
+
+
+def _vae(options: argparse.Namespace) -> None:
+    if not (options.work / "vae").exists():
+        training = AutoencoderTraining(options.vae_steps, VAE_RATE, seed=options.seed)
+        train_autoencoder(options.work / "vae", training, options.workers, _report)
+
+
+def _decoder(options: argparse.Namespace) -> None:
+    if not (options.work / "vae_final").exists():
+        training = AutoencoderTraining(
+            options.decoder_steps, DECODER_RATE, seed=options.seed, start=options.work / "vae"
+        )
+        train_autoencoder(options.work / "vae_final", training, options.workers, _report)
+
+
+def _pool(options: argparse.Namespace) -> None:
+    build_tokenizer(options.work / "tokenizer")
+    if not all(path.exists() for path in _pool_paths(options)):
+        launch(_draw_pool, options.workers, options)
+
+
+def _draw_pool(rank: int, workers: int, options: argparse.Namespace) -> None:
+    vae = AutoencoderKL.from_pretrained(options.work / "vae")
+    tokenizer = CLIPTokenizer.from_pretrained(options.work / "tokenizer")
+    share = range(options.scenes * rank // workers, options.scenes * (rank + 1) // workers)
+    save_pool(build_pool(vae, tokenizer, options.seed, share), _pool_paths(options)[rank])
+
+
+def _pool_paths(options: argparse.Namespace) -> list[Path]:
+    return [options.work / f"pool{rank}of{options.workers}.pt" for rank in range(options.workers)]
+
+
+def _denoiser(options: argparse.Namespace) -> None:
+    training = DenoiserTraining(options.steps, seed=options.seed)
+    train_denoiser(options.work, _pool_paths(options), training, options.workers, _report)
+
+
+def _export(options: argparse.Namespace) -> None:
+    final = options.work / "vae_final"
+    vae = AutoencoderKL.from_pretrained(final if final.exists() else options.work / "vae")
+    tokenizer = CLIPTokenizer.from_pretrained(options.work / "tokenizer")
+    unet, text_encoder, steps = averaged_models(options.work, tokenizer)
+    save_model(options.output, unet=unet, text_encoder=text_encoder, vae=vae, tokenizer=tokenizer)
+    _report(f"saved {options.output} after {steps} steps")
+
+
+_STAGES = {"vae": _vae, "pool": _pool, "denoiser": _denoiser, "decoder": _decoder, "export": _export}
+
+
+def _report(line: str) -> None:
+    print(line, flush=True)  # noqa: T201  (this is the command line)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m fatezero_ext.toy.train", description=__doc__)
+    parser.add_argument("--output", type=Path, default=MODEL_FOLDER, help="folder of the finished model")
+    parser.add_argument("--work", type=Path, default=Path("toy-training"), help="folder of intermediate results")
+    parser.add_argument("--stage", choices=("all", *STAGES), default="all", help="run one stage alone")
+    parser.add_argument("--steps", type=int, default=DENOISER_STEPS, help="UNet steps")
+    parser.add_argument("--vae-steps", type=int, default=VAE_STEPS, help="VAE steps, encoder and decoder")
+    parser.add_argument("--decoder-steps", type=int, default=DECODER_STEPS, help="further steps of the decoder alone")
+    parser.add_argument("--scenes", type=int, default=SCENES, help="scenes that the UNet is trained on")
+    parser.add_argument("--workers", type=int, default=2, help="processes, best one per core")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+if __name__ == "__main__":
+    main()
