@@ -1,0 +1,193 @@
+import struct
+from fractions import Fraction
+
+import av
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from fatezero_ext.errors import VideoError
+from fatezero_ext.files import whole_file
+from fatezero_ext.video import contact_sheet, read_video, to_bytes, write_video
+
+
+def gradient_clip(frames=5, height=32, width=48):
+    """A bright square moving over a smooth gradient."""
+    rows = torch.linspace(0.2, 0.6, height)[:, None, None]
+    columns = torch.linspace(0.1, 0.5, width)[None, :, None]
+    clip = (rows * torch.tensor([1.0, 0.5, 0.2]) + columns * torch.tensor([0.2, 0.5, 1.0])).repeat(frames, 1, 1, 1)
+    for frame in range(frames):
+        clip[frame, 8:16, 4 * frame : 4 * frame + 8] = torch.tensor([0.9, 0.1, 0.1])
+    return clip
+
+
+@pytest.fixture
+def clip_file(tmp_path):
+    path = tmp_path / "clip.mp4"
+    write_video(path, gradient_clip(), 8)
+    return path
+
+
+def test_written_video_reads_back_nearly_equal(clip_file):
+    frames, fps = read_video(clip_file)
+    assert frames.dtype == torch.float32 and fps == 8
+    assert (frames - gradient_clip()).abs().mean() < 0.02
+
+
+def test_lossless_video_keeps_every_8_bit_value(tmp_path):
+    noise = torch.randint(0, 256, (3, 18, 22, 3), generator=torch.Generator().manual_seed(0)) / 255
+    write_video(tmp_path / "clip.mp4", noise, 10, lossless=True)
+    torch.testing.assert_close(read_video(tmp_path / "clip.mp4").frames, noise, rtol=0, atol=0)
+
+
+@settings(max_examples=10, deadline=None)
+@given(frames=st.integers(1, 4), height=st.integers(16, 40), width=st.integers(16, 40))
+def test_any_size_and_length_is_kept(tmp_path_factory, frames, height, width):
+    path = tmp_path_factory.mktemp("sizes") / "clip.mp4"
+    write_video(path, gradient_clip(frames, height, width), 8)
+    assert read_video(path).frames.shape == (frames, height, width, 3)
+
+
+def test_even_sizes_are_stored_as_yuv420p_which_plays_everywhere(clip_file):
+    with av.open(str(clip_file)) as container:
+        assert container.streams.video[0].codec_context.pix_fmt == "yuv420p"
+
+
+def test_fractional_rate_is_kept(tmp_path):
+    write_video(tmp_path / "clip.mp4", gradient_clip(), Fraction(30000, 1001))
+    assert float(read_video(tmp_path / "clip.mp4").fps) == pytest.approx(29.97, abs=1e-3)
+
+
+def test_same_frames_give_same_bytes(tmp_path):
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / name, gradient_clip(), 8)
+    assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+@settings(max_examples=15, deadline=None)
+@given(start=st.integers(0, 4), count=st.none() | st.integers(1, 3), stride=st.integers(1, 3))
+def test_selection_equals_slicing_the_whole_video(tmp_path_factory, start, count, stride):
+    path = tmp_path_factory.getbasetemp() / "selection.mp4"
+    if not path.exists():
+        write_video(path, gradient_clip(12), 12)
+    expected = read_video(path).frames[start::stride][:count]
+    selected = read_video(path, start=start, count=count, stride=stride)
+    torch.testing.assert_close(selected.frames, expected, rtol=0, atol=0)
+    assert selected.fps == Fraction(12, stride)
+
+
+def test_rotation_mark_is_applied(tmp_path):
+    path = tmp_path / "clip.mp4"
+    write_video(path, gradient_clip(), 8)
+    plain = read_video(path).frames
+    content = bytearray(path.read_bytes())
+    one, minus_one = 1 << 16, -(1 << 16)
+    matrix_at = content.index(b"tkhd") + 4 + 4 + 20 + 16
+    assert content[matrix_at : matrix_at + 4] == struct.pack(">i", one)
+    clockwise = struct.pack(">9i", 0, one, 0, minus_one, 0, 0, 32 * one, 0, 1 << 30)
+    content[matrix_at : matrix_at + 36] = clockwise
+    path.write_bytes(content)
+    torch.testing.assert_close(read_video(path).frames, plain.rot90(-1, dims=(1, 2)), rtol=0, atol=0)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(VideoError, match="absent.mp4.*No such file"):
+        read_video(tmp_path / "absent.mp4")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a video at all" * 50], ids=["empty", "text"])
+def test_unreadable_file_is_refused(tmp_path, content):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match="clip.mp4 is not a readable video"):
+        read_video(path)
+
+
+def test_cut_off_file_is_refused(tmp_path):
+    path = tmp_path / "clip.mp4"
+    write_video(path, torch.rand(12, 64, 64, 3, generator=torch.Generator().manual_seed(0)), 8)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(VideoError, match="cut off after frame"):
+        read_video(path)
+
+
+def test_sound_without_pictures_is_refused(tmp_path):
+    path = tmp_path / "sound.wav"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(torch.zeros(1, 800, dtype=torch.int16).numpy(), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    with pytest.raises(VideoError, match="no video stream"):
+        read_video(path)
+
+
+def test_asking_for_more_frames_than_there_are_tells_both_numbers(clip_file):
+    with pytest.raises(VideoError, match="has 2 frames from frame 3 on with stride 1, 4 needed"):
+        read_video(clip_file, start=3, count=4)
+
+
+def test_start_behind_the_end_is_refused(clip_file):
+    with pytest.raises(VideoError, match="has 0 frames from frame 9"):
+        read_video(clip_file, start=9)
+
+
+@pytest.mark.parametrize("selection", [{"start": -1}, {"count": 0}, {"stride": 0}])
+def test_impossible_selection_is_refused_before_the_file_is_opened(tmp_path, selection):
+    with pytest.raises(VideoError, match="select no frames"):
+        read_video(tmp_path / "absent.mp4", **selection)
+
+
+@pytest.mark.parametrize("shape", [(0, 16, 16, 3), (4, 16, 16, 1), (16, 16, 3)])
+def test_frames_of_another_shape_are_refused(tmp_path, shape):
+    with pytest.raises(VideoError, match=r"needed is \[frames, height, width, 3\]"):
+        write_video(tmp_path / "clip.mp4", torch.zeros(shape), 8)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_with_nan_are_refused(tmp_path):
+    frames = torch.zeros(1, 16, 16, 3)
+    frames[0, 0, 0, 0] = float("nan")
+    with pytest.raises(VideoError, match="NaN"):
+        write_video(tmp_path / "clip.mp4", frames, 8)
+
+
+@pytest.mark.parametrize(("setting", "message"), [({"fps": 0}, "no rate"), ({"fps": 8, "crf": 60}, "crf 60")])
+def test_impossible_encoding_is_refused(tmp_path, setting, message):
+    with pytest.raises(VideoError, match=message):
+        write_video(tmp_path / "clip.mp4", gradient_clip(), **setting)
+
+
+@given(arrays("float32", (1, 2, 2, 3), elements=st.floats(-2, 3, width=32)))
+def test_bytes_are_rounded_and_clipped(values):
+    expected = [min(max(float(value), 0.0), 1.0) * 255 for value in values.ravel()]
+    got = to_bytes(torch.from_numpy(values)).ravel().tolist()
+    assert all(abs(byte - exact) <= 0.5 + 1e-4 for byte, exact in zip(got, expected, strict=True))
+
+
+def test_interrupted_write_leaves_the_older_file_and_nothing_else(tmp_path):
+    path = tmp_path / "result.txt"
+    path.write_text("older")
+    with pytest.raises(KeyboardInterrupt), whole_file(path) as partial:
+        partial.write_text("half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "older" and list(tmp_path.iterdir()) == [path]
+
+
+def test_contact_sheet_has_one_row_per_video_and_one_column_per_frame():
+    red, blue = torch.zeros(3, 16, 16, 3), torch.zeros(2, 16, 24, 3)
+    red[..., 0], blue[..., 2] = 1, 1
+    sheet = contact_sheet([red, blue], ["source", "edit"], cell=32, gap=2)
+    assert sheet.height == 2 + 2 * (32 + 2)
+    pixels = [sheet.getpixel((x, 18)) for x in range(sheet.width)]
+    assert pixels.count((255, 0, 0)) == 3 * 32
+    assert [sheet.getpixel((x, 52)) for x in range(sheet.width)].count((0, 0, 255)) == 2 * 48
+
+
+def test_contact_sheet_needs_a_label_for_each_row():
+    with pytest.raises(VideoError, match="1 rows and 2 labels"):
+        contact_sheet([torch.zeros(1, 8, 8, 3)], ["a", "b"])
