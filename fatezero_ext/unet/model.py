@@ -81,7 +81,7 @@ class Pseudo3DUNet:
         timestep: of the training schedule, 0..999
         text:     [chunks, tokens, width] text embeddings, one per chunk
         attend:   how attention is computed in this call; None: the registered control, plain unless one is registered
-        Returns a tensor shaped like `latents`.
+        Returns a tensor shaped like `latents`, in its dtype; the UNet computes in its own.
         Raises ModelError where the shapes do not fit together.
         """
         self._check(latents, text, frames)
@@ -89,7 +89,10 @@ class Pseudo3DUNet:
         call, outer = self._call, (self._call.frames, self._call.attend, self._call.sites)
         call.frames, call.attend, call.sites = frames, attend or self._attend, sites
         try:
-            return self.net(latents, timestep, encoder_hidden_states=text, return_dict=False)[0]
+            noise = self.net(
+                latents.to(self.dtype), timestep, encoder_hidden_states=text.to(self.dtype), return_dict=False
+            )
+            return noise[0].to(latents.dtype)
         finally:
             call.frames, call.attend, call.sites = outer
 

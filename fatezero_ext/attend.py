@@ -1,0 +1,114 @@
+"""What computes attention while a clip is inverted, and while it is edited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .attention import apply_probs, attention_probs, plain
+from .layers import LayerAddress, Site
+from .plan import StepPlan
+from .records import FeatureRecord, MapRecord, Page, Record
+from .stores import Policy
+
+MaskOf = Callable[[tuple[int, int]], Tensor]
+
+MOST_CELLS = 32 * 32  # larger layers are left alone, as in the authors' program
+
+
+@dataclass(frozen=True)
+class Capture:
+    """Which layers an inversion records and an edit may change.
+
+    most_cells:     layers with more query cells per frame are left alone
+    self_attention: record self-attention (cross-attention always is)
+    """
+
+    most_cells: int = MOST_CELLS
+    self_attention: bool = True
+
+    def covers(self, site: Site) -> bool:
+        return site.cells <= self.most_cells and (site.is_cross or self.self_attention)
+
+
+@dataclass
+class RecordAttention:
+    """Plain attention that leaves a page behind: one step of an inversion.
+
+    policy: how self-attention is recorded; cross maps are only 77 wide and are always kept as maps
+    """
+
+    capture: Capture
+    policy: Policy
+    page: dict[LayerAddress, Record] = field(default_factory=dict)
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
+        if not self.capture.covers(site):
+            return plain(q, k, v, site)
+        if self.policy == "features" and not site.is_cross:
+            self.page[site.address] = FeatureRecord(q, k)
+            return plain(q, k, v, site)
+        probs = attention_probs(q, k, site)
+        self.page[site.address] = MapRecord(probs)
+        return apply_probs(probs, v, site)
+
+
+@dataclass
+class EditAttention:
+    """One step of an edit: the source's attention where the plan says so, for the last chunk of the batch.
+
+    The other chunk, where there is one, is the unconditional half of classifier-free guidance and stays plain.
+
+    source:      the page of the same step of the inversion
+    mix, gain:   the plan's tensors on the UNet's device and dtype
+    mask:        gives bool [frames, height, width] for a level's size, or None: fused self-attention is the source's
+    keep_cross:  layers whose unedited cross maps of the edit are kept for latent blending
+    """
+
+    plan: StepPlan
+    capture: Capture
+    source: Page
+    mix: Tensor
+    gain: Tensor
+    mask: MaskOf | None = None
+    keep_cross: tuple[LayerAddress, ...] = ()
+    kept: dict[LayerAddress, Tensor] = field(default_factory=dict)
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
+        if self.capture.covers(site):
+            if site.is_cross and (self.plan.replace_cross or site.address in self.keep_cross):
+                return _on_last_chunk(self._cross, q, k, v, site)
+            if not site.is_cross and self.plan.fuse_self:
+                return self._self(q, k, v, site)
+        return plain(q, k, v, site)
+
+    def _cross(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
+        probs = attention_probs(q, k, site)
+        if site.address in self.keep_cross:
+            self.kept[site.address] = probs
+        if self.plan.replace_cross:
+            probs = self.source[site.address].probs(site, probs) @ self.mix + probs * self.gain
+        return apply_probs(probs, v, site)
+
+    def _self(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
+        source = self.source[site.address]
+        if self.mask is None:
+            return _on_last_chunk(lambda _q, _k, values, at: source.apply(values, at), q, k, v, site)
+        own = plain(q, k, v, site)
+        free = self.mask((site.height, site.width)).flatten(1)[:, None, :, None]  # [frames, 1, cells, 1]
+        edited = own[-site.frames :]
+        # The mask is one value per query row, so choosing between outputs is choosing between maps.
+        edited.copy_(torch.where(free, edited, source.apply(v[-site.frames :], site)))
+        return own
+
+
+def _on_last_chunk(
+    compute: Callable[[Tensor, Tensor, Tensor, Site], Tensor], q: Tensor, k: Tensor, v: Tensor, site: Site
+) -> Tensor:
+    """`compute` on the last chunk of the batch, plain attention on those before it."""
+    rest = len(q) - site.frames
+    last = compute(q[rest:], k[rest:], v[rest:], site)
+    return torch.cat([plain(q[:rest], k[:rest], v[:rest], site), last]) if rest else last

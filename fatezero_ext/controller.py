@@ -1,0 +1,170 @@
+"""The value that travels along the graph, and the two calls that use it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from .attend import Capture
+from .blend import blend_layers
+from .errors import SettingsError, StoreError
+from .loops import OnStep, Trace, edit_latents, ignore_step, invert_latents
+from .plan import EditPlan, EditSettings, compile_edit
+from .prompts import Clip, read_prompt
+from .schedule import Schedule
+from .stores import Storage
+from .unet import Pseudo3DUNet
+
+
+@dataclass(frozen=True)
+class Controller:
+    """A UNet, what to record of its attention, where to keep it, and, once a clip was inverted, its trace."""
+
+    unet: Pseudo3DUNet
+    capture: Capture = field(default_factory=Capture)
+    storage: Storage = field(default_factory=Storage)
+    trace: Trace | None = None
+
+    def __repr__(self) -> str:
+        return f"Controller({self.unet.name!r}, {self.storage.policy} in {self.storage.place}, {self.trace})"
+
+    def with_storage(self, storage: Storage) -> Controller:
+        """The same controller keeping attention elsewhere; what an inversion left is dropped."""
+        return replace(self, storage=storage, trace=None)
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """An edited clip.
+
+    latents: raw latents [frames, channels, height, width], on the CPU, ready for a VAE
+    mask:    [frames, height, width] in cells: share of the blended steps at which a cell was free to differ, 0..1
+    """
+
+    latents: Tensor
+    mask: Tensor
+
+
+def invert(
+    controller: Controller,
+    clip: Clip,
+    latents: Tensor,
+    source_prompt: str,
+    *,
+    steps: int = 50,
+    on_step: OnStep = ignore_step,
+) -> Controller:
+    """Invert a clip under a prompt that describes it, recording attention on the way.
+
+    clip:    a text encoder
+    latents: raw latents [frames, channels, height, width] of a VAE
+    steps:   DDIM steps, as many for every edit that follows
+    on_step: called as (done, total, latents) after each step; raising ends the run and changes nothing
+    Returns the controller with its trace.
+    Raises FateZeroError kinds for a prompt that is too long, latents that do not fit, a step count out of range.
+    """
+    unet = controller.unet
+    prompt = read_prompt(clip, source_prompt, "source prompt")
+    schedule = Schedule.from_config(unet.scheduler, steps)
+    if latents.ndim != 4 or not len(latents):
+        raise StoreError(
+            f"the clip's latents are shaped {list(latents.shape)}; [frames, channels, height, width] with at least one "
+            f"frame is needed. Encode the frames of one clip with the VAE."
+        )
+    unet.check_latents(latents)
+    trace = invert_latents(
+        unet,
+        latents.to(unet.device, torch.float32) * unet.latents.scale,
+        _embed(clip, source_prompt, unet),
+        prompt,
+        schedule,
+        capture=controller.capture,
+        storage=controller.storage,
+        on_step=on_step,
+    )
+    return replace(controller, trace=trace)
+
+
+def edit(
+    controller: Controller,
+    clip: Clip,
+    edit_prompt: str,
+    settings: EditSettings | None = None,
+    *,
+    negative_prompt: str = "",
+    mask: Tensor | None = None,
+    on_step: OnStep = ignore_step,
+) -> EditResult:
+    """Edit an inverted clip by words; the inversion is only read, so any number of edits may follow one.
+
+    mask:    [frames, height, width] of any size, above 0.5 where the edit may differ, one frame serves all;
+             with blend words both must allow a cell; None: words alone decide
+    on_step: called as (done, total, latents) after each step; raising ends the run and changes nothing
+    Raises FateZeroError kinds for settings, words and masks that do not fit, before any long work.
+    """
+    unet, settings = controller.unet, settings or EditSettings()
+    plan = plan_edit(controller, clip, edit_prompt, settings, with_mask=mask is not None)
+    read_prompt(clip, negative_prompt, "negative prompt")
+    texts = [edit_prompt] if settings.guidance == 1 else [negative_prompt, edit_prompt]
+    edited = edit_latents(
+        unet,
+        controller.trace,
+        plan,
+        torch.cat([_embed(clip, text, unet) for text in texts]),
+        user_mask=None if mask is None else _checked_mask(mask, controller.trace.frames).to(unet.device),
+        on_step=on_step,
+    )
+    return EditResult((edited.latents / unet.latents.scale).cpu(), edited.mask.cpu())
+
+
+def plan_edit(
+    controller: Controller, clip: Clip, edit_prompt: str, settings: EditSettings, *, with_mask: bool = False
+) -> EditPlan:
+    """Compile an edit of an inverted clip, or say what does not fit.
+
+    with_mask: whether a user's mask will come along, so that blending needs no words
+    """
+    trace = controller.trace
+    if trace is None:
+        raise StoreError("the controller has no inversion; an edit reads one. Invert the clip first (DDIMInvert).")
+    blend = settings.blend
+    if blend is not None:
+        if not blend.source_words and not with_mask:
+            raise SettingsError(
+                f"blending has neither words nor a mask; words of the source prompt {trace.prompt.text!r} or a mask "
+                f"are needed. Name the object that may change."
+            )
+        sites = controller.unet.sites(trace.frames, *trace.latents.shape[-2:])
+        blend_layers(sites, trace.capture.most_cells, blend.downscale)
+    prompt = read_prompt(clip, edit_prompt, "edit prompt")
+    plan = compile_edit(settings, trace.prompt, prompt, len(trace.schedule))
+    if not trace.capture.self_attention and any(step.fuse_self for step in plan.steps):
+        raise SettingsError(
+            f"self_replace is {settings.self_replace} but the inversion recorded no self-attention; it is needed for "
+            f"that. Record self-attention, or set self_replace to 0."
+        )
+    return plan
+
+
+def _embed(clip: Clip, text: str, unet: Pseudo3DUNet) -> Tensor:
+    """Text embeddings [1, tokens, width] on the UNet's device and dtype."""
+    embeddings = clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0]
+    width = unet.net.config.cross_attention_dim
+    if embeddings.shape[-1] != width:
+        raise SettingsError(
+            f"the text encoder gives embeddings {embeddings.shape[-1]} wide; {unet.name} needs {width}. "
+            f"Use the CLIP that belongs to the model."
+        )
+    return embeddings.to(unet.device, unet.dtype)
+
+
+def _checked_mask(mask: Tensor, frames: int) -> Tensor:
+    """bool [frames, height, width] from a mask of as many frames or one."""
+    if mask.ndim != 3 or len(mask) not in (1, frames):
+        raise SettingsError(
+            f"the mask is shaped {list(mask.shape)}; [frames, height, width] with {frames} frames (or one for all) is "
+            f"needed. Make the mask from the same clip."
+        )
+    return (mask > 0.5).expand(frames, -1, -1)

@@ -1,0 +1,187 @@
+"""Settings of an edit, and the tensors they compile to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from .blend import MaskWords
+from .errors import SettingsError
+from .prompts import (
+    PROMPT_TOKENS,
+    Prompt,
+    Quirks,
+    Window,
+    refinement_mapper,
+    replacement_mapper,
+    token_weights,
+    window_table,
+)
+
+Mode = Literal["replace", "refine"]
+NO_WORDS: Mapping[str, float] = MappingProxyType({})
+NO_WINDOWS: Mapping[str, Window] = MappingProxyType({})
+LATENT_BLEND_WINDOW: Window = (0.2, 0.8)  # fraction of steps, fixed in the authors' program
+
+
+@dataclass(frozen=True)
+class BlendSettings:
+    """Where an edit may differ from its source, told by words.
+
+    source_words:       words of the source prompt whose attention makes the mask; none: the user's mask alone
+    edit_words:         their counterparts in the edit prompt; they join the mask of latent blending
+    threshold:          share of each frame's highest attention above which a cell may differ, usually 0.2..0.7
+    self_attention:     fuse self-attention under the mask
+    latents:            put the source's latents back outside the mask, over the middle of the steps
+    subtract_words:     words of the source prompt whose mask is taken out again
+    subtract_threshold: the same threshold for these
+    downscale:          latent cells per map cell the masks are read from; None: chosen by `blend_layers`
+    """
+
+    source_words: tuple[str, ...]
+    edit_words: tuple[str, ...] = ()
+    threshold: float = 0.3
+    self_attention: bool = True
+    latents: bool = False
+    subtract_words: tuple[str, ...] = ()
+    subtract_threshold: float = 0.3
+    downscale: int | None = None
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """What an edit is asked to do; windows are fractions of the steps, 0..1, from the noisiest on.
+
+    mode:                 "replace" words by words, or "refine" a prompt with more or fewer words
+    cross_replace:        window in which cross-attention is taken from the source; a float b means (0, b)
+    cross_replace_words:  the same for single words of the edit prompt
+    self_replace:         window in which self-attention is taken from the source
+    equalizer:            words of the edit prompt and the factors on their attention
+    blend:                masks made from words, or None: the edit may differ everywhere
+    guidance:             classifier-free guidance, 1 for none
+    quirks:               "original": exactly as the authors' program, see the README's list of differences
+    """
+
+    mode: Mode = "replace"
+    cross_replace: Window | float = (0.0, 0.8)
+    cross_replace_words: Mapping[str, Window | float] = field(default_factory=lambda: NO_WINDOWS)
+    self_replace: Window | float = (0.0, 0.8)
+    equalizer: Mapping[str, float] = field(default_factory=lambda: NO_WORDS)
+    blend: BlendSettings | None = None
+    guidance: float = 7.5
+    quirks: Quirks = "fixed"
+
+    def __post_init__(self) -> None:
+        _one_of("mode", self.mode, ("replace", "refine"))
+        _one_of("quirks", self.quirks, ("fixed", "original"))
+        windows = {word: _window(f"cross_replace of {word!r}", w) for word, w in self.cross_replace_words.items()}
+        object.__setattr__(self, "cross_replace", _window("cross_replace", self.cross_replace))
+        object.__setattr__(self, "self_replace", _window("self_replace", self.self_replace))
+        object.__setattr__(self, "cross_replace_words", MappingProxyType(windows))
+        object.__setattr__(self, "equalizer", MappingProxyType(dict(self.equalizer)))
+        if not self.guidance >= 0:
+            raise SettingsError(f"guidance is {self.guidance}; it must be 0 or more. 5 to 10 suit most edits.")
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """One step's arithmetic on cross-attention: A' = A_source @ mix + A_edit * gain, per token.
+
+    mix:             [77, 77]; gain: [77]
+    replace_cross:   whether this differs from A' = A_edit
+    fuse_self:       whether self-attention is taken from the source
+    blend_latents:   whether the source's latents are put back outside the mask after the step
+    """
+
+    mix: Tensor
+    gain: Tensor
+    replace_cross: bool
+    fuse_self: bool
+    blend_latents: bool
+
+
+@dataclass(frozen=True)
+class EditPlan:
+    """An edit compiled for a number of steps.
+
+    steps:       one StepPlan each, step 0 the noisiest
+    source_mask: words of the source prompt that make the mask, or None without blending
+    edit_mask:   words of the edit prompt that join it for latent blending, or None
+    """
+
+    steps: tuple[StepPlan, ...]
+    source_mask: MaskWords | None
+    edit_mask: MaskWords | None
+    settings: EditSettings
+
+
+def compile_edit(settings: EditSettings, source: Prompt, edit: Prompt, steps: int) -> EditPlan:
+    """Turn words, windows and thresholds into tensors, once, before any long work.
+
+    Raises PromptError for words that are not in their prompt and for prompts that do not fit the mode.
+    """
+    mapper, kept = _token_map(settings, source, edit)
+    windows = window_table(edit, settings.cross_replace, settings.cross_replace_words, steps)
+    equalizer = token_weights(edit, settings.equalizer, 1.0)
+    blend_from, blend_to = (int(bound * steps) for bound in LATENT_BLEND_WINDOW)
+    self_from, self_to = (int(bound * steps) for bound in settings.self_replace)
+    latents = settings.blend is not None and settings.blend.latents
+    compiled = []
+    for step in range(steps):
+        taken = windows[step] * equalizer
+        compiled.append(
+            StepPlan(
+                mix=mapper * taken,
+                gain=taken * (1 - kept) + (1 - windows[step]),
+                replace_cross=bool(windows[step].any()),
+                fuse_self=self_from <= step < self_to,
+                blend_latents=latents and blend_from < step + 1 < blend_to,
+            )
+        )
+    return EditPlan(tuple(compiled), *_mask_words(settings.blend, source, edit), settings)
+
+
+def _token_map(settings: EditSettings, source: Prompt, edit: Prompt) -> tuple[Tensor, Tensor]:
+    """[77, 77] source to edit tokens, and [77] 1 where an edit token takes the source's attention at all."""
+    if settings.mode == "replace":
+        return replacement_mapper(source, edit, settings.quirks), torch.ones(PROMPT_TOKENS)
+    positions, kept = refinement_mapper(source, edit, settings.quirks)
+    matrix = torch.zeros(PROMPT_TOKENS, PROMPT_TOKENS)
+    matrix[positions, torch.arange(PROMPT_TOKENS)] = kept
+    return matrix, kept
+
+
+def _mask_words(blend: BlendSettings | None, source: Prompt, edit: Prompt) -> tuple[MaskWords | None, MaskWords | None]:
+    if blend is None:
+        return None, None
+    if not blend.source_words:
+        return None, None
+    own = _weights(source, blend.source_words)
+    subtract = _weights(source, blend.subtract_words) if blend.subtract_words else None
+    source_mask = MaskWords(own, blend.threshold, subtract, blend.subtract_threshold)
+    joined = blend.latents and blend.edit_words
+    return source_mask, MaskWords(_weights(edit, blend.edit_words), blend.threshold) if joined else None
+
+
+def _weights(prompt: Prompt, words: tuple[str, ...]) -> Tensor:
+    return token_weights(prompt, dict.fromkeys(words, 1.0), 0.0)
+
+
+def _window(name: str, window: Window | float) -> Window:
+    start, end = window if isinstance(window, (tuple, list)) else (0.0, window)
+    if not 0 <= start <= end <= 1:
+        raise SettingsError(
+            f"{name} is {start} to {end}; its bounds are fractions of the steps, 0 <= start <= end <= 1. "
+            f"Use for example 0.0 to 0.8."
+        )
+    return float(start), float(end)
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise SettingsError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}. Choose one of these.")
