@@ -11,6 +11,13 @@ OVERSAMPLING = 8
 BLOCK = 4
 """Side of a block of the pixel style. It equals the VAE's factor, so that a latent cell can carry one block."""
 
+SKETCH_PAPER = 0.88
+PIGMENT = 0.58
+"""Mean strength of watercolor's colours."""
+GLOW = 0.08
+"""What a dark block of the pixel style still gives off."""
+
+_PAPER = np.array((0.98, 0.96, 0.90), np.float32)
 _LUMA = np.array((0.299, 0.587, 0.114), np.float32)
 
 
@@ -191,29 +198,54 @@ def _blur(picture: np.ndarray, radius: float) -> np.ndarray:
 def _sketch(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     outline = np.clip(1.5 * _slope(_blur(mask, 0.7)), 0, 0.8)
     hatching = np.clip(1.1 * _slope(_blur(picture @ _LUMA, 0.7)), 0, 0.4) * (1 - mask)
-    grey = 0.88 - np.maximum(outline, hatching) + 0.05 * (_noise(rng, 9, 9) - 0.5)
+    grey = SKETCH_PAPER - np.maximum(outline, hatching) + 0.05 * (_noise(rng, 9, 9) - 0.5)
     return np.repeat(grey[..., None], 3, axis=2)
 
 
+def ink(picture: np.ndarray) -> np.ndarray:
+    """How dark a sketch's lines are. picture: [H, W, 3]. Returns [H, W], about 0..0.8."""
+    return SKETCH_PAPER - picture.mean(axis=2)
+
+
 def _watercolor(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    paper = np.float32((0.98, 0.96, 0.90))
-    pigment = np.clip(0.58 + 0.36 * (_noise(rng, 6, 6) - 0.5), 0.35, 0.80)[..., None]
-    return paper + pigment * (_blur(picture, 1.2) - paper)
+    pigment = np.clip(PIGMENT + 0.36 * (_noise(rng, 6, 6) - 0.5), 0.35, 0.80)[..., None]
+    return _PAPER + pigment * (_blur(picture, 1.2) - _PAPER)
+
+
+def unwashed(picture: np.ndarray) -> np.ndarray:
+    """A watercolor with its colours at full strength, about. picture: [H, W, 3]. Returns the same, 0..1."""
+    return np.clip(_PAPER + (picture - _PAPER) / PIGMENT, 0, 1)
 
 
 def _pixel(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     cells = picture.reshape(SIZE // BLOCK, BLOCK, SIZE // BLOCK, BLOCK, 3).mean(axis=(1, 3))
     blocks = cells.repeat(BLOCK, axis=0).repeat(BLOCK, axis=1)
+    return (GLOW + (1 - GLOW) * blocks) * _block_grid()
+
+
+def without_grid(picture: np.ndarray) -> np.ndarray:
+    """The blocks of a pixel style picture. picture: [H, W, 3]. Returns the same, 0..1."""
+    return np.clip((picture / _block_grid() - GLOW) / (1 - GLOW), 0, 1)
+
+
+def _block_grid() -> np.ndarray:
     last = np.arange(SIZE) % BLOCK == BLOCK - 1
-    grid = 0.72 + 0.28 * ~(last[:, None] | last[None, :])
-    return 0.08 + 0.92 * blocks * grid[..., None]
+    return np.where(last[:, None] | last[None, :], np.float32(0.72), np.float32(1))[..., None]
 
 
 def _monochrome(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    rows, columns = _grid()
-    distance = np.hypot(rows - SIZE / 2, columns - SIZE / 2) / (SIZE / 2)
-    grey = (0.10 + 0.80 * (picture @ _LUMA)) * (1.05 - 0.30 * distance**2)
+    grey = (0.10 + 0.80 * (picture @ _LUMA)) * _vignette()
     return np.repeat(grey[..., None], 3, axis=2)
+
+
+def without_vignette(picture: np.ndarray) -> np.ndarray:
+    """The luminance that a black and white picture was made from. picture: [H, W, 3]. Returns [H, W]."""
+    return (picture.mean(axis=2) / _vignette() - 0.10) / 0.80
+
+
+def _vignette() -> np.ndarray:
+    rows, columns = _grid()
+    return 1.05 - 0.30 * ((rows - SIZE / 2) ** 2 + (columns - SIZE / 2) ** 2) / (SIZE / 2) ** 2
 
 
 _STYLES: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]] = {
