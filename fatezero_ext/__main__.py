@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-OK, FAILED, INTERRUPTED = 0, 1, 130
+FAILED, INTERRUPTED = 1, 130
 
 RUN_HELP = """\
 Runs a workflow saved by ComfyUI (either export format) without ComfyUI.
@@ -68,6 +69,11 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def stop_on_terminate() -> None:
+    """Let a termination request end the program as cleanly as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     given = list(sys.argv[1:] if argv is None else argv)
@@ -95,4 +101,5 @@ def _run(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    stop_on_terminate()
     sys.exit(main())

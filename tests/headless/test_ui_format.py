@@ -98,7 +98,8 @@ def test_optional_input_behind_a_muted_node_is_left_out(run):
 
 def test_muted_output_node_does_not_run(run):
     document = workflow(
-        [node(1, "Number", (3,)), show(2, 1), {**show(3, 2), "mode": 2}], [[1, 1, 0, 2, 0, "INT"], [2, 1, 0, 3, 0, "INT"]]
+        [node(1, "Number", (3,)), show(2, 1), {**show(3, 2), "mode": 2}],
+        [[1, 1, 0, 2, 0, "INT"], [2, 1, 0, 3, 0, "INT"]],
     )
     assert run(document)[0] == [["3"]]
 
@@ -148,5 +149,7 @@ def test_subgraph_runs_as_if_its_nodes_stood_in_its_place(run, headless, types):
 def test_subgraph_that_contains_itself_is_refused(refused):
     definition = doubling_subgraph()
     definition["nodes"].append(node(9, "double-it"))
-    document = workflow([node(2, "double-it"), show(4, 3)], [[3, 2, 0, 4, 0, "INT"]], definitions={"subgraphs": [definition]})
+    document = workflow(
+        [node(2, "double-it"), show(4, 3)], [[3, 2, 0, 4, 0, "INT"]], definitions={"subgraphs": [definition]}
+    )
     assert "contains itself" in refused(document)

@@ -19,7 +19,10 @@ def document(number=None, **more):
         ({"value": "many"}, "'many' is not a whole number"),
         ({"value": True}, "True is not a whole number"),
         ({"value": None}, "None is not a whole number"),
-        ({"mode": "doubel"}, "#1 Number input 'mode': 'doubel' is not in the list; there is plain, double. Did you mean"),
+        (
+            {"mode": "doubel"},
+            "#1 Number input 'mode': 'doubel' is not in the list; there is plain, double. Did you mean",
+        ),
         ({"mode": 3}, "'3' is not in the list"),
         ({"exact": "yes"}, "'yes' is neither true nor false"),
         ({"value": ["7", 0]}, "#1 Number input 'value': it is linked to node #7, which is not there"),
@@ -32,7 +35,9 @@ def test_wrong_value_names_node_and_input(refused, inputs, words):
 @pytest.mark.parametrize("scale", ["inf", "nan", 2.5, "wide"])
 def test_float_out_of_range_or_not_finite_is_refused(refused, scale):
     noise = {"class_type": "Noise", "inputs": {"seed": 0, "scale": scale, "text": ""}}
-    assert "#3 Noise input 'scale'" in refused({"3": noise, "4": {"class_type": "Show", "inputs": {"source": ["3", 0]}}})
+    assert "#3 Noise input 'scale'" in refused(
+        {"3": noise, "4": {"class_type": "Show", "inputs": {"source": ["3", 0]}}}
+    )
 
 
 def test_seed_of_64_bits_is_kept_exactly(run):
@@ -62,7 +67,10 @@ def test_wrong_socket_type_names_both_types(refused):
 
 
 def test_value_on_a_socket_without_a_widget_is_refused(refused):
-    wrong = {"4": {"class_type": "Sum", "inputs": {"a": 3}}, "5": {"class_type": "Show", "inputs": {"source": ["4", 0]}}}
+    wrong = {
+        "4": {"class_type": "Sum", "inputs": {"a": 3}},
+        "5": {"class_type": "Show", "inputs": {"source": ["4", 0]}},
+    }
     assert "#4 Sum input 'a': it holds the value 3, but needs a link of type INT" in refused(wrong)
 
 

@@ -19,7 +19,7 @@ def next_free(folder: Path, prefix: str, extension: str, *, width: int, height: 
     Raises SettingsError where the prefix leads out of `folder`.
     """
     named = folder / _filled(prefix, width, height)
-    if not named.resolve().is_relative_to(folder.resolve()) or not named.name or prefix.endswith("/"):
+    if not named.resolve().is_relative_to(folder.resolve()) or not Path(prefix).name or prefix.endswith("/"):
         raise SettingsError(
             f"filename_prefix '{prefix}' names no file below the output folder; results are saved there only. "
             f"Use a plain name such as 'video/edit'."

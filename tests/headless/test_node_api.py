@@ -1,0 +1,69 @@
+import importlib
+import sys
+
+import pytest
+
+from fatezero_ext.pack import load_pack
+
+
+@pytest.fixture(scope="module")
+def api():
+    return load_pack("nodes.api")
+
+
+def test_schema_drops_settings_that_the_running_version_does_not_know(api):
+    made = api.schema(node_id="A", category="video", search_aliases=["x"])
+    assert made.category == "video" and not hasattr(made, "search_aliases")
+
+
+def test_advanced_marks_the_widget_and_returns_it(api):
+    widget = api.io.Int.Input("steps", default=5)
+    assert api.advanced(widget) is widget and widget.extra_dict == {"advanced": True}
+
+
+def test_unknown_setting_of_an_input_is_an_error_as_in_comfyui(api):
+    with pytest.raises(TypeError):
+        api.io.Int.Input("steps", maximum=3)
+
+
+def test_custom_sockets_carry_their_name(api):
+    socket = api.io.Custom("FATEZERO_UNET")
+    assert socket.Input("unet").io_type == socket.Output().io_type == "FATEZERO_UNET"
+
+
+def test_socket_ids_used_twice_are_refused(api):
+    twice = [api.io.Int.Input("a"), api.io.Float.Input("a")]
+    with pytest.raises(ValueError, match=r"repeats \['a'\]"):
+        api.io.Schema(node_id="A", inputs=twice).validate()
+
+
+def test_host_is_plain_python_unless_one_is_installed():
+    host = load_pack("nodes.host")
+    host.progress(3).update(1)
+    assert host.output_directory().name == "output" and host.diffusers_folders() == ()
+    other = host.PythonHost()
+    with host.installed(other):
+        assert host.current() is other
+    assert host.current() is not other
+
+
+def test_pack_has_every_node_id_once_and_prefixed(headless):
+    found = headless.registry.pack_node_types()
+    core = {node.GET_SCHEMA().node_id for node in load_pack("nodes.headless.core").CORE_NODES}
+    assert core < set(found) or core == set(found)
+    assert all(name.startswith("FateZero_") for name in set(found) - core)
+
+
+def test_every_widget_of_the_pack_has_a_default_and_a_tooltip(headless):
+    core = {node.GET_SCHEMA().node_id for node in load_pack("nodes.headless.core").CORE_NODES}
+    for name, node_type in headless.registry.pack_node_types().items():
+        for widget in node_type.widgets if name not in core else ():
+            assert widget.tooltip and widget.default is not None, f"{name}.{widget.id}"
+
+
+def test_package_without_the_pack_says_that_workflows_need_the_checkout(tmp_path, monkeypatch):
+    pack = importlib.import_module("fatezero_ext.pack")
+    monkeypatch.delitem(sys.modules, pack.PACK)
+    monkeypatch.setattr(pack, "__file__", str(tmp_path / "site-packages" / "fatezero_ext" / "pack.py"))
+    with pytest.raises(ValueError, match="workflows need the project's checkout"):
+        pack.load_pack()
