@@ -74,6 +74,7 @@ def invert(
             f"frame is needed. Encode the frames of one clip with the VAE."
         )
     unet.check_latents(latents)
+    unet.prepare()
     trace = invert_latents(
         unet,
         latents.to(unet.device, torch.float32) * unet.latents.scale,
@@ -107,6 +108,7 @@ def edit(
     unet, settings = controller.unet, settings or EditSettings()
     plan = plan_edit(controller, clip, edit_prompt, settings, with_mask=mask is not None)
     read_prompt(clip, negative_prompt, "negative prompt")
+    unet.prepare()
     texts = [edit_prompt] if settings.guidance == 1 else [negative_prompt, edit_prompt]
     edited = edit_latents(
         unet,

@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .errors import PromptError
+from .residence import Prepare, stay
 
 PROMPT_TOKENS = 77
 
@@ -19,10 +20,11 @@ class TextEncoder:
 
     def __init__(self, tokenizer: CLIPTokenizer, model: CLIPTextModel) -> None:
         self.tokenizer = tokenizer
-        self.model = model.requires_grad_(False).eval()
+        self.net = model.requires_grad_(False).eval()
+        self.prepare: Prepare = stay
 
     def __repr__(self) -> str:
-        return f"TextEncoder({self.tokenizer.vocab_size} tokens, width {self.model.config.hidden_size})"
+        return f"TextEncoder({self.tokenizer.vocab_size} tokens, width {self.net.config.hidden_size})"
 
     def tokenize(self, text: str) -> dict[str, list[list[tuple[int, float]]]]:
         """Returns {"l": [77 pairs of (token id, weight 1.0)]}, padded behind the end token.
@@ -42,8 +44,9 @@ class TextEncoder:
         self, tokens: dict[str, list[list[tuple[int, float]]]]
     ) -> list[list[Tensor | dict[str, object]]]:
         """Returns ComfyUI CONDITIONING: [[embeddings [1, 77, width], {}]]."""
-        ids = torch.tensor([[token for token, _ in chunk] for chunk in tokens["l"]], device=self.model.device)
-        return [[self.model(ids).last_hidden_state, {}]]
+        self.prepare()
+        ids = torch.tensor([[token for token, _ in chunk] for chunk in tokens["l"]], device=self.net.device)
+        return [[self.net(ids).last_hidden_state, {}]]
 
     @torch.no_grad()
     def encode(self, text: str) -> Tensor:

@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor
 
 from .errors import VideoError
+from .residence import Prepare, stay
 
 FRAMES_AT_ONCE = 8  # bounds memory; frames are independent in the VAE
 
@@ -17,6 +18,7 @@ class VideoVAE:
 
     def __init__(self, net: AutoencoderKL) -> None:
         self.net = net.requires_grad_(False).eval()
+        self.prepare: Prepare = stay
 
     def __repr__(self) -> str:
         return f"VideoVAE({self.net.config.latent_channels} channels, {self.pixels_per_cell} pixels a cell)"
@@ -41,6 +43,7 @@ class VideoVAE:
                 f"the clip has {frames} frames of {height}x{width}; at least one frame of {cell}x{cell} pixels is "
                 f"needed. Check the video and its start and count."
             )
+        self.prepare()
         top, left = height % cell // 2, width % cell // 2
         cropped = pixels[:, top : top + height // cell * cell, left : left + width // cell * cell, :3]
         images = rearrange(cropped, "f h w c -> f c h w").mul(2).sub(1).to(self.net.device, self.net.dtype)
@@ -50,6 +53,7 @@ class VideoVAE:
     @torch.no_grad()
     def decode(self, samples: Tensor) -> Tensor:
         """samples: raw latents [frames, channels, h, w] -> frames [frames, height, width, 3], float32, 0..1."""
+        self.prepare()
         latents = samples.to(self.net.device, self.net.dtype)
         images = torch.cat([self.net.decode(part).sample for part in latents.split(FRAMES_AT_ONCE)])
         pixels = rearrange(images.float(), "f c h w -> f h w c")

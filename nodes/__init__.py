@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from .api import ComfyExtension, io
+from .control import AttentionStoreCache, RegisterAttentionControl
+from .edit import P2PEdit
+from .invert import DDIMInvert
+from .load import LoadPseudo3DUNet
 
 __all__ = ["comfy_entrypoint"]
 
@@ -12,7 +16,7 @@ class FateZeroExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The node classes, in the order of a typical graph."""
-        return []
+        return [LoadPseudo3DUNet, RegisterAttentionControl, AttentionStoreCache, DDIMInvert, P2PEdit]
 
 
 async def comfy_entrypoint() -> FateZeroExtension:

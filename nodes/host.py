@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import torch
 from PIL import Image
+from torch import nn
 
+from ..fatezero_ext.residence import Prepare
 from .api import IN_COMFYUI
 
 PREVIEW_SIZE = 512
@@ -38,6 +41,9 @@ class Host(Protocol):
 
     def intermediate_device(self) -> torch.device:
         """Where a node's outputs belong."""
+
+    def residence(self, net: nn.Module) -> Prepare:
+        """How `net` is brought to the compute device before each use."""
 
     def diffusers_folders(self) -> tuple[Path, ...]:
         """Folders below which models in diffusers layout are looked for."""
@@ -70,6 +76,10 @@ class PythonHost:
     def intermediate_device(self) -> torch.device:
         """The CPU."""
         return torch.device("cpu")
+
+    def residence(self, net: nn.Module) -> Prepare:
+        """Move it there once."""
+        return partial(net.to, self.device())
 
     def diffusers_folders(self) -> tuple[Path, ...]:
         """None."""
@@ -121,6 +131,15 @@ class ComfyHost:
 
         return intermediate_device()
 
+    def residence(self, net: nn.Module) -> Prepare:
+        """Let ComfyUI load it in full right before each use, and unload it when memory is short."""
+        from comfy.model_management import get_torch_device, load_models_gpu, unet_offload_device
+        from comfy.model_patcher import ModelPatcher
+
+        # The container is what ComfyUI writes its bookkeeping to; diffusers' models refuse a `device` attribute.
+        patcher = ModelPatcher(nn.ModuleDict({"net": net}), get_torch_device(), unet_offload_device())
+        return partial(load_models_gpu, [patcher], force_full_load=True)
+
     def diffusers_folders(self) -> tuple[Path, ...]:
         """ComfyUI's folders of the kind `diffusers`."""
         from folder_paths import get_folder_paths
@@ -171,6 +190,11 @@ def device() -> torch.device:
 def intermediate_device() -> torch.device:
     """Where a node's outputs belong."""
     return current().intermediate_device()
+
+
+def residence(net: nn.Module) -> Prepare:
+    """How `net` is brought to the compute device before each use."""
+    return current().residence(net)
 
 
 def diffusers_folders() -> tuple[Path, ...]:

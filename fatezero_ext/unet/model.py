@@ -13,6 +13,7 @@ from torch import Tensor
 from ..attention import Attend, plain
 from ..errors import ModelError
 from ..layers import LayerAddress, Site, key_frame_tensors
+from ..residence import Prepare, stay
 from .call import Call
 from .inflate import ControlledLayer, InflationSettings, inflate
 
@@ -41,6 +42,7 @@ class Pseudo3DUNet:
     latents:   the latent format it was trained on
     scheduler: the checkpoint's scheduler config, diffusers' keys
     name:      what users know it by
+    prepare:   called before a run; brings the weights to the device they compute on
     """
 
     net: UNet2DConditionModel
@@ -48,6 +50,7 @@ class Pseudo3DUNet:
     latents: LatentFormat = field(default_factory=LatentFormat)
     scheduler: Mapping[str, object] = field(default_factory=dict)
     name: str = "unet"
+    prepare: Prepare = stay
 
     def __post_init__(self) -> None:
         self._call = Call()

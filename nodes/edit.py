@@ -1,0 +1,239 @@
+"""P2PEdit: denoise an inverted clip under another prompt, with the source's attention where words agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ..fatezero_ext.controller import Controller, EditResult, edit
+from ..fatezero_ext.errors import FateZeroError
+from ..fatezero_ext.plan import BlendSettings, EditSettings, Window
+from ..fatezero_ext.prompts import Clip
+from . import host, words
+from .api import advanced, io, schema
+from .control import CONTROLLER
+
+RESOLUTIONS = {"auto": None, "1/1": 1, "1/2": 2, "1/4": 4, "1/8": 8}
+
+
+class P2PEdit(io.ComfyNode):
+    """Edit an inverted clip by words: its motion and everything the words do not touch stay."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="FateZero_P2PEdit",
+            display_name="P2P Edit",
+            category="FateZero",
+            description=cls.__doc__,
+            inputs=[*_prompt_inputs(), *_window_inputs(), *_blend_inputs(), *_rare_inputs()],
+            outputs=[
+                io.Latent.Output(tooltip="The edited clip, for VAE Decode."),
+                io.Mask.Output(tooltip="Where the edit was free to differ: share of the blended steps, 0 to 1."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        cross_replace_start: float | None,
+        cross_replace_end: float | None,
+        self_replace_start: float | None,
+        self_replace_end: float | None,
+        equalizer: str | None,
+        word_windows: str | None,
+    ) -> bool | str:
+        """Check what can be known before anything runs; a widget fed by a link is None and is checked when it runs."""
+        try:
+            EditSettings(
+                cross_replace=_known_window(cross_replace_start, cross_replace_end),
+                cross_replace_words=words.windows(word_windows or "", "word_windows"),
+                self_replace=_known_window(self_replace_start, self_replace_end),
+                equalizer=words.weights(equalizer or "", "equalizer"),
+            )
+        except FateZeroError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        controller: Controller,
+        clip: Clip,
+        edit_prompt: str,
+        negative_prompt: str,
+        mask: Tensor | None = None,
+        **widgets: Any,  # noqa: ANN401 - the remaining widgets, each of its own type
+    ) -> io.NodeOutput:
+        bar = host.progress(0 if controller.trace is None else len(controller.trace.schedule))
+        result = edit(
+            controller,
+            clip,
+            edit_prompt,
+            settings_of(widgets, with_mask=mask is not None),
+            negative_prompt=negative_prompt,
+            mask=mask,
+            on_step=lambda done, _total, _latents: bar.update(done),
+        )
+        return io.NodeOutput({"samples": result.latents}, _pixel_mask(result, controller))
+
+
+def _known_window(start: float | None, end: float | None) -> Window:
+    return (0.0 if start is None else start, 1.0 if end is None else end)
+
+
+def settings_of(widgets: Mapping[str, Any], *, with_mask: bool) -> EditSettings:
+    """The widgets as one value; blending is on once there are words or a mask for it."""
+    source_words = words.words(widgets["blend_words"])
+    blend = BlendSettings(
+        source_words,
+        edit_words=words.words(widgets["blend_edit_words"]),
+        threshold=widgets["blend_threshold"],
+        self_attention=widgets["blend_self_attention"],
+        latents=widgets["blend_latents"],
+        subtract_words=words.words(widgets["subtract_words"]),
+        subtract_threshold=widgets["subtract_threshold"],
+        downscale=int(widgets["blend_resolution"].removeprefix("1/"))
+        if widgets["blend_resolution"] != "auto"
+        else None,
+    )
+    return EditSettings(
+        mode=widgets["mode"],
+        cross_replace=(widgets["cross_replace_start"], widgets["cross_replace_end"]),
+        cross_replace_words=words.windows(widgets["word_windows"], "word_windows"),
+        self_replace=(widgets["self_replace_start"], widgets["self_replace_end"]),
+        equalizer=words.weights(widgets["equalizer"], "equalizer"),
+        blend=blend if source_words or with_mask else None,
+        guidance=widgets["guidance"],
+        quirks=widgets["quirks"],
+    )
+
+
+def _pixel_mask(result: EditResult, controller: Controller) -> Tensor:
+    """[frames, height, width] in pixels of the decoded clip."""
+    cell = controller.unet.latents.pixels_per_cell
+    return result.mask.repeat_interleave(cell, dim=1).repeat_interleave(cell, dim=2)
+
+
+def _prompt_inputs() -> list[io.Input]:
+    return [
+        CONTROLLER.Input("controller", tooltip="From DDIM Invert. It is only read: other edits can share it."),
+        io.Clip.Input("clip", tooltip="The text encoder of the same model."),
+        io.String.Input(
+            "edit_prompt",
+            default="a blue circle on the grass",
+            multiline=True,
+            tooltip="What the edited clip shows. With mode replace it has as many words as the source prompt.",
+        ),
+        io.String.Input(
+            "negative_prompt", default="", multiline=True, tooltip="What guidance leads away from; usually empty."
+        ),
+        io.Combo.Input(
+            "mode",
+            options=["replace", "refine"],
+            default="replace",
+            tooltip="replace: words swapped one for one. refine: words added or left out.",
+        ),
+        io.Float.Input(
+            "guidance",
+            default=7.5,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            tooltip="Classifier-free guidance. 1: none, twice as fast.",
+        ),
+    ]
+
+
+def _share(name: str, default: float, tooltip: str) -> io.Input:
+    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
+
+
+def _window_inputs() -> list[io.Input]:
+    return [
+        _share("cross_replace_start", 0.0, "From this share of the steps on, words take the source's attention."),
+        _share(
+            "cross_replace_end",
+            0.8,
+            "Up to this share of the steps. Higher keeps the layout closer to the source, lower lets shapes change.",
+        ),
+        _share("self_replace_start", 0.0, "From this share of the steps on, self-attention is the source's."),
+        _share("self_replace_end", 0.8, "Up to this share of the steps. Higher keeps structure, lower lets it change."),
+        io.String.Input(
+            "equalizer",
+            default="",
+            tooltip="Words of the edit prompt to strengthen or weaken: watercolor: 10, old: 0.5",
+        ),
+    ]
+
+
+def _blend_inputs() -> list[io.Input]:
+    return [
+        io.String.Input(
+            "blend_words",
+            default="",
+            tooltip="Words of the source prompt that may change, such as: silver jeep. Their attention makes the mask; "
+            "outside it the source's self-attention is kept. Empty: no mask.",
+        ),
+        io.String.Input(
+            "blend_edit_words",
+            default="",
+            tooltip="Their counterparts in the edit prompt. Used by blend_latents to include the new object's place.",
+        ),
+        _share(
+            "blend_threshold",
+            0.3,
+            "Cells with more than this share of the frame's highest attention are in the mask. Higher: smaller mask.",
+        ),
+        io.Boolean.Input(
+            "blend_self_attention", default=True, tooltip="Inside the mask, let the edit have its own self-attention."
+        ),
+        io.Boolean.Input(
+            "blend_latents",
+            default=False,
+            tooltip="Outside the mask, put the source's own latents back over the middle of the steps: the background "
+            "stays almost untouched.",
+        ),
+        io.Mask.Input(
+            "mask",
+            optional=True,
+            tooltip="Your own mask, white where the edit may differ. With blend_words both must allow a place.",
+        ),
+    ]
+
+
+def _rare_inputs() -> list[io.Input]:
+    return [
+        advanced(
+            io.String.Input(
+                "word_windows",
+                default="",
+                tooltip="Windows for single words of the edit prompt, in place of cross_replace: car: 0.2-0.6",
+            )
+        ),
+        advanced(
+            io.String.Input(
+                "subtract_words", default="", tooltip="Words of the source prompt whose place is cut out of the mask."
+            )
+        ),
+        advanced(_share("subtract_threshold", 0.3, "The threshold for subtract_words.")),
+        advanced(
+            io.Combo.Input(
+                "blend_resolution",
+                options=list(RESOLUTIONS),
+                default="auto",
+                tooltip="Resolution of the maps masks are read from, relative to the latents. auto: 1/4, finer for "
+                "small frames.",
+            )
+        ),
+        advanced(
+            io.Combo.Input(
+                "quirks",
+                options=["fixed", "original"],
+                default="fixed",
+                tooltip="original: compute exactly what the authors' program does, its slips included.",
+            )
+        ),
+    ]

@@ -1,0 +1,103 @@
+"""LoadPseudo3DUNet: from a model on disk to UNet, CLIP and VAE."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from ..fatezero_ext.checkpoints import TOY_FOLDER, load_model
+from ..fatezero_ext.errors import FateZeroError, ModelError
+from ..fatezero_ext.unet import InflationSettings
+from . import host, words
+from .api import advanced, io, schema
+
+BUILT_IN = "built-in toy model"
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+UNET = io.Custom("FATEZERO_UNET")
+
+
+class LoadPseudo3DUNet(io.ComfyNode):
+    """Load a Stable Diffusion model for video: its UNet sees all frames of a clip at once."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="FateZero_LoadPseudo3DUNet",
+            display_name="Load Pseudo-3D UNet",
+            category="FateZero",
+            description=cls.__doc__,
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=[BUILT_IN, *_folders()],
+                    default=BUILT_IN,
+                    tooltip="A Stable Diffusion 1.x or 2.x model folder in models/diffusers, or the small model that "
+                    "comes with this pack (64x64 drawings of coloured shapes, for trying things out).",
+                ),
+                io.String.Input(
+                    "key_frames",
+                    default="-1, first",
+                    tooltip="Frames whose keys self-attention reads, separated by commas: whole numbers relative to "
+                    "the frame (-1 is the one before), first, mid, last. Empty: each frame reads its own.",
+                ),
+                io.Combo.Input(
+                    "norm",
+                    options=["clip", "frame"],
+                    default="clip",
+                    tooltip="clip: normalise over all frames at once, as in the published method. frame: each frame "
+                    "for itself.",
+                ),
+                io.Combo.Input(
+                    "precision",
+                    options=["auto", *PRECISIONS],
+                    default="auto",
+                    tooltip="Of the weights in memory. auto: float16 on a GPU, float32 on a CPU.",
+                ),
+                advanced(
+                    io.Int.Input(
+                        "least_sc_channel",
+                        default=0,
+                        min=0,
+                        max=4096,
+                        tooltip="Blocks narrower than this many channels read only each frame's own keys.",
+                    )
+                ),
+            ],
+            outputs=[UNET.Output(display_name="unet"), io.Clip.Output(), io.Vae.Output()],
+        )
+
+    @classmethod
+    def validate_inputs(cls, key_frames: str | None) -> bool | str:
+        try:
+            InflationSettings(key_frames=words.key_frames(key_frames or ""))
+        except FateZeroError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, model: str, key_frames: str, norm: str, precision: str, least_sc_channel: int) -> io.NodeOutput:
+        settings = InflationSettings(words.key_frames(key_frames), least_sc_channel, norm)
+        automatic = torch.float32 if host.device().type == "cpu" else torch.float16
+        dtype = PRECISIONS.get(precision, automatic)
+        folder = TOY_FOLDER if model == BUILT_IN else _path(model)
+        loaded = load_model(folder, settings, dtype=dtype, name=model)
+        for part in (loaded.unet, loaded.text, loaded.vae):
+            part.prepare = host.residence(part.net)
+        return io.NodeOutput(loaded.unet, loaded.text, loaded.vae)
+
+
+def _folders() -> list[str]:
+    """Names of the model folders of all diffusers locations."""
+    found = {index.parent.name for root in host.diffusers_folders() for index in root.glob("*/model_index.json")}
+    return sorted(found)
+
+
+def _path(name: str) -> Path:
+    for root in host.diffusers_folders():
+        if name == Path(name).name and (root / name / "model_index.json").is_file():
+            return root / name
+    raise ModelError(
+        f"the model folder {name!r} is not there; {', '.join([BUILT_IN, *_folders()])} are. Choose one of these, or "
+        f"put the folder into models/diffusers and refresh."
+    )

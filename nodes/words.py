@@ -1,0 +1,57 @@
+"""Reading the small lists that artists type into text widgets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..fatezero_ext.errors import SettingsError
+from ..fatezero_ext.layers import KeyFrame
+from ..fatezero_ext.plan import Window
+
+
+def words(text: str) -> tuple[str, ...]:
+    """`"silver jeep, road"` -> `("silver jeep", "road")`; words or phrases separated by commas or lines."""
+    return tuple(_entries(text))
+
+
+def weights(text: str, widget: str) -> dict[str, float]:
+    """`"watercolor: 10, jeep: 2"` -> `{"watercolor": 10.0, "jeep": 2.0}`."""
+    return {word: _number(value, widget, f"{word}: 2") for word, value in _pairs(text, widget, "watercolor: 10")}
+
+
+def windows(text: str, widget: str) -> dict[str, Window]:
+    """`"car: 0.2-0.6, road: 0.5"` -> `{"car": (0.2, 0.6), "road": (0.0, 0.5)}`."""
+    found = {}
+    for word, value in _pairs(text, widget, "car: 0.2-0.6"):
+        start, dash, end = value.partition("-")
+        bounds = (start, end) if dash else ("0", start)
+        found[word] = tuple(_number(bound, widget, f"{word}: 0.2-0.6") for bound in bounds)
+    return found
+
+
+def key_frames(text: str) -> tuple[KeyFrame, ...]:
+    """`"-1, first"` -> `(-1, "first")`; words are checked by the inflation settings."""
+    return tuple(int(entry) if entry.lstrip("+-").isdigit() else entry for entry in _entries(text))
+
+
+def _entries(text: str) -> Iterator[str]:
+    for entry in text.replace("\n", ",").split(","):
+        if entry.strip():
+            yield " ".join(entry.split())
+
+
+def _pairs(text: str, widget: str, example: str) -> Iterator[tuple[str, str]]:
+    for entry in _entries(text):
+        word, colon, value = entry.rpartition(":")
+        if not colon or not word.strip():
+            raise SettingsError(
+                f"{widget} has {entry!r}; each entry is a word, a colon and a value. Write {example!r}."
+            )
+        yield word.strip(), value.strip()
+
+
+def _number(text: str, widget: str, example: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingsError(f"{widget} has {text!r} for a number; write it like {example!r}.") from None
