@@ -14,7 +14,7 @@ RUN_HELP = """\
 Runs a workflow saved by ComfyUI (either export format) without ComfyUI.
 
 settings:
-  NODE.INPUT=VALUE gives an input another value. NODE is a node's id, or its title or class where only one node has it:
+  NODE.INPUT=VALUE gives an input another value. NODE is a node's id, or its title where only one node has it:
     --set 6.edit_prompt="a blue ball"      --set DDIMInvert.steps=20
 
 variants:

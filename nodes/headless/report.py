@@ -29,7 +29,12 @@ class Reporter:
 
     def __init__(self, console: Console) -> None:
         self.console = console
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         self._bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._task: TaskID | None = None
 
@@ -44,7 +49,7 @@ class Reporter:
 
     def started(self, label: str, number: int, count: int) -> None:
         """Show the node as running."""
-        self._task = self._bars.add_task(f"[{number}/{count}] {label}".replace("[", r"\["), total=None)
+        self._task = self._bars.add_task(f"[{number}/{count}] {label}", total=None)
 
     def bar(self, total: int) -> Bar:
         """Give the running node a bar of `total` steps."""

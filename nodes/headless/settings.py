@@ -17,7 +17,7 @@ TRUE, FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "n
 
 @dataclass(frozen=True)
 class Setting:
-    """A value for one input; `node` is a node's id, title or class, `value` is text as typed."""
+    """A value for one input; `node` is a node's id, title, class or display name, `value` is text as typed."""
 
     node: str
     input: str
@@ -41,7 +41,7 @@ def apply_settings(graph: Graph, settings: Sequence[Setting], types: NodeTypes) 
     problems: list[Problem] = []
     for setting in settings:
         try:
-            node = _find(graph, setting)
+            node = _find(graph, setting, types)
             graph = graph.with_inputs(node.id, {setting.input: _constant(node, setting, types)})
         except InvalidWorkflow as error:
             problems.extend(error.problems)
@@ -50,17 +50,22 @@ def apply_settings(graph: Graph, settings: Sequence[Setting], types: NodeTypes) 
     return graph
 
 
-def _find(graph: Graph, setting: Setting) -> Node:
+def _find(graph: Graph, setting: Setting, types: NodeTypes) -> Node:
     if setting.node in graph.nodes:
         return graph.nodes[setting.node]
-    found = [node for node in graph.nodes.values() if setting.node in (node.title, node.class_type)]
+    found = [node for node in graph.nodes.values() if setting.node in _names(node, types)]
     if len(found) == 1:
         return found[0]
     listed = ", ".join(node.label for node in (found or graph.nodes.values()))
     if found:
         raise stop(f"setting '{setting}' fits several nodes: {listed}. Name one by its id.")
-    known = {name for node in graph.nodes.values() for name in (node.title, node.class_type)}
+    known = {name for node in graph.nodes.values() for name in _names(node, types)}
     raise stop(f"setting '{setting}' names no node; there are {listed}.{near_miss(setting.node, known)}")
+
+
+def _names(node: Node, types: NodeTypes) -> set[str]:
+    shown = types[node.class_type].schema.display_name if node.class_type in types else None
+    return {node.title, node.class_type} | ({shown} if shown else set())
 
 
 def _constant(node: Node, setting: Setting, types: NodeTypes) -> Any:  # noqa: ANN401 - what the input holds

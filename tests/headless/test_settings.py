@@ -28,6 +28,13 @@ def test_node_is_named_by_id_or_class(after, node):
     assert after(f"{node}.text=a = b.c").nodes["4"].inputs["text"] == "a = b.c"
 
 
+def test_node_is_named_by_its_display_name_where_only_one_has_it(headless, types):
+    document = {"7": {"class_type": "Number", "inputs": {"value": 1, "mode": "plain"}}}
+    graph = headless.workflow.graph_from(document, types)
+    settings = [headless.settings.parse_setting("A number.mode=double")]
+    assert headless.settings.apply_settings(graph, settings, types).nodes["7"].inputs["mode"] == "double"
+
+
 def test_title_may_hold_dots(after):
     assert after("First v1.5.mode=double").nodes["1"].inputs["mode"] == "double"
 

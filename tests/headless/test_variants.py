@@ -117,3 +117,45 @@ def test_wiring_to_another_output_is_another_key(headless, types):
     document = chain()
     document["4"] = {"class_type": "Show", "inputs": {"source": ["3", 1]}}
     assert keys(headless, types, chain())["4"] != keys(headless, types, document)["4"]
+
+
+def test_node_gets_the_hidden_facts_it_asks_for(headless, types):
+    io = headless.api.io
+
+    class WhoAmI(io.ComfyNode):
+        @classmethod
+        def define_schema(cls):
+            return io.Schema(node_id="WhoAmI", inputs=[], outputs=[io.String.Output()], hidden=[io.Hidden.unique_id])
+
+        @classmethod
+        def execute(cls):
+            return io.NodeOutput(cls.hidden.unique_id)
+
+    known = {**types, **headless.registry.node_types([WhoAmI])}
+    document = {
+        "12": {"class_type": "WhoAmI", "inputs": {}},
+        "3": {"class_type": "Show", "inputs": {"source": ["12", 0]}},
+    }
+    graph = headless.validate.validated(headless.workflow.graph_from(document, known), known)
+    reporter = headless.report.Reporter(headless.command.Console(quiet=True))
+    (results,) = headless.execute.run_graphs([graph], known, reporter)
+    assert results["12"].outputs == ("12",)
+
+
+def test_node_with_the_wrong_number_of_outputs_is_told(headless, types):
+    io = headless.api.io
+
+    class Empty(io.ComfyNode):
+        @classmethod
+        def define_schema(cls):
+            return io.Schema(node_id="Empty", inputs=[], outputs=[io.String.Output()], is_output_node=True)
+
+        @classmethod
+        def execute(cls):
+            return None
+
+    known = headless.registry.node_types([Empty])
+    graph = headless.validate.validated(headless.workflow.graph_from({"1": {"class_type": "Empty"}}, known), known)
+    reporter = headless.report.Reporter(headless.command.Console(quiet=True))
+    with pytest.raises(headless.problems.NodeFailed, match="returned 0 outputs where its schema has 1"):
+        list(headless.execute.run_graphs([graph], known, reporter))
