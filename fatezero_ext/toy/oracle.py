@@ -55,14 +55,14 @@ def _reading(mask: np.ndarray, colour: str | None, background: str | None, style
 
 def read_style(picture: np.ndarray) -> str:
     """The style of a [H, W, 3] picture in 0..1."""
-    if _grid_strength(picture) > 0.10:
+    if _grid_strength(picture) > 0.04:
         return "pixel"
     grey = picture.mean(axis=2)
     if np.percentile(np.ptp(picture, axis=2), 97) < 0.13:
         if _corner_fall(grey) > 0.17:
             return "monochrome"
         return "sketch" if 0.70 < np.median(grey) < 0.935 else NO_STYLE
-    return "watercolor" if np.percentile(picture.min(axis=2), 2) > 0.235 else NO_STYLE
+    return "watercolor" if np.percentile(picture.min(axis=2), 2) > 0.21 else NO_STYLE
 
 
 def read_background(picture: np.ndarray) -> str:
