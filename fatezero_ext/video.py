@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .errors import VideoError
 from .files import whole_file
+from .sound import SoundTrack
 
 CRF = 17
 """x264's quality setting; 17 is what its authors call visually lossless, 0 to 51 is its range."""
@@ -99,7 +100,13 @@ def _check_selection(path: Path, found: int, start: int, count: int | None, stri
 
 
 def write_video(
-    path: Path | str, frames: Tensor, fps: Fraction | float, *, crf: int = CRF, lossless: bool = False
+    path: Path | str,
+    frames: Tensor,
+    fps: Fraction | float,
+    *,
+    crf: int = CRF,
+    lossless: bool = False,
+    sound: Path | None = None,
 ) -> None:
     """Save H.264 in MP4. The file appears whole or not at all; the same frames give the same bytes.
 
@@ -107,6 +114,7 @@ def write_video(
     fps:    frames per second
     crf:    quality, 0 (best) to 51
     lossless: keep every 8-bit RGB value; such files play in few browsers
+    sound:  a video whose sound is copied, cut at the end of the frames; None for a silent file
     Even sizes are stored as yuv420p, which plays everywhere; odd ones as yuv444p, which keeps the size exactly.
     Raises VideoError where the frames are no video.
     """
@@ -121,10 +129,18 @@ def write_video(
     pixels = "rgb24" if lossless else "yuv420p" if even else "yuv444p"
     quality = {"qp": "0"} if lossless else {"crf": str(crf)}
     with whole_file(Path(path)) as partial:
-        _encode(partial, pictures, rate, pixels, quality)
+        _encode(partial, pictures, rate, pixels=pixels, quality=quality, sound=sound)
 
 
-def _encode(path: Path, pictures: NDArray[np.uint8], rate: Fraction, pixels: str, quality: dict[str, str]) -> None:
+def _encode(
+    path: Path,
+    pictures: NDArray[np.uint8],
+    rate: Fraction,
+    *,
+    pixels: str,
+    quality: dict[str, str],
+    sound: Path | None,
+) -> None:
     codec = "libx264rgb" if pixels == "rgb24" else "libx264"
     # Bit exactness leaves the library's version out of the file; one thread makes the bytes independent of the machine.
     options = {"fflags": "+bitexact", "movflags": "+faststart"}
@@ -136,9 +152,12 @@ def _encode(path: Path, pictures: NDArray[np.uint8], rate: Fraction, pixels: str
         context.thread_count = 1
         if pixels != "rgb24":
             context.colorspace, context.color_range = BT601, STUDIO_RANGE
+        track = None if sound is None else SoundTrack(sound, container)
         for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
+        if track is not None:
+            track.copy(len(pictures) / rate)
 
 
 def to_bytes(frames: Tensor) -> NDArray[np.uint8]:

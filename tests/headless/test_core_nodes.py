@@ -182,3 +182,11 @@ def test_any_object_with_the_vae_methods_encodes_and_decodes(core):
 def test_any_value_is_shown_as_text(core):
     shown = [core["PreviewAny"].execute(value).ui["text"][0] for value in ("a", 1.5, None, [1, "b"], {1, 2})]
     assert shown[:4] == ["a", "1.5", "null", '[1, "b"]'] and "1" in shown[4]
+
+
+def test_silent_video_has_no_sound_to_hand_on(core, folder):
+    clip = core["CreateVideo"].execute(torch.zeros(2, 16, 16, 3), 8.0).args[0]
+    (saved,) = core["SaveVideo"].execute(clip, "clip", "auto", "auto").ui["saved"]
+    loaded = core["LoadVideo"].execute("out/" + saved.rpartition("/")[2]).args[0]
+    images, sound, fps = core["GetVideoComponents"].execute(loaded).args
+    assert images.shape == (2, 16, 16, 3) and sound is None and fps == 8.0

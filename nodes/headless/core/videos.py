@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ....fatezero_ext.errors import FateZeroError
+from ....fatezero_ext.sound import has_sound
 from ....fatezero_ext.video import read_video, write_video
 from ... import host
 from ...api import io
@@ -18,14 +20,23 @@ from .stamps import file_stamp
 
 @dataclass(frozen=True)
 class Clip:
-    """What travels on a VIDEO socket here: pictures and their rate. Sound is not carried.
+    """What travels on a VIDEO socket here.
 
     images:     [frames, height, width, 3], 0..1
     frame_rate: frames per second
+    sound:      None for a silent clip
     """
 
     images: Tensor
     frame_rate: Fraction
+    sound: Sound | None
+
+
+@dataclass(frozen=True)
+class Sound:
+    """What travels on an AUDIO socket here: the video file that the sound is copied from."""
+
+    source: Path
 
 
 class LoadVideo(io.ComfyNode):
@@ -59,7 +70,8 @@ class LoadVideo(io.ComfyNode):
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
         """Decode all frames."""
-        return io.NodeOutput(Clip(*read_video(host.input_file(file))))
+        path = host.input_file(file)
+        return io.NodeOutput(Clip(*read_video(path), Sound(path) if has_sound(path) else None))
 
 
 class GetVideoComponents(io.ComfyNode):
@@ -82,8 +94,8 @@ class GetVideoComponents(io.ComfyNode):
 
     @classmethod
     def execute(cls, video: Clip) -> io.NodeOutput:
-        """The sound is None: the runner carries none."""
-        return io.NodeOutput(video.images, None, float(video.frame_rate))
+        """The sound is None for a silent video."""
+        return io.NodeOutput(video.images, video.sound, float(video.frame_rate))
 
 
 class CreateVideo(io.ComfyNode):
@@ -99,15 +111,15 @@ class CreateVideo(io.ComfyNode):
             inputs=[
                 io.Image.Input("images", tooltip="The frames."),
                 io.Float.Input("fps", default=30.0, min=1.0, max=120.0, step=1.0),
-                io.Audio.Input("audio", optional=True, tooltip="Sound; not carried here."),
+                io.Audio.Input("audio", optional=True, tooltip="Sound, cut at the last frame."),
             ],
             outputs=[io.Video.Output()],
         )
 
     @classmethod
-    def execute(cls, images: Tensor, fps: float, audio: None = None) -> io.NodeOutput:
+    def execute(cls, images: Tensor, fps: float, audio: Sound | None = None) -> io.NodeOutput:
         """images: [frames, height, width, 3], 0..1."""
-        return io.NodeOutput(Clip(images, Fraction(round(fps * 1000), 1000)))
+        return io.NodeOutput(Clip(images, Fraction(round(fps * 1000), 1000), audio))
 
 
 class SaveVideo(io.ComfyNode):
@@ -135,5 +147,5 @@ class SaveVideo(io.ComfyNode):
         """Both choices of format and of codec mean H.264 in MP4."""
         height, width = video.images.shape[1:3]
         path = next_free(host.output_directory(), filename_prefix, "mp4", width=width, height=height)
-        write_video(path, video.images, video.frame_rate)
+        write_video(path, video.images, video.frame_rate, sound=video.sound and video.sound.source)
         return io.NodeOutput(ui={"saved": (str(path),)})
