@@ -33,12 +33,18 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "demo", add_help=False, help="edit the sample clip with the built-in model and measure the result"
     )
-    run = commands.add_parser(
-        "run",
-        help="run a workflow file",
-        description=RUN_HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    _describe_run(
+        commands.add_parser(
+            "run",
+            help="run a workflow file",
+            description=RUN_HELP,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
     )
+    return top
+
+
+def _describe_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("workflow", type=Path, metavar="WORKFLOW.json", help="UI or API format")
     setting = "NODE.INPUT=VALUE"
     run.add_argument(
@@ -66,7 +72,6 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--models", type=Path, metavar="DIR", help="folder with models in diffusers layout")
     run.add_argument("--check", action="store_true", help="validate only")
     run.add_argument("--verbose", action="store_true", help="show the traceback of a failing node")
-    return top
 
 
 def stop_on_terminate() -> None:
