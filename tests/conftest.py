@@ -1,0 +1,65 @@
+"""Reference outputs of the authors' program, and a small model to compute them with."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from einops import rearrange
+from safetensors.torch import load_file, save_file
+
+from fatezero_ext import InflationSettings, load_model, load_unet
+
+GOLDEN = Path(__file__).parent / "golden"
+STYLE_RUN = InflationSettings(key_frames=("mid",), least_sc_channel=32)
+
+
+class Golden:
+    """Reads the reference outputs; thinned latents keep every fourth cell of each side."""
+
+    def __init__(self, tuned_folder):
+        self.folder = GOLDEN
+        self.tuned_folder = tuned_folder
+
+    def tensors(self, name):
+        return load_file(self.folder / f"{name}.safetensors")
+
+    def json(self, name):
+        return json.loads((self.folder / f"{name}.json").read_text())
+
+    def unet(self, settings=None, *, tuned=False):
+        return load_unet(self.tuned_folder if tuned else self.folder / "model" / "unet", settings)
+
+
+@pytest.fixture(scope="session")
+def golden(tmp_path_factory):
+    """The reference outputs; the tuned UNet is stored as its difference to the 2-D one."""
+    tuned = tmp_path_factory.mktemp("tuned")
+    weights = load_file(GOLDEN / "model" / "unet" / "diffusion_pytorch_model.safetensors")
+    changed = load_file(GOLDEN / "model_tuned" / "difference.safetensors")
+    save_file(weights | changed, tuned / "diffusion_pytorch_model.safetensors")
+    (tuned / "config.json").write_text((GOLDEN / "model_tuned" / "config.json").read_text())
+    return Golden(tuned)
+
+
+@pytest.fixture(scope="session")
+def model():
+    """The reference model with its text encoder and VAE, default inflation."""
+    return load_model(GOLDEN / "model")
+
+
+@pytest.fixture
+def noise():
+    """Seeded normal tensors."""
+    generator = torch.Generator().manual_seed(0)
+    return lambda *shape: torch.randn(*shape, generator=generator)
+
+
+def relative(got, wanted):
+    """Relative L2 distance."""
+    return ((got - wanted).norm() / wanted.norm()).item()
+
+
+def frames_first(clip):
+    """[b c f h w] as the UNet takes it, [(b f) c h w]."""
+    return rearrange(clip, "b c f h w -> (b f) c h w")

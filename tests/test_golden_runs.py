@@ -1,0 +1,153 @@
+"""Whole inversions and edits against the authors' program, at every step.
+
+Tolerances are those at which the program agrees with itself on another number of threads, with room: inverted latents
+within 1e-4, edited ones within a relative L2 of 3e-4, masks equal on 99.9 % of pixels.
+"""
+
+from functools import cache
+
+import pytest
+import torch
+
+from fatezero_ext import BlendSettings, Capture, EditSettings, Storage
+from fatezero_ext.blend import blend_layers, word_heat
+from fatezero_ext.loops import edit_latents, invert_latents
+from fatezero_ext.plan import compile_edit
+from fatezero_ext.prompts import read_prompt
+from fatezero_ext.schedule import Schedule
+
+from .conftest import STYLE_RUN, frames_first, relative
+
+pytestmark = pytest.mark.slow
+
+SHAPE = BlendSettings(("silver", "jeep"), ("Porsche", "car"), threshold=0.65)
+SHAPE_WITH_LATENTS = BlendSettings(("silver", "jeep"), ("Porsche", "car"), threshold=0.65, latents=True)
+RUNS = {
+    "A_recon": EditSettings("refine", 0.8, self_replace=0.9, quirks="original"),
+    "B_style": EditSettings("refine", 0.8, self_replace=0.8, equalizer={"watercolor": 10}, quirks="original"),
+    "C2_shape_th065": EditSettings("replace", 0.5, self_replace=0.5, blend=SHAPE, quirks="original"),
+    "D2_latentblend_th065": EditSettings("replace", 0.5, self_replace=0.5, blend=SHAPE_WITH_LATENTS, quirks="original"),
+    "F2_shape_tuned_th065": EditSettings("replace", 0.5, self_replace=0.5, blend=SHAPE, quirks="original"),
+}
+INVERSIONS = {"inv_default_n6": 6, "inv_style_n10": 10, "inv_tuned_n6": 6}
+SOURCE = "a silver jeep driving down a curvy road in the countryside"
+
+
+def thinned(latents):
+    """[steps, frames, channels, h, w] as the reference keeps them: [steps, channels, frames, h/4, w/4]."""
+    return latents.transpose(1, 2)[..., ::4, ::4]
+
+
+@pytest.fixture(scope="module")
+def inverted(golden, model):
+    """name, policy -> (unet, trace); each inversion runs once."""
+
+    @cache
+    def run(name, policy="features"):
+        unet = golden.unet(STYLE_RUN if "style" in name else None, tuned="tuned" in name)
+        tensors = golden.tensors(f"{name}/latents")
+        trace = invert_latents(
+            unet,
+            frames_first(tensors["latents_input"]),
+            tensors["text_source"],
+            read_prompt(model.text, SOURCE),
+            Schedule.from_config(None, INVERSIONS[name]),
+            capture=Capture(),
+            storage=Storage(policy),
+        )
+        return unet, trace
+
+    return run
+
+
+@pytest.mark.parametrize("name", INVERSIONS)
+def test_inverted_latents(golden, inverted, name):
+    wanted = golden.tensors(f"{name}/latents")["latents_all.thinned"]
+    _, trace = inverted(name)
+    assert (thinned(trace.latents) - wanted).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("name", INVERSIONS)
+def test_every_map_of_an_inversion(golden, inverted, name):
+    """Mean, spread, sum, maximum and a position-weighted sum of each layer's map at each step, from kept features."""
+    unet, trace = inverted(name)
+    wanted = golden.tensors(f"{name}/map_stats")
+    sites, steps = unet.sites(trace.frames, 64, 64), len(trace.schedule)
+    checked = 0
+    for inversion_step in range(steps):
+        seen = {}
+        for address, record in trace.store.read(steps - 1 - inversion_step).items():
+            place = f"{address.stage}_{address.kind}"
+            number = seen[place] = seen.get(place, -1) + 1
+            statistics = map_statistics(record.probs(sites[address], torch.zeros(())))
+            reference = wanted[f"step{inversion_step}.{place}.{number}"]
+            assert relative(statistics, reference) < 1e-4
+            checked += 1
+    assert checked == 22 * steps
+
+
+def map_statistics(probs):
+    x = probs.double().flatten()
+    wave = torch.sin(0.37 * torch.arange(len(x), dtype=torch.float64) + 0.1)
+    return torch.stack([x.mean(), x.std(), x.sum(), x.abs().max(), x @ wave])
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_edited_latents(golden, model, inverted, name):
+    described, tensors = golden.json(f"{name}/settings"), golden.tensors(f"{name}/edit")
+    unet, trace = inverted(described["inversion"])
+    edit = read_prompt(model.text, described["edit_prompt"])
+    levels = []
+    edit_latents(
+        unet,
+        trace,
+        compile_edit(RUNS[name], trace.prompt, edit, len(trace.schedule)),
+        torch.cat([tensors["text_uncond"], tensors["text_edit"]]),
+        on_step=lambda done, total, latents: levels.append(latents),
+    )
+    wanted = tensors["latents_after_step.thinned"]
+    distances = [relative(got, reference) for got, reference in zip(thinned(torch.stack(levels)), wanted, strict=True)]
+    assert max(distances) < 3e-4, distances
+
+
+@pytest.mark.parametrize("name", ["C2_shape_th065", "F2_shape_tuned_th065"])
+def test_attention_masks(golden, model, inverted, name):
+    """Masks of the self-attention at every fused step and size."""
+    tensors, described = golden.tensors(f"{name}/edit"), golden.json(f"{name}/settings")
+    unet, trace = inverted(described["inversion"])
+    assert_masks_agree(
+        golden_masks(tensors), lambda step, side: source_mask(unet, trace, model, described, RUNS[name], step, side)
+    )
+
+
+def test_latent_masks(golden, model, inverted):
+    name = "D2_latentblend_th065"
+    tensors, described = golden.tensors(f"{name}/edit"), golden.json(f"{name}/settings")
+    unet, trace = inverted(described["inversion"])
+    wanted = {(step, 64): mask for step, mask in enumerate(tensors["latent_mask_source_only"])}
+    assert_masks_agree(wanted, lambda step, side: source_mask(unet, trace, model, described, RUNS[name], step, side))
+
+
+def golden_masks(tensors):
+    """(step, side) -> [frames, side, side]; the reference repeats a step's mask for every layer of a size."""
+    found = {}
+    for side in (32, 16, 8):
+        masks = tensors[f"attention_mask.{side}"]
+        per_step = len(masks) // 3
+        for step in range(3):
+            of_step = masks[step * per_step : (step + 1) * per_step]
+            assert all(mask.equal(of_step[0]) for mask in of_step)
+            found[step, side] = of_step[0]
+    return found
+
+
+def source_mask(unet, trace, model, described, settings, step, side):
+    plan = compile_edit(settings, trace.prompt, read_prompt(model.text, described["edit_prompt"]), len(trace.schedule))
+    sites, page = unet.sites(trace.frames, 64, 64), trace.store.read(step)
+    maps = [(page[a].map, sites[a]) for a in blend_layers(sites, trace.capture.most_cells)]
+    return plan.source_mask.at(lambda weights: word_heat(maps, weights), (side, side))
+
+
+def assert_masks_agree(wanted, mask_of):
+    equal = torch.cat([(mask_of(*key).int() == mask).flatten() for key, mask in wanted.items()])
+    assert equal.float().mean() > 0.999
