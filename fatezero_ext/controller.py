@@ -14,7 +14,7 @@ from .loops import OnStep, Trace, edit_latents, ignore_step, invert_latents
 from .plan import EditPlan, EditSettings, compile_edit
 from .prompts import Clip, read_prompt
 from .schedule import Schedule
-from .stores import Storage
+from .stores import Storage, open_store
 from .unet import Pseudo3DUNet
 
 
@@ -65,6 +65,17 @@ def invert(
     Returns the controller with its trace.
     Raises FateZeroError kinds for a prompt that is too long, latents that do not fit, a step count out of range.
     """
+    planned = plan_inversion(controller, clip, latents, source_prompt, steps=steps)
+    return invert_planned(planned, clip, on_step=on_step)
+
+
+def plan_inversion(
+    controller: Controller, clip: Clip, latents: Tensor, source_prompt: str, *, steps: int = 50
+) -> Controller:
+    """The controller as `invert` will leave it, with nothing computed: enough to check edits against.
+
+    Takes and raises what `invert` does.
+    """
     unet = controller.unet
     prompt = read_prompt(clip, source_prompt, "source prompt")
     schedule = Schedule.from_config(unet.scheduler, steps)
@@ -74,18 +85,27 @@ def invert(
             f"frame is needed. Encode the frames of one clip with the VAE."
         )
     unet.check_latents(latents)
+    levels = (latents.float() * unet.latents.scale).expand(steps + 1, -1, -1, -1, -1)
+    return replace(
+        controller, trace=Trace(schedule, prompt, levels, open_store(controller.storage), controller.capture)
+    )
+
+
+def invert_planned(planned: Controller, clip: Clip, *, on_step: OnStep = ignore_step) -> Controller:
+    """Do the work that `plan_inversion` checked."""
+    unet, trace = planned.unet, planned.trace
     unet.prepare()
-    trace = invert_latents(
+    inverted = invert_latents(
         unet,
-        latents.to(unet.device, torch.float32) * unet.latents.scale,
-        _embed(clip, source_prompt, unet),
-        prompt,
-        schedule,
-        capture=controller.capture,
-        storage=controller.storage,
+        trace.latents[0].to(unet.device),
+        _embed(clip, trace.prompt.text, unet),
+        trace.prompt,
+        trace.schedule,
+        capture=planned.capture,
+        storage=planned.storage,
         on_step=on_step,
     )
-    return replace(controller, trace=trace)
+    return replace(planned, trace=inverted)
 
 
 def edit(

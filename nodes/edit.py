@@ -38,6 +38,7 @@ class P2PEdit(io.ComfyNode):
     @classmethod
     def validate_inputs(
         cls,
+        *,
         cross_replace_start: float | None,
         cross_replace_end: float | None,
         self_replace_start: float | None,

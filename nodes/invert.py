@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..fatezero_ext.controller import Controller, invert
+from ..fatezero_ext.controller import Controller, invert_planned, plan_inversion
 from ..fatezero_ext.prompts import Clip
 from . import host
 from .api import io, schema
 from .control import CONTROLLER
+from .lookahead import check_edits
 
 
 class DDIMInvert(io.ComfyNode):
@@ -40,19 +41,14 @@ class DDIMInvert(io.ComfyNode):
                 ),
             ],
             outputs=[CONTROLLER.Output(display_name="controller")],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
     def execute(
         cls, controller: Controller, clip: Clip, latent: dict[str, Tensor], source_prompt: str, steps: int
     ) -> io.NodeOutput:
+        planned = plan_inversion(controller, clip, latent["samples"], source_prompt, steps=steps)
+        check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id)
         bar = host.progress(steps)
-        inverted = invert(
-            controller,
-            clip,
-            latent["samples"],
-            source_prompt,
-            steps=steps,
-            on_step=lambda done, _total, _latents: bar.update(done),
-        )
-        return io.NodeOutput(inverted)
+        return io.NodeOutput(invert_planned(planned, clip, on_step=lambda done, _total, _latents: bar.update(done)))

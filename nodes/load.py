@@ -27,43 +27,7 @@ class LoadPseudo3DUNet(io.ComfyNode):
             display_name="Load Pseudo-3D UNet",
             category="FateZero",
             description=cls.__doc__,
-            inputs=[
-                io.Combo.Input(
-                    "model",
-                    options=[BUILT_IN, *_folders()],
-                    default=BUILT_IN,
-                    tooltip="A Stable Diffusion 1.x or 2.x model folder in models/diffusers, or the small model that "
-                    "comes with this pack (64x64 drawings of coloured shapes, for trying things out).",
-                ),
-                io.String.Input(
-                    "key_frames",
-                    default="-1, first",
-                    tooltip="Frames whose keys self-attention reads, separated by commas: whole numbers relative to "
-                    "the frame (-1 is the one before), first, mid, last. Empty: each frame reads its own.",
-                ),
-                io.Combo.Input(
-                    "norm",
-                    options=["clip", "frame"],
-                    default="clip",
-                    tooltip="clip: normalise over all frames at once, as in the published method. frame: each frame "
-                    "for itself.",
-                ),
-                io.Combo.Input(
-                    "precision",
-                    options=["auto", *PRECISIONS],
-                    default="auto",
-                    tooltip="Of the weights in memory. auto: float16 on a GPU, float32 on a CPU.",
-                ),
-                advanced(
-                    io.Int.Input(
-                        "least_sc_channel",
-                        default=0,
-                        min=0,
-                        max=4096,
-                        tooltip="Blocks narrower than this many channels read only each frame's own keys.",
-                    )
-                ),
-            ],
+            inputs=_inputs(),
             outputs=[UNET.Output(display_name="unet"), io.Clip.Output(), io.Vae.Output()],
         )
 
@@ -85,6 +49,46 @@ class LoadPseudo3DUNet(io.ComfyNode):
         for part in (loaded.unet, loaded.text, loaded.vae):
             part.prepare = host.residence(part.net)
         return io.NodeOutput(loaded.unet, loaded.text, loaded.vae)
+
+
+def _inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "model",
+            options=[BUILT_IN, *_folders()],
+            default=BUILT_IN,
+            tooltip="A Stable Diffusion 1.x or 2.x model folder in models/diffusers, or the small model that "
+            "comes with this pack (64x64 drawings of coloured shapes, for trying things out).",
+        ),
+        io.String.Input(
+            "key_frames",
+            default="-1, first",
+            tooltip="Frames whose keys self-attention reads, separated by commas: whole numbers relative to "
+            "the frame (-1 is the one before), first, mid, last. Empty: each frame reads its own.",
+        ),
+        io.Combo.Input(
+            "norm",
+            options=["clip", "frame"],
+            default="clip",
+            tooltip="clip: normalise over all frames at once, as in the published method. frame: each frame "
+            "for itself.",
+        ),
+        io.Combo.Input(
+            "precision",
+            options=["auto", *PRECISIONS],
+            default="auto",
+            tooltip="Of the weights in memory. auto: float16 on a GPU, float32 on a CPU.",
+        ),
+        advanced(
+            io.Int.Input(
+                "least_sc_channel",
+                default=0,
+                min=0,
+                max=4096,
+                tooltip="Blocks narrower than this many channels read only each frame's own keys.",
+            )
+        ),
+    ]
 
 
 def _folders() -> list[str]:

@@ -77,14 +77,14 @@ def _run(current: Plan, types: NodeTypes, watcher: Watcher, results: dict[str, R
                 for name, value in node.inputs.items()
                 if name in types[node.class_type].inputs
             }
-            results[key] = _call(node, types[node.class_type], arguments)
+            results[key] = _call(node, types[node.class_type], arguments, current.graph)
         watcher.ended(node.label, time.perf_counter() - began, reused=reused)
 
 
-def _call(node: Node, node_type: NodeType, arguments: dict[str, Any]) -> Result:
+def _call(node: Node, node_type: NodeType, arguments: dict[str, Any], graph: Graph) -> Result:
     try:
         with torch.inference_mode():
-            returned = finished(_prepared(node, node_type).execute(**arguments))
+            returned = finished(_prepared(node, node_type, graph).execute(**arguments))
     except Exception as error:
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise NodeFailed(f"{node.label}: {reason}") from error
@@ -99,10 +99,12 @@ def _call(node: Node, node_type: NodeType, arguments: dict[str, Any]) -> Result:
     return Result(tuple(returned.args), returned.ui if isinstance(returned.ui, dict) else {})
 
 
-def _prepared(node: Node, node_type: NodeType) -> type[io.ComfyNode]:
+def _prepared(node: Node, node_type: NodeType, graph: Graph) -> type[io.ComfyNode]:
     """The node's class, or a subclass that carries the hidden facts it asks for."""
     wanted = node_type.schema.hidden or ()
     if not wanted:
         return node_type.node_class
-    facts = {"unique_id": node.id} if io.Hidden.unique_id in wanted else {}
+    facts: dict[str, Any] = {"unique_id": node.id} if io.Hidden.unique_id in wanted else {}
+    if io.Hidden.prompt in wanted:
+        facts["prompt"] = graph.api_format()
     return type(node_type.node_class.__name__, (node_type.node_class,), {"hidden": io.HiddenHolder(**facts)})

@@ -58,6 +58,16 @@ class Graph:
         changed = replace(node, inputs=MappingProxyType({**node.inputs, **inputs}))
         return Graph(MappingProxyType({**self.nodes, node_id: changed}))
 
+    def api_format(self) -> dict[str, Any]:
+        """The graph as ComfyUI's API writes it; a link is [node id, slot]."""
+        return {
+            node.id: {
+                "class_type": node.class_type,
+                "inputs": {n: [v.node, v.slot] if isinstance(v, Link) else v for n, v in node.inputs.items()},
+            }
+            for node in self.nodes.values()
+        }
+
     def needed_for(self, targets: Iterable[str]) -> list[str]:
         """Ids of `targets` and of all they depend on, sources first. The graph must have no cycle."""
         order: dict[str, None] = {}

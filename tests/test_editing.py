@@ -1,0 +1,217 @@
+"""Inversion and editing as a whole, on the reference model with small random clips."""
+
+import pytest
+import torch
+
+from fatezero_ext import BlendSettings, Controller, EditSettings, InflationSettings, Storage, edit, invert
+from fatezero_ext.errors import FateZeroError, ModelError, PromptError, SettingsError, StoreError
+
+from .conftest import relative
+
+SOURCE = "a silver jeep driving down a curvy road"
+EDIT = "a silver car driving down a curvy road"
+STEPS = 4
+BLEND = BlendSettings(("jeep",), ("car",), threshold=0.5)
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def inverted(model, clip):
+    return invert(Controller(model.unet), model.text, clip, SOURCE, steps=STEPS)
+
+
+def tensors_of(controller):
+    store, steps = controller.trace.store, len(controller.trace.schedule)
+    kept = [t for step in range(steps) for record in store.read(step).values() for t in record.tensors()]
+    return [controller.trace.latents, *kept]
+
+
+@pytest.mark.parametrize("latents", [False, True])
+@pytest.mark.parametrize("quirks", ["fixed", "original"])
+def test_an_edit_repeats_bit_for_bit_and_leaves_the_inversion_alone(model, inverted, latents, quirks):
+    settings = EditSettings(blend=BlendSettings(("jeep",), ("car",), 0.5, latents=latents), quirks=quirks)
+    before = [tensor.clone() for tensor in tensors_of(inverted)]
+    first = edit(inverted, model.text, EDIT, settings)
+    second = edit(inverted, model.text, EDIT, settings)
+    assert first.latents.equal(second.latents) and first.mask.equal(second.mask)
+    assert all(now.equal(then) for now, then in zip(tensors_of(inverted), before, strict=True))
+
+
+def test_kept_features_and_kept_maps_give_the_same_edit(model, clip, inverted):
+    maps = invert(Controller(model.unet, storage=Storage("maps")), model.text, clip, SOURCE, steps=STEPS)
+    settings = EditSettings(blend=BLEND, guidance=3.0)
+    by_features, by_maps = (edit(c, model.text, EDIT, settings).latents for c in (inverted, maps))
+    assert relative(by_features, by_maps) < 1e-4
+    assert maps.trace.store.nbytes > 2 * inverted.trace.store.nbytes
+
+
+def test_full_control_differs_from_no_control(model, inverted):
+    free = edit(inverted, model.text, EDIT, EditSettings(cross_replace=0.0, self_replace=0.0))
+    held = edit(inverted, model.text, EDIT, EditSettings(cross_replace=1.0, self_replace=1.0))
+    assert relative(held.latents, free.latents) > 1e-2
+
+
+def test_a_mask_of_ones_is_an_edit_with_its_own_self_attention(model, inverted):
+    ones = torch.ones(3, 64, 64)
+    masked = edit(inverted, model.text, EDIT, EditSettings(), mask=ones)
+    free = edit(inverted, model.text, EDIT, EditSettings(self_replace=0.0))
+    assert masked.latents.equal(free.latents)
+    assert masked.mask.eq(1).all()
+
+
+def test_a_mask_of_zeros_is_fully_fused_self_attention(model, inverted):
+    masked = edit(inverted, model.text, EDIT, EditSettings(), mask=torch.zeros(1, 16, 16))
+    fused = edit(inverted, model.text, EDIT, EditSettings())
+    torch.testing.assert_close(masked.latents, fused.latents, rtol=0, atol=1e-6)
+    assert masked.mask.eq(0).all()
+
+
+def test_thresholds_beyond_the_range_mean_everywhere_and_nowhere(model, inverted):
+    def with_threshold(threshold):
+        return edit(inverted, model.text, EDIT, EditSettings(blend=BlendSettings(("jeep",), threshold=threshold)))
+
+    free = edit(inverted, model.text, EDIT, EditSettings(self_replace=0.0))
+    fused = edit(inverted, model.text, EDIT, EditSettings())
+    assert with_threshold(-1.0).latents.equal(free.latents)
+    torch.testing.assert_close(with_threshold(1.0).latents, fused.latents, rtol=0, atol=1e-6)
+
+
+def test_a_users_mask_and_blend_words_must_both_allow_a_cell(model, inverted):
+    half = torch.zeros(3, 16, 16)
+    half[:, :, :8] = 1
+    words = edit(inverted, model.text, EDIT, EditSettings(blend=BLEND)).mask
+    both = edit(inverted, model.text, EDIT, EditSettings(blend=BLEND), mask=half).mask
+    assert words[:, :, 8:].any() and not both[:, :, 8:].any()
+    assert both[:, :, :8].equal(words[:, :, :8])
+
+
+def test_latents_outside_the_mask_come_from_the_source_after_the_last_blended_step(model, clip):
+    controller = invert(Controller(model.unet), model.text, clip, SOURCE, steps=10)
+    settings = EditSettings(blend=BlendSettings(("jeep",), threshold=2.0, latents=True))
+    levels = []
+    edit(controller, model.text, EDIT, settings, on_step=lambda done, total, x: levels.append(x))
+    trace = controller.trace.latents
+    same = [step for step, x in enumerate(levels) if x.equal(trace[len(levels) - 1 - step])]
+    assert same == [2, 3, 4, 5, 6]  # 2 < step + 1 < 8
+
+
+def test_guidance_one_edits_with_one_chunk(model, inverted):
+    settings = EditSettings(blend=BLEND, guidance=1.0)
+    nearly = EditSettings(blend=BLEND, guidance=1.0 + 1e-6)
+    one, two = (edit(inverted, model.text, EDIT, s).latents for s in (settings, nearly))
+    assert relative(one, two) < 1e-4
+
+
+@pytest.mark.parametrize(("frames", "height", "width"), [(1, 16, 16), (5, 9, 24), (2, 20, 12)])
+def test_any_clip_can_be_inverted_and_edited(model, noise, frames, height, width):
+    controller = invert(Controller(model.unet), model.text, noise(frames, 4, height, width), SOURCE, steps=3)
+    result = edit(controller, model.text, EDIT, EditSettings(blend=BlendSettings(("jeep",), ("car",), latents=True)))
+    assert result.latents.shape == (frames, 4, height, width) and result.latents.isfinite().all()
+    assert result.mask.shape == (frames, height, width)
+
+
+def test_half_precision_follows_full_precision(golden, model, clip):
+    half = golden.unet()
+    half.net.half()
+    controller = invert(Controller(half), model.text, clip, SOURCE, steps=STEPS)
+    full = invert(Controller(model.unet), model.text, clip, SOURCE, steps=STEPS)
+    assert controller.trace.latents.dtype == torch.float32
+    assert 0 < relative(controller.trace.latents[-1], full.trace.latents[-1]) < 0.05
+    assert edit(controller, model.text, EDIT, EditSettings(blend=BLEND)).latents.isfinite().all()
+
+
+def test_a_stopped_run_leaves_the_model_as_it_was(model, clip, inverted):
+    def stop(done, total, latents):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    wanted = edit(inverted, model.text, EDIT).latents
+    with pytest.raises(KeyboardInterrupt):
+        invert(Controller(model.unet), model.text, clip, SOURCE, steps=STEPS, on_step=stop)
+    with pytest.raises(KeyboardInterrupt):
+        edit(inverted, model.text, EDIT, on_step=stop)
+    assert edit(inverted, model.text, EDIT).latents.equal(wanted)
+
+
+def test_steps_are_reported_one_by_one(model, clip, inverted):
+    seen = []
+    invert(Controller(model.unet), model.text, clip, SOURCE, steps=3, on_step=lambda *a: seen.append(a[:2]))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+BAD_EDITS = [
+    (EDIT, {"blend": BlendSettings(("submarine",))}, PromptError, "'submarine' is not in the prompt.*silver, jeep"),
+    (EDIT, {"blend": BlendSettings(("jeep",), ("boat",), latents=True)}, PromptError, "'boat' is not in the prompt"),
+    (EDIT, {"equalizer": {"boat": 2.0}}, PromptError, "'boat' is not in the prompt.*car"),
+    (EDIT, {"cross_replace_words": {"boat": 0.5}}, PromptError, "'boat' is not in the prompt"),
+    (EDIT + " today", {}, PromptError, "source has 8, edit has 9.*'refine'"),
+    ("road " * 80, {"mode": "refine"}, PromptError, "82 tokens.*77 fit"),
+    (EDIT, {"blend": BlendSettings(())}, SettingsError, "neither words nor a mask"),
+    (EDIT, {"blend": BlendSettings(("jeep",), downscale=16)}, SettingsError, "1/16 is not recorded"),
+]
+
+
+@pytest.mark.parametrize(("prompt", "settings", "kind", "message"), BAD_EDITS)
+def test_edits_that_cannot_work_are_refused_before_the_first_step(model, inverted, prompt, settings, kind, message):
+    def never(done, total, latents):
+        raise AssertionError("a step ran")
+
+    with pytest.raises(kind, match=f"(?s){message}"):
+        edit(inverted, model.text, prompt.strip(), EditSettings(**settings), on_step=never)
+
+
+@pytest.mark.parametrize("window", [1.2, -0.1, (0.6, 0.2), (0.0, float("nan"))])
+@pytest.mark.parametrize("name", ["cross_replace", "self_replace"])
+def test_windows_outside_the_steps_are_refused(name, window):
+    with pytest.raises(SettingsError, match=f"{name} is .*0 <= start <= end <= 1"):
+        EditSettings(**{name: window})
+
+
+def test_unknown_choices_are_refused():
+    with pytest.raises(SettingsError, match="mode is 'swap'.*replace, refine"):
+        EditSettings(mode="swap")
+    with pytest.raises(SettingsError, match="policy is 'disk'.*features, maps"):
+        Storage(policy="disk")
+    with pytest.raises(SettingsError, match="guidance is -1"):
+        EditSettings(guidance=-1)
+
+
+def test_masks_that_do_not_fit_the_clip_are_refused(model, inverted):
+    with pytest.raises(SettingsError, match=r"mask is shaped \[2, 16, 16\].*3 frames"):
+        edit(inverted, model.text, EDIT, mask=torch.ones(2, 16, 16))
+
+
+def test_clips_that_do_not_fit_the_model_are_refused(model, noise):
+    controller = Controller(model.unet)
+    for latents, kind, message in (
+        (noise(0, 4, 16, 16), StoreError, "at least one frame"),
+        (noise(4, 2, 16, 16), ModelError, "2 channels"),
+        (noise(1, 4, 3, 4, 16), StoreError, "shaped"),
+        (noise(1, 4, 4, 4), ModelError, "too small"),
+    ):
+        with pytest.raises(kind, match=message):
+            invert(controller, model.text, latents, SOURCE, steps=2)
+    with pytest.raises(SettingsError, match="steps is 0; it must be 1 to 1000"):
+        invert(controller, model.text, noise(1, 4, 16, 16), SOURCE, steps=0)
+
+
+def test_an_edit_without_an_inversion_is_refused(model):
+    with pytest.raises(StoreError, match="no inversion.*DDIMInvert"):
+        edit(Controller(model.unet), model.text, EDIT)
+
+
+def test_every_error_is_of_one_family():
+    assert all(issubclass(kind, FateZeroError) for kind in (ModelError, PromptError, SettingsError, StoreError))
+
+
+def test_longer_relative_key_frames_still_agree_between_policies(golden, model, clip):
+    unet = golden.unet(InflationSettings(key_frames=(-1, 0, 1, "last")))
+    results = []
+    for policy in ("features", "maps"):
+        controller = invert(Controller(unet, storage=Storage(policy)), model.text, clip, SOURCE, steps=2)
+        results.append(edit(controller, model.text, EDIT, EditSettings(blend=BLEND)).latents)
+    assert relative(*results) < 1e-4
