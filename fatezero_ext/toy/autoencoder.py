@@ -118,13 +118,13 @@ def _rate(step: int, steps: int) -> float:
 
 
 @torch.no_grad()
-def fold_normalisation(vae: AutoencoderKL) -> None:
+def fold_normalisation(vae: AutoencoderKL, scenes: int = _MEASURED_FRAMES) -> None:
     """Give the scaled latents mean 0 and variance 1 per channel, without changing what the VAE reconstructs.
 
-    The mean and the spread over held-out frames go into the 1x1 convolutions around the latent. The posterior's
+    The mean and the spread over that many held-out frames go into the 1x1 convolutions around the latent. The posterior's
     variance, which training never used, becomes a small constant.
     """
-    frames, _ = frames_and_masks(_HELD_OUT_SEED + 1, range(_MEASURED_FRAMES))
+    frames, _ = frames_and_masks(_HELD_OUT_SEED + 1, range(scenes))
     mean = vae.encode(frames).latent_dist.mean
     centre, spread = mean.mean(dim=(0, 2, 3)), mean.std(dim=(0, 2, 3)) * SCALING
     channels = len(centre)

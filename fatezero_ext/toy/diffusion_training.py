@@ -33,7 +33,8 @@ STYLES_FROM = 0.4
 
 @dataclass(frozen=True)
 class DenoiserTraining:
-    """steps: where the run ends; the rate falls over the last `decay_share` of them
+    """steps: of the whole run; the rate falls over the last `decay_share` of them
+    stop_at:      stop at this step for now, to go on later; None goes to the end
     batch:        samples per step over all workers
     localisation: weight of the attention loss
     """
@@ -46,7 +47,8 @@ class DenoiserTraining:
     decay_share: float = 0.3
     average_decay: float = 0.999
     localisation: float = 0.03
-    checkpoint_every: int = 500
+    checkpoint_every: int = 250
+    stop_at: int | None = None
 
 
 def train_denoiser(
@@ -131,7 +133,8 @@ def _train(
     run, pool = _Run(folder, training), load_pool(*pools)
     alphas = build_scheduler().alphas_cumprod
     sums, since = torch.zeros(2), time.perf_counter()
-    while run.step < training.steps:
+    end = training.steps if training.stop_at is None else training.stop_at
+    while run.step < end:
         styled = STYLED_SHARES[run.step >= STYLES_FROM * training.steps]
         batch = draw_batch(
             pool, alphas, run.empty, size=training.batch, seed=training.seed, step=run.step, styled=styled
@@ -142,7 +145,7 @@ def _train(
             loss, stray = (sums / REPORT_EVERY).tolist()
             report(f"step {run.step}/{training.steps} loss {loss:.4f} stray {stray:.3f} {speed:.1f} samples/s")
             sums, since = torch.zeros(2), time.perf_counter()
-        if run.step % training.checkpoint_every == 0 or run.step == training.steps:
+        if run.step % training.checkpoint_every == 0 or run.step == end:
             if rank == 0:
                 run.save()
             wait_for_all()

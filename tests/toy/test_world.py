@@ -89,9 +89,7 @@ def test_an_unknown_colour_is_refused_with_the_known_ones():
 def test_the_plainest_captions_read_as_documented():
     assert caption(Scene("circle", "red", "grass")) == "a red circle on the grass"
     assert caption(Scene("circle", "orange", "white")) == "an orange circle on plain white"
-    assert (
-        caption(Scene("star", "blue", "brick", "watercolor")) == "a watercolor painting of a blue star on the bricks"
-    )
+    assert caption(Scene("star", "blue", "brick", "watercolor")) == "a watercolor painting of a blue star on the bricks"
 
 
 @pytest.mark.parametrize("template", range(len(TEMPLATES)))

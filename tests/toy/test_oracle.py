@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+
+from fatezero_ext.toy.clips import sample_clip
+from fatezero_ext.toy.oracle import read
+from fatezero_ext.toy.outline import fit_outline, largest_part, overlap
+from fatezero_ext.toy.render import object_mask, render, shape_mask
+from fatezero_ext.toy.scores import accuracy, background_psnr, flicker, object_iou, object_psnr, psnr
+from fatezero_ext.toy.world import BACKGROUNDS, SHAPES, Scene, is_visible, scene_at
+
+SCENES = [scene_at(21, index) for index in range(150)]
+
+
+@pytest.fixture(scope="module")
+def readings():
+    return [read(render(scene)) for scene in SCENES]
+
+
+@pytest.mark.parametrize(
+    ("attribute", "level"), [("style", 0.97), ("colour", 0.97), ("background", 0.97), ("shape", 0.93)]
+)
+def test_drawn_frames_are_read_right(readings, attribute, level):
+    right = [
+        getattr(found, attribute) == getattr(scene, attribute)
+        for found, scene in zip(readings, SCENES, strict=True)
+        if getattr(found, attribute) is not None
+    ]
+    assert np.mean(right) >= level
+
+
+def test_plain_frames_are_read_without_a_mistake(readings):
+    for found, scene in zip(readings, SCENES, strict=True):
+        if scene.style == "none":
+            assert (found.shape, found.colour, found.background) == (scene.shape, scene.colour, scene.background)
+
+
+def test_found_masks_lie_on_the_object(readings):
+    ious = [overlap(found.mask, object_mask(scene)) for found, scene in zip(readings, SCENES, strict=True)]
+    assert np.mean(ious) > 0.85
+
+
+def test_found_outlines_lie_where_the_object_is(readings):
+    off = [
+        np.hypot(found.outline.x - scene.x, found.outline.y - scene.y)
+        for found, scene in zip(readings, SCENES, strict=True)
+        if scene.style == "none"
+    ]
+    assert np.median(off) < 0.6
+
+
+def test_bytes_and_floats_read_alike():
+    frame = render(SCENES[0])
+    one, other = read(frame), read(np.round(frame * 255).astype(np.uint8))
+    assert (one.shape, one.colour, one.background, one.style) == (
+        other.shape,
+        other.colour,
+        other.background,
+        other.style,
+    )
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+def test_backgrounds_are_told_apart(background):
+    colour = next(colour for colour in ("yellow", "red", "blue") if is_visible(colour, background))
+    assert read(render(Scene("circle", colour, background, texture=4))).background == background
+
+
+def test_a_frame_without_an_object_has_an_empty_mask():
+    assert read(np.full((64, 64, 3), 0.97, np.float32)).mask.sum() == 0
+
+
+def test_frames_of_another_size_are_refused():
+    with pytest.raises(ValueError, match=r"shape \[32, 32, 3\].*reads \[64, 64, 3\]"):
+        read(np.zeros((32, 32, 3), np.float32))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_an_outline_is_recovered_from_its_own_mask(shape):
+    found = fit_outline(shape_mask(shape, 27.0, 35.0, 12.0))
+    assert (found.shape, found.iou > 0.95) == (shape, True)
+
+
+def test_the_largest_part_is_kept_whole():
+    mask = np.zeros((64, 64), bool)
+    mask[5:9, 5:9] = True
+    mask[20:40, 20:22] = mask[38:40, 20:50] = True
+    kept = largest_part(mask)
+    assert not kept[:10].any()
+    np.testing.assert_array_equal(kept[10:], mask[10:])
+
+
+def test_psnr_of_a_known_error():
+    black, grey = np.zeros((1, 64, 64, 3), np.float32), np.full((1, 64, 64, 3), 0.1, np.float32)
+    assert psnr(grey, black) == pytest.approx(20.0, abs=1e-3)
+
+
+def test_the_background_psnr_does_not_see_the_object():
+    clip = sample_clip(3, colour="red")
+    assert background_psnr(clip.edited(colour="blue").frames, clip.frames, clip.masks) == 99.0
+    assert object_psnr(clip.edited(colour="blue").frames, clip.frames, clip.masks) < 15
+
+
+def test_the_truth_overlaps_itself():
+    clip = sample_clip(3)
+    assert object_iou(clip.frames, clip.masks) > 0.9
+
+
+def test_accuracy_asks_for_all_attributes_at_once():
+    clip = sample_clip(4, colour="red", shape="circle")
+    assert accuracy(clip.frames, colour="red", shape="circle") == 1.0
+    assert accuracy(clip.frames, colour="red", shape="heart") == 0.0
+
+
+def test_flicker_is_what_the_reference_does_not_do():
+    clip = sample_clip(2)
+    assert flicker(clip.frames, clip.frames) == 0
+    blinking = clip.frames.copy()
+    blinking[::2] += 1 / 255
+    assert flicker(blinking, clip.frames) == pytest.approx(1.0, rel=1e-3)
