@@ -121,8 +121,8 @@ def _rate(step: int, steps: int) -> float:
 def fold_normalisation(vae: AutoencoderKL, scenes: int = _MEASURED_FRAMES) -> None:
     """Give the scaled latents mean 0 and variance 1 per channel, without changing what the VAE reconstructs.
 
-    The mean and the spread over that many held-out frames go into the 1x1 convolutions around the latent. The posterior's
-    variance, which training never used, becomes a small constant.
+    The mean and the spread over that many held-out frames go into the 1x1 convolutions around the latent. The
+    posterior's variance, which training never used, becomes a small constant.
     """
     frames, _ = frames_and_masks(_HELD_OUT_SEED + 1, range(scenes))
     mean = vae.encode(frames).latent_dist.mean

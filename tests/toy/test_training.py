@@ -13,6 +13,15 @@ from fatezero_ext.toy.tokenizer import build_tokenizer
 ALPHAS = build_scheduler().alphas_cumprod
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Tiny models are slower with more, by far on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("training")
