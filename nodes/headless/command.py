@@ -78,6 +78,21 @@ def run_command(command: Command, types: NodeTypes | None = None) -> int:
     return OK
 
 
+def collect(command: Command, console: Console) -> list[dict[str, Result]]:
+    """Validate and run for another program: each variant's results by the nodes' class.
+
+    Raises InvalidWorkflow before anything runs, NodeFailed where a node fails.
+    """
+    reporter = Reporter(console)
+    with host.installed(RunnerHost(command.folders, reporter)), reporter:
+        types = pack_node_types()
+        graphs = _graphs(command, types)
+        return [
+            {graph.nodes[node_id].class_type: result for node_id, result in results.items()}
+            for graph, results in zip(graphs, run_graphs(graphs, types, reporter), strict=True)
+        ]
+
+
 def _explained(error: WorkflowError, *, verbose: bool) -> str:
     if verbose:
         return "".join(traceback.format_exception(error)).rstrip()
