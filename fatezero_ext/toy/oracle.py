@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fatezero_ext.toy.outline import LEAST_AREA, Outline, fit_outline, largest_part
+from fatezero_ext.toy.outline import LEAST_AREA, Outline, fit_outline, grown, largest_part
 from fatezero_ext.toy.render import BLOCK, ink, unwashed, without_grid, without_vignette
 from fatezero_ext.toy.world import BACKGROUNDS, COLOURS, NO_STYLE, PALETTE, SIZE, TEXTURE_TONES
 
@@ -44,25 +44,31 @@ def read(frame: np.ndarray) -> Reading:
         return _reading(mask, None, None, style)
     picture = _coloured(picture, style)
     background = read_background(picture)
-    colour, mask = _object(picture, background)
-    return _reading(mask, colour, background, style)
+    colour, cover = _object(picture, background)
+    return _reading(cover, colour, background, style)
 
 
-def _reading(mask: np.ndarray, colour: str | None, background: str | None, style: str) -> Reading:
-    outline = fit_outline(mask.astype(np.float32))
-    return Reading(outline.shape, colour, background, style, mask.astype(np.float32), outline)
+def _reading(cover: np.ndarray, colour: str | None, background: str | None, style: str) -> Reading:
+    outline = fit_outline(cover.astype(np.float32))
+    return Reading(outline.shape, colour, background, style, (cover > 0.5).astype(np.float32), outline)
 
 
 def read_style(picture: np.ndarray) -> str:
     """The style of a [H, W, 3] picture in 0..1."""
     if _grid_strength(picture) > 0.04:
         return "pixel"
-    grey = picture.mean(axis=2)
     if np.percentile(np.ptp(picture, axis=2), 97) < 0.13:
-        if _corner_fall(grey) > 0.17:
-            return "monochrome"
-        return "sketch" if 0.70 < np.median(grey) < 0.935 else NO_STYLE
+        return _grey_style(picture.mean(axis=2))
     return "watercolor" if np.percentile(picture.min(axis=2), 2) > 0.21 else NO_STYLE
+
+
+def _grey_style(grey: np.ndarray) -> str:
+    """Tell pictures without colour apart: unstyled ones are even, black and white photos have dark corners."""
+    if max(float((np.abs(grey - np.mean(PALETTE[name])) < 0.04).mean()) for name in ("white", "gray", "black")) > 0.65:
+        return NO_STYLE
+    if _corner_fall(grey) > 0.17:
+        return "monochrome"
+    return "sketch" if 0.70 < np.median(grey) < 0.935 else "monochrome"
 
 
 def read_background(picture: np.ndarray) -> str:
@@ -94,7 +100,10 @@ def _tone_span(background: str) -> float:
 
 
 def _object(picture: np.ndarray, background: str) -> tuple[str, np.ndarray]:
-    """The colour and the pixels of the object: the largest patch nearer to one colour than to the background."""
+    """The colour of the object, the largest patch nearer to one colour than to the background, and its share of pixels.
+
+    Where the two mix in a pixel, the distances to either tell the share. Returns the colour and [H, W] in 0..1.
+    """
     behind = tone_distance(picture, background)
     distances = np.stack([np.linalg.norm(picture - np.float32(PALETTE[colour]), axis=2) for colour in COLOURS])
     nearest = distances.argmin(axis=0)
@@ -105,10 +114,11 @@ def _object(picture: np.ndarray, background: str) -> tuple[str, np.ndarray]:
         if LEAST_AREA / 3 < claimed.sum() < SIZE * SIZE * _GREATEST_SHARE:
             patches[colour] = float((claimed * behind).sum())
     if not patches:
-        return COLOURS[0], np.zeros((SIZE, SIZE), bool)
+        return COLOURS[0], np.zeros((SIZE, SIZE), np.float32)
     colour = max(patches, key=lambda name: patches[name])
     own = distances[COLOURS.index(colour)]
-    return colour, largest_part(behind > own)
+    near = grown(grown(largest_part(behind > own)))
+    return colour, near * behind / np.maximum(behind + own, 1e-6)
 
 
 def _coloured(picture: np.ndarray, style: str) -> np.ndarray:
@@ -171,14 +181,7 @@ def _reachable(free: np.ndarray) -> np.ndarray:
 
 def _opened(mask: np.ndarray) -> np.ndarray:
     """Without lines thinner than three pixels."""
-    padded = np.pad(mask, 1)
-    eroded = np.logical_and.reduce(
-        [padded[1:-1, 1:-1], padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]
-    )
-    padded = np.pad(eroded, 1)
-    return np.logical_or.reduce(
-        [padded[1:-1, 1:-1], padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]
-    )
+    return grown(~grown(~mask))
 
 
 def _even_patch(picture: np.ndarray) -> np.ndarray:

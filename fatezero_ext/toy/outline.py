@@ -49,10 +49,7 @@ def largest_part(mask: np.ndarray) -> np.ndarray:
     """Keep of a boolean [H, W] mask only the largest part that hangs together."""
     labels = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
     while True:
-        padded = np.pad(labels, 1)
-        spread = np.maximum.reduce(
-            [padded[1:-1, 1:-1], padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]
-        )
+        spread = grown(labels)
         spread = np.where(mask, spread, 0)
         if (spread == labels).all():
             break
@@ -60,6 +57,13 @@ def largest_part(mask: np.ndarray) -> np.ndarray:
     counts = np.bincount(labels.ravel())
     counts[0] = 0
     return labels == counts.argmax() if counts.any() else np.zeros_like(mask)
+
+
+def grown(mask: np.ndarray) -> np.ndarray:
+    """Every pixel of a [H, W] mask takes the greatest value among itself and its four neighbours."""
+    padded = np.pad(mask, 1)
+    neighbours = [padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]
+    return np.maximum.reduce([mask, *neighbours])
 
 
 @cache
