@@ -46,11 +46,12 @@ class Schedule:
     def from_config(cls, config: Mapping[str, object] | None, steps: int) -> Schedule:
         """Read a diffusers scheduler config; None or an empty one: Stable Diffusion 1.x.
 
-        steps: number of DDIM steps, 1 .. num_train_timesteps
+        steps: number of DDIM steps, 1 .. num_train_timesteps - steps_offset
         Raises SettingsError for a step count outside the schedule, ModelError for an unknown prediction type.
         """
         scheduler = DDIMScheduler.from_config(dict(config or STABLE_DIFFUSION_SCHEDULER))
-        most = scheduler.config.num_train_timesteps
+        # The offset moves the noisiest timestep up by that many; a full set of steps would leave the schedule.
+        most = scheduler.config.num_train_timesteps - scheduler.config.steps_offset
         if not 1 <= steps <= most:
             raise SettingsError(f"steps is {steps}; it must be 1 to {most}. 20 to 50 suit most clips.")
         prediction = scheduler.config.prediction_type

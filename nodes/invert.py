@@ -36,7 +36,7 @@ class DDIMInvert(io.ComfyNode):
                     "steps",
                     default=50,
                     min=1,
-                    max=1000,
+                    max=999,
                     tooltip="DDIM steps of the inversion and of every edit after it. More steps keep the clip better.",
                 ),
             ],

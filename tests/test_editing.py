@@ -195,7 +195,7 @@ def test_clips_that_do_not_fit_the_model_are_refused(model, noise):
     ):
         with pytest.raises(kind, match=message):
             invert(controller, model.text, latents, SOURCE, steps=2)
-    with pytest.raises(SettingsError, match="steps is 0; it must be 1 to 1000"):
+    with pytest.raises(SettingsError, match="steps is 0; it must be 1 to 999"):
         invert(controller, model.text, noise(1, 4, 16, 16), SOURCE, steps=0)
 
 

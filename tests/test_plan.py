@@ -1,0 +1,122 @@
+"""Settings compiled to steps, and what the schedule and the stores promise."""
+
+import pytest
+import torch
+
+from fatezero_ext import BlendSettings, EditSettings, LayerAddress, Storage
+from fatezero_ext.errors import ModelError, SettingsError, StoreError
+from fatezero_ext.plan import compile_edit
+from fatezero_ext.prompts import read_prompt
+from fatezero_ext.records import FeatureRecord, MapRecord
+from fatezero_ext.schedule import STABLE_DIFFUSION_SCHEDULER, Schedule
+from fatezero_ext.stores import open_store
+
+SOURCE, EDIT = "a silver jeep on the road", "a watercolor of a silver jeep on the road"
+
+
+def compiled(model, steps=10, edit=EDIT, **settings):
+    source, target = (read_prompt(model.text, text) for text in (SOURCE, edit))
+    return compile_edit(EditSettings(**settings), source, target, steps)
+
+
+def edited_by_hand(source, own, plan_settings, mapper, kept, equalizer, taken):
+    """The formula as three separate classes would compute it."""
+    replaced = source[..., mapper] * kept + own * (1 - kept)
+    return taken * equalizer * replaced + (1 - taken) * own
+
+
+def test_one_linear_formula_is_refine_then_reweight(model, noise):
+    from fatezero_ext.prompts import refinement_mapper
+
+    source, target = (read_prompt(model.text, text) for text in (SOURCE, EDIT))
+    mapper, kept = refinement_mapper(source, target)
+    plan = compiled(model, mode="refine", cross_replace=1.0, equalizer={"watercolor": 10.0}).steps[0]
+    own, kept_source = noise(2, 5, 77).softmax(-1), noise(2, 5, 77).softmax(-1)
+    equalizer = torch.ones(77)
+    equalizer[list(target.find("watercolor"))] = 10
+    by_hand = edited_by_hand(kept_source, own, None, mapper, kept, equalizer, 1.0)
+    torch.testing.assert_close(kept_source @ plan.mix + own * plan.gain, by_hand)
+
+
+def test_outside_every_window_attention_is_the_edits_own(model):
+    plan = compiled(model, mode="refine", cross_replace=0.5, equalizer={"watercolor": 10.0}).steps[-1]
+    assert not plan.replace_cross and not plan.mix.any() and plan.gain.eq(1).all()
+
+
+def test_self_attention_window_counts_steps_and_cross_window_counts_one_more(model):
+    plan = compiled(model, mode="refine", cross_replace=(0.2, 0.5), self_replace=(0.2, 0.5))
+    assert [i for i, step in enumerate(plan.steps) if step.fuse_self] == [2, 3, 4]
+    assert [i for i, step in enumerate(plan.steps) if step.replace_cross] == [2, 3, 4]
+    eleven = compiled(model, steps=11, mode="refine", cross_replace=(0.25, 0.5), self_replace=(0.25, 0.5))
+    assert [i for i, step in enumerate(eleven.steps) if step.fuse_self] == [2, 3, 4]
+    assert [i for i, step in enumerate(eleven.steps) if step.replace_cross] == [3, 4, 5]
+
+
+def test_latents_are_blended_strictly_inside_the_middle_of_the_steps(model):
+    plan = compiled(model, mode="refine", blend=BlendSettings(("jeep",), latents=True))
+    assert [i for i, step in enumerate(plan.steps) if step.blend_latents] == [2, 3, 4, 5, 6]
+
+
+def test_settings_cannot_be_changed_through_the_mapping_they_were_made_from():
+    weights = {"jeep": 2.0}
+    settings = EditSettings(equalizer=weights)
+    weights["jeep"] = 5.0
+    assert settings.equalizer["jeep"] == 2.0
+    with pytest.raises(TypeError):
+        settings.equalizer["jeep"] = 3.0
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("steps", [1, 7, 50, 999])
+def test_a_step_there_and_back_with_one_prediction_changes_nothing(noise, prediction, steps):
+    schedule = Schedule.from_config({**STABLE_DIFFUSION_SCHEDULER, "prediction_type": prediction}, steps)
+    x, predicted = noise(2, 4, 8, 8).double(), noise(2, 4, 8, 8).double()
+    for step in {0, steps // 2, steps - 1}:
+        noised = schedule.invert(x, predicted, step)
+        if prediction == "epsilon":
+            torch.testing.assert_close(schedule.denoise(noised, predicted, step), x)
+        assert not noised.equal(x)
+
+
+@pytest.mark.parametrize("steps", [0, -3, 1000, 5000])
+def test_step_counts_outside_the_schedule_are_refused(steps):
+    with pytest.raises(SettingsError, match=f"steps is {steps}; it must be 1 to 999"):
+        Schedule.from_config(None, steps)
+
+
+def test_velocity_and_noise_predictions_of_the_same_latent_agree(noise):
+    clean, eps, step = noise(1, 4, 8, 8).double(), noise(1, 4, 8, 8).double(), 3
+    schedules = [
+        Schedule.from_config({**STABLE_DIFFUSION_SCHEDULER, "prediction_type": kind}, 10)
+        for kind in ("epsilon", "v_prediction")
+    ]
+    alpha = schedules[0].alphas[schedules[0].timesteps[step]]
+    x = alpha**0.5 * clean + (1 - alpha) ** 0.5 * eps
+    velocity = alpha**0.5 * eps - (1 - alpha) ** 0.5 * clean
+    torch.testing.assert_close(schedules[0].denoise(x, eps, step), schedules[1].denoise(x, velocity, step))
+
+
+def test_other_predictions_are_refused():
+    with pytest.raises(ModelError, match="'sample'.*epsilon or v_prediction"):
+        Schedule.from_config({**STABLE_DIFFUSION_SCHEDULER, "prediction_type": "sample"}, 10)
+
+
+ADDRESS = LayerAddress("up", 1, 0, "self")
+
+
+def test_a_sealed_store_takes_nothing_and_misses_are_named(noise):
+    store = open_store(Storage())
+    store.write(3, {ADDRESS: MapRecord(noise(1, 2, 4, 4))})
+    store.seal()
+    with pytest.raises(StoreError, match="after the store was sealed"):
+        store.write(4, {})
+    with pytest.raises(StoreError, match="step 4 is not in the store, which has 1"):
+        store.read(4)
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_a_store_keeps_the_precision_asked_for_and_counts_its_bytes(noise, precision):
+    store = open_store(Storage(precision=precision))
+    store.write(0, {ADDRESS: FeatureRecord(noise(1, 2, 4, 8), noise(1, 2, 4, 8))})
+    assert all(tensor.dtype == getattr(torch, precision) for tensor in store.read(0)[ADDRESS].tensors())
+    assert store.nbytes == 2 * 2 * 4 * 8 * 2
