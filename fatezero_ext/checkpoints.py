@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
 
 from .errors import ModelError
 from .text import TextEncoder
@@ -86,7 +88,7 @@ def load_unet(
     if config.get("_class_name") != PSEUDO_3D_CLASS:
         return Pseudo3DUNet(_load(UNet2DConditionModel, folder, dtype), settings, name=folder.name)
     weights = _read_weights(folder / WEIGHTS)
-    net = UNet2DConditionModel.from_config(_two_dimensional(config)).to(dtype)
+    net = nn.Module.to(UNet2DConditionModel.from_config(_two_dimensional(config)), dtype)
     position = settings.temporal.position if settings.temporal else "after_feedforward"
     temporal = TemporalLayers(rank=_low_rank(weights), position=position)
     unet = Pseudo3DUNet(net, replace(settings, temporal=temporal), name=folder.name)
@@ -105,12 +107,25 @@ def _load(kind: type, folder: Path, dtype: torch.dtype | None) -> object:
         raise ModelError(f"{folder} is missing; {kind.__name__} is read from it. Use a complete diffusers folder.")
     options = {} if dtype is None else {"torch_dtype": dtype, "use_safetensors": True}
     try:
-        return kind.from_pretrained(folder, local_files_only=True, **options)
+        with _no_progress_bars():
+            return kind.from_pretrained(folder, local_files_only=True, **options)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"{folder} cannot be read as {kind.__name__}: {error}. It needs its config and safetensors weights; "
             f"save the model again with save_pretrained."
         ) from error
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Loading takes a moment; bars about it would only hide the bars that matter."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def _read_json(path: Path) -> dict[str, object]:

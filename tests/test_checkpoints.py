@@ -1,0 +1,116 @@
+"""Loading models: what is accepted, and what is said of folders that are not models."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from fatezero_ext import InflationSettings, load_model, load_unet
+from fatezero_ext.errors import ModelError, PromptError, VideoError
+
+from .conftest import GOLDEN, relative
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return shutil.copytree(GOLDEN / "model", tmp_path / "model")
+
+
+def test_a_tuned_unet_brings_its_temporal_layers_and_their_rank(golden):
+    unet = golden.unet(tuned=True)
+    assert unet.settings.temporal.rank == 16
+    weights = load_file(golden.tuned_folder / WEIGHTS)
+    loaded = unet.net.state_dict()
+    assert set(loaded) == set(weights) and all(loaded[key].equal(weights[key]) for key in weights)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("conv_in.conv_temporal.up.weight"), r"1 keys \(conv_in.conv_temporal.up.weight\) missing"),
+        (lambda w: w.update({"lora.extra": torch.zeros(1)}), r"1 keys \(lora.extra\) unknown"),
+    ],
+)
+def test_tuned_weights_that_miss_or_add_keys_are_refused(golden, tmp_path, change, message):
+    weights = load_file(golden.tuned_folder / WEIGHTS)
+    change(weights)
+    save_file(weights, tmp_path / WEIGHTS)
+    shutil.copy(golden.tuned_folder / "config.json", tmp_path)
+    with pytest.raises(ModelError, match=message):
+        load_unet(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["vae", "text_encoder", "tokenizer", "unet", "scheduler"])
+def test_a_folder_without_one_of_its_parts_names_it(folder, missing):
+    shutil.rmtree(folder / missing)
+    with pytest.raises(ModelError, match=missing):
+        load_model(folder)
+
+
+def test_a_folder_that_is_no_pipeline_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="no model_index.json.*unet/, vae/"):
+        load_model(tmp_path)
+
+
+def test_damaged_files_are_named(folder):
+    weights = folder / "unet" / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="unet cannot be read"):
+        load_model(folder)
+    (folder / "unet" / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="config.json cannot be read.*JSON"):
+        load_unet(folder / "unet")
+    (folder / "unet" / "config.json").write_text("[]")
+    with pytest.raises(ModelError, match="holds list; a JSON object"):
+        load_unet(folder / "unet")
+
+
+def test_a_pickle_in_place_of_weights_is_not_opened(folder):
+    (folder / "unet" / WEIGHTS).unlink()
+    torch.save({"x": torch.zeros(1)}, folder / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(ModelError, match="unet cannot be read"):
+        load_model(folder)
+
+
+def test_a_unet_of_another_kind_is_refused(folder):
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    from diffusers import UNet2DConditionModel
+
+    from fatezero_ext.unet import Pseudo3DUNet
+
+    other = UNet2DConditionModel.from_config({**config, "only_cross_attention": True})
+    with pytest.raises(ModelError, match="not of Stable Diffusion 1.x / 2.x kind"):
+        Pseudo3DUNet(other, InflationSettings())
+
+
+def test_our_vae_crops_to_whole_cells_about_the_centre_and_decodes_back(model):
+    frames = torch.rand(2, 19, 30, 3, generator=torch.Generator().manual_seed(0))
+    latents = model.vae.encode(frames)
+    assert latents.shape == (2, 4, 2, 3)
+    assert latents.equal(model.vae.encode(frames[:, 1:17, 3:27]))
+    decoded = model.vae.decode(latents)
+    assert decoded.shape == (2, 16, 24, 3) and 0 <= decoded.min() and decoded.max() <= 1
+
+
+def test_frames_are_encoded_one_by_one_and_alpha_is_left_out(model):
+    frames = torch.rand(10, 16, 16, 4, generator=torch.Generator().manual_seed(0))
+    together = model.vae.encode(frames)
+    apart = torch.cat([model.vae.encode(frame[None, ..., :3]) for frame in frames])
+    assert relative(together, apart) < 1e-5
+
+
+def test_empty_and_tiny_clips_are_refused(model):
+    with pytest.raises(VideoError, match="0 frames of 16x16"):
+        model.vae.encode(torch.zeros(0, 16, 16, 3))
+    with pytest.raises(VideoError, match="1 frames of 4x16; at least one frame of 8x8"):
+        model.vae.encode(torch.zeros(1, 4, 16, 3))
+
+
+def test_prompts_longer_than_the_text_encoder_are_refused(model):
+    assert len(model.text.tokenize("road " * 75)["l"][0]) == 77
+    with pytest.raises(PromptError, match="78 tokens.*77 fit"):
+        model.text.tokenize("road " * 76)
