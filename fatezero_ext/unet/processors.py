@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
@@ -22,15 +22,15 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
+@dataclass
 class SparseCausalAttention:
     """attn1: queries of a frame, keys and values of the key frames chosen for it.
 
     Source: Tune-A-Video (arXiv 2212.11565); FateZero (arXiv 2303.09535).
     """
 
-    def __init__(self, address: LayerAddress, call: Call) -> None:
-        self.address = address
-        self.call = call
+    address: LayerAddress
+    call: Call
 
     def __call__(
         self,
@@ -49,12 +49,12 @@ class SparseCausalAttention:
         return _out(attn, self.call.attend(q, k, v, self.call.sites[self.address]), self.call)
 
 
+@dataclass
 class CrossAttention:
     """attn2: queries of a frame, keys and values of the text, projected once per chunk and shared by its frames."""
 
-    def __init__(self, address: LayerAddress, call: Call) -> None:
-        self.address = address
-        self.call = call
+    address: LayerAddress
+    call: Call
 
     def __call__(
         self,
