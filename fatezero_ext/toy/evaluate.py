@@ -136,10 +136,11 @@ def shape_word_maps(pipeline: StableDiffusionPipeline, scenes: list[Scene]) -> T
     prompts = [caption(scene).split() for scene in scenes]
     tokens, owners = (torch.tensor(part) for part in zip(*(token_words(pipeline.tokenizer, p) for p in prompts)))  # noqa: B905
     maps: dict[str, Tensor] = {}
+    plain = pipeline.unet.attn_processors
     record_cross_attention(pipeline.unet, maps, ATTENTION_LEVELS)
     text = pipeline.text_encoder(tokens).last_hidden_state
     pipeline.unet(alpha.sqrt() * latents + (1 - alpha).sqrt() * noise, ATTENTION_TIMESTEP, text)
-    pipeline.unet.set_default_attn_processor()
+    pipeline.unet.set_attn_processor(plain)
     places = torch.tensor([words.index(scene.shape) for words, scene in zip(prompts, scenes, strict=True)])
     spoken = (owners == places[:, None]).float()
     return (torch.stack(list(maps.values())).mean(dim=0) @ spoken[..., None])[..., 0]

@@ -1,12 +1,14 @@
 """Write the trained parts as a folder that StableDiffusionPipeline loads."""
 
 import logging
+import shutil
 from pathlib import Path
 
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from fatezero_ext.toy.denoiser import build_scheduler
+from fatezero_ext.toy.tokenizer import build_tokenizer
 
 
 def save_model(
@@ -17,7 +19,10 @@ def save_model(
     vae: AutoencoderKL,
     tokenizer: CLIPTokenizer,
 ) -> None:
-    """Save everything in half precision, in diffusers' layout. The models given are converted in place."""
+    """Save everything in half precision, in diffusers' layout. The models given are converted in place.
+
+    The tokenizer is written anew: transformers would save one file of its own in place of vocab.json and merges.txt.
+    """
     for part in (unet, vae):
         part.register_to_config(_name_or_path="")
     pipeline = StableDiffusionPipeline(
@@ -31,6 +36,8 @@ def save_model(
         requires_safety_checker=False,
     )
     pipeline.save_pretrained(folder)
+    shutil.rmtree(folder / "tokenizer")
+    build_tokenizer(folder / "tokenizer")
 
 
 def load_model(folder: Path) -> StableDiffusionPipeline:

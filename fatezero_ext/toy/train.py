@@ -89,7 +89,7 @@ def _report(line: str) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fatezero_ext.toy.train", description=__doc__)
     parser.add_argument("--output", type=Path, default=MODEL_FOLDER, help="folder of the finished model")
-    parser.add_argument("--work", type=Path, default=Path("toy-training"), help="folder of intermediate results")
+    parser.add_argument("--work", type=Path, default=Path("output/toy-training"), help="folder of intermediate results")
     parser.add_argument("--stage", choices=("all", *STAGES), default="all", help="run one stage alone")
     parser.add_argument("--steps", type=int, default=DENOISER_STEPS, help="UNet steps")
     parser.add_argument("--vae-steps", type=int, default=VAE_STEPS, help="VAE steps, encoder and decoder")

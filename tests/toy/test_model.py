@@ -1,0 +1,96 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fatezero_ext.toy import MODEL_FOLDER
+from fatezero_ext.toy.clips import sample_clip
+from fatezero_ext.toy.evaluate import (
+    Settings,
+    attention_found,
+    decode,
+    draw,
+    encode,
+    invert_and_return,
+    plain_scenes,
+    words_drawn,
+)
+from fatezero_ext.toy.export import load_model
+from fatezero_ext.toy.oracle import read
+from fatezero_ext.toy.render import render
+from fatezero_ext.toy.scores import psnr
+from fatezero_ext.toy.tokenizer import build_tokenizer
+from fatezero_ext.toy.world import sample_scene
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield load_model(MODEL_FOLDER)
+    torch.set_num_threads(threads)
+
+
+def test_the_model_is_small_enough_to_ship():
+    assert sum(path.stat().st_size for path in MODEL_FOLDER.rglob("*") if path.is_file()) < 15e6
+
+
+def test_the_configuration_names_no_folder_of_the_machine_it_was_trained_on():
+    for path in MODEL_FOLDER.rglob("*.json"):
+        assert "/tmp" not in path.read_text() and "/work" not in path.read_text()
+    assert json.loads((MODEL_FOLDER / "model_index.json").read_text())["_class_name"] == "StableDiffusionPipeline"
+
+
+def test_a_missing_model_is_reported_with_the_command_that_makes_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no model_index.json.*fatezero_ext.toy.train --output"):
+        load_model(tmp_path)
+
+
+def test_the_shipped_tokenizer_is_the_one_that_the_code_builds(tmp_path):
+    build_tokenizer(tmp_path)
+    vocabulary = [json.loads((folder / "vocab.json").read_text()) for folder in (tmp_path, MODEL_FOLDER / "tokenizer")]
+    assert vocabulary[0] == vocabulary[1]
+
+
+def test_latents_of_drawn_frames_have_unit_variance(pipeline):
+    latents = encode(pipeline, np.stack([render(scene) for scene in plain_scenes(48)]))
+    assert ((0.7 < latents.std(dim=(0, 2, 3))) & (latents.std(dim=(0, 2, 3)) < 1.3)).all()
+
+
+def test_the_vae_keeps_frames_well_enough_to_read_them(pipeline):
+    scenes = [sample_scene(np.random.default_rng((5, index)), styled_share=0) for index in range(60)]
+    frames = np.stack([render(scene) for scene in scenes])
+    back = decode(pipeline, encode(pipeline, frames))
+    assert psnr(back, frames) > 27
+    found = [read(frame) for frame in back]
+    for name, level in (("colour", 0.97), ("background", 0.97), ("style", 0.97), ("shape", 0.9)):
+        assert (
+            np.mean([getattr(one, name) == getattr(scene, name) for one, scene in zip(found, scenes, strict=True)])
+            >= level
+        )
+
+
+def test_the_model_draws_what_the_prompt_says(pipeline):
+    figures = words_drawn(pipeline, Settings(steps=20, prompts=12))
+    assert figures["colour"] >= 0.9
+    assert figures["background"] >= 0.8
+    assert figures["shape"] >= 0.7
+
+
+def test_the_attention_of_the_shape_word_lies_on_the_object(pipeline):
+    figures = attention_found(pipeline, Settings(prompts=16))
+    assert figures["attention IoU, best threshold"] > 0.8
+    assert figures["attention IoU, threshold 0.3"] > 0.6
+
+
+def test_a_style_in_the_prompt_changes_the_style(pipeline):
+    clips = [sample_clip(seed, frames=1, style="sketch") for seed in range(2)]
+    assert [read(picture).style for picture in draw(pipeline, [clip.prompt for clip in clips], 20)] == ["sketch"] * 2
+
+
+def test_inverting_a_clip_and_denoising_it_again_gives_it_back(pipeline):
+    clip = sample_clip(1, frames=3)
+    latents = encode(pipeline, clip.frames)
+    back = invert_and_return(pipeline, latents, clip.prompt, 20)
+    assert psnr(decode(pipeline, back), decode(pipeline, latents)) > 28
