@@ -38,7 +38,6 @@ class P2PEdit(io.ComfyNode):
     @classmethod
     def validate_inputs(
         cls,
-        *,
         cross_replace_start: float | None,
         cross_replace_end: float | None,
         self_replace_start: float | None,
@@ -46,7 +45,10 @@ class P2PEdit(io.ComfyNode):
         equalizer: str | None,
         word_windows: str | None,
     ) -> bool | str:
-        """Check what can be known before anything runs; a widget fed by a link is None and is checked when it runs."""
+        """Check what can be known before anything runs; a widget fed by a link is None and is checked when it runs.
+
+        Positional arguments, although there are six: ComfyUI passes only those it finds by position.
+        """
         try:
             EditSettings(
                 cross_replace=_known_window(cross_replace_start, cross_replace_end),

@@ -1,5 +1,6 @@
 """The nodes as the headless runner runs them; the same edit by every road."""
 
+import inspect
 import json
 
 import pytest
@@ -199,3 +200,10 @@ def test_what_travels_between_nodes_is_frozen_and_prints_short(folder):
         controller.trace = None
     assert len(repr(controller)) < 300
     assert outcome["FateZero_RegisterAttentionControl"].outputs[0].trace is None
+
+
+def test_queue_time_checks_name_their_inputs_by_position():
+    """ComfyUI looks for positional names only and calls without the others."""
+    for node in load_pack("nodes.headless.registry").pack_node_types().values():
+        check = getattr(node.node_class, "validate_inputs", None)
+        assert check is None or not inspect.getfullargspec(check).kwonlyargs
