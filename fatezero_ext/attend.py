@@ -62,8 +62,8 @@ class EditAttention:
 
     The other chunk, where there is one, is the unconditional half of classifier-free guidance and stays plain.
 
+    plan:        the step's plan, its tensors on the UNet's device and dtype
     source:      the page of the same step of the inversion
-    mix, gain:   the plan's tensors on the UNet's device and dtype
     mask:        gives bool [frames, height, width] for a level's size, or None: fused self-attention is the source's
     keep_cross:  layers whose unedited cross maps of the edit are kept for latent blending
     """
@@ -71,8 +71,6 @@ class EditAttention:
     plan: StepPlan
     capture: Capture
     source: Page
-    mix: Tensor
-    gain: Tensor
     mask: MaskOf | None = None
     keep_cross: tuple[LayerAddress, ...] = ()
     kept: dict[LayerAddress, Tensor] = field(default_factory=dict)
@@ -90,7 +88,7 @@ class EditAttention:
         if site.address in self.keep_cross:
             self.kept[site.address] = probs
         if self.plan.replace_cross:
-            probs = self.source[site.address].probs(site, probs) @ self.mix + probs * self.gain
+            probs = self.source[site.address].probs(site, probs) @ self.plan.mix + probs * self.plan.gain
         return apply_probs(probs, v, site)
 
     def _self(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:

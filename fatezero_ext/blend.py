@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +57,7 @@ def word_heat(maps: Iterable[tuple[Tensor, Site]], weights: Tensor) -> Tensor:
     """
     heats = []
     for probs, site in maps:
-        heat = probs.float() @ weights.to(probs.device)
+        heat = probs.float() @ weights
         heats.append(heat.unflatten(-1, (site.height, site.width)))
     return torch.cat(heats, dim=1).mean(dim=1)
 
@@ -89,6 +89,11 @@ class MaskWords:
     threshold: float
     subtract: Tensor | None = None
     subtract_threshold: float = 0.0
+
+    def to(self, device: torch.device) -> MaskWords:
+        """The same words with their weights on `device`."""
+        subtract = None if self.subtract is None else self.subtract.to(device)
+        return replace(self, own=self.own.to(device), subtract=subtract)
 
     def at(self, heat: Callable[[Tensor], Tensor], size: tuple[int, int]) -> Tensor:
         """bool [frames, *size], True inside.

@@ -33,7 +33,7 @@ class Trace:
 
     schedule: its steps
     prompt:   the source prompt
-    latents:  [T + 1, frames, channels, height, width], level k is the clip after k inversion steps
+    latents:  [T + 1, frames, channels, height, width] on the CPU, level k is the clip after k inversion steps
     store:    sealed pages, one a step
     capture:  which layers were recorded
     """
@@ -80,13 +80,13 @@ def invert_latents(
 
     latents: [frames, channels, height, width], scaled; text: [1, tokens, width] of the source prompt
     """
-    store, levels, x = open_store(storage), [latents], latents
+    store, levels, x = open_store(storage), [latents.cpu()], latents
     for step in reversed(range(len(schedule))):
         recorder = RecordAttention(capture, storage.policy)
         prediction = unet(x, schedule.timesteps[step], text, frames=len(x), attend=recorder)
         x = schedule.invert(x, prediction, step)
         store.write(step, recorder.page)
-        levels.append(x)
+        levels.append(x.cpu())
         on_step(len(schedule) - step, len(schedule), x)
     store.seal()
     return Trace(schedule, prompt, torch.stack(levels), store, capture)
@@ -108,8 +108,9 @@ def edit_latents(
     user_mask: bool [frames, height, width] of any size, True where the edit may differ; where the plan makes a mask
                from words too, both must allow it; None: words alone decide
     """
-    x, schedule, guidance = trace.latents[-1], trace.schedule, plan.settings.guidance
+    schedule, guidance = trace.schedule, plan.settings.guidance
     run = _EditRun(unet, trace, plan, user_mask)
+    x = run.latents[-1]
     for step in range(len(schedule)):
         attend = run.attention(step)
         prediction = unet(x.repeat(len(text), 1, 1, 1), schedule.timesteps[step], text, frames=len(x), attend=attend)
@@ -125,11 +126,11 @@ class _EditRun:
     """What changes while one edit runs."""
 
     def __init__(self, unet: Pseudo3DUNet, trace: Trace, plan: EditPlan, user_mask: Tensor | None) -> None:
-        self.trace, self.plan, self.user_mask = trace, plan, user_mask
-        self.latents = trace.latents
+        self.trace, self.user_mask = trace, user_mask
+        self.plan = plan.to(unet.device, unet.dtype)
+        self.latents = trace.latents.to(unet.device)
         self.size = (self.latents.shape[-2], self.latents.shape[-1])
         self.sites = unet.sites(trace.frames, *self.size)
-        self.tables = {"device": unet.device, "dtype": unet.dtype}
         blend = plan.settings.blend
         self.mask_layers = () if blend is None else blend_layers(self.sites, trace.capture.most_cells, blend.downscale)
         self.edit_maps: dict[LayerAddress, Tensor] = {}
@@ -144,8 +145,6 @@ class _EditRun:
             plan=plan,
             capture=self.trace.capture,
             source=page,
-            mix=plan.mix.to(**self.tables),
-            gain=plan.gain.to(**self.tables),
             mask=mask,
             keep_cross=self.mask_layers if self.plan.edit_mask is not None else (),
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
@@ -118,6 +118,17 @@ class EditPlan:
     source_mask: MaskWords | None
     edit_mask: MaskWords | None
     settings: EditSettings
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> EditPlan:
+        """The same plan where a UNet computes, so that no step waits for a transfer."""
+        return replace(
+            self,
+            steps=tuple(
+                replace(step, mix=step.mix.to(device, dtype), gain=step.gain.to(device, dtype)) for step in self.steps
+            ),
+            source_mask=self.source_mask and self.source_mask.to(device),
+            edit_mask=self.edit_mask and self.edit_mask.to(device),
+        )
 
 
 def compile_edit(settings: EditSettings, source: Prompt, edit: Prompt, steps: int) -> EditPlan:

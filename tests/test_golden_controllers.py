@@ -67,7 +67,7 @@ def attention_of(plan, step, tensors, site):
             return plan.source_mask.at(lambda weights: word_heat(maps, weights), size)
 
     now = plan.steps[step]
-    return EditAttention(now, Capture(), {site.address: MapRecord(stored[layer])}, now.mix, now.gain, mask)
+    return EditAttention(now, Capture(), {site.address: MapRecord(stored[layer])}, mask)
 
 
 CASES = ["replace", "replace_1to2_perword", "refine", "reweight_refine", "replace_blend"]
