@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .attention import apply_probs, attention_probs, plain
+from .attention import Attend, apply_probs, attention_probs, plain
 from .layers import LayerAddress, Site
 from .plan import StepPlan
 from .records import FeatureRecord, MapRecord, Page, Record
@@ -39,18 +39,20 @@ class RecordAttention:
     """Plain attention that leaves a page behind: one step of an inversion.
 
     policy: how self-attention is recorded; cross maps are only 77 wide and are always kept as maps
+    base:   computes what is not recorded as a map
     """
 
     capture: Capture
     policy: Policy
+    base: Attend = plain
     page: dict[LayerAddress, Record] = field(default_factory=dict)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
         if not self.capture.covers(site):
-            return plain(q, k, v, site)
+            return self.base(q, k, v, site)
         if self.policy == "features" and not site.is_cross:
             self.page[site.address] = FeatureRecord(q, k)
-            return plain(q, k, v, site)
+            return self.base(q, k, v, site)
         probs = attention_probs(q, k, site)
         self.page[site.address] = MapRecord(probs)
         return apply_probs(probs, v, site)
@@ -65,6 +67,7 @@ class EditAttention:
     plan:        the step's plan, its tensors on the UNet's device and dtype
     source:      the page of the same step of the inversion
     mask:        gives bool [frames, height, width] for a level's size, or None: fused self-attention is the source's
+    base:        computes what is not edited
     keep_cross:  layers whose unedited cross maps of the edit are kept for latent blending
     """
 
@@ -72,16 +75,17 @@ class EditAttention:
     capture: Capture
     source: Page
     mask: MaskOf | None = None
+    base: Attend = plain
     keep_cross: tuple[LayerAddress, ...] = ()
     kept: dict[LayerAddress, Tensor] = field(default_factory=dict)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
         if self.capture.covers(site):
             if site.is_cross and (self.plan.replace_cross or site.address in self.keep_cross):
-                return _on_last_chunk(self._cross, q, k, v, site)
+                return self._on_last_chunk(self._cross, q, k, v, site)
             if not site.is_cross and self.plan.fuse_self:
                 return self._self(q, k, v, site)
-        return plain(q, k, v, site)
+        return self.base(q, k, v, site)
 
     def _cross(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
         probs = attention_probs(q, k, site)
@@ -94,19 +98,16 @@ class EditAttention:
     def _self(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
         source = self.source[site.address]
         if self.mask is None:
-            return _on_last_chunk(lambda _q, _k, values, at: source.apply(values, at), q, k, v, site)
-        own = plain(q, k, v, site)
+            return self._on_last_chunk(lambda _q, _k, values, at: source.apply(values, at), q, k, v, site)
+        own = self.base(q, k, v, site)
         free = self.mask((site.height, site.width)).flatten(1)[:, None, :, None]  # [frames, 1, cells, 1]
         edited = own[-site.frames :]
         # The mask is one value per query row, so choosing between outputs is choosing between maps.
         edited.copy_(torch.where(free, edited, source.apply(v[-site.frames :], site)))
         return own
 
-
-def _on_last_chunk(
-    compute: Callable[[Tensor, Tensor, Tensor, Site], Tensor], q: Tensor, k: Tensor, v: Tensor, site: Site
-) -> Tensor:
-    """`compute` on the last chunk of the batch, plain attention on those before it."""
-    rest = len(q) - site.frames
-    last = compute(q[rest:], k[rest:], v[rest:], site)
-    return torch.cat([plain(q[:rest], k[:rest], v[:rest], site), last]) if rest else last
+    def _on_last_chunk(self, compute: Attend, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
+        """`compute` on the last chunk of the batch, unedited attention on those before it."""
+        rest = len(q) - site.frames
+        last = compute(q[rest:], k[rest:], v[rest:], site)
+        return torch.cat([self.base(q[:rest], k[:rest], v[:rest], site), last]) if rest else last

@@ -41,9 +41,7 @@ def gather_key_frames(x: Tensor, site: Site) -> Tensor:
 
 def plain(q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
     """Attention as the model was trained, on the fastest kernel PyTorch has for it."""
-    return F.scaled_dot_product_attention(
-        q, gather_key_frames(k, site), gather_key_frames(v, site), attn_mask=site.mask
-    )
+    return F.scaled_dot_product_attention(q, gather_key_frames(k, site), gather_key_frames(v, site))
 
 
 def attention_probs(q: Tensor, k: Tensor, site: Site) -> Tensor:
@@ -51,9 +49,9 @@ def attention_probs(q: Tensor, k: Tensor, site: Site) -> Tensor:
 
     Returns [(chunks frames), heads, cells, keys] in q's dtype; the softmax is taken in float32.
     """
-    scores = (q * q.shape[-1] ** -0.5) @ gather_key_frames(k, site).transpose(-1, -2)
-    if site.mask is not None:
-        scores = scores + site.mask
+    keys = gather_key_frames(k, site)
+    queries, keys = (q.float(), keys.float()) if site.upcast else (q, keys)
+    scores = (queries * q.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
     return scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype)
 
 

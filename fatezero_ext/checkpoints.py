@@ -88,17 +88,32 @@ def load_unet(
     if config.get("_class_name") != PSEUDO_3D_CLASS:
         return Pseudo3DUNet(_load(UNet2DConditionModel, folder, dtype), settings, name=folder.name)
     weights = _read_weights(folder / WEIGHTS)
-    net = nn.Module.to(UNet2DConditionModel.from_config(_two_dimensional(config)), dtype)
+    net = _empty_unet(config, folder, dtype)
     position = settings.temporal.position if settings.temporal else "after_feedforward"
     temporal = TemporalLayers(rank=_low_rank(weights), position=position)
     unet = Pseudo3DUNet(net, replace(settings, temporal=temporal), name=folder.name)
-    missing, foreign = net.load_state_dict(weights, strict=False)
+    try:
+        missing, foreign = net.load_state_dict(weights, strict=False)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{folder / WEIGHTS} does not fit its config: {error}. Use weights and config of the same checkpoint."
+        ) from error
     if missing or foreign:
         raise ModelError(
             f"{folder / WEIGHTS} does not fit its config: {_some(missing)} missing, {_some(foreign)} unknown. "
             f"Use a complete pseudo-3D checkpoint."
         )
     return unet
+
+
+def _empty_unet(config: Mapping[str, object], folder: Path, dtype: torch.dtype) -> UNet2DConditionModel:
+    """The 2-D UNet that a pseudo-3D config describes, not yet with its weights."""
+    try:
+        return nn.Module.to(UNet2DConditionModel.from_config(_two_dimensional(config)), dtype)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(
+            f"{folder / 'config.json'} describes no UNet that can be built: {error}. Restore the checkpoint's config."
+        ) from error
 
 
 def _load(kind: type, folder: Path, dtype: torch.dtype | None) -> object:

@@ -85,6 +85,11 @@ def plan_inversion(
             f"frame is needed. Encode the frames of one clip with the VAE."
         )
     unet.check_latents(latents)
+    if not latents.isfinite().all():
+        raise StoreError(
+            "the clip's latents hold values that are not finite; numbers are needed. Encode the frames again, with the "
+            "VAE in float32 if it was in half precision."
+        )
     levels = (latents.float() * unet.latents.scale).expand(steps + 1, -1, -1, -1, -1)
     return replace(
         controller, trace=Trace(schedule, prompt, levels, open_store(controller.storage), controller.capture)
@@ -94,11 +99,13 @@ def plan_inversion(
 def invert_planned(planned: Controller, clip: Clip, *, on_step: OnStep = ignore_step) -> Controller:
     """Do the work that `plan_inversion` checked."""
     unet, trace = planned.unet, planned.trace
-    unet.prepare()
+    # The text encoder first: where memory is short, bringing it in may send the UNet out.
+    text = _embed(clip, [trace.prompt.text], unet)
+    unet.prepare(unet.working_memory(1, *_clip_size(trace)))
     inverted = invert_latents(
         unet,
         trace.latents[0].to(unet.device),
-        _embed(clip, trace.prompt.text, unet),
+        text.to(unet.device),
         trace.prompt,
         trace.schedule,
         capture=planned.capture,
@@ -127,15 +134,16 @@ def edit(
     """
     unet, settings = controller.unet, settings or EditSettings()
     plan = plan_edit(controller, clip, edit_prompt, settings, with_mask=mask is not None)
+    user_mask = None if mask is None else _checked_mask(mask, controller.trace.frames)
     read_prompt(clip, negative_prompt, "negative prompt")
-    unet.prepare()
-    texts = [edit_prompt] if settings.guidance == 1 else [negative_prompt, edit_prompt]
+    text = _embed(clip, [edit_prompt] if settings.guidance == 1 else [negative_prompt, edit_prompt], unet)
+    unet.prepare(unet.working_memory(len(text), *_clip_size(controller.trace)))
     edited = edit_latents(
         unet,
         controller.trace,
         plan,
-        torch.cat([_embed(clip, text, unet) for text in texts]),
-        user_mask=None if mask is None else _checked_mask(mask, controller.trace.frames).to(unet.device),
+        text.to(unet.device),
+        user_mask=None if user_mask is None else user_mask.to(unet.device),
         on_step=on_step,
     )
     return EditResult((edited.latents / unet.latents.scale).cpu(), edited.mask.cpu())
@@ -152,12 +160,12 @@ def plan_edit(
     if trace is None:
         raise StoreError("the controller has no inversion; an edit reads one. Invert the clip first (DDIMInvert).")
     blend = settings.blend
-    if blend is not None:
-        if not blend.source_words and not with_mask:
-            raise SettingsError(
-                f"blending has neither words nor a mask; words of the source prompt {trace.prompt.text!r} or a mask "
-                f"are needed. Name the object that may change."
-            )
+    if blend is not None and not blend.source_words and not with_mask:
+        raise SettingsError(
+            f"blending has neither blend_words nor a mask; words of the source prompt {trace.prompt.text!r} or a mask "
+            f"are needed. Name the object that may change, or leave out blending's other words and switches."
+        )
+    if blend is not None and blend.source_words:
         sites = controller.unet.sites(trace.frames, *trace.latents.shape[-2:])
         blend_layers(sites, trace.capture.most_cells, blend.downscale)
     prompt = read_prompt(clip, edit_prompt, "edit prompt")
@@ -170,16 +178,21 @@ def plan_edit(
     return plan
 
 
-def _embed(clip: Clip, text: str, unet: Pseudo3DUNet) -> Tensor:
-    """Text embeddings [1, tokens, width] on the UNet's device and dtype."""
-    embeddings = clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0]
+def _clip_size(trace: Trace) -> tuple[int, int, int]:
+    """Frames, height and width of the inverted clip in cells."""
+    return (trace.frames, *trace.latents.shape[-2:])
+
+
+def _embed(clip: Clip, texts: list[str], unet: Pseudo3DUNet) -> Tensor:
+    """Text embeddings [texts, tokens, width]."""
+    embeddings = torch.cat([clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0] for text in texts])
     width = unet.net.config.cross_attention_dim
     if embeddings.shape[-1] != width:
         raise SettingsError(
             f"the text encoder gives embeddings {embeddings.shape[-1]} wide; {unet.name} needs {width}. "
             f"Use the CLIP that belongs to the model."
         )
-    return embeddings.to(unet.device, unet.dtype)
+    return embeddings
 
 
 def _checked_mask(mask: Tensor, frames: int) -> Tensor:

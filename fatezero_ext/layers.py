@@ -48,7 +48,7 @@ class Site:
     downscale:     latent cells per cell of this level, a power of two
     key_frames:    for self-attention, one index tensor [frames] per key frame whose
                    keys a frame attends to, in order; empty: each frame attends to itself
-    mask:          additive attention mask, broadcastable to [(chunks frames), heads, cells, keys], or None for no mask
+    upcast:        scores are computed in float32 wherever maps are made, as the layer was trained
     """
 
     address: LayerAddress
@@ -57,7 +57,7 @@ class Site:
     width: int
     downscale: int
     key_frames: tuple[Tensor, ...] = ()
-    mask: Tensor | None = None
+    upcast: bool = False
 
     @property
     def cells(self) -> int:

@@ -82,7 +82,7 @@ def invert_latents(
     """
     store, levels, x = open_store(storage), [latents.cpu()], latents
     for step in reversed(range(len(schedule))):
-        recorder = RecordAttention(capture, storage.policy)
+        recorder = RecordAttention(capture, storage.policy, unet.attend)
         prediction = unet(x, schedule.timesteps[step], text, frames=len(x), attend=recorder)
         x = schedule.invert(x, prediction, step)
         store.write(step, recorder.page)
@@ -126,26 +126,29 @@ class _EditRun:
     """What changes while one edit runs."""
 
     def __init__(self, unet: Pseudo3DUNet, trace: Trace, plan: EditPlan, user_mask: Tensor | None) -> None:
-        self.trace, self.user_mask = trace, user_mask
+        self.trace, self.user_mask, self.base = trace, user_mask, unet.attend
         self.plan = plan.to(unet.device, unet.dtype)
         self.latents = trace.latents.to(unet.device)
         self.size = (self.latents.shape[-2], self.latents.shape[-1])
         self.sites = unet.sites(trace.frames, *self.size)
         blend = plan.settings.blend
-        self.mask_layers = () if blend is None else blend_layers(self.sites, trace.capture.most_cells, blend.downscale)
+        self.mask_layers = (
+            blend_layers(self.sites, trace.capture.most_cells, blend.downscale) if blend and blend.source_words else ()
+        )
         self.edit_maps: dict[LayerAddress, Tensor] = {}
-        self.masks: list[Tensor] = []
+        self.mask_sum, self.mask_count = torch.zeros(trace.frames, *self.size, device=unet.device), 0
 
     def attention(self, step: int) -> EditAttention:
         plan, page = self.plan.steps[step], self.trace.store.read(step)
         mask = self._mask_for_self_attention(page) if plan.fuse_self else None
         if mask is not None:
-            self.masks.append(mask(self.size).float())
+            self._count_mask(mask(self.size))
         return EditAttention(
             plan=plan,
             capture=self.trace.capture,
             source=page,
             mask=mask,
+            base=self.base,
             keep_cross=self.mask_layers if self.plan.edit_mask is not None else (),
         )
 
@@ -158,28 +161,32 @@ class _EditRun:
             self.edit_maps[address] = self.edit_maps[address] + probs if summed else probs
         if not self.plan.steps[step].blend_latents:
             return x
-        free = self._free(attend.source, self.size, with_edit=True)
-        self.masks.append(free.float())
+        free = self._free(partial(self._source_heat, attend.source), self.size, with_edit=True)
+        self._count_mask(free)
         # After step j the edit stands at level T - 1 - j; the authors' program reads one level noisier.
         level = len(self.trace.schedule) - 1 - step + int(original)
         return torch.where(free[:, None], x, self.latents[level])
 
     def mean_mask(self) -> Tensor:
-        if not self.masks:
-            return torch.ones(self.trace.frames, *self.size, device=self.latents.device)
-        return torch.stack(self.masks).mean(0)
+        return self.mask_sum / self.mask_count if self.mask_count else torch.ones_like(self.mask_sum)
+
+    def _count_mask(self, mask: Tensor) -> None:
+        self.mask_sum += mask
+        self.mask_count += 1
 
     def _mask_for_self_attention(self, page: Page) -> MaskOf | None:
         blend = self.plan.settings.blend
-        if blend is not None and blend.self_attention:
-            return cache(partial(self._free, page))
-        return cache(self._user_mask_at) if self.user_mask is not None else None
+        fused_under_mask = self.user_mask is not None if blend is None else blend.self_attention
+        # Heat is made once a step, masks once a size.
+        return cache(partial(self._free, cache(partial(self._source_heat, page)))) if fused_under_mask else None
 
-    def _free(self, page: Page, size: tuple[int, int], *, with_edit: bool = False) -> Tensor:
+    def _free(
+        self, source_heat: Callable[[Tensor], Tensor], size: tuple[int, int], *, with_edit: bool = False
+    ) -> Tensor:
         """bool [frames, *size], True where the edit may differ."""
         allowed = []
         if self.plan.source_mask is not None:
-            free = self.plan.source_mask.at(partial(self._source_heat, page), size)
+            free = self.plan.source_mask.at(source_heat, size)
             if with_edit and self.plan.edit_mask is not None:
                 free = free | self.plan.edit_mask.at(self._edit_heat, size)
             allowed.append(free)

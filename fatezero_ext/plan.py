@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -52,6 +53,15 @@ class BlendSettings:
     subtract_threshold: float = 0.3
     downscale: int | None = None
 
+    def __post_init__(self) -> None:
+        _finite("blend threshold", self.threshold)
+        _finite("subtract threshold", self.subtract_threshold)
+        if self.subtract_words and not self.source_words:
+            raise SettingsError(
+                f"subtract_words are {', '.join(self.subtract_words)} without blend_words to take them from; both are "
+                f"needed. Name the words that make the mask."
+            )
+
 
 @dataclass(frozen=True)
 class EditSettings:
@@ -84,7 +94,9 @@ class EditSettings:
         object.__setattr__(self, "self_replace", _window("self_replace", self.self_replace))
         object.__setattr__(self, "cross_replace_words", MappingProxyType(windows))
         object.__setattr__(self, "equalizer", MappingProxyType(dict(self.equalizer)))
-        if not self.guidance >= 0:
+        for word, factor in self.equalizer.items():
+            _finite(f"equalizer of {word!r}", factor)
+        if _finite("guidance", self.guidance) < 0:
             raise SettingsError(f"guidance is {self.guidance}; it must be 0 or more. 5 to 10 suit most edits.")
 
 
@@ -170,13 +182,14 @@ def _token_map(settings: EditSettings, source: Prompt, edit: Prompt) -> tuple[Te
 def _mask_words(blend: BlendSettings | None, source: Prompt, edit: Prompt) -> tuple[MaskWords | None, MaskWords | None]:
     if blend is None:
         return None, None
+    # Words are looked up even where nothing reads them, so that a misspelt one is always reported.
+    own, joining = _weights(source, blend.source_words), _weights(edit, blend.edit_words)
+    subtract = _weights(source, blend.subtract_words) if blend.subtract_words else None
     if not blend.source_words:
         return None, None
-    own = _weights(source, blend.source_words)
-    subtract = _weights(source, blend.subtract_words) if blend.subtract_words else None
     source_mask = MaskWords(own, blend.threshold, subtract, blend.subtract_threshold)
-    joined = blend.latents and blend.edit_words
-    return source_mask, MaskWords(_weights(edit, blend.edit_words), blend.threshold) if joined else None
+    joins = blend.latents and blend.edit_words
+    return source_mask, MaskWords(joining, blend.threshold) if joins else None
 
 
 def _weights(prompt: Prompt, words: tuple[str, ...]) -> Tensor:
@@ -185,12 +198,19 @@ def _weights(prompt: Prompt, words: tuple[str, ...]) -> Tensor:
 
 def _window(name: str, window: Window | float) -> Window:
     start, end = window if isinstance(window, (tuple, list)) else (0.0, window)
+    _finite(name, start), _finite(name, end)
     if not 0 <= start <= end <= 1:
         raise SettingsError(
             f"{name} is {start} to {end}; its bounds are fractions of the steps, 0 <= start <= end <= 1. "
             f"Use for example 0.0 to 0.8."
         )
     return float(start), float(end)
+
+
+def _finite(name: str, value: float) -> float:
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise SettingsError(f"{name} is {value!r}; a finite number is needed. Write one such as 0.5.")
+    return value
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -77,27 +77,27 @@ def read_prompt(clip: Clip, text: str, name: str = "prompt") -> Prompt:
     """Tokenize a prompt and say which tokens each of its words got.
 
     name: what the prompt is called in errors
-    Words are tokenized one by one: CLIP's tokenizer never joins across a space, so their tokens in a row are the
-    prompt's.
+    Words stand between white space and are tokenized one by one: CLIP's tokenizer never joins across it, so their
+    tokens in a row are the prompt's.
     Raises PromptError for an overlong prompt and for weight syntax.
     """
     ids = _token_ids(clip, text, name)
     words, position = [], 1
-    for piece in text.split(" "):
-        count = len(_token_ids(clip, piece, name)) - 2 if piece.strip() else 0
+    for piece in text.split():
+        count = len(_token_ids(clip, piece, name)) - 2
         words.append(Word(piece, tuple(range(position, position + count))))
         position += count
     if position + 1 != len(ids):
         raise PromptError(
             f"the words of the {name} {text!r} make {position - 1} tokens, the whole makes {len(ids) - 2}; they must "
-            f"agree for editing word by word. Write plain words separated by single spaces."
+            f"agree for editing word by word. Write plain words separated by spaces."
         )
     return Prompt(text, ids, tuple(words))
 
 
 def _token_ids(clip: Clip, text: str, name: str) -> tuple[int, ...]:
     """Start token, tokens, end token."""
-    chunks, empty = clip.tokenize(text)["l"], clip.tokenize("")["l"]
+    chunks, empty = _only_encoder(clip.tokenize(text)), _only_encoder(clip.tokenize(""))
     end = empty[0][1][0]
     if len(chunks) > 1:
         raise PromptError(f"the {name} has more than {PROMPT_TOKENS} tokens; {PROMPT_TOKENS} fit. Shorten {text!r}.")
@@ -109,6 +109,16 @@ def _token_ids(clip: Clip, text: str, name: str) -> tuple[int, ...]:
         )
     ids = [token for token, *_ in chunks[0]]
     return tuple(ids[: ids.index(end, 1) + 1])
+
+
+def _only_encoder(tokens: Mapping[str, list]) -> list:
+    """The token chunks of a text encoder that is one CLIP ("l" in Stable Diffusion 1.x, "h" in 2.x)."""
+    if len(tokens) != 1:
+        raise PromptError(
+            f"the CLIP has {len(tokens)} text encoders ({', '.join(tokens)}); editing by words needs one. "
+            f"Use the CLIP of a Stable Diffusion 1.x or 2.x model."
+        )
+    return next(iter(tokens.values()))
 
 
 def replacement_mapper(source: Prompt, edit: Prompt, quirks: Quirks = "fixed") -> Tensor:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-Prepare = Callable[[], None]
+Prepare = Callable[[int], None]
 
 
-def stay() -> None:
-    """Leave the weights where they are: the default outside programs that manage memory."""
+def stay(working_memory: int) -> None:
+    """Leave the weights where they are: the default outside programs that manage memory.
+
+    working_memory: bytes that the run needs beside the weights
+    """

@@ -60,9 +60,16 @@ class Schedule:
                 f"the model predicts {prediction!r}; {' or '.join(PREDICTION_TYPES)} is needed. Use another checkpoint."
             )
         scheduler.set_timesteps(steps)
+        alphas = tuple(scheduler.alphas_cumprod.double().tolist())
+        timesteps = tuple(scheduler.timesteps.tolist())
+        if prediction == "epsilon" and not alphas[timesteps[0]]:
+            raise ModelError(
+                "the model predicts noise on a schedule that ends in pure noise; its first step cannot be computed. "
+                "Set the scheduler's prediction_type to v_prediction, or rescale_betas_zero_snr to false."
+            )
         return cls(
-            timesteps=tuple(scheduler.timesteps.tolist()),
-            alphas=tuple(scheduler.alphas_cumprod.double().tolist()),
+            timesteps=timesteps,
+            alphas=alphas,
             final_alpha=float(scheduler.final_alpha_cumprod),
             prediction_type=prediction,
         )
@@ -80,7 +87,12 @@ class Schedule:
         Source: DDIM (arXiv 2010.02502), equation 12 with eta 0.
         """
         here, cleaner = self._alphas_around(step)
-        return self._move(x, prediction, origin=here, target=cleaner, predicted_at=here)
+        if self.prediction_type == "epsilon":
+            return self._move(x, prediction, origin=here, target=cleaner, predicted_at=here)
+        # A rotation between the two levels; unlike the general form it holds where the origin is pure noise.
+        clean, noise = (here * cleaner) ** 0.5, ((1 - here) * (1 - cleaner)) ** 0.5
+        turned = ((1 - cleaner) * here) ** 0.5 - (cleaner * (1 - here)) ** 0.5
+        return (x * (clean + noise)).add_(prediction, alpha=turned)
 
     def invert(self, x: Tensor, prediction: Tensor, step: int) -> Tensor:
         """The same step taken backwards: x is one level cleaner than `step`, whose timestep made the prediction."""

@@ -7,9 +7,8 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .errors import PromptError
+from .prompts import PROMPT_TOKENS
 from .residence import Prepare, stay
-
-PROMPT_TOKENS = 77
 
 
 class TextEncoder:
@@ -44,7 +43,7 @@ class TextEncoder:
         self, tokens: dict[str, list[list[tuple[int, float]]]]
     ) -> list[list[Tensor | dict[str, object]]]:
         """Returns ComfyUI CONDITIONING: [[embeddings [1, 77, width], {}]]."""
-        self.prepare()
+        self.prepare(0)
         ids = torch.tensor([[token for token, _ in chunk] for chunk in tokens["l"]], device=self.net.device)
         return [[self.net(ids).last_hidden_state, {}]]
 

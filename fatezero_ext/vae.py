@@ -11,6 +11,7 @@ from .errors import VideoError
 from .residence import Prepare, stay
 
 FRAMES_AT_ONCE = 8  # bounds memory; frames are independent in the VAE
+BYTES_PER_PIXEL_AND_BYTE = 2_178  # ComfyUI's own estimate for decoding with a Stable Diffusion VAE
 
 
 class VideoVAE:
@@ -43,7 +44,7 @@ class VideoVAE:
                 f"the clip has {frames} frames of {height}x{width}; at least one frame of {cell}x{cell} pixels is "
                 f"needed. Check the video and its start and count."
             )
-        self.prepare()
+        self.prepare(_working_memory(height, width, self.net.dtype))
         top, left = height % cell // 2, width % cell // 2
         cropped = pixels[:, top : top + height // cell * cell, left : left + width // cell * cell, :3]
         images = rearrange(cropped, "f h w c -> f c h w").mul(2).sub(1).to(self.net.device, self.net.dtype)
@@ -53,8 +54,14 @@ class VideoVAE:
     @torch.no_grad()
     def decode(self, samples: Tensor) -> Tensor:
         """samples: raw latents [frames, channels, h, w] -> frames [frames, height, width, 3], float32, 0..1."""
-        self.prepare()
+        height, width = (side * self.pixels_per_cell for side in samples.shape[-2:])
+        self.prepare(_working_memory(height, width, self.net.dtype))
         latents = samples.to(self.net.device, self.net.dtype)
         images = torch.cat([self.net.decode(part).sample for part in latents.split(FRAMES_AT_ONCE)])
         pixels = rearrange(images.float(), "f c h w -> f h w c")
         return pixels.add(1).div(2).clamp(0, 1).to(samples.device)
+
+
+def _working_memory(height: int, width: int, dtype: torch.dtype) -> int:
+    """Bytes that frames of height x width pixels need beside the weights, as many as are in work at once."""
+    return FRAMES_AT_ONCE * height * width * dtype.itemsize * BYTES_PER_PIXEL_AND_BYTE

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -79,7 +78,7 @@ class PythonHost:
 
     def residence(self, net: nn.Module) -> Prepare:
         """Move it there once."""
-        return partial(net.to, self.device())
+        return lambda working_memory: net.to(self.device())
 
     def diffusers_folders(self) -> tuple[Path, ...]:
         """None."""
@@ -138,7 +137,7 @@ class ComfyHost:
 
         # The container is what ComfyUI writes its bookkeeping to; diffusers' models refuse a `device` attribute.
         patcher = ModelPatcher(nn.ModuleDict({"net": net}), get_torch_device(), unet_offload_device())
-        return partial(load_models_gpu, [patcher], force_full_load=True)
+        return lambda working_memory: load_models_gpu([patcher], memory_required=working_memory, force_full_load=True)
 
     def diffusers_folders(self) -> tuple[Path, ...]:
         """ComfyUI's folders of the kind `diffusers`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from ..fatezero_ext.errors import SettingsError
@@ -31,7 +32,7 @@ def windows(text: str, widget: str) -> dict[str, Window]:
 
 def key_frames(text: str) -> tuple[KeyFrame, ...]:
     """`"-1, first"` -> `(-1, "first")`; words are checked by the inflation settings."""
-    return tuple(int(entry) if entry.lstrip("+-").isdigit() else entry for entry in _entries(text))
+    return tuple(int(entry) if re.fullmatch(r"[+-]?[0-9]+", entry) else entry for entry in _entries(text))
 
 
 def _entries(text: str) -> Iterator[str]:

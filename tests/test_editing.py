@@ -3,7 +3,18 @@
 import pytest
 import torch
 
-from fatezero_ext import BlendSettings, Controller, EditSettings, InflationSettings, Storage, edit, invert
+from fatezero_ext import (
+    BlendSettings,
+    Capture,
+    Controller,
+    EditSettings,
+    InflationSettings,
+    Storage,
+    edit,
+    invert,
+    plain,
+    register_attention_control,
+)
 from fatezero_ext.errors import FateZeroError, ModelError, PromptError, SettingsError, StoreError
 
 from .conftest import relative
@@ -150,7 +161,9 @@ BAD_EDITS = [
     (EDIT, {"cross_replace_words": {"boat": 0.5}}, PromptError, "'boat' is not in the prompt"),
     (EDIT + " today", {}, PromptError, "source has 8, edit has 9.*'refine'"),
     ("road " * 80, {"mode": "refine"}, PromptError, "82 tokens.*77 fit"),
-    (EDIT, {"blend": BlendSettings(())}, SettingsError, "neither words nor a mask"),
+    (EDIT, {"blend": BlendSettings(())}, SettingsError, "neither blend_words nor a mask"),
+    (EDIT, {"blend": BlendSettings(("jeep",), ("boat",))}, PromptError, "'boat' is not in the prompt"),
+    (EDIT, {"blend": BlendSettings(("jeep",), subtract_words=("boat",))}, PromptError, "'boat' is not in the prompt"),
     (EDIT, {"blend": BlendSettings(("jeep",), downscale=16)}, SettingsError, "1/16 is not recorded"),
 ]
 
@@ -164,11 +177,25 @@ def test_edits_that_cannot_work_are_refused_before_the_first_step(model, inverte
         edit(inverted, model.text, prompt.strip(), EditSettings(**settings), on_step=never)
 
 
-@pytest.mark.parametrize("window", [1.2, -0.1, (0.6, 0.2), (0.0, float("nan"))])
+@pytest.mark.parametrize("window", [1.2, -0.1, (0.6, 0.2), (0.0, float("nan")), (0.5, "late")])
 @pytest.mark.parametrize("name", ["cross_replace", "self_replace"])
 def test_windows_outside_the_steps_are_refused(name, window):
-    with pytest.raises(SettingsError, match=f"{name} is .*0 <= start <= end <= 1"):
+    with pytest.raises(SettingsError, match=f"{name} is .*(0 <= start <= end <= 1|a finite number)"):
         EditSettings(**{name: window})
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), "much", None])
+def test_numbers_that_are_not_finite_are_refused(number):
+    for settings in ({"equalizer": {"car": number}}, {"guidance": number}):
+        with pytest.raises(SettingsError, match="a finite number is needed"):
+            EditSettings(**settings)
+    with pytest.raises(SettingsError, match="blend threshold"):
+        BlendSettings(("jeep",), threshold=number)
+
+
+def test_subtracted_words_need_a_mask_to_be_taken_from():
+    with pytest.raises(SettingsError, match="subtract_words are road without blend_words"):
+        BlendSettings((), subtract_words=("road",))
 
 
 def test_unknown_choices_are_refused():
@@ -183,6 +210,11 @@ def test_unknown_choices_are_refused():
 def test_masks_that_do_not_fit_the_clip_are_refused(model, inverted):
     with pytest.raises(SettingsError, match=r"mask is shaped \[2, 16, 16\].*3 frames"):
         edit(inverted, model.text, EDIT, mask=torch.ones(2, 16, 16))
+
+
+def test_latents_that_are_not_finite_are_refused(model, noise):
+    with pytest.raises(StoreError, match="not finite"):
+        invert(Controller(model.unet), model.text, noise(1, 4, 16, 16) / 0, SOURCE, steps=2)
 
 
 def test_clips_that_do_not_fit_the_model_are_refused(model, noise):
@@ -215,3 +247,87 @@ def test_longer_relative_key_frames_still_agree_between_policies(golden, model, 
         controller = invert(Controller(unet, storage=Storage(policy)), model.text, clip, SOURCE, steps=2)
         results.append(edit(controller, model.text, EDIT, EditSettings(blend=BLEND)).latents)
     assert relative(*results) < 1e-4
+
+
+def test_a_registered_control_computes_what_an_edit_leaves_alone(model, inverted):
+    seen = set()
+
+    def watching(q, k, v, site):
+        seen.add((site.address.kind, len(q)))
+        return plain(q, k, v, site)
+
+    settings = EditSettings(cross_replace=0.5, self_replace=0.5, blend=BLEND)
+    wanted = edit(inverted, model.text, EDIT, settings).latents
+    with register_attention_control(model.unet, watching):
+        assert edit(inverted, model.text, EDIT, settings).latents.equal(wanted)
+    assert seen == {("self", 6), ("cross", 6), ("cross", 3)}
+
+
+def test_the_negative_prompt_is_what_guidance_leads_away_from(model, inverted):
+    plainly = edit(inverted, model.text, EDIT).latents
+    away = edit(inverted, model.text, EDIT, negative_prompt="a lake").latents
+    assert relative(away, plainly) > 1e-3
+
+
+def test_a_mask_with_self_attention_left_out_blends_latents_only(model, clip):
+    controller = invert(Controller(model.unet), model.text, clip, SOURCE, steps=5)
+    half = torch.zeros(1, 16, 16)
+    half[:, :, :8] = 1
+
+    def with_blend(**switches):
+        return edit(controller, model.text, EDIT, EditSettings(blend=BlendSettings((), **switches)), mask=half)
+
+    fused = edit(controller, model.text, EDIT)
+    assert with_blend(self_attention=False).latents.equal(fused.latents)
+    assert not with_blend(self_attention=True).latents.equal(fused.latents)
+    assert not with_blend(self_attention=False, latents=True).latents.equal(fused.latents)
+
+
+def test_a_mask_alone_needs_no_layer_to_read_words_from(model, clip):
+    controller = invert(Controller(model.unet, Capture(most_cells=4)), model.text, clip, SOURCE, steps=2)
+    settings = EditSettings(blend=BlendSettings((), latents=True))
+    assert edit(controller, model.text, EDIT, settings, mask=torch.ones(1, 8, 8)).latents.isfinite().all()
+
+
+def test_only_layers_within_the_limit_are_recorded_and_edited(model, clip):
+    controller = invert(Controller(model.unet, Capture(most_cells=64)), model.text, clip, SOURCE, steps=2)
+    recorded = {str(address) for address in controller.trace.store.read(0)}
+    assert {name.rsplit(".", 2)[0] for name in recorded} == {"down.1", "down.2", "mid.0", "up.1", "up.2"}
+
+
+def test_an_inversion_without_self_attention_is_smaller_and_says_what_it_cannot_do(model, clip):
+    controller = invert(Controller(model.unet, Capture(self_attention=False)), model.text, clip, SOURCE, steps=2)
+    assert {address.kind for address in controller.trace.store.read(0)} == {"cross"}
+    with pytest.raises(SettingsError, match="recorded no self-attention.*self_replace to 0"):
+        edit(controller, model.text, EDIT)
+    assert edit(controller, model.text, EDIT, EditSettings(self_replace=0.0)).latents.isfinite().all()
+
+
+def masks_of(controller, model, **blend):
+    settings = EditSettings(self_replace=0.0, blend=BlendSettings(("jeep",), threshold=0.7, latents=True, **blend))
+    return edit(controller, model.text, EDIT, settings).mask
+
+
+def test_the_edit_words_join_the_mask_of_latent_blending_and_subtracted_words_leave_it(model, clip):
+    controller = invert(Controller(model.unet), model.text, clip, SOURCE, steps=6)
+    source = masks_of(controller, model)
+    joined = masks_of(controller, model, edit_words=("car",))
+    cut = masks_of(controller, model, subtract_words=("road",), subtract_threshold=0.3)
+    assert (joined >= source).all() and joined.sum() > source.sum()
+    assert (cut <= source).all() and cut.sum() < source.sum()
+
+
+def test_masks_can_be_read_from_another_resolution(model, clip):
+    controller = invert(Controller(model.unet), model.text, clip, SOURCE, steps=6)
+    assert not masks_of(controller, model, downscale=2).equal(masks_of(controller, model))
+
+
+def test_fixed_latent_blending_compares_one_step_with_one_step(model, clip):
+    """With the same words on both sides and an edit that is held to the source, both masks come from the same map."""
+    controller = invert(Controller(model.unet), model.text, clip, SOURCE, steps=8)
+    blend = BlendSettings(("jeep",), ("jeep",), threshold=0.7, latents=True)
+    masks = {
+        quirks: edit(controller, model.text, SOURCE, EditSettings(blend=blend, guidance=1.0, quirks=quirks)).mask
+        for quirks in ("fixed", "original")
+    }
+    assert not masks["fixed"].equal(masks["original"])

@@ -19,7 +19,7 @@ def compiled(model, steps=10, edit=EDIT, **settings):
     return compile_edit(EditSettings(**settings), source, target, steps)
 
 
-def edited_by_hand(source, own, plan_settings, mapper, kept, equalizer, taken):
+def edited_by_hand(source, own, mapper, kept, equalizer, taken):
     """The formula as three separate classes would compute it."""
     replaced = source[..., mapper] * kept + own * (1 - kept)
     return taken * equalizer * replaced + (1 - taken) * own
@@ -34,7 +34,7 @@ def test_one_linear_formula_is_refine_then_reweight(model, noise):
     own, kept_source = noise(2, 5, 77).softmax(-1), noise(2, 5, 77).softmax(-1)
     equalizer = torch.ones(77)
     equalizer[list(target.find("watercolor"))] = 10
-    by_hand = edited_by_hand(kept_source, own, None, mapper, kept, equalizer, 1.0)
+    by_hand = edited_by_hand(kept_source, own, mapper, kept, equalizer, 1.0)
     torch.testing.assert_close(kept_source @ plan.mix + own * plan.gain, by_hand)
 
 
@@ -94,6 +94,32 @@ def test_velocity_and_noise_predictions_of_the_same_latent_agree(noise):
     x = alpha**0.5 * clean + (1 - alpha) ** 0.5 * eps
     velocity = alpha**0.5 * eps - (1 - alpha) ** 0.5 * clean
     torch.testing.assert_close(schedules[0].denoise(x, eps, step), schedules[1].denoise(x, velocity, step))
+
+
+def test_velocity_and_noise_predictions_invert_alike(noise):
+    """The inversion's latent is one level cleaner than the timestep that made the prediction."""
+    x, velocity, step = noise(1, 4, 8, 8).double(), noise(1, 4, 8, 8).double(), 3
+    of_noise, of_velocity = (
+        Schedule.from_config({**STABLE_DIFFUSION_SCHEDULER, "prediction_type": kind}, 10)
+        for kind in ("epsilon", "v_prediction")
+    )
+    alpha = of_noise.alphas[of_noise.timesteps[step]]
+    eps = (1 - alpha) ** 0.5 * x + alpha**0.5 * velocity
+    torch.testing.assert_close(of_velocity.invert(x, velocity, step), of_noise.invert(x, eps, step))
+
+
+def test_velocity_works_from_pure_noise_and_noise_predictions_are_refused_there(noise):
+    zero_terminal = {
+        **STABLE_DIFFUSION_SCHEDULER,
+        "rescale_betas_zero_snr": True,
+        "timestep_spacing": "trailing",
+        "steps_offset": 0,
+    }
+    schedule = Schedule.from_config({**zero_terminal, "prediction_type": "v_prediction"}, 10)
+    assert schedule.alphas[schedule.timesteps[0]] == 0
+    assert schedule.denoise(noise(1, 4, 8, 8), noise(1, 4, 8, 8), 0).isfinite().all()
+    with pytest.raises(ModelError, match="pure noise.*v_prediction"):
+        Schedule.from_config({**zero_terminal, "prediction_type": "epsilon"}, 10)
 
 
 def test_other_predictions_are_refused():

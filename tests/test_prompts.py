@@ -23,9 +23,18 @@ def test_words_get_the_tokens_that_the_whole_prompt_has(read):
     assert prompt.spans() == "a[1] silver[2] snowmobile,[3,4,5] on[6] the[7] autobahn[8,9]"
 
 
-def test_double_spaces_make_words_without_tokens(read):
-    prompt = read("a  silver jeep")
-    assert [word.tokens for word in prompt.words] == [(1,), (), (2,), (3,)]
+def test_white_space_of_any_kind_separates_words(read):
+    prompt = read(" a  silver\njeep ")
+    assert [(word.text, word.tokens) for word in prompt.words] == [("a", (1,)), ("silver", (2,)), ("jeep", (3,))]
+
+
+def test_a_clip_with_two_text_encoders_is_refused(model):
+    class Two:
+        def tokenize(self, text):
+            return {"l": model.text.tokenize(text)["l"], "g": model.text.tokenize(text)["l"]}
+
+    with pytest.raises(PromptError, match=r"2 text encoders \(l, g\).*1.x or 2.x"):
+        read_prompt(Two(), "a jeep")
 
 
 @pytest.mark.parametrize(

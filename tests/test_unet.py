@@ -1,6 +1,7 @@
 """The inflated UNet: what it has in common with diffusers' own, and what a clip adds."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from fatezero_ext import (
     InflationSettings,
     LayerAddress,
     Pseudo3DUNet,
+    Site,
     TemporalLayers,
+    attention_probs,
     plain,
     register_attention_control,
 )
@@ -123,6 +126,25 @@ def test_no_controller_is_plain_attention(image_unet, noise):
         assert unet(latents, 501, text, frames=2).equal(unet(latents, 501, text, frames=2, attend=plain))
 
 
+def test_controls_can_be_undone_in_any_order(image_unet):
+    unet = inflated(image_unet)
+
+    class Control(list):
+        """Empty, and so false, but a controller all the same."""
+
+        def __call__(self, q, k, v, site):
+            return torch.zeros_like(q)
+
+    first, second = Control(), Control()
+    registrations = [register_attention_control(unet, control) for control in (first, second)]
+    assert unet.attend is second
+    registrations[0].unregister()
+    assert unet.attend is second
+    registrations[1].unregister()
+    registrations[1].unregister()
+    assert unet.attend is plain
+
+
 def test_an_error_inside_a_call_leaves_no_control_behind(image_unet, noise):
     unet, latents, text = inflated(image_unet), noise(2, 4, 16, 16), noise(1, 77, 32)
 
@@ -170,6 +192,39 @@ def test_latents_that_do_not_fit_are_refused(image_unet, noise):
         unet(noise(1, 4, 4, 16), 501, text, frames=1)
     with pytest.raises(ModelError, match="clips of 2 frames"):
         unet(noise(3, 4, 16, 16), 501, text, frames=2)
+
+
+def test_a_unet_is_inflated_once(image_unet):
+    unet = inflated(image_unet)
+    with pytest.raises(ModelError, match="inflated already"):
+        Pseudo3DUNet(unet.net)
+
+
+def test_unets_of_other_families_are_refused(image_unet):
+    config = dict(image_unet.config)
+    attends = config["down_block_types"]
+    images_only = {
+        "down_block_types": ["DownBlock2D"] * len(attends),
+        "up_block_types": ["UpBlock2D"] * len(attends),
+        "mid_block_type": None,
+    }
+    with pytest.raises(ModelError, match="no transformer blocks"):
+        Pseudo3DUNet(UNet2DConditionModel.from_config(config | images_only))
+    more = {
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 80,
+    }
+    with pytest.raises(ModelError, match="more than text.*text_time.*SDXL"):
+        Pseudo3DUNet(UNet2DConditionModel.from_config(config | more))
+
+
+def test_upcast_scores_stay_finite_where_half_precision_overflows():
+    site = Site(LayerAddress("mid", 0, 0, "cross"), 1, 1, 2, 1, upcast=True)
+    q = torch.full((1, 1, 2, 64), 300.0, dtype=torch.float16)
+    probs = attention_probs(q, q, site)
+    assert probs.dtype == torch.float16 and probs.eq(0.5).all()
+    assert not attention_probs(q, q, replace(site, upcast=False)).isfinite().all()
 
 
 @pytest.mark.parametrize("place", ["text", "mask"])

@@ -65,11 +65,13 @@ class ControlledLayer:
     address:    where it is
     level:      resolution level; cells are `2**level` latent cells wide
     key_frames: frames whose keys it reads, () for its own (and for cross-attention)
+    upcast:     whether its scores are computed in float32
     """
 
     address: LayerAddress
     level: int
     key_frames: tuple[KeyFrame, ...]
+    upcast: bool
 
 
 def inflate(net: UNet2DConditionModel, settings: InflationSettings, call: Call) -> tuple[ControlledLayer, ...]:
@@ -78,6 +80,7 @@ def inflate(net: UNet2DConditionModel, settings: InflationSettings, call: Call) 
     Returns the attention layers under control in the order the UNet runs them (32 for Stable Diffusion 1.x).
     Raises ModelError where the UNet has blocks this method does not know.
     """
+    _check_kind(net)
     layers = tuple(layer for block in _transformer_blocks(net) for layer in _bind(block, settings, call))
     if settings.norm == "clip":
         for norm in _resnet_norms(net):
@@ -85,6 +88,25 @@ def inflate(net: UNet2DConditionModel, settings: InflationSettings, call: Call) 
     if settings.temporal is not None:
         _add_temporal_layers(net, settings.temporal, call)
     return layers
+
+
+def _check_kind(net: UNet2DConditionModel) -> None:
+    """Raise ModelError unless `net` is a plain text-conditioned UNet with transformers, not inflated yet."""
+    config = net.config
+    wants = [name for name in ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type") if config[name]]
+    if wants:
+        raise ModelError(
+            f"the UNet is conditioned on more than text ({', '.join(f'{n}={config[n]!r}' for n in wants)}), as SDXL "
+            f"and others are; Stable Diffusion 1.x / 2.x is needed. Use a UNet of that kind."
+        )
+    processors = list(net.attn_processors.values())
+    if any(isinstance(processor, SparseCausalAttention) for processor in processors):
+        raise ModelError("the UNet is inflated already; inflating is done once, in place. Load the UNet again.")
+    if not any(True for _ in _transformer_blocks(net)):
+        raise ModelError(
+            f"the UNet has no transformer blocks ({', '.join(config.down_block_types)}); cross-attention to words is "
+            f"needed. Use a Stable Diffusion 1.x / 2.x UNet."
+        )
 
 
 @dataclass(frozen=True)
@@ -115,14 +137,19 @@ def _bind(block: _Block, settings: InflationSettings, call: Call) -> Iterator[Co
             f"the UNet's {block.stage} block {block.block} is not of Stable Diffusion 1.x / 2.x kind "
             f"(norm {module.norm_type!r}); FateZero needs plain self- and cross-attention. Use an SD 1.x or 2.x UNet."
         )
+    if module.attn2.added_kv_proj_dim is not None:
+        raise ModelError(
+            f"the UNet's {block.stage} block {block.block} attends to added keys; plain text keys are needed. "
+            f"Use an SD 1.x or 2.x UNet."
+        )
     width = module.norm1.normalized_shape[0]
     key_frames = settings.key_frames if width >= settings.least_sc_channel else ()
     own = LayerAddress(block.stage, block.block, block.unit, "self")
     text = LayerAddress(block.stage, block.block, block.unit, "cross")
     module.attn1.set_processor(SparseCausalAttention(own, call))
     module.attn2.set_processor(CrossAttention(text, call))
-    yield ControlledLayer(own, block.level, key_frames)
-    yield ControlledLayer(text, block.level, ())
+    yield ControlledLayer(own, block.level, key_frames, module.attn1.upcast_attention)
+    yield ControlledLayer(text, block.level, (), module.attn2.upcast_attention)
 
 
 def _resnet_norms(net: UNet2DConditionModel) -> Iterator[nn.GroupNorm]:

@@ -19,6 +19,7 @@ from .inflate import ControlledLayer, InflationSettings, inflate
 
 SD_LATENT_SCALE = 0.18215  # Stable Diffusion 1.x: gives encoded images unit variance
 SD_PIXELS_PER_CELL = 8
+BYTES_PER_CELL_AND_BYTE = 10_486  # ComfyUI's own estimate for Stable Diffusion 1.x: 0.01 MiB a latent cell
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Pseudo3DUNet:
     latents:   the latent format it was trained on
     scheduler: the checkpoint's scheduler config, diffusers' keys
     name:      what users know it by
-    prepare:   called before a run; brings the weights to the device they compute on
+    prepare:   called with a run's bytes before it; brings the weights to the device they compute on
     """
 
     net: UNet2DConditionModel
@@ -54,13 +55,18 @@ class Pseudo3DUNet:
 
     def __post_init__(self) -> None:
         self._call = Call()
-        self._attend: Attend = plain
+        self._controls: list[Registration] = []
         self._sites: dict[tuple[object, ...], Mapping[LayerAddress, Site]] = {}
         self.layers: tuple[ControlledLayer, ...] = inflate(self.net, self.settings, self._call)
         self.net.requires_grad_(False).eval()
 
     def __repr__(self) -> str:
         return f"Pseudo3DUNet({self.name!r}, {len(self.layers)} attention layers, {self.dtype})"
+
+    @property
+    def attend(self) -> Attend:
+        """The control registered last, plain attention where there is none."""
+        return self._controls[-1].controller if self._controls else plain
 
     @property
     def dtype(self) -> torch.dtype:
@@ -90,7 +96,7 @@ class Pseudo3DUNet:
         self._check(latents, text, frames)
         sites = self.sites(frames, *latents.shape[-2:])
         call, outer = self._call, (self._call.frames, self._call.attend, self._call.sites)
-        call.frames, call.attend, call.sites = frames, attend or self._attend, sites
+        call.frames, call.attend, call.sites = frames, self.attend if attend is None else attend, sites
         try:
             noise = self.net(
                 latents.to(self.dtype), timestep, encoder_hidden_states=text.to(self.dtype), return_dict=False
@@ -116,7 +122,12 @@ class Pseudo3DUNet:
             width=-(-width // downscale),
             downscale=downscale,
             key_frames=key_frame_tensors(layer.key_frames, frames, device),
+            upcast=layer.upcast,
         )
+
+    def working_memory(self, chunks: int, frames: int, height: int, width: int) -> int:
+        """Bytes that one call needs beside the weights, an estimate for programs that manage memory."""
+        return chunks * frames * height * width * self.dtype.itemsize * BYTES_PER_CELL_AND_BYTE
 
     def check_latents(self, latents: Tensor) -> None:
         """Raise ModelError unless `latents` [.., channels, height, width] fit this UNet."""
@@ -144,7 +155,7 @@ class Pseudo3DUNet:
             )
 
 
-@dataclass
+@dataclass(eq=False)
 class Registration:
     """A control bound to a UNet until `unregister` is called or the `with` block ends.
 
@@ -152,12 +163,12 @@ class Registration:
     """
 
     unet: Pseudo3DUNet
-    previous: Attend
+    controller: Attend
     num_att_layers: int
 
     def unregister(self) -> None:
-        """Give the UNet back the control it had before."""
-        self.unet._attend = self.previous
+        """Give the UNet back the control it had before; a second call does nothing."""
+        self.unet._controls = [control for control in self.unet._controls if control is not self]
 
     def __enter__(self) -> Registration:
         return self
@@ -169,10 +180,11 @@ class Registration:
 def register_attention_control(unet: Pseudo3DUNet, controller: Attend | None) -> Registration:
     """Let `controller` compute every self- and cross-attention of `unet` (temporal attention is left out).
 
-    controller: an `Attend`; None: plain attention
+    controller: an `Attend`; None: plain attention. Inversions and edits build on it: what they record is its queries
+                and keys, what they leave alone is its output.
     Returns the registration; undo it with `.unregister()` or use it in a `with` statement.
     Source: SPEC of FateZero (arXiv 2303.09535), register_attention_control.
     """
-    registration = Registration(unet, unet._attend, len(unet.layers))
-    unet._attend = controller or plain
+    registration = Registration(unet, plain if controller is None else controller, len(unet.layers))
+    unet._controls.append(registration)
     return registration

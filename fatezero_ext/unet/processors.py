@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from diffusers.models.attention_processor import Attention
 from torch import Tensor
@@ -63,20 +63,16 @@ class CrossAttention:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """hidden_states: [(chunks frames), cells, width]; encoder_hidden_states: [chunks, tokens, text_width].
-
-        attention_mask: additive, [chunks frames, 1, tokens] as diffusers prepares it, or None
-        """
+        """hidden_states: [(chunks frames), cells, width]; encoder_hidden_states: [chunks, tokens, text_width]."""
+        if attention_mask is not None:
+            raise NotImplementedError("cross-attention under control takes no mask; leave it out")
         x = _group_normed(attn, hidden_states)
         text = x if encoder_hidden_states is None else encoder_hidden_states
         if encoder_hidden_states is not None and attn.norm_cross:
             text = attn.norm_encoder_hidden_states(text)
         q = split_heads(attn.to_q(x), attn.heads)
         k, v = (self._per_frame(split_heads(project(text), attn.heads), len(x)) for project in (attn.to_k, attn.to_v))
-        site = self.call.sites[self.address]
-        if attention_mask is not None:
-            site = replace(site, mask=attention_mask[:, None])
-        return _out(attn, self.call.attend(q, k, v, site), self.call)
+        return _out(attn, self.call.attend(q, k, v, self.call.sites[self.address]), self.call)
 
     @staticmethod
     def _per_frame(x: Tensor, batch: int) -> Tensor:
