@@ -34,6 +34,7 @@ NO_CONTROL = (
     "FateZero_P2PEdit.self_replace_end=0",
     "FateZero_P2PEdit.equalizer=",
     "FateZero_P2PEdit.blend_words=",
+    "FateZero_P2PEdit.blend_edit_words=",
     "FateZero_P2PEdit.blend_latents=false",
 )
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from ..fatezero_ext.controller import Controller, EditResult, edit
 from ..fatezero_ext.errors import FateZeroError
-from ..fatezero_ext.plan import BlendSettings, EditSettings, Window
+from ..fatezero_ext.plan import EditSettings
 from ..fatezero_ext.prompts import Clip
-from . import host, words
+from . import edit_settings, host, words
 from .api import advanced, io, schema
 from .control import CONTROLLER
-
-RESOLUTIONS = {"auto": None, "1/1": 1, "1/2": 2, "1/4": 4, "1/8": 8}
 
 
 class P2PEdit(io.ComfyNode):
@@ -51,9 +48,9 @@ class P2PEdit(io.ComfyNode):
         """
         try:
             EditSettings(
-                cross_replace=_known_window(cross_replace_start, cross_replace_end),
+                cross_replace=edit_settings.window(cross_replace_start, cross_replace_end),
                 cross_replace_words=words.windows(word_windows or "", "word_windows"),
-                self_replace=_known_window(self_replace_start, self_replace_end),
+                self_replace=edit_settings.window(self_replace_start, self_replace_end),
                 equalizer=words.weights(equalizer or "", "equalizer"),
             )
         except FateZeroError as error:
@@ -75,43 +72,13 @@ class P2PEdit(io.ComfyNode):
             controller,
             clip,
             edit_prompt,
-            settings_of(widgets, with_mask=mask is not None),
+            edit_settings.from_widgets(widgets, with_mask=mask is not None),
             negative_prompt=negative_prompt,
             mask=mask,
             on_step=lambda done, _total, _latents: bar.update(done),
         )
-        return io.NodeOutput({"samples": result.latents}, _pixel_mask(result, controller))
-
-
-def _known_window(start: float | None, end: float | None) -> Window:
-    return (0.0 if start is None else start, 1.0 if end is None else end)
-
-
-def settings_of(widgets: Mapping[str, Any], *, with_mask: bool) -> EditSettings:
-    """The widgets as one value; blending is on once there are words or a mask for it."""
-    source_words = words.words(widgets["blend_words"])
-    blend = BlendSettings(
-        source_words,
-        edit_words=words.words(widgets["blend_edit_words"]),
-        threshold=widgets["blend_threshold"],
-        self_attention=widgets["blend_self_attention"],
-        latents=widgets["blend_latents"],
-        subtract_words=words.words(widgets["subtract_words"]),
-        subtract_threshold=widgets["subtract_threshold"],
-        downscale=int(widgets["blend_resolution"].removeprefix("1/"))
-        if widgets["blend_resolution"] != "auto"
-        else None,
-    )
-    return EditSettings(
-        mode=widgets["mode"],
-        cross_replace=(widgets["cross_replace_start"], widgets["cross_replace_end"]),
-        cross_replace_words=words.windows(widgets["word_windows"], "word_windows"),
-        self_replace=(widgets["self_replace_start"], widgets["self_replace_end"]),
-        equalizer=words.weights(widgets["equalizer"], "equalizer"),
-        blend=blend if source_words or with_mask else None,
-        guidance=widgets["guidance"],
-        quirks=widgets["quirks"],
-    )
+        device = host.intermediate_device()
+        return io.NodeOutput({"samples": result.latents.to(device)}, _pixel_mask(result, controller).to(device))
 
 
 def _pixel_mask(result: EditResult, controller: Controller) -> Tensor:
@@ -225,7 +192,7 @@ def _rare_inputs() -> list[io.Input]:
         advanced(
             io.Combo.Input(
                 "blend_resolution",
-                options=list(RESOLUTIONS),
+                options=list(edit_settings.RESOLUTIONS),
                 default="auto",
                 tooltip="Resolution of the maps masks are read from, relative to the latents. auto: 1/4, finer for "
                 "small frames.",
@@ -240,3 +207,8 @@ def _rare_inputs() -> list[io.Input]:
             )
         ),
     ]
+
+
+EDIT_WIDGETS = frozenset(
+    socket.id for socket in [*_prompt_inputs(), *_window_inputs(), *_blend_inputs(), *_rare_inputs()]
+) - {"controller", "clip", "mask"}

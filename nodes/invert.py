@@ -9,6 +9,7 @@ from ..fatezero_ext.prompts import Clip
 from . import host
 from .api import io, schema
 from .control import CONTROLLER
+from .edit import EDIT_WIDGETS
 from .lookahead import check_edits
 
 
@@ -49,6 +50,6 @@ class DDIMInvert(io.ComfyNode):
         cls, controller: Controller, clip: Clip, latent: dict[str, Tensor], source_prompt: str, steps: int
     ) -> io.NodeOutput:
         planned = plan_inversion(controller, clip, latent["samples"], source_prompt, steps=steps)
-        check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id)
+        check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id, EDIT_WIDGETS)
         bar = host.progress(steps)
         return io.NodeOutput(invert_planned(planned, clip, on_step=lambda done, _total, _latents: bar.update(done)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -40,12 +41,18 @@ class LoadPseudo3DUNet(io.ComfyNode):
         return True
 
     @classmethod
+    def fingerprint_inputs(cls, model: str, **_widgets: Any) -> str:  # noqa: ANN401 - the other widgets
+        """Changes when a file of the model does, so that a folder saved anew is loaded anew."""
+        files = sorted(path for path in _folder(model).rglob("*") if path.is_file())
+        stamps = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+        return str(stamps)
+
+    @classmethod
     def execute(cls, model: str, key_frames: str, norm: str, precision: str, least_sc_channel: int) -> io.NodeOutput:
         settings = InflationSettings(words.key_frames(key_frames), least_sc_channel, norm)
         automatic = torch.float32 if host.device().type == "cpu" else torch.float16
         dtype = PRECISIONS.get(precision, automatic)
-        folder = TOY_FOLDER if model == BUILT_IN else _path(model)
-        loaded = load_model(folder, settings, dtype=dtype, name=model)
+        loaded = load_model(_folder(model), settings, dtype=dtype, name=model)
         for part in (loaded.unet, loaded.text, loaded.vae):
             part.prepare = host.residence(part.net)
         return io.NodeOutput(loaded.unet, loaded.text, loaded.vae)
@@ -93,13 +100,20 @@ def _inputs() -> list[io.Input]:
 
 def _folders() -> list[str]:
     """Names of the model folders of all diffusers locations."""
-    found = {index.parent.name for root in host.diffusers_folders() for index in root.glob("*/model_index.json")}
-    return sorted(found)
+    return sorted({name for root in host.diffusers_folders() for name in _names_below(root)})
 
 
-def _path(name: str) -> Path:
+def _names_below(root: Path) -> set[str]:
+    """Model folders at most two levels below `root`, as `publisher/model` or `model`."""
+    indexes = [index for pattern in ("*", "*/*") for index in root.glob(f"{pattern}/model_index.json")]
+    return {index.parent.relative_to(root).as_posix() for index in indexes}
+
+
+def _folder(name: str) -> Path:
+    if name == BUILT_IN:
+        return TOY_FOLDER
     for root in host.diffusers_folders():
-        if name == Path(name).name and (root / name / "model_index.json").is_file():
+        if name in _names_below(root):
             return root / name
     raise ModelError(
         f"the model folder {name!r} is not there; {', '.join([BUILT_IN, *_folders()])} are. Choose one of these, or "

@@ -8,40 +8,53 @@ from typing import Any
 from ..fatezero_ext.controller import Controller, plan_edit
 from ..fatezero_ext.errors import FateZeroError
 from ..fatezero_ext.prompts import Clip, read_prompt
+from . import edit_settings
 
 EDIT_NODE = "FateZero_P2PEdit"
 
 
-def check_edits(planned: Controller, clip: Clip, graph: Mapping[str, Any] | None, node_id: str | None) -> None:
+def check_edits(
+    planned: Controller,
+    clip: Clip,
+    graph: Mapping[str, Any] | None,
+    node_id: str | None,
+    widgets: frozenset[str],
+) -> None:
     """Raise the error that an edit of this inversion would end with.
 
     planned: the controller as the inversion will leave it
+    clip:    the inversion's text encoder
     graph:   the running prompt in API format, or None where the program does not tell
     node_id: of the inversion in that graph
-    An edit with a widget fed by another node is left to speak for itself when it runs.
+    widgets: names of the edit node's widgets
+    Left to speak for themselves when they run: edits with a widget fed by another node or with another text encoder.
+    Left out: edits whose results nothing reads.
     """
-    for name, inputs in _edits_of(graph or {}, str(node_id)):
-        # Not at the top: the edit node is defined after the inversion node that calls this.
-        from .edit import settings_of
-
+    graph = graph or {}
+    for name, inputs in _edits_of(graph, str(node_id), widgets):
         with_mask = inputs.get("mask") is not None
         try:
-            settings = settings_of(inputs, with_mask=with_mask)
+            settings = edit_settings.from_widgets(inputs, with_mask=with_mask)
             plan_edit(planned, clip, inputs["edit_prompt"], settings, with_mask=with_mask)
             read_prompt(clip, inputs["negative_prompt"], "negative prompt")
         except FateZeroError as error:
             raise type(error)(f"P2P Edit (node {name}): {error}") from error
 
 
-def _edits_of(graph: Mapping[str, Any], node_id: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _edits_of(
+    graph: Mapping[str, Any], node_id: str, widgets: frozenset[str]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    inversion = graph.get(node_id, {}).get("inputs", {})
+    read = {str(value[0]) for node in graph.values() for value in node["inputs"].values() if _is_link(value)}
     for name, node in graph.items():
-        inputs = node.get("inputs", {})
-        source = inputs.get("controller")
-        follows = isinstance(source, (list, tuple)) and str(source[0]) == node_id
-        if node.get("class_type") == EDIT_NODE and follows and _has_constant_widgets(inputs):
+        inputs = node["inputs"]
+        if node["class_type"] != EDIT_NODE or name not in read:
+            continue
+        follows = _is_link(inputs.get("controller")) and str(inputs["controller"][0]) == node_id
+        constants = {key for key, value in inputs.items() if not _is_link(value)}
+        if follows and widgets <= constants and inputs.get("clip") == inversion.get("clip"):
             yield name, inputs
 
 
-def _has_constant_widgets(inputs: Mapping[str, Any]) -> bool:
-    links = {name for name, value in inputs.items() if isinstance(value, (list, tuple))}
-    return links <= {"controller", "clip", "mask"}
+def _is_link(value: object) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2

@@ -207,3 +207,39 @@ def test_queue_time_checks_name_their_inputs_by_position():
     for node in load_pack("nodes.headless.registry").pack_node_types().values():
         check = getattr(node.node_class, "validate_inputs", None)
         assert check is None or not inspect.getfullargspec(check).kwonlyargs
+
+
+def test_edits_nothing_reads_and_edits_not_yet_known_do_not_stop_an_inversion(folder):
+    graph = api_workflow()
+    wrong = {**graph["8"]["inputs"], "blend_words": "boat"}
+    graph["20"] = {"class_type": "FateZero_P2PEdit", "inputs": wrong}
+    graph["21"] = {"class_type": "FateZero_P2PEdit", "inputs": {"controller": ["7", 0], "clip": ["3", 1]}}
+    (folder / "unread.json").write_text(json.dumps(graph))
+    (outcome,) = run(folder, "unread.json")
+    assert outcome["VAEDecode"].outputs[0].shape == (3, 80, 96, 3)
+
+
+@pytest.mark.parametrize("setting", ["8.blend_edit_words=submarine", "8.subtract_words=submarine"])
+def test_every_listed_word_is_looked_up(folder, setting):
+    with pytest.raises(ValueError, match="'submarine' is not in the prompt"):
+        run(folder, "api.json", settings=[setting, "8.blend_latents=false"])
+
+
+def test_blending_without_words_or_mask_is_said_before_the_inversion(folder):
+    settings = ["8.blend_words=", "8.blend_edit_words=", "8.subtract_words="]
+    with pytest.raises(ValueError, match="#7 .*neither blend_words nor a mask"):
+        run(folder, "api.json", settings=settings)
+
+
+def test_a_model_folder_saved_anew_has_another_fingerprint(tmp_path, monkeypatch):
+    load, host = load_pack("nodes.load"), load_pack("nodes.host")
+    folder = tmp_path / "publisher" / "model"
+    folder.mkdir(parents=True)
+    (folder / "model_index.json").write_text("{}")
+    monkeypatch.setattr(host, "diffusers_folders", lambda: (tmp_path,))
+    first = load.LoadPseudo3DUNet.fingerprint_inputs(model="publisher/model", norm="clip")
+    assert load.LoadPseudo3DUNet.fingerprint_inputs(model="publisher/model", norm="frame") == first
+    (folder / "model_index.json").write_text("{} ")
+    assert load.LoadPseudo3DUNet.fingerprint_inputs(model="publisher/model", norm="clip") != first
+    with pytest.raises(load_pack("fatezero_ext.errors").ModelError, match="'../model' is not there"):
+        load.LoadPseudo3DUNet.fingerprint_inputs(model="../model")
