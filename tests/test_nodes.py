@@ -243,3 +243,29 @@ def test_a_model_folder_saved_anew_has_another_fingerprint(tmp_path, monkeypatch
     assert load.LoadPseudo3DUNet.fingerprint_inputs(model="publisher/model", norm="clip") != first
     with pytest.raises(load_pack("fatezero_ext.errors").ModelError, match="'../model' is not there"):
         load.LoadPseudo3DUNet.fingerprint_inputs(model="../model")
+
+
+@pytest.mark.parametrize(
+    ("node", "name", "value", "message"),
+    [
+        ("11", "filename_prefix", "../../evil", "names no file below the output folder"),
+        ("1", "file", None, "is not in the list"),
+        ("1", "file", {}, "is not in the list"),
+        ("1", "file", "a\0b", "no file name"),
+        ("3", "key_frames", "--1", "unknown key frame"),
+        ("3", "key_frames", "²", "unknown key frame"),
+    ],
+)
+def test_values_no_widget_would_give_are_refused_before_anything_runs(folder, node, name, value, message):
+    graph = api_workflow()
+    graph[node]["inputs"][name] = value
+    (folder / "odd.json").write_text(json.dumps(graph))
+    with pytest.raises(load_pack("nodes.headless.problems").InvalidWorkflow, match=message):
+        run(folder, "odd.json")
+
+
+def test_an_output_folder_that_is_a_file_is_refused_before_anything_runs(folder):
+    command = load_pack("nodes.headless.command")
+    call = command.Command(folder / "api.json", output=folder / "clip.mp4" / "sub", models=GOLDEN, inputs=folder)
+    with pytest.raises(load_pack("nodes.headless.problems").InvalidWorkflow, match="is not a folder"):
+        command.collect(call, Console(quiet=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from .. import host
 from .execute import Result, run_graphs
 from .folders import Folders, RunnerHost
 from .graph import Graph
-from .problems import InvalidWorkflow, WorkflowError
+from .problems import InvalidWorkflow, Problem, WorkflowError
 from .registry import NodeTypes, pack_node_types
 from .report import Reporter
 from .settings import apply_settings, parse_setting
@@ -99,8 +100,17 @@ def _explained(error: WorkflowError, *, verbose: bool) -> str:
     return f"Error: {error}"
 
 
+def _check_output(folder: Path) -> None:
+    """Raise InvalidWorkflow where results could not be saved; nothing is made yet."""
+    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        reason = "is not a folder" if not nearest.is_dir() else "cannot be written to"
+        raise InvalidWorkflow([Problem(f"--output {folder}: {nearest} {reason}. Name another folder.")])
+
+
 def _graphs(command: Command, types: NodeTypes) -> list[Graph]:
     """One validated graph per variant, so that the last one's mistakes show before the first one runs."""
+    _check_output(command.output)
     graph = read_workflow(command.workflow, types)
     shared = [parse_setting(text) for text in command.settings]
     variants = [[parse_setting(text) for text in variant] for variant in command.variants or [()]]

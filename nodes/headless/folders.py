@@ -36,7 +36,10 @@ class Folders:
         plain = name.removesuffix(INPUT_MARK)
         looked = ", ".join(str(folder) for folder in self.inputs)
         for folder in self.inputs:
-            path = (folder / plain).resolve()
+            try:
+                path = (folder / plain).resolve()
+            except ValueError as error:
+                raise InputFileError(f"{plain!r} is no file name ({error}); one is needed. Correct it.") from error
             if not path.is_relative_to(folder.resolve()):
                 raise InputFileError(
                     f"'{plain}' is outside the input folder {folder}; only files inside are read. "

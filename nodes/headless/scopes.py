@@ -62,7 +62,7 @@ def open_scope(level: Mapping[str, Any], prefix: str = "", parent: tuple[Scope, 
     origins: dict[Any, tuple[Any, int]] = {}
     outlets: dict[int, Any] = {}
     try:
-        nodes = {node["id"]: node for node in level["nodes"] if isinstance(node["type"], str)}
+        nodes = {node["id"]: _shaped(node) for node in level["nodes"] if isinstance(node["type"], str)}
         for entry in level.get("links") or ():
             link, origin, slot, target, target_slot = _link_ends(entry)
             origins[link] = (origin, int(slot))
@@ -76,6 +76,16 @@ def open_scope(level: Mapping[str, Any], prefix: str = "", parent: tuple[Scope, 
     return Scope(prefix, nodes, origins, outlets, parent)
 
 
+def _shaped(node: dict[str, Any]) -> dict[str, Any]:
+    """The node itself; raises TypeError where its sockets or widgets are not what the format says."""
+    for socket in node.get("inputs") or ():
+        if not isinstance(socket, dict) or not isinstance(socket.get("link"), (int, str, type(None))):
+            raise TypeError(f"an input of node {node['id']} is {socket!r}")
+    if not isinstance(node.get("widgets_values"), (list, dict, type(None))):
+        raise TypeError(f"widgets_values of node {node['id']} are {node['widgets_values']!r}")
+    return node
+
+
 def _link_ends(entry: Any) -> tuple[Any, Any, Any, Any, Any]:  # noqa: ANN401 - unchecked JSON
     if isinstance(entry, dict):
         return tuple(entry[key] for key in ("id", "origin_id", "origin_slot", "target_id", "target_slot"))
@@ -87,8 +97,14 @@ class Wiring:
     """Follows the links of a file with subgraphs; opens each subgraph where it is used."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        definitions = document.get("definitions") or {}
-        self._definitions = {entry["id"]: entry for entry in definitions.get("subgraphs") or ()}
+        try:
+            subgraphs = (document.get("definitions") or {}).get("subgraphs") or ()
+            self._definitions = {entry["id"]: entry for entry in subgraphs}
+        except (AttributeError, KeyError, TypeError) as error:
+            raise stop(
+                f"the workflow's subgraph definitions are malformed ({type(error).__name__}: {error}); a list of "
+                f"definitions with ids is needed. Export it from ComfyUI again."
+            ) from error
         self.root = open_scope(document)
         self._inner: dict[str, Scope] = {}
 

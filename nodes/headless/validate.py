@@ -106,7 +106,7 @@ def _missing(node: Node, name: str, socket: io.Input) -> Problem:
 def _link_problem(graph: Graph, link: Link, socket: io.Input, types: NodeTypes) -> str:
     source = graph.nodes[link.node]
     outputs = types[source.class_type].output_types
-    if link.slot >= len(outputs):
+    if not 0 <= link.slot < len(outputs):
         return f"it is linked to output {link.slot} of {source.label}, which has {len(outputs)}. Link it anew."
     given, wanted = set(outputs[link.slot].split(",")), set(socket.io_type.split(","))
     if "*" in given | wanted or given <= wanted or wanted <= given:
@@ -138,6 +138,9 @@ def _convert(value: Any, socket: io.Input) -> tuple[Any, str]:  # noqa: ANN401 -
         return value, f"{value!r} is not {wanted}, which it needs. Correct the value."
     if socket.io_type == "BOOLEAN" and not isinstance(value, bool):
         return value, f"{value!r} is neither true nor false. Give one of them."
+    options = getattr(socket, "options", None) or ()
+    if socket.io_type == "COMBO" and not isinstance(value, str) and all(isinstance(option, str) for option in options):
+        return value, f"'{value}' is not in the list, which holds names only. Choose one of them."
     if socket.io_type == "STRING" and not isinstance(value, str):
         return (str(value), "") if isinstance(value, (int, float)) else (value, f"{value!r} is not text. Give text.")
     return value, ""
@@ -157,13 +160,14 @@ def _range_problem(value: Any, socket: io.Input) -> str:  # noqa: ANN401 - a con
 
 
 def _own_arguments(node_type: NodeType) -> set[str]:
-    """Inputs that the node's own `validate_inputs` names; the built-in range checks leave these to it."""
+    """Inputs that the node's own `validate_inputs` names; the built-in range checks leave these to it.
+
+    Looked up as ComfyUI does, which passes only what it finds by position.
+    """
     if not node_type.overrides("validate_inputs"):
         return set()
-    signature = inspect.signature(node_type.node_class.validate_inputs)
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values()):
-        return set(node_type.inputs)
-    return set(signature.parameters) & set(node_type.inputs)
+    signature = inspect.getfullargspec(node_type.node_class.validate_inputs)
+    return set(node_type.inputs) if signature.varkw else set(signature.args) & set(node_type.inputs)
 
 
 def _check_own(node: Node, node_type: NodeType) -> Iterator[Problem]:

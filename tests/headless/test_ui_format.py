@@ -153,3 +153,29 @@ def test_subgraph_that_contains_itself_is_refused(refused):
         [node(2, "double-it"), show(4, 3)], [[3, 2, 0, 4, 0, "INT"]], definitions={"subgraphs": [definition]}
     )
     assert "contains itself" in refused(document)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"definitions": [1]},
+        {"definitions": {"subgraphs": [{}]}},
+        {"definitions": {"subgraphs": 3}},
+        {"nodes": [{"id": 1, "type": "Show", "inputs": [1]}]},
+        {"nodes": [{"id": 1, "type": "Show", "inputs": {"source": 1}}]},
+        {"nodes": [{"id": 1, "type": "Show", "inputs": [{"name": "source", "link": [1]}]}]},
+        {"nodes": [{"id": 1, "type": "Number", "widgets_values": 5}]},
+        {"nodes": 4},
+        {"links": [[1]]},
+    ],
+)
+def test_malformed_files_are_refused_not_crashed_on(run, headless, damage):
+    document = workflow([node(1, "Number", (4,)), show(2, 7)], [[7, 1, 0, 2, 0, "INT"]]) | damage
+    with pytest.raises(headless.problems.InvalidWorkflow, match="malformed|no workflow"):
+        run(document)
+
+
+def test_negative_output_slots_are_refused(run, headless):
+    document = workflow([node(1, "Number", (4,)), show(2, 7)], [[7, 1, -1, 2, 0, "INT"]])
+    with pytest.raises(headless.problems.InvalidWorkflow, match="output -1"):
+        run(document)

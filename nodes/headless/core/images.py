@@ -15,7 +15,7 @@ from ....fatezero_ext.files import whole_file
 from ....fatezero_ext.video import to_bytes
 from ... import host
 from ...api import io
-from .naming import next_free
+from .naming import next_free, prefix_verdict
 from .stamps import file_stamp
 
 LARGEST = 16384
@@ -92,6 +92,11 @@ class SaveImage(io.ComfyNode):
             outputs=[],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None) -> bool | str:
+        """Names that lead out of the output folder are refused before anything runs."""
+        return prefix_verdict(host.output_directory(), filename_prefix)
 
     @classmethod
     def execute(cls, images: Tensor, filename_prefix: str) -> io.NodeOutput:

@@ -18,17 +18,32 @@ def next_free(folder: Path, prefix: str, extension: str, *, width: int, height: 
     start:  least number to give
     Raises SettingsError where the prefix leads out of `folder`.
     """
+    named = named_below(folder, prefix, width=width, height=height)
+    pattern = re.compile(re.escape(named.name) + r"_(\d+)_")
+    present = named.parent.iterdir() if named.parent.is_dir() else ()
+    taken = [int(match.group(1)) for entry in present if (match := pattern.match(entry.name))]
+    number = max([start, *(used + 1 for used in taken)])
+    return named.with_name(f"{named.name}_{number:0{DIGITS}}_.{extension}")
+
+
+def named_below(folder: Path, prefix: str, *, width: int = 0, height: int = 0) -> Path:
+    """The path that `prefix` names below `folder`; raises SettingsError where it leads out of it."""
     named = folder / _filled(prefix, width, height)
     if not named.resolve().is_relative_to(folder.resolve()) or not Path(prefix).name or prefix.endswith("/"):
         raise SettingsError(
             f"filename_prefix '{prefix}' names no file below the output folder; results are saved there only. "
             f"Use a plain name such as 'video/edit'."
         )
-    pattern = re.compile(re.escape(named.name) + r"_(\d+)_")
-    present = named.parent.iterdir() if named.parent.is_dir() else ()
-    taken = [int(match.group(1)) for entry in present if (match := pattern.match(entry.name))]
-    number = max([start, *(used + 1 for used in taken)])
-    return named.with_name(f"{named.name}_{number:0{DIGITS}}_.{extension}")
+    return named
+
+
+def prefix_verdict(folder: Path, prefix: str | None) -> bool | str:
+    """For `validate_inputs`: True, or what is wrong with the prefix. None: it is not known yet."""
+    try:
+        named_below(folder, "unknown" if prefix is None else prefix)
+    except ValueError as error:
+        return str(error)
+    return True
 
 
 def _filled(prefix: str, width: int, height: int) -> str:

@@ -14,7 +14,7 @@ from ....fatezero_ext.sound import has_sound
 from ....fatezero_ext.video import read_video, write_video
 from ... import host
 from ...api import io
-from .naming import next_free
+from .naming import next_free, prefix_verdict
 from .stamps import file_stamp
 
 
@@ -141,6 +141,11 @@ class SaveVideo(io.ComfyNode):
             outputs=[],
             is_output_node=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None) -> bool | str:
+        """Names that lead out of the output folder are refused before anything runs."""
+        return prefix_verdict(host.output_directory(), filename_prefix)
 
     @classmethod
     def execute(cls, video: Clip, filename_prefix: str, format: str, codec: str) -> io.NodeOutput:
