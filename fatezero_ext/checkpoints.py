@@ -35,9 +35,14 @@ class VideoModel:
     vae: VideoVAE
 
 
-def load_toy(settings: InflationSettings | None = None, *, dtype: torch.dtype = torch.float32) -> VideoModel:
+def load_toy(
+    settings: InflationSettings | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> VideoModel:
     """The built-in model: small, trained from scratch by `fatezero_ext.toy`, of Stable Diffusion 1.x layout."""
-    return load_model(TOY_FOLDER, settings, dtype=dtype, name="built-in toy model")
+    return load_model(TOY_FOLDER, settings, dtype=dtype, device=device, name="built-in toy model")
 
 
 def load_model(
@@ -46,6 +51,7 @@ def load_model(
     *,
     unet_folder: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
     name: str | None = None,
 ) -> VideoModel:
     """Load a diffusers pipeline folder of Stable Diffusion 1.x / 2.x kind.
@@ -54,6 +60,8 @@ def load_model(
     settings:    how the UNet is inflated; None: the defaults of `InflationSettings`
     unet_folder: another folder with the UNet, for example one tuned on a clip; None: `folder/unet`
     dtype:       of the weights in memory
+    device:      that all parts compute on
+    name:        what users know the model by; None: the folder's name
     Raises ModelError naming the file that is missing or does not fit.
     """
     folder = Path(folder)
@@ -72,6 +80,8 @@ def load_model(
     unet.scheduler = scheduler
     unet.latents = LatentFormat(scale=vae.net.config.scaling_factor, pixels_per_cell=vae.pixels_per_cell)
     unet.name = name or folder.name
+    for part in (unet, text, vae):
+        part.net.to(device)
     return VideoModel(unet, text, vae)
 
 

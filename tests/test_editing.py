@@ -12,12 +12,13 @@ from fatezero_ext import (
     Storage,
     edit,
     invert,
+    load_model,
     plain,
     register_attention_control,
 )
 from fatezero_ext.errors import FateZeroError, ModelError, PromptError, SettingsError, StoreError
 
-from .conftest import relative
+from .conftest import GOLDEN, relative
 
 SOURCE = "a silver jeep driving down a curvy road"
 EDIT = "a silver car driving down a curvy road"
@@ -331,3 +332,17 @@ def test_fixed_latent_blending_compares_one_step_with_one_step(model, clip):
         for quirks in ("fixed", "original")
     }
     assert not masks["fixed"].equal(masks["original"])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.float16, 0.1)])
+@pytest.mark.parametrize("place", ["ram", "model"])
+def test_a_gpu_edits_as_the_cpu_does(model, clip, inverted, dtype, tolerance, place):
+    settings = EditSettings(guidance=3.0, blend=BlendSettings(("jeep",), ("car",), 0.5, latents=True))
+    wanted = edit(inverted, model.text, EDIT, settings).latents
+    cuda = load_model(GOLDEN / "model", dtype=dtype, device="cuda")
+    controller = invert(Controller(cuda.unet, storage=Storage(place=place)), cuda.text, clip, SOURCE, steps=STEPS)
+    result = edit(controller, cuda.text, EDIT, settings, mask=torch.ones(3, 16, 16))
+    assert result.latents.device.type == "cpu"
+    assert relative(result.latents, wanted) < tolerance
