@@ -98,7 +98,7 @@ def _tone_span(background: str) -> float:
     """A wide range of tones explains anything; it has to explain better."""
     if background not in TEXTURE_TONES:
         return 0.0
-    return float(np.linalg.norm(np.subtract(*TEXTURE_TONES[background])))
+    return min(1.0, float(np.linalg.norm(np.subtract(*TEXTURE_TONES[background]))))
 
 
 def _object(picture: np.ndarray, background: str) -> tuple[str, np.ndarray]:
