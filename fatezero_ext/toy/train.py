@@ -21,7 +21,7 @@ from fatezero_ext.toy.tokenizer import build_tokenizer
 STAGES = ("vae", "pool", "denoiser", "decoder", "export")
 VAE_STEPS, VAE_RATE = 8_500, 2e-3
 DECODER_STEPS, DECODER_RATE = 4_000, 1e-3
-DENOISER_STEPS = 12_000
+DENOISER_STEPS = 13_000
 SCENES = 48_000
 
 
