@@ -61,7 +61,7 @@ def read_style(picture: np.ndarray) -> str:
         return "pixel"
     if np.percentile(np.ptp(picture, axis=2), 97) < 0.13:
         return _grey_style(picture.mean(axis=2))
-    return "watercolor" if np.percentile(picture.min(axis=2), 2) > 0.21 else NO_STYLE
+    return "watercolor" if np.percentile(picture.min(axis=2), 2) > 0.185 else NO_STYLE
 
 
 def _grey_style(grey: np.ndarray) -> str:
