@@ -82,6 +82,8 @@ def main(argv: Sequence[str]) -> int:
     if unknown:
         parser.error(f"there is no example {unknown[0]!r}; there are {', '.join(EXAMPLE_EDITS)}, and all")
     console = Console(stderr=True)
+    # The built-in model is too small to gain from more threads; on a busy machine their waiting costs minutes.
+    torch.set_num_threads(1)
     try:
         command = load_pack("nodes.headless.command")
         for name in names:
