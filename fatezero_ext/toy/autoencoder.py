@@ -10,10 +10,10 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from fatezero_ext.toy.averaging import WeightAverage
-from fatezero_ext.toy.parallel import average_gradients, launch
-from fatezero_ext.toy.render import object_mask, render
-from fatezero_ext.toy.world import SIZE, scene_at
+from .averaging import WeightAverage
+from .parallel import average_gradients, launch
+from .render import object_mask, render
+from .world import SIZE, scene_at
 
 SCALING = 0.18215
 LATENT_NOISE = 0.07

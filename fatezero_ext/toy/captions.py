@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fatezero_ext.toy.world import NO_STYLE, PALETTE, Scene
+from .world import NO_STYLE, PALETTE, Scene
 
 OBJECT, BACKGROUND = "object", "background"
 Words = list[tuple[str, str]]

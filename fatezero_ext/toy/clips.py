@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fatezero_ext.toy.captions import caption
-from fatezero_ext.toy.render import object_mask, render
-from fatezero_ext.toy.world import NO_STYLE, SIZE, Scene, is_visible
+from .captions import caption
+from .render import object_mask, render
+from .world import NO_STYLE, SIZE, Scene, is_visible
 
 READABLE_BACKGROUNDS = ("grass", "water", "sand", "sky", "checker", "white", "gray")
 READABLE_COLOURS = ("red", "orange", "yellow", "green", "blue", "purple")

@@ -9,8 +9,8 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from fatezero_ext.toy.localisation import localisation_loss
-from fatezero_ext.toy.pool import NO_ROLE, Pool
+from .localisation import localisation_loss
+from .pool import NO_ROLE, Pool
 
 WIDTH = 64
 """Width of the text features."""

@@ -10,9 +10,9 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from fatezero_ext.toy.averaging import WeightAverage
-from fatezero_ext.toy.denoiser import LOCALISED_LEVELS as LEVELS
-from fatezero_ext.toy.denoiser import (
+from .averaging import WeightAverage
+from .denoiser import LOCALISED_LEVELS as LEVELS
+from .denoiser import (
     Batch,
     build_scheduler,
     build_text_encoder,
@@ -20,9 +20,9 @@ from fatezero_ext.toy.denoiser import (
     draw_batch,
     total_loss,
 )
-from fatezero_ext.toy.localisation import record_cross_attention
-from fatezero_ext.toy.parallel import average_gradients, launch, wait_for_all
-from fatezero_ext.toy.pool import load_pool
+from .localisation import record_cross_attention
+from .parallel import average_gradients, launch, wait_for_all
+from .pool import load_pool
 
 CHECKPOINT = "denoiser.pt"
 REPORT_EVERY = 50

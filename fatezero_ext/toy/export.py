@@ -7,8 +7,9 @@ from pathlib import Path
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from fatezero_ext.toy.denoiser import build_scheduler
-from fatezero_ext.toy.tokenizer import build_tokenizer
+from ..errors import ModelError
+from .denoiser import build_scheduler
+from .tokenizer import build_tokenizer
 
 
 def save_model(
@@ -21,6 +22,7 @@ def save_model(
 ) -> None:
     """Save everything in half precision, in diffusers' layout. The models given are converted in place.
 
+    An older model at `folder` is there until the new one is complete.
     The tokenizer is written anew: transformers would save one file of its own in place of vocab.json and merges.txt.
     """
     for part in (unet, vae):
@@ -35,15 +37,19 @@ def save_model(
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    pipeline.save_pretrained(folder)
-    shutil.rmtree(folder / "tokenizer")
-    build_tokenizer(folder / "tokenizer")
+    unfinished = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    pipeline.save_pretrained(unfinished)
+    shutil.rmtree(unfinished / "tokenizer")
+    build_tokenizer(unfinished / "tokenizer")
+    shutil.rmtree(folder, ignore_errors=True)
+    unfinished.rename(folder)
 
 
 def load_model(folder: Path) -> StableDiffusionPipeline:
     """Load such a folder in single precision, from disk only, without progress bars."""
     if not (folder / "model_index.json").exists():
-        raise FileNotFoundError(
+        raise ModelError(
             f"'{folder}' has no model_index.json; a diffusers model folder is needed. "
             f"Train one with `python -m fatezero_ext.toy.train --output {folder}`, or give another folder."
         )

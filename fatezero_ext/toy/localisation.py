@@ -9,7 +9,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor
 
-from fatezero_ext.toy.pool import NO_ROLE, OBJECT_ROLE
+from .pool import NO_ROLE, OBJECT_ROLE
 
 
 class RecordingProcessor:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fatezero_ext.toy.outline import LEAST_AREA, Outline, fit_outline, grown, largest_part
-from fatezero_ext.toy.render import BLOCK, ink, unwashed, without_grid, without_vignette
-from fatezero_ext.toy.world import BACKGROUNDS, COLOURS, NO_STYLE, PALETTE, SIZE, TEXTURE_TONES
+from .outline import LEAST_AREA, Outline, fit_outline, grown, largest_part
+from .render import BLOCK, ink, unwashed, without_grid, without_vignette
+from .world import BACKGROUNDS, COLOURS, NO_STYLE, PALETTE, SIZE, TEXTURE_TONES
 
 COLOURLESS_STYLES = ("sketch", "monochrome")
 LEAST_GRID = 0.018

@@ -5,8 +5,8 @@ from functools import cache
 
 import numpy as np
 
-from fatezero_ext.toy.render import shape_mask
-from fatezero_ext.toy.world import SHAPES, SIZE
+from .render import shape_mask
+from .world import SHAPES, SIZE
 
 LEAST_AREA = 60.0
 """Pixels; the smallest object, a star, covers about a hundred."""

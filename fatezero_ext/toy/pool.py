@@ -9,10 +9,10 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from fatezero_ext.toy.autoencoder import SCALING, frames_and_masks
-from fatezero_ext.toy.captions import BACKGROUND, OBJECT, Wording, caption_words, sample_wording
-from fatezero_ext.toy.tokenizer import token_words
-from fatezero_ext.toy.world import NO_STYLE, Scene, scene_at
+from .autoencoder import SCALING, frames_and_masks
+from .captions import BACKGROUND, OBJECT, Wording, caption_words, sample_wording
+from .tokenizer import token_words
+from .world import NO_STYLE, Scene, scene_at
 
 CAPTIONS = 4
 """Captions per scene."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from fatezero_ext.toy.world import NO_STYLE, PALETTE, SIZE, TEXTURE_TONES, Scene
+from .world import NO_STYLE, PALETTE, SIZE, TEXTURE_TONES, Scene
 
 OVERSAMPLING = 8
 BLOCK = 4

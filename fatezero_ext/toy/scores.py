@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from fatezero_ext.toy.oracle import read
-from fatezero_ext.toy.outline import overlap
+from .oracle import read
+from .outline import overlap
 
 BEST_PSNR = 99.0
 """Stands for the infinite PSNR of equal pictures."""

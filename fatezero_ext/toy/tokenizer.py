@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import CLIPTokenizer
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from fatezero_ext.toy.captions import vocabulary
+from .captions import vocabulary
 
 MAX_TOKENS = 77
 START, END = "<|startoftext|>", "<|endoftext|>"

@@ -5,29 +5,35 @@ was. The defaults are what the shipped model was trained with.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
-from fatezero_ext.toy import MODEL_FOLDER
-from fatezero_ext.toy.autoencoder import AutoencoderTraining, train_autoencoder
-from fatezero_ext.toy.diffusion_training import DenoiserTraining, averaged_models, train_denoiser
-from fatezero_ext.toy.export import save_model
-from fatezero_ext.toy.parallel import launch
-from fatezero_ext.toy.pool import build_pool, save_pool
-from fatezero_ext.toy.tokenizer import build_tokenizer
+from . import MODEL_FOLDER
+from .autoencoder import AutoencoderTraining, train_autoencoder
+from .diffusion_training import DenoiserTraining, averaged_models, train_denoiser
+from .export import save_model
+from .parallel import launch
+from .pool import build_pool, save_pool
+from .tokenizer import build_tokenizer
 
 STAGES = ("vae", "pool", "denoiser", "decoder", "export")
 VAE_STEPS, VAE_RATE = 8_500, 2e-3
 DECODER_STEPS, DECODER_RATE = 4_000, 1e-3
 DENOISER_STEPS = 13_000
 SCENES = 48_000
+WORKERS = (1, 2, 4, 8)
+"""They share every batch evenly: 8 frames for the VAE, 24 for the UNet."""
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the stages that were asked for."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.output.exists() and any(options.output.iterdir()) and not (options.output / "model_index.json").exists():
+        parser.error(f"--output {options.output} holds other files; it is replaced by the model. Name a new folder.")
     options.work.mkdir(parents=True, exist_ok=True)
     stages = STAGES if options.stage == "all" else (options.stage,)
     for stage in stages:
@@ -83,7 +89,8 @@ _STAGES = {"vae": _vae, "pool": _pool, "denoiser": _denoiser, "decoder": _decode
 
 
 def _report(line: str) -> None:
-    print(line, flush=True)  # noqa: T201  (this is the command line)
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--vae-steps", type=int, default=VAE_STEPS, help="VAE steps, encoder and decoder")
     parser.add_argument("--decoder-steps", type=int, default=DECODER_STEPS, help="further steps of the decoder alone")
     parser.add_argument("--scenes", type=int, default=SCENES, help="scenes that the UNet is trained on")
-    parser.add_argument("--workers", type=int, default=2, help="processes, best one per core")
+    parser.add_argument("--workers", type=int, choices=WORKERS, default=2, help="processes, best one per core")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 
