@@ -1,7 +1,12 @@
 """Reference outputs of the authors' program, and a small model to compute them with."""
 
 import json
+import os
 from pathlib import Path
+
+# One thread, also for the programs that tests start: on a busy machine, threads of so small models wait for each other
+# many times longer than they compute. Set before torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 import torch
