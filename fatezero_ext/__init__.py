@@ -1,36 +1,54 @@
-"""Text-driven video editing by fused attention (FateZero), independent of ComfyUI."""
+"""Text-driven video editing by fused attention (FateZero), independent of ComfyUI.
 
-from .attend import Capture
-from .attention import Attend, attention_probs, plain
-from .checkpoints import VideoModel, load_model, load_toy, load_unet
-from .controller import Controller, EditResult, edit, invert
-from .errors import FateZeroError
-from .layers import LayerAddress, Site
-from .plan import BlendSettings, EditSettings
-from .stores import Storage
-from .unet import InflationSettings, Pseudo3DUNet, TemporalLayers, register_attention_control
+The names below are loaded when they are first used: `import fatezero_ext` alone is instant.
+"""
 
-__all__ = [
-    "Attend",
-    "BlendSettings",
-    "Capture",
-    "Controller",
-    "EditResult",
-    "EditSettings",
-    "FateZeroError",
-    "InflationSettings",
-    "LayerAddress",
-    "Pseudo3DUNet",
-    "Site",
-    "Storage",
-    "TemporalLayers",
-    "VideoModel",
-    "attention_probs",
-    "edit",
-    "invert",
-    "load_model",
-    "load_toy",
-    "load_unet",
-    "plain",
-    "register_attention_control",
-]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .attend import Capture as Capture
+    from .attention import Attend as Attend
+    from .attention import attention_probs as attention_probs
+    from .attention import plain as plain
+    from .checkpoints import VideoModel as VideoModel
+    from .checkpoints import load_model as load_model
+    from .checkpoints import load_toy as load_toy
+    from .checkpoints import load_unet as load_unet
+    from .controller import Controller as Controller
+    from .controller import EditResult as EditResult
+    from .controller import edit as edit
+    from .controller import invert as invert
+    from .errors import FateZeroError as FateZeroError
+    from .layers import LayerAddress as LayerAddress
+    from .layers import Site as Site
+    from .plan import BlendSettings as BlendSettings
+    from .plan import EditSettings as EditSettings
+    from .stores import Storage as Storage
+    from .unet import InflationSettings as InflationSettings
+    from .unet import Pseudo3DUNet as Pseudo3DUNet
+    from .unet import TemporalLayers as TemporalLayers
+    from .unet import register_attention_control as register_attention_control
+
+_HOMES = {
+    "attend": ("Capture",),
+    "attention": ("Attend", "attention_probs", "plain"),
+    "checkpoints": ("VideoModel", "load_model", "load_toy", "load_unet"),
+    "controller": ("Controller", "EditResult", "edit", "invert"),
+    "errors": ("FateZeroError",),
+    "layers": ("LayerAddress", "Site"),
+    "plan": ("BlendSettings", "EditSettings"),
+    "stores": ("Storage",),
+    "unet": ("InflationSettings", "Pseudo3DUNet", "TemporalLayers", "register_attention_control"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - one of the public names
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME_OF[name]}", __name__), name)

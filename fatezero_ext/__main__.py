@@ -15,11 +15,11 @@ Runs a workflow saved by ComfyUI (either export format) without ComfyUI.
 
 settings:
   NODE.INPUT=VALUE gives an input another value. NODE is a node's id, or its title where only one node has it:
-    --set 6.edit_prompt="a blue ball"      --set DDIMInvert.steps=20
+    --set 8.edit_prompt="a blue ball"      --set DDIMInvert.steps=20
 
 variants:
   Each --variant runs the workflow once more with its own settings, and repeats only the nodes that they change:
-    run edit.json --variant 6.edit_prompt="a red ball" --variant 6.edit_prompt="a blue box" 6.mode=refine
+    run edit.json --variant 8.edit_prompt="a red ball" --variant 8.edit_prompt="a blue box" 8.mode=refine
 
 Paths of saved files go to standard output, everything else to standard error.
 Exit code: 0 done, 1 a node failed, 2 the command or the workflow is not valid (nothing ran), 130 stopped by Ctrl-C.
@@ -89,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return demo(given[1:])
         return _run(parser().parse_args(given))
     except KeyboardInterrupt:
+        sys.stderr.write("Stopped. Files already saved are whole; nothing else was written.\n")
         return INTERRUPTED
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, ModelMixin, UNet2DConditionModel
+from diffusers.utils import is_accelerate_available
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -131,6 +132,8 @@ def _load(kind: type, folder: Path, dtype: torch.dtype | None) -> object:
     if not folder.is_dir():
         raise ModelError(f"{folder} is missing; {kind.__name__} is read from it. Use a complete diffusers folder.")
     options = {} if dtype is None else {"torch_dtype": dtype, "use_safetensors": True}
+    if issubclass(kind, ModelMixin):
+        options["low_cpu_mem_usage"] = is_accelerate_available()  # without it diffusers only warns and goes on
     try:
         with _no_progress_bars():
             return kind.from_pretrained(folder, local_files_only=True, **options)

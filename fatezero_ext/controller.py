@@ -158,7 +158,10 @@ def plan_edit(
     """
     trace = controller.trace
     if trace is None:
-        raise StoreError("the controller has no inversion; an edit reads one. Invert the clip first (DDIMInvert).")
+        raise StoreError(
+            "the controller has no inversion; an edit reads one. Invert the clip first: DDIMInvert in "
+            "a graph, invert() in Python."
+        )
     blend = settings.blend
     if blend is not None and not blend.source_words and not with_mask:
         raise SettingsError(

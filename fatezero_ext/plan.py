@@ -54,6 +54,9 @@ class BlendSettings:
     downscale: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("source_words", "edit_words", "subtract_words"):
+            if isinstance(getattr(self, name), str):  # one phrase, a comma short of being a tuple
+                object.__setattr__(self, name, (getattr(self, name),))
         _finite("blend threshold", self.threshold)
         _finite("subtract threshold", self.subtract_threshold)
         if self.subtract_words and not self.source_words:
@@ -150,7 +153,7 @@ def compile_edit(settings: EditSettings, source: Prompt, edit: Prompt, steps: in
     """
     mapper, kept = _token_map(settings, source, edit)
     windows = window_table(edit, settings.cross_replace, settings.cross_replace_words, steps)
-    equalizer = token_weights(edit, settings.equalizer, 1.0)
+    equalizer = token_weights(edit, settings.equalizer, 1.0, "equalizer")
     blend_from, blend_to = (int(bound * steps) for bound in LATENT_BLEND_WINDOW)
     self_from, self_to = (int(bound * steps) for bound in settings.self_replace)
     latents = settings.blend is not None and settings.blend.latents
@@ -183,8 +186,9 @@ def _mask_words(blend: BlendSettings | None, source: Prompt, edit: Prompt) -> tu
     if blend is None:
         return None, None
     # Words are looked up even where nothing reads them, so that a misspelt one is always reported.
-    own, joining = _weights(source, blend.source_words), _weights(edit, blend.edit_words)
-    subtract = _weights(source, blend.subtract_words) if blend.subtract_words else None
+    own = _weights(source, blend.source_words, "blend_words")
+    joining = _weights(edit, blend.edit_words, "blend_edit_words")
+    subtract = _weights(source, blend.subtract_words, "subtract_words") if blend.subtract_words else None
     if not blend.source_words:
         return None, None
     source_mask = MaskWords(own, blend.threshold, subtract, blend.subtract_threshold)
@@ -192,8 +196,8 @@ def _mask_words(blend: BlendSettings | None, source: Prompt, edit: Prompt) -> tu
     return source_mask, MaskWords(joining, blend.threshold) if joins else None
 
 
-def _weights(prompt: Prompt, words: tuple[str, ...]) -> Tensor:
-    return token_weights(prompt, dict.fromkeys(words, 1.0), 0.0)
+def _weights(prompt: Prompt, words: tuple[str, ...], asked_by: str) -> Tensor:
+    return token_weights(prompt, dict.fromkeys(words, 1.0), 0.0, asked_by)
 
 
 def _window(name: str, window: Window | float) -> Window:

@@ -49,8 +49,10 @@ class Prompt:
         """Every word with its token positions, for people: "a[1] silver[2] jeep[3]"."""
         return " ".join(f"{word.text}[{','.join(map(str, word.tokens))}]" for word in self.words)
 
-    def find(self, phrase: str) -> tuple[int, ...]:
+    def find(self, phrase: str, asked_by: str = "") -> tuple[int, ...]:
         """Token positions of every occurrence of a word or of several words in a row.
+
+        asked_by: the setting that names the phrase, for the error
 
         Exact spelling is looked for first; where there is none, case and surrounding punctuation are ignored.
         Raises PromptError where the phrase does not occur.
@@ -61,7 +63,8 @@ class Prompt:
             if found:
                 return found
         raise PromptError(
-            f"{phrase!r} is not in the prompt {self.text!r}; a word of it is needed: "
+            f"{asked_by + ': ' if asked_by else ''}{phrase!r} is not in the prompt {self.text!r}; "
+            f"a word of it is needed: "
             f"{', '.join(dict.fromkeys(word.text for word in self.words if word.text))}. Use one of these."
         )
 
@@ -81,7 +84,10 @@ def read_prompt(clip: Clip, text: str, name: str = "prompt") -> Prompt:
     tokens in a row are the prompt's.
     Raises PromptError for an overlong prompt and for weight syntax.
     """
-    ids = _token_ids(clip, text, name)
+    try:
+        ids = _token_ids(clip, text, name)
+    except PromptError as error:
+        raise PromptError(f"{name}: {error}") from error
     words, position = [], 1
     for piece in text.split():
         count = len(_token_ids(clip, piece, name)) - 2
@@ -203,18 +209,18 @@ def window_table(edit: Prompt, default: Window, words: Mapping[str, Window], ste
     """
     table = torch.zeros(steps + 1, PROMPT_TOKENS)
     rows = [(default, list(range(PROMPT_TOKENS)))]
-    rows += [(window, list(edit.find(word))) for word, window in words.items()]
+    rows += [(window, list(edit.find(word, "cross_replace of single words"))) for word, window in words.items()]
     for (start, end), tokens in rows:
         table[:, tokens] = 0
         table[int(start * len(table)) : int(end * len(table)), tokens] = 1
     return table
 
 
-def token_weights(prompt: Prompt, words: Mapping[str, float], other: float) -> Tensor:
-    """[77] weights: each listed word's value on its tokens, `other` elsewhere."""
+def token_weights(prompt: Prompt, words: Mapping[str, float], other: float, asked_by: str) -> Tensor:
+    """[77] weights: each listed word's value on its tokens, `other` elsewhere. asked_by: the setting, for errors."""
     weights = torch.full((PROMPT_TOKENS,), other)
     for word, value in words.items():
-        weights[list(prompt.find(word))] = value
+        weights[list(prompt.find(word, asked_by))] = value
     return weights
 
 

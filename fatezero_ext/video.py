@@ -176,6 +176,10 @@ def to_bytes(frames: Tensor) -> NDArray[np.uint8]:
     return frames.detach().float().clamp(0, 1).mul(255).round().byte().cpu().numpy()
 
 
+PAPER = (214, 214, 214)
+"""Between the pictures of a sheet: grey, so that white and black ones have edges."""
+
+
 def contact_sheet(rows: Sequence[Tensor], labels: Sequence[str], *, cell: int = 128, gap: int = 4) -> Image.Image:
     """Frames over time, one labelled row per video.
 
@@ -191,7 +195,7 @@ def contact_sheet(rows: Sequence[Tensor], labels: Sequence[str], *, cell: int = 
     font = ImageFont.load_default(size=max(10, cell // 8))
     margin = gap + max(round(font.getlength(label)) for label in labels) + gap
     width = margin + max(strip.width for strip in strips)
-    sheet = Image.new("RGB", (width, gap + len(rows) * (cell + gap)), "white")
+    sheet = Image.new("RGB", (width, gap + len(rows) * (cell + gap)), PAPER)
     draw = ImageDraw.Draw(sheet)
     for number, (strip, label) in enumerate(zip(strips, labels, strict=True)):
         top = gap + number * (cell + gap)
@@ -205,7 +209,7 @@ def _strip(pictures: NDArray[np.uint8], cell: int, gap: int) -> Image.Image:
     height, width = pictures.shape[1:3]
     across = max(1, round(width * cell / height))
     method = Image.Resampling.NEAREST if cell >= height else Image.Resampling.LANCZOS
-    strip = Image.new("RGB", (len(pictures) * (across + gap), cell), "white")
+    strip = Image.new("RGB", (len(pictures) * (across + gap), cell), PAPER)
     for number, picture in enumerate(pictures):
         strip.paste(Image.fromarray(picture).resize((across, cell), method), (number * (across + gap), 0))
     return strip

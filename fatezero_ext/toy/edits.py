@@ -65,7 +65,7 @@ def _kept(source: Clip, changes: Mapping[str, str]) -> dict[str, str]:
 
 def _reads(frame: np.ndarray, wanted: Mapping[str, str]) -> bool:
     reading = read(frame)
-    return all(getattr(reading, name) == value for name, value in wanted.items())
+    return bool(reading.mask.any()) and all(getattr(reading, name) == value for name, value in wanted.items())
 
 
 def _where_nothing_changes(source: Clip, truth: Clip, changes: Mapping[str, str]) -> np.ndarray:

@@ -27,6 +27,10 @@ class Setting:
         return f"{self.node}.{self.input}={self.value}"
 
 
+OWN_PREFIX = "FateZero_"
+"""In front of this pack's classes; people leave it out."""
+
+
 def parse_setting(text: str) -> Setting:
     """Read `NODE.INPUT=VALUE`; the value may hold any character, a node's title may hold dots."""
     target, equals, value = text.partition("=")
@@ -65,7 +69,8 @@ def _find(graph: Graph, setting: Setting, types: NodeTypes) -> Node:
 
 def _names(node: Node, types: NodeTypes) -> set[str]:
     shown = types[node.class_type].schema.display_name if node.class_type in types else None
-    return {node.title, node.class_type} | ({shown} if shown else set())
+    own = node.class_type.removeprefix(OWN_PREFIX)
+    return {node.title, node.class_type, own} | ({shown} if shown else set())
 
 
 def _constant(node: Node, setting: Setting, types: NodeTypes) -> Any:  # noqa: ANN401 - what the input holds
