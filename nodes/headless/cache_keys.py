@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
@@ -11,6 +12,8 @@ from uuid import uuid4
 from .awaiting import finished
 from .graph import Graph, Link, Node
 from .registry import NodeType, NodeTypes
+
+LOG = logging.getLogger(__name__)
 
 
 def cache_keys(graph: Graph, order: list[str], types: NodeTypes) -> dict[str, str]:
@@ -44,6 +47,7 @@ def _fingerprint(node: Node, node_type: NodeType) -> Any:  # noqa: ANN401 - what
     arguments = {name: None if isinstance(value, Link) else value for name, value in node.inputs.items()}
     try:
         print_ = finished(node_type.node_class.fingerprint_inputs(**arguments))
-    except Exception:
+    except Exception as error:  # a node may raise anything here; the run itself will show what is wrong
+        LOG.warning("%s cannot tell whether it changed (%s); it runs again.", node.label, error)
         return uuid4().hex
     return print_ if print_ == print_ else uuid4().hex
