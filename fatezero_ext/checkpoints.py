@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from diffusers import AutoencoderKL, ModelMixin, UNet2DConditionModel
@@ -23,6 +24,7 @@ from .unet import InflationSettings, LatentFormat, Pseudo3DUNet, TemporalLayers
 from .vae import VideoVAE
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+PICKLED_WEIGHTS = "diffusion_pytorch_model.bin"
 PSEUDO_3D_CLASS = "UNetPseudo3DConditionModel"
 TOY_FOLDER = Path(__file__).parent / "toy" / "model"
 
@@ -92,13 +94,15 @@ def load_unet(
     """Load a UNet folder: a 2-D diffusers UNet, or a pseudo-3D one tuned on a clip.
 
     A tuned UNet's temporal layers are read off its tensors: low-rank ones with their rank, or full convolutions.
-    Raises ModelError for missing files and for keys that are missing or foreign.
+    Raises ModelError for missing files, for keys that are missing or foreign, and for pickles of more than tensors.
     """
     folder, settings = Path(folder), settings or InflationSettings()
     config = _read_json(folder / "config.json")
     if config.get("_class_name") != PSEUDO_3D_CLASS:
         return Pseudo3DUNet(_load(UNet2DConditionModel, folder, dtype), settings, name=folder.name)
-    weights = _read_weights(folder / WEIGHTS)
+    pickled = folder / PICKLED_WEIGHTS
+    path = pickled if pickled.exists() and not (folder / WEIGHTS).exists() else folder / WEIGHTS
+    weights = _read_weights(path)
     net = _empty_unet(config, folder, dtype)
     position = settings.temporal.position if settings.temporal else "after_feedforward"
     temporal = TemporalLayers(rank=_low_rank(weights), position=position)
@@ -107,11 +111,11 @@ def load_unet(
         missing, foreign = net.load_state_dict(weights, strict=False)
     except RuntimeError as error:
         raise ModelError(
-            f"{folder / WEIGHTS} does not fit its config: {error}. Use weights and config of the same checkpoint."
+            f"{path} does not fit its config: {error}. Use weights and config of the same checkpoint."
         ) from error
     if missing or foreign:
         raise ModelError(
-            f"{folder / WEIGHTS} does not fit its config: {_some(missing)} missing, {_some(foreign)} unknown. "
+            f"{path} does not fit its config: {_some(missing)} missing, {_some(foreign)} unknown. "
             f"Use a complete pseudo-3D checkpoint."
         )
     return unet
@@ -131,17 +135,33 @@ def _load(kind: type, folder: Path, dtype: torch.dtype | None) -> object:
     """`kind.from_pretrained` on a local folder; its errors become one that names the folder."""
     if not folder.is_dir():
         raise ModelError(f"{folder} is missing; {kind.__name__} is read from it. Use a complete diffusers folder.")
-    options = {} if dtype is None else {"torch_dtype": dtype, "use_safetensors": True}
-    if issubclass(kind, ModelMixin):
-        options["low_cpu_mem_usage"] = is_accelerate_available()  # without it diffusers only warns and goes on
+    options = {} if dtype is None else _weight_options(kind, folder, dtype)
     try:
         with _no_progress_bars():
-            return kind.from_pretrained(folder, local_files_only=True, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            loaded = kind.from_pretrained(folder, local_files_only=True, **options)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UnpicklingError) as error:
         raise ModelError(
             f"{folder} cannot be read as {kind.__name__}: {error}. It needs its config and safetensors weights; "
             f"save the model again with save_pretrained."
         ) from error
+    if dtype is None:
+        return loaded
+    model, found = loaded
+    if found["missing_keys"]:
+        raise ModelError(
+            f"{folder} is no complete {kind.__name__}: {_some(sorted(found['missing_keys']))} missing. They would be "
+            f"left random; use a complete checkpoint."
+        )
+    return model
+
+
+def _weight_options(kind: type, folder: Path, dtype: torch.dtype) -> dict[str, object]:
+    """Safetensors where the folder has them; pickles, which both libraries open with `weights_only`, where it has not."""
+    safe = any(folder.glob("*.safetensors")) or not any(folder.glob("*.bin"))
+    options = {"torch_dtype": dtype, "use_safetensors": safe, "output_loading_info": True}
+    if issubclass(kind, ModelMixin):
+        options["low_cpu_mem_usage"] = is_accelerate_available()  # without it diffusers only warns and goes on
+    return options
 
 
 @contextmanager
@@ -167,12 +187,31 @@ def _read_json(path: Path) -> dict[str, object]:
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, or of a pickle that holds nothing else."""
     try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
+        weights = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
+    except (OSError, SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
         raise ModelError(
             f"{path} cannot be read ({error}); safetensors weights are needed. Convert or restore the file."
         ) from error
+    foreign = [str(key) for key, value in weights.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
+    if foreign:
+        raise ModelError(
+            f"{path} holds more than tensors by name: {_some(foreign)}; a UNet's state dict is needed. Save it with "
+            f"save_pretrained, or as safetensors."
+        )
+    return weights
+
+
+def _unpickled(path: Path) -> dict[object, object]:
+    """A pickle that may hold tensors and plain containers only: code in it is refused, not run."""
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:  # torch's own message tells how to open it nevertheless
+        raise UnpicklingError("it is a damaged pickle, or one that holds more than tensors") from error
+    if not isinstance(weights, dict):
+        raise UnpicklingError(f"it holds {type(weights).__name__}, not tensors by name")
+    return weights
 
 
 def _two_dimensional(config: Mapping[str, object]) -> dict[str, object]:

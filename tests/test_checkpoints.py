@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fatezero_ext import InflationSettings, load_model, load_unet
+from fatezero_ext import InflationSettings, TemporalLayers, load_model, load_unet
 from fatezero_ext.errors import ModelError, PromptError, VideoError
 
 from .conftest import GOLDEN, relative
@@ -69,11 +69,90 @@ def test_damaged_files_are_named(folder):
         load_unet(folder / "unet")
 
 
-def test_a_pickle_in_place_of_weights_is_not_opened(folder):
-    (folder / "unet" / WEIGHTS).unlink()
-    torch.save({"x": torch.zeros(1)}, folder / "unet" / "diffusion_pytorch_model.bin")
-    with pytest.raises(ModelError, match="unet cannot be read"):
+def test_weights_with_a_tensor_missing_are_refused_in_every_part(folder):
+    for part, name, key in [
+        ("unet", WEIGHTS, "conv_in.weight"),
+        ("vae", WEIGHTS, "quant_conv.bias"),
+        ("text_encoder", "model.safetensors", None),
+    ]:
+        path = folder / part / name
+        whole = load_file(path)
+        lost = key or next(key for key in whole if key.endswith("final_layer_norm.weight"))
+        save_file({k: v for k, v in whole.items() if k != lost}, path, metadata={"format": "pt"})
+        with pytest.raises(ModelError, match=rf"{part} is no complete .*{lost.split('.')[-2]}.* missing.*random"):
+            load_model(folder)
+        save_file(whole, path, metadata={"format": "pt"})
+    load_model(folder)
+
+
+def pickled(folder):
+    """Replace every safetensors file of a pipeline folder by a pickle of the same tensors."""
+    for path in folder.rglob("*.safetensors"):
+        torch.save(load_file(path), path.with_name(path.name.replace("model.safetensors", "model.bin")))
+        path.unlink()
+    (folder / "text_encoder" / "model.bin").rename(folder / "text_encoder" / "pytorch_model.bin")
+
+
+def test_pickles_of_plain_tensors_give_the_same_model(folder, model, noise):
+    pickled(folder)
+    loaded = load_model(folder)
+    for part in ("unet", "vae", "text"):
+        got, wanted = (getattr(m, part).net.state_dict() for m in (loaded, model))
+        assert set(got) == set(wanted) and all(got[key].equal(wanted[key]) for key in wanted)
+
+
+class Trap:
+    """A pickle that would run code when opened."""
+
+    def __reduce__(self):
+        return (pytest.fail, ("the pickle was run",))
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_a_pickle_of_anything_else_is_refused_and_not_run(folder, part):
+    pickled(folder)
+    path = next((folder / part).glob("*.bin"))
+    torch.save({"conv_in.weight": Trap()}, path)
+    with pytest.raises(ModelError, match=f"{part} cannot be read"):
         load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("held", "message"),
+    [
+        (Trap(), "cannot be read.*safetensors weights are needed"),
+        ([torch.zeros(1)], "holds list, not tensors by name"),
+        ({"state_dict": {"x": torch.zeros(1)}}, r"more than tensors by name: 1 keys \(state_dict\)"),
+        ({"lora.extra": torch.zeros(1)}, r"missing, 1 keys \(lora.extra\) unknown"),
+    ],
+)
+def test_a_tuned_pickle_that_is_not_plain_tensors_is_refused(golden, tmp_path, held, message):
+    shutil.copy(golden.tuned_folder / "config.json", tmp_path)
+    torch.save(held, tmp_path / "diffusion_pytorch_model.bin")
+    with pytest.raises(ModelError, match=message):
+        load_unet(tmp_path)
+
+
+def test_a_tuned_pickle_is_the_tuned_unet(golden, tmp_path):
+    shutil.copy(golden.tuned_folder / "config.json", tmp_path)
+    weights = load_file(golden.tuned_folder / WEIGHTS)
+    torch.save(weights, tmp_path / "diffusion_pytorch_model.bin")
+    loaded = load_unet(tmp_path).net.state_dict()
+    assert set(loaded) == set(weights) and all(loaded[key].equal(weights[key]) for key in weights)
+
+
+def test_a_tuned_unet_with_full_temporal_convolutions_is_told_by_its_tensors(golden, tmp_path, noise):
+    settings = InflationSettings(temporal=TemporalLayers())
+    tuned = load_unet(GOLDEN / "model" / "unet", settings)
+    for name, parameter in tuned.net.named_parameters():
+        if "_temporal" in name:
+            parameter.add_(0.05 * noise(*parameter.shape))
+    save_file(tuned.net.state_dict(), tmp_path / WEIGHTS)
+    shutil.copy(golden.tuned_folder / "config.json", tmp_path)
+    loaded = load_unet(tmp_path)
+    assert loaded.settings.temporal == TemporalLayers(rank=None)
+    x, text = noise(3, 4, 16, 16), noise(1, 77, 32)
+    assert loaded(x, 501, text, frames=3).equal(tuned(x, 501, text, frames=3))
 
 
 def test_a_unet_of_another_kind_is_refused(folder):
