@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from .attention import Attend, apply_probs, attention_probs, plain
-from .layers import LayerAddress, Site
+from .layers import MOST_CELLS, LayerAddress, Site
 from .plan import StepPlan
 from .records import FeatureRecord, MapRecord, Page, Record
 from .stores import Policy
 
 MaskOf = Callable[[tuple[int, int]], Tensor]
-
-MOST_CELLS = 32 * 32  # larger layers are left alone, as in the authors' program
 
 
 @dataclass(frozen=True)
@@ -36,7 +34,9 @@ class Capture:
 
 @dataclass
 class RecordAttention:
-    """Plain attention that leaves a page behind: one step of an inversion.
+    """Plain attention that leaves a page behind: one step of an inversion, or of a reconstruction.
+
+    Of several chunks only the last, conditional one is recorded.
 
     policy: how self-attention is recorded; cross maps are only 77 wide and are always kept as maps
     base:   computes what is not recorded as a map
@@ -51,11 +51,16 @@ class RecordAttention:
         if not self.capture.covers(site):
             return self.base(q, k, v, site)
         if self.policy == "features" and not site.is_cross:
-            self.page[site.address] = FeatureRecord(q, k)
+            self.page[site.address] = FeatureRecord(_last_chunk(q, site), _last_chunk(k, site))
             return self.base(q, k, v, site)
         probs = attention_probs(q, k, site)
-        self.page[site.address] = MapRecord(probs)
+        self.page[site.address] = MapRecord(_last_chunk(probs, site))
         return apply_probs(probs, v, site)
+
+
+def _last_chunk(x: Tensor, site: Site) -> Tensor:
+    """The last `frames` of the batch, in memory of its own where there are more."""
+    return x if len(x) == site.frames else x[-site.frames :].clone()
 
 
 @dataclass
@@ -92,8 +97,14 @@ class EditAttention:
         if site.address in self.keep_cross:
             self.kept[site.address] = probs
         if self.plan.replace_cross:
-            probs = self.source[site.address].probs(site, probs) @ self.plan.mix + probs * self.plan.gain
+            probs = self._mixed(self.source[site.address].probs(site, probs), probs)
         return apply_probs(probs, v, site)
+
+    def _mixed(self, source: Tensor, own: Tensor) -> Tensor:
+        """The plan's formula on the columns of the words; keys added behind them stay the edit's own."""
+        words = len(self.plan.gain)
+        mixed = source[..., :words] @ self.plan.mix + own[..., :words] * self.plan.gain
+        return mixed if own.shape[-1] == words else torch.cat([mixed, own[..., words:]], dim=-1)
 
     def _self(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
         source = self.source[site.address]
@@ -109,5 +120,6 @@ class EditAttention:
     def _on_last_chunk(self, compute: Attend, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
         """`compute` on the last chunk of the batch, unedited attention on those before it."""
         rest = len(q) - site.frames
-        last = compute(q[rest:], k[rest:], v[rest:], site)
-        return torch.cat([self.base(q[:rest], k[:rest], v[:rest], site), last]) if rest else last
+        others, own = slice(None, rest), slice(rest, None)
+        last = compute(q[own], k[own], v[own], site.part(own))
+        return torch.cat([self.base(q[others], k[others], v[others], site.part(others)), last]) if rest else last

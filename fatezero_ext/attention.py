@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .errors import SettingsError
 from .layers import Site
 
 
@@ -41,7 +42,36 @@ def gather_key_frames(x: Tensor, site: Site) -> Tensor:
 
 def plain(q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
     """Attention as the model was trained, on the fastest kernel PyTorch has for it."""
-    return F.scaled_dot_product_attention(q, gather_key_frames(k, site), gather_key_frames(v, site))
+    bias = None if site.bias is None else site.bias.to(q.dtype)
+    return F.scaled_dot_product_attention(q, gather_key_frames(k, site), gather_key_frames(v, site), attn_mask=bias)
+
+
+def explicit(q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
+    """The same attention through the probabilities themselves: the reference for every faster way."""
+    return apply_probs(attention_probs(q, k, site), v, site)
+
+
+def sliced(heads_at_once: int) -> Attend:
+    """The same attention with never more than `heads_at_once` maps in memory, for devices without a fused kernel.
+
+    heads_at_once: maps of (frame, head) pairs computed together, 1 or more
+    Source: diffusers' sliced attention, whose slice size counts the joint axis of batch and heads.
+    """
+    if heads_at_once < 1:
+        raise SettingsError(f"heads_at_once is {heads_at_once}; at least one map has to be computed. Use 1 or more.")
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
+        batch, heads = q.shape[:2]
+        queries, keys, values = (x.flatten(0, 1) for x in (q, gather_key_frames(k, site), gather_key_frames(v, site)))
+        bias = None if site.bias is None else site.bias.expand(batch, heads, -1, -1).flatten(0, 1)
+        out = torch.empty_like(queries)
+        for start in range(0, len(queries), heads_at_once):
+            at = slice(start, start + heads_at_once)
+            added = None if bias is None else bias[at]
+            out[at] = _softmax_scores(queries[at], keys[at], added, upcast=site.upcast) @ values[at]
+        return out.unflatten(0, (batch, heads))
+
+    return attend
 
 
 def attention_probs(q: Tensor, k: Tensor, site: Site) -> Tensor:
@@ -49,9 +79,14 @@ def attention_probs(q: Tensor, k: Tensor, site: Site) -> Tensor:
 
     Returns [(chunks frames), heads, cells, keys] in q's dtype; the softmax is taken in float32.
     """
-    keys = gather_key_frames(k, site)
-    queries, keys = (q.float(), keys.float()) if site.upcast else (q, keys)
+    return _softmax_scores(q, gather_key_frames(k, site), site.bias, upcast=site.upcast)
+
+
+def _softmax_scores(q: Tensor, k: Tensor, bias: Tensor | None, *, upcast: bool) -> Tensor:
+    queries, keys = (q.float(), k.float()) if upcast else (q, k)
     scores = (queries * q.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+    if bias is not None:
+        scores = scores + bias
     return scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype)
 
 

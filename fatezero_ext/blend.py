@@ -51,13 +51,14 @@ def _usual_downscale(usable: Mapping[int, Sequence[Site]]) -> int:
 def word_heat(maps: Iterable[tuple[Tensor, Site]], weights: Tensor) -> Tensor:
     """How much attention the weighted tokens get, averaged over layers and heads.
 
-    maps:    cross-attention probabilities [frames, heads, cells, 77] of one resolution, with their sites
+    maps:    cross-attention probabilities [frames, heads, cells, 77 or more] of one resolution, with their sites; keys
+             behind the words' do not count
     weights: [77]
     Returns [frames, height, width] float32.
     """
     heats = []
     for probs, site in maps:
-        heat = probs.float() @ weights
+        heat = probs[..., : len(weights)].float() @ weights
         heats.append(heat.unflatten(-1, (site.height, site.width)))
     return torch.cat(heats, dim=1).mean(dim=1)
 

@@ -10,12 +10,14 @@ from torch import Tensor
 from .attend import Capture
 from .blend import blend_layers
 from .errors import SettingsError, StoreError
-from .loops import OnStep, Trace, edit_latents, ignore_step, invert_latents
-from .plan import EditPlan, EditSettings, compile_edit
+from .loops import OnStep, Trace, edit_latents, ignore_step, invert_latents, reconstruct_latents
+from .map_control import OnMaps
+from .plan import EditPlan, EditSettings, check_guidance, compile_edit
 from .prompts import Clip, read_prompt
 from .schedule import Schedule
 from .stores import Storage, open_store
 from .unet import Pseudo3DUNet
+from .user_mask import fitted_mask
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,21 @@ class Controller:
     def with_storage(self, storage: Storage) -> Controller:
         """The same controller keeping attention elsewhere; what an inversion left is dropped."""
         return replace(self, storage=storage, trace=None)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """How an inverted clip is denoised again under its own prompt.
+
+    guidance:        classifier-free guidance, 1 for none
+    negative_prompt: what guidance leads away from
+    """
+
+    guidance: float = 7.5
+    negative_prompt: str = ""
+
+    def __post_init__(self) -> None:
+        check_guidance(self.guidance)
 
 
 @dataclass(frozen=True)
@@ -54,6 +71,7 @@ def invert(
     source_prompt: str,
     *,
     steps: int = 50,
+    reconstruct: Reconstruction | None = None,
     on_step: OnStep = ignore_step,
 ) -> Controller:
     """Invert a clip under a prompt that describes it, recording attention on the way.
@@ -61,12 +79,14 @@ def invert(
     clip:    a text encoder
     latents: raw latents [frames, channels, height, width] of a VAE
     steps:   DDIM steps, as many for every edit that follows
+    reconstruct: take the source's attention from denoising the inverted clip again under its own prompt; None: from
+             the inversion itself, as FateZero does
     on_step: called as (done, total, latents) after each step; raising ends the run and changes nothing
     Returns the controller with its trace.
     Raises FateZeroError kinds for a prompt that is too long, latents that do not fit, a step count out of range.
     """
     planned = plan_inversion(controller, clip, latents, source_prompt, steps=steps)
-    return invert_planned(planned, clip, on_step=on_step)
+    return invert_planned(planned, clip, reconstruct=reconstruct, on_step=on_step)
 
 
 def plan_inversion(
@@ -96,12 +116,17 @@ def plan_inversion(
     )
 
 
-def invert_planned(planned: Controller, clip: Clip, *, on_step: OnStep = ignore_step) -> Controller:
-    """Do the work that `plan_inversion` checked."""
+def invert_planned(
+    planned: Controller, clip: Clip, *, reconstruct: Reconstruction | None = None, on_step: OnStep = ignore_step
+) -> Controller:
+    """Do the work that `plan_inversion` checked; with `reconstruct` twice as many steps are reported."""
     unet, trace = planned.unet, planned.trace
     # The text encoder first: where memory is short, bringing it in may send the UNet out.
     text = _embed(clip, [trace.prompt.text], unet)
-    unet.prepare(unet.working_memory(1, *_clip_size(trace)))
+    wanted = text if reconstruct is None else _guided_text(clip, unet, trace.prompt.text, reconstruct)
+    unet.prepare(unet.working_memory(len(wanted), *_clip_size(trace)))
+    steps = len(trace.schedule)
+    total = steps if reconstruct is None else 2 * steps
     inverted = invert_latents(
         unet,
         trace.latents[0].to(unet.device),
@@ -109,9 +134,18 @@ def invert_planned(planned: Controller, clip: Clip, *, on_step: OnStep = ignore_
         trace.prompt,
         trace.schedule,
         capture=planned.capture,
-        storage=planned.storage,
-        on_step=on_step,
+        storage=planned.storage if reconstruct is None else None,
+        on_step=lambda done, _total, latents: on_step(done, total, latents),
     )
+    if reconstruct is not None:
+        inverted = reconstruct_latents(
+            unet,
+            inverted,
+            wanted.to(unet.device),
+            reconstruct.guidance,
+            storage=planned.storage,
+            on_step=lambda done, _total, latents: on_step(steps + done, total, latents),
+        )
     return replace(planned, trace=inverted)
 
 
@@ -127,16 +161,17 @@ def edit(
 ) -> EditResult:
     """Edit an inverted clip by words; the inversion is only read, so any number of edits may follow one.
 
-    mask:    [frames, height, width] of any size, above 0.5 where the edit may differ, one frame serves all;
-             with blend words both must allow a cell; None: words alone decide
+    mask:    [frames or 1, height, width] of the clip's proportions, above 0.5 where the edit may differ; with blend
+             words both must allow a cell, unless `BlendSettings.mask_use` says "override"; None: words alone decide
     on_step: called as (done, total, latents) after each step; raising ends the run and changes nothing
     Raises FateZeroError kinds for settings, words and masks that do not fit, before any long work.
     """
     unet, settings = controller.unet, settings or EditSettings()
     plan = plan_edit(controller, clip, edit_prompt, settings, with_mask=mask is not None)
-    user_mask = None if mask is None else _checked_mask(mask, controller.trace.frames)
-    read_prompt(clip, negative_prompt, "negative prompt")
-    text = _embed(clip, [edit_prompt] if settings.guidance == 1 else [negative_prompt, edit_prompt], unet)
+    _check_control(unet, plan)
+    size, cell = controller.trace.latents.shape[-2:], unet.latents.pixels_per_cell
+    user_mask = None if mask is None else fitted_mask(mask, controller.trace.frames, tuple(size), cell)
+    text = _guided_text(clip, unet, edit_prompt, Reconstruction(settings.guidance, negative_prompt))
     unet.prepare(unet.working_memory(len(text), *_clip_size(controller.trace)))
     edited = edit_latents(
         unet,
@@ -181,6 +216,22 @@ def plan_edit(
     return plan
 
 
+def _check_control(unet: Pseudo3DUNet, plan: EditPlan) -> None:
+    """Raise SettingsError where a registered map controller and the edit would both change attention."""
+    changes = any(step.replace_cross or step.fuse_self for step in plan.steps) or plan.edit_mask is not None
+    if changes and isinstance(unet.attend, OnMaps):
+        raise SettingsError(
+            f"{type(unet.attend.controller).__name__} is registered and changes attention by itself; the edit must "
+            f"leave it alone. Set cross_replace and self_replace to 0 and blend to None, or unregister the controller."
+        )
+
+
+def _guided_text(clip: Clip, unet: Pseudo3DUNet, prompt: str, guided: Reconstruction) -> Tensor:
+    """Embeddings [2, tokens, width] of the negative prompt and the prompt; without guidance of the prompt alone."""
+    read_prompt(clip, guided.negative_prompt, "negative prompt")
+    return _embed(clip, [prompt] if guided.guidance == 1 else [guided.negative_prompt, prompt], unet)
+
+
 def _clip_size(trace: Trace) -> tuple[int, int, int]:
     """Frames, height and width of the inverted clip in cells."""
     return (trace.frames, *trace.latents.shape[-2:])
@@ -196,13 +247,3 @@ def _embed(clip: Clip, texts: list[str], unet: Pseudo3DUNet) -> Tensor:
             f"Use the CLIP that belongs to the model."
         )
     return embeddings
-
-
-def _checked_mask(mask: Tensor, frames: int) -> Tensor:
-    """bool [frames, height, width] from a mask of as many frames or one."""
-    if mask.ndim != 3 or len(mask) not in (1, frames):
-        raise SettingsError(
-            f"the mask is shaped {list(mask.shape)}; [frames, height, width] with {frames} frames (or one for all) is "
-            f"needed. Make the mask from the same clip."
-        )
-    return (mask > 0.5).expand(frames, -1, -1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -16,6 +16,7 @@ Kind = Literal["self", "cross"]
 KeyFrame = int | str
 
 DEFAULT_KEY_FRAMES: tuple[KeyFrame, ...] = (-1, "first")
+MOST_CELLS = 32 * 32  # larger layers are left alone, as in the authors' program
 KEY_FRAME_WORDS = ("first", "mid", "middle", "last")
 
 
@@ -49,6 +50,8 @@ class Site:
     key_frames:    for self-attention, one index tensor [frames] per key frame whose
                    keys a frame attends to, in order; empty: each frame attends to itself
     upcast:        scores are computed in float32 wherever maps are made, as the layer was trained
+    bias:          added to the scores, [(chunks frames), 1, 1 or cells, keys]: 0 keeps a key, a large negative number
+                   drops it; None: nothing is added
     """
 
     address: LayerAddress
@@ -58,6 +61,7 @@ class Site:
     downscale: int
     key_frames: tuple[Tensor, ...] = ()
     upcast: bool = False
+    bias: Tensor | None = None
 
     @property
     def cells(self) -> int:
@@ -67,6 +71,10 @@ class Site:
     @property
     def is_cross(self) -> bool:
         return self.address.kind == "cross"
+
+    def part(self, rows: slice) -> Site:
+        """The site of a part of the batch."""
+        return self if self.bias is None else replace(self, bias=self.bias[rows])
 
 
 def resolve_key_frames(key_frames: Sequence[KeyFrame], frames: int) -> tuple[tuple[int, ...], ...]:

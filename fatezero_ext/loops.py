@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attend import Capture, EditAttention, MaskOf, RecordAttention
+from .attention import Attend
 from .blend import blend_layers, word_heat
 from .layers import LayerAddress
 from .plan import EditPlan
@@ -73,23 +74,65 @@ def invert_latents(
     schedule: Schedule,
     *,
     capture: Capture,
-    storage: Storage,
+    storage: Storage | None,
     on_step: OnStep = ignore_step,
 ) -> Trace:
     """DDIM inversion without guidance.
 
     latents: [frames, channels, height, width], scaled; text: [1, tokens, width] of the source prompt
+    storage: how attention is kept; None: it is not recorded, the trace's store stays empty
     """
-    store, levels, x = open_store(storage), [latents.cpu()], latents
+    store, levels, x = open_store(storage or Storage()), [latents.cpu()], latents
     for step in reversed(range(len(schedule))):
-        recorder = RecordAttention(capture, storage.policy, unet.attend)
+        recorder = None if storage is None else RecordAttention(capture, storage.policy, unet.attend)
         prediction = unet(x, schedule.timesteps[step], text, frames=len(x), attend=recorder)
-        x = schedule.invert(x, prediction, step)
-        store.write(step, recorder.page)
+        x = unet.after_step(schedule.invert(x, prediction, step))
+        if recorder is not None:
+            store.write(step, recorder.page)
         levels.append(x.cpu())
         on_step(len(schedule) - step, len(schedule), x)
     store.seal()
     return Trace(schedule, prompt, torch.stack(levels), store, capture)
+
+
+@torch.no_grad()
+def reconstruct_latents(
+    unet: Pseudo3DUNet,
+    inverted: Trace,
+    text: Tensor,
+    guidance: float,
+    *,
+    storage: Storage,
+    on_step: OnStep = ignore_step,
+) -> Trace:
+    """Denoise an inverted clip under its own prompt and record the attention of that.
+
+    text: [2, tokens, width] negative and source prompt, or [1, tokens, width] the source prompt without guidance
+    Returns a trace whose levels are the latents of this pass, from the inversion's noisiest one down.
+    """
+    schedule, store = inverted.schedule, open_store(storage)
+    x = inverted.latents[-1].to(unet.device)
+    levels = [inverted.latents[-1]]
+    for step in range(len(schedule)):
+        recorder = RecordAttention(inverted.capture, storage.policy, unet.attend)
+        prediction = _guided(unet, x, schedule.timesteps[step], text, guidance, recorder)
+        x = unet.after_step(schedule.denoise(x, prediction, step))
+        store.write(step, recorder.page)
+        levels.append(x.cpu())
+        on_step(step + 1, len(schedule), x)
+    store.seal()
+    return replace(inverted, latents=torch.stack(levels[::-1]), store=store)
+
+
+def _guided(
+    unet: Pseudo3DUNet, x: Tensor, timestep: int, text: Tensor, guidance: float, attend: Attend | None
+) -> Tensor:
+    """The prediction for one clip [frames, ...], led by as many texts as there are: one, or a negative one first."""
+    prediction = unet(x.repeat(len(text), 1, 1, 1), timestep, text, frames=len(x), attend=attend)
+    if len(text) == 1:
+        return prediction
+    negative, wanted = prediction.chunk(2)
+    return torch.lerp(negative, wanted, guidance)
 
 
 @torch.no_grad()
@@ -105,19 +148,16 @@ def edit_latents(
     """Denoise the inverted clip under the edit prompt, with the source's attention where the plan says so.
 
     text:      [2, tokens, width] negative and edit prompt, or [1, tokens, width] the edit prompt without guidance
-    user_mask: bool [frames, height, width] of any size, True where the edit may differ; where the plan makes a mask
-               from words too, both must allow it; None: words alone decide
+    user_mask: bool [frames, height, width] of any scale, True where the edit may differ; where the plan makes a mask
+               from words too, both must allow it or this one overrides it; None: words alone decide
     """
     schedule, guidance = trace.schedule, plan.settings.guidance
     run = _EditRun(unet, trace, plan, user_mask)
     x = run.latents[-1]
     for step in range(len(schedule)):
         attend = run.attention(step)
-        prediction = unet(x.repeat(len(text), 1, 1, 1), schedule.timesteps[step], text, frames=len(x), attend=attend)
-        if len(text) == 2:
-            negative, wanted = prediction.chunk(2)
-            prediction = torch.lerp(negative, wanted, guidance)
-        x = run.blend_latents(schedule.denoise(x, prediction, step), step, attend)
+        prediction = _guided(unet, x, schedule.timesteps[step], text, guidance, attend)
+        x = run.blend_latents(unet.after_step(schedule.denoise(x, prediction, step)), step, attend)
         on_step(step + 1, len(schedule), x)
     return EditedLatents(x, run.mean_mask())
 
@@ -184,8 +224,9 @@ class _EditRun:
         self, source_heat: Callable[[Tensor], Tensor], size: tuple[int, int], *, with_edit: bool = False
     ) -> Tensor:
         """bool [frames, *size], True where the edit may differ."""
-        allowed = []
-        if self.plan.source_mask is not None:
+        allowed, blend = [], self.plan.settings.blend
+        overridden = self.user_mask is not None and blend is not None and blend.mask_use == "override"
+        if self.plan.source_mask is not None and not overridden:
             free = self.plan.source_mask.at(source_heat, size)
             if with_edit and self.plan.edit_mask is not None:
                 free = free | self.plan.edit_mask.at(self._edit_heat, size)

@@ -25,6 +25,7 @@ from .prompts import (
 )
 
 Mode = Literal["replace", "refine"]
+MaskUse = Literal["intersect", "override"]
 NO_WORDS: Mapping[str, float] = MappingProxyType({})
 NO_WINDOWS: Mapping[str, Window] = MappingProxyType({})
 LATENT_BLEND_WINDOW: Window = (0.2, 0.8)  # fraction of steps, fixed in the authors' program
@@ -42,6 +43,7 @@ class BlendSettings:
     subtract_words:     words of the source prompt whose mask is taken out again
     subtract_threshold: the same threshold for these
     downscale:          latent cells per map cell the masks are read from; None: chosen by `blend_layers`
+    mask_use:           a user's mask "intersect"s that of the words, or "override"s it
     """
 
     source_words: tuple[str, ...]
@@ -52,11 +54,13 @@ class BlendSettings:
     subtract_words: tuple[str, ...] = ()
     subtract_threshold: float = 0.3
     downscale: int | None = None
+    mask_use: MaskUse = "intersect"
 
     def __post_init__(self) -> None:
         for name in ("source_words", "edit_words", "subtract_words"):
             if isinstance(getattr(self, name), str):  # one phrase, a comma short of being a tuple
                 object.__setattr__(self, name, (getattr(self, name),))
+        _one_of("mask_use", self.mask_use, ("intersect", "override"))
         _finite("blend threshold", self.threshold)
         _finite("subtract threshold", self.subtract_threshold)
         if self.subtract_words and not self.source_words:
@@ -99,8 +103,7 @@ class EditSettings:
         object.__setattr__(self, "equalizer", MappingProxyType(dict(self.equalizer)))
         for word, factor in self.equalizer.items():
             _finite(f"equalizer of {word!r}", factor)
-        if _finite("guidance", self.guidance) < 0:
-            raise SettingsError(f"guidance is {self.guidance}; it must be 0 or more. 5 to 10 suit most edits.")
+        check_guidance(self.guidance)
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,12 @@ def _mask_words(blend: BlendSettings | None, source: Prompt, edit: Prompt) -> tu
 
 def _weights(prompt: Prompt, words: tuple[str, ...], asked_by: str) -> Tensor:
     return token_weights(prompt, dict.fromkeys(words, 1.0), 0.0, asked_by)
+
+
+def check_guidance(guidance: float) -> None:
+    """Raise SettingsError unless it is a number classifier-free guidance can use."""
+    if _finite("guidance", guidance) < 0:
+        raise SettingsError(f"guidance is {guidance}; it must be 0 or more. 5 to 10 suit most edits.")
 
 
 def _window(name: str, window: Window | float) -> Window:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..fatezero_ext.attend import MOST_CELLS, Capture
+from ..fatezero_ext.attend import Capture
 from ..fatezero_ext.controller import Controller
+from ..fatezero_ext.layers import MOST_CELLS
 from ..fatezero_ext.stores import PLACES, POLICIES, PRECISIONS, Storage
 from ..fatezero_ext.unet import Pseudo3DUNet
 from .api import advanced, io, schema

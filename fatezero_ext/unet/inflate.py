@@ -137,11 +137,6 @@ def _bind(block: _Block, settings: InflationSettings, call: Call) -> Iterator[Co
             f"the UNet's {block.stage} block {block.block} is not of Stable Diffusion 1.x / 2.x kind "
             f"(norm {module.norm_type!r}); FateZero needs plain self- and cross-attention. Use an SD 1.x or 2.x UNet."
         )
-    if module.attn2.added_kv_proj_dim is not None:
-        raise ModelError(
-            f"the UNet's {block.stage} block {block.block} attends to added keys; plain text keys are needed. "
-            f"Use an SD 1.x or 2.x UNet."
-        )
     width = module.norm1.normalized_shape[0]
     key_frames = settings.key_frames if width >= settings.least_sc_channel else ()
     own = LayerAddress(block.stage, block.block, block.unit, "self")

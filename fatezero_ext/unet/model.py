@@ -11,8 +11,9 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from ..attention import Attend, plain
-from ..errors import ModelError
+from ..errors import ModelError, StoreError
 from ..layers import LayerAddress, Site, key_frame_tensors
+from ..map_control import MapController, OnMaps
 from ..residence import Prepare, stay
 from .call import Call
 from .inflate import ControlledLayer, InflationSettings, inflate
@@ -66,7 +67,23 @@ class Pseudo3DUNet:
     @property
     def attend(self) -> Attend:
         """The control registered last, plain attention where there is none."""
-        return self._controls[-1].controller if self._controls else plain
+        return self._controls[-1].attend if self._controls else plain
+
+    def after_step(self, latents: Tensor) -> Tensor:
+        """Tell the control registered last that a step is done, if it works on maps; gives the latents to go on with.
+
+        latents: [frames, channels, height, width]
+        """
+        attend = self.attend
+        if not isinstance(attend, OnMaps):
+            return latents
+        changed = attend.controller.step_callback(latents)
+        if not isinstance(changed, Tensor) or changed.shape != latents.shape:
+            raise StoreError(
+                f"step_callback of {type(attend.controller).__name__} gave {_described(changed)}; latents shaped "
+                f"{list(latents.shape)} are needed. Return x_t, changed or not."
+            )
+        return changed
 
     @property
     def dtype(self) -> torch.dtype:
@@ -82,14 +99,22 @@ class Pseudo3DUNet:
         return 2 ** (len(self.net.down_blocks) - 1)
 
     def __call__(
-        self, latents: Tensor, timestep: int | Tensor, text: Tensor, *, frames: int, attend: Attend | None = None
+        self,
+        latents: Tensor,
+        timestep: int | Tensor,
+        text: Tensor,
+        *,
+        frames: int,
+        attend: Attend | None = None,
+        text_mask: Tensor | None = None,
     ) -> Tensor:
         """Predict the noise (or velocity) in the latents of `chunks` clips.
 
-        latents:  [(chunks frames), channels, height, width], scaled
-        timestep: of the training schedule, 0..999
-        text:     [chunks, tokens, width] text embeddings, one per chunk
-        attend:   how attention is computed in this call; None: the registered control, plain unless one is registered
+        latents:   [(chunks frames), channels, height, width], scaled
+        timestep:  of the training schedule, 0..999
+        text:      [chunks, tokens, width] text embeddings, one per chunk
+        attend:    how attention is computed in this call; None: the registered control, plain unless one is registered
+        text_mask: [chunks, tokens], 1 for tokens that may be attended to; None: all of them
         Returns a tensor shaped like `latents`, in its dtype; the UNet computes in its own.
         Raises ModelError where the shapes do not fit together.
         """
@@ -99,7 +124,11 @@ class Pseudo3DUNet:
         call.frames, call.attend, call.sites = frames, self.attend if attend is None else attend, sites
         try:
             noise = self.net(
-                latents.to(self.dtype), timestep, encoder_hidden_states=text.to(self.dtype), return_dict=False
+                latents.to(self.dtype),
+                timestep,
+                encoder_hidden_states=text.to(self.dtype),
+                encoder_attention_mask=text_mask,
+                return_dict=False,
             )
             return noise[0].to(latents.dtype)
         finally:
@@ -159,11 +188,13 @@ class Pseudo3DUNet:
 class Registration:
     """A control bound to a UNet until `unregister` is called or the `with` block ends.
 
+    attend:         what the layers call for it
     num_att_layers: attention layers under control (32 for Stable Diffusion 1.x)
     """
 
     unet: Pseudo3DUNet
-    controller: Attend
+    controller: Attend | MapController | None
+    attend: Attend
     num_att_layers: int
 
     def unregister(self) -> None:
@@ -177,14 +208,23 @@ class Registration:
         self.unregister()
 
 
-def register_attention_control(unet: Pseudo3DUNet, controller: Attend | None) -> Registration:
+def register_attention_control(unet: Pseudo3DUNet, controller: Attend | MapController | None) -> Registration:
     """Let `controller` compute every self- and cross-attention of `unet` (temporal attention is left out).
 
-    controller: an `Attend`; None: plain attention. Inversions and edits build on it: what they record is its queries
-                and keys, what they leave alone is its output.
+    controller: an `Attend`; or a `MapController`, which is handed the maps of all layers of at most 1024 cells and told
+                when a step is done; None: plain attention. Inversions and edits build on it: what they record is its
+                queries and keys, what they leave alone is its output.
     Returns the registration; undo it with `.unregister()` or use it in a `with` statement.
     Source: SPEC of FateZero (arXiv 2303.09535), register_attention_control.
     """
-    registration = Registration(unet, plain if controller is None else controller, len(unet.layers))
+    attend = OnMaps(controller) if isinstance(controller, MapController) else controller
+    attend = plain if attend is None else attend
+    registration = Registration(unet, controller, attend, len(unet.layers))
+    if hasattr(controller, "num_att_layers"):
+        controller.num_att_layers = len(unet.layers)
     unet._controls.append(registration)
     return registration
+
+
+def _described(value: object) -> str:
+    return f"a tensor shaped {list(value.shape)}" if isinstance(value, Tensor) else repr(value)

@@ -1,0 +1,61 @@
+"""Controllers in the style of Prompt-to-Prompt: they are given every attention map and return the one to use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from .attention import apply_probs, attention_probs, plain
+from .errors import StoreError
+from .layers import MOST_CELLS, Site
+
+
+@runtime_checkable
+class MapController(Protocol):
+    """What `register_attention_control` asks of a controller that works on maps.
+
+    Two attributes are set on controllers that have them: `num_att_layers` when it is registered, and `LOW_RESOURCE`
+    before every call: True where the batch is one clip without classifier-free guidance.
+    """
+
+    def __call__(self, attn: Tensor, is_cross: bool, place_in_unet: str) -> Tensor:
+        """Give back the map to use.
+
+        attn:          softmax probabilities [(chunks frames), heads, cells, keys], a tensor of the call's own; with
+                       guidance the first half is the unconditional chunk
+        is_cross:      whether the keys are the text's
+        place_in_unet: "down", "mid" or "up"
+        """
+        ...
+
+    def step_callback(self, x_t: Tensor) -> Tensor:
+        """Called with the latents [frames, channels, height, width] after every step; gives those to go on with."""
+        ...
+
+
+@dataclass(eq=False)
+class OnMaps:
+    """An `Attend` that makes every map and hands it to a map controller.
+
+    most_cells: larger layers are computed without the controller, as in the authors' program
+    """
+
+    controller: MapController
+    most_cells: int = MOST_CELLS
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
+        if site.cells > self.most_cells:
+            return plain(q, k, v, site)
+        if hasattr(self.controller, "LOW_RESOURCE"):
+            self.controller.LOW_RESOURCE = len(q) == site.frames
+        probs = attention_probs(q, k, site)
+        wanted = probs.shape
+        changed = self.controller(probs, site.is_cross, site.address.stage)
+        if changed.shape != wanted:
+            raise StoreError(
+                f"the controller {type(self.controller).__name__} gave a map shaped {list(changed.shape)} for "
+                f"{site.address}; {list(wanted)} is needed. Return a map like the one that came."
+            )
+        return apply_probs(changed.to(v.dtype), v, site)
