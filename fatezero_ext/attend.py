@@ -39,7 +39,7 @@ class RecordAttention:
     Of several chunks only the last, conditional one is recorded.
 
     policy: how self-attention is recorded; cross maps are only 77 wide and are always kept as maps
-    base:   computes what is not recorded as a map
+    base:   computes every layer; recording only looks on
     """
 
     capture: Capture
@@ -55,7 +55,7 @@ class RecordAttention:
             return self.base(q, k, v, site)
         probs = attention_probs(q, k, site)
         self.page[site.address] = MapRecord(_last_chunk(probs, site))
-        return apply_probs(probs, v, site)
+        return apply_probs(probs, v, site) if self.base is plain else self.base(q, k, v, site)
 
 
 def _last_chunk(x: Tensor, site: Site) -> Tensor:

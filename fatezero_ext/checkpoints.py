@@ -156,7 +156,7 @@ def _load(kind: type, folder: Path, dtype: torch.dtype | None) -> object:
 
 
 def _weight_options(kind: type, folder: Path, dtype: torch.dtype) -> dict[str, object]:
-    """Safetensors where the folder has them; pickles, which both libraries open with `weights_only`, where it has not."""
+    """Safetensors where there are any, else pickles, which both libraries open with `weights_only`."""
     safe = any(folder.glob("*.safetensors")) or not any(folder.glob("*.bin"))
     options = {"torch_dtype": dtype, "use_safetensors": safe, "output_loading_info": True}
     if issubclass(kind, ModelMixin):

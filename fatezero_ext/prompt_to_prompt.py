@@ -71,7 +71,7 @@ class AttentionControl(ABC):
         self.between_steps()
         return x_t
 
-    def between_steps(self) -> None:
+    def between_steps(self) -> None:  # noqa: B027 - subclasses need not have anything to do
         """For subclasses: called once a step."""
 
     def reset(self) -> None:

@@ -15,6 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from fatezero_ext import InflationSettings, load_model, load_unet
 
+from .features import FEATURES
+
+OUTCOMES, HOLDERS = {}, {}
 GOLDEN = Path(__file__).parent / "golden"
 STYLE_RUN = InflationSettings(key_frames=("mid",), least_sc_channel=32)
 
@@ -58,6 +61,32 @@ def noise():
     """Seeded normal tensors."""
     generator = torch.Generator().manual_seed(0)
     return lambda *shape: torch.randn(*shape, generator=generator)
+
+
+def pytest_runtest_logreport(report):
+    """Remember how each test ended, for the table of features."""
+    if report.when == "call" or report.outcome != "passed":
+        OUTCOMES[report.nodeid] = report.outcome
+
+
+def pytest_collection_modifyitems(items):
+    """Remember which features each test holds."""
+    for item in items:
+        for mark in item.iter_markers("feature"):
+            HOLDERS.setdefault(mark.args[0], []).append(item.nodeid)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print the features of the authors' program with the tests that hold them."""
+    if not HOLDERS:
+        return
+    terminalreporter.section("features of the authors' program and the tests that hold them")
+    for name in FEATURES:
+        tests = [node for node in HOLDERS.get(name, ()) if node in OUTCOMES]
+        functions = dict.fromkeys(node.partition("[")[0] for node in tests)
+        for function in functions:
+            ended = {OUTCOMES[node] for node in tests if node.partition("[")[0] == function}
+            terminalreporter.write_line(f"{name:<72} {'/'.join(sorted(ended))}  {function}")
 
 
 def relative(got, wanted):

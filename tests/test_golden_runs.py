@@ -69,20 +69,24 @@ def test_inverted_latents(golden, inverted, name):
 
 @pytest.mark.parametrize("name", INVERSIONS)
 def test_every_map_of_an_inversion(golden, inverted, name):
-    """Mean, spread, sum, maximum and a position-weighted sum of each layer's map at each step, from kept features."""
+    """Mean, spread, sum, maximum and a position-weighted sum of each layer's map at each step, from kept features.
+
+    At the last step also of its sum over the steps so far.
+    """
     unet, trace = inverted(name)
     wanted = golden.tensors(f"{name}/map_stats")
     sites, steps = unet.sites(trace.frames, 64, 64), len(trace.schedule)
-    checked = 0
+    checked, sums = 0, {}
     for inversion_step in range(steps):
         seen = {}
         for address, record in trace.store.read(steps - 1 - inversion_step).items():
             place = f"{address.stage}_{address.kind}"
             number = seen[place] = seen.get(place, -1) + 1
-            statistics = map_statistics(record.probs(sites[address], torch.zeros(())))
-            reference = wanted[f"step{inversion_step}.{place}.{number}"]
-            assert relative(statistics, reference) < 1e-4
+            probs = record.probs(sites[address], torch.zeros(()))
+            assert relative(map_statistics(probs), wanted[f"step{inversion_step}.{place}.{number}"]) < 1e-4
+            sums[f"cumulative.{place}.{number}"] = sums.get(f"cumulative.{place}.{number}", 0) + probs
             checked += 1
+    assert all(relative(map_statistics(total), wanted[key]) < 1e-4 for key, total in sums.items())
     assert checked == 22 * steps
 
 

@@ -1,7 +1,6 @@
 """The inflated UNet: what it has in common with diffusers' own, and what a clip adds."""
 
 import copy
-from dataclasses import replace
 
 import pytest
 import torch
@@ -11,9 +10,7 @@ from fatezero_ext import (
     InflationSettings,
     LayerAddress,
     Pseudo3DUNet,
-    Site,
     TemporalLayers,
-    attention_probs,
     plain,
     register_attention_control,
 )
@@ -217,20 +214,3 @@ def test_unets_of_other_families_are_refused(image_unet):
     }
     with pytest.raises(ModelError, match="more than text.*text_time.*SDXL"):
         Pseudo3DUNet(UNet2DConditionModel.from_config(config | more))
-
-
-def test_upcast_scores_stay_finite_where_half_precision_overflows():
-    site = Site(LayerAddress("mid", 0, 0, "cross"), 1, 1, 2, 1, upcast=True)
-    q = torch.full((1, 1, 2, 64), 300.0, dtype=torch.float16)
-    probs = attention_probs(q, q, site)
-    assert probs.dtype == torch.float16 and probs.eq(0.5).all()
-    assert not attention_probs(q, q, replace(site, upcast=False)).isfinite().all()
-
-
-@pytest.mark.parametrize("place", ["text", "mask"])
-def test_sparse_causal_attention_takes_neither_text_nor_mask(image_unet, noise, place):
-    unet = inflated(image_unet)
-    attn, x = unet.net.down_blocks[0].attentions[0].transformer_blocks[0].attn1, noise(2, 256, 16)
-    extra = {"encoder_hidden_states": noise(2, 77, 32)} if place == "text" else {"attention_mask": noise(2, 1, 256)}
-    with pytest.raises(NotImplementedError, match="no text, no mask"):
-        attn(x, **extra)

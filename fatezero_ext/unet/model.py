@@ -212,8 +212,8 @@ def register_attention_control(unet: Pseudo3DUNet, controller: Attend | MapContr
     """Let `controller` compute every self- and cross-attention of `unet` (temporal attention is left out).
 
     controller: an `Attend`; or a `MapController`, which is handed the maps of all layers of at most 1024 cells and told
-                when a step is done; None: plain attention. Inversions and edits build on it: what they record is its
-                queries and keys, what they leave alone is its output.
+                when a step is done; None: plain attention. An inversion records beside it; an edit leaves to it what it
+                does not change itself.
     Returns the registration; undo it with `.unregister()` or use it in a `with` statement.
     Source: SPEC of FateZero (arXiv 2303.09535), register_attention_control.
     """
