@@ -169,7 +169,8 @@ def _blend_inputs() -> list[io.Input]:
         io.Mask.Input(
             "mask",
             optional=True,
-            tooltip="Your own mask, white where the edit may differ. With blend_words both must allow a place.",
+            tooltip="Your own mask, white where the edit may differ: one for all frames or one each, of the clip's "
+            "proportions. With blend_words both must allow a place (see mask_use).",
         ),
     ]
 
@@ -206,9 +207,20 @@ def _rare_inputs() -> list[io.Input]:
                 tooltip="original: compute exactly what the authors' program does, its slips included.",
             )
         ),
+        advanced(
+            io.Combo.Input(
+                "mask_use",
+                options=["intersect", "override"],
+                default="intersect",
+                optional=True,
+                tooltip="With a mask and blend_words: both must allow a place, or your mask alone decides.",
+            )
+        ),
     ]
 
 
 EDIT_WIDGETS = frozenset(
-    socket.id for socket in [*_prompt_inputs(), *_window_inputs(), *_blend_inputs(), *_rare_inputs()]
-) - {"controller", "clip", "mask"}
+    socket.id
+    for socket in [*_prompt_inputs(), *_window_inputs(), *_blend_inputs(), *_rare_inputs()]
+    if not socket.optional
+) - {"controller", "clip"}

@@ -31,6 +31,7 @@ def from_widgets(widgets: Mapping[str, Any], *, with_mask: bool) -> EditSettings
         downscale=int(widgets["blend_resolution"].removeprefix("1/"))
         if widgets["blend_resolution"] != "auto"
         else None,
+        mask_use=widgets.get("mask_use", "intersect"),
     )
     return EditSettings(
         mode=widgets["mode"],

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..fatezero_ext.controller import Controller, invert_planned, plan_inversion
+from ..fatezero_ext.controller import Controller, Reconstruction, invert_planned, plan_inversion
 from ..fatezero_ext.prompts import Clip
 from . import host
-from .api import io, schema
+from .api import advanced, io, schema
 from .control import CONTROLLER
 from .edit import EDIT_WIDGETS
 from .lookahead import check_edits
+
+INVERSION, RECONSTRUCTION = "inversion", "reconstruction"
 
 
 class DDIMInvert(io.ComfyNode):
@@ -40,6 +42,27 @@ class DDIMInvert(io.ComfyNode):
                     max=999,
                     tooltip="DDIM steps of the inversion and of every edit after it. More steps keep the clip better.",
                 ),
+                advanced(
+                    io.Combo.Input(
+                        "attention_from",
+                        options=[INVERSION, RECONSTRUCTION],
+                        default=INVERSION,
+                        optional=True,
+                        tooltip="Where edits read the source's attention: the inversion, as published, or a second "
+                        "pass that draws the clip again under the source prompt (twice the time).",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "reconstruction_guidance",
+                        default=7.5,
+                        optional=True,
+                        min=0.0,
+                        max=100.0,
+                        step=0.1,
+                        tooltip="Classifier-free guidance of that second pass; not used by the inversion.",
+                    )
+                ),
             ],
             outputs=[CONTROLLER.Output(display_name="controller")],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
@@ -47,9 +70,20 @@ class DDIMInvert(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, controller: Controller, clip: Clip, latent: dict[str, Tensor], source_prompt: str, steps: int
+        cls,
+        controller: Controller,
+        clip: Clip,
+        latent: dict[str, Tensor],
+        source_prompt: str,
+        steps: int,
+        attention_from: str = INVERSION,
+        reconstruction_guidance: float = 7.5,
     ) -> io.NodeOutput:
         planned = plan_inversion(controller, clip, latent["samples"], source_prompt, steps=steps)
         check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id, EDIT_WIDGETS)
-        bar = host.progress(steps)
-        return io.NodeOutput(invert_planned(planned, clip, on_step=lambda done, _total, _latents: bar.update(done)))
+        reconstruct = Reconstruction(reconstruction_guidance) if attention_from == RECONSTRUCTION else None
+        bar = host.progress(steps if reconstruct is None else 2 * steps)
+        inverted = invert_planned(
+            planned, clip, reconstruct=reconstruct, on_step=lambda done, _total, _latents: bar.update(done)
+        )
+        return io.NodeOutput(inverted)

@@ -248,17 +248,6 @@ def test_a_map_controller_and_an_edit_do_not_mix(model, stored):
             edit(inverted, model.text, EDIT)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda attn: attn[..., :3], r"expanded size|shape|must match"),
-    ],
-)
-def test_maps_of_another_shape_are_refused(model, clip, change, message):
-    with pytest.raises(RuntimeError, match=message):
-        inverted_with(model, clip, Seen(change))
-
-
 def test_what_a_controller_returns_is_checked(model, clip):
     class Halved(EmptyControl):
         def __call__(self, attn, is_cross, place_in_unet):

@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 
 from fatezero_ext import BlendSettings, Controller, EditSettings, Storage, edit, invert, load_model
+from fatezero_ext.controller import Reconstruction
 from fatezero_ext.pack import load_pack
 from fatezero_ext.video import read_video, write_video
 
@@ -119,7 +120,7 @@ def ui_workflow(graph):
                 links.append([link, int(value[0]), value[1], int(node_id), len(sockets), socket.io_type])
                 sockets.append({"name": socket.id, "type": socket.io_type, "link": link})
             if hasattr(socket, "default"):
-                widgets.append(value if not isinstance(value, list) else socket.default)
+                widgets.append(socket.default if value is None or isinstance(value, list) else value)
         nodes.append(
             {"id": int(node_id), "type": node["class_type"], "mode": 0, "inputs": sockets, "widgets_values": widgets}
         )
@@ -132,6 +133,23 @@ def run(folder, file, *variants, settings=()):
         folder / file, settings=settings, variants=variants, output=folder / "output", models=GOLDEN, inputs=folder
     )
     return command.collect(call, Console(quiet=True))
+
+
+def test_the_reconstruction_pass_of_the_node_is_that_of_python(folder):
+    settings = ["FateZero_DDIMInvert.attention_from=reconstruction", "FateZero_DDIMInvert.reconstruction_guidance=2"]
+    (outcome,) = run(folder, "api.json", settings=settings)
+    trace = outcome["FateZero_DDIMInvert"].outputs[0].trace
+    model, frames = load_model(GOLDEN / "model"), read_video(folder / "clip.mp4").frames
+    with torch.inference_mode():
+        again = invert(
+            Controller(model.unet),
+            model.text,
+            model.vae.encode(frames),
+            SOURCE,
+            steps=STEPS,
+            reconstruct=Reconstruction(guidance=2.0),
+        )
+    assert trace.latents.equal(again.trace.latents)
 
 
 def test_python_api_format_and_ui_format_give_identical_frames(folder):
