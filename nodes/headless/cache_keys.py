@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from .awaiting import finished
 from .graph import Graph, Link, Node
+from .lists import as_lists
 from .registry import NodeType, NodeTypes
 
 LOG = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ def _fingerprint(node: Node, node_type: NodeType) -> Any:  # noqa: ANN401 - what
         return None
     arguments = {name: None if isinstance(value, Link) else value for name, value in node.inputs.items()}
     try:
-        print_ = finished(node_type.node_class.fingerprint_inputs(**arguments))
+        print_ = finished(node_type.node_class.fingerprint_inputs(**as_lists(node_type, arguments)))
     except Exception as error:  # a node may raise anything here; the run itself will show what is wrong
         LOG.warning("%s cannot tell whether it changed (%s); it runs again.", node.label, error)
         return uuid4().hex

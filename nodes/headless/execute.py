@@ -13,6 +13,7 @@ from ..api import io
 from .awaiting import finished
 from .cache_keys import cache_keys
 from .graph import Graph, Link, Node
+from .lists import Lists, calls_for, joined_outputs, joined_shown
 from .problems import NodeFailed
 from .registry import NodeType, NodeTypes
 from .validate import output_nodes
@@ -30,10 +31,18 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Result:
-    """What a node returned: one value per output, and what it shows ({} for nothing)."""
+    """What a node returned: one list per output, and what it shows ({} for nothing).
 
-    outputs: tuple[Any, ...]
+    lists: usually of one item each; of several where the node makes a list, or ran once per item of one
+    """
+
+    lists: tuple[tuple[Any, ...], ...]
     shown: Mapping[str, Any]
+
+    @property
+    def outputs(self) -> tuple[Any, ...]:
+        """The first item of every output: all there is, unless lists are in play. None stands for an empty list."""
+        return tuple(items[0] if items else None for items in self.lists)
 
 
 @dataclass(frozen=True)
@@ -72,31 +81,29 @@ def _run(current: Plan, types: NodeTypes, watcher: Watcher, results: dict[str, R
         watcher.started(node.label, number, len(current.order))
         began, reused = time.perf_counter(), key in results
         if not reused:
-            arguments = {
-                name: results[current.keys[value.node]].outputs[value.slot] if isinstance(value, Link) else value
+            inputs = {
+                name: results[current.keys[value.node]].lists[value.slot] if isinstance(value, Link) else (value,)
                 for name, value in node.inputs.items()
                 if name in types[node.class_type].inputs
             }
-            results[key] = _call(node, types[node.class_type], arguments, current.graph)
+            results[key] = _result(node, types[node.class_type], inputs, current.graph)
         watcher.ended(node.label, time.perf_counter() - began, reused=reused)
 
 
-def _call(node: Node, node_type: NodeType, arguments: dict[str, Any], graph: Graph) -> Result:
+def _result(node: Node, node_type: NodeType, inputs: Lists, graph: Graph) -> Result:
+    prepared = _prepared(node, node_type, graph)
+    returned = [_call(node, prepared, arguments) for arguments in calls_for(node_type, inputs, node.label)]
+    return Result(joined_outputs(node_type, returned, node.label), joined_shown(returned))
+
+
+def _call(node: Node, prepared: type[io.ComfyNode], arguments: dict[str, Any]) -> io.NodeOutput:
     try:
         with torch.inference_mode():
-            returned = finished(_prepared(node, node_type, graph).execute(**arguments))
+            returned = finished(prepared.execute(**arguments))
     except Exception as error:
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         raise NodeFailed(f"{node.label}: {reason}") from error
-    if not isinstance(returned, io.NodeOutput):
-        returned = io.NodeOutput(*(returned or ()))
-    expected = len(node_type.output_types)
-    if len(returned.args) != expected:
-        raise NodeFailed(
-            f"{node.label}: the node returned {len(returned.args)} outputs where its schema has {expected}. "
-            f"Correct the node's code."
-        )
-    return Result(tuple(returned.args), returned.ui if isinstance(returned.ui, dict) else {})
+    return returned if isinstance(returned, io.NodeOutput) else io.NodeOutput(*(returned or ()))
 
 
 def _prepared(node: Node, node_type: NodeType, graph: Graph) -> type[io.ComfyNode]:

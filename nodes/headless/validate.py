@@ -10,6 +10,7 @@ from typing import Any
 from ..api import io
 from .awaiting import finished
 from .graph import Graph, Link, Node
+from .lists import as_lists
 from .problems import InvalidWorkflow, Problem
 from .registry import NodeType, NodeTypes, has_widget, near_miss
 
@@ -177,7 +178,7 @@ def _check_own(node: Node, node_type: NodeType) -> Iterator[Problem]:
         return
     arguments = {name: None if isinstance(node.inputs[name], Link) else node.inputs[name] for name in node.inputs}
     given = {name: value for name, value in arguments.items() if name in named}
-    verdict = finished(node_type.node_class.validate_inputs(**given))
+    verdict = finished(node_type.node_class.validate_inputs(**as_lists(node_type, given)))
     if verdict is not True:
         text = verdict if isinstance(verdict, str) else "the node refuses the value. Choose another."
         yield Problem(text, node.label, next(iter(named)) if len(named) == 1 else "")
