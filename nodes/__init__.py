@@ -5,6 +5,7 @@ from __future__ import annotations
 from .api import ComfyExtension, io
 from .control import AttentionStoreCache, RegisterAttentionControl
 from .edit import P2PEdit
+from .frames import LoadFrames, PrepareFrames
 from .invert import DDIMInvert
 from .load import LoadPseudo3DUNet
 
@@ -16,7 +17,15 @@ class FateZeroExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The node classes, in the order of a typical graph."""
-        return [LoadPseudo3DUNet, RegisterAttentionControl, AttentionStoreCache, DDIMInvert, P2PEdit]
+        return [
+            LoadFrames,
+            PrepareFrames,
+            LoadPseudo3DUNet,
+            RegisterAttentionControl,
+            AttentionStoreCache,
+            DDIMInvert,
+            P2PEdit,
+        ]
 
 
 async def comfy_entrypoint() -> FateZeroExtension:

@@ -20,6 +20,8 @@ from .api import IN_COMFYUI
 
 PREVIEW_SIZE = 512
 """Longest side of a preview picture in pixels; what ComfyUI's own samplers send."""
+CLIP_KINDS = ("clip_vision", "text_encoders", "diffusers")
+"""ComfyUI's kinds of model folders that may hold CLIP models in Hugging Face layout."""
 
 
 class Progress(Protocol):
@@ -47,8 +49,14 @@ class Host(Protocol):
     def diffusers_folders(self) -> tuple[Path, ...]:
         """Folders below which models in diffusers layout are looked for."""
 
+    def clip_folders(self) -> tuple[Path, ...]:
+        """Folders below which CLIP models with a picture tower are looked for."""
+
     def input_file(self, name: str) -> Path:
         """The input file of that name; raises where there is none."""
+
+    def input_folders(self) -> tuple[Path, ...]:
+        """Folders that input may be read from, looked through in this order."""
 
     def output_directory(self) -> Path:
         """Where results are saved."""
@@ -84,9 +92,17 @@ class PythonHost:
         """None."""
         return ()
 
+    def clip_folders(self) -> tuple[Path, ...]:
+        """None."""
+        return ()
+
     def input_file(self, name: str) -> Path:
         """The file of that name, relative to the working folder."""
         return Path(name)
+
+    def input_folders(self) -> tuple[Path, ...]:
+        """The working folder."""
+        return (Path("."),)
 
     def output_directory(self) -> Path:
         """The folder `output` of the working folder."""
@@ -145,11 +161,23 @@ class ComfyHost:
 
         return tuple(Path(folder) for folder in get_folder_paths("diffusers"))
 
+    def clip_folders(self) -> tuple[Path, ...]:
+        """ComfyUI's folders of the kinds that CLIP models are kept in."""
+        from folder_paths import get_folder_paths
+
+        return tuple(Path(folder) for kind in CLIP_KINDS for folder in get_folder_paths(kind))
+
     def input_file(self, name: str) -> Path:
         """The file of that name below ComfyUI's input folder."""
         from folder_paths import get_annotated_filepath
 
         return Path(get_annotated_filepath(name))
+
+    def input_folders(self) -> tuple[Path, ...]:
+        """ComfyUI's input folder."""
+        from folder_paths import get_input_directory
+
+        return (Path(get_input_directory()),)
 
     def output_directory(self) -> Path:
         """ComfyUI's output folder."""
@@ -201,9 +229,19 @@ def diffusers_folders() -> tuple[Path, ...]:
     return current().diffusers_folders()
 
 
+def clip_folders() -> tuple[Path, ...]:
+    """Folders below which CLIP models with a picture tower are looked for."""
+    return current().clip_folders()
+
+
 def input_file(name: str) -> Path:
     """The input file of that name; raises where there is none."""
     return current().input_file(name)
+
+
+def input_folders() -> tuple[Path, ...]:
+    """Folders that input may be read from, looked through in this order."""
+    return current().input_folders()
 
 
 def output_directory() -> Path:

@@ -68,9 +68,17 @@ class RunnerHost(PythonHost):
         """What --models named."""
         return self._folders.models
 
+    def clip_folders(self) -> tuple[Path, ...]:
+        """What --models named."""
+        return self._folders.models
+
     def input_file(self, name: str) -> Path:
         """The file of that name in the input folders."""
         return self._folders.input_file(name)
+
+    def input_folders(self) -> tuple[Path, ...]:
+        """What --input named, and the folder of the examples."""
+        return self._folders.inputs
 
     def output_directory(self) -> Path:
         """What --output named."""

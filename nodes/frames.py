@@ -1,0 +1,202 @@
+"""LoadFrames and PrepareFrames: a clip's frames, taken, cropped and scaled as in the published method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from ..fatezero_ext.errors import FateZeroError, VideoError
+from ..fatezero_ext.framing import LONGEST_SIDE, PICTURE_ENDINGS, Framing, pictures_in, read_frames, reframe
+from ..fatezero_ext.framing import frame_indices as check_selection
+from ..fatezero_ext.video import read_video
+from . import host
+from .api import io, schema
+
+MOST_FRAMES = 1_000_000
+"""Upper bound of the frame widgets; a bound at all keeps a slipped finger from asking for the impossible."""
+ALL = 0
+"""The widgets' value for all frames, and for the size as it is."""
+
+
+class LoadFrames(io.ComfyNode):
+    """Read a clip from a folder of pictures or a video file, cropped and scaled as in the published method."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="FateZero_LoadFrames",
+            display_name="Load Frames",
+            category="FateZero",
+            description=cls.__doc__,
+            inputs=[_source_widget(), *_framing_widgets(count=8), _rate_widget()],
+            outputs=[io.Image.Output(display_name="images"), io.Float.Output(display_name="fps")],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, source: str | None, start: int | None = None, count: int | None = None, sampling_rate: int | None = None
+    ) -> bool | str:
+        """Look for the source and as many pictures as are asked for; None stands for what is linked."""
+        try:
+            selection = Framing(
+                start=start or 0, count=count or None, sampling_rate=1 if sampling_rate is None else sampling_rate
+            )
+            if source is not None:
+                _check_source(_source_path(source), selection)
+        except FateZeroError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, source: str, **_widgets: float) -> str:
+        """Changes when the video file does, or any of the folder's pictures."""
+        path = _source_path(source)
+        files = pictures_in(path) if path.is_dir() else [path]
+        return str([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+
+    @classmethod
+    def execute(cls, source: str, fps: float, **widgets: int) -> io.NodeOutput:
+        frames, rate = read_frames(_source_path(source), _framing(**widgets))
+        return io.NodeOutput(frames.to(host.intermediate_device()), fps if rate is None else float(rate))
+
+
+class PrepareFrames(io.ComfyNode):
+    """Take, crop and scale the frames of a clip as in the published method."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="FateZero_PrepareFrames",
+            display_name="Prepare Frames",
+            category="FateZero",
+            description=cls.__doc__,
+            inputs=[io.Image.Input("images", tooltip="The clip's frames."), *_framing_widgets(count=ALL)],
+            outputs=[io.Image.Output(display_name="images")],
+        )
+
+    @classmethod
+    def execute(cls, images: Tensor, **widgets: int) -> io.NodeOutput:
+        return io.NodeOutput(reframe(images, _framing(**widgets)))
+
+
+def _framing(
+    *,
+    start: int,
+    count: int,
+    sampling_rate: int,
+    crop_left: int,
+    crop_right: int,
+    crop_top: int,
+    crop_bottom: int,
+    short_side: int,
+    centre_square: bool,
+) -> Framing:
+    """The widgets' framing."""
+    return Framing(
+        start=start,
+        count=count or None,
+        sampling_rate=sampling_rate,
+        left=crop_left,
+        right=crop_right,
+        top=crop_top,
+        bottom=crop_bottom,
+        short_side=short_side or None,
+        centre_square=centre_square,
+    )
+
+
+def _source_path(source: str) -> Path:
+    """The folder or file of that name below an input folder.
+
+    Raises VideoError where there is none, and for names and links that lead out of that folder.
+    """
+    roots = host.input_folders()
+    for root in roots if source.strip() else ():
+        try:
+            path = (root / source).resolve()
+            found = path.is_dir() or path.is_file()
+        except (OSError, ValueError, RuntimeError) as error:
+            raise VideoError(f"{source!r} is no name of a file or folder ({error}). Correct source.") from error
+        _check_inside(path, root)
+        for file in pictures_in(path) if path.is_dir() else ():
+            _check_inside(file, root)
+        if found:
+            return path
+    raise VideoError(
+        f"there is no folder and no file {source!r} in {', '.join(str(root) for root in roots)}; source needs a folder "
+        f"of pictures or a video file there. Correct the name, or copy the clip there."
+    )
+
+
+def _check_inside(path: Path, root: Path) -> None:
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise VideoError(f"{path} is outside the input folder {root}; only files inside are read. Copy the clip there.")
+
+
+def _check_source(path: Path, selection: Framing) -> None:
+    """Raise VideoError where a folder has too few pictures or a file shows no frame. Nothing else is decoded."""
+    if path.is_dir():
+        check_selection(selection, len(pictures_in(path)), name=str(path))
+    elif path.suffix.lower() in PICTURE_ENDINGS:
+        check_selection(selection, 1, name=str(path))
+    else:
+        read_video(path, count=1)
+
+
+def _source_widget() -> io.Input:
+    return io.String.Input(
+        "source",
+        default="",
+        tooltip="A folder of pictures or a video file, by its name below the input folder: my_clip, or clips/jeep.mp4. "
+        "Pictures are read in the order of their names.",
+    )
+
+
+def _rate_widget() -> io.Input:
+    return io.Float.Input(
+        "fps",
+        default=8.0,
+        min=0.01,
+        max=1000.0,
+        step=0.01,
+        tooltip="Frames per second of a folder of pictures, passed on as it is. A video brings its own, which is "
+        "divided by sampling_rate.",
+    )
+
+
+def _framing_widgets(count: int) -> list[io.Input]:
+    """The widgets of a `Framing`; `count` is the default number of frames."""
+    return [
+        io.Int.Input("start", default=0, min=0, max=MOST_FRAMES, tooltip="First frame that is taken, counted from 0."),
+        io.Int.Input(
+            "count", default=count, min=ALL, max=MOST_FRAMES, tooltip="How many frames are taken; 0: all there are."
+        ),
+        io.Int.Input(
+            "sampling_rate", default=1, min=1, max=MOST_FRAMES, tooltip="2 takes every second frame, 3 every third."
+        ),
+        *[_margin_widget(side) for side in ("left", "right", "top", "bottom")],
+        io.Int.Input(
+            "short_side",
+            default=512,
+            min=ALL,
+            max=LONGEST_SIDE,
+            tooltip="Pixels of the shorter side after scaling, which keeps proportions; 0: the size stays. 512 suits "
+            "Stable Diffusion 1.x, 64 the built-in model.",
+        ),
+        io.Boolean.Input(
+            "centre_square",
+            default=True,
+            tooltip="Cut the longer side off evenly at both ends, to a square. Off: keep the whole picture.",
+        ),
+    ]
+
+
+def _margin_widget(side: str) -> io.Input:
+    return io.Int.Input(
+        f"crop_{side}",
+        default=0,
+        min=0,
+        max=LONGEST_SIDE,
+        tooltip=f"Pixels cut off at the {side} before scaling; at least one always remains.",
+    )
