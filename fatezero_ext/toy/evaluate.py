@@ -5,7 +5,7 @@ import json
 import sys
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,12 +28,13 @@ from .oracle import read
 from .render import object_mask, render
 from .scores import psnr
 from .tokenizer import token_words
-from .world import STYLES, Scene, sample_scene
+from .world import NO_STYLE, STYLES, Scene, sample_scene
 
 GUIDANCE = 5.0
 STEPS = 30
 PROMPTS = 40
-PROMPTS_PER_STYLE = 4
+PROMPTS_PER_STYLE = 16
+READINGS_PER_STYLE = 100
 ATTENTION_TIMESTEP = 301
 ATTENTION_THRESHOLD = 0.3
 ATTENTION_LEVELS = ("down_blocks.0", "up_blocks.3")
@@ -61,10 +62,18 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Settings:
-    """steps: of DDIM, per picture; prompts: how many pictures tell colour, shape and background."""
+    """How much is drawn.
+
+    steps:         of DDIM, per picture
+    prompts:       pictures that tell colour, shape and background
+    style_prompts: pictures of each style
+    readings:      rendered pictures of each style that the oracle itself is tried on
+    """
 
     steps: int = STEPS
     prompts: int = PROMPTS
+    style_prompts: int = PROMPTS_PER_STYLE
+    readings: int = READINGS_PER_STYLE
 
 
 def evaluate(pipeline: StableDiffusionPipeline, settings: Settings) -> Figures:
@@ -115,9 +124,20 @@ def styles_drawn(pipeline: StableDiffusionPipeline, settings: Settings) -> Figur
     """Share of pictures in which the oracle reads the style that was asked for."""
     figures = {}
     for style in STYLES:
-        clips = [sample_clip(seed, frames=1, style=style) for seed in range(PROMPTS_PER_STYLE)]
+        clips = [sample_clip(seed, frames=1, style=style) for seed in range(settings.style_prompts)]
         pictures = draw(pipeline, [clip.prompt for clip in clips], settings.steps)
         figures[f"style {style}"] = float(np.mean([read(picture).style == style for picture in pictures]))
+    return figures
+
+
+def styles_read(pipeline: StableDiffusionPipeline, settings: Settings) -> Figures:
+    """Share of rendered pictures whose style the oracle reads right behind the VAE: what it is worth on drawn ones."""
+    figures = {}
+    for number, style in enumerate((NO_STYLE, *STYLES)):
+        rng = np.random.default_rng((_SEED, number, 7))
+        scenes = [replace(sample_scene(rng, styled_share=0), style=style) for _ in range(settings.readings)]
+        behind = decode(pipeline, encode(pipeline, np.stack([render(scene) for scene in scenes])))
+        figures[f"oracle behind the VAE, {style}"] = float(np.mean([read(frame).style == style for frame in behind]))
     return figures
 
 
@@ -194,7 +214,13 @@ def _overlaps(found: Tensor, true: Tensor) -> Tensor:
 
 Measurement = Callable[[StableDiffusionPipeline, Settings], Figures]
 
-MEASUREMENTS: tuple[Measurement, ...] = (words_drawn, styles_drawn, attention_found, inversion_returns)
+MEASUREMENTS: tuple[Measurement, ...] = (
+    words_drawn,
+    styles_drawn,
+    styles_read,
+    attention_found,
+    inversion_returns,
+)
 """Everything that is measured; a new figure is one more function here."""
 
 
@@ -214,9 +240,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("model", type=Path, nargs="?", default=MODEL_FOLDER, help="folder in diffusers' layout")
     parser.add_argument("--steps", type=int, default=STEPS, help="DDIM steps per picture")
     parser.add_argument("--prompts", type=int, default=PROMPTS, help="pictures that tell colour, shape and background")
+    parser.add_argument("--style-prompts", type=int, default=PROMPTS_PER_STYLE, help="pictures of each style")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args(arguments)
-    figures = evaluate(load_model(options.model), Settings(options.steps, options.prompts))
+    figures = evaluate(load_model(options.model), Settings(options.steps, options.prompts, options.style_prompts))
     sys.stdout.write(table(figures) + "\n")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
