@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .api import ComfyExtension, io
+from .compare import CompareClips, EditPrompts
 from .control import AttentionStoreCache, RegisterAttentionControl
 from .edit import P2PEdit
 from .frames import LoadFrames, PrepareFrames
@@ -24,7 +25,9 @@ class FateZeroExtension(ComfyExtension):
             RegisterAttentionControl,
             AttentionStoreCache,
             DDIMInvert,
+            EditPrompts,
             P2PEdit,
+            CompareClips,
         ]
 
 
