@@ -9,6 +9,8 @@ from .edit import P2PEdit
 from .frames import LoadFrames, PrepareFrames
 from .invert import DDIMInvert
 from .load import LoadPseudo3DUNet
+from .measure import MeasureEdit
+from .see import SelfAttentionComponents, ShowWords, WordHeatMaps
 
 __all__ = ["comfy_entrypoint"]
 
@@ -22,12 +24,16 @@ class FateZeroExtension(ComfyExtension):
             LoadFrames,
             PrepareFrames,
             LoadPseudo3DUNet,
+            ShowWords,
             RegisterAttentionControl,
             AttentionStoreCache,
             DDIMInvert,
+            WordHeatMaps,
+            SelfAttentionComponents,
             EditPrompts,
             P2PEdit,
             CompareClips,
+            MeasureEdit,
         ]
 
 
