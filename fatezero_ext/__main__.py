@@ -34,6 +34,9 @@ def parser() -> argparse.ArgumentParser:
         "demo", add_help=False, help="edit the sample clip with the built-in model and measure the result"
     )
     commands.add_parser("measure", add_help=False, help="measure an edited clip against its source")
+    _describe_import(
+        commands.add_parser("import-config", help="turn a config of the authors' program into a workflow file")
+    )
     _describe_run(
         commands.add_parser(
             "run",
@@ -75,6 +78,17 @@ def _describe_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--verbose", action="store_true", help="show the traceback of a failing node")
 
 
+def _describe_import(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", type=Path, metavar="FILE.yaml", help="a config of the authors' program")
+    command.add_argument("--output", type=Path, required=True, metavar="WORKFLOW.json", help="the file to write")
+    command.add_argument(
+        "--quirks", choices=["original", "fixed"], default="original", help="P2P Edit's widget (default: original)"
+    )
+    command.add_argument(
+        "--models-prefix", default="", metavar="TEXT", help="put in front of the model's folder name, such as CompVis/"
+    )
+
+
 def stop_on_terminate() -> None:
     """Let a termination request end the program as cleanly as Ctrl-C does."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -102,12 +116,15 @@ def _run(options: argparse.Namespace) -> int:
     from .errors import FateZeroError
     from .pack import load_pack
 
+    settings = {name: value for name, value in vars(options).items() if name != "command"}
     try:
+        if options.command == "import-config":
+            importer = load_pack("nodes.authors_configs.command")
+            return importer.import_config(importer.ImportConfig(**settings))
         command = load_pack("nodes.headless.command")
     except FateZeroError as error:
         sys.stderr.write(f"Error: {error}\n")
         return FAILED
-    settings = {name: value for name, value in vars(options).items() if name != "command"}
     return command.run_command(command.Command(**settings))
 
 

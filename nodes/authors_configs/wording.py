@@ -1,0 +1,79 @@
+"""Words of a config, looked up as the authors' program does and written as this pack's widgets read them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from ...fatezero_ext.errors import FateZeroError
+from ...fatezero_ext.prompts import Prompt, Word
+from .. import words as widgets
+from .problems import ConfigError
+
+
+def authors_words(prompt: str) -> list[str]:
+    """The words of a prompt as the authors' program counts them: what stands between single spaces."""
+    return prompt.split(" ")
+
+
+def present(words: Iterable[str], prompt: str, path: str, warnings: list[str]) -> list[str]:
+    """Those of the words that the authors' program finds in the prompt; adds a warning for the others.
+
+    It compares exactly, with case and punctuation; of several occurrences each counts, a phrase is never found.
+    """
+    words = dict.fromkeys(words)
+    found = [word for word in words if word and word in authors_words(prompt)]
+    lost = [word for word in words if word not in found]
+    if lost:
+        what = f"{_quoted(lost)} is not a word" if len(lost) == 1 else f"{_quoted(lost)} are not words"
+        warnings.append(f"{path}: {what} of {prompt!r}; without effect in the authors' program, left out.")
+    return found
+
+
+def _quoted(words: list[str]) -> str:
+    return ", ".join(repr(word) for word in words)
+
+
+def listed(words: Iterable[str], prompt: str, path: str) -> str:
+    """Words for a widget such as blend_words."""
+    words = list(words)
+    text = ", ".join(words)
+    _check(list(widgets.words(text)), words, prompt, path)
+    return text
+
+
+def weighted(factors: Mapping[str, float], prompt: str, path: str) -> str:
+    """Words with factors for the widget equalizer."""
+    text = ", ".join(f"{word}: {factor:.12g}" for word, factor in factors.items())
+    _check(_keys(lambda: widgets.weights(text, "equalizer"), path), list(factors), prompt, path)
+    return text
+
+
+def windowed(windows: Mapping[str, tuple[float, float]], prompt: str, path: str) -> str:
+    """Words with windows for the widget word_windows."""
+    text = ", ".join(f"{word}: {_share(start)}-{_share(end)}" for word, (start, end) in windows.items())
+    _check(_keys(lambda: widgets.windows(text, "word_windows"), path), list(windows), prompt, path)
+    return text
+
+
+def _share(number: float) -> str:
+    return f"{number:.6f}".rstrip("0").rstrip(".")
+
+
+def _keys(read: Callable[[], Mapping[str, object]], path: str) -> list[str]:
+    try:
+        return list(read())
+    except FateZeroError as error:
+        raise ConfigError(f"{path} cannot be written in a widget: {error}") from error
+
+
+def _check(read: list[str], words: list[str], prompt: str, path: str) -> None:
+    """Raise ConfigError where the widget would find other words of the prompt than these."""
+    pieces = tuple(Word(text, (position,)) for position, text in enumerate(prompt.split()))
+    looked_up = Prompt(prompt, (), pieces)
+    for word, entry in zip(words, read, strict=False):
+        exact = tuple(piece.tokens[0] for piece in pieces if piece.text == word)
+        if len(read) != len(words) or looked_up.find(entry, path) != exact:
+            raise ConfigError(
+                f"{path} has {word!r}, which a widget would take for other words of {prompt!r}; plain words are "
+                f"needed. Change the word in the prompt and here."
+            )
