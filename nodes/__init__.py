@@ -10,6 +10,7 @@ from .frames import LoadFrames, PrepareFrames
 from .invert import DDIMInvert
 from .load import LoadPseudo3DUNet
 from .measure import MeasureEdit
+from .see import SelfAttentionComponents, ShowWords, WordHeatMaps
 
 __all__ = ["comfy_entrypoint"]
 
@@ -23,9 +24,12 @@ class FateZeroExtension(ComfyExtension):
             LoadFrames,
             PrepareFrames,
             LoadPseudo3DUNet,
+            ShowWords,
             RegisterAttentionControl,
             AttentionStoreCache,
             DDIMInvert,
+            WordHeatMaps,
+            SelfAttentionComponents,
             EditPrompts,
             P2PEdit,
             CompareClips,
