@@ -137,7 +137,7 @@ def self_attention_maps(
     layers = tuple(replace(address, kind="self") for address in _layers(controller, trace, reading))
     total, maps = torch.zeros(()), 0
     for probs, site in _recorded(controller, trace, layers, reading, on_page):
-        places = probs.unflatten(-1, (-1, site.height, site.width)).sum(dim=(1, 3))
+        places = probs.sum(dim=1).unflatten(-1, (-1, site.height, site.width)).sum(dim=2)
         total = total.to(probs.device) + places.unflatten(1, (site.height, site.width))
         maps += probs.shape[1]
     return total.div(maps).cpu()

@@ -14,8 +14,8 @@ from torch import Tensor
 from .errors import SettingsError
 from .video import PAPER
 
-MOST_COLUMNS = 4
-GAP = 4  # pixels between tiles; even, so that a sheet can become a video
+MOST_COLUMNS = 5
+GAP = 8  # pixels between tiles; even, so that a sheet can become a video
 COOL_TO_HOT = (
     (0.00, 0.00, 0.02),
     (0.26, 0.04, 0.41),
@@ -127,7 +127,7 @@ def tile_size(cells: tuple[int, int], height: int) -> tuple[int, int]:
 
 
 def sheets(tiles: Sequence[Tile]) -> Tensor:
-    """All tiles of a frame beside each other, at most four in a row, labels above. Both sides are even numbers.
+    """All tiles of a frame beside each other, at most five in a row, labels above. Both sides are even numbers.
 
     tiles: of one size and frame count, at least one
     Returns [frames, height, width, 3] float32, 0..1.
@@ -140,8 +140,8 @@ def _sheet(tiles: Sequence[Tile], frame: int) -> np.ndarray:
     height, width = tiles[0].frames.shape[1:3]
     font = ImageFont.load_default(size=max(10, min(height, width) // 12))
     strip = round(font.size * 1.5 / 2) * 2
-    columns = min(MOST_COLUMNS, len(tiles))
-    rows = -(-len(tiles) // columns)
+    rows = -(-len(tiles) // MOST_COLUMNS)
+    columns = -(-len(tiles) // rows)
     across, down = width + GAP, strip + height + GAP
     sheet = Image.new("RGB", (GAP + columns * across, GAP + rows * down), PAPER)
     draw = ImageDraw.Draw(sheet)
