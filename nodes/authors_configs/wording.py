@@ -36,23 +36,28 @@ def _quoted(words: list[str]) -> str:
 def listed(words: Iterable[str], prompt: str, path: str) -> str:
     """Words for a widget such as blend_words."""
     words = list(words)
-    text = ", ".join(words)
+    text = ", ".join(_typed(word) for word in words)
     _check(list(widgets.words(text)), words, prompt, path)
     return text
 
 
 def weighted(factors: Mapping[str, float], prompt: str, path: str) -> str:
     """Words with factors for the widget equalizer."""
-    text = ", ".join(f"{word}: {factor:.12g}" for word, factor in factors.items())
+    text = ", ".join(f"{_typed(word)}: {factor:.12g}" for word, factor in factors.items())
     _check(_keys(lambda: widgets.weights(text, "equalizer"), path), list(factors), prompt, path)
     return text
 
 
 def windowed(windows: Mapping[str, tuple[float, float]], prompt: str, path: str) -> str:
     """Words with windows for the widget word_windows."""
-    text = ", ".join(f"{word}: {_share(start)}-{_share(end)}" for word, (start, end) in windows.items())
+    text = ", ".join(f"{_typed(word)}: {_share(start)}-{_share(end)}" for word, (start, end) in windows.items())
     _check(_keys(lambda: widgets.windows(text, "word_windows"), path), list(windows), prompt, path)
     return text
+
+
+def _typed(word: str) -> str:
+    """The word without the commas that part entries in a widget, which find words with and without punctuation."""
+    return word.strip(",")
 
 
 def _share(number: float) -> str:
