@@ -35,7 +35,7 @@ class Tile:
 
     label:  the same for all frames
     frames: [frames, height, width, 3], 0..1
-    notes:  a short remark per frame, or none at all
+    notes:  a short remark per frame, drawn where the label leaves room for it; or none at all
     """
 
     label: str
@@ -58,8 +58,13 @@ def heat_tiles(heats: Tensor, labels: Sequence[str], size: tuple[int, int], sour
         colours = coloured(shares[..., 0])
         if grey is not None:
             colours = torch.lerp(grey.expand_as(colours), colours, FAINTEST + (STRONGEST - FAINTEST) * shares)
-        tiles.append(Tile(label, colours, tuple(f"max {100 * peak:.2g} %" for peak in heat.amax(dim=(1, 2)).tolist())))
+        tiles.append(Tile(label, colours, tuple(f"max {_percent(peak)}" for peak in heat.amax(dim=(1, 2)).tolist())))
     return tiles
+
+
+def _percent(share: float) -> str:
+    """`0.0123` -> `1.2 %`: two digits, and no more behind the point than they take."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
 def component_tiles(components: Tensor, size: tuple[int, int], source: Tensor | None = None) -> list[Tile]:
@@ -147,11 +152,10 @@ def _sheet(tiles: Sequence[Tile], frame: int) -> np.ndarray:
     draw = ImageDraw.Draw(sheet)
     for number, tile in enumerate(tiles):
         left, top = GAP + number % columns * across, GAP + number // columns * down
-        note = tile.notes[frame] if tile.notes else ""
-        room = width - (font.getlength(f"  {note}") if note else 0)
-        middle = top + strip // 2
-        draw.text((left, middle), _fitting(tile.label, room, font), fill="black", font=font, anchor="lm")
-        draw.text((left + width, middle), note, fill=(90, 90, 90), font=font, anchor="rm")
+        middle, note = top + strip // 2, tile.notes[frame] if tile.notes else ""
+        draw.text((left, middle), _fitting(tile.label, width, font), fill="black", font=font, anchor="lm")
+        if font.getlength(f"{tile.label}  {note}") <= width:
+            draw.text((left + width, middle), note, fill=(90, 90, 90), font=font, anchor="rm")
         picture = tile.frames[frame].mul(255).round().byte().cpu().numpy()
         sheet.paste(Image.fromarray(picture), (left, top + strip))
     return np.asarray(sheet)

@@ -280,6 +280,11 @@ def test_sheets_have_even_sides_and_fill_rows_of_at_most_five_tiles(words, rows)
     assert drawn.dtype == torch.float32 and 0 <= drawn.min() and drawn.max() <= 1
 
 
+def test_the_most_heat_of_each_frame_is_noted_in_percent():
+    heats = torch.tensor([1.0, 0.094, 0.0123, 0.0]).reshape(1, 4, 1, 1).expand(1, 4, 2, 2)
+    assert heat_tiles(heats, ["word"], (8, 8))[0].notes == ("max 100 %", "max 9.4 %", "max 1.2 %", "max 0 %")
+
+
 @pytest.mark.parametrize(("count", "tiles"), [(2, 2), (3, 4), (5, 6)])
 def test_three_components_are_also_shown_as_colours(count, tiles):
     components = torch.rand(1, count, 4, 6)
