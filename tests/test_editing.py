@@ -1,7 +1,5 @@
 """Inversion and editing as a whole, on the reference model with small random clips."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -18,10 +16,7 @@ from fatezero_ext import (
     plain,
     register_attention_control,
 )
-from fatezero_ext.controller import Reconstruction
 from fatezero_ext.errors import FateZeroError, ModelError, PromptError, SettingsError, StoreError
-from fatezero_ext.prompt_to_prompt import AttentionStore
-from fatezero_ext.user_mask import fitted_mask
 
 from .conftest import GOLDEN, relative
 
@@ -72,21 +67,6 @@ def test_full_control_differs_from_no_control(model, inverted):
     assert relative(held.latents, free.latents) > 1e-2
 
 
-def test_a_mask_of_ones_is_an_edit_with_its_own_self_attention(model, inverted):
-    ones = torch.ones(3, 64, 64)
-    masked = edit(inverted, model.text, EDIT, EditSettings(), mask=ones)
-    free = edit(inverted, model.text, EDIT, EditSettings(self_replace=0.0))
-    assert masked.latents.equal(free.latents)
-    assert masked.mask.eq(1).all()
-
-
-def test_a_mask_of_zeros_is_fully_fused_self_attention(model, inverted):
-    masked = edit(inverted, model.text, EDIT, EditSettings(), mask=torch.zeros(1, 16, 16))
-    fused = edit(inverted, model.text, EDIT, EditSettings())
-    assert masked.latents.equal(fused.latents)
-    assert masked.mask.eq(0).all()
-
-
 def test_thresholds_beyond_the_range_mean_everywhere_and_nowhere(model, inverted):
     def with_threshold(threshold):
         return edit(inverted, model.text, EDIT, EditSettings(blend=BlendSettings(("jeep",), threshold=threshold)))
@@ -95,15 +75,6 @@ def test_thresholds_beyond_the_range_mean_everywhere_and_nowhere(model, inverted
     fused = edit(inverted, model.text, EDIT, EditSettings())
     assert with_threshold(-1.0).latents.equal(free.latents)
     torch.testing.assert_close(with_threshold(1.0).latents, fused.latents, rtol=0, atol=1e-6)
-
-
-def test_a_users_mask_and_blend_words_must_both_allow_a_cell(model, inverted):
-    half = torch.zeros(3, 16, 16)
-    half[:, :, :8] = 1
-    words = edit(inverted, model.text, EDIT, EditSettings(blend=BLEND)).mask
-    both = edit(inverted, model.text, EDIT, EditSettings(blend=BLEND), mask=half).mask
-    assert words[:, :, 8:].any() and not both[:, :, 8:].any()
-    assert both[:, :, :8].equal(words[:, :, :8])
 
 
 def test_latents_outside_the_mask_come_from_the_source_after_the_last_blended_step(model, clip):
@@ -213,88 +184,6 @@ def test_unknown_choices_are_refused():
         EditSettings(guidance=-1)
 
 
-@pytest.mark.parametrize(
-    ("shape", "message"),
-    [
-        ((2, 16, 16), r"mask is shaped \[2, 16, 16\].*3 frames"),
-        ((16, 16), r"mask is shaped \[16, 16\].*3 frames"),
-        ((3, 64, 96), r"mask is 64x96 \(height x width\), .*frames are 128x128. Crop or scale"),
-        ((3, 0, 0), "mask is 0x0"),
-    ],
-)
-def test_masks_that_do_not_fit_the_clip_are_refused(model, inverted, shape, message):
-    with pytest.raises(SettingsError, match=message):
-        edit(inverted, model.text, EDIT, mask=torch.ones(shape))
-
-
-@pytest.mark.parametrize("side", [16, 64, 128, 135, 1024])
-def test_masks_of_the_clips_proportions_fit_at_any_scale(side):
-    mask = torch.zeros(1, side, side)
-    mask[:, :, side // 2 :] = 1
-    fitted = fitted_mask(mask, 3, (16, 16), 8)
-    assert fitted.dtype == torch.bool and len(fitted) == 3
-    assert fitted.float().mean((1, 2)).sub(0.5).abs().max() < 0.05
-
-
-def test_a_mask_is_cut_about_the_centre_as_the_vae_cuts_frames():
-    mask = torch.zeros(1, 135, 131)
-    mask[:, 3, 1] = 1  # the first pixel that is left
-    fitted = fitted_mask(mask, 1, (16, 16), 8)
-    assert fitted.shape == (1, 128, 128) and fitted[0, 0, 0] and fitted.sum() == 1
-
-
-def test_a_users_mask_can_override_that_of_the_words(model, inverted):
-    half = torch.zeros(3, 16, 16)
-    half[:, :, :8] = 1
-    override = replace(BLEND, mask_use="override", threshold=2.0)
-    result = edit(inverted, model.text, EDIT, EditSettings(blend=override), mask=half)
-    assert result.mask.equal(half)
-    assert result.latents.equal(edit(inverted, model.text, EDIT, EditSettings(), mask=half).latents)
-    by_words = [
-        edit(inverted, model.text, EDIT, EditSettings(blend=b)) for b in (override, replace(BLEND, threshold=2.0))
-    ]
-    assert by_words[0].latents.equal(by_words[1].latents)
-
-
-def test_source_maps_can_come_from_a_reconstruction(model, clip, inverted):
-    """The pass is an edit by the source prompt without control; its maps are at the edit's own noise level."""
-    done = []
-    again = invert(
-        Controller(model.unet),
-        model.text,
-        clip,
-        SOURCE,
-        steps=STEPS,
-        reconstruct=Reconstruction(guidance=3.0),
-        on_step=lambda *step: done.append(step[:2]),
-    )
-    assert done == [(step + 1, 2 * STEPS) for step in range(2 * STEPS)]
-    levels = []
-    no_control = EditSettings(cross_replace=0.0, self_replace=0.0, guidance=3.0)
-    with register_attention_control(model.unet, store := AttentionStore()):
-        edit(inverted, model.text, SOURCE, no_control, on_step=lambda _d, _t, x: levels.append(x))
-    assert relative(again.trace.latents[-1], inverted.trace.latents[-1]) < 1e-4
-    for step, level in enumerate(levels):
-        assert relative(again.trace.latents[STEPS - 1 - step], level) < 1e-3
-        sites = model.unet.sites(3, 16, 16)
-        for key in ("down_cross", "up_self"):
-            place, kind = key.split("_")
-            page = again.trace.store.read(step)
-            kept = [page[at].probs(sites[at], clip) for at in page if (at.stage, at.kind) == (place, kind)]
-            for got, wanted in zip(kept, store.step_maps(step)[key], strict=True):
-                assert relative(got, wanted) < 1e-3
-
-
-def test_a_fully_controlled_edit_of_a_reconstruction_is_the_reconstruction(model, clip):
-    source = Reconstruction(guidance=3.0)
-    again = invert(Controller(model.unet), model.text, clip, SOURCE, steps=STEPS, reconstruct=source)
-    same = EditSettings(cross_replace=1.0, self_replace=1.0, guidance=3.0)
-    result = edit(again, model.text, SOURCE, same).latents * model.unet.latents.scale
-    assert relative(result, again.trace.latents[0]) < 1e-4
-    with pytest.raises(SettingsError, match="guidance is -1"):
-        Reconstruction(guidance=-1)
-
-
 def test_latents_that_are_not_finite_are_refused(model, noise):
     with pytest.raises(StoreError, match="not finite"):
         invert(Controller(model.unet), model.text, noise(1, 4, 16, 16) / 0, SOURCE, steps=2)
@@ -350,26 +239,6 @@ def test_the_negative_prompt_is_what_guidance_leads_away_from(model, inverted):
     plainly = edit(inverted, model.text, EDIT).latents
     away = edit(inverted, model.text, EDIT, negative_prompt="a lake").latents
     assert relative(away, plainly) > 1e-3
-
-
-def test_a_mask_with_self_attention_left_out_blends_latents_only(model, clip):
-    controller = invert(Controller(model.unet), model.text, clip, SOURCE, steps=5)
-    half = torch.zeros(1, 16, 16)
-    half[:, :, :8] = 1
-
-    def with_blend(**switches):
-        return edit(controller, model.text, EDIT, EditSettings(blend=BlendSettings((), **switches)), mask=half)
-
-    fused = edit(controller, model.text, EDIT)
-    assert with_blend(self_attention=False).latents.equal(fused.latents)
-    assert not with_blend(self_attention=True).latents.equal(fused.latents)
-    assert not with_blend(self_attention=False, latents=True).latents.equal(fused.latents)
-
-
-def test_a_mask_alone_needs_no_layer_to_read_words_from(model, clip):
-    controller = invert(Controller(model.unet, Capture(most_cells=4)), model.text, clip, SOURCE, steps=2)
-    settings = EditSettings(blend=BlendSettings((), latents=True))
-    assert edit(controller, model.text, EDIT, settings, mask=torch.ones(1, 8, 8)).latents.isfinite().all()
 
 
 def test_only_layers_within_the_limit_are_recorded_and_edited(model, clip):
