@@ -37,7 +37,7 @@ def blend_layers(
     chosen = _usual_downscale(usable) if downscale is None else downscale
     if chosen not in usable:
         raise SettingsError(
-            f"blend_resolution 1/{chosen} is not recorded; 1/{', 1/'.join(map(str, sorted(usable)))} are. Use one."
+            f"resolution 1/{chosen} is not recorded; 1/{', 1/'.join(map(str, sorted(usable)))} are. Use one."
         )
     return tuple(site.address for site in usable[chosen])
 
