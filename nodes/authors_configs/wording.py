@@ -26,6 +26,11 @@ def present(words: Iterable[str], prompt: str, path: str, warnings: list[str]) -
     if lost:
         what = f"{_quoted(lost)} is not a word" if len(lost) == 1 else f"{_quoted(lost)} are not words"
         warnings.append(f"{path}: {what} of {prompt!r}; without effect in the authors' program, left out.")
+    if found and "" in authors_words(prompt):
+        warnings.append(
+            f"{path}: {prompt!r} has doubled spaces, behind which the authors' program takes wrong tokens for a word; "
+            f"here words are found where they stand."
+        )
     return found
 
 

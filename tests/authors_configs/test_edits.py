@@ -108,6 +108,11 @@ def test_words_with_punctuation_are_found_as_they_are_written(edit):
     assert not warnings and widgets["equalizer"].startswith("road")
 
 
+def test_words_of_a_prompt_with_doubled_spaces_are_warned_about(edit):
+    widgets, warnings = edit({"eq_params": {"words": ["road"], "values": [2]}}, prompt="a red  car on a wet road")
+    assert widgets["equalizer"] == "road: 2" and any("doubled spaces" in warning for warning in warnings)
+
+
 def test_a_word_that_the_widget_would_take_for_another_is_refused(refused):
     changes = {
         "editing_config.editing_prompts.1": "a road and a road, again here",
