@@ -96,12 +96,14 @@ class MaskWords:
         subtract = None if self.subtract is None else self.subtract.to(device)
         return replace(self, own=self.own.to(device), subtract=subtract)
 
-    def at(self, heat: Callable[[Tensor], Tensor], size: tuple[int, int]) -> Tensor:
+    def at(self, heat: Callable[[Tensor], Tensor], size: tuple[int, int], joining: Tensor | None = None) -> Tensor:
         """bool [frames, *size], True inside.
 
-        heat: gives [frames, height, width] for token weights [77]
+        heat:    gives [frames, height, width] for token weights [77]
+        joining: bool [frames, *size], another mask that is joined before anything is taken out
         """
         mask = threshold_heat(heat(self.own), self.threshold, size)
+        mask = mask if joining is None else mask | joining
         if self.subtract is None:
             return mask
         return mask & ~threshold_heat(heat(self.subtract), self.subtract_threshold, size, grow=False)

@@ -25,6 +25,9 @@ from .vae import VideoVAE
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PICKLED_WEIGHTS = "diffusion_pytorch_model.bin"
+WEIGHT_FILES = {ModelMixin: (WEIGHTS, PICKLED_WEIGHTS), CLIPTextModel: ("model.safetensors", "pytorch_model.bin")}
+PICKLES_SAFE_FROM = "2.6"
+RANK_KEY = ".conv_temporal.down.weight"
 PSEUDO_3D_CLASS = "UNetPseudo3DConditionModel"
 TOY_FOLDER = Path(__file__).parent / "toy" / "model"
 
@@ -105,7 +108,8 @@ def load_unet(
     weights = _read_weights(path)
     net = _empty_unet(config, folder, dtype)
     position = settings.temporal.position if settings.temporal else "after_feedforward"
-    temporal = TemporalLayers(rank=_low_rank(weights), position=position)
+    ranks = {key.removesuffix(RANK_KEY): len(w) for key, w in weights.items() if key.endswith(RANK_KEY)}
+    temporal = TemporalLayers(rank=max(ranks.values(), default=None), position=position, ranks=ranks)
     unet = Pseudo3DUNet(net, replace(settings, temporal=temporal), name=folder.name)
     try:
         missing, foreign = net.load_state_dict(weights, strict=False)
@@ -147,6 +151,11 @@ def _load(kind: type, folder: Path, dtype: torch.dtype | None) -> object:
     if dtype is None:
         return loaded
     model, found = loaded
+    if kind is UNet2DConditionModel and found["unexpected_keys"]:
+        raise ModelError(
+            f"{folder} holds more than its config describes: {_some(sorted(found['unexpected_keys']))} unknown. A UNet "
+            f"tuned on a clip needs the config it was saved with ({PSEUDO_3D_CLASS}); restore it."
+        )
     if found["missing_keys"]:
         raise ModelError(
             f"{folder} is no complete {kind.__name__}: {_some(sorted(found['missing_keys']))} missing. They would be "
@@ -157,11 +166,28 @@ def _load(kind: type, folder: Path, dtype: torch.dtype | None) -> object:
 
 def _weight_options(kind: type, folder: Path, dtype: torch.dtype) -> dict[str, object]:
     """Safetensors where there are any, else pickles, which both libraries open with `weights_only`."""
-    safe = any(folder.glob("*.safetensors")) or not any(folder.glob("*.bin"))
+    safe, pickled = WEIGHT_FILES[ModelMixin if issubclass(kind, ModelMixin) else CLIPTextModel]
+    safe = _has(folder, safe) or not _has(folder, pickled)
+    if not safe:
+        _check_pickles_are_safe(folder)
     options = {"torch_dtype": dtype, "use_safetensors": safe, "output_loading_info": True}
     if issubclass(kind, ModelMixin):
         options["low_cpu_mem_usage"] = is_accelerate_available()  # without it diffusers only warns and goes on
     return options
+
+
+def _has(folder: Path, weights: str) -> bool:
+    """Whether the folder has these weights, in one file or in several with an index."""
+    return (folder / weights).exists() or (folder / f"{weights}.index.json").exists()
+
+
+def _check_pickles_are_safe(path: Path) -> None:
+    """Raise ModelError where torch's `weights_only` can be tricked into running code (CVE-2025-32434)."""
+    if torch.__version__ < PICKLES_SAFE_FROM:
+        raise ModelError(
+            f"{path} has pickled weights, which torch {torch.__version__} cannot open safely; torch "
+            f"{PICKLES_SAFE_FROM} or safetensors are needed. Update torch or convert the file."
+        )
 
 
 @contextmanager
@@ -190,7 +216,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, or of a pickle that holds nothing else."""
     try:
         weights = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
-    except (OSError, SafetensorError, UnpicklingError, EOFError, RuntimeError) as error:
+    except (OSError, SafetensorError, UnpicklingError) as error:
         raise ModelError(
             f"{path} cannot be read ({error}); safetensors weights are needed. Convert or restore the file."
         ) from error
@@ -205,9 +231,12 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 def _unpickled(path: Path) -> dict[object, object]:
     """A pickle that may hold tensors and plain containers only: code in it is refused, not run."""
+    _check_pickles_are_safe(path)
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:  # torch's own message tells how to open it nevertheless
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle raises anything; torch's message tells how to open a bad one anyway
         raise UnpicklingError("it is a damaged pickle, or one that holds more than tensors") from error
     if not isinstance(weights, dict):
         raise UnpicklingError(f"it holds {type(weights).__name__}, not tensors by name")
@@ -225,12 +254,6 @@ def _block_name(value: object) -> object:
     if isinstance(value, list):
         return [_block_name(item) for item in value]
     return value.replace("Pseudo3D", "2D") if isinstance(value, str) else value
-
-
-def _low_rank(weights: Mapping[str, Tensor]) -> int | None:
-    """The rank of low-rank temporal convolutions: the largest found, since narrow layers reduce theirs."""
-    ranks = [len(w) for key, w in weights.items() if key.endswith("conv_temporal.down.weight")]
-    return max(ranks, default=None)
 
 
 def _some(keys: list[str]) -> str:

@@ -198,12 +198,13 @@ def plan_edit(
             "a graph, invert() in Python."
         )
     blend = settings.blend
+    overridden = with_mask and blend is not None and blend.mask_use == "override"
     if blend is not None and not blend.source_words and not with_mask:
         raise SettingsError(
             f"blending has neither blend_words nor a mask; words of the source prompt {trace.prompt.text!r} or a mask "
             f"are needed. Name the object that may change, or leave out blending's other words and switches."
         )
-    if blend is not None and blend.source_words:
+    if blend is not None and blend.source_words and not overridden:
         sites = controller.unet.sites(trace.frames, *trace.latents.shape[-2:])
         blend_layers(sites, trace.capture.most_cells, blend.downscale)
     prompt = read_prompt(clip, edit_prompt, "edit prompt")
@@ -213,7 +214,21 @@ def plan_edit(
             f"self_replace is {settings.self_replace} but the inversion recorded no self-attention; it is needed for "
             f"that. Record self-attention, or set self_replace to 0."
         )
-    return plan
+    if with_mask:
+        _check_mask_is_read(plan, len(trace.schedule))
+    return replace(plan, source_mask=None, edit_mask=None) if overridden else plan
+
+
+def _check_mask_is_read(plan: EditPlan, steps: int) -> None:
+    """Raise SettingsError where no step would look at a user's mask."""
+    blend = plan.settings.blend
+    fuses = any(step.fuse_self for step in plan.steps) and (blend is None or blend.self_attention)
+    if not fuses and not any(step.blend_latents for step in plan.steps):
+        raise SettingsError(
+            f"a mask is given but nothing reads it in {steps} steps: self-attention is not fused under it and no "
+            f"latents are blended. Set self_replace above 0 with blend_self_attention on, or turn on blend_latents "
+            f"with at least 5 steps."
+        )
 
 
 def _check_control(unet: Pseudo3DUNet, plan: EditPlan) -> None:

@@ -179,8 +179,13 @@ def read_frames(path: Path | str, framing: Framing) -> tuple[Tensor, Fraction | 
     if path.suffix.lower() in PICTURE_ENDINGS:
         frame_indices(framing, 1, name=str(path))
         return fit(read_picture(path)[None], framing), None
-    clip = read_video(path, start=framing.start, count=framing.count, stride=framing.sampling_rate)
-    return fit(clip.frames, framing), clip.fps
+    return read_video(
+        path,
+        start=framing.start,
+        count=framing.count,
+        stride=framing.sampling_rate,
+        fit=lambda frame: fit(frame, framing),
+    )
 
 
 def read_folder(folder: Path | str, framing: Framing) -> Tensor:
@@ -243,6 +248,8 @@ def read_picture(path: Path) -> Tensor:
     """
     try:
         with Image.open(path, formats=PICTURE_FORMATS) as opened:
+            if getattr(opened, "n_frames", 1) > 1:
+                raise ValueError(f"it holds {opened.n_frames} pictures, where one is expected")
             return _as_tensor(ImageOps.exif_transpose(opened))
     except BROKEN_PICTURE as error:
         raise VideoError(

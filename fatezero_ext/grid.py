@@ -44,7 +44,7 @@ def compare(clips: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
         top, left = GAP + number // across * cell, GAP + number % across * (width + GAP)
         middle = top + strips.shape[1]
         sheet[:, top:middle, left : left + width] = strip
-        sheet[:, middle : middle + height, left : left + width] = clip.detach().float().clamp(0, 1).cpu()
+        sheet[:, middle : middle + height, left : left + width] = clip.detach().float().nan_to_num().clamp(0, 1).cpu()
     return sheet
 
 

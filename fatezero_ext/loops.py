@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .attend import Capture, EditAttention, MaskOf, RecordAttention
-from .attention import Attend
+from .attention import Attend, plain
 from .blend import blend_layers, word_heat
 from .layers import LayerAddress
 from .plan import EditPlan
@@ -80,14 +80,16 @@ def invert_latents(
     """DDIM inversion without guidance.
 
     latents: [frames, channels, height, width], scaled; text: [1, tokens, width] of the source prompt
-    storage: how attention is kept; None: it is not recorded, the trace's store stays empty
+    storage: how attention is kept; None: it is not recorded, the trace's store stays empty, and registered controls
+             stay out of it: they are for the pass that is recorded
     """
     store, levels, x = open_store(storage or Storage()), [latents.cpu()], latents
     for step in reversed(range(len(schedule))):
         recorder = None if storage is None else RecordAttention(capture, storage.policy, unet.attend)
-        prediction = unet(x, schedule.timesteps[step], text, frames=len(x), attend=recorder)
-        x = unet.after_step(schedule.invert(x, prediction, step))
+        prediction = unet(x, schedule.timesteps[step], text, frames=len(x), attend=recorder or plain)
+        x = schedule.invert(x, prediction, step)
         if recorder is not None:
+            x = unet.after_step(x)
             store.write(step, recorder.page)
         levels.append(x.cpu())
         on_step(len(schedule) - step, len(schedule), x)
@@ -173,7 +175,7 @@ class _EditRun:
         self.sites = unet.sites(trace.frames, *self.size)
         blend = plan.settings.blend
         self.mask_layers = (
-            blend_layers(self.sites, trace.capture.most_cells, blend.downscale) if blend and blend.source_words else ()
+            blend_layers(self.sites, trace.capture.most_cells, blend.downscale) if plan.source_mask is not None else ()
         )
         self.edit_maps: dict[LayerAddress, Tensor] = {}
         self.mask_sum, self.mask_count = torch.zeros(trace.frames, *self.size, device=unet.device), 0
@@ -224,13 +226,11 @@ class _EditRun:
         self, source_heat: Callable[[Tensor], Tensor], size: tuple[int, int], *, with_edit: bool = False
     ) -> Tensor:
         """bool [frames, *size], True where the edit may differ."""
-        allowed, blend = [], self.plan.settings.blend
-        overridden = self.user_mask is not None and blend is not None and blend.mask_use == "override"
-        if self.plan.source_mask is not None and not overridden:
-            free = self.plan.source_mask.at(source_heat, size)
-            if with_edit and self.plan.edit_mask is not None:
-                free = free | self.plan.edit_mask.at(self._edit_heat, size)
-            allowed.append(free)
+        allowed = []
+        if self.plan.source_mask is not None:
+            joins = with_edit and self.plan.edit_mask is not None
+            joining = self.plan.edit_mask.at(self._edit_heat, size) if joins else None
+            allowed.append(self.plan.source_mask.at(source_heat, size, joining))
         if self.user_mask is not None:
             allowed.append(self._user_mask_at(size))
         return torch.stack(allowed).all(0)

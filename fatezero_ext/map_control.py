@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from .attention import apply_probs, attention_probs, plain
@@ -51,11 +52,19 @@ class OnMaps:
         if hasattr(self.controller, "LOW_RESOURCE"):
             self.controller.LOW_RESOURCE = len(q) == site.frames
         probs = attention_probs(q, k, site)
-        wanted = probs.shape
+        shape = probs.shape
         changed = self.controller(probs, site.is_cross, site.address.stage)
-        if changed.shape != wanted:
-            raise StoreError(
-                f"the controller {type(self.controller).__name__} gave a map shaped {list(changed.shape)} for "
-                f"{site.address}; {list(wanted)} is needed. Return a map like the one that came."
-            )
-        return apply_probs(changed.to(v.dtype), v, site)
+        changed = checked_map(changed, shape, f"{type(self.controller).__name__}, called for {site.address},")
+        return apply_probs(changed.to(v), v, site)
+
+
+def checked_map(given: object, shape: torch.Size, giver: str) -> Tensor:
+    """The map that a controller gave; raises StoreError unless it is one of the shape it was asked for."""
+    if isinstance(given, Tensor) and given.shape == shape:
+        return given
+    raise StoreError(f"{giver} gave {described(given)}; a map shaped {list(shape)} is needed. Return one.")
+
+
+def described(value: object) -> str:
+    """A value for an error's text."""
+    return f"a tensor shaped {list(value.shape)}" if isinstance(value, Tensor) else repr(value)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,8 +25,7 @@ SSIM_SIGMA, SSIM_WINDOW = 1.5, 11
 """Pixels: the Gaussian that the authors of SSIM weigh neighbours with, and where they cut it off."""
 
 
-@dataclass(frozen=True)
-class Likeness:
+class Likeness(NamedTuple):
     """How like the source an edit is.
 
     psnr:   dB over all compared values; infinite where they are identical
@@ -44,7 +43,7 @@ class EditMeasures:
     """What was measured of an edit; None for a figure that was not, with the reason among `remarks`.
 
     frames, height, width: of the clips
-    likeness:              to the source, where nothing was to change
+    likeness:              to the source, where nothing was to change; None where that is nowhere
     frame_accuracy:        fraction of frames at least as close to the edit prompt as to the source prompt
     temporal_consistency:  mean cosine of consecutive frames' CLIP embeddings
     """
@@ -52,7 +51,7 @@ class EditMeasures:
     frames: int
     height: int
     width: int
-    likeness: Likeness
+    likeness: Likeness | None = None
     frame_accuracy: float | None = None
     temporal_consistency: float | None = None
     remarks: tuple[str, ...] = ()
@@ -74,16 +73,18 @@ def temporal_consistency(pictures: Tensor) -> float | None:
     return cosine_similarity(pictures[:-1], pictures[1:], dim=-1).double().mean().item()
 
 
-def likeness(source: Tensor, edited: Tensor, mask: Tensor | None = None) -> Likeness:
-    """PSNR and SSIM of an edit against its source.
+def likeness(source: Tensor, edited: Tensor, mask: Tensor | None = None) -> Likeness | None:
+    """PSNR and SSIM of an edit against its source; None where the mask leaves nothing to compare.
 
     source, edited: [frames, height, width, 3], 0..1; values outside are clipped
     mask:           [frames or 1, h, w] or [h, w], 0..1, at least 0.5 where something may change; scaled to the frames
                     without smoothing. Only the rest is compared. None: everything is.
-    Raises VideoError where clips or mask do not fit each other, or nothing is left to compare.
+    Raises VideoError where clips or mask do not fit each other.
     """
     _check_clips(source, edited)
     kept = _kept(mask, source)
+    if not kept.any():
+        return None
     squares, similarity, pixels = 0.0, 0.0, int(kept.sum())
     for part in _parts(len(source)):
         # Variances as differences of squares lose the digits that tell flat areas apart in float32.
@@ -152,14 +153,10 @@ def _kept(mask: Tensor | None, source: Tensor) -> Tensor:
             f"the mask has shape {list(mask.shape)}; needed is [frames, height, width] with 1 frame or {frames}, as "
             f"the clips have. Make the mask of the same frames."
         )
+    if not mask.isfinite().all():
+        raise VideoError("the mask holds values that are not numbers; needed is 0..1. Check where it comes from.")
     scaled = interpolate(mask[:, None].to("cpu", torch.float32), size=(height, width), mode="nearest-exact")[:, 0]
-    kept = (scaled < 0.5).expand(frames, height, width)
-    if not kept.any():
-        raise VideoError(
-            "the mask is white everywhere, so nothing is left to compare; black is needed where nothing was to "
-            "change. Invert the mask, or leave it out."
-        )
-    return kept
+    return (scaled < 0.5).expand(frames, height, width)
 
 
 def measure_edit(
@@ -180,13 +177,13 @@ def measure_edit(
     on_picture:     told how many frames CLIP has seen
     Raises VideoError where clips or mask do not fit, PromptError for a prompt too long for the CLIP model.
     """
-    compared = likeness(source, edited, mask)
-    measures = EditMeasures(*source.shape[:3], compared)
+    measures = EditMeasures(*source.shape[:3], likeness(source, edited, mask))
+    remarks = [] if measures.likeness else ["PSNR and SSIM: not measured, the mask is white everywhere"]
     if clip is None:
-        remark = "frame accuracy and temporal consistency: not measured, no CLIP model was given"
-        return replace(measures, remarks=(remark,))
+        remarks.append("frame accuracy and temporal consistency: not measured, no CLIP model was given")
+        return replace(measures, remarks=tuple(remarks))
     pictures, (source_words, edit_words) = clip.embeddings(edited, (source_prompt, edit_prompt), on_picture)
-    consistency, remarks = temporal_consistency(pictures), []
+    consistency = temporal_consistency(pictures)
     if consistency is None:
         remarks.append("temporal consistency: not measured, it needs at least two frames")
     accuracy = None
@@ -199,14 +196,16 @@ def measure_edit(
 
 def rows(measures: EditMeasures) -> list[tuple[str, str]]:
     """Names and figures for people; what was not measured is left out."""
-    found = measures.likeness
-    where = "" if found.share == 1 else f" over the {found.share:.1%} of pixels that the mask keeps"
     shown = [("clips", f"{measures.frames} frames of {measures.width}x{measures.height}")]
     if measures.frame_accuracy is not None:
         closer = round(measures.frame_accuracy * measures.frames)
         shown.append(("frame accuracy", f"{measures.frame_accuracy:.3f} ({closer} of {measures.frames} frames)"))
     if measures.temporal_consistency is not None:
         shown.append(("temporal consistency", f"{measures.temporal_consistency:.4f}"))
+    found = measures.likeness
+    if found is None:
+        return shown
+    where = "" if found.share == 1 else f" over the {found.share:.1%} of pixels that the mask keeps"
     decibels = f"{found.psnr:.2f} dB" if math.isfinite(found.psnr) else "infinite, the pixels are identical"
     return [*shown, (f"PSNR{where}", decibels), (f"SSIM{where}", f"{found.ssim:.4f}")]
 
@@ -218,7 +217,7 @@ def report(measures: EditMeasures) -> str:
 
 def as_json(measures: EditMeasures) -> dict[str, object]:
     """Everything for programs: None is "not measured", and also the PSNR where `identical` is true."""
-    found = measures.likeness
+    found = measures.likeness or Likeness(math.nan, math.nan, 0.0)
     return {
         "frames": measures.frames,
         "height": measures.height,
@@ -227,7 +226,7 @@ def as_json(measures: EditMeasures) -> dict[str, object]:
         "temporal_consistency": measures.temporal_consistency,
         "psnr": found.psnr if math.isfinite(found.psnr) else None,
         "identical": math.isinf(found.psnr),
-        "ssim": found.ssim,
+        "ssim": found.ssim if measures.likeness else None,
         "compared_share": found.share,
         "remarks": list(measures.remarks),
     }

@@ -63,11 +63,12 @@ class BlendSettings:
         _one_of("mask_use", self.mask_use, ("intersect", "override"))
         _finite("blend threshold", self.threshold)
         _finite("subtract threshold", self.subtract_threshold)
-        if self.subtract_words and not self.source_words:
-            raise SettingsError(
-                f"subtract_words are {', '.join(self.subtract_words)} without blend_words to take them from; both are "
-                f"needed. Name the words that make the mask."
-            )
+        for name, use in (("subtract_words", "take them from"), ("edit_words", "join them to")):
+            if getattr(self, name) and not self.source_words:
+                raise SettingsError(
+                    f"{name} are {', '.join(getattr(self, name))} without blend_words to {use}; both are needed. "
+                    f"Name the words that make the mask."
+                )
 
 
 @dataclass(frozen=True)

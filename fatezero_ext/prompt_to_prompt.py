@@ -1,7 +1,8 @@
 """Base classes for controllers on explicit maps, with the names and meanings of the authors' program.
 
 They are for porting controllers and for looking at attention; inversion and editing here do without them. Register one
-with `register_attention_control(unet, controller)`: `invert` and `edit` then call it at every layer and step.
+with `register_attention_control(unet, controller)`: `invert` and `edit` then call it at every layer and step. It counts
+the steps of one run; before another, also after one that was stopped, call `reset()` or take a new one.
 Source: Prompt-to-Prompt (arXiv 2208.01626); FateZero (arXiv 2303.09535).
 """
 
@@ -11,11 +12,13 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .errors import StoreError
 from .layers import MOST_CELLS
+from .map_control import checked_map
 
 STORE_KEYS = ("down_cross", "mid_cross", "up_cross", "down_self", "mid_self", "up_self")
 StepMaps = dict[str, list[Tensor]]
@@ -59,8 +62,8 @@ class AttentionControl(ABC):
 
     def __call__(self, attn: Tensor, is_cross: bool, place_in_unet: str) -> Tensor:
         if self.cur_att_layer >= self.num_uncond_att_layers:
-            start = 0 if self.LOW_RESOURCE else len(attn) // 2
-            attn[start:] = self.forward(attn[start:], is_cross, place_in_unet)
+            own = attn[0 if self.LOW_RESOURCE else len(attn) // 2 :]
+            own.copy_(checked_map(self.forward(own, is_cross, place_in_unet), own.shape, f"forward of {_name(self)}"))
         self.cur_att_layer += 1
         return attn
 
@@ -101,7 +104,9 @@ class AttentionStore(AttentionControl):
 
     def forward(self, attn: Tensor, is_cross: bool, place_in_unet: str) -> Tensor:
         if attn.shape[-2] <= MOST_CELLS and (is_cross or self.save_self_attention):
-            self.step_store[f"{place_in_unet}_{'cross' if is_cross else 'self'}"].append(attn.detach().cpu().clone())
+            self.step_store[f"{place_in_unet}_{'cross' if is_cross else 'self'}"].append(
+                attn.detach().to("cpu", copy=True)
+            )
         return attn
 
     def step_callback(self, x_t: Tensor) -> Tensor:
@@ -125,7 +130,7 @@ class AttentionStore(AttentionControl):
 
     @property
     def attention_store(self) -> StepMaps:
-        """The maps summed over all steps done. The sums are made when first asked for, then kept up to date."""
+        """The maps summed over all steps done, float32. Made when first asked for, then kept up to date."""
         for step in range(self._summed_steps, len(self.attention_store_all_step)):
             maps = self.step_maps(step)
             for key, sums in self._sums.items():
@@ -133,7 +138,7 @@ class AttentionStore(AttentionControl):
                     for total, tensor in zip(sums, maps[key], strict=True):
                         total += tensor
                 else:
-                    sums.extend(tensor.clone() for tensor in maps[key])
+                    sums.extend(tensor.to(torch.float32, copy=True) for tensor in maps[key])
         self._summed_steps = len(self.attention_store_all_step)
         return self._sums
 
@@ -144,8 +149,11 @@ class AttentionStore(AttentionControl):
         return {key: [total / self.cur_step for total in sums] for key, sums in self.attention_store.items()}
 
     def reset(self) -> None:
-        """Forget all maps and begin again; the latents stay."""
+        """Forget all maps, with their files, and begin again; the latents stay."""
         super().reset()
+        for kept in self.attention_store_all_step:
+            if isinstance(kept, Path):
+                kept.unlink(missing_ok=True)
         self._empty()
 
     def _empty(self) -> None:
@@ -158,6 +166,10 @@ class AttentionStore(AttentionControl):
         numbered = {f"{key}.{i:02d}": m for key, maps in self.step_store.items() for i, m in enumerate(maps)}
         save_file({name: tensor.contiguous() for name, tensor in numbered.items()}, path)
         return path
+
+
+def _name(controller: object) -> str:
+    return type(controller).__name__
 
 
 def empty_step() -> StepMaps:

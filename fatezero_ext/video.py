@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,11 @@ from .sound import SoundTrack
 
 CRF = 17
 """x264's quality setting; 17 is what its authors call visually lossless, 0 to 51 is its range."""
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,apng,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,ogg,asf,yuv4mpegpipe,"
+    "ivf,mxf,dv,nut,rm"
+)
+"""FFmpeg's names of files that hold their video themselves; playlists, which name other files, are not opened."""
 BT601, STUDIO_RANGE = 6, 1
 """FFmpeg's numbers for the colour matrix and range it converts RGB with, written to the file for players."""
 
@@ -36,8 +41,17 @@ class Video(NamedTuple):
     fps: Fraction
 
 
-def read_video(path: Path | str, *, start: int = 0, count: int | None = None, stride: int = 1) -> Video:
+def read_video(
+    path: Path | str,
+    *,
+    start: int = 0,
+    count: int | None = None,
+    stride: int = 1,
+    fit: Callable[[Tensor], Tensor] | None = None,
+) -> Video:
     """Decode `count` frames (None: all there are) from frame `start` on, every `stride`-th.
+
+    fit: given each frame as [1, height, width, 3], 0..1, makes what is kept of it; None: all of it
 
     The rate is divided by `stride`; frames are turned upright where the file says so.
     Raises VideoError where the file is not a readable video, is cut off, or has fewer frames than asked for.
@@ -50,11 +64,13 @@ def read_video(path: Path | str, *, start: int = 0, count: int | None = None, st
         )
     stop = None if count is None else start + (count - 1) * stride + 1
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), container_options={"format_whitelist": FORMATS}) as container:
             if not container.streams.video:
                 raise VideoError(f"{path} has no video stream; one is needed. Choose another file.")
             rate = container.streams.video[0].average_rate or container.streams.video[0].guessed_rate
-            pictures = [_upright(frame) for frame in islice(_decoded(container, path), start, stop, stride)]
+            upright = (_upright(frame) for frame in islice(_decoded(container, path), start, stop, stride))
+            # As bytes, or fitted, while they come: a long clip at full size would fill the memory.
+            pictures = [picture if fit is None else fit(_as_floats(picture[None])) for picture in upright]
     except OSError as error:
         raise VideoError(f"cannot read the video {path}: {error.strerror or error}. Check the path.") from error
     except av.FFmpegError as error:
@@ -62,7 +78,12 @@ def read_video(path: Path | str, *, start: int = 0, count: int | None = None, st
     _check_selection(path, len(pictures), start, count, stride)
     if not rate:
         raise VideoError(f"{path} does not say its frame rate; one is needed. Encode it again with a rate.")
-    return Video(torch.from_numpy(np.stack(pictures)).float().div_(255), Fraction(rate) / stride)
+    frames = _as_floats(np.stack(pictures)) if fit is None else torch.cat(pictures)
+    return Video(frames, Fraction(rate) / stride)
+
+
+def _as_floats(pictures: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(pictures).float().div_(255)
 
 
 def _decoded(container: av.container.InputContainer, path: Path) -> Iterator[av.VideoFrame]:

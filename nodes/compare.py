@@ -39,7 +39,7 @@ class EditPrompts(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, prompts: str | None) -> bool | str:
+    def validate_inputs(cls, prompts: str | None = None) -> bool | str:
         try:
             _lines(prompts if prompts is not None else "unknown")
         except PromptError as error:
@@ -83,24 +83,37 @@ class CompareClips(io.ComfyNode):
                     tooltip="One label a line (or a linked list), the source's first. Those left out are 'source', "
                     "'edit 1', 'edit 2', ...",
                 ),
+                io.String.Input(
+                    "edit_labels",
+                    optional=True,
+                    force_input=True,
+                    tooltip="Labels of the edits alone, such as the list of Edit Prompts.",
+                ),
             ],
             outputs=[io.Image.Output(tooltip="The grid, one picture per frame.")],
         )
 
     @classmethod
     def execute(
-        cls, source: list[Tensor], edit_1: list[Tensor], labels: list[str], **edits: list[Tensor | None]
+        cls,
+        source: list[Tensor],
+        edit_1: list[Tensor],
+        labels: list[str],
+        edit_labels: list[str] | None = None,
+        **edits: list[Tensor | None],
     ) -> io.NodeOutput:
         if len(source) != 1:
             raise VideoError(f"source brings {len(source)} clips; one is needed. Link the clip that was edited.")
         further = [edits.get(f"edit_{number}") or [] for number in range(2, MOST_EDITS + 1)]
         clips = [*source, *edit_1, *(clip for brought in further for clip in brought if clip is not None)]
-        return io.NodeOutput(compare(clips, _labels(labels, len(clips))))
+        return io.NodeOutput(compare(clips, _labels(labels, edit_labels or [], len(clips))))
 
 
-def _labels(texts: list[str], clips: int) -> list[str]:
-    """One label per clip. A single text has one a line; of a list, each text is one."""
+def _labels(texts: list[str], of_edits: list[str], clips: int) -> list[str]:
+    """One label per clip. A single text has one a line; of a list, each text is one. Those of the edits come second."""
     given = texts[0].rstrip().splitlines() if len(texts) == 1 else texts
+    if of_edits:
+        given = [*(given[:1] or [""]), *of_edits]
     if len(given) > clips:
         raise VideoError(f"there are {len(given)} labels for {clips} clips; one each is needed. Remove some.")
     usual = ["source", *(f"edit {number}" for number in range(1, clips))]

@@ -35,12 +35,12 @@ class P2PEdit(io.ComfyNode):
     @classmethod
     def validate_inputs(
         cls,
-        cross_replace_start: float | None,
-        cross_replace_end: float | None,
-        self_replace_start: float | None,
-        self_replace_end: float | None,
-        equalizer: str | None,
-        word_windows: str | None,
+        cross_replace_start: float | None = None,
+        cross_replace_end: float | None = None,
+        self_replace_start: float | None = None,
+        self_replace_end: float | None = None,
+        equalizer: str | None = None,
+        word_windows: str | None = None,
     ) -> bool | str:
         """Check what can be known before anything runs; a widget fed by a link is None and is checked when it runs.
 

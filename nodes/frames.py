@@ -35,7 +35,11 @@ class LoadFrames(io.ComfyNode):
 
     @classmethod
     def validate_inputs(
-        cls, source: str | None, start: int | None = None, count: int | None = None, sampling_rate: int | None = None
+        cls,
+        source: str | None = None,
+        start: int | None = None,
+        count: int | None = None,
+        sampling_rate: int | None = None,
     ) -> bool | str:
         """Look for the source and as many pictures as are asked for; None stands for what is linked."""
         try:

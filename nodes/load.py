@@ -33,7 +33,7 @@ class LoadPseudo3DUNet(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, key_frames: str | None) -> bool | str:
+    def validate_inputs(cls, key_frames: str | None = None) -> bool | str:
         try:
             InflationSettings(key_frames=words.key_frames(key_frames or ""))
         except FateZeroError as error:

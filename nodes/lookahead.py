@@ -11,6 +11,8 @@ from ..fatezero_ext.prompts import Clip, read_prompt
 from . import edit_settings
 
 EDIT_NODE = "FateZero_P2PEdit"
+SOCKETS = {"controller", "clip", "mask"}
+"""Inputs of an edit that are always links."""
 
 
 def check_edits(
@@ -26,7 +28,7 @@ def check_edits(
     clip:    the inversion's text encoder
     graph:   the running prompt in API format, or None where the program does not tell
     node_id: of the inversion in that graph
-    widgets: names of the edit node's widgets
+    widgets: names of the edit node's required widgets
     Left to speak for themselves when they run: edits with a widget fed by another node or with another text encoder.
     Left out: edits whose results nothing reads.
     """
@@ -52,7 +54,8 @@ def _edits_of(
             continue
         follows = _is_link(inputs.get("controller")) and str(inputs["controller"][0]) == node_id
         constants = {key for key, value in inputs.items() if not _is_link(value)}
-        if follows and widgets <= constants and inputs.get("clip") == inversion.get("clip"):
+        known = widgets <= constants and inputs.keys() - constants <= SOCKETS
+        if follows and known and inputs.get("clip") == inversion.get("clip"):
             yield name, inputs
 
 

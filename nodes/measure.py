@@ -63,9 +63,10 @@ class MeasureEdit(io.ComfyNode):
             on_picture=host.progress(len(edited)).update,
         )
         text = report(measures)
-        figures = (measures.frame_accuracy, measures.temporal_consistency)
+        alike = (None, None) if measures.likeness is None else measures.likeness[:2]
+        figures = (measures.frame_accuracy, measures.temporal_consistency, *alike)
         shown = [math.nan if figure is None else figure for figure in figures]
-        return io.NodeOutput(text, *shown, measures.likeness.psnr, measures.likeness.ssim, ui={"text": (text,)})
+        return io.NodeOutput(text, *shown, ui={"text": (text,)})
 
 
 def _inputs() -> list[io.Input]:

@@ -61,7 +61,7 @@ class WordHeatMaps(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, from_step: float | None, to_step: float | None) -> bool | str:
+    def validate_inputs(cls, from_step: float | None = None, to_step: float | None = None) -> bool | str:
         return _window_verdict(from_step, to_step)
 
     @classmethod
@@ -122,7 +122,7 @@ class SelfAttentionComponents(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, from_step: float | None, to_step: float | None) -> bool | str:
+    def validate_inputs(cls, from_step: float | None = None, to_step: float | None = None) -> bool | str:
         return _window_verdict(from_step, to_step)
 
     @classmethod

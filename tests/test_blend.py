@@ -83,3 +83,11 @@ def test_subtracted_words_are_cut_out_without_growing():
     words = MaskWords(torch.tensor([1.0, 0.0]), 0.5, torch.tensor([0.0, 1.0]), 0.5)
     mask = words.at(lambda weights: heat[int(weights.argmax())], (4, 4))
     assert not mask[0, 0, 0] and mask.sum() == 15
+
+
+def test_what_is_subtracted_is_taken_out_of_a_joined_mask_too():
+    heats = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0]]).view(2, 1, 1, 4)
+    words = MaskWords(torch.tensor([1.0, 0.0]), 2.0, torch.tensor([0.0, 1.0]), 0.5)
+    joining = torch.tensor([False, True, True, False]).view(1, 1, 4)
+    mask = words.at(lambda weights: torch.einsum("w,wfyx->fyx", weights, heats), (1, 4), joining)
+    assert mask.view(-1).tolist() == [False, True, False, False]

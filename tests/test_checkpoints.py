@@ -141,6 +141,51 @@ def test_a_tuned_pickle_is_the_tuned_unet(golden, tmp_path):
     assert set(loaded) == set(weights) and all(loaded[key].equal(weights[key]) for key in weights)
 
 
+@pytest.mark.parametrize("rank", [1, 40, 160])
+def test_the_rank_of_each_temporal_convolution_is_read_off_its_tensors(golden, tmp_path, noise, rank):
+    """Ranks above a layer's width are halved widths: 40 is kept by 48-wide layers only, 160 by none."""
+    tuned = load_unet(GOLDEN / "model" / "unet", InflationSettings(temporal=TemporalLayers(rank)))
+    for name, parameter in tuned.net.named_parameters():
+        if "_temporal" in name:
+            parameter.add_(0.05 * noise(*parameter.shape))
+    save_file(tuned.net.state_dict(), tmp_path / WEIGHTS)
+    shutil.copy(golden.tuned_folder / "config.json", tmp_path)
+    loaded, x, text = load_unet(tmp_path), noise(3, 4, 16, 16), noise(1, 77, 32)
+    assert loaded(x, 501, text, frames=3).equal(tuned(x, 501, text, frames=3))
+
+
+def test_tuned_weights_beside_a_plain_config_are_refused(folder, golden):
+    shutil.copy(golden.tuned_folder / WEIGHTS, folder / "unet" / WEIGHTS)
+    with pytest.raises(
+        ModelError, match=r"more than its config describes: .*_temporal.* UNetPseudo3D|needs the config"
+    ):
+        load_model(folder)
+
+
+def test_pickles_are_left_alone_by_a_torch_that_cannot_open_them_safely(folder, golden, tmp_path, monkeypatch):
+    pickled(folder)
+    shutil.copy(golden.tuned_folder / "config.json", tmp_path)
+    torch.save(load_file(golden.tuned_folder / WEIGHTS), tmp_path / "diffusion_pytorch_model.bin")
+    monkeypatch.setattr("torch.__version__", type(torch.__version__)("2.5.1"))
+    for load, at in ((load_model, folder), (load_unet, tmp_path)):
+        with pytest.raises(ModelError, match="torch 2.5.1 cannot open safely; torch 2.6 or safetensors"):
+            load(at)
+
+
+def test_a_variant_of_the_weights_does_not_hide_the_pickle(folder):
+    pickled(folder)
+    save_file({"x": torch.zeros(1)}, folder / "unet" / "diffusion_pytorch_model.fp16.safetensors")
+    load_model(folder)
+
+
+@pytest.mark.parametrize("content", [b"hello, this is text", b"", b"\x80\x02."])
+def test_damaged_pickles_are_named(golden, tmp_path, content):
+    shutil.copy(golden.tuned_folder / "config.json", tmp_path)
+    (tmp_path / "diffusion_pytorch_model.bin").write_bytes(content)
+    with pytest.raises(ModelError, match="damaged pickle, or one that holds more than tensors"):
+        load_unet(tmp_path)
+
+
 def test_a_tuned_unet_with_full_temporal_convolutions_is_told_by_its_tensors(golden, tmp_path, noise):
     settings = InflationSettings(temporal=TemporalLayers())
     tuned = load_unet(GOLDEN / "model" / "unet", settings)

@@ -87,7 +87,7 @@ def workflow():
         "8": own("EditPrompts", prompts=PROMPTS),
         "9": own("P2PEdit", controller=["7", 0], clip=["4", 1], edit_prompt=["8", 0], guidance=3.0),
         "10": node("VAEDecode", samples=["9", 0], vae=["4", 2]),
-        "11": own("CompareClips", source=["3", 0], edit_1=["10", 0], labels=["8", 0]),
+        "11": own("CompareClips", source=["3", 0], edit_1=["10", 0], edit_labels=["8", 0]),
         "12": node("CreateVideo", images=["10", 0], fps=8.0),
         "13": node("SaveVideo", video=["12", 0], filename_prefix="edit", **save),
         "14": node("CreateVideo", images=["11", 0], fps=8.0),
@@ -115,6 +115,13 @@ def test_several_prompts_are_edited_from_one_inversion(outcome):
     blue, green = results["10"].lists[0]
     assert len(results["7"].lists[0]) == 1
     assert blue.shape == green.shape and not blue.equal(green)
+
+
+def test_each_edit_stands_under_its_own_prompt(outcome):
+    results, _ = outcome
+    clips = [results["3"].lists[0][0], *results["10"].lists[0]]
+    wanted = load_pack("fatezero_ext.grid").compare(clips, ["source", *PROMPTS.strip().splitlines()])
+    assert results["11"].outputs[0].equal(wanted)
 
 
 def test_every_edit_and_the_grid_are_saved(outcome):

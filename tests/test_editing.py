@@ -16,7 +16,9 @@ from fatezero_ext import (
     plain,
     register_attention_control,
 )
+from fatezero_ext.controller import plan_edit
 from fatezero_ext.errors import FateZeroError, ModelError, PromptError, SettingsError, StoreError
+from fatezero_ext.loops import _EditRun
 
 from .conftest import GOLDEN, relative
 
@@ -274,15 +276,31 @@ def test_masks_can_be_read_from_another_resolution(model, clip):
     assert not masks_of(controller, model, downscale=2).equal(masks_of(controller, model))
 
 
-def test_fixed_latent_blending_compares_one_step_with_one_step(model, clip):
-    """With the same words on both sides and an edit that is held to the source, both masks come from the same map."""
+@pytest.mark.parametrize(("quirks", "depends"), [("fixed", False), ("original", True)])
+def test_only_the_original_mask_of_latent_blending_depends_on_earlier_steps(model, clip, quirks, depends):
     controller = invert(Controller(model.unet), model.text, clip, SOURCE, steps=8)
-    blend = BlendSettings(("jeep",), ("jeep",), threshold=0.7, latents=True)
-    masks = {
-        quirks: edit(controller, model.text, SOURCE, EditSettings(blend=blend, guidance=1.0, quirks=quirks)).mask
-        for quirks in ("fixed", "original")
-    }
-    assert not masks["fixed"].equal(masks["original"])
+    blend = BlendSettings(("jeep",), ("car",), threshold=0.7, latents=True)
+    plan = plan_edit(controller, model.text, EDIT, EditSettings(blend=blend, quirks=quirks))
+
+    def blended(seed_of_first_steps):
+        run = _EditRun(model.unet, controller.trace, plan, None)
+        for step, seed in enumerate([*[seed_of_first_steps] * 3, 5]):
+            attend, generator = run.attention(step), torch.Generator().manual_seed(seed)
+            for address in run.mask_layers:  # few peaks, so that not every cell is within the threshold
+                cells = run.sites[address].cells
+                attend.kept[address] = torch.rand(3, 2, cells, 77, generator=generator).pow(40)
+            x = run.blend_latents(torch.zeros_like(clip), step, attend)
+        assert 0 < x.eq(0).float().mean() < 1
+        return x
+
+    assert blended(1).equal(blended(2)) != depends
+
+
+def test_subtracted_words_leave_what_the_edit_words_joined(model, clip):
+    controller = invert(Controller(model.unet), model.text, clip, SOURCE, steps=6)
+    joined = {"edit_words": ("car",), "subtract_words": ("road",)}
+    assert masks_of(controller, model, **joined, subtract_threshold=1.0).any()
+    assert not masks_of(controller, model, **joined, subtract_threshold=-1.0).any()
 
 
 @pytest.mark.gpu

@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate
 
 from fatezero_ext.errors import SettingsError, VideoError
 from fatezero_ext.framing import AS_IS, Framing, fit, frame_indices, pictures_in, read_folder, read_frames, reframe
-from fatezero_ext.video import write_video
+from fatezero_ext.video import read_video, write_video
 
 ORIENTATION = 0x0112
 
@@ -262,3 +262,33 @@ def test_videos_and_single_pictures_are_read_by_the_same_call(tmp_path, folder):
     frames, fps = read_frames(folder / "frame4.png", AS_IS)
     assert levels(frames) == [40] and fps is None
     assert levels(read_frames(folder, framing)[0]) == [10, 40, 70]
+
+
+def test_a_picture_file_that_holds_several_is_refused(tmp_path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:])
+    with pytest.raises(VideoError, match="moving.webp is not a readable picture .it holds 2 pictures"):
+        read_frames(tmp_path / "moving.webp", AS_IS)
+
+
+def test_a_video_is_fitted_frame_by_frame_with_the_same_result(tmp_path):
+    clip = torch.rand(4, 20, 30, 3, generator=torch.Generator().manual_seed(0))
+    write_video(tmp_path / "clip.mp4", clip, 8, lossless=True)
+    framing = Framing(start=1, short_side=16, left=3)
+    whole = read_video(tmp_path / "clip.mp4")
+    frames, rate = read_frames(tmp_path / "clip.mp4", framing)
+    torch.testing.assert_close(frames, reframe(whole.frames, framing), rtol=0, atol=1e-6)
+    assert rate == whole.fps
+
+
+def test_a_playlist_does_not_lead_to_other_files(tmp_path):
+    write_video(tmp_path / "private.mp4", torch.zeros(2, 16, 16, 3), 8)
+    playlist = f"#EXTM3U\n#EXTINF:1,\nfile://{tmp_path}/private.mp4\n#EXT-X-ENDLIST\n"
+    for name, text in (
+        ("clip.m3u8", playlist),
+        ("clip.mp4", playlist),
+        ("list.mp4", "ffconcat version 1.0\nfile private.mp4\n"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(VideoError, match="not a readable video"):
+            read_frames(tmp_path / name, AS_IS)

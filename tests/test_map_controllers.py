@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fatezero_ext import Controller, EditSettings, Storage, edit, invert, register_attention_control
+from fatezero_ext.controller import Reconstruction
 from fatezero_ext.errors import SettingsError, StoreError
 from fatezero_ext.prompt_to_prompt import STORE_KEYS, AttentionControl, AttentionStore, EmptyControl
 from fatezero_ext.prompts import read_prompt, replacement_mapper
@@ -213,6 +214,15 @@ def test_reset_forgets_all_but_the_latents(model, clip):
     assert not any(store.attention_store.values()) and not any(store.step_store.values())
 
 
+def test_reset_takes_the_files_of_a_store_on_disk_away(model, clip):
+    store = AttentionStore(disk_store=True)
+    inverted_with(model, clip, store)
+    folder = store.attention_store_all_step[0].parent
+    assert len(list(folder.iterdir())) == 2
+    store.reset()
+    assert list(folder.iterdir()) == []
+
+
 class Replace(AttentionStore):
     """Word swap on explicit maps, as a third party would write it."""
 
@@ -248,16 +258,51 @@ def test_a_map_controller_and_an_edit_do_not_mix(model, stored):
             edit(inverted, model.text, EDIT)
 
 
-def test_what_a_controller_returns_is_checked(model, clip):
-    class Halved(EmptyControl):
-        def __call__(self, attn, is_cross, place_in_unet):
-            return attn[:1]
+class Halved(EmptyControl):
+    def __call__(self, attn, is_cross, place_in_unet):
+        return attn[:1]
 
-    class Forgetful(EmptyControl):
-        def step_callback(self, x_t):
-            pass
 
-    with pytest.raises(StoreError, match=r"Halved gave a map shaped \[1, .* for down.0.0.self"):
-        inverted_with(model, clip, Halved())
-    with pytest.raises(StoreError, match="step_callback of Forgetful gave None; latents shaped"):
-        inverted_with(model, clip, Forgetful())
+class Silent(EmptyControl):
+    def __call__(self, attn, is_cross, place_in_unet):
+        pass
+
+
+class Forgetful(EmptyControl):
+    def step_callback(self, x_t):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("control", "message"),
+    [
+        (Halved(), r"Halved, called for down.0.0.self, gave a tensor shaped \[1, .*a map shaped \[3, "),
+        (Silent(), "Silent, called for down.0.0.self, gave None"),
+        (Seen(lambda attn: attn[:1]), r"forward of Seen gave a tensor shaped \[1, "),
+        (Seen(lambda attn: None), "forward of Seen gave None"),
+        (Forgetful(), "step_callback of Forgetful gave None; latents shaped"),
+        ("a name", "'a name' cannot be called; a controller is"),
+    ],
+)
+def test_what_a_controller_is_and_returns_is_checked(model, clip, control, message):
+    with pytest.raises(StoreError, match=message):
+        inverted_with(model, clip, control)
+
+
+def test_a_reconstruction_is_what_a_registered_controller_sees_of_an_inversion_with_one(model, clip):
+    store = AttentionStore()
+    with register_attention_control(model.unet, store):
+        again = Reconstruction(guidance=3.0)
+        invert(Controller(model.unet), model.text, clip, SOURCE, steps=2, reconstruct=again)
+    assert store.cur_step == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_maps_of_half_precision_models_are_stored_and_summed_in_float32(golden, model, clip, dtype):
+    unet, store = golden.unet(), AttentionStore()
+    unet.net.to(dtype)
+    with register_attention_control(unet, store):
+        invert(Controller(unet), model.text, clip, SOURCE, steps=2)
+    assert store.step_maps(0)["mid_cross"][0].dtype == dtype
+    average = store.get_average_attention()["mid_cross"][0]
+    assert average.dtype == torch.float32 and average.sum(-1).sub(1).abs().max() < 0.01

@@ -145,6 +145,12 @@ def remove(*names):
         (remove("config.json"), "has no config.json"),
         (spoil_config(model_type="clip_text_model"), "says model_type 'clip_text_model'; 'clip'"),
         (lambda folder: (folder / "config.json").write_text("["), "says model_type None"),
+        (
+            lambda folder: (folder / "config.json").write_text('{"model_type": "clip", "projection_dim": "big"}'),
+            "cannot be read as a CLIP model",
+        ),
+        (lambda folder: (folder / "tokenizer.json").write_text('{"version": "1.0"}'), "cannot be read as a CLIP model"),
+        (lambda folder: (folder / "tokenizer.json").write_text("[]"), "cannot be read as a CLIP model"),
         (remove("tokenizer.json", "vocab.json"), "has no tokenizer"),
         (remove("model.safetensors"), "cannot be read as a CLIP model"),
         (remove("preprocessor_config.json", "processor_config.json"), "cannot be read as a CLIP model"),

@@ -140,9 +140,15 @@ def test_frames_smaller_than_the_window_are_refused():
         likeness(small, small)
 
 
-def test_a_mask_that_keeps_nothing_is_refused(clips):
-    with pytest.raises(VideoError, match="white everywhere"):
-        likeness(*clips, torch.ones(1, 20, 24))
+def test_a_mask_that_keeps_nothing_leaves_the_likeness_out_and_says_so(clips):
+    measures = measure_edit(*clips, mask=torch.ones(1, 20, 24))
+    assert measures.likeness is None and "PSNR and SSIM: not measured, the mask is white" in report(measures)
+    assert as_json(measures)["psnr"] is None and as_json(measures)["ssim"] is None
+
+
+def test_a_mask_with_values_that_are_not_numbers_is_refused(clips):
+    with pytest.raises(VideoError, match="mask holds values that are not numbers"):
+        likeness(*clips, torch.full((1, 20, 24), float("nan")))
 
 
 @pytest.mark.parametrize("shape", [(3, 20, 24), (0, 20, 24), (1, 20, 24, 3)])

@@ -58,6 +58,39 @@ def test_untrained_temporal_layers_change_nothing(image_unet, noise):
     torch.testing.assert_close(with_layers, without, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("position", ["after_spatial", "after_cross", "after_feedforward"])
+def test_temporal_attention_sits_at_its_place(image_unet, noise, position):
+    """The block written out, with temporal attention over the frames of each cell at one of three places."""
+    unet = inflated(image_unet, key_frames=(), temporal=TemporalLayers(4, position))
+    block, call = unet.net.mid_block.attentions[0].transformer_blocks[0], unet._call
+    x, text = noise(3, 4, 48), noise(1, 77, 32)
+    call.frames, call.sites = 3, unet.sites(3, 16, 16)
+    with torch.no_grad():
+        for parameter in block.attn_temporal.parameters():
+            parameter.copy_(noise(*parameter.shape) * 0.3)
+        wanted = x
+
+        def over_time(y, place):
+            if place != position:
+                return y
+            normed = block.norm_temporal(y)
+            return y + torch.stack([block.attn_temporal(normed[:, cell][None])[0] for cell in range(4)], dim=1)
+
+        wanted = over_time(wanted + block.attn1(block.norm1(wanted)), "after_spatial")
+        wanted = over_time(wanted + block.attn2(block.norm2(wanted), encoder_hidden_states=text), "after_cross")
+        wanted = over_time(wanted + block.ff(block.norm3(wanted)), "after_feedforward")
+        got = block(x, encoder_hidden_states=text)
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"position": "after_self"}, "after_self"), ({"rank": 0}, "rank is 0")]
+)
+def test_temporal_layers_that_cannot_be_made_are_refused(settings, message):
+    with pytest.raises(SettingsError, match=message):
+        TemporalLayers(**settings)
+
+
 def test_clip_norm_joins_frames_and_frame_norm_does_not(image_unet, noise):
     first, second, text = noise(1, 4, 16, 16), noise(1, 4, 16, 16), noise(1, 77, 32)
     with torch.no_grad():

@@ -100,13 +100,33 @@ def test_a_mask_with_self_attention_left_out_blends_latents_only(model, clip):
     def with_blend(**switches):
         return edit(controller, model.text, EDIT, EditSettings(blend=BlendSettings((), **switches)), mask=half)
 
-    fused = edit(controller, model.text, EDIT)
-    assert with_blend(self_attention=False).latents.equal(fused.latents)
-    assert not with_blend(self_attention=True).latents.equal(fused.latents)
-    assert not with_blend(self_attention=False, latents=True).latents.equal(fused.latents)
+    by_latents = with_blend(self_attention=False, latents=True).latents
+    assert not by_latents.equal(edit(controller, model.text, EDIT).latents)
+    assert not by_latents.equal(with_blend(self_attention=True, latents=True).latents)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        EditSettings(self_replace=0.0),
+        EditSettings(blend=BlendSettings((), self_attention=False)),
+        EditSettings(self_replace=0.0, blend=BlendSettings((), latents=True)),
+    ],
+)
+def test_a_mask_that_nothing_would_read_is_refused(model, clip, settings):
+    controller = invert(Controller(model.unet), model.text, clip, SOURCE, steps=2)
+    with pytest.raises(SettingsError, match="nothing reads it in 2 steps.*turn on blend_latents"):
+        edit(controller, model.text, EDIT, settings, mask=torch.ones(1, 16, 16))
+
+
+def test_an_overridden_mask_of_words_needs_no_layer(model, clip):
+    controller = invert(Controller(model.unet, Capture(most_cells=4)), model.text, clip, SOURCE, steps=2)
+    blend = BlendSettings(("jeep",), ("car",), downscale=16, mask_use="override")
+    mask = torch.ones(1, 8, 8)
+    assert edit(controller, model.text, EDIT, EditSettings(blend=blend), mask=mask).mask.eq(1).all()
 
 
 def test_a_mask_alone_needs_no_layer_to_read_words_from(model, clip):
     controller = invert(Controller(model.unet, Capture(most_cells=4)), model.text, clip, SOURCE, steps=2)
-    settings = EditSettings(blend=BlendSettings((), latents=True))
+    settings = EditSettings(blend=BlendSettings(()))
     assert edit(controller, model.text, EDIT, settings, mask=torch.ones(1, 8, 8)).latents.isfinite().all()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from diffusers import UNet2DConditionModel
@@ -16,6 +16,7 @@ from ..layers import DEFAULT_KEY_FRAMES, KeyFrame, LayerAddress, Stage, resolve_
 from .call import Call
 from .processors import CrossAttention, SparseCausalAttention
 from .temporal import (
+    TEMPORAL_POSITIONS,
     ClipGroupNorm,
     LowRankTemporalConv,
     Pseudo3DTransformerBlock,
@@ -30,11 +31,24 @@ class TemporalLayers:
     """Which temporal layers a UNet gets.
 
     rank:     of the low-rank temporal convolutions; None: full 1-D convolutions
-    position: where the transformer blocks attend over time
+    position: where the transformer blocks attend over time, "after_spatial", "after_cross" or "after_feedforward"
+    ranks:    ranks of single convolutions by their names in the UNet, where a checkpoint has its own
     """
 
     rank: int | None = None
     position: TemporalPosition = "after_feedforward"
+    ranks: Mapping[str, int] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if self.position not in TEMPORAL_POSITIONS:
+            raise SettingsError(
+                f"temporal attention at {self.position!r} is unknown; it is one of {', '.join(TEMPORAL_POSITIONS)}. "
+                f"Choose one of these."
+            )
+        if self.rank is not None and self.rank < 1:
+            raise SettingsError(
+                f"the temporal rank is {self.rank}; at least 1 is needed. None means full convolutions."
+            )
 
 
 @dataclass(frozen=True)
@@ -155,12 +169,12 @@ def _resnet_norms(net: UNet2DConditionModel) -> Iterator[nn.GroupNorm]:
 
 
 def _add_temporal_layers(net: UNet2DConditionModel, temporal: TemporalLayers, call: Call) -> None:
-    for conv in [m for m in net.modules() if type(m) is nn.Conv2d and m.kernel_size[0] > 1]:
+    for name, conv in [(n, m) for n, m in net.named_modules() if type(m) is nn.Conv2d and m.kernel_size[0] > 1]:
         channels, kernel = conv.out_channels, conv.kernel_size[0]
         added = (
             identity_temporal_conv(channels, kernel)
             if temporal.rank is None
-            else LowRankTemporalConv(channels, temporal.rank)
+            else LowRankTemporalConv(channels, temporal.ranks.get(name, temporal.rank))
         )
         conv.conv_temporal = added.to(conv.weight)
         conv.__class__, conv.call = PseudoConv3d, call

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..attention import Attend, plain
 from ..errors import ModelError, StoreError
 from ..layers import LayerAddress, Site, key_frame_tensors
-from ..map_control import MapController, OnMaps
+from ..map_control import MapController, OnMaps, described
 from ..residence import Prepare, stay
 from .call import Call
 from .inflate import ControlledLayer, InflationSettings, inflate
@@ -80,7 +80,7 @@ class Pseudo3DUNet:
         changed = attend.controller.step_callback(latents)
         if not isinstance(changed, Tensor) or changed.shape != latents.shape:
             raise StoreError(
-                f"step_callback of {type(attend.controller).__name__} gave {_described(changed)}; latents shaped "
+                f"step_callback of {type(attend.controller).__name__} gave {described(changed)}; latents shaped "
                 f"{list(latents.shape)} are needed. Return x_t, changed or not."
             )
         return changed
@@ -212,11 +212,17 @@ def register_attention_control(unet: Pseudo3DUNet, controller: Attend | MapContr
     """Let `controller` compute every self- and cross-attention of `unet` (temporal attention is left out).
 
     controller: an `Attend`; or a `MapController`, which is handed the maps of all layers of at most 1024 cells and told
-                when a step is done; None: plain attention. An inversion records beside it; an edit leaves to it what it
-                does not change itself.
+                when a step is done, for one run; None: plain attention. An inversion records beside either. An edit
+                leaves to an `Attend` what it does not change itself; beside a map controller it must change nothing.
+    Raises StoreError for what is neither.
     Returns the registration; undo it with `.unregister()` or use it in a `with` statement.
     Source: SPEC of FateZero (arXiv 2303.09535), register_attention_control.
     """
+    if controller is not None and not callable(controller):
+        raise StoreError(
+            f"{controller!r} cannot be called; a controller is an attend(q, k, v, site), or a class called with (attn, "
+            f"is_cross, place_in_unet) that also has step_callback. Give one of these."
+        )
     attend = OnMaps(controller) if isinstance(controller, MapController) else controller
     attend = plain if attend is None else attend
     registration = Registration(unet, controller, attend, len(unet.layers))
@@ -224,7 +230,3 @@ def register_attention_control(unet: Pseudo3DUNet, controller: Attend | MapContr
         controller.num_att_layers = len(unet.layers)
     unet._controls.append(registration)
     return registration
-
-
-def _described(value: object) -> str:
-    return f"a tensor shaped {list(value.shape)}" if isinstance(value, Tensor) else repr(value)

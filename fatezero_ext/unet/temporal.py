@@ -6,7 +6,7 @@ and their hooks stay where they are.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch.nn.functional as F
 from diffusers.models.attention import BasicTransformerBlock
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .call import Call
 
 TemporalPosition = Literal["after_spatial", "after_cross", "after_feedforward"]
+TEMPORAL_POSITIONS: tuple[TemporalPosition, ...] = get_args(TemporalPosition)
 LOW_RANK_KERNEL = 3
 
 
