@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .problems import ConfigError, KeyPath
+from .problems import ConfigError, KeyPath, dotted
 
 REFERENCE = re.compile(r"\$\{([^${}]*)\}")
 FLOAT_TAG = "tag:yaml.org,2002:float"
 EXPONENT = re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
 """Numbers such as 1e-5, which YAML 1.1 takes for text and the authors' reader for numbers."""
+
+MOST_REPLACED = 1_000_000
+"""Characters and entries that references may put in place: configs have hundreds, references to references explode."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def parse_config(text: str) -> dict[str, Any]:
                 f"the file holds {type(document).__name__}, not keys with values. Choose a config of the authors' "
                 f"program."
             )
-        return _resolved(document, document, ())
+        return _References(document).resolved(document, ())
     except yaml.YAMLError as error:
         raise ConfigError(f"the file is not YAML ({' '.join(str(error).split())}). Correct it.") from error
     except ValueError as error:
@@ -82,26 +85,61 @@ def parse_config(text: str) -> dict[str, Any]:
         raise ConfigError("the file is nested too deeply to be a config. Choose another.") from error
 
 
-def _resolved(value: Any, document: dict[str, Any], path: KeyPath, following: tuple[KeyPath, ...] = ()) -> Any:  # noqa: ANN401 - unchecked YAML
-    """`value`, which stands at `path`, with its references replaced. following: references on the way here."""
-    if isinstance(value, dict):
-        return {key: _resolved(entry, document, (*path, key), following) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_resolved(entry, document, (*path, i), following) for i, entry in enumerate(value)]
-    if not isinstance(value, str) or "${" not in value:
-        return value
-    found = {}
-    for match in REFERENCE.finditer(value):
-        target = _target(match[1], path)
-        entry = None if target is None or target in following else _at(document, target)
-        if entry is None:
+@dataclass
+class _References:
+    """Replaces the references of a document.
+
+    found: what each target turned out to be, so that none is followed twice
+    spent: how much has been put in place so far, see MOST_REPLACED
+    """
+
+    document: dict[str, Any]
+    found: dict[KeyPath, Any] = field(default_factory=dict)
+    spent: int = 0
+
+    def resolved(self, value: Any, path: KeyPath, following: tuple[KeyPath, ...] = ()) -> Any:  # noqa: ANN401 - unchecked YAML
+        """`value`, which stands at `path`, with its references replaced. following: references on the way here."""
+        if isinstance(value, dict):
+            return {key: self.resolved(entry, (*path, key), following) for key, entry in value.items()}
+        if isinstance(value, list):
+            return [self.resolved(entry, (*path, i), following) for i, entry in enumerate(value)]
+        if not isinstance(value, str) or "${" not in value:
+            return value
+        found = {}
+        for match in REFERENCE.finditer(value):
+            target = _target(match[1], path)
+            found[match[0]] = None if target is None else self._looked_up(target, following)
+            if found[match[0]] is None:
+                return Unresolved(value)
+        if not found or any(isinstance(entry, Unresolved) for entry in found.values()):
             return Unresolved(value)
-        found[match[0]] = _resolved(entry, document, target, (*following, target))
-    if not found or any(isinstance(entry, Unresolved) for entry in found.values()):
-        return Unresolved(value)
-    if value in found:
-        return found[value]
-    return REFERENCE.sub(lambda match: str(found[match[0]]), value)
+        if value in found:
+            return found[value]
+        return REFERENCE.sub(lambda match: str(found[match[0]]), value)
+
+    def _looked_up(self, target: KeyPath, following: tuple[KeyPath, ...]) -> Any:  # noqa: ANN401 - unchecked YAML
+        """What stands at `target`, or None; raises ConfigError where references have put too much in place."""
+        if target not in self.found:
+            entry = None if target in following else _at(self.document, target)
+            if entry is None:
+                return None
+            self.found[target] = self.resolved(entry, target, (*following, target))
+        self.spent += _size(self.found[target])
+        if self.spent > MOST_REPLACED:
+            raise ConfigError(
+                f"the references (${{...}}) put more than {MOST_REPLACED:,} characters in place, the last being "
+                f"${{{dotted(target)}}}; a config needs few. Write the values out."
+            )
+        return self.found[target]
+
+
+def _size(value: Any) -> int:  # noqa: ANN401 - unchecked YAML
+    """Characters and entries in a value."""
+    if isinstance(value, dict):
+        return 1 + sum(len(str(key)) + _size(entry) for key, entry in value.items())
+    if isinstance(value, list):
+        return 1 + sum(_size(entry) for entry in value)
+    return 1 + len(value) if isinstance(value, str) else 1
 
 
 def _target(reference: str, path: KeyPath) -> KeyPath | None:

@@ -37,6 +37,25 @@ def test_a_reference_that_leads_nowhere_is_kept_as_such(parse, configs, text):
     assert isinstance(found, configs["reading"].Unresolved) and found.text == text
 
 
+@pytest.mark.parametrize(
+    ("first", "each"),
+    [
+        ("word", '"${{a{0}}}${{a{0}}}"'),
+        ("word", '["${{a{0}}}", "${{a{0}}}"]'),
+        ("word", '{{left: "${{a{0}}}", right: "${{a{0}}}"}}'),
+    ],
+)
+def test_references_that_grow_without_end_are_refused(parse, error, first, each):
+    lines = [f"a0: {first}", *(f"a{number + 1}: {each.format(number)}" for number in range(60))]
+    with pytest.raises(error, match=r"put more than 1,000,000 characters in place.*Write the values out"):
+        parse("\n".join(lines))
+
+
+def test_a_reference_that_many_share_is_followed_once(parse):
+    lines = ['a0: ""', *(f'a{number + 1}: "${{a{number}}}${{a{number}}}"' for number in range(60))]
+    assert set(parse("\n".join(lines)).values()) == {""}
+
+
 def test_a_repeated_key_is_an_error_with_both_lines(parse, error):
     with pytest.raises(error, match="'b' is in line 2 and again in line 4"):
         parse("a:\n  b: 1\n  c: 2\n  b: 3\n")
