@@ -81,6 +81,17 @@ def _key_frames(value: Any) -> list[int | str]:  # noqa: ANN401 - unchecked YAML
     return value
 
 
+def _no_noise(value: Any) -> float:  # noqa: ANN401 - unchecked YAML
+    if not _is_number(value) or value != 0:
+        raise _needs("0, because an edit here draws nothing at random")
+    return 0.0
+
+
+def _no_fewer_frames(value: Any) -> None:  # noqa: ANN401 - unchecked YAML
+    if value not in (None, False, 0):
+        raise _needs("null, because a model that halves the frames on the way is not offered here")
+
+
 def _by_index(value: Any) -> Any:  # noqa: ANN401 - unchecked YAML
     return dict(enumerate(value)) if isinstance(value, list) else value
 
@@ -135,6 +146,8 @@ class P2PConfig(Section):
     blend_self_attention: bool | None = None
     blend_latents: bool | None = None
     blend_th: Annotated[list[float], BeforeValidator(_threshold)] = [0.3, 0.3]
+    negative_prompt: str | None = None
+    eta: Annotated[float, BeforeValidator(_no_noise)] = 0.0
 
 
 class EditingConfig(Section):
@@ -158,6 +171,8 @@ class ModelConfig(Section):
         [-1, "first"], alias="SparseCausalAttention_index"
     )
     least_sc_channel: int = Field(0, ge=0, le=4096)
+    temporal_downsample: Annotated[None, BeforeValidator(_no_fewer_frames)] = None
+    temporal_downsample_time: Annotated[None, BeforeValidator(_no_fewer_frames)] = None
 
 
 class PipelineConfig(Section):

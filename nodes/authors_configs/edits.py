@@ -37,13 +37,10 @@ def edit_widgets(config: EditingConfig, source: str, index: int, warnings: list[
     shared = {"edit_prompt": edit, "negative_prompt": "", "guidance": max(config.guidance_scale, WEAKEST_GUIDANCE)}
     if not config.prompt2prompt_edit:
         return {**shared, **NO_CONTROL}
-    control = (config.p2p_config or {}).get(index)
-    if control is None:
-        raise ConfigError(
-            f"editing_config.p2p_config has no entry {index} for editing_prompts.{index} ({edit!r}); each edit needs "
-            f"one where prompt2prompt_edit is true. Add it."
-        )
+    control = _control(config, index)
+    shared["negative_prompt"] = control.negative_prompt or ""
     if index == 0 and not config.use_inversion_attention:
+        _check_reconstruction(control)
         warnings.append(
             "editing_config.p2p_config.0 is not used: with use_inversion_attention false the first edit is the plain "
             "reconstruction."
@@ -62,6 +59,24 @@ def edit_widgets(config: EditingConfig, source: str, index: int, warnings: list[
     }
 
 
+def _control(config: EditingConfig, index: int) -> P2PConfig:
+    control = (config.p2p_config or {}).get(index)
+    if control is None:
+        raise ConfigError(
+            f"editing_config.p2p_config has no entry {index} for editing_prompts.{index} "
+            f"({config.editing_prompts[index]!r}); each edit needs one where prompt2prompt_edit is true. Add it."
+        )
+    return control
+
+
+def _check_reconstruction(control: P2PConfig) -> None:
+    if control.negative_prompt:
+        raise ConfigError(
+            f"editing_config.p2p_config.0.negative_prompt is {control.negative_prompt!r}, and use_inversion_attention "
+            f"is false; attention is then read from a pass that has no negative prompt here. Remove it."
+        )
+
+
 def _mode(control: P2PConfig, words: Wording) -> str:
     source, edit = len(wording.authors_words(words.source)), len(wording.authors_words(words.edit))
     if not control.is_replace_controller:
@@ -73,12 +88,26 @@ def _mode(control: P2PConfig, words: Wording) -> str:
             f"refines, and so does this workflow.",
         )
         return "refine"
-    if len(words.source.split()) != len(words.edit.split()):
-        raise ConfigError(
-            f"{words.path}: the prompts {words.source!r} and {words.edit!r} have equally many words only because of "
-            f"doubled spaces; a replace edit needs the same words without. Write single spaces."
-        )
+    _check_spaces(words)
     return "replace"
+
+
+def _check_spaces(words: Wording) -> None:
+    """Raise ConfigError where the authors' program miscounts the tokens up to the last word that is replaced."""
+    pairs = list(zip(wording.authors_words(words.source), wording.authors_words(words.edit), strict=True))
+    odd = [i for i, pair in enumerate(pairs) if any(word.split() != [word] for word in pair)]
+    replaced = [i for i, (source, edit) in enumerate(pairs) if source != edit]
+    if odd and replaced and odd[0] <= replaced[-1]:
+        raise ConfigError(
+            f"{words.path}: {words.source!r} or {words.edit!r} has doubled spaces or line breaks up to the last word "
+            f"that differs, so the authors' program replaces tokens of other words; a replace edit needs one space "
+            f"between words. Write single spaces."
+        )
+    if odd:
+        words.warn(
+            "is_replace_controller",
+            "the prompts have doubled spaces or line breaks, behind the last word that differs; without effect.",
+        )
 
 
 def _inside(window: tuple[float, float], words: Wording, key: str) -> tuple[float, float]:

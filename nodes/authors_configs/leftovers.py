@@ -12,6 +12,7 @@ from .reading import Unresolved
 TRAINING = "belongs to tuning a model, which a workflow does not do"
 NO_CHANCE = "an edit draws nothing at random"
 SAVED_FILES = "files are named by the Save Video nodes"
+MODEL = "; it may change the authors' UNet, while here the checkpoint's own config decides"
 UNUSED = {
     "seed": NO_CHANCE,
     "logdir": SAVED_FILES,
@@ -70,7 +71,8 @@ def leftovers(section: Section, path: KeyPath = ()) -> Iterator[str]:
 def _told(path: KeyPath, value: object, known: list[str]) -> str:
     reason = UNUSED.get(_pattern(path))
     if reason is None:
-        return f"{dotted(path)} is not a key of the authors' program; left out.{near_miss(str(path[-1]), known)}"
+        why = MODEL if path[0] == "model_config" else ""
+        return f"{dotted(path)} is not used here{why}.{near_miss(str(path[-1]), known)}"
     dangling = f" (it is {value!r})" if isinstance(value, Unresolved) else ""
     return f"{dotted(path)} is not used: {reason}{dangling}."
 

@@ -12,7 +12,7 @@ from ...fatezero_ext.errors import FateZeroError
 from ...fatezero_ext.unet import InflationSettings
 from ..compare import MOST_EDITS
 from ..headless.graph import Graph, Link, Node, graph_of
-from ..headless.registry import NodeTypes
+from ..headless.registry import NodeType, NodeTypes
 from ..invert import INVERSION, RECONSTRUCTION
 from .config import P2P_PIPELINE, PLAIN_PIPELINE, Config, ModelConfig
 from .edits import Widgets, edit_widgets
@@ -21,6 +21,18 @@ from .problems import ConfigError
 
 AUTHORS_FPS = 10.0
 """Frames per second of the videos that the authors' program saves."""
+AUTHORS_SIZE = 512
+"""Pixels at which the layers of the authors' masks, chosen by their number, are those of 16 x 16 cells."""
+YAML_KEYS = {
+    "start": "dataset_config.start_sample_frame",
+    "count": "dataset_config.n_sample_frame",
+    "sampling_rate": "dataset_config.sampling_rate",
+    **{f"crop_{side}": f"dataset_config.offset.{side}" for side in ("left", "right", "top", "bottom")},
+    "short_side": "dataset_config.image_size",
+    "reconstruction_guidance": "editing_config.guidance_scale",
+    "guidance": "editing_config.guidance_scale",
+}
+"""Where the config has what these widgets get; the other widgets' ranges are those of the config's own types."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,8 @@ def translate(config: Config, options: Options, types: NodeTypes) -> Translation
     clips = []
     for index in range(len(config.editing_config.editing_prompts)):
         widgets = edit_widgets(config.editing_config, source_prompt, index, warnings) | {"quirks": options.quirks}
+        if widgets.get("blend_words"):
+            _check_mask_size(config.dataset_config.image_size, index, warnings)
         clips.append(_add_edit(builder, decoded, index, widgets, f"video/{name}_{index}"))
     if config.editing_config.use_make_grid:
         _add_grid(builder, frames, clips, config.editing_config.editing_prompts, f"video/{name}_all", warnings)
@@ -78,10 +92,30 @@ class _Builder:
         defaults = {widget.id: widget.default for widget in self._types[class_type].widgets if widget.id not in links}
         unknown = set(widgets or {}) - set(defaults)
         assert not unknown, f"{class_type} has no widgets {unknown}"
+        _check_ranges(self._types[class_type], widgets or {})
         node_id = str(len(self.nodes) + 1)
         inputs = MappingProxyType({**defaults, **(widgets or {}), **links})
         self.nodes.append(Node(node_id, class_type, title, inputs))
         return node_id
+
+
+def _check_ranges(node_type: NodeType, widgets: Widgets) -> None:
+    for widget in node_type.widgets:
+        low, high = getattr(widget, "min", None), getattr(widget, "max", None)
+        value = widgets.get(widget.id)
+        if value is not None and (low is not None and value < low or high is not None and value > high):
+            raise ConfigError(
+                f"{YAML_KEYS.get(widget.id, widget.id)} is {value}; {low} to {high} is what {widget.id} of "
+                f"{node_type.schema.display_name} takes. Correct it."
+            )
+
+
+def _check_mask_size(size: int, index: int, warnings: list[str]) -> None:
+    if size != AUTHORS_SIZE:
+        warnings.append(
+            f"editing_config.p2p_config.{index}.blend_words: dataset_config.image_size is {size}; at sizes other than "
+            f"{AUTHORS_SIZE} the authors' program makes masks from other layers or stops, so masks here may differ."
+        )
 
 
 def _check(config: Config, warnings: list[str]) -> None:
@@ -133,7 +167,7 @@ def _add_inversion(
 ) -> tuple[dict[str, Link], dict[str, Link]]:
     """Nodes up to the inversion. Returns links to the frames and their rate, and to what edits need."""
     frames = builder.add("FateZero_LoadFrames", "Load frames", {}, _framing(config, warnings))
-    model = builder.add("FateZero_LoadPseudo3DUNet", "Load model", {}, _model(config, options))
+    model = builder.add("FateZero_LoadPseudo3DUNet", "Load model", {}, _model(config, options, warnings))
     latent = builder.add("VAEEncode", "Encode", {"pixels": Link(frames, 0), "vae": Link(model, 2)})
     registered = builder.add("FateZero_RegisterAttentionControl", "Control", {"unet": Link(model, 0)})
     kept = builder.add("FateZero_AttentionStoreCache", "Keep attention", {"controller": Link(registered, 0)})
@@ -164,7 +198,7 @@ def _framing(config: Config, warnings: list[str]) -> Widgets:
     }
 
 
-def _model(config: Config, options: Options) -> Widgets:
+def _model(config: Config, options: Options, warnings: list[str]) -> Widgets:
     inflation = config.inflation or ModelConfig()
     try:
         InflationSettings(key_frames=tuple(inflation.key_frames))
@@ -175,11 +209,18 @@ def _model(config: Config, options: Options) -> Widgets:
         raise ConfigError(
             f"pretrained_model_path is {config.pretrained_model_path!r}; a model's folder is needed. Name it."
         )
-    return {
-        "model": f"{options.models_prefix}{folder}",
+    inflated = {
         "key_frames": ", ".join(str(frame) for frame in inflation.key_frames),
         "least_sc_channel": inflation.least_sc_channel,
     }
+    for name, value in inflated.items():
+        if name not in inflation.model_fields_set:
+            key = ModelConfig.model_fields[name].alias or name
+            warnings.append(
+                f"model_config.{key} is missing; the checkpoint's own config decides in the authors' program; written "
+                f"as {value} here."
+            )
+    return {"model": f"{options.models_prefix}{folder}", **inflated}
 
 
 def _inversion(config: Config) -> Widgets:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
 
 from ...fatezero_ext.errors import FateZeroError
 from ...fatezero_ext.prompts import Prompt, Word
@@ -48,14 +49,14 @@ def listed(words: Iterable[str], prompt: str, path: str) -> str:
 
 def weighted(factors: Mapping[str, float], prompt: str, path: str) -> str:
     """Words with factors for the widget equalizer."""
-    text = ", ".join(f"{_typed(word)}: {factor:.12g}" for word, factor in factors.items())
+    text = ", ".join(f"{_typed(word)}: {_plain(factor)}" for word, factor in factors.items())
     _check(_keys(lambda: widgets.weights(text, "equalizer"), path), list(factors), prompt, path)
     return text
 
 
 def windowed(windows: Mapping[str, tuple[float, float]], prompt: str, path: str) -> str:
     """Words with windows for the widget word_windows."""
-    text = ", ".join(f"{_typed(word)}: {_share(start)}-{_share(end)}" for word, (start, end) in windows.items())
+    text = ", ".join(f"{_typed(word)}: {_plain(start)}-{_plain(end)}" for word, (start, end) in windows.items())
     _check(_keys(lambda: widgets.windows(text, "word_windows"), path), list(windows), prompt, path)
     return text
 
@@ -65,8 +66,9 @@ def _typed(word: str) -> str:
     return word.strip(",")
 
 
-def _share(number: float) -> str:
-    return f"{number:.6f}".rstrip("0").rstrip(".")
+def _plain(number: float) -> str:
+    """The number in full and without an exponent, so that a widget reads exactly it; -0 becomes 0."""
+    return format(Decimal(repr(number + 0.0)), "f").removesuffix(".0")
 
 
 def _keys(read: Callable[[], Mapping[str, object]], path: str) -> list[str]:
@@ -80,9 +82,14 @@ def _check(read: list[str], words: list[str], prompt: str, path: str) -> None:
     """Raise ConfigError where the widget would find other words of the prompt than these."""
     pieces = tuple(Word(text, (position,)) for position, text in enumerate(prompt.split()))
     looked_up = Prompt(prompt, (), pieces)
-    for word, entry in zip(words, read, strict=False):
+    if len(read) != len(words):
+        raise ConfigError(
+            f"{path} has {_quoted(words)}, which a widget would take for {_quoted(read) or 'nothing'}; plain words are "
+            f"needed. Change the words in the prompt and here."
+        )
+    for word, entry in zip(words, read, strict=True):
         exact = tuple(piece.tokens[0] for piece in pieces if piece.text == word)
-        if len(read) != len(words) or looked_up.find(entry, path) != exact:
+        if looked_up.find(entry, path) != exact:
             raise ConfigError(
                 f"{path} has {word!r}, which a widget would take for other words of {prompt!r}; plain words are "
                 f"needed. Change the word in the prompt and here."

@@ -90,9 +90,84 @@ def test_unequal_word_counts_are_refined_as_in_the_authors_program(edit):
     assert widgets["mode"] == "refine" and "the edit prompt 7" in warnings[0]
 
 
-def test_counts_that_only_doubled_spaces_make_equal_are_refused(refused):
-    changes = {"editing_config.editing_prompts.1": "a car  on the road,"}
-    assert "Write single spaces" in refused(changes)
+def sources(prompt):
+    """The base config with another source prompt, which its first edit keeps."""
+    return {"dataset_config.prompt": prompt, "editing_config.editing_prompts.0": prompt}
+
+
+@pytest.mark.parametrize(
+    ("source", "edit"),
+    [
+        (SOURCE, "a car  on the road,"),
+        ("a  jeep on the road,", "a red car on the road,"),
+        ("a  jeep on the road,", "a  car on the road,"),
+        (" a jeep on the road,", " a car on the road,"),
+        ("a jeep on\nthe road,", "a jeep on\nthe grass,"),
+    ],
+)
+def test_odd_spaces_up_to_the_last_replaced_word_are_refused(refused, source, edit):
+    message = refused({**sources(source), "editing_config.editing_prompts.1": edit})
+    assert "p2p_config.1" in message and "Write single spaces" in message
+
+
+@pytest.mark.parametrize(
+    ("source", "edit"),
+    [
+        ("a jeep  on the road ", "a car  on the road "),
+        ("a jeep on the road\n", "a car on the road\n"),
+        ("a  jeep on", "a  jeep on"),
+    ],
+)
+def test_odd_spaces_behind_the_last_replaced_word_are_only_said(translated, source, edit):
+    translation = translated({**sources(source), "editing_config.editing_prompts.1": edit})
+    node = next(node for node in translation.graph.nodes.values() if node.title == "Edit 1")
+    assert node.constants["mode"] == "replace"
+    assert any("p2p_config.1" in text and "without effect" in text for text in translation.warnings)
+
+
+def test_odd_spaces_do_not_matter_to_a_refinement(edit):
+    widgets, warnings = edit({"is_replace_controller": False}, prompt="a red  car on the road,")
+    assert widgets["mode"] == "refine" and not warnings
+
+
+def test_each_edit_has_its_own_negative_prompt(edit):
+    assert edit({"negative_prompt": "blurry, dark"})[0]["negative_prompt"] == "blurry, dark"
+    assert edit({"negative_prompt": None})[0]["negative_prompt"] == ""
+    assert edit({"negative_prompt": "blurry"}, index=0)[0]["negative_prompt"] == "blurry"
+
+
+def test_a_negative_prompt_of_the_pass_that_attention_is_read_from_is_refused(refused):
+    changes = {
+        "editing_config.use_inversion_attention": False,
+        "editing_config.p2p_config.0.negative_prompt": "blurry",
+    }
+    assert "p2p_config.0.negative_prompt is 'blurry'" in refused(changes)
+
+
+@pytest.mark.parametrize("size", [256, 320, 768])
+def test_masks_at_another_size_than_the_authors_are_warned_about(edit, size):
+    _, warnings = edit(MASKED, dataset_config__image_size=size)
+    assert [f"image_size is {size}; at sizes other than 512" in warning for warning in warnings] == [True]
+    assert not edit(dataset_config__image_size=size)[1]
+    assert not edit({**MASKED, "blend_words": [["cat"]]}, dataset_config__image_size=size)[0]["blend_words"]
+
+
+def test_numbers_are_written_so_that_they_are_read_back_exactly(edit):
+    third, tiny = 0.3333333333333333, 1e-7
+    widgets, _ = edit(
+        {"cross_replace_steps": {"car": [tiny, third]}, "eq_params": {"words": ["car"], "values": [third]}}
+    )
+    assert widgets["word_windows"] == "car: 0.0000001-0.3333333333333333"
+    assert widgets["equalizer"] == "car: 0.3333333333333333"
+
+
+def test_a_word_that_a_widget_would_not_see_is_refused(refused):
+    changes = {
+        **sources("a jeep , on the road"),
+        **{f"editing_config.p2p_config.1.{key}": value for key, value in MASKED.items()},
+        "editing_config.p2p_config.1.blend_words": [[","]],
+    }
+    assert "has ',', which a widget would take for nothing" in refused(changes)
 
 
 def test_equalizer_takes_pairs_as_far_as_they_go_and_words_that_are_there(edit):

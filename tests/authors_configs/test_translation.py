@@ -150,10 +150,20 @@ def test_a_missing_target_follows_the_kind_of_edit(translated):
         ({"disk_store": True}, "disk_store is true; here attention is kept in memory"),
         ({"test_pipeline_config.num_inference_steps": "${..x.y}"}, r"it is '\$\{..x.y\}', which points at nothing"),
         ({"editing_config.p2p_config.1.use_inversion_attention": True}, "p2p_config.1.use_inversion_attention is not"),
-        ({"model_config.temporal_downsample_time": 4}, "model_config.temporal_downsample_time is not a key"),
+        ({"model_config.upcast_attention": True}, "model_config.upcast_attention is not used here; it may change the"),
+        ({"model_config.least_sc_chanel": 3}, "least_sc_chanel is not used here; .* Did you mean least_sc_channel"),
+        (
+            {"model_config.SparseCausalAttention_index": ...},
+            "index is missing; the checkpoint's own .* as -1, first here",
+        ),
+        (
+            {"model_config.least_sc_channel": ...},
+            "least_sc_channel is missing; the checkpoint's own .* written as 0 here",
+        ),
+        ({"model_config": None}, "least_sc_channel is missing"),
         ({"editing_config.p2p_config.1.self_replace_step": 1}, "Did you mean self_replace_steps"),
-        ({"dataset_config.offset.lefft": 1}, "dataset_config.offset.lefft is not a key .* Did you mean left"),
-        ({"trian_steps": 5}, "trian_steps is not a key .* Did you mean train_steps"),
+        ({"dataset_config.offset.lefft": 1}, "dataset_config.offset.lefft is not used here. Did you mean left"),
+        ({"trian_steps": 5}, "trian_steps is not used here. Did you mean train_steps"),
         ({"dataset_config.path": "/data/jeep"}, "only folders below the input folder"),
         ({"editing_config.p2p_config.7": {"cross_replace_steps": 1.0, "self_replace_steps": 1.0}}, r"entries \[7\]"),
     ],
@@ -163,8 +173,18 @@ def test_what_has_no_effect_is_said_by_its_full_key(translated, changes, words):
     assert any(re.search(words, warning) for warning in warnings), warnings
 
 
-def test_a_config_that_is_taken_over_whole_has_no_warnings(translated):
-    assert translated().warnings == ()
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"model_config.temporal_downsample_time": None, "model_config.temporal_downsample": False},
+        {"editing_config.p2p_config.1.eta": 0},
+        {"dataset_config.offset.top": 16384},
+        {"editing_config.guidance_scale": 100},
+    ],
+)
+def test_a_config_that_is_taken_over_whole_has_no_warnings(translated, changes):
+    assert translated(changes).warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -203,6 +223,27 @@ def test_a_config_that_is_taken_over_whole_has_no_warnings(translated):
             "Make the first edit that prompt",
         ),
         ({"pretrained_model_path": ""}, "pretrained_model_path is ''; a model's folder"),
+        ({"model_config.temporal_downsample": True}, "model_config.temporal_downsample is True; needed is null"),
+        (
+            {"model_config.temporal_downsample_time": 4},
+            "temporal_downsample_time is 4; needed is null, because a model",
+        ),
+        ({"editing_config.p2p_config.1.eta": 0.5}, "p2p_config.1.eta is 0.5; needed is 0"),
+        ({"editing_config.p2p_config.1.eta": None}, "p2p_config.1.eta is empty; needed is 0"),
+        ({"editing_config.p2p_config.1.negative_prompt": ["blurry"]}, "negative_prompt is ['blurry']; needed is text"),
+        (
+            {"editing_config.guidance_scale": 150},
+            "editing_config.guidance_scale is 150.0; 0.0 to 100.0 is what guidance",
+        ),
+        (
+            {"editing_config.guidance_scale": 150, "editing_config.use_inversion_attention": False},
+            "editing_config.guidance_scale is 150.0; 0.0 to 100.0 is what reconstruction_guidance of DDIM Invert",
+        ),
+        ({"dataset_config.offset.top": 20000}, "dataset_config.offset.top is 20000; 0 to 16384 is what crop_top"),
+        ({"dataset_config.image_size": 20000}, "dataset_config.image_size is 20000; 0 to 16384 is what short_side"),
+        ({"dataset_config.n_sample_frame": 2000000}, "dataset_config.n_sample_frame is 2000000; 0 to 1000000 is what"),
+        ({"dataset_config.start_sample_frame": 2000000}, "dataset_config.start_sample_frame is 2000000; 0 to"),
+        ({"dataset_config.sampling_rate": 2000000}, "dataset_config.sampling_rate is 2000000; 1 to"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_by_its_key(refused, changes, words):
