@@ -120,7 +120,9 @@ def test_several_prompts_are_edited_from_one_inversion(outcome):
 def test_each_edit_stands_under_its_own_prompt(outcome):
     results, _ = outcome
     clips = [results["3"].lists[0][0], *results["10"].lists[0]]
-    wanted = load_pack("fatezero_ext.grid").compare(clips, ["source", *PROMPTS.strip().splitlines()])
+    wanted = load_pack("fatezero_ext.grid").compare(
+        clips, ["source", *(line.strip() for line in PROMPTS.splitlines() if line.strip())]
+    )
     assert results["11"].outputs[0].equal(wanted)
 
 
