@@ -23,9 +23,9 @@ CRF = 17
 """x264's quality setting; 17 is what its authors call visually lossless, 0 to 51 is its range."""
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,apng,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,ogg,asf,yuv4mpegpipe,"
-    "ivf,mxf,dv,nut,rm"
+    "ivf,mxf,dv,nut,rm,wav,mp3,aac,flac"
 )
-"""FFmpeg's names of files that hold their video themselves; playlists, which name other files, are not opened."""
+"""FFmpeg's names of files that hold all they play; playlists, which name other files, are not opened."""
 BT601, STUDIO_RANGE = 6, 1
 """FFmpeg's numbers for the colour matrix and range it converts RGB with, written to the file for players."""
 
