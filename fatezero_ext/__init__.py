@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from .controller import Controller as Controller
     from .controller import EditResult as EditResult
     from .controller import edit as edit
-    from .controller import invert as invert
     from .errors import FateZeroError as FateZeroError
+    from .inversion import invert as invert
     from .layers import LayerAddress as LayerAddress
     from .layers import Site as Site
     from .plan import BlendSettings as BlendSettings
@@ -36,8 +36,9 @@ _HOMES = {
     "attend": ("Capture",),
     "attention": ("Attend", "attention_probs", "plain"),
     "checkpoints": ("VideoModel", "load_model", "load_toy", "load_unet"),
-    "controller": ("Controller", "EditResult", "edit", "invert"),
+    "controller": ("Controller", "EditResult", "edit"),
     "errors": ("FateZeroError",),
+    "inversion": ("invert",),
     "layers": ("LayerAddress", "Site"),
     "plan": ("BlendSettings", "EditSettings"),
     "stores": ("Storage",),

@@ -33,6 +33,7 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "demo", add_help=False, help="edit the sample clip with the built-in model and measure the result"
     )
+    commands.add_parser("cache", add_help=False, help="list, verify and prune the inversions saved on disk")
     commands.add_parser("measure", add_help=False, help="measure an edited clip against its source")
     _describe_import(
         commands.add_parser("import-config", help="turn a config of the authors' program into a workflow file")
@@ -102,6 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .demo import main as demo
 
             return demo(given[1:])
+        if given[:1] == ["cache"]:
+            from .cache_command import main as cache
+
+            return cache(given[1:])
         if given[:1] == ["measure"]:
             from .measure_command import main as measure
 

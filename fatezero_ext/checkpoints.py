@@ -19,6 +19,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from .errors import ModelError
+from .kernels import Kernel, kernel
 from .text import TextEncoder
 from .unet import InflationSettings, LatentFormat, Pseudo3DUNet, TemporalLayers
 from .vae import VideoVAE
@@ -58,6 +59,7 @@ def load_model(
     unet_folder: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    attention: Kernel = "auto",
     name: str | None = None,
 ) -> VideoModel:
     """Load a diffusers pipeline folder of Stable Diffusion 1.x / 2.x kind.
@@ -67,6 +69,7 @@ def load_model(
     unet_folder: another folder with the UNet, for example one tuned on a clip; None: `folder/unet`
     dtype:       of the weights in memory
     device:      that all parts compute on
+    attention:   the UNet's kernel, see `kernels.kernel`
     name:        what users know the model by; None: the folder's name
     Raises ModelError naming the file that is missing or does not fit.
     """
@@ -86,6 +89,7 @@ def load_model(
     unet.scheduler = scheduler
     unet.latents = LatentFormat(scale=vae.net.config.scaling_factor, pixels_per_cell=vae.pixels_per_cell)
     unet.name = name or folder.name
+    unet.kernel = kernel(attention, torch.device(device), dtype)
     for part in (unet, text, vae):
         part.net.to(device)
     return VideoModel(unet, text, vae)

@@ -13,9 +13,10 @@ from .blend import blend_layers
 from .controller import Controller
 from .errors import PromptError, SettingsError, StoreError
 from .layers import LayerAddress, Site
-from .loops import Trace
+from .pages import SourcePages
 from .plan import Window
 from .prompts import PROMPT_TOKENS, Word
+from .trace import Trace
 
 Side = Literal["queries", "keys"]
 SIDES: tuple[Side, ...] = ("queries", "keys")
@@ -33,12 +34,10 @@ class Reading:
 
     window:    fraction of the steps, 0..1, from the noisiest on; at least one step is always read
     downscale: latent cells per map cell; None: a quarter of the latents, finer for small frames, as for blend masks
-    device:    where the maps are made; None: where they are kept
     """
 
     window: Window = (0.0, 1.0)
     downscale: int | None = None
-    device: torch.device | None = None
 
     def __post_init__(self) -> None:
         start, end = self.window
@@ -199,21 +198,25 @@ def _following(components: Tensor, before: Tensor) -> Tensor:
 
 def _layers(controller: Controller, trace: Trace, reading: Reading) -> tuple[LayerAddress, ...]:
     """The cross-attention layers of the resolution that is read."""
-    sites = controller.unet.sites(trace.frames, *trace.latents.shape[-2:])
+    sites = controller.unet.sites(trace.frames, *trace.size)
     return blend_layers(sites, trace.capture.most_cells, reading.downscale)
 
 
 def _recorded(
     controller: Controller, trace: Trace, layers: Sequence[LayerAddress], reading: Reading, on_page: OnPage
 ) -> Iterator[tuple[Tensor, Site]]:
-    """Every layer's map [frames, heads, cells, keys] float32 at every step that is read, one at a time."""
-    sites = controller.unet.sites(trace.frames, *trace.latents.shape[-2:])
-    steps = reading.steps(len(trace.schedule))
-    for done, step in enumerate(steps, 1):
-        page = trace.store.read(step)
-        for address in layers:
-            device = reading.device or page[address].tensors()[0].device
-            key_frames = tuple(index.to(device) for index in sites[address].key_frames)
-            site = replace(sites[address], key_frames=key_frames)
-            yield page[address].probs(site, torch.empty(0, dtype=torch.float32, device=device)), site
-        on_page(done, len(steps))
+    """Every layer's map [frames, heads, cells, keys] float32 at every step that is read, one at a time.
+
+    They are made where the UNet computes, which is brought there: attention that is kept as features, or not at all, is
+    computed from its weights.
+    """
+    unet, steps = controller.unet, reading.steps(len(trace.schedule))
+    unet.prepare(unet.working_memory(1, trace.frames, *trace.size))
+    sites, like = unet.sites(trace.frames, *trace.size), torch.empty(0, dtype=torch.float32, device=unet.device)
+    wanted = [layers if step in steps else () for step in range(len(trace.schedule))]
+    with SourcePages(unet, trace, wanted) as pages:
+        for done, step in enumerate(steps, 1):
+            page = pages.read(step)
+            for address in layers:
+                yield page[address].probs(like), sites[address]
+            on_page(done, len(steps))

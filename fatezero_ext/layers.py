@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from .errors import SettingsError
+from .errors import SettingsError, StoreError
 
 Stage = Literal["down", "mid", "up"]
 Kind = Literal["self", "cross"]
 KeyFrame = int | str
+Projection = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""From what is kept of a layer, one tensor, to its queries and keys as the layer itself projects them."""
 
 DEFAULT_KEY_FRAMES: tuple[KeyFrame, ...] = (-1, "first")
 MOST_CELLS = 32 * 32  # larger layers are left alone, as in the authors' program
@@ -38,6 +40,15 @@ class LayerAddress:
     def __str__(self) -> str:
         return f"{self.stage}.{self.block}.{self.unit}.{self.kind}"
 
+    @classmethod
+    def parse(cls, text: str) -> LayerAddress:
+        """The address that prints as `text`; raises StoreError where none does."""
+        stage, *place, kind = text.split(".") if text.count(".") == 3 else ("", "")
+        known = stage in get_args(Stage) and kind in get_args(Kind) and all(part.isdecimal() for part in place)
+        if not known:
+            raise StoreError(f"{text!r} is no attention layer; one such as 'up.1.0.cross' is needed. Invert again.")
+        return cls(stage, int(place[0]), int(place[1]), kind)
+
 
 @dataclass(frozen=True)
 class Site:
@@ -52,6 +63,9 @@ class Site:
     upcast:        scores are computed in float32 wherever maps are made, as the layer was trained
     bias:          added to the scores, [(chunks frames), 1, 1 or cells, keys]: 0 keeps a key, a large negative number
                    drops it; None: nothing is added
+    inputs:        of a self-attention layer, what its queries and keys are projected from, [(chunks frames), cells,
+                   width]; None: the layer does not tell
+    project:       makes queries and keys of a layer's kept features; None: features of it cannot be read
     """
 
     address: LayerAddress
@@ -62,6 +76,8 @@ class Site:
     key_frames: tuple[Tensor, ...] = ()
     upcast: bool = False
     bias: Tensor | None = None
+    inputs: Tensor | None = None
+    project: Projection | None = None
 
     @property
     def cells(self) -> int:
@@ -74,7 +90,10 @@ class Site:
 
     def part(self, rows: slice) -> Site:
         """The site of a part of the batch."""
-        return self if self.bias is None else replace(self, bias=self.bias[rows])
+        if self.bias is None and self.inputs is None:
+            return self
+        bias, inputs = (None if x is None else x[rows] for x in (self.bias, self.inputs))
+        return replace(self, bias=bias, inputs=inputs)
 
 
 def resolve_key_frames(key_frames: Sequence[KeyFrame], frames: int) -> tuple[tuple[int, ...], ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -10,18 +10,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .attend import Capture, EditAttention, MaskOf, RecordAttention
-from .attention import Attend, plain
+from .attend import Capture, EditAttention, RecordAttention, SourcePage
+from .attention import Attend
 from .blend import blend_layers, word_heat
 from .layers import LayerAddress
+from .map_control import OnMaps
+from .memory import Remedy, within_memory
+from .pages import SourcePages
 from .plan import EditPlan
 from .prompts import Prompt
-from .records import Page
+from .records import Form
 from .schedule import Schedule
-from .stores import PageStore, Storage, open_store
+from .stores import MemoryStore, PageStore, Recomputed
+from .trace import Trace, levels_dtype
 from .unet import Pseudo3DUNet
 
 OnStep = Callable[[int, int, Tensor], None]
+LESS = "Use fewer or smaller frames, policy recompute, or a store in ram."
 
 
 def ignore_step(done: int, total: int, latents: Tensor) -> None:
@@ -29,28 +34,18 @@ def ignore_step(done: int, total: int, latents: Tensor) -> None:
 
 
 @dataclass(frozen=True)
-class Trace:
-    """All an inversion leaves behind; nothing in it is ever changed.
+class Recording:
+    """Where an inversion's attention goes.
 
-    schedule: its steps
-    prompt:   the source prompt
-    latents:  [T + 1, frames, channels, height, width] on the CPU, level k is the clip after k inversion steps
-    store:    sealed pages, one a step
-    capture:  which layers were recorded
+    store: open, empty
+    forms: how each layer is kept; none of them: nothing is recorded, and registered controls stay out of the pass
     """
 
-    schedule: Schedule
-    prompt: Prompt
-    latents: Tensor
     store: PageStore
-    capture: Capture
+    forms: Mapping[LayerAddress, Form]
 
-    @property
-    def frames(self) -> int:
-        return self.latents.shape[1]
 
-    def __repr__(self) -> str:
-        return f"Trace({self.frames} frames, {len(self.schedule)} steps, {self.prompt.text!r}, {self.store!r})"
+NOTHING = Recording(Recomputed(), {})
 
 
 @dataclass(frozen=True)
@@ -74,27 +69,33 @@ def invert_latents(
     schedule: Schedule,
     *,
     capture: Capture,
-    storage: Storage | None,
+    recording: Recording,
+    controlled: bool = True,
     on_step: OnStep = ignore_step,
 ) -> Trace:
     """DDIM inversion without guidance.
 
-    latents: [frames, channels, height, width], scaled; text: [1, tokens, width] of the source prompt
-    storage: how attention is kept; None: it is not recorded, the trace's store stays empty, and registered controls
-             stay out of it: they are for the pass that is recorded
+    latents:    [frames, channels, height, width], scaled; text: [1, tokens, width] of the source prompt
+    controlled: whether a registered control takes part
     """
-    store, levels, x = open_store(storage or Storage()), [latents.cpu()], latents
-    for step in reversed(range(len(schedule))):
-        recorder = None if storage is None else RecordAttention(capture, storage.policy, unet.attend)
-        prediction = unet(x, schedule.timesteps[step], text, frames=len(x), attend=recorder or plain)
-        x = schedule.invert(x, prediction, step)
-        if recorder is not None:
+    store, steps = recording.store, len(schedule)
+    levels = latents.new_empty(steps + 1, *latents.shape, dtype=levels_dtype(unet.dtype))
+    # Laid out in memory as the kept levels are, so that a step that runs again from one of them gives the same bits.
+    x = levels[0] = latents.contiguous()
+    timesteps = torch.tensor(schedule.timesteps, device=x.device)
+    base = unet.attend if controlled else unet.kernel
+    for step in reversed(range(steps)):
+        attend = RecordAttention(recording.forms, base) if recording.forms else base
+        call = partial(unet, x, timesteps[step], text, frames=len(x), attend=attend)
+        x = schedule.invert(x, within_memory(call, _remedies(store), LESS), step)
+        if controlled:
             x = unet.after_step(x)
-            store.write(step, recorder.page)
-        levels.append(x.cpu())
-        on_step(len(schedule) - step, len(schedule), x)
+        if recording.forms:
+            store.write(step, attend.page)
+        levels[steps - step] = x
+        on_step(steps - step, steps, x)
     store.seal()
-    return Trace(schedule, prompt, torch.stack(levels), store, capture)
+    return Trace(schedule, prompt, text.cpu(), levels.cpu(), x.float().cpu(), store, capture)
 
 
 @torch.no_grad()
@@ -104,7 +105,7 @@ def reconstruct_latents(
     text: Tensor,
     guidance: float,
     *,
-    storage: Storage,
+    recording: Recording,
     on_step: OnStep = ignore_step,
 ) -> Trace:
     """Denoise an inverted clip under its own prompt and record the attention of that.
@@ -112,29 +113,59 @@ def reconstruct_latents(
     text: [2, tokens, width] negative and source prompt, or [1, tokens, width] the source prompt without guidance
     Returns a trace whose levels are the latents of this pass, from the inversion's noisiest one down.
     """
-    schedule, store = inverted.schedule, open_store(storage)
-    x = inverted.latents[-1].to(unet.device)
-    levels = [inverted.latents[-1]]
-    for step in range(len(schedule)):
-        recorder = RecordAttention(inverted.capture, storage.policy, unet.attend)
-        prediction = _guided(unet, x, schedule.timesteps[step], text, guidance, recorder)
-        x = unet.after_step(schedule.denoise(x, prediction, step))
-        store.write(step, recorder.page)
-        levels.append(x.cpu())
-        on_step(step + 1, len(schedule), x)
+    schedule, store, steps = inverted.schedule, recording.store, len(inverted.schedule)
+    predict = _Guided(unet, text, guidance, _remedies(store))
+    levels = torch.empty_like(inverted.latents, device=unet.device)
+    levels[-1] = x = inverted.noise.to(unet.device)
+    for step in range(steps):
+        attend = RecordAttention(recording.forms, unet.attend) if recording.forms else unet.attend
+        x = unet.after_step(schedule.denoise(x, predict(x, schedule.timesteps[step], attend), step))
+        if recording.forms:
+            store.write(step, attend.page)
+        levels[steps - 1 - step] = x
+        on_step(step + 1, steps, x)
     store.seal()
-    return replace(inverted, latents=torch.stack(levels[::-1]), store=store)
+    return replace(inverted, latents=levels.cpu(), store=store)
 
 
-def _guided(
-    unet: Pseudo3DUNet, x: Tensor, timestep: int, text: Tensor, guidance: float, attend: Attend | None
-) -> Tensor:
-    """The prediction for one clip [frames, ...], led by as many texts as there are: one, or a negative one first."""
-    prediction = unet(x.repeat(len(text), 1, 1, 1), timestep, text, frames=len(x), attend=attend)
-    if len(text) == 1:
-        return prediction
-    negative, wanted = prediction.chunk(2)
-    return torch.lerp(negative, wanted, guidance)
+def _remedies(store: PageStore) -> tuple[Remedy, ...]:
+    """What a run that fills `store` can do when the device runs out of memory."""
+    if not isinstance(store, MemoryStore):
+        return ()
+    return (lambda: "recorded attention moves to the computer's memory" if store.leave_device() else None,)
+
+
+class _Guided:
+    """Predictions for one clip, led by as many texts as there are: one, or a negative one first.
+
+    Two texts share a call until the device runs out of memory; from then on each has its own.
+    """
+
+    def __init__(self, unet: Pseudo3DUNet, text: Tensor, guidance: float, remedies: Sequence[Remedy] = ()) -> None:
+        self.unet, self.text, self.guidance = unet, text, guidance
+        self.one_at_a_time = len(text) == 1
+        self._remedies = (*remedies, self._take_turns)
+
+    def __call__(self, x: Tensor, timestep: int | Tensor, attend: Attend) -> Tensor:
+        """x: [frames, channels, height, width]; `attend` computes the call that has the last text."""
+        return within_memory(lambda: self._prediction(x, timestep, attend), self._remedies, LESS)
+
+    def _prediction(self, x: Tensor, timestep: int | Tensor, attend: Attend) -> Tensor:
+        if self.one_at_a_time:
+            wanted = self.unet(x, timestep, self.text[-1:], frames=len(x), attend=attend)
+            if len(self.text) == 1:
+                return wanted
+            negative = self.unet(x, timestep, self.text[:1], frames=len(x))
+        else:
+            both = self.unet(x.repeat(2, 1, 1, 1), timestep, self.text, frames=len(x), attend=attend)
+            negative, wanted = both.chunk(2)
+        return torch.lerp(negative, wanted, self.guidance)
+
+    def _take_turns(self) -> str | None:
+        if self.one_at_a_time or isinstance(self.unet.attend, OnMaps):  # a map controller wants both in one call
+            return None
+        self.one_at_a_time = True
+        return "the two halves of guidance are computed one after the other"
 
 
 @torch.no_grad()
@@ -153,14 +184,15 @@ def edit_latents(
     user_mask: bool [frames, height, width] of any scale, True where the edit may differ; where the plan makes a mask
                from words too, both must allow it or this one overrides it; None: words alone decide
     """
-    schedule, guidance = trace.schedule, plan.settings.guidance
-    run = _EditRun(unet, trace, plan, user_mask)
-    x = run.latents[-1]
-    for step in range(len(schedule)):
-        attend = run.attention(step)
-        prediction = _guided(unet, x, schedule.timesteps[step], text, guidance, attend)
-        x = run.blend_latents(unet.after_step(schedule.denoise(x, prediction, step)), step, attend)
-        on_step(step + 1, len(schedule), x)
+    schedule, predict = trace.schedule, _Guided(unet, text, plan.settings.guidance)
+    timesteps = torch.tensor(schedule.timesteps, device=unet.device)
+    run, x = _EditRun(unet, trace, plan, user_mask), trace.noise.to(unet.device)
+    with SourcePages(unet, trace, [run.wanted(step) for step in range(len(schedule))]) as pages:
+        for step in range(len(schedule)):
+            attend = run.attention(step, pages.read(step))
+            prediction = predict(x, timesteps[step], attend)
+            x = run.blend_latents(unet.after_step(schedule.denoise(x, prediction, step)), step, attend)
+            on_step(step + 1, len(schedule), x)
     return EditedLatents(x, run.mean_mask())
 
 
@@ -168,30 +200,44 @@ class _EditRun:
     """What changes while one edit runs."""
 
     def __init__(self, unet: Pseudo3DUNet, trace: Trace, plan: EditPlan, user_mask: Tensor | None) -> None:
-        self.trace, self.user_mask, self.base = trace, user_mask, unet.attend
+        self.trace, self.user_mask, self.base, self.kernel = trace, user_mask, unet.attend, unet.kernel
         self.plan = plan.to(unet.device, unet.dtype)
-        self.latents = trace.latents.to(unet.device)
-        self.size = (self.latents.shape[-2], self.latents.shape[-1])
+        self.size = trace.size
         self.sites = unet.sites(trace.frames, *self.size)
         blend = plan.settings.blend
         self.mask_layers = (
             blend_layers(self.sites, trace.capture.most_cells, blend.downscale) if plan.source_mask is not None else ()
         )
+        blends = any(step.blend_latents for step in plan.steps)
+        self.source_latents = trace.latents.to(unet.device) if blends else trace.latents
         self.edit_maps: dict[LayerAddress, Tensor] = {}
+        self._heat: Callable[[Tensor], Tensor] | None = None
         self.mask_sum, self.mask_count = torch.zeros(trace.frames, *self.size, device=unet.device), 0
 
-    def attention(self, step: int) -> EditAttention:
-        plan, page = self.plan.steps[step], self.trace.store.read(step)
-        mask = self._mask_for_self_attention(page) if plan.fuse_self else None
-        if mask is not None:
+    def wanted(self, step: int) -> frozenset[LayerAddress]:
+        """The layers whose source attention a step reads."""
+        plan = self.plan.steps[step]
+        covered = [at for at, site in self.sites.items() if self.trace.capture.covers(site)]
+        read = [at for at in covered if (plan.replace_cross if at.kind == "cross" else plan.fuse_self)]
+        masked = (plan.fuse_self and self._fuses_under_mask) or plan.blend_latents
+        return frozenset([*read, *(self.mask_layers if masked else ())])
+
+    def attention(self, step: int, source: SourcePage) -> EditAttention:
+        """A step's attention. Heat is made once a step, masks once a size."""
+        plan, original = self.plan.steps[step], self.plan.settings.quirks == "original"
+        self._heat = cache(partial(self._source_heat, source))
+        mask = None
+        if plan.fuse_self and self._fuses_under_mask:
+            mask = cache(partial(self._free, self._heat))
             self._count_mask(mask(self.size))
+        joins = self.plan.edit_mask is not None and (plan.blend_latents or original)
         return EditAttention(
             plan=plan,
-            capture=self.trace.capture,
-            source=page,
+            source=source,
             mask=mask,
             base=self.base,
-            keep_cross=self.mask_layers if self.plan.edit_mask is not None else (),
+            keep_cross=self.mask_layers if joins else (),
+            kernel=self.kernel,
         )
 
     def blend_latents(self, x: Tensor, step: int, attend: EditAttention) -> Tensor:
@@ -203,11 +249,11 @@ class _EditRun:
             self.edit_maps[address] = self.edit_maps[address] + probs if summed else probs
         if not self.plan.steps[step].blend_latents:
             return x
-        free = self._free(partial(self._source_heat, attend.source), self.size, with_edit=True)
+        free = self._free(self._heat, self.size, with_edit=True)
         self._count_mask(free)
         # After step j the edit stands at level T - 1 - j; the authors' program reads one level noisier.
         level = len(self.trace.schedule) - 1 - step + int(original)
-        return torch.where(free[:, None], x, self.latents[level])
+        return torch.where(free[:, None], x, self.source_latents[level].to(x.dtype))
 
     def mean_mask(self) -> Tensor:
         return self.mask_sum / self.mask_count if self.mask_count else torch.ones_like(self.mask_sum)
@@ -216,11 +262,10 @@ class _EditRun:
         self.mask_sum += mask
         self.mask_count += 1
 
-    def _mask_for_self_attention(self, page: Page) -> MaskOf | None:
+    @property
+    def _fuses_under_mask(self) -> bool:
         blend = self.plan.settings.blend
-        fused_under_mask = self.user_mask is not None if blend is None else blend.self_attention
-        # Heat is made once a step, masks once a size.
-        return cache(partial(self._free, cache(partial(self._source_heat, page)))) if fused_under_mask else None
+        return self.user_mask is not None if blend is None else blend.self_attention
 
     def _free(
         self, source_heat: Callable[[Tensor], Tensor], size: tuple[int, int], *, with_edit: bool = False
@@ -238,9 +283,9 @@ class _EditRun:
     def _user_mask_at(self, size: tuple[int, int]) -> Tensor:
         return F.interpolate(self.user_mask[:, None].float(), size=size, mode="nearest-exact")[:, 0] > 0.5
 
-    def _source_heat(self, page: Page, weights: Tensor) -> Tensor:
-        sites = [self.sites[address] for address in self.mask_layers]
-        return word_heat([(page[site.address].probs(site, self.latents), site) for site in sites], weights)
+    def _source_heat(self, source: SourcePage, weights: Tensor) -> Tensor:
+        maps = [(source[address].probs(self.mask_sum), self.sites[address]) for address in self.mask_layers]
+        return word_heat(maps, weights)
 
     def _edit_heat(self, weights: Tensor) -> Tensor:
         return word_heat([(self.edit_maps[address], self.sites[address]) for address in self.mask_layers], weights)

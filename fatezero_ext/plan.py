@@ -113,6 +113,7 @@ class StepPlan:
 
     mix:             [77, 77]; gain: [77]
     replace_cross:   whether this differs from A' = A_edit
+    own_cross:       whether A_edit is in it at all
     fuse_self:       whether self-attention is taken from the source
     blend_latents:   whether the source's latents are put back outside the mask after the step
     """
@@ -120,6 +121,7 @@ class StepPlan:
     mix: Tensor
     gain: Tensor
     replace_cross: bool
+    own_cross: bool
     fuse_self: bool
     blend_latents: bool
 
@@ -164,11 +166,13 @@ def compile_edit(settings: EditSettings, source: Prompt, edit: Prompt, steps: in
     compiled = []
     for step in range(steps):
         taken = windows[step] * equalizer
+        gain = taken * (1 - kept) + (1 - windows[step])
         compiled.append(
             StepPlan(
                 mix=mapper * taken,
-                gain=taken * (1 - kept) + (1 - windows[step]),
+                gain=gain,
                 replace_cross=bool(windows[step].any()),
+                own_cross=bool(gain.any()),
                 fuse_self=self_from <= step < self_to,
                 blend_latents=latents and blend_from < step + 1 < blend_to,
             )

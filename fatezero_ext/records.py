@@ -4,76 +4,153 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from .attention import apply_probs, attention_probs, plain
+from .attention import Attend, apply_probs, attention_probs, plain
+from .errors import StoreError
 from .layers import LayerAddress, Site
 
+Form = Literal["features", "map"]
+Precision = Literal["as computed", "float32", "float16", "bfloat16", "int8"]
+PRECISIONS: dict[Precision, torch.dtype | None] = {
+    "as computed": None,
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int8": torch.int8,
+}
+STEPS_OF_8_BITS = 127  # symmetric: -127..127
 
-class Record(Protocol):
-    """One layer's attention, in whatever form it is kept. Its tensors are read-only."""
 
-    def apply(self, v: Tensor, site: Site) -> Tensor:
-        """The recorded attention applied to values [frames, heads, tokens, dim], not gathered over key frames."""
-        ...
+@dataclass(frozen=True)
+class Kept:
+    """One tensor in the precision it is kept in; read-only.
 
-    def probs(self, site: Site, like: Tensor) -> Tensor:
-        """The attention map itself [frames, heads, cells, keys], with the device and dtype of `like`."""
-        ...
+    values: as they are, or 8-bit integers
+    scale:  of 8-bit integers, float32, broadcastable to `values`; None for other precisions
+    """
 
-    def to(self, device: torch.device, dtype: torch.dtype | None) -> Record:
-        """The same record elsewhere or in another precision; None keeps the precision."""
-        ...
+    values: Tensor
+    scale: Tensor | None = None
+
+    def packed(self, precision: Precision, shared: tuple[int, ...]) -> Kept:
+        """The same in another precision.
+
+        shared: axes along which 8-bit values share one scale
+        """
+        dtype = PRECISIONS[precision]
+        if dtype is None or self.scale is not None:
+            return self
+        if dtype is not torch.int8:
+            return Kept(self.values.to(dtype))
+        peak = self.values.abs().amax(dim=shared, keepdim=True).float()
+        scale = peak.clamp_min(torch.finfo(torch.float32).tiny) / STEPS_OF_8_BITS
+        return Kept((self.values / scale).round_().to(torch.int8), scale)
+
+    def unpacked(self) -> Tensor:
+        """The tensor itself; of 8-bit values in float32."""
+        return self.values if self.scale is None else self.values * self.scale
+
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> Kept:
+        """The same on another device."""
+        scale = None if self.scale is None else self.scale.to(device, non_blocking=non_blocking)
+        return Kept(self.values.to(device, non_blocking=non_blocking), scale)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The tensors it holds."""
+        return (self.values,) if self.scale is None else (self.values, self.scale)
+
+
+class Record(Protocol):
+    """One layer's attention, in whatever form it is kept. A new form is a class like this, named in FORMS."""
+
+    form: ClassVar[Form]
+    shared: ClassVar[tuple[int, ...]]
+    kept: Kept
+
+    def __init__(self, kept: Kept) -> None: ...
+
+    def apply(self, v: Tensor, site: Site, kernel: Attend = plain) -> Tensor:
+        """The recorded attention applied to values [frames, heads, tokens, dim], not gathered over key frames.
+
+        site: the layer's site in the recorded call, see `Pseudo3DUNet.source_sites`
+        """
         ...
 
-
-Page = Mapping[LayerAddress, Record]
+    def probs(self, like: Tensor, site: Site) -> Tensor:
+        """The attention map itself [frames, heads, cells, keys], with the device and dtype of `like`."""
+        ...
 
 
 @dataclass(frozen=True)
 class MapRecord:
-    """The attention map itself: [frames, heads, cells, keys]."""
+    """The attention map itself: [frames, heads, cells, keys]. Rows share an 8-bit scale."""
 
-    map: Tensor
+    kept: Kept
+    form: ClassVar[Form] = "map"
+    shared: ClassVar[tuple[int, ...]] = (-1,)
 
-    def apply(self, v: Tensor, site: Site) -> Tensor:
-        return apply_probs(self.map.to(v), v, site)
+    def apply(self, v: Tensor, site: Site, kernel: Attend = plain) -> Tensor:
+        return apply_probs(self.probs(v, site), v, site)
 
-    def probs(self, site: Site, like: Tensor) -> Tensor:
-        return self.map.to(like)
-
-    def to(self, device: torch.device, dtype: torch.dtype | None) -> MapRecord:
-        return MapRecord(self.map.to(device, dtype or self.map.dtype))
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        return (self.map,)
+    def probs(self, like: Tensor, site: Site) -> Tensor:
+        return self.kept.unpacked().to(like)
 
 
 @dataclass(frozen=True)
 class FeatureRecord:
-    """The queries and keys a map comes from, one set per frame: [frames, heads, cells, dim] each.
+    """What a map comes from: a self-attention layer's input [frames, cells, width], a cross-attention layer's queries
+    [frames, heads, cells, dim]. Channels share an 8-bit scale.
 
-    The map is never made unless asked for: applying it is one fused attention call.
+    The map is never made unless asked for: applying it is a projection and one fused attention call.
     """
 
-    q: Tensor
-    k: Tensor
+    kept: Kept
+    form: ClassVar[Form] = "features"
+    shared: ClassVar[tuple[int, ...]] = (0, -2)
 
-    def apply(self, v: Tensor, site: Site) -> Tensor:
-        return plain(self.q.to(v), self.k.to(v), v, site)
+    def apply(self, v: Tensor, site: Site, kernel: Attend = plain) -> Tensor:
+        q, k = site.project(self.kept.unpacked())
+        return kernel(q.to(v), k.to(v), v, site)
 
-    def probs(self, site: Site, like: Tensor) -> Tensor:
-        return attention_probs(self.q.to(like), self.k.to(like), site)
+    def probs(self, like: Tensor, site: Site) -> Tensor:
+        q, k = site.project(self.kept.unpacked())
+        return attention_probs(q.to(like), k.to(like), site)
 
-    def to(self, device: torch.device, dtype: torch.dtype | None) -> FeatureRecord:
-        dtype = dtype or self.q.dtype
-        return FeatureRecord(self.q.to(device, dtype), self.k.to(device, dtype))
 
-    def tensors(self) -> tuple[Tensor, ...]:
-        return (self.q, self.k)
+FORMS: dict[Form, type[Record]] = {record.form: record for record in (FeatureRecord, MapRecord)}
+Page = Mapping[LayerAddress, Record]
+
+
+def packed(page: Page, device: torch.device | None, precision: Precision) -> Page:
+    """A page as it is kept: in `precision`, on `device` (None: where each tensor is)."""
+    kept = {at: record.kept.packed(precision, record.shared) for at, record in page.items()}
+    return {at: type(page[at])(k if device is None else k.to(device)) for at, k in kept.items()}
+
+
+def page_bytes(page: Page) -> int:
+    """Bytes of all tensors of a page."""
+    return sum(tensor.nbytes for record in page.values() for tensor in record.kept.tensors())
+
+
+def named_tensors(page: Page) -> dict[str, Tensor]:
+    """A page as tensors by name, such as `up.1.0.cross:features`, for a file."""
+    named = {f"{at}:{record.form}": record.kept.values for at, record in page.items()}
+    scales = {f"{at}:{record.form}:scale": record.kept.scale for at, record in page.items()}
+    return named | {name: scale for name, scale in scales.items() if scale is not None}
+
+
+def page_from(named: Mapping[str, Tensor]) -> Page:
+    """The page that `named_tensors` wrote; raises StoreError for names it does not write."""
+    page = {}
+    for name, tensor in named.items():
+        address, _, form = name.partition(":")
+        if form.endswith(":scale"):
+            continue
+        if form not in FORMS:
+            raise StoreError(f"a kept page names {name!r}; a layer and {' or '.join(FORMS)} are needed. Invert again.")
+        page[LayerAddress.parse(address)] = FORMS[form](Kept(tensor, named.get(f"{name}:scale")))
+    return page

@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from functools import partial
+from typing import Literal, Protocol, get_args
 
 import torch
 
+from .cache_folder import InversionCache
+from .carrier import CPU, Carrier
 from .errors import SettingsError, StoreError
-from .records import Page
+from .records import PRECISIONS, Page, Precision, packed, page_bytes
 
-Policy = Literal["features", "maps"]
-Place = Literal["model", "ram"]
-POLICIES: tuple[Policy, ...] = ("features", "maps")
-PLACES: tuple[Place, ...] = ("ram", "model")
-PRECISIONS: dict[str, torch.dtype | None] = {
-    "as computed": None,
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
+Policy = Literal["auto", "features", "maps", "recompute", "recompute same level"]
+Place = Literal["auto", "gpu", "ram", "disk"]
+POLICIES: tuple[Policy, ...] = get_args(Policy)
+PLACES: tuple[Place, ...] = get_args(Place)
 
 
 @dataclass(frozen=True)
 class Storage:
     """How attention is kept.
 
-    policy:    "features": queries and keys of self-attention (small); "maps": every map itself (the reference)
-    place:     "ram": the computer's memory; "model": the device the model runs on
-    precision: of the kept tensors, a key of PRECISIONS
+    policy:    "features": what attention comes from (small); "maps": every map itself (the reference); "recompute":
+               nothing, the source runs again beside the edit, as the inversion ran it; "recompute same level": the same
+               on the latent at the edit's own noise level; "auto": features, or recompute where they do not fit
+    place:     "gpu": the device the model runs on; "ram": the computer's memory; "disk": files that later runs find
+               again; "auto": the first of gpu and ram with room
+    precision: of what is kept, a key of PRECISIONS; "int8" is lossy
+    budget:    bytes that may be kept; None: what is free
+    cache:     the folder of "disk"; None: `default_cache()`
     """
 
-    policy: Policy = "features"
-    place: Place = "ram"
-    precision: str = "as computed"
+    policy: Policy = "auto"
+    place: Place = "auto"
+    precision: Precision = "as computed"
+    budget: int | None = None
+    cache: InversionCache | None = None
 
     def __post_init__(self) -> None:
         choices = {"policy": POLICIES, "place": PLACES, "precision": tuple(PRECISIONS)}
@@ -42,6 +47,16 @@ class Storage:
                 raise SettingsError(
                     f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}. Choose one of these."
                 )
+        if self.budget is not None and not (math.isfinite(self.budget) and self.budget > 0):
+            raise SettingsError(
+                f"the budget is {self.budget} bytes; a positive number is needed. Raise it, or give none to use what "
+                f"is free."
+            )
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether nothing is kept."""
+        return self.policy in ("recompute", "recompute same level")
 
 
 class PageStore(Protocol):
@@ -71,10 +86,11 @@ class MemoryStore:
     device: None keeps each tensor where it was computed
     """
 
-    def __init__(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, device: torch.device | None = None, precision: Precision = "as computed") -> None:
         self.device = device
-        self.dtype = dtype
+        self.precision = precision
         self._pages: dict[int, Page] = {}
+        self._carrier: Carrier | None = None
         self._sealed = False
 
     def __repr__(self) -> str:
@@ -85,16 +101,16 @@ class MemoryStore:
 
     @property
     def nbytes(self) -> int:
-        records = (record for page in self._pages.values() for record in page.values())
-        return sum(tensor.nbytes for record in records for tensor in record.tensors())
+        return sum(page_bytes(page) for page in self._pages.values())
 
     def write(self, step: int, page: Page) -> None:
         if self._sealed:
             raise StoreError(f"step {step} came after the store was sealed; invert again to record anew.")
-        self._pages[step] = {
-            address: record.to(self.device or record.tensors()[0].device, self.dtype)
-            for address, record in page.items()
-        }
+        if self.device == CPU and any(record.kept.values.device != CPU for record in page.values()):
+            self._carrier = self._carrier or Carrier(self.precision)
+            self._carrier.carry(page, partial(self._pages.__setitem__, step))
+        else:
+            self._pages[step] = packed(page, self.device, self.precision)
 
     def read(self, step: int) -> Page:
         if step not in self._pages:
@@ -105,10 +121,34 @@ class MemoryStore:
         return self._pages[step]
 
     def seal(self) -> None:
-        self._sealed = True
+        if self._carrier is not None:
+            self._carrier.finish()
+        self._carrier, self._sealed = None, True
+
+    def leave_device(self) -> bool:
+        """Move everything to the computer's memory, now and later; whether there was anything to move."""
+        if self.device == CPU:
+            return False
+        self.device = CPU
+        self._pages = {step: packed(page, self.device, "as computed") for step, page in self._pages.items()}
+        return True
 
 
-def open_store(storage: Storage) -> MemoryStore:
-    """A new, empty store of the kind `storage` describes."""
-    device = torch.device("cpu") if storage.place == "ram" else None
-    return MemoryStore(device, PRECISIONS[storage.precision])
+@dataclass(frozen=True)
+class Recomputed:
+    """No pages: an edit runs the source again.
+
+    level_offset: 0: as the inversion ran it, on the latent one level cleaner than the edit's; 1: on the edit's level
+    """
+
+    level_offset: int = 0
+    nbytes: int = 0
+
+    def write(self, step: int, page: Page) -> None:
+        """Keep nothing."""
+
+    def read(self, step: int) -> Page:
+        raise StoreError(f"step {step} is not kept but computed again; read it through SourcePages.")
+
+    def seal(self) -> None:
+        """Nothing to close."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ..fatezero_ext.attend import Capture
 from ..fatezero_ext.controller import Controller
 from ..fatezero_ext.layers import MOST_CELLS
-from ..fatezero_ext.stores import PLACES, POLICIES, PRECISIONS, Storage
+from ..fatezero_ext.records import PRECISIONS
+from ..fatezero_ext.stores import PLACES, POLICIES, Storage
 from ..fatezero_ext.unet import Pseudo3DUNet
 from .api import advanced, io, schema
 from .load import UNET
@@ -50,7 +51,8 @@ class RegisterAttentionControl(io.ComfyNode):
 
 
 class AttentionStoreCache(io.ComfyNode):
-    """Choose how the recorded attention is kept between the inversion and the edits."""
+    """Choose how the recorded attention is kept between the inversion and the edits. All ways give the same edits up to
+    rounding; what was chosen, and how large it is, is shown before DDIM Invert begins."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -65,25 +67,43 @@ class AttentionStoreCache(io.ComfyNode):
                     "policy",
                     options=list(POLICIES),
                     default=POLICIES[0],
-                    tooltip="features: keep what self-attention maps come from, 10 to 20 times smaller, same edits. "
-                    "maps: keep every map itself, the reference.",
+                    tooltip="auto: features where they fit, else recompute. features: keep what the maps come from, 10 "
+                    "times smaller. maps: keep every map itself, the reference. recompute: keep nothing and run the "
+                    "source beside each edit, a third slower. recompute same level: the same on the latent at the "
+                    "edit's own noise level; edits differ a little.",
                 ),
                 io.Combo.Input(
                     "place",
                     options=list(PLACES),
                     default=PLACES[0],
-                    tooltip="ram: the computer's memory. model: the device the model runs on.",
+                    tooltip="auto: gpu if it fits into half of what is free, else ram. gpu: the device the model runs "
+                    "on. ram: the computer's memory. disk: files, found again after a restart and by other programs.",
                 ),
                 io.Combo.Input(
                     "precision",
                     options=list(PRECISIONS),
                     default="as computed",
-                    tooltip="Of what is kept. Half precision halves the memory of a float32 model, with rounding.",
+                    tooltip="Of what is kept. Half precision halves the memory of a float32 model, with rounding. "
+                    "int8 halves it again and changes edits slightly.",
+                ),
+                advanced(
+                    io.Float.Input(
+                        "budget_gb",
+                        default=0.0,
+                        optional=True,
+                        min=0.0,
+                        max=4096.0,
+                        step=0.5,
+                        tooltip="Most that may be kept, in GiB. 0: what is free.",
+                    )
                 ),
             ],
             outputs=[CONTROLLER.Output(display_name="controller")],
         )
 
     @classmethod
-    def execute(cls, controller: Controller, policy: str, place: str, precision: str) -> io.NodeOutput:
-        return io.NodeOutput(controller.with_storage(Storage(policy, place, precision)))
+    def execute(
+        cls, controller: Controller, policy: str, place: str, precision: str, budget_gb: float = 0.0
+    ) -> io.NodeOutput:
+        budget = int(budget_gb * 2**30) if budget_gb else None
+        return io.NodeOutput(controller.with_storage(Storage(policy, place, precision, budget)))

@@ -5,6 +5,7 @@ The program is ComfyUI, or the headless runner (which installs itself with `inst
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,6 +18,8 @@ from torch import nn
 
 from ..fatezero_ext.residence import Prepare
 from .api import IN_COMFYUI
+
+log = logging.getLogger(__name__)
 
 PREVIEW_SIZE = 512
 """Longest side of a preview picture in pixels; what ComfyUI's own samplers send."""
@@ -36,6 +39,9 @@ class Host(Protocol):
 
     def progress(self, total: int) -> Progress:
         """Start a bar of `total` steps."""
+
+    def say(self, text: str, node_id: str | None) -> None:
+        """Show a line while the node of that id runs."""
 
     def device(self) -> torch.device:
         """Where models compute."""
@@ -75,6 +81,10 @@ class PythonHost:
     def progress(self, total: int) -> Progress:
         """A bar that shows nothing."""
         return SilentProgress()
+
+    def say(self, text: str, node_id: str | None) -> None:
+        """Log it."""
+        log.info(text)
 
     def device(self) -> torch.device:
         """The CUDA device if there is one, else the CPU."""
@@ -133,6 +143,14 @@ class ComfyHost:
     def progress(self, total: int) -> Progress:
         """ComfyUI's bar for the running node."""
         return ComfyProgress(total)
+
+    def say(self, text: str, node_id: str | None) -> None:
+        """In the console, and on the node where ComfyUI can show text there."""
+        from server import PromptServer
+
+        log.info(text)
+        if node_id is not None and hasattr(PromptServer.instance, "send_progress_text"):
+            PromptServer.instance.send_progress_text(text, node_id)
 
     def device(self) -> torch.device:
         """ComfyUI's compute device."""
@@ -207,6 +225,11 @@ def current() -> Host:
 def progress(total: int) -> Progress:
     """Start a bar of `total` steps for the running node."""
     return current().progress(total)
+
+
+def say(text: str, node_id: str | None) -> None:
+    """Show a line while the node of that id runs."""
+    current().say(text, node_id)
 
 
 def device() -> torch.device:

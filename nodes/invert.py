@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..fatezero_ext.controller import Controller, Reconstruction, invert_planned, plan_inversion
+from ..fatezero_ext.controller import Controller
+from ..fatezero_ext.inversion import Reconstruction, invert_planned, plan_inversion
 from ..fatezero_ext.prompts import Clip
 from . import host
 from .api import advanced, io, schema
@@ -84,6 +85,10 @@ class DDIMInvert(io.ComfyNode):
         reconstruct = Reconstruction(reconstruction_guidance) if attention_from == RECONSTRUCTION else None
         bar = host.progress(steps if reconstruct is None else 2 * steps)
         inverted = invert_planned(
-            planned, clip, reconstruct=reconstruct, on_step=lambda done, _total, _latents: bar.update(done)
+            planned,
+            clip,
+            reconstruct=reconstruct,
+            on_plan=lambda said: host.say(said, cls.hidden.unique_id),
+            on_step=lambda done, _total, _latents: bar.update(done),
         )
         return io.NodeOutput(inverted)

@@ -9,6 +9,7 @@ import torch
 
 from ..fatezero_ext.checkpoints import TOY_FOLDER, load_model
 from ..fatezero_ext.errors import FateZeroError, ModelError
+from ..fatezero_ext.kernels import KERNELS, kernel
 from ..fatezero_ext.unet import InflationSettings
 from . import host, words
 from .api import advanced, io, schema
@@ -48,11 +49,13 @@ class LoadPseudo3DUNet(io.ComfyNode):
         return str(stamps)
 
     @classmethod
-    def execute(cls, model: str, key_frames: str, norm: str, precision: str, least_sc_channel: int) -> io.NodeOutput:
-        settings = InflationSettings(words.key_frames(key_frames), least_sc_channel, norm)
-        automatic = torch.float32 if host.device().type == "cpu" else torch.float16
-        dtype = PRECISIONS.get(precision, automatic)
+    def execute(
+        cls, model: str, key_frames: str, norm: str, precision: str, least_sc_channel: int, attention: str = "auto"
+    ) -> io.NodeOutput:
+        settings, device = InflationSettings(words.key_frames(key_frames), least_sc_channel, norm), host.device()
+        dtype = PRECISIONS.get(precision, torch.float32 if device.type == "cpu" else torch.float16)
         loaded = load_model(_folder(model), settings, dtype=dtype, name=model)
+        loaded.unet.kernel = kernel(attention, device, dtype)
         for part in (loaded.unet, loaded.text, loaded.vae):
             part.prepare = host.residence(part.net)
         return io.NodeOutput(loaded.unet, loaded.text, loaded.vae)
@@ -93,6 +96,16 @@ def _inputs() -> list[io.Input]:
                 min=0,
                 max=4096,
                 tooltip="Blocks narrower than this many channels read only each frame's own keys.",
+            )
+        ),
+        advanced(
+            io.Combo.Input(
+                "attention",
+                options=list(KERNELS),
+                default=KERNELS[0],
+                optional=True,
+                tooltip="How attention is computed; all give the same up to rounding. auto: torch's fused kernels, "
+                "else xformers, else slice by slice. sliced needs least memory, explicit is the slow reference.",
             )
         ),
     ]

@@ -19,9 +19,9 @@ from ..fatezero_ext.heat_maps import (
     word_labels,
 )
 from ..fatezero_ext.heat_pictures import component_tiles, fitted_frames, heat_tiles, sheets, spread, tile_size
-from ..fatezero_ext.loops import Trace
 from ..fatezero_ext.pieces import described_words
 from ..fatezero_ext.prompts import Clip
+from ..fatezero_ext.trace import Trace
 from . import host
 from .api import advanced, io, schema
 from .control import CONTROLLER
@@ -225,7 +225,7 @@ def _window_verdict(start: float | None, end: float | None) -> bool | str:
 
 
 def _reading(start: float, end: float, resolution: str) -> Reading:
-    return Reading((start, end), RESOLUTIONS[resolution], host.device())
+    return Reading((start, end), RESOLUTIONS[resolution])
 
 
 def _on_page(trace: Trace, reading: Reading) -> OnPage:

@@ -89,6 +89,14 @@ def pytest_terminal_summary(terminalreporter):
             terminalreporter.write_line(f"{name:<72} {'/'.join(sorted(ended))}  {function}")
 
 
+def recorded(controller, step):
+    """What an inversion recorded at a step: address -> (map in float32, site)."""
+    trace, unet = controller.trace, controller.unet
+    sites = unet.source_sites(trace.text, trace.frames, *trace.size)
+    page = trace.store.read(step)
+    return {at: (record.probs(torch.zeros(()), sites[at]), sites[at]) for at, record in page.items()}
+
+
 def relative(got, wanted):
     """Relative L2 distance."""
     return ((got - wanted).norm() / wanted.norm()).item()

@@ -19,6 +19,7 @@ from fatezero_ext import (
 from fatezero_ext.controller import plan_edit
 from fatezero_ext.errors import FateZeroError, ModelError, PromptError, SettingsError, StoreError
 from fatezero_ext.loops import _EditRun
+from fatezero_ext.pages import SourcePages
 
 from .conftest import GOLDEN, relative
 
@@ -40,8 +41,8 @@ def inverted(model, clip):
 
 def tensors_of(controller):
     store, steps = controller.trace.store, len(controller.trace.schedule)
-    kept = [t for step in range(steps) for record in store.read(step).values() for t in record.tensors()]
-    return [controller.trace.latents, *kept]
+    kept = [t for step in range(steps) for record in store.read(step).values() for t in record.kept.tensors()]
+    return [controller.trace.latents, controller.trace.noise, controller.trace.text, *kept]
 
 
 @pytest.mark.parametrize("latents", [False, True])
@@ -60,7 +61,7 @@ def test_kept_features_and_kept_maps_give_the_same_edit(model, clip, inverted):
     settings = EditSettings(blend=BLEND, guidance=3.0)
     by_features, by_maps = (edit(c, model.text, EDIT, settings).latents for c in (inverted, maps))
     assert relative(by_features, by_maps) < 1e-4
-    assert maps.trace.store.nbytes > 2 * inverted.trace.store.nbytes
+    assert maps.trace.store.nbytes > 4 * inverted.trace.store.nbytes
 
 
 def test_full_control_differs_from_no_control(model, inverted):
@@ -109,8 +110,10 @@ def test_half_precision_follows_full_precision(golden, model, clip):
     half.net.half()
     controller = invert(Controller(half), model.text, clip, SOURCE, steps=STEPS)
     full = invert(Controller(model.unet), model.text, clip, SOURCE, steps=STEPS)
-    assert controller.trace.latents.dtype == torch.float32
-    assert 0 < relative(controller.trace.latents[-1], full.trace.latents[-1]) < 0.05
+    trace = controller.trace
+    assert (trace.latents.dtype, trace.noise.dtype) == (torch.float16, torch.float32)
+    assert trace.latents[-1].equal(trace.noise.half())
+    assert 0 < relative(trace.noise, full.trace.noise) < 0.05
     assert edit(controller, model.text, EDIT, EditSettings(blend=BLEND)).latents.isfinite().all()
 
 
@@ -180,7 +183,7 @@ def test_subtracted_words_need_a_mask_to_be_taken_from():
 def test_unknown_choices_are_refused():
     with pytest.raises(SettingsError, match="mode is 'swap'.*replace, refine"):
         EditSettings(mode="swap")
-    with pytest.raises(SettingsError, match="policy is 'disk'.*features, maps"):
+    with pytest.raises(SettingsError, match="policy is 'disk'.*features, maps, recompute"):
         Storage(policy="disk")
     with pytest.raises(SettingsError, match="guidance is -1"):
         EditSettings(guidance=-1)
@@ -284,8 +287,9 @@ def test_only_the_original_mask_of_latent_blending_depends_on_earlier_steps(mode
 
     def blended(seed_of_first_steps):
         run = _EditRun(model.unet, controller.trace, plan, None)
+        pages = SourcePages(model.unet, controller.trace, [run.wanted(step) for step in range(8)])
         for step, seed in enumerate([*[seed_of_first_steps] * 3, 5]):
-            attend, generator = run.attention(step), torch.Generator().manual_seed(seed)
+            attend, generator = run.attention(step, pages.read(step)), torch.Generator().manual_seed(seed)
             for address in run.mask_layers:  # few peaks, so that not every cell is within the threshold
                 cells = run.sites[address].cells
                 attend.kept[address] = torch.rand(3, 2, cells, 77, generator=generator).pow(40)
@@ -306,7 +310,7 @@ def test_subtracted_words_leave_what_the_edit_words_joined(model, clip):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-3), (torch.float16, 0.1)])
-@pytest.mark.parametrize("place", ["ram", "model"])
+@pytest.mark.parametrize("place", ["ram", "gpu"])
 def test_a_gpu_edits_as_the_cpu_does(model, clip, inverted, dtype, tolerance, place):
     settings = EditSettings(guidance=3.0, blend=BlendSettings(("jeep",), ("car",), 0.5, latents=True))
     wanted = edit(inverted, model.text, EDIT, settings).latents

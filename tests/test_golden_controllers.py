@@ -7,12 +7,12 @@ gives the map back, and with values = identity the output is the edited map itse
 import pytest
 import torch
 
-from fatezero_ext.attend import Capture, EditAttention
+from fatezero_ext.attend import EditAttention, SourceAttention
 from fatezero_ext.blend import word_heat
 from fatezero_ext.layers import LayerAddress, Site
 from fatezero_ext.plan import BlendSettings, EditSettings, compile_edit
 from fatezero_ext.prompts import read_prompt
-from fatezero_ext.records import MapRecord
+from fatezero_ext.records import Kept, MapRecord
 
 STEPS = 4
 BLEND_MAPS = ("down_cross.2", "down_cross.3", "up_cross.0", "up_cross.1", "up_cross.2")
@@ -67,7 +67,7 @@ def attention_of(plan, step, tensors, site):
             return plan.source_mask.at(lambda weights: word_heat(maps, weights), size)
 
     now = plan.steps[step]
-    return EditAttention(now, Capture(), {site.address: MapRecord(stored[layer])}, mask)
+    return EditAttention(now, {site.address: SourceAttention(MapRecord(Kept(stored[layer])), site)}, mask)
 
 
 CASES = ["replace", "replace_1to2_perword", "refine", "reweight_refine", "replace_blend"]

@@ -9,12 +9,14 @@ from functools import cache
 import pytest
 import torch
 
-from fatezero_ext import BlendSettings, Capture, EditSettings, Storage
+from fatezero_ext import BlendSettings, Capture, EditSettings
 from fatezero_ext.blend import blend_layers, word_heat
-from fatezero_ext.loops import edit_latents, invert_latents
+from fatezero_ext.footprint import ClipShape, recorded_forms
+from fatezero_ext.loops import Recording, edit_latents, invert_latents
 from fatezero_ext.plan import compile_edit
 from fatezero_ext.prompts import read_prompt
 from fatezero_ext.schedule import Schedule
+from fatezero_ext.stores import MemoryStore, Recomputed
 
 from .conftest import STYLE_RUN, frames_first, relative
 
@@ -46,18 +48,26 @@ def inverted(golden, model):
     def run(name, policy="features"):
         unet = golden.unet(STYLE_RUN if "style" in name else None, tuned="tuned" in name)
         tensors = golden.tensors(f"{name}/latents")
+        latents = frames_first(tensors["latents_input"])
         trace = invert_latents(
             unet,
-            frames_first(tensors["latents_input"]),
+            latents,
             tensors["text_source"],
             read_prompt(model.text, SOURCE),
             Schedule.from_config(None, INVERSIONS[name]),
             capture=Capture(),
-            storage=Storage(policy),
+            recording=recording(unet, latents, policy),
         )
         return unet, trace
 
     return run
+
+
+def recording(unet, latents, policy):
+    if policy == "recompute":
+        return Recording(Recomputed(), {})
+    shape = ClipShape(len(latents), *latents.shape[-2:], tokens=77)
+    return Recording(MemoryStore(), recorded_forms(unet, Capture(), policy, shape))
 
 
 @pytest.mark.parametrize("name", INVERSIONS)
@@ -75,14 +85,14 @@ def test_every_map_of_an_inversion(golden, inverted, name):
     """
     unet, trace = inverted(name)
     wanted = golden.tensors(f"{name}/map_stats")
-    sites, steps = unet.sites(trace.frames, 64, 64), len(trace.schedule)
+    sites, steps = unet.source_sites(trace.text, trace.frames, 64, 64), len(trace.schedule)
     checked, sums = 0, {}
     for inversion_step in range(steps):
         seen = {}
         for address, record in trace.store.read(steps - 1 - inversion_step).items():
             place = f"{address.stage}_{address.kind}"
             number = seen[place] = seen.get(place, -1) + 1
-            probs = record.probs(sites[address], torch.zeros(()))
+            probs = record.probs(torch.zeros(()), sites[address])
             assert relative(map_statistics(probs), wanted[f"step{inversion_step}.{place}.{number}"]) < 1e-4
             sums[f"cumulative.{place}.{number}"] = sums.get(f"cumulative.{place}.{number}", 0) + probs
             checked += 1
@@ -96,10 +106,11 @@ def map_statistics(probs):
     return torch.stack([x.mean(), x.std(), x.sum(), x.abs().max(), x @ wave])
 
 
+@pytest.mark.parametrize("policy", ["features", "maps", "recompute"])
 @pytest.mark.parametrize("name", RUNS)
-def test_edited_latents(golden, model, inverted, name):
+def test_edited_latents(golden, model, inverted, name, policy):
     described, tensors = golden.json(f"{name}/settings"), golden.tensors(f"{name}/edit")
-    unet, trace = inverted(described["inversion"])
+    unet, trace = inverted(described["inversion"], policy)
     edit = read_prompt(model.text, described["edit_prompt"])
     levels = []
     edit_latents(
@@ -147,8 +158,8 @@ def golden_masks(tensors):
 
 def source_mask(unet, trace, model, described, settings, step, side):
     plan = compile_edit(settings, trace.prompt, read_prompt(model.text, described["edit_prompt"]), len(trace.schedule))
-    sites, page = unet.sites(trace.frames, 64, 64), trace.store.read(step)
-    maps = [(page[a].map, sites[a]) for a in blend_layers(sites, trace.capture.most_cells)]
+    sites, page = unet.source_sites(trace.text, trace.frames, 64, 64), trace.store.read(step)
+    maps = [(page[a].probs(torch.zeros(()), sites[a]), sites[a]) for a in blend_layers(sites, trace.capture.most_cells)]
     return plan.source_mask.at(lambda weights: word_heat(maps, weights), (side, side))
 
 

@@ -9,7 +9,6 @@ import torch
 from rich.console import Console
 
 from fatezero_ext import Capture, Controller, InflationSettings, Storage, invert, load_toy
-from fatezero_ext.controller import plan_inversion
 from fatezero_ext.demo import example_clip
 from fatezero_ext.errors import PromptError, SettingsError, StoreError
 from fatezero_ext.heat_maps import (
@@ -29,9 +28,12 @@ from fatezero_ext.heat_pictures import (
     spread,
     tile_size,
 )
+from fatezero_ext.inversion import plan_inversion
 from fatezero_ext.pack import load_pack
 from fatezero_ext.pieces import described_words
 from fatezero_ext.video import write_video
+
+from .conftest import recorded
 
 SOURCE = "a silver jeep on the curvy road"
 STEPS = 3
@@ -61,13 +63,10 @@ def toy():
 
 def pages(controller, kind, downscale):
     """Every recorded map of that kind and resolution outside the middle block, with its site and its step."""
-    trace = controller.trace
-    sites = controller.unet.sites(trace.frames, *trace.latents.shape[-2:])
-    for step in range(len(trace.schedule)):
-        for address, record in trace.store.read(step).items():
-            site = sites[address]
+    for step in range(len(controller.trace.schedule)):
+        for address, (probs, site) in recorded(controller, step).items():
             if address.kind == kind and site.downscale == downscale and address.stage != "mid":
-                yield record.probs(site, torch.zeros(())), site, step
+                yield probs, site, step
 
 
 @pytest.mark.parametrize(("asked", "downscale"), [(None, 1), (2, 2)])

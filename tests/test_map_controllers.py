@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fatezero_ext import Controller, EditSettings, Storage, edit, invert, register_attention_control
-from fatezero_ext.controller import Reconstruction
 from fatezero_ext.errors import SettingsError, StoreError
+from fatezero_ext.inversion import Reconstruction
 from fatezero_ext.prompt_to_prompt import STORE_KEYS, AttentionControl, AttentionStore, EmptyControl
 from fatezero_ext.prompts import read_prompt, replacement_mapper
 
@@ -145,7 +145,7 @@ def test_a_store_holds_every_map_of_every_step_in_six_lists(stored):
         assert tuple(maps) == STORE_KEYS
         for key, kept in maps.items():
             place, kind = key.split("_")
-            wanted = [record.map for at, record in page.items() if (at.stage, at.kind) == (place, kind)]
+            wanted = [record.kept.values for at, record in page.items() if (at.stage, at.kind) == (place, kind)]
             assert len(kept) == len(wanted) > 0
             assert all(got.equal(reference) for got, reference in zip(kept, wanted, strict=True))
 

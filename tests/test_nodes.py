@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from fatezero_ext import BlendSettings, Controller, EditSettings, Storage, edit, invert, load_model
-from fatezero_ext.controller import Reconstruction
+from fatezero_ext.inversion import Reconstruction
 from fatezero_ext.pack import load_pack
 from fatezero_ext.video import read_video, write_video
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from fatezero_ext import BlendSettings, EditSettings, LayerAddress, Storage
+from fatezero_ext import BlendSettings, EditSettings, LayerAddress
 from fatezero_ext.errors import ModelError, SettingsError, StoreError
 from fatezero_ext.plan import compile_edit
 from fatezero_ext.prompts import read_prompt
-from fatezero_ext.records import FeatureRecord, MapRecord
+from fatezero_ext.records import FeatureRecord, Kept, MapRecord
 from fatezero_ext.schedule import STABLE_DIFFUSION_SCHEDULER, Schedule
-from fatezero_ext.stores import open_store
+from fatezero_ext.stores import MemoryStore
 
 SOURCE, EDIT = "a silver jeep on the road", "a watercolor of a silver jeep on the road"
 
@@ -131,8 +131,8 @@ ADDRESS = LayerAddress("up", 1, 0, "self")
 
 
 def test_a_sealed_store_takes_nothing_and_misses_are_named(noise):
-    store = open_store(Storage())
-    store.write(3, {ADDRESS: MapRecord(noise(1, 2, 4, 4))})
+    store = MemoryStore()
+    store.write(3, {ADDRESS: MapRecord(Kept(noise(1, 2, 4, 4)))})
     store.seal()
     with pytest.raises(StoreError, match="after the store was sealed"):
         store.write(4, {})
@@ -142,7 +142,7 @@ def test_a_sealed_store_takes_nothing_and_misses_are_named(noise):
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_a_store_keeps_the_precision_asked_for_and_counts_its_bytes(noise, precision):
-    store = open_store(Storage(precision=precision))
-    store.write(0, {ADDRESS: FeatureRecord(noise(1, 2, 4, 8), noise(1, 2, 4, 8))})
-    assert all(tensor.dtype == getattr(torch, precision) for tensor in store.read(0)[ADDRESS].tensors())
-    assert store.nbytes == 2 * 2 * 4 * 8 * 2
+    store = MemoryStore(precision=precision)
+    store.write(0, {ADDRESS: FeatureRecord(Kept(noise(2, 4, 8)))})
+    assert all(tensor.dtype == getattr(torch, precision) for tensor in store.read(0)[ADDRESS].kept.tensors())
+    assert store.nbytes == 2 * 4 * 8 * 2

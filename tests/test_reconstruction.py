@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from fatezero_ext import Controller, EditSettings, edit, invert, register_attention_control
-from fatezero_ext.controller import Reconstruction
 from fatezero_ext.errors import SettingsError
+from fatezero_ext.inversion import Reconstruction
 from fatezero_ext.prompt_to_prompt import AttentionStore
 
-from .conftest import relative
+from .conftest import recorded, relative
 
 SOURCE = "a silver jeep driving down a curvy road"
 EDIT = "a silver car driving down a curvy road"
@@ -45,11 +45,10 @@ def test_source_maps_can_come_from_a_reconstruction(model, clip, inverted):
     assert relative(again.trace.latents[-1], inverted.trace.latents[-1]) < 1e-4
     for step, level in enumerate(levels):
         assert relative(again.trace.latents[STEPS - 1 - step], level) < 1e-3
-        sites = model.unet.sites(3, 16, 16)
         for key in ("down_cross", "up_self"):
             place, kind = key.split("_")
-            page = again.trace.store.read(step)
-            kept = [page[at].probs(sites[at], clip) for at in page if (at.stage, at.kind) == (place, kind)]
+            page = recorded(again, step)
+            kept = [probs for at, (probs, _site) in page.items() if (at.stage, at.kind) == (place, kind)]
             for got, wanted in zip(kept, store.step_maps(step)[key], strict=True):
                 assert relative(got, wanted) < 1e-3
 

@@ -79,13 +79,13 @@ class ControlledLayer:
     address:    where it is
     level:      resolution level; cells are `2**level` latent cells wide
     key_frames: frames whose keys it reads, () for its own (and for cross-attention)
-    upcast:     whether its scores are computed in float32
+    module:     diffusers' attention module, which has its projections
     """
 
     address: LayerAddress
     level: int
     key_frames: tuple[KeyFrame, ...]
-    upcast: bool
+    module: Attention
 
 
 def inflate(net: UNet2DConditionModel, settings: InflationSettings, call: Call) -> tuple[ControlledLayer, ...]:
@@ -157,8 +157,8 @@ def _bind(block: _Block, settings: InflationSettings, call: Call) -> Iterator[Co
     text = LayerAddress(block.stage, block.block, block.unit, "cross")
     module.attn1.set_processor(SparseCausalAttention(own, call))
     module.attn2.set_processor(CrossAttention(text, call))
-    yield ControlledLayer(own, block.level, key_frames, module.attn1.upcast_attention)
-    yield ControlledLayer(text, block.level, (), module.attn2.upcast_attention)
+    yield ControlledLayer(own, block.level, key_frames, module.attn1)
+    yield ControlledLayer(text, block.level, (), module.attn2)
 
 
 def _resnet_norms(net: UNet2DConditionModel) -> Iterator[nn.GroupNorm]:

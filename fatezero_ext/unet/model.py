@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 import torch
@@ -16,6 +16,7 @@ from ..layers import LayerAddress, Site, key_frame_tensors
 from ..map_control import MapController, OnMaps, described
 from ..residence import Prepare, stay
 from .call import Call
+from .features import cross_projection, self_projection
 from .inflate import ControlledLayer, InflationSettings, inflate
 
 SD_LATENT_SCALE = 0.18215  # Stable Diffusion 1.x: gives encoded images unit variance
@@ -44,6 +45,7 @@ class Pseudo3DUNet:
     latents:   the latent format it was trained on
     scheduler: the checkpoint's scheduler config, diffusers' keys
     name:      what users know it by
+    kernel:    computes attention wherever nothing is recorded or edited
     prepare:   called with a run's bytes before it; brings the weights to the device they compute on
     """
 
@@ -52,6 +54,7 @@ class Pseudo3DUNet:
     latents: LatentFormat = field(default_factory=LatentFormat)
     scheduler: Mapping[str, object] = field(default_factory=dict)
     name: str = "unet"
+    kernel: Attend = plain
     prepare: Prepare = stay
 
     def __post_init__(self) -> None:
@@ -66,8 +69,8 @@ class Pseudo3DUNet:
 
     @property
     def attend(self) -> Attend:
-        """The control registered last, plain attention where there is none."""
-        return self._controls[-1].attend if self._controls else plain
+        """The control registered last, the UNet's own kernel where there is none."""
+        return self._controls[-1].attend if self._controls else self.kernel
 
     def after_step(self, latents: Tensor) -> Tensor:
         """Tell the control registered last that a step is done, if it works on maps; gives the latents to go on with.
@@ -134,6 +137,19 @@ class Pseudo3DUNet:
         finally:
             call.frames, call.attend, call.sites = outer
 
+    def source_sites(self, text: Tensor, frames: int, height: int, width: int) -> Mapping[LayerAddress, Site]:
+        """The sites of a clip under a text, from which kept attention of that clip and text can be read again.
+
+        text: [1, tokens, width] text embedding
+        """
+        text = text.to(self.device, self.dtype)
+        return {
+            layer.address: replace(site, project=cross_projection(layer.module, text, frames))
+            if site.is_cross
+            else site
+            for layer, site in zip(self.layers, self.sites(frames, height, width).values(), strict=True)
+        }
+
     def sites(self, frames: int, height: int, width: int) -> Mapping[LayerAddress, Site]:
         """Every controlled layer's site for a clip of `frames` latents of height x width cells."""
         key = (frames, height, width, self.device)
@@ -151,7 +167,8 @@ class Pseudo3DUNet:
             width=-(-width // downscale),
             downscale=downscale,
             key_frames=key_frame_tensors(layer.key_frames, frames, device),
-            upcast=layer.upcast,
+            upcast=layer.module.upcast_attention,
+            project=None if layer.address.kind == "cross" else self_projection(layer.module),
         )
 
     def working_memory(self, chunks: int, frames: int, height: int, width: int) -> int:

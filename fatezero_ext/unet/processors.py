@@ -49,7 +49,8 @@ class SparseCausalAttention:
             )
         x = _group_normed(attn, hidden_states)
         q, k, v = (split_heads(project(x), attn.heads) for project in (attn.to_q, attn.to_k, attn.to_v))
-        return _out(attn, self.call.attend(q, k, v, self.call.sites[self.address]), self.call)
+        site = replace(self.call.sites[self.address], inputs=x)
+        return _out(attn, self.call.attend(q, k, v, site), self.call)
 
 
 @dataclass

@@ -64,6 +64,10 @@ class RunnerHost(PythonHost):
         """The running node's bar on the terminal."""
         return self._reporter.bar(total)
 
+    def say(self, text: str, node_id: str | None) -> None:
+        """A line above the bar."""
+        self._reporter.say(f"  {text}")
+
     def diffusers_folders(self) -> tuple[Path, ...]:
         """What --models named."""
         return self._folders.models

@@ -1,0 +1,138 @@
+"""What is measured: a UNet, a clip, two prompts, without pictures or text encoders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from fatezero_ext import BlendSettings, Capture, EditSettings, InflationSettings, Pseudo3DUNet, load_model, load_unet
+from fatezero_ext.footprint import ClipShape, recorded_forms
+from fatezero_ext.loops import Recording, edit_latents, invert_latents
+from fatezero_ext.plan import EditPlan, compile_edit
+from fatezero_ext.prompts import Prompt, read_prompt
+from fatezero_ext.schedule import Schedule
+from fatezero_ext.stores import MemoryStore, PageStore, Recomputed
+from fatezero_ext.trace import Trace
+
+GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
+SOURCE = "a silver jeep driving down a curvy road in the countryside"
+EDIT = "watercolor painting of a silver jeep driving down a curvy road in the countryside"
+SHAPE_EDIT = "a Porsche car driving down a curvy road in the countryside"
+STABLE_DIFFUSION_15 = {
+    "sample_size": 64,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "layers_per_block": 2,
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+    "norm_num_groups": 32,
+}
+STYLE = EditSettings("refine", cross_replace=0.8, self_replace=0.8, equalizer={"watercolor": 10.0}, quirks="original")
+SHAPE = EditSettings(
+    "replace", cross_replace=0.5, self_replace=0.5, blend=BlendSettings(("silver jeep",), ("Porsche car",), 0.3)
+)
+EDITS = {"style": (EDIT, STYLE), "shape": (SHAPE_EDIT, SHAPE)}
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A UNet with a clip under it.
+
+    latents: [frames, channels, height, width], scaled; texts: [3, 77, width] source, negative, edit
+    """
+
+    unet: Pseudo3DUNet
+    latents: Tensor
+    texts: Tensor
+    prompt: Prompt
+    plan: EditPlan
+    schedule: Schedule
+
+    @property
+    def clip(self) -> ClipShape:
+        """The clip's shape."""
+        return ClipShape(len(self.latents), *self.latents.shape[-2:], self.texts.shape[1])
+
+    def recording(self, policy: str, store: PageStore | None = None) -> Recording:
+        """Where attention goes under a policy, in memory unless a store is given."""
+        if policy.startswith("recompute"):
+            return Recording(Recomputed(int("same level" in policy)), {})
+        return Recording(store or MemoryStore(), recorded_forms(self.unet, Capture(), policy, self.clip))
+
+    def inverted(self, recording: Recording) -> Trace:
+        """One whole inversion."""
+        return invert_latents(
+            self.unet,
+            self.latents,
+            self.texts[:1],
+            self.prompt,
+            self.schedule,
+            capture=Capture(),
+            recording=recording,
+        )
+
+    def edited(self, trace: Trace) -> Tensor:
+        """One whole edit: its latents."""
+        return edit_latents(self.unet, trace, self.plan, self.texts[1:]).latents
+
+    def bare_inversion(self) -> Tensor:
+        """The same UNet calls and DDIM steps as an inversion, and nothing else."""
+        x = self.latents
+        with torch.no_grad():
+            for step in reversed(range(len(self.schedule))):
+                noise = self.unet(x, self.schedule.timesteps[step], self.texts[:1], frames=len(x))
+                x = self.schedule.invert(x, noise, step)
+        return x
+
+    def bare_edit(self, noise: Tensor) -> Tensor:
+        """The same UNet calls, guidance and DDIM steps as an edit, and nothing else."""
+        x = noise
+        with torch.no_grad():
+            for step in range(len(self.schedule)):
+                both = self.unet(x.repeat(2, 1, 1, 1), self.schedule.timesteps[step], self.texts[1:], frames=len(x))
+                x = self.schedule.denoise(x, torch.lerp(*both.chunk(2), self.plan.settings.guidance), step)
+        return x
+
+
+def subject(
+    model: str, frames: int, side: int, steps: int, edit: str = "style", *, device: str = "cpu", dtype: str = "float32"
+) -> Subject:
+    """A model with random latents and texts.
+
+    model: "reference": the tests' small model in the setting of reference run B; "sd15": Stable Diffusion 1.5's shape
+           with random weights
+    side:  of the latents, cells
+    edit:  a key of EDITS
+    """
+    kind = getattr(torch, dtype)
+    generator = torch.Generator().manual_seed(0)
+    if model == "reference":
+        settings = InflationSettings(key_frames=("mid",), least_sc_channel=32)
+        unet = load_unet(GOLDEN / "model" / "unet", settings, dtype=kind)
+    else:
+        unet = Pseudo3DUNet(_random_unet(kind), InflationSettings(), name="Stable Diffusion 1.5, random weights")
+    unet.net.to(device)
+    latents = torch.randn(frames, 4, side, side, generator=generator)
+    texts = torch.randn(3, 77, unet.net.config.cross_attention_dim, generator=generator)
+    clip = load_model(GOLDEN / "model").text
+    source = read_prompt(clip, SOURCE)
+    prompt, edit_settings = EDITS[edit]
+    plan = compile_edit(edit_settings, source, read_prompt(clip, prompt), steps)
+    schedule = Schedule.from_config(None, steps)
+    return Subject(unet, latents.to(device), texts.to(device), source, plan, schedule)
+
+
+def _random_unet(dtype: torch.dtype) -> UNet2DConditionModel:
+    """Weights straight in their dtype, as torch initialises them, from a seed."""
+    torch.manual_seed(0)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        return UNet2DConditionModel(**STABLE_DIFFUSION_15)
+    finally:
+        torch.set_default_dtype(before)

@@ -1,0 +1,72 @@
+"""How many bytes an inversion will keep, from shapes alone, before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+import torch
+
+from .attend import Capture
+from .layers import LayerAddress, Site
+from .records import FORMS, PRECISIONS, Form, Precision
+from .trace import levels_dtype
+from .unet import ControlledLayer, Pseudo3DUNet, kept_form
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """A clip and its prompt: frames, height and width in latent cells, tokens of the text embedding."""
+
+    frames: int
+    height: int
+    width: int
+    tokens: int
+
+
+def recorded_forms(
+    unet: Pseudo3DUNet, capture: Capture, policy: Literal["features", "maps"], clip: ClipShape
+) -> dict[LayerAddress, Form]:
+    """How each layer that is recorded is kept; layers that are not recorded are left out."""
+    sites = unet.sites(clip.frames, clip.height, clip.width)
+    return {
+        layer.address: kept_form(layer, clip.tokens) if policy == "features" else "map"
+        for layer in unet.layers
+        if capture.covers(sites[layer.address])
+    }
+
+
+def page_size(unet: Pseudo3DUNet, forms: Mapping[LayerAddress, Form], precision: Precision, clip: ClipShape) -> int:
+    """Bytes of one step's page."""
+    sites = unet.sites(clip.frames, clip.height, clip.width)
+    itemsize = (PRECISIONS[precision] or unet.dtype).itemsize
+    total = 0
+    for layer in unet.layers:
+        if form := forms.get(layer.address):
+            shape = _kept_shape(layer, sites[layer.address], form, clip)
+            total += prod(shape) * itemsize
+            if precision == "int8":
+                shared = {axis % len(shape) for axis in FORMS[form].shared}
+                total += prod(side for axis, side in enumerate(shape) if axis not in shared) * torch.float32.itemsize
+    return total
+
+
+def levels_size(unet: Pseudo3DUNet, steps: int, clip: ClipShape) -> int:
+    """Bytes of the latents of all levels, the noise that edits start from, and the prompt's embedding."""
+    channels, width = unet.net.config.in_channels, unet.net.config.cross_attention_dim
+    level = clip.frames * channels * clip.height * clip.width
+    text = clip.tokens * width * torch.float32.itemsize
+    return (steps + 1) * level * levels_dtype(unet.dtype).itemsize + level * torch.float32.itemsize + text
+
+
+def _kept_shape(layer: ControlledLayer, site: Site, form: Form, clip: ClipShape) -> tuple[int, ...]:
+    attn = layer.module
+    if form == "features":
+        return (site.frames, site.cells, attn.query_dim) if not site.is_cross else (
+            site.frames, attn.heads, site.cells, attn.inner_dim // attn.heads
+        )  # fmt: skip
+    added = 0 if attn.added_kv_proj_dim is None else site.cells
+    keys = clip.tokens + added if site.is_cross else site.cells * max(1, len(site.key_frames))
+    return (site.frames, attn.heads, site.cells, keys)

@@ -1,0 +1,273 @@
+"""Inverting a clip: checked first, then found in the cache or computed, its attention recorded on the way."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+import torch
+from torch import Tensor
+
+from .cache_entry import DamagedFile
+from .cache_folder import InversionCache, default_cache
+from .controller import Controller
+from .disk_store import LEVELS, DiskDraft, DiskStore, aligned
+from .errors import SettingsError, StoreError
+from .fingerprint import combined, unet_digest
+from .footprint import ClipShape, recorded_forms
+from .guidance import embedded, guided_text
+from .loops import NOTHING, OnStep, Recording, ignore_step, invert_latents, reconstruct_latents
+from .plan import check_guidance
+from .prompts import Clip, read_prompt
+from .schedule import Schedule
+from .storage_plan import StoragePlan, choose_storage, measured_room
+from .stores import MemoryStore, PageStore, Recomputed, Storage
+from .trace import Trace
+from .unet import Pseudo3DUNet
+
+log = logging.getLogger(__name__)
+
+OnPlan = Callable[[str], None]
+
+
+def ignore_plan(said: str) -> None:
+    """The default `on_plan`."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """How an inverted clip is denoised again under its own prompt.
+
+    guidance:        classifier-free guidance, 1 for none
+    negative_prompt: what guidance leads away from
+    """
+
+    guidance: float = 7.5
+    negative_prompt: str = ""
+
+    def __post_init__(self) -> None:
+        check_guidance(self.guidance)
+
+
+def invert(
+    controller: Controller,
+    clip: Clip,
+    latents: Tensor,
+    source_prompt: str,
+    *,
+    steps: int = 50,
+    reconstruct: Reconstruction | None = None,
+    on_plan: OnPlan = ignore_plan,
+    on_step: OnStep = ignore_step,
+) -> Controller:
+    """Invert a clip under a prompt that describes it, recording attention on the way.
+
+    clip:    a text encoder
+    latents: raw latents [frames, channels, height, width] of a VAE
+    steps:   DDIM steps, as many for every edit that follows
+    reconstruct: take the source's attention from denoising the inverted clip again under its own prompt; None: from
+             the inversion itself, as FateZero does
+    on_plan: told before the first step how attention will be kept and how large that will be, or that the inversion was
+             found on disk
+    on_step: called as (done, total, latents) after each step; raising ends the run and changes nothing
+    Returns the controller with its trace, its storage decided where it was "auto".
+    Raises FateZeroError kinds for a prompt that is too long, latents that do not fit, a step count out of range, and
+    attention that does not fit into memory.
+    """
+    planned = plan_inversion(controller, clip, latents, source_prompt, steps=steps)
+    return invert_planned(planned, clip, reconstruct=reconstruct, on_plan=on_plan, on_step=on_step)
+
+
+def plan_inversion(
+    controller: Controller, clip: Clip, latents: Tensor, source_prompt: str, *, steps: int = 50
+) -> Controller:
+    """The controller as `invert` will leave it, with nothing computed: enough to check edits against.
+
+    Takes and raises what `invert` does.
+    """
+    unet = controller.unet
+    prompt = read_prompt(clip, source_prompt, "source prompt")
+    schedule = Schedule.from_config(unet.scheduler, steps)
+    if latents.ndim != 4 or not len(latents):
+        raise StoreError(
+            f"the clip's latents are shaped {list(latents.shape)}; [frames, channels, height, width] with at least one "
+            f"frame is needed. Encode the frames of one clip with the VAE."
+        )
+    unet.check_latents(latents)
+    if not latents.isfinite().all():
+        raise StoreError(
+            "the clip's latents hold values that are not finite; numbers are needed. Encode the frames again, with the "
+            "VAE in float32 if it was in half precision."
+        )
+    if controller.storage.recomputes and unet.attend is not unet.kernel:
+        raise SettingsError(
+            f"policy {controller.storage.policy!r} runs the source again, but a registered control takes part in the "
+            f"inversion and may not do the same twice. Use policy features, or unregister it."
+        )
+    clean = latents.float() * unet.latents.scale
+    levels, no_text = clean.expand(steps + 1, -1, -1, -1, -1), clean.new_empty(1, 0, 0)
+    trace = Trace(schedule, prompt, no_text, levels, clean, Recomputed(), controller.capture)
+    return replace(controller, trace=trace)
+
+
+def invert_planned(
+    planned: Controller,
+    clip: Clip,
+    *,
+    reconstruct: Reconstruction | None = None,
+    on_plan: OnPlan = ignore_plan,
+    on_step: OnStep = ignore_step,
+) -> Controller:
+    """Do the work that `plan_inversion` checked; with `reconstruct` twice as many steps are reported."""
+    unet, trace = planned.unet, planned.trace
+    # The text encoder first: where memory is short, bringing it in may send the UNet out.
+    text = embedded(clip, [trace.prompt.text], unet)
+    guided = None
+    if reconstruct is not None:
+        texts = guided_text(clip, unet, trace.prompt.text, reconstruct.guidance, reconstruct.negative_prompt)
+        guided = _Guided(texts, reconstruct.guidance)
+    chunks = 1 if guided is None else len(guided.texts)
+    unet.prepare(unet.working_memory(chunks, trace.frames, *trace.size))
+    shape = ClipShape(trace.frames, *trace.size, text.shape[1])
+    room = measured_room(unet, max(chunks, 2), shape)  # the edit that follows has two chunks
+    chosen = choose_storage(planned.storage, unet, planned.capture, shape, len(trace.schedule), room)
+    run = _Inversion(unet, trace, text, guided, chosen, on_step)
+    if chosen.storage.place == "disk":
+        inverted = run.through_cache(chosen.storage.cache or default_cache(), on_plan)
+    else:
+        on_plan(str(chosen))
+        inverted = run.computed(_memory_store(chosen.storage, run.level_offset))
+    return replace(planned, storage=chosen.storage, trace=inverted)
+
+
+def _memory_store(storage: Storage, level_offset: int) -> PageStore:
+    if storage.recomputes:
+        return Recomputed(level_offset)
+    return MemoryStore(torch.device("cpu") if storage.place == "ram" else None, storage.precision)
+
+
+@dataclass(frozen=True)
+class _Guided:
+    """texts [2 or 1, tokens, width] and the guidance of a reconstruction."""
+
+    texts: Tensor
+    guidance: float
+
+
+@dataclass(frozen=True)
+class _Inversion:
+    """One inversion, ready to run: the planned trace has the clip at every level."""
+
+    unet: Pseudo3DUNet
+    planned: Trace
+    text: Tensor
+    guided: _Guided | None
+    chosen: StoragePlan
+    on_step: OnStep
+
+    @property
+    def level_offset(self) -> int:
+        """Where a page that is computed again finds the latents of its step, see `Recomputed`."""
+        return int(self.guided is not None or self.chosen.storage.policy == "recompute same level")
+
+    def computed(self, store: PageStore) -> Trace:
+        """Run the UNet, and fill the store."""
+        unet, trace, guided = self.unet, self.planned, self.guided
+        steps = len(trace.schedule)
+        total = steps if guided is None else 2 * steps
+        recording = self._recording(store)
+        inverted = invert_latents(
+            unet,
+            trace.latents[0].to(unet.device),
+            self.text.to(unet.device),
+            trace.prompt,
+            trace.schedule,
+            capture=trace.capture,
+            recording=recording if guided is None else NOTHING,
+            controlled=guided is None,
+            on_step=lambda done, _total, latents: self.on_step(done, total, latents),
+        )
+        if guided is None:
+            return replace(inverted, store=store)
+        return reconstruct_latents(
+            unet,
+            inverted,
+            guided.texts.to(unet.device),
+            guided.guidance,
+            recording=recording,
+            on_step=lambda done, _total, latents: self.on_step(steps + done, total, latents),
+        )
+
+    def through_cache(self, cache: InversionCache, on_plan: OnPlan) -> Trace:
+        """Take the inversion from the cache where it is there, else run it and leave it there."""
+        key, storage = self._key(), self.chosen.storage
+        if kept := self._found(cache, key):
+            on_plan(f"found on disk, nothing to invert: {cache.folder / key}")
+            steps = len(kept.schedule) * (1 if self.guided is None else 2)
+            self.on_step(steps, steps, kept.noise)
+            return kept
+        on_plan(f"{self.chosen}, in {cache.folder}")
+        draft = DiskDraft(cache.begin(key, self._about(), self.chosen.nbytes), storage.precision)
+        try:
+            trace = self.computed(draft)
+            entry = draft.publish({"latents": trace.latents, "noise": trace.noise})
+        finally:
+            draft.abandon()  # of a published one nothing is left to abandon
+        store = entry and DiskStore(entry, storage.policy, storage.precision, self.level_offset)
+        return replace(trace, store=store or Recomputed(self.level_offset))
+
+    def _found(self, cache: InversionCache, key: str) -> Trace | None:
+        """The trace of an entry of the cache; pages are checked when they are read."""
+        entry = cache.find(key)
+        if entry is None:
+            return None
+        try:
+            levels = {name: aligned(tensor) for name, tensor in entry.read(LEVELS).items()}
+        except DamagedFile as damage:
+            log.warning("%s The clip is inverted again.", damage)
+            entry.release()
+            cache.remove(key)
+            return None
+        store = DiskStore(entry, self.chosen.storage.policy, self.chosen.storage.precision, self.level_offset)
+        return replace(self.planned, text=self.text.cpu(), **levels, store=store)
+
+    def _recording(self, store: PageStore) -> Recording:
+        if self.chosen.storage.recomputes:
+            return Recording(store, {})
+        trace = self.planned
+        shape = ClipShape(trace.frames, *trace.size, self.text.shape[1])
+        return Recording(store, recorded_forms(self.unet, trace.capture, self.chosen.storage.policy, shape))
+
+    def _key(self) -> str:
+        """Everything the kept numbers depend on."""
+        trace, schedule = self.planned, self.planned.schedule
+        # What a registered control does cannot be told: an inversion under it is found by nobody else.
+        control = "" if self.unet.attend is self.unet.kernel else uuid4().hex
+        return combined(
+            {
+                "unet": unet_digest(self.unet),
+                "dtype": str(self.unet.dtype),
+                "control": control,
+                "schedule": [schedule.timesteps, schedule.alphas, schedule.final_alpha, schedule.prediction_type],
+                "latents": trace.latents[0],
+                "text": self.text,
+                "guided": self.guided and [combined({"texts": self.guided.texts}), self.guided.guidance],
+                "capture": [trace.capture.most_cells, trace.capture.self_attention],
+                "kept": [self.chosen.storage.policy, self.chosen.storage.precision],
+            }
+        )
+
+    def _about(self) -> Mapping[str, object]:
+        """What people are told of the entry."""
+        trace, storage = self.planned, self.chosen.storage
+        return {
+            "model": self.unet.name,
+            "prompt": trace.prompt.text,
+            "frames": trace.frames,
+            "size": [side * self.unet.latents.pixels_per_cell for side in reversed(trace.size)],
+            "steps": len(trace.schedule),
+            "policy": storage.policy,
+            "precision": storage.precision,
+        }

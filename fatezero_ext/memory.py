@@ -1,0 +1,65 @@
+"""Free memory, and what to do when a device runs out of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import torch
+
+log = logging.getLogger(__name__)
+
+OutOfMemoryError = torch.cuda.OutOfMemoryError
+"""What torch raises on any accelerator; programs that manage memory know it by this class."""
+CGROUP = Path("/sys/fs/cgroup")
+Result = TypeVar("Result")
+Remedy = Callable[[], str | None]
+"""Frees memory and says how, or gives None where it has nothing to free."""
+
+
+def free_ram() -> int:
+    """Bytes of the computer's memory that this process may still take, a container's limit included."""
+    free = psutil.virtual_memory().available
+    try:
+        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return min(free, max(0, int(limit) - int(used)))
+    except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
+        return free
+
+
+def free_on(device: torch.device) -> int:
+    """Bytes that are free on a device."""
+    if device.type != "cuda":
+        return free_ram()
+    free, _total = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free + unused
+
+
+def within_memory(compute: Callable[[], Result], remedies: Sequence[Remedy], advice: str) -> Result:
+    """`compute`, and again after each remedy in turn where the device runs out of memory.
+
+    advice: what a user can lower, for the error when no remedy is left
+    Raises what torch raised, with the advice in its message: programs that manage memory look for that class.
+    """
+    waiting = list(remedies)
+    while True:
+        try:
+            return compute()
+        except OutOfMemoryError as error:
+            said = _next_remedy(waiting)
+            if said is None:
+                raise OutOfMemoryError(f"{error} The device has too little memory for this clip. {advice}") from error
+            log.warning("The device ran out of memory: %s.", said)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _next_remedy(waiting: list[Remedy]) -> str | None:
+    while waiting:
+        if said := waiting.pop(0)():
+            return said
+    return None

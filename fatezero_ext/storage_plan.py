@@ -1,0 +1,122 @@
+"""Decides how attention is kept: from the sizes of a clip, the memory that is free, and a user's budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from .attend import Capture
+from .errors import SettingsError
+from .footprint import ClipShape, levels_size, page_size, recorded_forms
+from .memory import free_on, free_ram
+from .stores import Place, Storage
+from .unet import Pseudo3DUNet
+
+SHARE_OF_GPU = 0.5  # of what a run leaves free; decoding the frames afterwards needs the rest
+SHARE_OF_RAM = 0.8
+
+
+@dataclass(frozen=True)
+class Room:
+    """Bytes that may be filled.
+
+    gpu: of the device the model computes on, its run's own need taken off; None: it computes on the CPU
+    ram: of the computer's memory
+    """
+
+    gpu: int | None
+    ram: int
+
+
+@dataclass(frozen=True)
+class StoragePlan:
+    """How an inversion's attention will be kept.
+
+    storage: with policy and place decided
+    nbytes:  that will be kept, the latents of all levels included
+    pages:   bytes of one step's page, 0 where none is kept
+    """
+
+    storage: Storage
+    nbytes: int
+    page: int
+
+    def __str__(self) -> str:
+        if self.storage.recomputes:
+            return f"attention is kept nowhere ({self.storage.policy}); latents of all steps take {size(self.nbytes)}"
+        kept = f"attention is kept as {self.storage.policy} {_where(self.storage)}"
+        return f"{kept}: {size(self.nbytes)}, {size(self.page)} a step"
+
+
+def measured_room(unet: Pseudo3DUNet, chunks: int, clip: ClipShape) -> Room:
+    """What is free now, with the UNet where it computes.
+
+    chunks: clips in one call of the UNet
+    """
+    if unet.device.type == "cpu":
+        return Room(None, int(free_ram() * SHARE_OF_RAM))
+    working = unet.working_memory(chunks, clip.frames, clip.height, clip.width)
+    free = max(0, free_on(unet.device) - working)
+    return Room(int(free * SHARE_OF_GPU), int(free_ram() * SHARE_OF_RAM))
+
+
+def choose_storage(
+    asked: Storage, unet: Pseudo3DUNet, capture: Capture, clip: ClipShape, steps: int, room: Room
+) -> StoragePlan:
+    """The first way to keep attention that was asked for and fits.
+
+    Raises SettingsError, with the bytes of each way, where none does.
+    """
+    plans = list(_ways(asked, unet, capture, clip, steps))
+    for plan in plans:
+        if plan.nbytes <= _limit(plan.storage, room):
+            return plan
+    needs = "; ".join(f"{plan.storage.policy} {_where(plan.storage)} needs {size(plan.nbytes)}" for plan in plans)
+    free = {place: _limit(replace(asked, policy="features", place=place), room) for place in ("gpu", "ram")}
+    room_said = ", ".join(f"{size(b)} in {p}" for p, b in free.items() if room.gpu is not None or p == "ram")
+    budget = "" if asked.budget is None else f" under the budget of {size(asked.budget)}"
+    raise SettingsError(
+        f"{clip.frames} frames of {clip.height}x{clip.width} cells and {steps} steps do not fit{budget}: {needs}; "
+        f"there is room for {room_said}. Use policy recompute, place disk, fewer frames or steps, or more room."
+    )
+
+
+def _ways(asked: Storage, unet: Pseudo3DUNet, capture: Capture, clip: ClipShape, steps: int) -> Iterator[StoragePlan]:
+    levels = levels_size(unet, steps, clip)
+    for policy in ("features", "recompute") if asked.policy == "auto" else (asked.policy,):
+        way = replace(asked, policy=policy)
+        if way.recomputes:
+            # A registered control may count its calls or change its mind: only an untouched UNet runs twice alike.
+            if asked.policy != "auto" or unet.attend is unet.kernel:
+                yield StoragePlan(replace(way, place="ram"), levels, 0)
+            continue
+        page = page_size(unet, recorded_forms(unet, capture, policy, clip), asked.precision, clip)
+        for place in _places(asked.place, unet.device):
+            yield StoragePlan(replace(way, place=place), steps * page + levels, page)
+
+
+def _places(asked: Place, device: torch.device) -> tuple[Place, ...]:
+    if device.type == "cpu":
+        return ("ram",) if asked in ("auto", "gpu") else (asked,)
+    return ("gpu", "ram") if asked == "auto" else (asked,)
+
+
+def _limit(storage: Storage, room: Room) -> int:
+    """Bytes that may be kept at a place; the disk cache has a limit of its own."""
+    budget = storage.budget if storage.budget is not None else 2**63
+    if storage.place == "disk" or storage.recomputes:
+        return budget
+    return min(budget, room.ram if storage.place == "ram" else room.gpu or 0)
+
+
+def _where(storage: Storage) -> str:
+    if storage.recomputes:
+        return "anywhere"
+    return {"disk": "on disk", "ram": "in ram", "gpu": "on the gpu"}[storage.place]
+
+
+def size(nbytes: int) -> str:
+    """Bytes for people."""
+    return f"{nbytes / 2**30:.2f} GiB" if nbytes >= 2**30 else f"{nbytes / 2**20:.1f} MiB"
