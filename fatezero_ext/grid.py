@@ -13,6 +13,8 @@ from torch import Tensor
 from .errors import VideoError
 from .video import PAPER
 
+LARGEST_CELL = 8
+"""Pixels along a side of the latent cells of Stable Diffusion."""
 GAP = 4
 """Pixels between the pictures and around them."""
 LEAST_FONT, FONT_SHARE = 10, 24
@@ -46,6 +48,21 @@ def compare(clips: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
         sheet[:, top:middle, left : left + width] = strip
         sheet[:, middle : middle + height, left : left + width] = clip.detach().float().nan_to_num().clamp(0, 1).cpu()
     return sheet
+
+
+def cut_like(clip: Tensor, other: Tensor) -> Tensor:
+    """The clip cut about the centre to the size of `other`, where it is larger by less than a latent cell, as a VAE cuts
+    frames to whole cells before they are edited; any other clip as it is.
+
+    clip, other: [frames, height, width, channels]
+    """
+    if clip.ndim != 4 or other.ndim != 4:
+        return clip
+    over = [mine - its for mine, its in zip(clip.shape[1:3], other.shape[1:3], strict=True)]
+    if not all(0 <= rest < LARGEST_CELL for rest in over):
+        return clip
+    (top, left), (height, width) = (rest // 2 for rest in over), other.shape[1:3]
+    return clip[:, top : top + height, left : left + width]
 
 
 def _check_alike(clips: Sequence[Tensor], labels: Sequence[str]) -> None:

@@ -15,10 +15,13 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, interpolate
 
 from .errors import VideoError
+from .user_mask import same_proportions
 
 if TYPE_CHECKING:
     from .clip_scores import ClipScorer, OnPicture
 
+NO_MASK = (64, 64)
+"""Height and width of the black mask that ComfyUI's Load Image gives for a picture without one, whatever its size."""
 FRAMES_AT_ONCE = 4
 """Bounds memory; frames are compared one by one."""
 SSIM_SIGMA, SSIM_WINDOW = 1.5, 11
@@ -155,6 +158,12 @@ def _kept(mask: Tensor | None, source: Tensor) -> Tensor:
         )
     if not mask.isfinite().all():
         raise VideoError("the mask holds values that are not numbers; needed is 0..1. Check where it comes from.")
+    no_mask = mask.shape[1:] == NO_MASK and not mask.any()
+    if not no_mask and not same_proportions(*mask.shape[1:], height, width):
+        raise VideoError(
+            f"the mask is {mask.shape[2]}x{mask.shape[1]}, the clips are {width}x{height}; a mask of the same "
+            f"proportions is needed. Crop or scale the mask as the clips were."
+        )
     scaled = interpolate(mask[:, None].to("cpu", torch.float32), size=(height, width), mode="nearest-exact")[:, 0]
     return (scaled < 0.5).expand(frames, height, width)
 

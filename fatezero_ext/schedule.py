@@ -52,8 +52,8 @@ class Schedule:
         scheduler = DDIMScheduler.from_config(dict(config or STABLE_DIFFUSION_SCHEDULER))
         # The offset moves the noisiest timestep up by that many; a full set of steps would leave the schedule.
         most = scheduler.config.num_train_timesteps - scheduler.config.steps_offset
-        if not 1 <= steps <= most:
-            raise SettingsError(f"steps is {steps}; it must be 1 to {most}. 20 to 50 suit most clips.")
+        if not isinstance(steps, int) or not 1 <= steps <= most:
+            raise SettingsError(f"steps is {steps}; it must be 1 to {most}, a whole number. 20 to 50 suit most clips.")
         prediction = scheduler.config.prediction_type
         if prediction not in PREDICTION_TYPES:
             raise ModelError(

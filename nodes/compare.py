@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..fatezero_ext.errors import PromptError, VideoError
-from ..fatezero_ext.grid import compare
+from ..fatezero_ext.grid import compare, cut_like
 from .api import io, schema
 
 MOST_EDITS = 8
@@ -24,7 +24,7 @@ class EditPrompts(io.ComfyNode):
             inputs=[
                 io.String.Input(
                     "prompts",
-                    default="a blue circle on the grass\na green circle on the grass",
+                    default="a blue circle on the grass\na purple circle on the grass",
                     multiline=True,
                     tooltip="One edit prompt a line. Empty lines are left out.",
                 )
@@ -105,7 +105,11 @@ class CompareClips(io.ComfyNode):
         if len(source) != 1:
             raise VideoError(f"source brings {len(source)} clips; one is needed. Link the clip that was edited.")
         further = [edits.get(f"edit_{number}") or [] for number in range(2, MOST_EDITS + 1)]
-        clips = [*source, *edit_1, *(clip for brought in further for clip in brought if clip is not None)]
+        clips = [
+            *(cut_like(source[0], clip) for clip in edit_1[:1]),
+            *edit_1,
+            *(clip for brought in further for clip in brought if clip is not None),
+        ]
         return io.NodeOutput(compare(clips, _labels(labels, edit_labels or [], len(clips))))
 
 

@@ -204,8 +204,9 @@ def test_clips_that_do_not_fit_the_model_are_refused(model, noise):
     ):
         with pytest.raises(kind, match=message):
             invert(controller, model.text, latents, SOURCE, steps=2)
-    with pytest.raises(SettingsError, match="steps is 0; it must be 1 to 999"):
-        invert(controller, model.text, noise(1, 4, 16, 16), SOURCE, steps=0)
+    for steps in (0, 2.5):
+        with pytest.raises(SettingsError, match=f"steps is {steps}; it must be 1 to 999"):
+            invert(controller, model.text, noise(1, 4, 16, 16), SOURCE, steps=steps)
 
 
 def test_an_edit_without_an_inversion_is_refused(model):

@@ -157,6 +157,11 @@ def test_masks_of_other_clips_are_refused(clips, shape):
         likeness(*clips, torch.zeros(shape))
 
 
+def test_a_mask_of_other_proportions_is_not_stretched(clips):
+    with pytest.raises(VideoError, match=r"mask is 24x10, the clips are 24x20.*Crop or scale"):
+        likeness(*clips, torch.zeros(1, 10, 24))
+
+
 def unit(*degrees):
     angles = torch.tensor(degrees, dtype=torch.float64).deg2rad()
     return torch.stack([angles.cos(), angles.sin()], dim=-1)

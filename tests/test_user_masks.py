@@ -130,3 +130,11 @@ def test_a_mask_alone_needs_no_layer_to_read_words_from(model, clip):
     controller = invert(Controller(model.unet, Capture(most_cells=4)), model.text, clip, SOURCE, steps=2)
     settings = EditSettings(blend=BlendSettings(()))
     assert edit(controller, model.text, EDIT, settings, mask=torch.ones(1, 8, 8)).latents.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"), [(torch.full((1, 8, 8), torch.nan), "not numbers"), ([[1.0]], "is a list")]
+)
+def test_masks_that_are_no_numbers_are_refused(mask, message):
+    with pytest.raises(SettingsError, match=message):
+        fitted_mask(mask, 1, (1, 1), 8)

@@ -32,6 +32,8 @@ class ImportConfig:
 def import_config(command: ImportConfig, types: NodeTypes | None = None) -> int:
     """Convert and save; returns the exit code. A refused config leaves no file."""
     try:
+        if command.output.resolve() == command.config.resolve():
+            raise FateZeroError(f"--output {command.output} is the config itself; another file is needed. Name one.")
         types = pack_node_types() if types is None else types
         options = Options(command.config.stem, command.quirks, command.models_prefix)
         translation = translate(checked(read_config(command.config)), options, types)

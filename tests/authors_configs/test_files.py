@@ -163,3 +163,10 @@ def test_imported_edits_run_with_the_built_in_model(imported, folder, tmp_path, 
     assert names == ["my_jeep_0_00001_.mp4", "my_jeep_1_00001_.mp4", "my_jeep_all_00001_.mp4"]
     shapes = [tuple(read_video(path).frames.shape) for path in saved]
     assert shapes[0] == shapes[1] == (2, 64, 64, 3) and shapes[2][2] > 128
+
+
+def test_a_config_is_not_overwritten_by_its_own_workflow(tmp_path, capsys):
+    config = tmp_path / "jeep.yaml"
+    config.write_text(as_yaml(BASE))
+    assert main(["import-config", str(config), "--output", str(tmp_path / "." / "jeep.yaml")]) == 2
+    assert "is the config itself" in capsys.readouterr().err and config.read_text() == as_yaml(BASE)
