@@ -1,7 +1,7 @@
 """Bytes that an inversion keeps under each policy: planned from shapes, and as a run really holds them.
 
-The plan is for Stable Diffusion 1.5's shape in half precision. The run has that shape and random weights. It computes in
---dtype and keeps its pages in --precision: a CPU, slow in half precision, then holds the same bytes.
+The plan is for Stable Diffusion 1.5's shape in half precision. The run has that shape and random weights. It computes
+in --dtype and keeps its pages in --precision: a CPU, slow in half precision, then holds the same bytes.
 """
 
 from __future__ import annotations

@@ -51,8 +51,8 @@ def compare(clips: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
 
 
 def cut_like(clip: Tensor, other: Tensor) -> Tensor:
-    """The clip cut about the centre to the size of `other`, where it is larger by less than a latent cell, as a VAE cuts
-    frames to whole cells before they are edited; any other clip as it is.
+    """The clip cut about the centre to the size of `other`, where it is larger by less than a latent cell: a VAE cuts
+    frames to whole cells before they are edited. Any other clip as it is.
 
     clip, other: [frames, height, width, channels]
     """
