@@ -62,7 +62,8 @@ class Subject:
         """Where attention goes under a policy, in memory unless a store is given."""
         if policy.startswith("recompute"):
             return Recording(Recomputed(int("same level" in policy)), {})
-        return Recording(store or MemoryStore(), recorded_forms(self.unet, Capture(), policy, self.clip))
+        kept = MemoryStore() if store is None else store
+        return Recording(kept, recorded_forms(self.unet, Capture(), policy, self.clip))
 
     def inverted(self, recording: Recording) -> Trace:
         """One whole inversion."""

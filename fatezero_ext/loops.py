@@ -15,7 +15,7 @@ from .attention import Attend
 from .blend import blend_layers, word_heat
 from .layers import LayerAddress
 from .map_control import OnMaps
-from .memory import Remedy, within_memory
+from .memory import Remedy, free_on, within_memory
 from .pages import SourcePages
 from .plan import EditPlan
 from .prompts import Prompt
@@ -114,7 +114,7 @@ def reconstruct_latents(
     Returns a trace whose levels are the latents of this pass, from the inversion's noisiest one down.
     """
     schedule, store, steps = inverted.schedule, recording.store, len(inverted.schedule)
-    predict = _Guided(unet, text, guidance, _remedies(store))
+    predict = _Guided(unet, text, guidance, (inverted.frames, *inverted.size), _remedies(store))
     levels = torch.empty_like(inverted.latents, device=unet.device)
     levels[-1] = x = inverted.noise.to(unet.device)
     for step in range(steps):
@@ -138,12 +138,22 @@ def _remedies(store: PageStore) -> tuple[Remedy, ...]:
 class _Guided:
     """Predictions for one clip, led by as many texts as there are: one, or a negative one first.
 
-    Two texts share a call until the device runs out of memory; from then on each has its own.
+    Two texts share a call where the device has room for it, until it runs out of memory; else each has its own.
     """
 
-    def __init__(self, unet: Pseudo3DUNet, text: Tensor, guidance: float, remedies: Sequence[Remedy] = ()) -> None:
+    def __init__(
+        self,
+        unet: Pseudo3DUNet,
+        text: Tensor,
+        guidance: float,
+        clip: tuple[int, int, int],
+        remedies: Sequence[Remedy] = (),
+    ) -> None:
+        """clip: frames, height and width in cells."""
         self.unet, self.text, self.guidance = unet, text, guidance
         self.one_at_a_time = len(text) == 1
+        if unet.device.type == "cuda" and unet.working_memory(2, *clip) > free_on(unet.device):
+            self._take_turns()
         self._remedies = (*remedies, self._take_turns)
 
     def __call__(self, x: Tensor, timestep: int | Tensor, attend: Attend) -> Tensor:
@@ -184,7 +194,7 @@ def edit_latents(
     user_mask: bool [frames, height, width] of any scale, True where the edit may differ; where the plan makes a mask
                from words too, both must allow it or this one overrides it; None: words alone decide
     """
-    schedule, predict = trace.schedule, _Guided(unet, text, plan.settings.guidance)
+    schedule, predict = trace.schedule, _Guided(unet, text, plan.settings.guidance, (trace.frames, *trace.size))
     timesteps = torch.tensor(schedule.timesteps, device=unet.device)
     run, x = _EditRun(unet, trace, plan, user_mask), trace.noise.to(unet.device)
     with SourcePages(unet, trace, [run.wanted(step) for step in range(len(schedule))]) as pages:

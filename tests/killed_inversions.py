@@ -86,6 +86,12 @@ def damage(folder, generator):
     return f"{kind} {path.name}"
 
 
+def say(outcome):
+    """One line for the test that started this program."""
+    sys.stdout.write(json.dumps(outcome) + "\n")
+    sys.stdout.flush()
+
+
 def main(what, folder, rounds, seed):
     """Run the rounds."""
     torch.set_num_threads(1)
@@ -94,7 +100,7 @@ def main(what, folder, rounds, seed):
     began = time.perf_counter()
     clean = in_a_process(model, InversionCache(folder / "clean"), said)
     took = time.perf_counter() - began
-    print(json.dumps({"clean": clean}), flush=True)
+    say({"clean": clean})
     for _ in range(rounds):
         if what == "kill":
             shutil.rmtree(cache.folder, ignore_errors=True)
@@ -108,7 +114,7 @@ def main(what, folder, rounds, seed):
         drafts = cache.folder / ".drafts"
         left = len(list(drafts.iterdir())) if drafts.exists() else 0
         sound = all(checked.sound for checked in cache.verify())
-        print(json.dumps({"done": done, "again": again, "last": last, "left": left, "sound": sound}), flush=True)
+        say({"done": done, "again": again, "last": last, "left": left, "sound": sound})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Inversions killed while they save themselves, and saved ones that were damaged: the next run has the clean run's bits.
+"""Inversions killed while they save themselves, and saved ones that were damaged: the next run has the clean bits.
 
 FATEZERO_ROUNDS sets how often; a few by default.
 """
