@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..checkpoints import TOY_FOLDER, VideoModel, load_model
-from ..controller import Controller, edit, invert
+from ..controller import Controller, edit
+from ..inversion import invert
 from ..plan import BlendSettings, EditSettings
 from ..unet import InflationSettings
 from .captions import caption

@@ -14,7 +14,8 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from ..attend import Capture
-from ..controller import Controller, edit, invert
+from ..controller import Controller, edit
+from ..inversion import invert
 from ..plan import EditSettings
 from ..text import TextEncoder
 from ..unet import InflationSettings, Pseudo3DUNet
