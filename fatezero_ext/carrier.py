@@ -37,6 +37,10 @@ class Carrier:
         finally:
             self._thread.shutdown(wait=True)
 
+    def stop(self) -> None:
+        """End the thread without waiting; what is on its way may still arrive."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
     def _wait(self) -> None:
         moving, self._moving = self._moving, None
         if moving is not None:

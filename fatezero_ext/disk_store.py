@@ -24,11 +24,12 @@ ALIGNMENT = 64  # bytes, of the CPU memory that torch allocates
 class DiskDraft:
     """Pages as they are written by an inversion that runs; nobody else sees them before `publish`.
 
-    failure: why writing stopped, such as a full disk; None: all is well. The inversion goes on without its files.
+    failure: why writing stopped, such as a full disk; None: all is well
     """
 
     def __init__(self, draft: Draft, precision: Precision) -> None:
         self.failure: StoreError | None = None
+        self._abandoned = False
         self.nbytes = 0
         self._draft = draft
         self._carrier = Carrier(precision)
@@ -54,19 +55,21 @@ class DiskDraft:
         return None
 
     def abandon(self) -> None:
-        """Leave nothing behind."""
+        """Leave nothing behind; a page on its way is dropped. Of a published draft nothing is left to abandon."""
+        self._abandoned = True
         self._draft.abandon()
+        self._carrier.stop()
 
     def _save(self, step: int, page: Page) -> None:
         try:
             self._draft.write(page_name(step), named_tensors(page))
         except StoreError as error:
-            self._failed(error)
+            if not self._abandoned:
+                self._failed(error)
 
     def _failed(self, error: StoreError) -> None:
         self.failure = error
         self._draft.abandon()
-        log.warning("%s The inversion goes on; its edits will run the source again instead of reading it.", error)
 
 
 @dataclass(frozen=True)
@@ -74,12 +77,14 @@ class DiskStore:
     """Pages of a published entry, read when they are asked for, each checked against its checksum.
 
     policy, precision, level_offset: how they were recorded, so that a damaged one can be computed again
+    repeatable: whether it can: under a registered control an inversion may not do the same twice
     """
 
     entry: Entry
     policy: Literal["features", "maps"]
     precision: Precision
     level_offset: int
+    repeatable: bool = True
 
     def __repr__(self) -> str:
         return f"DiskStore({self.entry.key[:12]}, {self.nbytes / 2**20:.1f} MiB)"

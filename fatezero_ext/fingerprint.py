@@ -32,7 +32,7 @@ def weights_digest(net: nn.Module) -> str:
 
 
 def unet_digest(unet: Pseudo3DUNet) -> str:
-    """Of a UNet's weights and of how it was inflated."""
+    """Of a UNet's weights and config, and of how it was inflated."""
     temporal = unet.settings.temporal
     settings = {
         "key_frames": list(unet.settings.key_frames),
@@ -40,7 +40,8 @@ def unet_digest(unet: Pseudo3DUNet) -> str:
         "norm": unet.settings.norm,
         "temporal": temporal and {**asdict(temporal), "ranks": dict(temporal.ranks)},
     }
-    return combined({"weights": weights_digest(unet.net), "settings": settings})
+    config = {name: value for name, value in unet.net.config.items() if not name.startswith("_")}
+    return combined({"weights": weights_digest(unet.net), "config": config, "settings": settings})
 
 
 def combined(parts: Mapping[str, object]) -> str:

@@ -20,7 +20,7 @@ def guided_text(clip: Clip, unet: Pseudo3DUNet, prompt: str, guidance: float, ne
 
 
 def embedded(clip: Clip, texts: list[str], unet: Pseudo3DUNet) -> Tensor:
-    """Text embeddings [texts, tokens, width]."""
+    """Text embeddings [texts, tokens, width], float32."""
     embeddings = torch.cat([clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0] for text in texts])
     width = unet.net.config.cross_attention_dim
     if embeddings.shape[-1] != width:
@@ -28,4 +28,4 @@ def embedded(clip: Clip, texts: list[str], unet: Pseudo3DUNet) -> Tensor:
             f"the text encoder gives embeddings {embeddings.shape[-1]} wide; {unet.name} needs {width}. "
             f"Use the CLIP that belongs to the model."
         )
-    return embeddings
+    return embeddings.float()

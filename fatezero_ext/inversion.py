@@ -10,7 +10,7 @@ from uuid import uuid4
 import torch
 from torch import Tensor
 
-from .cache_entry import DamagedFile
+from .cache_entry import DamagedFile, Entry
 from .cache_folder import InversionCache, default_cache
 from .controller import Controller
 from .disk_store import LEVELS, DiskDraft, DiskStore, aligned
@@ -214,9 +214,24 @@ class _Inversion:
             trace = self.computed(draft)
             entry = draft.publish({"latents": trace.latents, "noise": trace.noise})
         finally:
-            draft.abandon()  # of a published one nothing is left to abandon
-        store = entry and DiskStore(entry, storage.policy, storage.precision, self.level_offset)
-        return replace(trace, store=store or Recomputed(self.level_offset))
+            draft.abandon()
+        return replace(trace, store=self._without_files(draft) if entry is None else self._disk_store(entry))
+
+    def _without_files(self, draft: DiskDraft) -> Recomputed:
+        """What edits read where the disk took no more; an inversion that cannot be run again ends with the error."""
+        if not self._repeatable:
+            raise draft.failure
+        log.warning("%s The inversion is kept; its edits run the source again instead of reading it.", draft.failure)
+        return Recomputed(self.level_offset)
+
+    def _disk_store(self, entry: Entry) -> DiskStore:
+        storage = self.chosen.storage
+        return DiskStore(entry, storage.policy, storage.precision, self.level_offset, self._repeatable)
+
+    @property
+    def _repeatable(self) -> bool:
+        """Whether the source can run twice alike: what a registered control does cannot be told."""
+        return self.unet.attend is self.unet.kernel
 
     def _found(self, cache: InversionCache, key: str) -> Trace | None:
         """The trace of an entry of the cache; pages are checked when they are read."""
@@ -230,8 +245,7 @@ class _Inversion:
             entry.release()
             cache.remove(key)
             return None
-        store = DiskStore(entry, self.chosen.storage.policy, self.chosen.storage.precision, self.level_offset)
-        return replace(self.planned, text=self.text.cpu(), **levels, store=store)
+        return replace(self.planned, text=self.text.cpu(), **levels, store=self._disk_store(entry))
 
     def _recording(self, store: PageStore) -> Recording:
         if self.chosen.storage.recomputes:
@@ -243,8 +257,7 @@ class _Inversion:
     def _key(self) -> str:
         """Everything the kept numbers depend on."""
         trace, schedule = self.planned, self.planned.schedule
-        # What a registered control does cannot be told: an inversion under it is found by nobody else.
-        control = "" if self.unet.attend is self.unet.kernel else uuid4().hex
+        control = "" if self._repeatable else uuid4().hex  # found by nobody else
         return combined(
             {
                 "unet": unet_digest(self.unet),

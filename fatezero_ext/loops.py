@@ -199,7 +199,7 @@ def edit_latents(
     run, x = _EditRun(unet, trace, plan, user_mask), trace.noise.to(unet.device)
     with SourcePages(unet, trace, [run.wanted(step) for step in range(len(schedule))]) as pages:
         for step in range(len(schedule)):
-            attend = run.attention(step, pages.read(step))
+            attend = run.attention(step, within_memory(partial(pages.read, step), (), LESS))
             prediction = predict(x, timesteps[step], attend)
             x = run.blend_latents(unet.after_step(schedule.denoise(x, prediction, step)), step, attend)
             on_step(step + 1, len(schedule), x)

@@ -21,7 +21,7 @@ class Trace:
     prompt:   the source prompt
     text:     [1, tokens, width] its embedding, on the CPU
     latents:  [T + 1, frames, channels, height, width] on the CPU, level k is the clip after k inversion steps; in
-              float16 where the UNet computes in half precision and would round them anyway
+              float16 where the UNet computes in that and would round them anyway
     noise:    [frames, channels, height, width] float32 on the CPU, the last level, from which edits start
     store:    sealed pages, one a step
     capture:  which layers were recorded
@@ -56,4 +56,4 @@ class Trace:
 
 def levels_dtype(computed: torch.dtype) -> torch.dtype:
     """The precision that the levels of an inversion are kept in, where the UNet computes in `computed`."""
-    return torch.float32 if computed.itemsize >= torch.float32.itemsize else torch.float16
+    return torch.float16 if computed == torch.float16 else torch.float32

@@ -17,6 +17,8 @@ from fatezero_ext import InflationSettings, load_model, load_unet
 
 from .features import FEATURES
 
+THOROUGH = bool(os.environ.get("FATEZERO_THOROUGH"))
+"""Run what takes too long for every day: each policy on each reference run, a hundred kills and damages."""
 OUTCOMES, HOLDERS = {}, {}
 GOLDEN = Path(__file__).parent / "golden"
 STYLE_RUN = InflationSettings(key_frames=("mid",), least_sc_channel=32)

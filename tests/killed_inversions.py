@@ -21,7 +21,8 @@ from fatezero_ext.cache_folder import InversionCache
 
 MODEL = Path(__file__).parent / "golden" / "model"
 SOURCE, EDIT = "a silver jeep driving down a curvy road", "a silver car driving down a curvy road"
-SETTINGS = EditSettings(guidance=3.0, blend=BlendSettings(("jeep",), ("car",), 0.5, latents=True))
+BLEND = BlendSettings(("jeep",), ("car",), 0.5, latents=True)
+SETTINGS = EditSettings(cross_replace=1.0, self_replace=1.0, guidance=3.0, blend=BLEND)  # reads every page
 STEPS = 6
 
 

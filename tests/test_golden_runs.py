@@ -5,6 +5,7 @@ within 1e-4, edited ones within a relative L2 of 3e-4, masks equal on 99.9 % of 
 """
 
 from functools import cache
+from itertools import product
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from fatezero_ext.prompts import read_prompt
 from fatezero_ext.schedule import Schedule
 from fatezero_ext.stores import MemoryStore, Recomputed
 
-from .conftest import STYLE_RUN, frames_first, relative
+from .conftest import STYLE_RUN, THOROUGH, frames_first, relative
 
 pytestmark = pytest.mark.slow
 
@@ -106,8 +107,15 @@ def map_statistics(probs):
     return torch.stack([x.mean(), x.std(), x.sum(), x.abs().max(), x @ wave])
 
 
-@pytest.mark.parametrize("policy", ["features", "maps", "recompute"])
-@pytest.mark.parametrize("name", RUNS)
+USUAL_PAIRS = [
+    *((name, "features") for name in RUNS),
+    ("C2_shape_th065", "maps"),
+    ("D2_latentblend_th065", "recompute"),
+]
+ALL_PAIRS = list(product(RUNS, ("features", "maps", "recompute")))
+
+
+@pytest.mark.parametrize(("name", "policy"), ALL_PAIRS if THOROUGH else USUAL_PAIRS)
 def test_edited_latents(golden, model, inverted, name, policy):
     described, tensors = golden.json(f"{name}/settings"), golden.tensors(f"{name}/edit")
     unet, trace = inverted(described["inversion"], policy)

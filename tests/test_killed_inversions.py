@@ -1,7 +1,4 @@
-"""Inversions killed while they save themselves, and saved ones that were damaged: the next run has the clean bits.
-
-FATEZERO_ROUNDS sets how often; a few by default.
-"""
+"""Inversions killed while they save themselves, and saved ones that were damaged: the next run has the clean bits."""
 
 import json
 import os
@@ -11,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from .conftest import THOROUGH
+
 PROGRAM = Path(__file__).parent / "killed_inversions.py"
-ROUNDS = int(os.environ.get("FATEZERO_ROUNDS", "5"))
+ROUNDS = 100 if THOROUGH else 3
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="forks to start quickly")]
 

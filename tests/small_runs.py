@@ -1,0 +1,52 @@
+"""Inversions and edits of small random clips, and what they call: for tests of how attention is kept."""
+
+from contextlib import contextmanager
+
+import torch
+
+from fatezero_ext import BlendSettings, Capture, Controller, EditSettings, edit, invert
+
+SOURCE = "a silver jeep driving down a curvy road"
+EDIT = "a silver car driving down a curvy road"
+REFINED = "a watercolor painting of a silver jeep driving down a curvy road"
+STEPS = 5  # the fewest at which latents are blended
+ROUNDING = 3e-4  # of whole edits, as in test_golden_runs: the authors' program differs so from itself
+BLEND = BlendSettings(("jeep",), ("car",), threshold=0.5, latents=True)
+EDITS = {
+    "replace": (EDIT, EditSettings(guidance=3.0, equalizer={"car": 2.0})),
+    "blend": (EDIT, EditSettings(guidance=3.0, equalizer={"car": 2.0}, blend=BLEND)),
+    "refine": (REFINED, EditSettings("refine", guidance=3.0, blend=BlendSettings(("jeep",), ("jeep",), 0.5))),
+}
+
+
+def clip(seed=1, frames=3, height=16, width=16):
+    """Latents of a clip of noise."""
+    return torch.randn(frames, 4, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def inverted(model, storage, *, latents=None, unet=None, prompt=SOURCE, steps=STEPS, capture=None, **options):
+    """A controller with the inversion of a clip."""
+    controller = Controller(unet or model.unet, capture or Capture(), storage)
+    latents = clip() if latents is None else latents
+    return invert(controller, model.text, latents, prompt, steps=steps, **options)
+
+
+def edited(model, controller, name="blend", **options):
+    """The latents of one of EDITS."""
+    prompt, settings = EDITS[name]
+    return edit(controller, model.text, prompt, settings, **options).latents
+
+
+@contextmanager
+def calls_of(module):
+    """The batch size of every call of a module within the block."""
+    calls = []
+
+    def count(_module, given, named):
+        calls.append(len(given[0] if given else named["hidden_states"]))
+
+    hook = module.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield calls
+    finally:
+        hook.remove()
