@@ -208,9 +208,9 @@ class _Inversion:
             steps = len(kept.schedule) * (1 if self.guided is None else 2)
             self.on_step(steps, steps, kept.noise)
             return kept
-        on_plan(f"{self.chosen}, in {cache.folder}")
         draft = DiskDraft(cache.begin(key, self._about(), self.chosen.nbytes), storage.precision)
         try:
+            on_plan(f"{self.chosen}, in {cache.folder}")
             trace = self.computed(draft)
             entry = draft.publish({"latents": trace.latents, "noise": trace.noise})
         finally:

@@ -74,13 +74,26 @@ def choose_storage(
         if plan.nbytes <= _limit(plan.storage, room):
             return plan
     needs = "; ".join(f"{plan.storage.policy} {_where(plan.storage)} needs {size(plan.nbytes)}" for plan in plans)
-    free = {place: _limit(replace(asked, policy="features", place=place), room) for place in ("gpu", "ram")}
-    room_said = ", ".join(f"{size(b)} in {p}" for p, b in free.items() if room.gpu is not None or p == "ram")
-    budget = "" if asked.budget is None else f" under the budget of {size(asked.budget)}"
     raise SettingsError(
-        f"{clip.frames} frames of {clip.height}x{clip.width} cells and {steps} steps do not fit{budget}: {needs}; "
-        f"there is room for {room_said}. Use policy recompute, place disk, fewer frames or steps, or more room."
+        f"{clip.frames} frames of {clip.height}x{clip.width} cells and {steps} steps do not fit: {needs}; "
+        f"{_room_said(asked, room)}. Use {_advice(asked, plans)}fewer frames or fewer steps."
     )
+
+
+def _room_said(asked: Storage, room: Room) -> str:
+    in_memory = asked.place != "disk" and not asked.recomputes
+    if asked.budget is not None and not (in_memory and asked.budget > max(room.gpu or 0, room.ram)):
+        return f"the budget is {size(asked.budget)}"
+    on_gpu = "" if room.gpu is None else f"{size(room.gpu)} on the gpu and "
+    return f"there is room for {on_gpu}{size(room.ram)} in ram"
+
+
+def _advice(asked: Storage, tried: list[StoragePlan]) -> str:
+    """What would help and was not tried, each with a comma behind it."""
+    larger = "" if asked.budget is None else "a larger budget, "
+    nothing_kept = "" if any(plan.storage.recomputes for plan in tried) else "policy recompute, "
+    on_disk = "place disk, " if asked.place != "disk" and asked.budget is None else ""
+    return larger + nothing_kept + on_disk
 
 
 def _ways(asked: Storage, unet: Pseudo3DUNet, capture: Capture, clip: ClipShape, steps: int) -> Iterator[StoragePlan]:
@@ -113,7 +126,7 @@ def _limit(storage: Storage, room: Room) -> int:
 
 def _where(storage: Storage) -> str:
     if storage.recomputes:
-        return "anywhere"
+        return "(latents alone)"
     return {"disk": "on disk", "ram": "in ram", "gpu": "on the gpu"}[storage.place]
 
 

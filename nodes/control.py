@@ -93,7 +93,7 @@ class AttentionStoreCache(io.ComfyNode):
                         optional=True,
                         min=0.0,
                         max=4096.0,
-                        step=0.5,
+                        step=0.01,  # the page rounds what is typed to whole steps
                         tooltip="Most that may be kept, in GiB. 0: what is free.",
                     )
                 ),

@@ -169,14 +169,26 @@ def test_on_a_cpu_the_device_s_memory_is_the_computer_s(model):
 @pytest.mark.parametrize(
     ("asked", "room", "message"),
     [
-        (Storage("features", "gpu"), Room(GIB, 100 * GIB), r"features on the gpu needs \d\.\d\d GiB.*1\.00 GiB in gpu"),
+        (
+            Storage("features", "gpu"),
+            Room(GIB, 100 * GIB),
+            r"on the gpu needs \d\.\d\d GiB.*1\.00 GiB on the gpu",
+        ),
         (Storage("maps"), Room(GIB, 2 * GIB), r"maps on the gpu needs \d+\.\d\d GiB.*2\.00 GiB in ram"),
-        (Storage("features", "disk", budget=GIB), ROOMY, r"budget of 1\.00 GiB: features on disk needs \d\.\d\d GiB"),
-        (Storage("recompute", budget=MIB), ROOMY, r"budget of 1\.0 MiB: recompute anywhere needs \d+\.\d MiB"),
+        (
+            Storage("features", "disk", budget=GIB),
+            ROOMY,
+            r"features on disk needs \d\.\d\d GiB; the budget is 1\.00 GiB",
+        ),
+        (
+            Storage("recompute", budget=MIB),
+            ROOMY,
+            r"recompute .*needs \d+\.\d MiB; .*Use a larger budget",
+        ),
         (
             Storage("features", budget=3 * GIB),
             ROOMY,
-            r"8 frames of 64x64 cells and 50 steps.*room for 3\.00 GiB in gpu",
+            r"8 frames of 64x64 cells and 50 steps.*budget is 3\.00 GiB.*policy recompute",
         ),
     ],
 )
@@ -186,12 +198,12 @@ def test_a_choice_that_does_not_fit_is_refused_with_the_bytes(stable_diffusion, 
 
 
 def test_a_budget_below_every_way_names_them_all(stable_diffusion):
-    with pytest.raises(SettingsError, match="features on the gpu.*features in ram.*recompute anywhere needs"):
+    with pytest.raises(SettingsError, match=r"features on the gpu.*features in ram.*recompute \(latents alone\) needs"):
         plan_of(stable_diffusion, Storage(budget=1000), ROOMY)
 
 
 def test_an_inversion_that_does_not_fit_is_refused_before_the_unet_is_called(model):
-    with calls_of(model.unet.net) as calls, pytest.raises(SettingsError, match="budget of 0.1 MiB"):
+    with calls_of(model.unet.net) as calls, pytest.raises(SettingsError, match="budget is 0.1 MiB"):
         inverted(model, Storage("features", budget=100_000))
     assert calls == []
 
@@ -207,7 +219,7 @@ def test_under_a_registered_control_the_source_is_not_run_again(model):
             inverted(model, Storage("recompute"))
         with pytest.raises(SettingsError, match="features in ram needs") as error:
             inverted(model, Storage(budget=200_000))
-        assert "recompute anywhere" not in str(error.value)
+        assert "latents alone" not in str(error.value)
         assert inverted(model, Storage()).storage.policy == "features"
 
 
