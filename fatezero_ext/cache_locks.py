@@ -46,8 +46,8 @@ def unwritable(folder: Path, error: Exception) -> StoreError:
     """The error for a cache folder that cannot be made, locked or written."""
     reason = "it is a file" if folder.is_file() else getattr(error, "strerror", None) or error
     return StoreError(
-        f"the cache folder {folder} cannot be written ({reason}); saving inversions needs a folder of its own with write "
-        f"access. Name one with FATEZERO_CACHE_DIR."
+        f"the cache folder {folder} cannot be written ({reason}); saving inversions needs a folder of its own with "
+        f"write access. Name one with FATEZERO_CACHE_DIR."
     )
 
 
