@@ -16,7 +16,7 @@ demo: $(VENV)/.runtime
 	$(BIN)/python -m fatezero_ext demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -83,19 +83,19 @@ class Subject:
 
     def bare_inversion(self) -> Tensor:
         """The same UNet calls and DDIM steps as an inversion, and nothing else."""
-        x = self.latents
+        x, timesteps = self.latents, torch.tensor(self.schedule.timesteps, device=self.latents.device)
         with torch.no_grad():
             for step in reversed(range(len(self.schedule))):
-                noise = self.unet(x, self.schedule.timesteps[step], self.texts[:1], frames=len(x))
+                noise = self.unet(x, timesteps[step], self.texts[:1], frames=len(x))
                 x = self.schedule.invert(x, noise, step)
         return x
 
     def bare_edit(self, noise: Tensor) -> Tensor:
         """The same UNet calls, guidance and DDIM steps as an edit, and nothing else."""
-        x = noise
+        x, timesteps = noise, torch.tensor(self.schedule.timesteps, device=noise.device)
         with torch.no_grad():
             for step in range(len(self.schedule)):
-                both = self.unet(x.repeat(2, 1, 1, 1), self.schedule.timesteps[step], self.texts[1:], frames=len(x))
+                both = self.unet(x.repeat(2, 1, 1, 1), timesteps[step], self.texts[1:], frames=len(x))
                 x = self.schedule.denoise(x, torch.lerp(*both.chunk(2), self.plan.settings.guidance), step)
         return x
 

@@ -1,6 +1,6 @@
-"""Policy against policy on one clip: bytes kept, seconds of the inversion and the edit, and how far the edits differ.
+"""Policy against policy on one clip: bytes kept, seconds of the inversion and of two edits, how far the edits differ.
 
-The small reference model; every policy's edit is compared with that of `maps`, the reference.
+The built-in model and its sample clip; every way's edits are compared with those of `maps`, the reference.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from tempfile import TemporaryDirectory
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from benchmarks.clocks import seconds
 from benchmarks.machine import described, write_json
-from benchmarks.subjects import EDIT, GOLDEN, SHAPE, SHAPE_EDIT, SOURCE, STYLE
-from fatezero_ext import Controller, InflationSettings, Storage, edit, invert, load_model
+from fatezero_ext import BlendSettings, Controller, EditSettings, InflationSettings, Storage, edit, invert, load_toy
 from fatezero_ext.cache_folder import InversionCache
 from fatezero_ext.checkpoints import VideoModel
+from fatezero_ext.demo import example_clip
 
 WAYS = {
     "maps": Storage("maps", "ram"),
@@ -32,63 +33,73 @@ WAYS = {
     "recompute": Storage("recompute"),
     "recompute same level": Storage("recompute same level"),
 }
+BLEND = BlendSettings(("red circle",), ("blue circle",), latents=True)
+EDITS = {
+    "colour": ("a blue circle on the grass", EditSettings("replace", guidance=3.0, blend=BLEND)),
+    "style": (
+        "a watercolor painting of a red circle on the grass",
+        EditSettings("refine", cross_replace=0.5, equalizer={"watercolor": 2.0}, guidance=3.0),
+    ),
+}
 
 
-def measured(model: VideoModel, clip: torch.Tensor, storage: Storage, steps: int) -> dict[str, object]:
-    """One inversion and its two edits."""
+def measured(model: VideoModel, clip: Tensor, storage: Storage, steps: int) -> tuple[dict[str, float], list[Tensor]]:
+    """Figures of one inversion and its edits, and the edits' latents."""
+    prompt = example_clip().prompt
     kept: list[Controller] = []
-    found: dict[str, torch.Tensor] = {}
     inversion = seconds(
-        lambda: kept.append(invert(Controller(model.unet, storage=storage), model.text, clip, SOURCE, steps=steps))
+        lambda: kept.append(invert(Controller(model.unet, storage=storage), model.text, clip, prompt, steps=steps))
     )
-    edits = {
-        name: seconds(lambda: found.update({name: edit(kept[0], model.text, prompt, how).latents}))  # noqa: B023
-        for name, prompt, how in (("style", EDIT, STYLE), ("shape", SHAPE_EDIT, SHAPE))
-    }
-    return {"bytes": kept[0].trace.nbytes, "inversion_s": inversion, **edits, "latents": found}
+    figures, found = {"bytes": kept[0].trace.nbytes, "inversion_s": inversion}, []
+    for name, (text, settings) in EDITS.items():
+        took = seconds(lambda: found.append(edit(kept[0], model.text, text, settings).latents))  # noqa: B023
+        figures[f"{name}_edit_s"] = took
+    return figures, found
 
 
 def main() -> None:
     """Print the table and, with --json, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=GOLDEN / "model", help="a diffusers folder")
-    parser.add_argument("--frames", type=int, default=4)
-    parser.add_argument("--side", type=int, default=64, help="of the latents, cells")
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path, metavar="FILE")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    model = load_model(options.model, InflationSettings())
-    clip = torch.randn(options.frames, 4, options.side, options.side, generator=torch.Generator().manual_seed(0))
-    table = Table(title=f"{options.frames} frames, {options.steps} steps, {described()['processor']}")
-    for column in ("kept", "MB", "inversion s", "style edit s", "shape edit s", "style edit differs", "shape edit"):
+    model = load_toy(InflationSettings(key_frames=()))
+    clip = model.vae.encode(torch.as_tensor(example_clip().frames))
+    table = Table(title=f"{len(clip)} frames, {options.steps} steps, {described()['processor']}")
+    for column in (
+        "kept",
+        "MB",
+        "inversion s",
+        *(f"{name} edit {what}" for name in EDITS for what in ("s", "differs")),
+    ):
         table.add_column(column, justify="left" if column == "kept" else "right")
-    figures: dict[str, dict[str, object]] = {}
+    figures: dict[str, dict[str, float]] = {}
+    references: list[Tensor] = []
     with TemporaryDirectory() as folder:
+        measured(model, clip, WAYS["features"], 2)  # to warm up
         for name, storage in WAYS.items():
             if storage.place == "disk":
                 storage = Storage(storage.policy, "disk", cache=InversionCache(Path(folder) / "cache"))
-            figures[name] = measured(model, clip, storage, options.steps)
+            figures[name], found = measured(model, clip, storage, options.steps)
+            references = references or found
+            row = [name, f"{figures[name]['bytes'] / 1e6:.1f}", f"{figures[name]['inversion_s']:.2f}"]
+            for edited, got, wanted in zip(EDITS, found, references, strict=True):
+                figures[name][f"{edited}_edit_differs"] = ((got - wanted).norm() / wanted.norm()).item()
+                row += [
+                    f"{figures[name][f'{edited}_edit_{what}']:{form}}"
+                    for what, form in (("s", ".2f"), ("differs", ".0e"))
+                ]
+            table.add_row(*row)
             gc.collect()
-    references = figures["maps"]["latents"]
-    for name, run in figures.items():
-        latents = run.pop("latents") if name != "maps" else references
-        run["differs"] = {edit: _relative(latents[edit], wanted) for edit, wanted in references.items()}
-        times = [f"{run[key]:.1f}" for key in ("inversion_s", "style", "shape")]
-        table.add_row(name, f"{run['bytes'] / 1e6:.1f}", *times, *(f"{d:.1e}" for d in run["differs"].values()))
-    figures["maps"].pop("latents")
     console = Console()
     console.print(table)
     share = figures["features"]["bytes"] / figures["maps"]["bytes"]
-    worst = max(figures["features"]["differs"].values())
-    console.print(f"features keeps {share:.3f} of the bytes of maps; its edits differ by {worst:.1e} at most")
+    worst = max(figures["features"][f"{name}_edit_differs"] for name in EDITS)
+    console.print(f"features keeps {share:.3f} of the bytes of maps; its edits differ by {worst:.0e} at most")
     settings = {name: str(value) for name, value in vars(options).items() if name != "json"}
     write_json(options.json, {"settings": settings, "figures": figures})
-
-
-def _relative(got: torch.Tensor, wanted: torch.Tensor) -> float:
-    return ((got - wanted).norm() / wanted.norm()).item()
 
 
 if __name__ == "__main__":

@@ -60,12 +60,11 @@ class RecordAttention:
             self.page[site.address] = FeatureRecord(Kept(_last_chunk(features, site)))
             self._end(site)
             return self.base(q, k, v, site)
-        if form is None:
-            return self.base(q, k, v, site)
-        probs = attention_probs(q, k, site)
-        self.page[site.address] = MapRecord(Kept(_last_chunk(probs, site)))
-        self._end(site)
-        return apply_probs(probs, v, site) if self.base is plain else self.base(q, k, v, site)
+        if form is not None:
+            self.page[site.address] = MapRecord(Kept(_last_chunk(attention_probs(q, k, site), site)))
+            self._end(site)
+        # Never by the recorded map: what is computed must not depend on what is kept, so that it repeats bit for bit.
+        return self.base(q, k, v, site)
 
     def _end(self, site: Site) -> None:
         if site.address == self.until:
@@ -156,6 +155,7 @@ class EditAttention:
 
     def _masked_self(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
         own = self.base(q, k, v, site)
+        own = own if self.base is self.kernel else own.clone()  # a registered control may keep what it returned
         free = self.mask((site.height, site.width)).flatten(1)[:, None, :, None]  # [frames, 1, cells, 1]
         edited = own[-site.frames :]
         # The mask is one value per query row, so choosing between outputs is choosing between maps.

@@ -102,7 +102,7 @@ class InversionCache:
         if nbytes > self.limit:
             raise StoreError(
                 f"the inversion needs {readable(nbytes)} and all saved ones together may take {readable(self.limit)}; "
-                f"raise the limit with FATEZERO_CACHE_GB, or keep less of the inversion."
+                f"raise the limit with FATEZERO_CACHE_GB, or use policy recompute, fewer frames or fewer steps."
             )
         is_cache(self.folder)
         with writing(self.folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -107,11 +108,12 @@ def word_heats(
     for column, word in enumerate(words):
         weights[list(word.tokens), column] = 1
     layers = _layers(controller, trace, reading)
-    heat, maps = torch.zeros(()), 0
-    for probs, site in _recorded(controller, trace, layers, reading, on_page):
-        per_cell = probs[..., :PROMPT_TOKENS] @ weights.to(probs.device)  # [frames, heads, cells, words]
-        heat = heat.to(probs.device) + per_cell.sum(dim=1).unflatten(1, (site.height, site.width))
-        maps += probs.shape[1]
+    heat, maps, weights = torch.zeros(()), 0, weights.to(controller.unet.device)
+    with closing(_recorded(controller, trace, layers, reading, on_page)) as recorded:
+        for probs, site in recorded:
+            per_cell = probs[..., :PROMPT_TOKENS] @ weights.to(probs.device)  # [frames, heads, cells, words]
+            heat = heat.to(probs.device) + per_cell.sum(dim=1).unflatten(1, (site.height, site.width))
+            maps += probs.shape[1]
     return heat.permute(3, 0, 1, 2).div(maps).cpu()
 
 
@@ -135,10 +137,11 @@ def self_attention_maps(
         )
     layers = tuple(replace(address, kind="self") for address in _layers(controller, trace, reading))
     total, maps = torch.zeros(()), 0
-    for probs, site in _recorded(controller, trace, layers, reading, on_page):
-        places = probs.sum(dim=1).unflatten(-1, (-1, site.height, site.width)).sum(dim=2)
-        total = total.to(probs.device) + places.unflatten(1, (site.height, site.width))
-        maps += probs.shape[1]
+    with closing(_recorded(controller, trace, layers, reading, on_page)) as recorded:
+        for probs, site in recorded:
+            places = probs.sum(dim=1).unflatten(-1, (-1, site.height, site.width)).sum(dim=2)
+            total = total.to(probs.device) + places.unflatten(1, (site.height, site.width))
+            maps += probs.shape[1]
     return total.div(maps).cpu()
 
 

@@ -133,7 +133,7 @@ def invert_planned(
     shape = ClipShape(trace.frames, *trace.size, text.shape[1])
     room = measured_room(unet, max(chunks, 2), shape)  # the edit that follows has two chunks
     chosen = choose_storage(planned.storage, unet, planned.capture, shape, len(trace.schedule), room)
-    run = _Inversion(unet, trace, text, guided, chosen, on_step)
+    run = _Inversion(unet, trace, text, guided, chosen, planned.storage.policy == "auto", on_step)
     if chosen.storage.place == "disk":
         inverted = run.through_cache(chosen.storage.cache or default_cache(), on_plan)
     else:
@@ -158,13 +158,17 @@ class _Guided:
 
 @dataclass(frozen=True)
 class _Inversion:
-    """One inversion, ready to run: the planned trace has the clip at every level."""
+    """One inversion, ready to run: the planned trace has the clip at every level.
+
+    may_recompute: whether edits may run the source again where its pages cannot be kept
+    """
 
     unet: Pseudo3DUNet
     planned: Trace
     text: Tensor
     guided: _Guided | None
     chosen: StoragePlan
+    may_recompute: bool
     on_step: OnStep
 
     @property
@@ -200,6 +204,11 @@ class _Inversion:
             on_step=lambda done, _total, latents: self.on_step(steps + done, total, latents),
         )
 
+    def without_pages(self) -> Trace:
+        """Run the UNet, and keep the latents alone."""
+        storage = replace(self.chosen.storage, policy="recompute", place="ram")
+        return replace(self, chosen=replace(self.chosen, storage=storage)).computed(Recomputed(self.level_offset))
+
     def through_cache(self, cache: InversionCache, on_plan: OnPlan) -> Trace:
         """Take the inversion from the cache where it is there, else run it and leave it there."""
         key, storage = self._key(), self.chosen.storage
@@ -208,7 +217,13 @@ class _Inversion:
             steps = len(kept.schedule) * (1 if self.guided is None else 2)
             self.on_step(steps, steps, kept.noise)
             return kept
-        draft = DiskDraft(cache.begin(key, self._about(), self.chosen.nbytes), storage.precision)
+        try:
+            draft = DiskDraft(cache.begin(key, self._about(), self.chosen.nbytes), storage.precision)
+        except StoreError as error:
+            if not (self.may_recompute and self._repeatable):
+                raise
+            on_plan(f"{error} Nothing is kept instead: edits run the source again.")
+            return self.without_pages()
         try:
             on_plan(f"{self.chosen}, in {cache.folder}")
             trace = self.computed(draft)

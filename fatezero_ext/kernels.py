@@ -7,7 +7,9 @@ from importlib.util import find_spec
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .attention import Attend, explicit, gather_key_frames, plain, sliced
 from .errors import SettingsError
@@ -58,8 +60,10 @@ def has_fused_sdpa(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether torch computes attention on the device without making whole maps."""
     if device.type != "cuda":
         return device.type in ("cpu", "mps")
-    from torch.backends.cuda import SDPAParams, can_use_efficient_attention, can_use_flash_attention
-
-    row = torch.empty(1, 1, 16, HEAD_DIM, device=device, dtype=dtype)
-    asked = SDPAParams(row, row, row, None, 0.0, False, False)
-    return can_use_flash_attention(asked) or can_use_efficient_attention(asked)
+    row = torch.zeros(1, 1, 16, HEAD_DIM, device=device, dtype=dtype)
+    try:
+        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
+            F.scaled_dot_product_attention(row, row, row)
+    except RuntimeError:  # "no available kernel"
+        return False
+    return True

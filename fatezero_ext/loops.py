@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -14,7 +15,6 @@ from .attend import Capture, EditAttention, RecordAttention, SourcePage
 from .attention import Attend
 from .blend import blend_layers, word_heat
 from .layers import LayerAddress
-from .map_control import OnMaps
 from .memory import Remedy, free_on, within_memory
 from .pages import SourcePages
 from .plan import EditPlan
@@ -25,7 +25,11 @@ from .stores import MemoryStore, PageStore, Recomputed
 from .trace import Trace, levels_dtype
 from .unet import Pseudo3DUNet
 
+log = logging.getLogger(__name__)
+
 OnStep = Callable[[int, int, Tensor], None]
+Heat = Callable[[Tensor], Tensor]
+"""From token weights [77] to the attention they get, [frames, height, width]."""
 LESS = "Use fewer or smaller frames, policy recompute, or a store in ram."
 
 
@@ -87,7 +91,7 @@ def invert_latents(
     for step in reversed(range(steps)):
         attend = RecordAttention(recording.forms, base) if recording.forms else base
         call = partial(unet, x, timesteps[step], text, frames=len(x), attend=attend)
-        x = schedule.invert(x, within_memory(call, _remedies(store), LESS), step)
+        x = schedule.invert(x, within_memory(call, _remedies(unet, store), LESS), step)
         if controlled:
             x = unet.after_step(x)
         if recording.forms:
@@ -114,12 +118,13 @@ def reconstruct_latents(
     Returns a trace whose levels are the latents of this pass, from the inversion's noisiest one down.
     """
     schedule, store, steps = inverted.schedule, recording.store, len(inverted.schedule)
-    predict = _Guided(unet, text, guidance, (inverted.frames, *inverted.size), _remedies(store))
+    predict = _Guided(unet, text, guidance, (inverted.frames, *inverted.size), store)
+    timesteps = torch.tensor(schedule.timesteps, device=unet.device)
     levels = torch.empty_like(inverted.latents, device=unet.device)
     levels[-1] = x = inverted.noise.to(unet.device)
     for step in range(steps):
         attend = RecordAttention(recording.forms, unet.attend) if recording.forms else unet.attend
-        x = unet.after_step(schedule.denoise(x, predict(x, schedule.timesteps[step], attend), step))
+        x = unet.after_step(schedule.denoise(x, predict(x, timesteps[step], attend), step))
         if recording.forms:
             store.write(step, attend.page)
         levels[steps - 1 - step] = x
@@ -128,9 +133,12 @@ def reconstruct_latents(
     return replace(inverted, latents=levels.cpu(), store=store)
 
 
-def _remedies(store: PageStore) -> tuple[Remedy, ...]:
-    """What a run that fills `store` can do when the device runs out of memory."""
-    if not isinstance(store, MemoryStore):
+def _remedies(unet: Pseudo3DUNet, store: PageStore) -> tuple[Remedy, ...]:
+    """What a run on `store` can do when the device runs out of memory in the middle of a call.
+
+    Nothing under a registered control: the call would go through it again, and it may count its calls.
+    """
+    if not isinstance(store, MemoryStore) or unet.attend is not unet.kernel:
         return ()
     return (lambda: "recorded attention moves to the computer's memory" if store.leave_device() else None,)
 
@@ -147,18 +155,19 @@ class _Guided:
         text: Tensor,
         guidance: float,
         clip: tuple[int, int, int],
-        remedies: Sequence[Remedy] = (),
+        store: PageStore,
     ) -> None:
-        """clip: frames, height and width in cells."""
-        self.unet, self.text, self.guidance = unet, text, guidance
+        """clip: frames, height and width in cells; store: of the run, which can leave the device."""
+        self.unet, self.text, self.guidance, self.store = unet, text, guidance, store
         self.one_at_a_time = len(text) == 1
-        if unet.device.type == "cuda" and unet.working_memory(2, *clip) > free_on(unet.device):
-            self._take_turns()
-        self._remedies = (*remedies, self._take_turns)
+        short = unet.device.type == "cuda" and unet.working_memory(2, *clip) > free_on(unet.device)
+        if short and (said := self._take_turns()):
+            log.warning("The device is short of memory: %s.", said)
 
     def __call__(self, x: Tensor, timestep: int | Tensor, attend: Attend) -> Tensor:
         """x: [frames, channels, height, width]; `attend` computes the call that has the last text."""
-        return within_memory(lambda: self._prediction(x, timestep, attend), self._remedies, LESS)
+        remedies = (*_remedies(self.unet, self.store), self._take_turns)
+        return within_memory(lambda: self._prediction(x, timestep, attend), remedies, LESS)
 
     def _prediction(self, x: Tensor, timestep: int | Tensor, attend: Attend) -> Tensor:
         if self.one_at_a_time:
@@ -172,7 +181,7 @@ class _Guided:
         return torch.lerp(negative, wanted, self.guidance)
 
     def _take_turns(self) -> str | None:
-        if self.one_at_a_time or isinstance(self.unet.attend, OnMaps):  # a map controller wants both in one call
+        if self.one_at_a_time or self.unet.attend is not self.unet.kernel:  # a control may count its calls
             return None
         self.one_at_a_time = True
         return "the two halves of guidance are computed one after the other"
@@ -194,15 +203,15 @@ def edit_latents(
     user_mask: bool [frames, height, width] of any scale, True where the edit may differ; where the plan makes a mask
                from words too, both must allow it or this one overrides it; None: words alone decide
     """
-    schedule, predict = trace.schedule, _Guided(unet, text, plan.settings.guidance, (trace.frames, *trace.size))
-    timesteps = torch.tensor(schedule.timesteps, device=unet.device)
+    steps, store = len(trace.schedule), trace.store
+    predict = _Guided(unet, text, plan.settings.guidance, (trace.frames, *trace.size), store)
     run, x = _EditRun(unet, trace, plan, user_mask), trace.noise.to(unet.device)
-    with SourcePages(unet, trace, [run.wanted(step) for step in range(len(schedule))]) as pages:
-        for step in range(len(schedule)):
-            attend = run.attention(step, within_memory(partial(pages.read, step), (), LESS))
-            prediction = predict(x, timesteps[step], attend)
-            x = run.blend_latents(unet.after_step(schedule.denoise(x, prediction, step)), step, attend)
-            on_step(step + 1, len(schedule), x)
+    with SourcePages(unet, trace, [run.wanted(step) for step in range(steps)]) as pages:
+        for step in range(steps):
+            read = partial(pages.read, step)
+            # The page is an argument only: it is let go before the next one is read.
+            x = run.denoise(x, step, within_memory(read, _remedies(unet, store), LESS), predict)
+            on_step(step + 1, steps, x)
     return EditedLatents(x, run.mean_mask())
 
 
@@ -210,7 +219,8 @@ class _EditRun:
     """What changes while one edit runs."""
 
     def __init__(self, unet: Pseudo3DUNet, trace: Trace, plan: EditPlan, user_mask: Tensor | None) -> None:
-        self.trace, self.user_mask, self.base, self.kernel = trace, user_mask, unet.attend, unet.kernel
+        self.unet, self.trace, self.user_mask = unet, trace, user_mask
+        self.timesteps = torch.tensor(trace.schedule.timesteps, device=unet.device)
         self.plan = plan.to(unet.device, unet.dtype)
         self.size = trace.size
         self.sites = unet.sites(trace.frames, *self.size)
@@ -221,7 +231,6 @@ class _EditRun:
         blends = any(step.blend_latents for step in plan.steps)
         self.source_latents = trace.latents.to(unet.device) if blends else trace.latents
         self.edit_maps: dict[LayerAddress, Tensor] = {}
-        self._heat: Callable[[Tensor], Tensor] | None = None
         self.mask_sum, self.mask_count = torch.zeros(trace.frames, *self.size, device=unet.device), 0
 
     def wanted(self, step: int) -> frozenset[LayerAddress]:
@@ -232,34 +241,44 @@ class _EditRun:
         masked = (plan.fuse_self and self._fuses_under_mask) or plan.blend_latents
         return frozenset([*read, *(self.mask_layers if masked else ())])
 
-    def attention(self, step: int, source: SourcePage) -> EditAttention:
-        """A step's attention. Heat is made once a step, masks once a size."""
+    def denoise(self, x: Tensor, step: int, source: SourcePage, predict: _Guided) -> Tensor:
+        """One step of the edit."""
+        attend, heat = self.attention(step, source)
+        prediction = predict(x, self.timesteps[step], attend)
+        x = self.unet.after_step(self.trace.schedule.denoise(x, prediction, step))
+        return self.blend_latents(x, step, attend.kept, heat)
+
+    def attention(self, step: int, source: SourcePage) -> tuple[EditAttention, Heat]:
+        """A step's attention, and the source's heat: it is made once a step, masks once a size."""
         plan, original = self.plan.steps[step], self.plan.settings.quirks == "original"
-        self._heat = cache(partial(self._source_heat, source))
-        mask = None
+        heat, mask = cache(partial(self._source_heat, source)), None
         if plan.fuse_self and self._fuses_under_mask:
-            mask = cache(partial(self._free, self._heat))
+            mask = cache(partial(self._free, heat))
             self._count_mask(mask(self.size))
         joins = self.plan.edit_mask is not None and (plan.blend_latents or original)
-        return EditAttention(
+        attend = EditAttention(
             plan=plan,
             source=source,
             mask=mask,
-            base=self.base,
+            base=self.unet.attend,
             keep_cross=self.mask_layers if joins else (),
-            kernel=self.kernel,
+            kernel=self.unet.kernel,
         )
+        return attend, heat
 
-    def blend_latents(self, x: Tensor, step: int, attend: EditAttention) -> Tensor:
-        """Put the source's latents back outside the mask."""
+    def blend_latents(self, x: Tensor, step: int, edit_maps: Mapping[LayerAddress, Tensor], heat: Heat) -> Tensor:
+        """Put the source's latents back outside the mask.
+
+        edit_maps: the step's own cross maps of the mask's layers; heat: the source's at this step
+        """
         original = self.plan.settings.quirks == "original"
-        for address, probs in attend.kept.items():
+        for address, probs in edit_maps.items():
             # The authors' program compares the sum over all steps so far with the source's single step.
             summed = original and address in self.edit_maps
             self.edit_maps[address] = self.edit_maps[address] + probs if summed else probs
         if not self.plan.steps[step].blend_latents:
             return x
-        free = self._free(self._heat, self.size, with_edit=True)
+        free = self._free(heat, self.size, with_edit=True)
         self._count_mask(free)
         # After step j the edit stands at level T - 1 - j; the authors' program reads one level noisier.
         level = len(self.trace.schedule) - 1 - step + int(original)
@@ -277,9 +296,7 @@ class _EditRun:
         blend = self.plan.settings.blend
         return self.user_mask is not None if blend is None else blend.self_attention
 
-    def _free(
-        self, source_heat: Callable[[Tensor], Tensor], size: tuple[int, int], *, with_edit: bool = False
-    ) -> Tensor:
+    def _free(self, source_heat: Heat, size: tuple[int, int], *, with_edit: bool = False) -> Tensor:
         """bool [frames, *size], True where the edit may differ."""
         allowed = []
         if self.plan.source_mask is not None:

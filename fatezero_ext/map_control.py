@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from .attention import apply_probs, attention_probs, plain
+from .attention import Attend, apply_probs, attention_probs, plain
 from .errors import StoreError
 from .layers import MOST_CELLS, Site
 
@@ -41,14 +41,16 @@ class OnMaps:
     """An `Attend` that makes every map and hands it to a map controller.
 
     most_cells: larger layers are computed without the controller, as in the authors' program
+    kernel:     computes these
     """
 
     controller: MapController
     most_cells: int = MOST_CELLS
+    kernel: Attend = plain
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
         if site.cells > self.most_cells:
-            return plain(q, k, v, site)
+            return self.kernel(q, k, v, site)
         if hasattr(self.controller, "LOW_RESOURCE"):
             self.controller.LOW_RESOURCE = len(q) == site.frames
         probs = attention_probs(q, k, site)

@@ -13,7 +13,7 @@ import torch
 log = logging.getLogger(__name__)
 
 OutOfMemoryError = torch.cuda.OutOfMemoryError
-"""What torch raises on any accelerator; programs that manage memory know it by this class."""
+"""What torch raises on CUDA and what follows it; programs that manage memory know it by this class."""
 CGROUP = Path("/sys/fs/cgroup")
 Result = TypeVar("Result")
 Remedy = Callable[[], str | None]
@@ -24,8 +24,10 @@ def free_ram() -> int:
     """Bytes of the computer's memory that this process may still take, a container's limit included."""
     free = psutil.virtual_memory().available
     try:
-        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return min(free, max(0, int(limit) - int(used)))
+        limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
+        lines = (CGROUP / "memory.stat").read_text().splitlines()
+        given_back = sum(int(line.split()[1]) for line in lines if line.startswith("inactive_file "))
+        return min(free, max(0, limit - used + given_back))  # cached files make way
     except (OSError, ValueError):  # no cgroup v2, or no limit ("max")
         return free
 

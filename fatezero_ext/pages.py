@@ -13,10 +13,11 @@ from torch import Tensor
 
 from .attend import PassEnded, RecordAttention, SourceAttention, SourcePage
 from .cache_entry import DamagedFile
+from .errors import StoreError
 from .footprint import ClipShape, recorded_forms
 from .layers import LayerAddress
 from .records import Form, Page, packed
-from .stores import MemoryStore, Recomputed
+from .stores import MemoryStore, PageStore, Recomputed
 from .trace import Trace
 from .unet import Pseudo3DUNet
 
@@ -36,8 +37,7 @@ class SourcePages:
     def __init__(self, unet: Pseudo3DUNet, trace: Trace, wanted: Sequence[Collection[LayerAddress]]) -> None:
         self._unet, self._trace, self._wanted = unet, trace, wanted
         self._sites = unet.source_sites(trace.text, trace.frames, *trace.size)
-        far = not isinstance(trace.store, (MemoryStore, Recomputed)) or unet.device.type != "cpu"
-        self._thread = ThreadPoolExecutor(1, "pages") if far and not isinstance(trace.store, Recomputed) else None
+        self._thread = ThreadPoolExecutor(1, "pages") if _is_far(trace.store, unet.device) else None
         self._stream = torch.cuda.Stream(unet.device) if self._thread and unet.device.type == "cuda" else None
         self._coming: dict[int, Future[Page]] = {}
 
@@ -53,6 +53,10 @@ class SourcePages:
         if not self._wanted[step]:
             return {}
         page = self._computed(step) if isinstance(self._trace.store, Recomputed) else self._kept(step)
+        if missing := [at for at in self._wanted[step] if at not in page]:
+            raise StoreError(
+                f"step {step} of the inversion has no attention of {missing[0]}, which an edit reads. Invert again."
+            )
         return {at: SourceAttention(record, self._sites[at], self._unet.kernel) for at, record in page.items()}
 
     def _kept(self, step: int) -> Page:
@@ -106,12 +110,16 @@ class SourcePages:
         last = [layer.address for layer in unet.layers if layer.address in forms][-1]
         recorder = RecordAttention(forms, unet.kernel, until=last)
         with suppress(PassEnded):
-            unet(self._levels[level], trace.schedule.timesteps[step], self._text, frames=trace.frames, attend=recorder)
+            unet(self._levels[level], self._timesteps[step], self._text, frames=trace.frames, attend=recorder)
         return recorder.page
 
     @cached_property
     def _levels(self) -> Tensor:
         return self._trace.latents.to(self._unet.device)
+
+    @cached_property
+    def _timesteps(self) -> Tensor:
+        return torch.tensor(self._trace.schedule.timesteps, device=self._unet.device)
 
     @cached_property
     def _text(self) -> Tensor:
@@ -120,3 +128,10 @@ class SourcePages:
     @property
     def _shape(self) -> ClipShape:
         return ClipShape(self._trace.frames, *self._trace.size, self._trace.text.shape[1])
+
+
+def _is_far(store: PageStore, device: torch.device) -> bool:
+    """Whether pages have a way to go: from files, or from the computer's memory to another device."""
+    if isinstance(store, MemoryStore):
+        return store.device is not None and store.device.type != device.type
+    return not isinstance(store, Recomputed)

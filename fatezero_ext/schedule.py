@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 
 from diffusers import DDIMScheduler
 from torch import Tensor
@@ -52,7 +53,7 @@ class Schedule:
         scheduler = DDIMScheduler.from_config(dict(config or STABLE_DIFFUSION_SCHEDULER))
         # The offset moves the noisiest timestep up by that many; a full set of steps would leave the schedule.
         most = scheduler.config.num_train_timesteps - scheduler.config.steps_offset
-        if not isinstance(steps, int) or not 1 <= steps <= most:
+        if not isinstance(steps, Integral) or not 1 <= steps <= most:
             raise SettingsError(f"steps is {steps}; it must be 1 to {most}, a whole number. 20 to 50 suit most clips.")
         prediction = scheduler.config.prediction_type
         if prediction not in PREDICTION_TYPES:

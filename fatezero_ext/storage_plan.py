@@ -14,13 +14,12 @@ from .memory import free_on, free_ram
 from .stores import Place, Storage
 from .unet import Pseudo3DUNet
 
-SHARE_OF_GPU = 0.5  # of what a run leaves free; decoding the frames afterwards needs the rest
-SHARE_OF_RAM = 0.8
+SHARES = {"gpu": 0.5, "ram": 0.8}  # that "auto" fills of what is free: decoding the frames afterwards needs the rest
 
 
 @dataclass(frozen=True)
 class Room:
-    """Bytes that may be filled.
+    """Bytes that are free.
 
     gpu: of the device the model computes on, its run's own need taken off; None: it computes on the CPU
     ram: of the computer's memory
@@ -28,6 +27,11 @@ class Room:
 
     gpu: int | None
     ram: int
+
+    def at(self, place: Place, asked: Place) -> int:
+        """Bytes that may be filled at gpu or ram: a share where the place was not `asked` for by name."""
+        free = self.ram if place == "ram" else self.gpu or 0
+        return int(free * SHARES[place]) if asked == "auto" else free
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,9 @@ def measured_room(unet: Pseudo3DUNet, chunks: int, clip: ClipShape) -> Room:
     chunks: clips in one call of the UNet
     """
     if unet.device.type == "cpu":
-        return Room(None, int(free_ram() * SHARE_OF_RAM))
+        return Room(None, free_ram())
     working = unet.working_memory(chunks, clip.frames, clip.height, clip.width)
-    free = max(0, free_on(unet.device) - working)
-    return Room(int(free * SHARE_OF_GPU), int(free_ram() * SHARE_OF_RAM))
+    return Room(max(0, free_on(unet.device) - working), free_ram())
 
 
 def choose_storage(
@@ -71,12 +74,12 @@ def choose_storage(
     """
     plans = list(_ways(asked, unet, capture, clip, steps))
     for plan in plans:
-        if plan.nbytes <= _limit(plan.storage, room):
+        if plan.nbytes <= _limit(plan.storage, room, asked.place):
             return plan
     needs = "; ".join(f"{plan.storage.policy} {_where(plan.storage)} needs {size(plan.nbytes)}" for plan in plans)
     raise SettingsError(
         f"{clip.frames} frames of {clip.height}x{clip.width} cells and {steps} steps do not fit: {needs}; "
-        f"{_room_said(asked, room)}. Use {_advice(asked, plans)}fewer frames or fewer steps."
+        f"{_room_said(asked, room)}. Use {_advice(asked, plans, unet)}fewer frames or fewer steps."
     )
 
 
@@ -84,14 +87,15 @@ def _room_said(asked: Storage, room: Room) -> str:
     in_memory = asked.place != "disk" and not asked.recomputes
     if asked.budget is not None and not (in_memory and asked.budget > max(room.gpu or 0, room.ram)):
         return f"the budget is {size(asked.budget)}"
-    on_gpu = "" if room.gpu is None else f"{size(room.gpu)} on the gpu and "
-    return f"there is room for {on_gpu}{size(room.ram)} in ram"
+    on_gpu = "" if room.gpu is None else f"{size(room.at('gpu', asked.place))} on the gpu and "
+    return f"there is room for {on_gpu}{size(room.at('ram', asked.place))} in ram"
 
 
-def _advice(asked: Storage, tried: list[StoragePlan]) -> str:
+def _advice(asked: Storage, tried: list[StoragePlan], unet: Pseudo3DUNet) -> str:
     """What would help and was not tried, each with a comma behind it."""
     larger = "" if asked.budget is None else "a larger budget, "
-    nothing_kept = "" if any(plan.storage.recomputes for plan in tried) else "policy recompute, "
+    possible = unet.attend is unet.kernel and not any(plan.storage.recomputes for plan in tried)
+    nothing_kept = "policy recompute, " if possible else ""
     on_disk = "place disk, " if asked.place != "disk" and asked.budget is None else ""
     return larger + nothing_kept + on_disk
 
@@ -116,12 +120,12 @@ def _places(asked: Place, device: torch.device) -> tuple[Place, ...]:
     return ("gpu", "ram") if asked == "auto" else (asked,)
 
 
-def _limit(storage: Storage, room: Room) -> int:
+def _limit(storage: Storage, room: Room, asked: Place) -> int:
     """Bytes that may be kept at a place; the disk cache has a limit of its own."""
     budget = storage.budget if storage.budget is not None else 2**63
     if storage.place == "disk" or storage.recomputes:
         return budget
-    return min(budget, room.ram if storage.place == "ram" else room.gpu or 0)
+    return min(budget, room.at(storage.place, asked))
 
 
 def _where(storage: Storage) -> str:

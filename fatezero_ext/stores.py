@@ -12,6 +12,7 @@ import torch
 from .cache_folder import InversionCache
 from .carrier import CPU, Carrier
 from .errors import SettingsError, StoreError
+from .memory import free_ram
 from .records import PRECISIONS, Page, Precision, packed, page_bytes
 
 Policy = Literal["auto", "features", "maps", "recompute", "recompute same level"]
@@ -47,7 +48,9 @@ class Storage:
                 raise SettingsError(
                     f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}. Choose one of these."
                 )
-        if self.budget is not None and not (math.isfinite(self.budget) and self.budget > 0):
+        if self.budget is not None and not (
+            isinstance(self.budget, (int, float)) and math.isfinite(self.budget) and self.budget > 0
+        ):
             raise SettingsError(
                 f"the budget is {self.budget} bytes; a positive number is needed. Raise it, or give none to use what "
                 f"is free."
@@ -126,8 +129,8 @@ class MemoryStore:
         self._carrier, self._sealed = None, True
 
     def leave_device(self) -> bool:
-        """Move everything to the computer's memory, now and later; whether there was anything to move."""
-        if self.device == CPU:
+        """Move everything to the computer's memory, now and later; whether there was anything to move, and room."""
+        if self.device == CPU or self.nbytes > free_ram():
             return False
         self.device = CPU
         self._pages = {step: packed(page, self.device, "as computed") for step, page in self._pages.items()}

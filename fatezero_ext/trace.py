@@ -21,7 +21,7 @@ class Trace:
     prompt:   the source prompt
     text:     [1, tokens, width] its embedding, on the CPU
     latents:  [T + 1, frames, channels, height, width] on the CPU, level k is the clip after k inversion steps; in
-              float16 where the UNet computes in that and would round them anyway
+              float16 where the UNet computes in that: it reads them rounded so, and latent blending puts them back so
     noise:    [frames, channels, height, width] float32 on the CPU, the last level, from which edits start
     store:    sealed pages, one a step
     capture:  which layers were recorded

@@ -106,7 +106,7 @@ class CompareClips(io.ComfyNode):
             raise VideoError(f"source brings {len(source)} clips; one is needed. Link the clip that was edited.")
         further = [edits.get(f"edit_{number}") or [] for number in range(2, MOST_EDITS + 1)]
         clips = [
-            *(cut_like(source[0], clip) for clip in edit_1[:1]),
+            cut_like(source[0], edit_1[0]) if edit_1 else source[0],
             *edit_1,
             *(clip for brought in further for clip in brought if clip is not None),
         ]

@@ -54,8 +54,9 @@ class LoadPseudo3DUNet(io.ComfyNode):
     ) -> io.NodeOutput:
         settings, device = InflationSettings(words.key_frames(key_frames), least_sc_channel, norm), host.device()
         dtype = PRECISIONS.get(precision, torch.float32 if device.type == "cpu" else torch.float16)
+        computes = kernel(attention, device, dtype)
         loaded = load_model(_folder(model), settings, dtype=dtype, name=model)
-        loaded.unet.kernel = kernel(attention, device, dtype)
+        loaded.unet.kernel = computes
         for part in (loaded.unet, loaded.text, loaded.vae):
             part.prepare = host.residence(part.net)
         return io.NodeOutput(loaded.unet, loaded.text, loaded.vae)

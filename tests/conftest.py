@@ -66,16 +66,18 @@ def noise():
 
 
 def pytest_runtest_logreport(report):
-    """Remember how each test ended, for the table of features."""
+    """Remember how each test ended and which features it holds, for the table of features."""
     if report.when == "call" or report.outcome != "passed":
         OUTCOMES[report.nodeid] = report.outcome
+        for kind, name in report.user_properties:
+            if kind == "feature":
+                HOLDERS.setdefault(name, []).append(report.nodeid)
 
 
 def pytest_collection_modifyitems(items):
-    """Remember which features each test holds."""
+    """Let each test's report say which features it holds: it may come from another process."""
     for item in items:
-        for mark in item.iter_markers("feature"):
-            HOLDERS.setdefault(mark.args[0], []).append(item.nodeid)
+        item.user_properties += [("feature", mark.args[0]) for mark in item.iter_markers("feature")]
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -84,7 +86,7 @@ def pytest_terminal_summary(terminalreporter):
         return
     terminalreporter.section("features of the authors' program and the tests that hold them")
     for name in FEATURES:
-        tests = [node for node in HOLDERS.get(name, ()) if node in OUTCOMES]
+        tests = sorted(set(HOLDERS.get(name, ())))
         functions = dict.fromkeys(node.partition("[")[0] for node in tests)
         for function in functions:
             ended = {OUTCOMES[node] for node in tests if node.partition("[")[0] == function}

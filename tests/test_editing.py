@@ -290,11 +290,12 @@ def test_only_the_original_mask_of_latent_blending_depends_on_earlier_steps(mode
         run = _EditRun(model.unet, controller.trace, plan, None)
         pages = SourcePages(model.unet, controller.trace, [run.wanted(step) for step in range(8)])
         for step, seed in enumerate([*[seed_of_first_steps] * 3, 5]):
-            attend, generator = run.attention(step, pages.read(step)), torch.Generator().manual_seed(seed)
+            generator, maps = torch.Generator().manual_seed(seed), {}
+            _attend, heat = run.attention(step, pages.read(step))
             for address in run.mask_layers:  # few peaks, so that not every cell is within the threshold
                 cells = run.sites[address].cells
-                attend.kept[address] = torch.rand(3, 2, cells, 77, generator=generator).pow(40)
-            x = run.blend_latents(torch.zeros_like(clip), step, attend)
+                maps[address] = torch.rand(3, 2, cells, 77, generator=generator).pow(40)
+            x = run.blend_latents(torch.zeros_like(clip), step, maps, heat)
         assert 0 < x.eq(0).float().mean() < 1
         return x
 

@@ -4,8 +4,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 
-from fatezero_ext import Capture, EditSettings, Storage, edit, invert, load_model, load_toy
+from fatezero_ext import (
+    Capture,
+    EditSettings,
+    InflationSettings,
+    Pseudo3DUNet,
+    Storage,
+    edit,
+    invert,
+    load_model,
+    load_toy,
+)
 from fatezero_ext.blend import blend_layers
 from fatezero_ext.cache_folder import InversionCache
 from fatezero_ext.controller import Controller
@@ -81,6 +92,24 @@ def test_running_the_source_again_gives_the_bits_of_what_is_captured(model, capt
         for policy in ("features", "recompute")
     )
     assert again.equal(kept)
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """A UNet with layers so wide that cross-attention is kept as maps, as the deeper ones of Stable Diffusion are."""
+    torch.manual_seed(0)
+    arms = {"down_block_types": ("CrossAttnDownBlock2D",) * 2, "up_block_types": ("CrossAttnUpBlock2D",) * 2}
+    widths = {"block_out_channels": (32, 256), "attention_head_dim": 2, "norm_num_groups": 8, "layers_per_block": 1}
+    return Pseudo3DUNet(UNet2DConditionModel(cross_attention_dim=32, **widths, **arms), InflationSettings())
+
+
+def test_what_is_kept_as_maps_changes_no_bit_of_what_is_computed(model, wide):
+    kept = inverted(model, Storage("features"), unet=wide)
+    assert {record.form for record in kept.trace.store.read(0).values()} == {"map", "features"}
+    again = inverted(model, Storage("recompute"), unet=wide)
+    assert again.trace.latents.equal(kept.trace.latents)
+    for name in EDITS:
+        assert edited(model, again, name).equal(edited(model, kept, name))
 
 
 def test_features_on_disk_give_the_bits_of_features_in_memory(model, features, tmp_path):

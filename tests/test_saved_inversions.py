@@ -23,6 +23,7 @@ from fatezero_ext.cache_folder import InversionCache
 from fatezero_ext.disk_store import DiskStore
 from fatezero_ext.errors import StoreError
 from fatezero_ext.inversion import Reconstruction
+from fatezero_ext.stores import Recomputed
 
 from .conftest import GOLDEN
 from .small_runs import SOURCE, calls_of, clip, edited, inverted
@@ -272,3 +273,13 @@ def test_an_entry_says_what_it_is_of(model, cache):
     (entry,) = cache.entries()
     wanted = {"model": "model", "prompt": SOURCE, "frames": 3, "size": [128, 128], "steps": FEW}
     assert entry.about == wanted | {"policy": "features", "precision": "as computed"}
+
+
+def test_auto_runs_the_source_again_where_the_cache_has_no_room(model, tmp_path):
+    said, cache = [], InversionCache(tmp_path / "cache", limit=1000)
+    storage = Storage("auto", "disk", cache=cache)
+    controller = inverted(model, storage, on_plan=said.append)
+    assert isinstance(controller.trace.store, Recomputed)
+    assert "raise the limit with FATEZERO_CACHE_GB" in said[-1] and "run the source again" in said[-1]
+    wanted = edited(model, inverted(model, Storage("features", "ram")))
+    assert edited(model, controller).equal(wanted)

@@ -140,10 +140,10 @@ def test_8_bits_need_half(stable_diffusion):
 @pytest.mark.parametrize(
     ("room", "chosen"),
     [
-        (Room(8 * GIB, 8 * GIB), ("features", "gpu")),
-        (Room(8 * GIB, 0), ("features", "gpu")),
-        (Room(GIB, 8 * GIB), ("features", "ram")),
-        (Room(GIB, GIB), ("recompute", "ram")),
+        (Room(16 * GIB, 16 * GIB), ("features", "gpu")),
+        (Room(16 * GIB, 0), ("features", "gpu")),
+        (Room(8 * GIB, 16 * GIB), ("features", "ram")),
+        (Room(8 * GIB, 8 * GIB), ("recompute", "ram")),
         (Room(0, 0), ("recompute", "ram")),
     ],
 )
@@ -154,8 +154,17 @@ def test_the_first_place_with_room_is_chosen(stable_diffusion, room, chosen):
 
 def test_exactly_enough_room_is_enough(stable_diffusion):
     needs = plan_of(stable_diffusion, Storage("features", "ram"), ROOMY).nbytes
-    assert plan_of(stable_diffusion, Storage(), Room(needs, 0)).storage.place == "gpu"
-    assert plan_of(stable_diffusion, Storage(), Room(needs - 1, needs)).storage.place == "ram"
+    for place, share in (("gpu", 0.5), ("ram", 0.8)):
+        just = int(needs / share) + 1
+
+        def room(free, at=place):
+            return Room(free, 0) if at == "gpu" else Room(0, free)
+
+        assert plan_of(stable_diffusion, Storage(), room(just)).storage.place == place
+        assert plan_of(stable_diffusion, Storage(), room(just - 2)).storage.policy == "recompute"
+        assert plan_of(stable_diffusion, Storage("features", place), room(needs)).storage.place == place
+        with pytest.raises(SettingsError, match="do not fit"):
+            plan_of(stable_diffusion, Storage("features", place), room(needs - 1))
     assert plan_of(stable_diffusion, Storage(budget=needs), ROOMY).storage.policy == "features"
     assert plan_of(stable_diffusion, Storage(budget=needs - 1), ROOMY).storage.policy == "recompute"
 
@@ -174,7 +183,7 @@ def test_on_a_cpu_the_device_s_memory_is_the_computer_s(model):
             Room(GIB, 100 * GIB),
             r"on the gpu needs \d\.\d\d GiB.*1\.00 GiB on the gpu",
         ),
-        (Storage("maps"), Room(GIB, 2 * GIB), r"maps on the gpu needs \d+\.\d\d GiB.*2\.00 GiB in ram"),
+        (Storage("maps"), Room(GIB, 2 * GIB), r"maps on the gpu needs \d+\.\d\d GiB.*1\.60 GiB in ram"),
         (
             Storage("features", "disk", budget=GIB),
             ROOMY,

@@ -240,8 +240,8 @@ def register_attention_control(unet: Pseudo3DUNet, controller: Attend | MapContr
             f"{controller!r} cannot be called; a controller is an attend(q, k, v, site), or a class called with (attn, "
             f"is_cross, place_in_unet) that also has step_callback. Give one of these."
         )
-    attend = OnMaps(controller) if isinstance(controller, MapController) else controller
-    attend = plain if attend is None else attend
+    attend = OnMaps(controller, kernel=unet.kernel) if isinstance(controller, MapController) else controller
+    attend = unet.kernel if attend is None else attend
     registration = Registration(unet, controller, attend, len(unet.layers))
     if hasattr(controller, "num_att_layers"):
         controller.num_att_layers = len(unet.layers)

@@ -178,7 +178,7 @@ def test_file_names_with_other_characters_are_refused(cache, name):
             use(name, {})
 
 
-@pytest.mark.parametrize("value", [object(), float("nan"), b"x", "\ud800", {1: 1, "1": 2}], ids=repr)
+@pytest.mark.parametrize("value", [object(), float("nan"), b"x", "\ud800", {1: 1, "1": 2}])
 def test_what_cannot_be_read_back_as_json_is_refused_before_any_work(cache, value):
     with pytest.raises(StoreError, match="plain JSON"):
         cache.begin(KEY, {"prompt": value}, 0)
