@@ -19,6 +19,7 @@ from .cache_room import Listing, readable
 from .errors import FateZeroError
 
 FAILED = 1
+WORTH_SAYING = 2**20  # bytes; manifests and locks are less
 SHORT_KEY = 12  # digits; telling a handful of entries apart needs four
 PROMPT_WIDTH = 48
 WIDE = 160  # columns where the output is a file or a pipe, so that nothing is cut off
@@ -83,8 +84,17 @@ def _list(cache: InversionCache) -> int:
     entries = cache.entries()
     if entries:
         _print(_table(entries))
-    _say(f"{readable(cache.nbytes)} of {readable(cache.limit)} used by {len(entries)} inversions in {cache.folder}")
+    used = sum(entry.nbytes for entry in entries)
+    claimed = max(0, cache.nbytes - used)
+    more = ""
+    if claimed >= WORTH_SAYING:
+        more = f", and {readable(claimed)} set aside for unfinished ones (prune frees those of killed runs)"
+    _say(f"{readable(used)} of {readable(cache.limit)} used by {_counted(len(entries))}{more}, in {cache.folder}")
     return 0
+
+
+def _counted(number: int) -> str:
+    return "1 inversion" if number == 1 else f"{number} inversions"
 
 
 def _table(entries: Sequence[Listing]) -> Table:
@@ -141,7 +151,7 @@ def _verify(cache: InversionCache, remove: bool) -> int:
         if remove and not entry.sound:
             _say("    removed" if cache.remove(entry.key) else "    kept, because it is in use")
     damaged = sum(not entry.sound for entry in checked)
-    _say(f"{len(checked)} inversions checked, {damaged} damaged, in {cache.folder}")
+    _say(f"{_counted(len(checked))} checked, {damaged} damaged, in {cache.folder}")
     return FAILED if damaged else 0
 
 
@@ -152,7 +162,7 @@ def _prune(cache: InversionCache, limit: int | None) -> int:
             _say(f"{action} {entry.key[:SHORT_KEY]}  {readable(entry.nbytes)}  {_word(entry.about, 'prompt')}")
     if pruned.leftovers:
         _say(f"removed {readable(pruned.leftovers)} that unfinished runs had left")
-    _say(f"{len(pruned.removed)} inversions removed; {readable(cache.nbytes)} are left in {cache.folder}")
+    _say(f"{_counted(len(pruned.removed))} removed; {readable(cache.nbytes)} are left in {cache.folder}")
     return 0
 
 

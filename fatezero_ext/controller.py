@@ -48,6 +48,10 @@ class EditResult:
     latents: Tensor
     mask: Tensor
 
+    def __repr__(self) -> str:
+        frames, height, width = self.mask.shape
+        return f"EditResult({frames} frames of {height}x{width} cells, {self.mask.mean():.0%} free to differ)"
+
 
 def edit(
     controller: Controller,

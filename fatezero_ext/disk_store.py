@@ -77,14 +77,12 @@ class DiskStore:
     """Pages of a published entry, read when they are asked for, each checked against its checksum.
 
     policy, precision, level_offset: how they were recorded, so that a damaged one can be computed again
-    repeatable: whether it can: under a registered control an inversion may not do the same twice
     """
 
     entry: Entry
     policy: Literal["features", "maps"]
     precision: Precision
     level_offset: int
-    repeatable: bool = True
 
     def __repr__(self) -> str:
         return f"DiskStore({self.entry.key[:12]}, {self.nbytes / 2**20:.1f} MiB)"

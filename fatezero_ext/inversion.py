@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from uuid import uuid4
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from .loops import NOTHING, OnStep, Recording, ignore_step, invert_latents, reco
 from .plan import check_guidance
 from .prompts import Clip, read_prompt
 from .schedule import Schedule
-from .storage_plan import StoragePlan, choose_storage, measured_room
+from .storage_plan import StoragePlan, choose_storage, kept_as, measured_room
 from .stores import MemoryStore, PageStore, Recomputed, Storage
 from .trace import Trace
 from .unet import Pseudo3DUNet
@@ -101,15 +100,23 @@ def plan_inversion(
             "the clip's latents hold values that are not finite; numbers are needed. Encode the frames again, with the "
             "VAE in float32 if it was in half precision."
         )
-    if controller.storage.recomputes and unet.attend is not unet.kernel:
-        raise SettingsError(
-            f"policy {controller.storage.policy!r} runs the source again, but a registered control takes part in the "
-            f"inversion and may not do the same twice. Use policy features, or unregister it."
-        )
+    _check_control(controller)
     clean = latents.float() * unet.latents.scale
     levels, no_text = clean.expand(steps + 1, -1, -1, -1, -1), clean.new_empty(1, 0, 0)
     trace = Trace(schedule, prompt, no_text, levels, clean, Recomputed(), controller.capture)
     return replace(controller, trace=trace)
+
+
+def _check_control(controller: Controller) -> None:
+    """Raise SettingsError where a registered control, which may not do the same twice, does not go with the storage."""
+    storage = controller.storage
+    if controller.unet.attend is controller.unet.kernel or not (storage.recomputes or storage.place == "disk"):
+        return
+    asked = f"policy {storage.policy!r} runs the source again" if storage.recomputes else "place 'disk' finds it again"
+    raise SettingsError(
+        f"{asked}, but a registered control takes part in the inversion and may not do the same twice. Use policy "
+        f"features in ram or on the gpu, or unregister it."
+    )
 
 
 def invert_planned(
@@ -220,7 +227,7 @@ class _Inversion:
         try:
             draft = DiskDraft(cache.begin(key, self._about(), self.chosen.nbytes), storage.precision)
         except StoreError as error:
-            if not (self.may_recompute and self._repeatable):
+            if not self.may_recompute:
                 raise
             on_plan(f"{error} Nothing is kept instead: edits run the source again.")
             return self.without_pages()
@@ -230,23 +237,13 @@ class _Inversion:
             entry = draft.publish({"latents": trace.latents, "noise": trace.noise})
         finally:
             draft.abandon()
-        return replace(trace, store=self._without_files(draft) if entry is None else self._disk_store(entry))
-
-    def _without_files(self, draft: DiskDraft) -> Recomputed:
-        """What edits read where the disk took no more; an inversion that cannot be run again ends with the error."""
-        if not self._repeatable:
-            raise draft.failure
+        if entry is not None:
+            return replace(trace, store=self._disk_store(entry))
         log.warning("%s The inversion is kept; its edits run the source again instead of reading it.", draft.failure)
-        return Recomputed(self.level_offset)
+        return replace(trace, store=Recomputed(self.level_offset))
 
     def _disk_store(self, entry: Entry) -> DiskStore:
-        storage = self.chosen.storage
-        return DiskStore(entry, storage.policy, storage.precision, self.level_offset, self._repeatable)
-
-    @property
-    def _repeatable(self) -> bool:
-        """Whether the source can run twice alike: what a registered control does cannot be told."""
-        return self.unet.attend is self.unet.kernel
+        return DiskStore(entry, self.chosen.storage.policy, self.chosen.storage.precision, self.level_offset)
 
     def _found(self, cache: InversionCache, key: str) -> Trace | None:
         """The trace of an entry of the cache; pages are checked when they are read."""
@@ -272,12 +269,10 @@ class _Inversion:
     def _key(self) -> str:
         """Everything the kept numbers depend on."""
         trace, schedule = self.planned, self.planned.schedule
-        control = "" if self._repeatable else uuid4().hex  # found by nobody else
         return combined(
             {
                 "unet": unet_digest(self.unet),
                 "dtype": str(self.unet.dtype),
-                "control": control,
                 "schedule": [schedule.timesteps, schedule.alphas, schedule.final_alpha, schedule.prediction_type],
                 "latents": trace.latents[0],
                 "text": self.text,
@@ -296,6 +291,5 @@ class _Inversion:
             "frames": trace.frames,
             "size": [side * self.unet.latents.pixels_per_cell for side in reversed(trace.size)],
             "steps": len(trace.schedule),
-            "policy": storage.policy,
-            "precision": storage.precision,
+            "policy": kept_as(storage),
         }

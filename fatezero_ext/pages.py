@@ -69,8 +69,6 @@ class SourcePages:
         try:
             page = coming.result()
         except DamagedFile as damage:
-            if not self._trace.store.repeatable:
-                raise
             log.warning("%s Step %d is computed again.", damage, step)
             return self._repaired(step)
         if self._stream is not None:

@@ -50,7 +50,7 @@ class StoragePlan:
     def __str__(self) -> str:
         if self.storage.recomputes:
             return f"attention is kept nowhere ({self.storage.policy}); latents of all steps take {size(self.nbytes)}"
-        kept = f"attention is kept as {self.storage.policy} {_where(self.storage)}"
+        kept = f"attention is kept as {kept_as(self.storage)} {_where(self.storage)}"
         return f"{kept}: {size(self.nbytes)}, {size(self.page)} a step"
 
 
@@ -94,10 +94,11 @@ def _room_said(asked: Storage, room: Room) -> str:
 def _advice(asked: Storage, tried: list[StoragePlan], unet: Pseudo3DUNet) -> str:
     """What would help and was not tried, each with a comma behind it."""
     larger = "" if asked.budget is None else "a larger budget, "
+    coarser = "" if asked.recomputes or asked.precision == "int8" else "a coarser precision, "
     possible = unet.attend is unet.kernel and not any(plan.storage.recomputes for plan in tried)
     nothing_kept = "policy recompute, " if possible else ""
     on_disk = "place disk, " if asked.place != "disk" and asked.budget is None else ""
-    return larger + nothing_kept + on_disk
+    return larger + nothing_kept + on_disk + coarser
 
 
 def _ways(asked: Storage, unet: Pseudo3DUNet, capture: Capture, clip: ClipShape, steps: int) -> Iterator[StoragePlan]:
@@ -132,6 +133,11 @@ def _where(storage: Storage) -> str:
     if storage.recomputes:
         return "(latents alone)"
     return {"disk": "on disk", "ram": "in ram", "gpu": "on the gpu"}[storage.place]
+
+
+def kept_as(storage: Storage) -> str:
+    """Policy and, where it was chosen, precision, for people."""
+    return storage.policy if storage.precision == "as computed" else f"{storage.policy} ({storage.precision})"
 
 
 def size(nbytes: int) -> str:

@@ -7,10 +7,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from fatezero_ext import Storage, plain, register_attention_control
+from fatezero_ext import Storage
 from fatezero_ext.cache_folder import InversionCache
-from fatezero_ext.disk_store import DiskStore
-from fatezero_ext.errors import StoreError
 from fatezero_ext.inversion import Reconstruction
 from fatezero_ext.stores import Recomputed
 
@@ -154,28 +152,6 @@ def test_a_page_that_cannot_be_mended_is_computed_again_each_time(model, cache, 
             assert edited(model, controller).equal(clean[KINDS[0]])
     assert [said.endswith("Step 1 stays damaged.") for said in caplog.messages] == [False, True] * 2
     assert edited(model, controller).equal(clean[KINDS[0]]) and all_sound(cache)
-
-
-def halved(q, k, v, site):
-    """A control that changes what every layer gives."""
-    return plain(q, k, v, site) / 2
-
-
-def test_under_a_control_a_full_disk_ends_the_inversion(model, cache):
-    """Its edits could not run the source again as it was: the control takes no part in that."""
-    cache.begin("ab" * 32, {}, 1).abandon()
-    with register_attention_control(model.unet, halved), files_no_larger_than(PAGE // 2):
-        with pytest.raises(StoreError, match="cannot be saved"):
-            inverted(model, on_disk(cache))
-
-
-def test_a_damaged_page_recorded_under_a_control_is_not_computed_without_it(model, cache):
-    with register_attention_control(model.unet, halved):
-        controller = inverted(model, on_disk(cache))
-    assert isinstance(controller.trace.store, DiskStore)
-    flip(file_of(cache, "step-001.safetensors"))
-    with pytest.raises(StoreError, match="step-001.safetensors is damaged"):
-        edited(model, controller)
 
 
 def test_pages_on_disk_are_aligned_as_torch_s_own(model, cache):

@@ -21,7 +21,7 @@ from fatezero_ext import (
 )
 from fatezero_ext.cache_folder import InversionCache
 from fatezero_ext.disk_store import DiskStore
-from fatezero_ext.errors import StoreError
+from fatezero_ext.errors import SettingsError, StoreError
 from fatezero_ext.inversion import Reconstruction
 from fatezero_ext.stores import Recomputed
 
@@ -209,11 +209,12 @@ def test_latents_of_another_scale_are_another_clip(golden, model, short):
     assert not is_found(model, short, unet=unet)
 
 
-def test_an_inversion_under_a_registered_control_is_found_by_nobody(model, cache):
-    with register_attention_control(model.unet, lambda *given: plain(*given)):
-        assert not is_found(model, cache)
-        assert not is_found(model, cache)
-    assert not is_found(model, cache)
+def test_an_inversion_under_a_registered_control_is_not_saved(model, cache):
+    """What it does cannot be told, so that the inversion could not be found again."""
+    with register_attention_control(model.unet, lambda *given: plain(*given)), calls_of(model.unet.net) as calls:
+        with pytest.raises(SettingsError, match="'disk' finds it again, but a registered control.*ram or on the gpu"):
+            inverted(model, on_disk(cache))
+    assert not calls and not cache.folder.exists()
 
 
 def test_an_inversion_that_keeps_nothing_saves_nothing(model, cache):
@@ -272,7 +273,9 @@ def test_an_entry_says_what_it_is_of(model, cache):
     inverted(model, on_disk(cache), steps=FEW)
     (entry,) = cache.entries()
     wanted = {"model": "model", "prompt": SOURCE, "frames": 3, "size": [128, 128], "steps": FEW}
-    assert entry.about == wanted | {"policy": "features", "precision": "as computed"}
+    assert entry.about == wanted | {"policy": "features"}
+    inverted(model, on_disk(cache, precision="int8"), steps=FEW)
+    assert {entry.about["policy"] for entry in cache.entries()} == {"features", "features (int8)"}
 
 
 def test_auto_runs_the_source_again_where_the_cache_has_no_room(model, tmp_path):

@@ -38,7 +38,7 @@ def test_list_shows_each_inversion_and_the_total(cache, run):
     for word in ("a silver jeep", "8 x 512x512", " 3 ", "features", "KiB"):
         assert word in rows[KEY[:12]]
     assert rows[KEY[:12]].split()[-2] == "yes" and rows[OTHER[:12]].split()[-2] == "no"
-    assert out.splitlines()[-1].endswith(f"of 32.0 GiB used by 2 inversions in {cache.folder}")
+    assert out.splitlines()[-1].endswith(f"of 32.0 GiB used by 2 inversions, in {cache.folder}")
     assert (code, err) == (0, "") and holds_its_pages(entry)
 
 
@@ -51,7 +51,7 @@ def test_list_starts_with_what_was_used_last(cache, run):
 
 
 def test_list_of_no_folder_is_one_line_and_makes_none(cache, run):
-    assert run("list") == (0, f"0 bytes of 32.0 GiB used by 0 inversions in {cache.folder}\n", "")
+    assert run("list") == (0, f"0 bytes of 32.0 GiB used by 0 inversions, in {cache.folder}\n", "")
     assert not cache.folder.exists()
 
 
@@ -91,7 +91,7 @@ def test_verify_of_whole_inversions_ends_with_0(cache, run):
     save(cache, KEY).release()
     code, out, err = run("verify")
     assert (code, err) == (0, "") and f"{KEY[:12]}  ok  a silver jeep" in out
-    assert out.endswith(f"1 inversions checked, 0 damaged, in {cache.folder}\n")
+    assert out.endswith(f"1 inversion checked, 0 damaged, in {cache.folder}\n")
 
 
 def test_verify_names_damaged_files_and_ends_with_1_and_keeps_them(cache, run):
@@ -123,7 +123,7 @@ def test_prune_says_what_went_and_what_is_in_use(cache, run):
     lines = out.splitlines()
     assert (code, err) == (0, "") and lines[0].startswith(f"removed {OTHER[:12]}  ") and "a silver jeep" in lines[0]
     assert lines[1].startswith(f"kept, because it is in use: {KEY[:12]}") and lines[2].startswith(
-        "1 inversions removed; "
+        "1 inversion removed; "
     )
     assert holds_its_pages(entry)
 
@@ -149,7 +149,7 @@ def test_the_environments_folder_is_the_default(cache, monkeypatch, capsys):
     save(cache, KEY)
     monkeypatch.setenv("FATEZERO_CACHE_DIR", str(cache.folder))
     monkeypatch.setenv("FATEZERO_CACHE_GB", "2")
-    assert main(["list"]) == 0 and f"of 2.0 GiB used by 1 inversions in {cache.folder}" in capsys.readouterr().out
+    assert main(["list"]) == 0 and f"of 2.0 GiB used by 1 inversion, in {cache.folder}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
