@@ -1,74 +1,21 @@
-"""Whole inversions and edits against the authors' program, at every step.
+"""Whole inversions and the masks made from them against the authors' program, at every step.
 
 Tolerances are those at which the program agrees with itself on another number of threads, with room: inverted latents
-within 1e-4, edited ones within a relative L2 of 3e-4, masks equal on 99.9 % of pixels.
+within 1e-4, masks equal on 99.9 % of pixels.
 """
-
-from functools import cache
-from itertools import product
 
 import pytest
 import torch
 
-from fatezero_ext import BlendSettings, Capture, EditSettings
 from fatezero_ext.blend import blend_layers, word_heat
-from fatezero_ext.footprint import ClipShape, recorded_forms
-from fatezero_ext.loops import Recording, edit_latents, invert_latents
 from fatezero_ext.plan import compile_edit
 from fatezero_ext.prompts import read_prompt
-from fatezero_ext.schedule import Schedule
-from fatezero_ext.stores import MemoryStore, Recomputed
 
-from .conftest import STYLE_RUN, THOROUGH, frames_first, relative
+from .conftest import relative
+from .golden_runs import INVERSIONS, RUNS, inverted, thinned
 
+__all__ = ["inverted"]
 pytestmark = pytest.mark.slow
-
-SHAPE = BlendSettings(("silver", "jeep"), ("Porsche", "car"), threshold=0.65)
-SHAPE_WITH_LATENTS = BlendSettings(("silver", "jeep"), ("Porsche", "car"), threshold=0.65, latents=True)
-RUNS = {
-    "A_recon": EditSettings("refine", 0.8, self_replace=0.9, quirks="original"),
-    "B_style": EditSettings("refine", 0.8, self_replace=0.8, equalizer={"watercolor": 10}, quirks="original"),
-    "C2_shape_th065": EditSettings("replace", 0.5, self_replace=0.5, blend=SHAPE, quirks="original"),
-    "D2_latentblend_th065": EditSettings("replace", 0.5, self_replace=0.5, blend=SHAPE_WITH_LATENTS, quirks="original"),
-    "F2_shape_tuned_th065": EditSettings("replace", 0.5, self_replace=0.5, blend=SHAPE, quirks="original"),
-}
-INVERSIONS = {"inv_default_n6": 6, "inv_style_n10": 10, "inv_tuned_n6": 6}
-SOURCE = "a silver jeep driving down a curvy road in the countryside"
-
-
-def thinned(latents):
-    """[steps, frames, channels, h, w] as the reference keeps them: [steps, channels, frames, h/4, w/4]."""
-    return latents.transpose(1, 2)[..., ::4, ::4]
-
-
-@pytest.fixture(scope="module")
-def inverted(golden, model):
-    """name, policy -> (unet, trace); each inversion runs once."""
-
-    @cache
-    def run(name, policy="features"):
-        unet = golden.unet(STYLE_RUN if "style" in name else None, tuned="tuned" in name)
-        tensors = golden.tensors(f"{name}/latents")
-        latents = frames_first(tensors["latents_input"])
-        trace = invert_latents(
-            unet,
-            latents,
-            tensors["text_source"],
-            read_prompt(model.text, SOURCE),
-            Schedule.from_config(None, INVERSIONS[name]),
-            capture=Capture(),
-            recording=recording(unet, latents, policy),
-        )
-        return unet, trace
-
-    return run
-
-
-def recording(unet, latents, policy):
-    if policy == "recompute":
-        return Recording(Recomputed(), {})
-    shape = ClipShape(len(latents), *latents.shape[-2:], tokens=77)
-    return Recording(MemoryStore(), recorded_forms(unet, Capture(), policy, shape))
 
 
 @pytest.mark.parametrize("name", INVERSIONS)
@@ -105,32 +52,6 @@ def map_statistics(probs):
     x = probs.double().flatten()
     wave = torch.sin(0.37 * torch.arange(len(x), dtype=torch.float64) + 0.1)
     return torch.stack([x.mean(), x.std(), x.sum(), x.abs().max(), x @ wave])
-
-
-USUAL_PAIRS = [
-    *((name, "features") for name in RUNS),
-    ("C2_shape_th065", "maps"),
-    ("D2_latentblend_th065", "recompute"),
-]
-ALL_PAIRS = list(product(RUNS, ("features", "maps", "recompute")))
-
-
-@pytest.mark.parametrize(("name", "policy"), ALL_PAIRS if THOROUGH else USUAL_PAIRS)
-def test_edited_latents(golden, model, inverted, name, policy):
-    described, tensors = golden.json(f"{name}/settings"), golden.tensors(f"{name}/edit")
-    unet, trace = inverted(described["inversion"], policy)
-    edit = read_prompt(model.text, described["edit_prompt"])
-    levels = []
-    edit_latents(
-        unet,
-        trace,
-        compile_edit(RUNS[name], trace.prompt, edit, len(trace.schedule)),
-        torch.cat([tensors["text_uncond"], tensors["text_edit"]]),
-        on_step=lambda done, total, latents: levels.append(latents),
-    )
-    wanted = tensors["latents_after_step.thinned"]
-    distances = [relative(got, reference) for got, reference in zip(thinned(torch.stack(levels)), wanted, strict=True)]
-    assert max(distances) < 3e-4, distances
 
 
 @pytest.mark.parametrize("name", ["C2_shape_th065", "F2_shape_tuned_th065"])

@@ -1,0 +1,61 @@
+"""The reference runs: their settings, and their inversions as we compute them. Tests import the fixture."""
+
+from functools import cache
+
+import pytest
+
+from fatezero_ext import BlendSettings, Capture, EditSettings
+from fatezero_ext.footprint import ClipShape, recorded_forms
+from fatezero_ext.loops import Recording, invert_latents
+from fatezero_ext.prompts import read_prompt
+from fatezero_ext.schedule import Schedule
+from fatezero_ext.stores import MemoryStore, Recomputed
+
+from .conftest import STYLE_RUN, frames_first
+
+SHAPE = BlendSettings(("silver", "jeep"), ("Porsche", "car"), threshold=0.65)
+SHAPE_WITH_LATENTS = BlendSettings(("silver", "jeep"), ("Porsche", "car"), threshold=0.65, latents=True)
+RUNS = {
+    "A_recon": EditSettings("refine", 0.8, self_replace=0.9, quirks="original"),
+    "B_style": EditSettings("refine", 0.8, self_replace=0.8, equalizer={"watercolor": 10}, quirks="original"),
+    "C2_shape_th065": EditSettings("replace", 0.5, self_replace=0.5, blend=SHAPE, quirks="original"),
+    "D2_latentblend_th065": EditSettings("replace", 0.5, self_replace=0.5, blend=SHAPE_WITH_LATENTS, quirks="original"),
+    "F2_shape_tuned_th065": EditSettings("replace", 0.5, self_replace=0.5, blend=SHAPE, quirks="original"),
+}
+INVERSIONS = {"inv_default_n6": 6, "inv_style_n10": 10, "inv_tuned_n6": 6}
+SOURCE = "a silver jeep driving down a curvy road in the countryside"
+
+
+def thinned(latents):
+    """[steps, frames, channels, h, w] as the reference keeps them: [steps, channels, frames, h/4, w/4]."""
+    return latents.transpose(1, 2)[..., ::4, ::4]
+
+
+@pytest.fixture(scope="module")
+def inverted(golden, model):
+    """name, policy -> (unet, trace); each inversion runs once."""
+
+    @cache
+    def run(name, policy="features"):
+        unet = golden.unet(STYLE_RUN if "style" in name else None, tuned="tuned" in name)
+        tensors = golden.tensors(f"{name}/latents")
+        latents = frames_first(tensors["latents_input"])
+        trace = invert_latents(
+            unet,
+            latents,
+            tensors["text_source"],
+            read_prompt(model.text, SOURCE),
+            Schedule.from_config(None, INVERSIONS[name]),
+            capture=Capture(),
+            recording=recording(unet, latents, policy),
+        )
+        return unet, trace
+
+    return run
+
+
+def recording(unet, latents, policy):
+    if policy == "recompute":
+        return Recording(Recomputed(), {})
+    shape = ClipShape(len(latents), *latents.shape[-2:], tokens=77)
+    return Recording(MemoryStore(), recorded_forms(unet, Capture(), policy, shape))
