@@ -134,7 +134,7 @@ def invert_planned(
     guided = None
     if reconstruct is not None:
         texts = guided_text(clip, unet, trace.prompt.text, reconstruct.guidance, reconstruct.negative_prompt)
-        guided = _Guided(texts, reconstruct.guidance)
+        guided = _GuidedTexts(texts, reconstruct.guidance)
     chunks = 1 if guided is None else len(guided.texts)
     unet.prepare(unet.working_memory(chunks, trace.frames, *trace.size))
     shape = ClipShape(trace.frames, *trace.size, text.shape[1])
@@ -156,7 +156,7 @@ def _memory_store(storage: Storage, level_offset: int) -> PageStore:
 
 
 @dataclass(frozen=True)
-class _Guided:
+class _GuidedTexts:
     """texts [2 or 1, tokens, width] and the guidance of a reconstruction."""
 
     texts: Tensor
@@ -173,7 +173,7 @@ class _Inversion:
     unet: Pseudo3DUNet
     planned: Trace
     text: Tensor
-    guided: _Guided | None
+    guided: _GuidedTexts | None
     chosen: StoragePlan
     may_recompute: bool
     on_step: OnStep

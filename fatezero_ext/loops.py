@@ -231,6 +231,7 @@ class _EditRun:
         blends = any(step.blend_latents for step in plan.steps)
         self.source_latents = trace.latents.to(unet.device) if blends else trace.latents
         self.edit_maps: dict[LayerAddress, Tensor] = {}
+        self.user_masks: dict[tuple[int, int], Tensor] = {}
         self.mask_sum, self.mask_count = torch.zeros(trace.frames, *self.size, device=unet.device), 0
 
     def wanted(self, step: int) -> frozenset[LayerAddress]:
@@ -308,7 +309,10 @@ class _EditRun:
         return torch.stack(allowed).all(0)
 
     def _user_mask_at(self, size: tuple[int, int]) -> Tensor:
-        return F.interpolate(self.user_mask[:, None].float(), size=size, mode="nearest-exact")[:, 0] > 0.5
+        if size not in self.user_masks:
+            scaled = F.interpolate(self.user_mask[:, None].float(), size=size, mode="nearest-exact")
+            self.user_masks[size] = scaled[:, 0] > 0.5
+        return self.user_masks[size]
 
     def _source_heat(self, source: SourcePage, weights: Tensor) -> Tensor:
         maps = [(source[address].probs(self.mask_sum), self.sites[address]) for address in self.mask_layers]

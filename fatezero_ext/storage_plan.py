@@ -40,7 +40,7 @@ class StoragePlan:
 
     storage: with policy and place decided
     nbytes:  that will be kept, the latents of all levels included
-    pages:   bytes of one step's page, 0 where none is kept
+    page:    bytes of one step's page, 0 where none is kept
     """
 
     storage: Storage
@@ -95,9 +95,9 @@ def _advice(asked: Storage, tried: list[StoragePlan], unet: Pseudo3DUNet) -> str
     """What would help and was not tried, each with a comma behind it."""
     larger = "" if asked.budget is None else "a larger budget, "
     coarser = "" if asked.recomputes or asked.precision == "int8" else "a coarser precision, "
-    possible = unet.attend is unet.kernel and not any(plan.storage.recomputes for plan in tried)
-    nothing_kept = "policy recompute, " if possible else ""
-    on_disk = "place disk, " if asked.place != "disk" and asked.budget is None else ""
+    repeatable = unet.attend is unet.kernel  # neither recompute nor disk goes with a registered control
+    nothing_kept = "policy recompute, " if repeatable and not any(plan.storage.recomputes for plan in tried) else ""
+    on_disk = "place disk, " if repeatable and asked.place != "disk" and asked.budget is None else ""
     return larger + nothing_kept + on_disk + coarser
 
 

@@ -51,8 +51,8 @@ class RegisterAttentionControl(io.ComfyNode):
 
 
 class AttentionStoreCache(io.ComfyNode):
-    """Choose how the recorded attention is kept between the inversion and the edits. All ways give the same edits up to
-    rounding; what was chosen, and how large it is, is shown before DDIM Invert begins."""
+    """Choose how the recorded attention is kept between the inversion and the edits. All ways but int8 and recompute
+    same level give the same edits up to rounding; what was chosen, and its size, is shown before DDIM Invert begins."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -228,7 +228,10 @@ def test_under_a_registered_control_the_source_is_not_run_again(model):
             inverted(model, Storage("recompute"))
         with pytest.raises(SettingsError, match="features in ram needs") as error:
             inverted(model, Storage(budget=200_000))
-        assert "latents alone" not in str(error.value)
+        assert "latents alone" not in str(error.value) and "place disk" not in str(error.value)
+        with pytest.raises(SettingsError, match="do not fit") as without_budget:
+            plan_of(model.unet, Storage("maps", "ram"), Room(None, 1000), shape=ClipShape(3, 16, 16, 77))
+        assert "recompute" not in str(without_budget.value) and "place disk" not in str(without_budget.value)
         assert inverted(model, Storage()).storage.policy == "features"
 
 
