@@ -13,8 +13,7 @@ import torch
 from diffusers import AutoencoderKL, ModelMixin, UNet2DConditionModel
 from diffusers.utils import is_accelerate_available
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -23,11 +22,11 @@ from .kernels import Kernel, kernel
 from .text import TextEncoder
 from .unet import InflationSettings, LatentFormat, Pseudo3DUNet, TemporalLayers
 from .vae import VideoVAE
+from .weight_files import check_pickles_are_safe, read_weights, some
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PICKLED_WEIGHTS = "diffusion_pytorch_model.bin"
 WEIGHT_FILES = {ModelMixin: (WEIGHTS, PICKLED_WEIGHTS), CLIPTextModel: ("model.safetensors", "pytorch_model.bin")}
-PICKLES_SAFE_FROM = "2.6"
 RANK_KEY = ".conv_temporal.down.weight"
 PSEUDO_3D_CLASS = "UNetPseudo3DConditionModel"
 TOY_FOLDER = Path(__file__).parent / "toy" / "model"
@@ -109,7 +108,7 @@ def load_unet(
         return Pseudo3DUNet(_load(UNet2DConditionModel, folder, dtype), settings, name=folder.name)
     pickled = folder / PICKLED_WEIGHTS
     path = pickled if pickled.exists() and not (folder / WEIGHTS).exists() else folder / WEIGHTS
-    weights = _read_weights(path)
+    weights = read_weights(path)
     net = _empty_unet(config, folder, dtype)
     position = settings.temporal.position if settings.temporal else "after_feedforward"
     ranks = {key.removesuffix(RANK_KEY): len(w) for key, w in weights.items() if key.endswith(RANK_KEY)}
@@ -123,7 +122,7 @@ def load_unet(
         ) from error
     if missing or foreign:
         raise ModelError(
-            f"{path} does not fit its config: {_some(missing)} missing, {_some(foreign)} unknown. "
+            f"{path} does not fit its config: {some(missing)} missing, {some(foreign)} unknown. "
             f"Use a complete pseudo-3D checkpoint."
         )
     return unet
@@ -157,12 +156,12 @@ def _load(kind: type, folder: Path, dtype: torch.dtype | None) -> object:
     model, found = loaded
     if kind is UNet2DConditionModel and found["unexpected_keys"]:
         raise ModelError(
-            f"{folder} holds more than its config describes: {_some(sorted(found['unexpected_keys']))} unknown. A UNet "
+            f"{folder} holds more than its config describes: {some(sorted(found['unexpected_keys']))} unknown. A UNet "
             f"tuned on a clip needs the config it was saved with ({PSEUDO_3D_CLASS}); restore it."
         )
     if found["missing_keys"]:
         raise ModelError(
-            f"{folder} is no complete {kind.__name__}: {_some(sorted(found['missing_keys']))} missing. They would be "
+            f"{folder} is no complete {kind.__name__}: {some(sorted(found['missing_keys']))} missing. They would be "
             f"left random; use a complete checkpoint."
         )
     return model
@@ -173,7 +172,7 @@ def _weight_options(kind: type, folder: Path, dtype: torch.dtype) -> dict[str, o
     safe, pickled = WEIGHT_FILES[ModelMixin if issubclass(kind, ModelMixin) else CLIPTextModel]
     safe = _has(folder, safe) or not _has(folder, pickled)
     if not safe:
-        _check_pickles_are_safe(folder)
+        check_pickles_are_safe(folder)
     options = {"torch_dtype": dtype, "use_safetensors": safe, "output_loading_info": True}
     if issubclass(kind, ModelMixin):
         options["low_cpu_mem_usage"] = is_accelerate_available()  # without it diffusers only warns and goes on
@@ -183,15 +182,6 @@ def _weight_options(kind: type, folder: Path, dtype: torch.dtype) -> dict[str, o
 def _has(folder: Path, weights: str) -> bool:
     """Whether the folder has these weights, in one file or in several with an index."""
     return (folder / weights).exists() or (folder / f"{weights}.index.json").exists()
-
-
-def _check_pickles_are_safe(path: Path) -> None:
-    """Raise ModelError where torch's `weights_only` can be tricked into running code (CVE-2025-32434)."""
-    if torch.__version__ < PICKLES_SAFE_FROM:
-        raise ModelError(
-            f"{path} has pickled weights, which torch {torch.__version__} cannot open safely; torch "
-            f"{PICKLES_SAFE_FROM} or safetensors are needed. Update torch or convert the file."
-        )
 
 
 @contextmanager
@@ -216,37 +206,6 @@ def _read_json(path: Path) -> dict[str, object]:
     return config
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or of a pickle that holds nothing else."""
-    try:
-        weights = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
-    except (OSError, SafetensorError, UnpicklingError) as error:
-        raise ModelError(
-            f"{path} cannot be read ({error}); safetensors weights are needed. Convert or restore the file."
-        ) from error
-    foreign = [str(key) for key, value in weights.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
-    if foreign:
-        raise ModelError(
-            f"{path} holds more than tensors by name: {_some(foreign)}; a UNet's state dict is needed. Save it with "
-            f"save_pretrained, or as safetensors."
-        )
-    return weights
-
-
-def _unpickled(path: Path) -> dict[object, object]:
-    """A pickle that may hold tensors and plain containers only: code in it is refused, not run."""
-    _check_pickles_are_safe(path)
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged pickle raises anything; torch's message tells how to open a bad one anyway
-        raise UnpicklingError("it is a damaged pickle, or one that holds more than tensors") from error
-    if not isinstance(weights, dict):
-        raise UnpicklingError(f"it holds {type(weights).__name__}, not tensors by name")
-    return weights
-
-
 def _two_dimensional(config: Mapping[str, object]) -> dict[str, object]:
     """The config of the 2-D UNet inside a pseudo-3D one: the same, with 2-D block names."""
     renamed = {key: _block_name(value) for key, value in config.items() if not key.startswith("_")}
@@ -258,8 +217,3 @@ def _block_name(value: object) -> object:
     if isinstance(value, list):
         return [_block_name(item) for item in value]
     return value.replace("Pseudo3D", "2D") if isinstance(value, str) else value
-
-
-def _some(keys: list[str]) -> str:
-    shown = ", ".join(keys[:3])
-    return "nothing" if not keys else f"{len(keys)} keys ({shown}{', ...' if len(keys) > 3 else ''})"
