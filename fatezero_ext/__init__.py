@@ -24,13 +24,14 @@ if TYPE_CHECKING:
     from .inversion import invert as invert
     from .layers import LayerAddress as LayerAddress
     from .layers import Site as Site
+    from .noise_model import NoiseModel as NoiseModel
+    from .noise_model import register_attention_control as register_attention_control
     from .plan import BlendSettings as BlendSettings
     from .plan import EditSettings as EditSettings
     from .stores import Storage as Storage
     from .unet import InflationSettings as InflationSettings
     from .unet import Pseudo3DUNet as Pseudo3DUNet
     from .unet import TemporalLayers as TemporalLayers
-    from .unet import register_attention_control as register_attention_control
 
 _HOMES = {
     "attend": ("Capture",),
@@ -42,7 +43,8 @@ _HOMES = {
     "layers": ("LayerAddress", "Site"),
     "plan": ("BlendSettings", "EditSettings"),
     "stores": ("Storage",),
-    "unet": ("InflationSettings", "Pseudo3DUNet", "TemporalLayers", "register_attention_control"),
+    "noise_model": ("NoiseModel", "register_attention_control"),
+    "unet": ("InflationSettings", "Pseudo3DUNet", "TemporalLayers"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

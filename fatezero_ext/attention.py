@@ -27,6 +27,16 @@ class Attend(Protocol):
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor: ...
 
 
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[batch, tokens, (heads dim)] -> [batch, heads, tokens, dim], without a copy."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """[batch, heads, tokens, dim] -> [batch, tokens, (heads dim)]."""
+    return x.transpose(1, 2).flatten(2)
+
+
 def gather_key_frames(x: Tensor, site: Site) -> Tensor:
     """Concatenate along the token axis the keys (or values) of the frames each frame attends to.
 

@@ -19,8 +19,9 @@ from transformers.utils import logging as transformers_logging
 
 from .errors import ModelError
 from .kernels import Kernel, kernel
+from .noise_model import LatentFormat
 from .text import TextEncoder
-from .unet import InflationSettings, LatentFormat, Pseudo3DUNet, TemporalLayers
+from .unet import InflationSettings, Pseudo3DUNet, TemporalLayers
 from .vae import VideoVAE
 from .weight_files import check_pickles_are_safe, read_weights, some
 

@@ -10,13 +10,13 @@ from .attend import Capture
 from .blend import blend_layers
 from .errors import SettingsError, StoreError
 from .guidance import guided_text
-from .loops import OnStep, edit_latents, ignore_step
+from .loops import EditedLatents, OnStep, edit_latents, ignore_step
 from .map_control import OnMaps
+from .noise_model import NoiseModel
 from .plan import EditPlan, EditSettings, compile_edit
 from .prompts import Clip, read_prompt
 from .stores import Storage
 from .trace import Trace
-from .unet import Pseudo3DUNet
 from .user_mask import fitted_mask
 
 
@@ -24,7 +24,7 @@ from .user_mask import fitted_mask
 class Controller:
     """A UNet, what to record of its attention, where to keep it, and, once a clip was inverted, its trace."""
 
-    unet: Pseudo3DUNet
+    unet: NoiseModel
     capture: Capture = field(default_factory=Capture)
     storage: Storage = field(default_factory=Storage)
     trace: Trace | None = None
@@ -76,15 +76,18 @@ def edit(
     trace, cell = controller.trace, unet.latents.pixels_per_cell
     user_mask = None if mask is None else fitted_mask(mask, trace.frames, trace.size, cell)
     text = guided_text(clip, unet, edit_prompt, settings.guidance, negative_prompt)
-    unet.prepare(unet.working_memory(len(text), trace.frames, *trace.size))
-    edited = edit_latents(
-        unet,
-        trace,
-        plan,
-        text.to(unet.device),
-        user_mask=None if user_mask is None else user_mask.to(unet.device),
-        on_step=on_step,
-    )
+
+    def work() -> EditedLatents:
+        return edit_latents(
+            unet,
+            trace,
+            plan,
+            text.to(unet.device),
+            user_mask=None if user_mask is None else user_mask.to(unet.device),
+            on_step=on_step,
+        )
+
+    edited = unet.run(work, len(text), trace.frames, *trace.size)
     return EditResult((edited.latents / unet.latents.scale).cpu(), edited.mask.cpu())
 
 
@@ -135,7 +138,7 @@ def _check_mask_is_read(plan: EditPlan, steps: int) -> None:
         )
 
 
-def _check_control(unet: Pseudo3DUNet, plan: EditPlan) -> None:
+def _check_control(unet: NoiseModel, plan: EditPlan) -> None:
     """Raise SettingsError where a registered map controller and the edit would both change attention."""
     changes = any(step.replace_cross or step.fuse_self for step in plan.steps) or plan.edit_mask is not None
     if changes and isinstance(unet.attend, OnMaps):

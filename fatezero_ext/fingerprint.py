@@ -7,12 +7,9 @@ import json
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
-
-from .unet import Pseudo3DUNet
 
 
 def tensor_digest(x: Tensor) -> str:
@@ -29,19 +26,6 @@ def weights_digest(net: nn.Module) -> str:
         digests = pool.map(tensor_digest, [tensor for _name, tensor in weights])
         lines = [f"{name} {digest}" for (name, _tensor), digest in zip(weights, digests, strict=True)]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-def unet_digest(unet: Pseudo3DUNet) -> str:
-    """Of a UNet's weights and config, and of how it was inflated."""
-    temporal = unet.settings.temporal
-    settings = {
-        "key_frames": list(unet.settings.key_frames),
-        "least_sc_channel": unet.settings.least_sc_channel,
-        "norm": unet.settings.norm,
-        "temporal": temporal and {**asdict(temporal), "ranks": dict(temporal.ranks)},
-    }
-    config = {name: value for name, value in unet.net.config.items() if not name.startswith("_")}
-    return combined({"weights": weights_digest(unet.net), "config": config, "settings": settings})
 
 
 def combined(parts: Mapping[str, object]) -> str:

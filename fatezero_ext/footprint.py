@@ -10,10 +10,11 @@ from typing import Literal
 import torch
 
 from .attend import Capture
+from .controlled import ControlledLayer, kept_form
 from .layers import LayerAddress, Site
+from .noise_model import NoiseModel
 from .records import FORMS, PRECISIONS, Form, Precision
 from .trace import levels_dtype
-from .unet import ControlledLayer, Pseudo3DUNet, kept_form
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class ClipShape:
 
 
 def recorded_forms(
-    unet: Pseudo3DUNet, capture: Capture, policy: Literal["features", "maps"], clip: ClipShape
+    unet: NoiseModel, capture: Capture, policy: Literal["features", "maps"], clip: ClipShape
 ) -> dict[LayerAddress, Form]:
     """How each layer that is recorded is kept; layers that are not recorded are left out."""
     sites = unet.sites(clip.frames, clip.height, clip.width)
@@ -38,7 +39,7 @@ def recorded_forms(
     }
 
 
-def page_size(unet: Pseudo3DUNet, forms: Mapping[LayerAddress, Form], precision: Precision, clip: ClipShape) -> int:
+def page_size(unet: NoiseModel, forms: Mapping[LayerAddress, Form], precision: Precision, clip: ClipShape) -> int:
     """Bytes of one step's page."""
     sites = unet.sites(clip.frames, clip.height, clip.width)
     itemsize = (PRECISIONS[precision] or unet.dtype).itemsize
@@ -53,20 +54,17 @@ def page_size(unet: Pseudo3DUNet, forms: Mapping[LayerAddress, Form], precision:
     return total
 
 
-def levels_size(unet: Pseudo3DUNet, steps: int, clip: ClipShape) -> int:
+def levels_size(unet: NoiseModel, steps: int, clip: ClipShape) -> int:
     """Bytes of the latents of all levels, the noise that edits start from, and the prompt's embedding."""
-    channels, width = unet.net.config.in_channels, unet.net.config.cross_attention_dim
-    level = clip.frames * channels * clip.height * clip.width
-    text = clip.tokens * width * torch.float32.itemsize
+    level = clip.frames * unet.channels * clip.height * clip.width
+    text = clip.tokens * unet.text_width * torch.float32.itemsize
     return (steps + 1) * level * levels_dtype(unet.dtype).itemsize + level * torch.float32.itemsize + text
 
 
 def _kept_shape(layer: ControlledLayer, site: Site, form: Form, clip: ClipShape) -> tuple[int, ...]:
-    attn = layer.module
     if form == "features":
-        return (site.frames, site.cells, attn.query_dim) if not site.is_cross else (
-            site.frames, attn.heads, site.cells, attn.inner_dim // attn.heads
-        )  # fmt: skip
-    added = 0 if attn.added_kv_proj_dim is None else site.cells
+        queries = (site.frames, layer.heads, site.cells, layer.dim_head)
+        return queries if site.is_cross else (site.frames, site.cells, layer.query_dim)
+    added = site.cells if layer.added_keys else 0
     keys = clip.tokens + added if site.is_cross else site.cells * max(1, len(site.key_frames))
-    return (site.frames, attn.heads, site.cells, keys)
+    return (site.frames, layer.heads, site.cells, keys)

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from .errors import SettingsError
+from .noise_model import NoiseModel
 from .prompts import Clip, read_prompt
-from .unet import Pseudo3DUNet
 
 
-def guided_text(clip: Clip, unet: Pseudo3DUNet, prompt: str, guidance: float, negative_prompt: str) -> Tensor:
+def guided_text(clip: Clip, unet: NoiseModel, prompt: str, guidance: float, negative_prompt: str) -> Tensor:
     """Embeddings [2, tokens, width] of the negative prompt and the prompt; without guidance of the prompt alone.
 
     guidance: 1 for none
@@ -19,10 +19,10 @@ def guided_text(clip: Clip, unet: Pseudo3DUNet, prompt: str, guidance: float, ne
     return embedded(clip, [prompt] if guidance == 1 else [negative_prompt, prompt], unet)
 
 
-def embedded(clip: Clip, texts: list[str], unet: Pseudo3DUNet) -> Tensor:
+def embedded(clip: Clip, texts: list[str], unet: NoiseModel) -> Tensor:
     """Text embeddings [texts, tokens, width], float32."""
     embeddings = torch.cat([clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0] for text in texts])
-    width = unet.net.config.cross_attention_dim
+    width = unet.text_width
     if embeddings.shape[-1] != width:
         raise SettingsError(
             f"the text encoder gives embeddings {embeddings.shape[-1]} wide; {unet.name} needs {width}. "

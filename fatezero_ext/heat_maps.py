@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -108,13 +107,12 @@ def word_heats(
     for column, word in enumerate(words):
         weights[list(word.tokens), column] = 1
     layers = _layers(controller, trace, reading)
-    heat, maps, weights = torch.zeros(()), 0, weights.to(controller.unet.device)
-    with closing(_recorded(controller, trace, layers, reading, on_page)) as recorded:
-        for probs, site in recorded:
-            per_cell = probs[..., :PROMPT_TOKENS] @ weights.to(probs.device)  # [frames, heads, cells, words]
-            heat = heat.to(probs.device) + per_cell.sum(dim=1).unflatten(1, (site.height, site.width))
-            maps += probs.shape[1]
-    return heat.permute(3, 0, 1, 2).div(maps).cpu()
+
+    def places(probs: Tensor, site: Site) -> Tensor:
+        per_cell = probs[..., :PROMPT_TOKENS] @ weights.to(probs.device)  # [frames, heads, cells, words]
+        return per_cell.sum(dim=1).unflatten(1, (site.height, site.width))
+
+    return _mean(controller, layers, reading, on_page, places).permute(3, 0, 1, 2)
 
 
 def self_attention_maps(
@@ -136,13 +134,12 @@ def self_attention_maps(
             "attention control is registered and invert again."
         )
     layers = tuple(replace(address, kind="self") for address in _layers(controller, trace, reading))
-    total, maps = torch.zeros(()), 0
-    with closing(_recorded(controller, trace, layers, reading, on_page)) as recorded:
-        for probs, site in recorded:
-            places = probs.sum(dim=1).unflatten(-1, (-1, site.height, site.width)).sum(dim=2)
-            total = total.to(probs.device) + places.unflatten(1, (site.height, site.width))
-            maps += probs.shape[1]
-    return total.div(maps).cpu()
+
+    def places(probs: Tensor, site: Site) -> Tensor:
+        looked_at = probs.sum(dim=1).unflatten(-1, (-1, site.height, site.width)).sum(dim=2)
+        return looked_at.unflatten(1, (site.height, site.width))
+
+    return _mean(controller, layers, reading, on_page, places)
 
 
 def principal_components(maps: Tensor, count: int, side: Side = "queries") -> Tensor:
@@ -205,21 +202,33 @@ def _layers(controller: Controller, trace: Trace, reading: Reading) -> tuple[Lay
     return blend_layers(sites, trace.capture.most_cells, reading.downscale)
 
 
-def _recorded(
-    controller: Controller, trace: Trace, layers: Sequence[LayerAddress], reading: Reading, on_page: OnPage
-) -> Iterator[tuple[Tensor, Site]]:
-    """Every layer's map [frames, heads, cells, keys] float32 at every step that is read, one at a time.
+def _mean(
+    controller: Controller,
+    layers: Sequence[LayerAddress],
+    reading: Reading,
+    on_page: OnPage,
+    places: Callable[[Tensor, Site], Tensor],
+) -> Tensor:
+    """Mean over the heads of every layer's map at every step that is read; float32, on the CPU.
 
-    They are made where the UNet computes, which is brought there: attention that is kept as features, or not at all, is
-    computed from its weights.
+    places: of one layer's map [frames, heads, cells, keys], its heads added up
+    Maps are made one at a time and where the model computes, which is brought there: attention that is kept as
+    features, or not at all, is computed from its weights.
     """
-    unet, steps = controller.unet, reading.steps(len(trace.schedule))
-    unet.prepare(unet.working_memory(1, trace.frames, *trace.size))
-    sites, like = unet.sites(trace.frames, *trace.size), torch.empty(0, dtype=torch.float32, device=unet.device)
+    unet, trace = controller.unet, inverted(controller)
+    steps = reading.steps(len(trace.schedule))
     wanted = [layers if step in steps else () for step in range(len(trace.schedule))]
-    with SourcePages(unet, trace, wanted) as pages:
-        for done, step in enumerate(steps, 1):
-            page = pages.read(step)
-            for address in layers:
-                yield page[address].probs(like), sites[address]
-            on_page(done, len(steps))
+
+    def work() -> Tensor:
+        sites, like = unet.sites(trace.frames, *trace.size), torch.empty(0, dtype=torch.float32, device=unet.device)
+        total, maps = torch.zeros((), device=unet.device), 0
+        with SourcePages(unet, trace, wanted) as pages:
+            for done, step in enumerate(steps, 1):
+                page = pages.read(step)
+                for address in layers:
+                    probs = page[address].probs(like)
+                    total, maps = total + places(probs, sites[address]), maps + probs.shape[1]
+                on_page(done, len(steps))
+        return total.div(maps).cpu()
+
+    return unet.run(work, 1, trace.frames, *trace.size)

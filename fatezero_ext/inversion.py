@@ -14,17 +14,16 @@ from .cache_folder import InversionCache, default_cache
 from .controller import Controller
 from .disk_store import LEVELS, DiskDraft, DiskStore, aligned
 from .errors import SettingsError, StoreError
-from .fingerprint import combined, unet_digest
+from .fingerprint import combined
 from .footprint import ClipShape, recorded_forms
 from .guidance import embedded, guided_text
 from .loops import NOTHING, OnStep, Recording, ignore_step, invert_latents, reconstruct_latents
+from .noise_model import NoiseModel
 from .plan import check_guidance
 from .prompts import Clip, read_prompt
-from .schedule import Schedule
 from .storage_plan import StoragePlan, choose_storage, kept_as, measured_room
 from .stores import MemoryStore, PageStore, Recomputed, Storage
 from .trace import Trace
-from .unet import Pseudo3DUNet
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +87,7 @@ def plan_inversion(
     """
     unet = controller.unet
     prompt = read_prompt(clip, source_prompt, "source prompt")
-    schedule = Schedule.from_config(unet.scheduler, steps)
+    schedule = unet.schedule(steps)
     if latents.ndim != 4 or not len(latents):
         raise StoreError(
             f"the clip's latents are shaped {list(latents.shape)}; [frames, channels, height, width] with at least one "
@@ -110,6 +109,11 @@ def plan_inversion(
 def _check_control(controller: Controller) -> None:
     """Raise SettingsError where a registered control, which may not do the same twice, does not go with the storage."""
     storage = controller.storage
+    if storage.place == "disk" and controller.unet.nameless:
+        raise SettingsError(
+            f"place 'disk' finds an inversion again by what made it, but {controller.unet.name} has "
+            f"{controller.unet.nameless}, which have no name that lasts. Keep attention in ram or on the gpu."
+        )
     if controller.unet.attend is controller.unet.kernel or not (storage.recomputes or storage.place == "disk"):
         return
     asked = f"policy {storage.policy!r} runs the source again" if storage.recomputes else "place 'disk' finds it again"
@@ -136,17 +140,20 @@ def invert_planned(
         texts = guided_text(clip, unet, trace.prompt.text, reconstruct.guidance, reconstruct.negative_prompt)
         guided = _GuidedTexts(texts, reconstruct.guidance)
     chunks = 1 if guided is None else len(guided.texts)
-    unet.prepare(unet.working_memory(chunks, trace.frames, *trace.size))
-    shape = ClipShape(trace.frames, *trace.size, text.shape[1])
-    room = measured_room(unet, max(chunks, 2), shape)  # the edit that follows has two chunks
-    chosen = choose_storage(planned.storage, unet, planned.capture, shape, len(trace.schedule), room)
-    run = _Inversion(unet, trace, text, guided, chosen, planned.storage.policy == "auto", on_step)
-    if chosen.storage.place == "disk":
-        inverted = run.through_cache(chosen.storage.cache or default_cache(), on_plan)
-    else:
-        on_plan(str(chosen))
-        inverted = run.computed(_memory_store(chosen.storage, run.level_offset))
-    return replace(planned, storage=chosen.storage, trace=inverted)
+
+    def work() -> Controller:
+        shape = ClipShape(trace.frames, *trace.size, text.shape[1])
+        room = measured_room(unet, max(chunks, 2), shape)  # the edit that follows has two chunks
+        chosen = choose_storage(planned.storage, unet, planned.capture, shape, len(trace.schedule), room)
+        run = _Inversion(unet, trace, text, guided, chosen, planned.storage.policy == "auto", on_step)
+        if chosen.storage.place == "disk":
+            inverted = run.through_cache(chosen.storage.cache or default_cache(), on_plan)
+        else:
+            on_plan(str(chosen))
+            inverted = run.computed(_memory_store(chosen.storage, run.level_offset))
+        return replace(planned, storage=chosen.storage, trace=inverted)
+
+    return unet.run(work, chunks, trace.frames, *trace.size)
 
 
 def _memory_store(storage: Storage, level_offset: int) -> PageStore:
@@ -170,7 +177,7 @@ class _Inversion:
     may_recompute: whether edits may run the source again where its pages cannot be kept
     """
 
-    unet: Pseudo3DUNet
+    unet: NoiseModel
     planned: Trace
     text: Tensor
     guided: _GuidedTexts | None
@@ -271,7 +278,7 @@ class _Inversion:
         trace, schedule = self.planned, self.planned.schedule
         return combined(
             {
-                "unet": unet_digest(self.unet),
+                "unet": self.unet.digest(),
                 "dtype": str(self.unet.dtype),
                 "schedule": [schedule.timesteps, schedule.alphas, schedule.final_alpha, schedule.prediction_type],
                 "latents": trace.latents[0],

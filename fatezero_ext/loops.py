@@ -16,6 +16,7 @@ from .attention import Attend
 from .blend import blend_layers, word_heat
 from .layers import LayerAddress
 from .memory import Remedy, free_on, within_memory
+from .noise_model import NoiseModel
 from .pages import SourcePages
 from .plan import EditPlan
 from .prompts import Prompt
@@ -23,7 +24,6 @@ from .records import Form
 from .schedule import Schedule
 from .stores import MemoryStore, PageStore, Recomputed
 from .trace import Trace, levels_dtype
-from .unet import Pseudo3DUNet
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class EditedLatents:
 
 @torch.no_grad()
 def invert_latents(
-    unet: Pseudo3DUNet,
+    unet: NoiseModel,
     latents: Tensor,
     text: Tensor,
     prompt: Prompt,
@@ -104,7 +104,7 @@ def invert_latents(
 
 @torch.no_grad()
 def reconstruct_latents(
-    unet: Pseudo3DUNet,
+    unet: NoiseModel,
     inverted: Trace,
     text: Tensor,
     guidance: float,
@@ -133,7 +133,7 @@ def reconstruct_latents(
     return replace(inverted, latents=levels.cpu(), store=store)
 
 
-def _remedies(unet: Pseudo3DUNet, store: PageStore) -> tuple[Remedy, ...]:
+def _remedies(unet: NoiseModel, store: PageStore) -> tuple[Remedy, ...]:
     """What a run on `store` can do when the device runs out of memory in the middle of a call.
 
     Nothing under a registered control: the call would go through it again, and it may count its calls.
@@ -151,7 +151,7 @@ class _Guided:
 
     def __init__(
         self,
-        unet: Pseudo3DUNet,
+        unet: NoiseModel,
         text: Tensor,
         guidance: float,
         clip: tuple[int, int, int],
@@ -176,7 +176,7 @@ class _Guided:
                 return wanted
             negative = self.unet(x, timestep, self.text[:1], frames=len(x))
         else:
-            both = self.unet(x.repeat(2, 1, 1, 1), timestep, self.text, frames=len(x), attend=attend)
+            both = self.unet(x, timestep, self.text, frames=len(x), attend=attend)
             negative, wanted = both.chunk(2)
         return torch.lerp(negative, wanted, self.guidance)
 
@@ -189,7 +189,7 @@ class _Guided:
 
 @torch.no_grad()
 def edit_latents(
-    unet: Pseudo3DUNet,
+    unet: NoiseModel,
     trace: Trace,
     plan: EditPlan,
     text: Tensor,
@@ -218,7 +218,7 @@ def edit_latents(
 class _EditRun:
     """What changes while one edit runs."""
 
-    def __init__(self, unet: Pseudo3DUNet, trace: Trace, plan: EditPlan, user_mask: Tensor | None) -> None:
+    def __init__(self, unet: NoiseModel, trace: Trace, plan: EditPlan, user_mask: Tensor | None) -> None:
         self.unet, self.trace, self.user_mask = unet, trace, user_mask
         self.timesteps = torch.tensor(trace.schedule.timesteps, device=unet.device)
         self.plan = plan.to(unet.device, unet.dtype)

@@ -16,10 +16,10 @@ from .cache_entry import DamagedFile
 from .errors import StoreError
 from .footprint import ClipShape, recorded_forms
 from .layers import LayerAddress
+from .noise_model import NoiseModel
 from .records import Form, Page, packed
 from .stores import MemoryStore, PageStore, Recomputed
 from .trace import Trace
-from .unet import Pseudo3DUNet
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class SourcePages:
     Use it in a `with` statement: it ends the thread.
     """
 
-    def __init__(self, unet: Pseudo3DUNet, trace: Trace, wanted: Sequence[Collection[LayerAddress]]) -> None:
+    def __init__(self, unet: NoiseModel, trace: Trace, wanted: Sequence[Collection[LayerAddress]]) -> None:
         self._unet, self._trace, self._wanted = unet, trace, wanted
         self._sites = unet.source_sites(trace.text, trace.frames, *trace.size)
         self._thread = ThreadPoolExecutor(1, "pages") if _is_far(trace.store, unet.device) else None

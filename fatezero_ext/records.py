@@ -76,7 +76,7 @@ class Record(Protocol):
     def apply(self, v: Tensor, site: Site, kernel: Attend = plain) -> Tensor:
         """The recorded attention applied to values [frames, heads, tokens, dim], not gathered over key frames.
 
-        site: the layer's site in the recorded call, see `Pseudo3DUNet.source_sites`
+        site: the layer's site in the recorded call, see `NoiseModel.source_sites`
         """
         ...
 

@@ -11,8 +11,8 @@ from .attend import Capture
 from .errors import SettingsError
 from .footprint import ClipShape, levels_size, page_size, recorded_forms
 from .memory import free_on, free_ram
+from .noise_model import NoiseModel
 from .stores import Place, Storage
-from .unet import Pseudo3DUNet
 
 SHARES = {"gpu": 0.5, "ram": 0.8}  # that "auto" fills of what is free: decoding the frames afterwards needs the rest
 
@@ -54,7 +54,7 @@ class StoragePlan:
         return f"{kept}: {size(self.nbytes)}, {size(self.page)} a step"
 
 
-def measured_room(unet: Pseudo3DUNet, chunks: int, clip: ClipShape) -> Room:
+def measured_room(unet: NoiseModel, chunks: int, clip: ClipShape) -> Room:
     """What is free now, with the UNet where it computes.
 
     chunks: clips in one call of the UNet
@@ -66,7 +66,7 @@ def measured_room(unet: Pseudo3DUNet, chunks: int, clip: ClipShape) -> Room:
 
 
 def choose_storage(
-    asked: Storage, unet: Pseudo3DUNet, capture: Capture, clip: ClipShape, steps: int, room: Room
+    asked: Storage, unet: NoiseModel, capture: Capture, clip: ClipShape, steps: int, room: Room
 ) -> StoragePlan:
     """The first way to keep attention that was asked for and fits.
 
@@ -91,7 +91,7 @@ def _room_said(asked: Storage, room: Room) -> str:
     return f"there is room for {on_gpu}{size(room.at('ram', asked.place))} in ram"
 
 
-def _advice(asked: Storage, tried: list[StoragePlan], unet: Pseudo3DUNet) -> str:
+def _advice(asked: Storage, tried: list[StoragePlan], unet: NoiseModel) -> str:
     """What would help and was not tried, each with a comma behind it."""
     larger = "" if asked.budget is None else "a larger budget, "
     coarser = "" if asked.recomputes or asked.precision == "int8" else "a coarser precision, "
@@ -101,7 +101,7 @@ def _advice(asked: Storage, tried: list[StoragePlan], unet: Pseudo3DUNet) -> str
     return larger + nothing_kept + on_disk + coarser
 
 
-def _ways(asked: Storage, unet: Pseudo3DUNet, capture: Capture, clip: ClipShape, steps: int) -> Iterator[StoragePlan]:
+def _ways(asked: Storage, unet: NoiseModel, capture: Capture, clip: ClipShape, steps: int) -> Iterator[StoragePlan]:
     levels = levels_size(unet, steps, clip)
     for policy in ("features", "recompute") if asked.policy == "auto" else (asked.policy,):
         way = replace(asked, policy=policy)

@@ -7,11 +7,11 @@ import torch
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
-from fatezero_ext.attention import attention_probs, explicit, plain, sliced
+from fatezero_ext.attention import attention_probs, explicit, merge_heads, plain, sliced, split_heads
 from fatezero_ext.errors import ModelError, SettingsError
 from fatezero_ext.layers import LayerAddress, Site, key_frame_tensors
 from fatezero_ext.unet.call import Call
-from fatezero_ext.unet.processors import CrossAttention, SparseCausalAttention, merge_heads, split_heads
+from fatezero_ext.unet.processors import CrossAttention, SparseCausalAttention
 
 from .features import feature
 

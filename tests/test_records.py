@@ -7,12 +7,12 @@ from diffusers.models.attention_processor import Attention
 from fatezero_ext import InflationSettings, LayerAddress, Site
 from fatezero_ext.attend import Capture, RecordAttention
 from fatezero_ext.attention import plain
+from fatezero_ext.controlled import cross_projection, kept_form
 from fatezero_ext.errors import StoreError
 from fatezero_ext.footprint import ClipShape, recorded_forms
 from fatezero_ext.layers import key_frame_tensors
 from fatezero_ext.records import FeatureRecord, Kept, MapRecord, named_tensors, page_bytes, page_from
-from fatezero_ext.unet import ControlledLayer, kept_form
-from fatezero_ext.unet.features import cross_projection
+from fatezero_ext.unet.inflate import controlled
 
 from .conftest import relative
 
@@ -101,8 +101,8 @@ def test_under_a_text_mask_cross_attention_is_kept_as_masked_maps(model, noise):
 def test_a_layer_with_added_keys_is_kept_as_its_map(noise):
     address = LayerAddress("down", 0, 0, "cross")
     attn = Attention(16, 32, heads=2, dim_head=8, added_kv_proj_dim=32)
-    assert kept_form(ControlledLayer(address, 0, (), attn), tokens=77) == "map"
-    assert cross_projection(attn, noise(1, 77, 32), FRAMES) is None
+    assert kept_form(controlled(address, 0, (), attn), tokens=77) == "map"
+    assert cross_projection(controlled(address, 0, (), attn), noise(1, 77, 32), FRAMES) is None
 
 
 def test_a_layer_that_does_not_tell_its_input_is_kept_as_its_map(noise):
@@ -120,7 +120,7 @@ def test_a_layer_that_does_not_tell_its_input_is_kept_as_its_map(noise):
 def test_wide_queries_on_a_short_text_are_kept_as_their_map():
     address = LayerAddress("down", 0, 0, "cross")
     attn = Attention(320, 32, heads=2, dim_head=160)
-    layer = ControlledLayer(address, 0, (), attn)
+    layer = controlled(address, 0, (), attn)
     assert (kept_form(layer, tokens=77), kept_form(layer, tokens=154)) == ("map", "features")
 
 

@@ -1,16 +1,6 @@
 """The pseudo-3D UNet: a diffusers UNet2DConditionModel inflated in place."""
 
-from .features import kept_form
-from .inflate import ControlledLayer, InflationSettings, TemporalLayers
-from .model import LatentFormat, Pseudo3DUNet, Registration, register_attention_control
+from .inflate import InflationSettings, TemporalLayers
+from .model import Pseudo3DUNet
 
-__all__ = [
-    "ControlledLayer",
-    "InflationSettings",
-    "LatentFormat",
-    "Pseudo3DUNet",
-    "Registration",
-    "TemporalLayers",
-    "kept_form",
-    "register_attention_control",
-]
+__all__ = ["InflationSettings", "Pseudo3DUNet", "TemporalLayers"]

@@ -11,6 +11,7 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
+from ..controlled import ControlledLayer
 from ..errors import ModelError, SettingsError
 from ..layers import DEFAULT_KEY_FRAMES, KeyFrame, LayerAddress, Stage, resolve_key_frames
 from .call import Call
@@ -70,22 +71,6 @@ class InflationSettings:
         resolve_key_frames(self.key_frames, frames=1)
         if self.norm not in ("clip", "frame"):
             raise SettingsError(f"unknown norm {self.norm!r}; it is 'clip' (over all frames) or 'frame'. Choose one.")
-
-
-@dataclass(frozen=True)
-class ControlledLayer:
-    """One layer under control.
-
-    address:    where it is
-    level:      resolution level; cells are `2**level` latent cells wide
-    key_frames: frames whose keys it reads, () for its own (and for cross-attention)
-    module:     diffusers' attention module, which has its projections
-    """
-
-    address: LayerAddress
-    level: int
-    key_frames: tuple[KeyFrame, ...]
-    module: Attention
 
 
 def inflate(net: UNet2DConditionModel, settings: InflationSettings, call: Call) -> tuple[ControlledLayer, ...]:
@@ -157,8 +142,24 @@ def _bind(block: _Block, settings: InflationSettings, call: Call) -> Iterator[Co
     text = LayerAddress(block.stage, block.block, block.unit, "cross")
     module.attn1.set_processor(SparseCausalAttention(own, call))
     module.attn2.set_processor(CrossAttention(text, call))
-    yield ControlledLayer(own, block.level, key_frames, module.attn1)
-    yield ControlledLayer(text, block.level, (), module.attn2)
+    yield controlled(own, block.level, key_frames, module.attn1)
+    yield controlled(text, block.level, (), module.attn2)
+
+
+def controlled(address: LayerAddress, level: int, key_frames: tuple[KeyFrame, ...], attn: Attention) -> ControlledLayer:
+    """What is known of one of diffusers' attention modules."""
+    return ControlledLayer(
+        address=address,
+        level=level,
+        key_frames=key_frames,
+        module=attn,
+        query_dim=attn.query_dim,
+        heads=attn.heads,
+        dim_head=attn.inner_dim // attn.heads,
+        upcast=attn.upcast_attention,
+        added_keys=attn.added_kv_proj_dim is not None,
+        text_norm=attn.norm_encoder_hidden_states if attn.norm_cross else None,
+    )
 
 
 def _resnet_norms(net: UNet2DConditionModel) -> Iterator[nn.GroupNorm]:

@@ -9,20 +9,10 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from ..attention import plain
+from ..attention import merge_heads, plain, split_heads
 from ..errors import ModelError
 from ..layers import LayerAddress
 from .call import Call
-
-
-def split_heads(x: Tensor, heads: int) -> Tensor:
-    """[batch, tokens, (heads dim)] -> [batch, heads, tokens, dim], without a copy."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def merge_heads(x: Tensor) -> Tensor:
-    """[batch, heads, tokens, dim] -> [batch, tokens, (heads dim)]."""
-    return x.transpose(1, 2).flatten(2)
 
 
 @dataclass

@@ -1,0 +1,259 @@
+"""What the loops ask of a model that predicts noise, and how controllers are bound to one."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from .attention import Attend, plain
+from .controlled import ControlledLayer, cross_projection, self_projection
+from .errors import ModelError, StoreError
+from .layers import LayerAddress, Site, key_frame_tensors
+from .map_control import MapController, OnMaps, described
+from .schedule import Schedule
+
+SD_LATENT_SCALE = 0.18215  # Stable Diffusion 1.x: gives encoded images unit variance
+SD_PIXELS_PER_CELL = 8
+BYTES_PER_CELL_AND_BYTE = 10_486  # ComfyUI's own estimate for Stable Diffusion 1.x: 0.01 MiB a latent cell
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class LatentFormat:
+    """How a model's latents relate to images.
+
+    scale:           factor from raw VAE latents to the latents the model sees
+    pixels_per_cell: image pixels along one side of a latent cell
+    """
+
+    scale: float = SD_LATENT_SCALE
+    pixels_per_cell: int = SD_PIXELS_PER_CELL
+
+
+class NoiseModel(ABC):
+    """A model of Stable Diffusion 1.x / 2.x kind, seen by inversion and editing.
+
+    A subclass brings the model itself: what it is made of, one prediction, and how it is brought to its device.
+
+    layers:  the attention layers under control, in the order the model runs them
+    latents: the latent format it was trained on
+    name:    what users know it by
+    kernel:  computes attention wherever nothing is recorded or edited
+    """
+
+    layers: tuple[ControlledLayer, ...]
+    latents: LatentFormat
+    name: str
+    kernel: Attend = plain
+
+    def __init__(self) -> None:
+        self._controls: list[Registration] = []
+        self._sites: dict[tuple[object, ...], Mapping[LayerAddress, Site]] = {}
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {len(self.layers)} attention layers, {self.dtype})"
+
+    @property
+    @abstractmethod
+    def dtype(self) -> torch.dtype:
+        """That it computes in."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """That it computes on."""
+
+    @property
+    @abstractmethod
+    def channels(self) -> int:
+        """Of the latents."""
+
+    @property
+    @abstractmethod
+    def text_width(self) -> int:
+        """Of the text embeddings."""
+
+    @property
+    @abstractmethod
+    def levels(self) -> int:
+        """Resolutions it works at, each half as fine as the one before."""
+
+    @abstractmethod
+    def schedule(self, steps: int) -> Schedule:
+        """The DDIM schedule of its training; raises what `Schedule.from_config` does."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """Of everything its predictions depend on but their inputs; asked for inside `run`."""
+
+    @property
+    def nameless(self) -> str:
+        """What of it no digest can name, so that nothing of it can be found again on disk; empty: nothing."""
+        return ""
+
+    @abstractmethod
+    def run(self, work: Callable[[], Result], chunks: int, frames: int, height: int, width: int) -> Result:
+        """Bring the model to its device and do `work`, which calls it.
+
+        chunks, frames, height, width: the largest call that is to come, in latent cells
+        """
+
+    @abstractmethod
+    def __call__(
+        self, latents: Tensor, timestep: int | Tensor, text: Tensor, *, frames: int, attend: Attend | None = None
+    ) -> Tensor:
+        """Predict the noise (or velocity, see `schedule`) in a clip's latents under each of the texts.
+
+        latents:  [frames, channels, height, width], scaled, the same clip under every text
+        timestep: of the training schedule, 0..999
+        text:     [chunks, tokens, width] text embeddings
+        attend:   how attention is computed in this call; None: the registered control, plain unless one is registered.
+                  It may treat the last chunk unlike the others
+        Returns [(chunks frames), channels, height, width] in the latents' dtype; the model computes in its own.
+        Raises ModelError where the shapes do not fit together.
+        """
+
+    @property
+    def attend(self) -> Attend:
+        """The control registered last, the model's own kernel where there is none."""
+        return self._controls[-1].attend if self._controls else self.kernel
+
+    def after_step(self, latents: Tensor) -> Tensor:
+        """Tell the control registered last that a step is done, if it works on maps; gives the latents to go on with.
+
+        latents: [frames, channels, height, width]
+        """
+        attend = self.attend
+        if not isinstance(attend, OnMaps):
+            return latents
+        changed = attend.controller.step_callback(latents)
+        if not isinstance(changed, Tensor) or changed.shape != latents.shape:
+            raise StoreError(
+                f"step_callback of {type(attend.controller).__name__} gave {described(changed)}; latents shaped "
+                f"{list(latents.shape)} are needed. Return x_t, changed or not."
+            )
+        return changed
+
+    @property
+    def smallest_side(self) -> int:
+        """Fewest latent cells a side may have: every level below keeps at least one."""
+        return 2 ** (self.levels - 1)
+
+    def source_sites(self, text: Tensor, frames: int, height: int, width: int) -> Mapping[LayerAddress, Site]:
+        """The sites of a clip under a text, from which kept attention of that clip and text can be read again.
+
+        text: [1, tokens, width] text embedding
+        """
+        text = text.to(self.device, self.dtype)
+        return {
+            layer.address: replace(site, project=cross_projection(layer, text, frames)) if site.is_cross else site
+            for layer, site in zip(self.layers, self.sites(frames, height, width).values(), strict=True)
+        }
+
+    def sites(self, frames: int, height: int, width: int) -> Mapping[LayerAddress, Site]:
+        """Every controlled layer's site for a clip of `frames` latents of height x width cells."""
+        key = (frames, height, width, self.device, self.dtype)
+        if key not in self._sites:
+            self._sites = {key: {layer.address: self._site(layer, *key) for layer in self.layers}}
+        return self._sites[key]
+
+    @staticmethod
+    def _site(
+        layer: ControlledLayer, frames: int, height: int, width: int, device: torch.device, dtype: torch.dtype
+    ) -> Site:
+        downscale = 2**layer.level
+        return Site(
+            address=layer.address,
+            frames=frames,
+            height=-(-height // downscale),  # a stride-2 convolution with padding 1 rounds up
+            width=-(-width // downscale),
+            downscale=downscale,
+            key_frames=key_frame_tensors(layer.key_frames, frames, device),
+            upcast=layer.upcast,
+            project=None if layer.address.kind == "cross" else self_projection(layer, device, dtype),
+        )
+
+    def working_memory(self, chunks: int, frames: int, height: int, width: int) -> int:
+        """Bytes that one call needs beside the weights, an estimate for programs that manage memory."""
+        return chunks * frames * height * width * self.dtype.itemsize * BYTES_PER_CELL_AND_BYTE
+
+    def check_latents(self, latents: Tensor) -> None:
+        """Raise ModelError unless `latents` [.., channels, height, width] fit this model."""
+        channels, height, width = latents.shape[-3:]
+        if channels != self.channels:
+            raise ModelError(
+                f"latents have {channels} channels; {self.name} needs {self.channels}. "
+                f"Encode the clip with the VAE that belongs to this model."
+            )
+        if min(height, width) < self.smallest_side:
+            pixels = self.smallest_side * self.latents.pixels_per_cell
+            raise ModelError(
+                f"latents of {height}x{width} cells are too small; {self.name} halves them "
+                f"{self.levels - 1} times and needs {self.smallest_side} cells a side. "
+                f"Use frames of at least {pixels}x{pixels} pixels."
+            )
+
+    def check_call(self, latents: Tensor, text: Tensor, frames: int) -> None:
+        """Raise ModelError unless latents [(chunks frames) or frames, ...] and text [chunks, ...] fit together."""
+        self.check_latents(latents)
+        chunks, rest = divmod(len(latents), frames)
+        if rest or chunks not in (1, len(text)):
+            raise ModelError(
+                f"{len(latents)} latents and {len(text)} text embeddings do not make clips of {frames} frames; "
+                f"the batch axis is (chunks frames) with one embedding per chunk. Give {chunks} embeddings."
+            )
+
+
+@dataclass(eq=False)
+class Registration:
+    """A control bound to a model until `unregister` is called or the `with` block ends.
+
+    attend:         what the layers call for it
+    num_att_layers: attention layers under control (32 for Stable Diffusion 1.x)
+    """
+
+    unet: NoiseModel
+    controller: Attend | MapController | None
+    attend: Attend
+    num_att_layers: int
+
+    def unregister(self) -> None:
+        """Give the model back the control it had before; a second call does nothing."""
+        self.unet._controls = [control for control in self.unet._controls if control is not self]
+
+    def __enter__(self) -> Registration:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.unregister()
+
+
+def register_attention_control(unet: NoiseModel, controller: Attend | MapController | None) -> Registration:
+    """Let `controller` compute every self- and cross-attention of `unet` (temporal attention is left out).
+
+    controller: an `Attend`; or a `MapController`, which is handed the maps of all layers of at most 1024 cells and told
+                when a step is done, for one run; None: plain attention. An inversion records beside either. An edit
+                leaves to an `Attend` what it does not change itself; beside a map controller it must change nothing.
+    Raises StoreError for what is neither.
+    Returns the registration; undo it with `.unregister()` or use it in a `with` statement.
+    Source: SPEC of FateZero (arXiv 2303.09535), register_attention_control.
+    """
+    if controller is not None and not callable(controller):
+        raise StoreError(
+            f"{controller!r} cannot be called; a controller is an attend(q, k, v, site), or a class called with (attn, "
+            f"is_cross, place_in_unet) that also has step_callback. Give one of these."
+        )
+    attend = OnMaps(controller, kernel=unet.kernel) if isinstance(controller, MapController) else controller
+    attend = unet.kernel if attend is None else attend
+    registration = Registration(unet, controller, attend, len(unet.layers))
+    if hasattr(controller, "num_att_layers"):
+        controller.num_att_layers = len(unet.layers)
+    unet._controls.append(registration)
+    return registration
