@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..fatezero_ext.attend import Capture
 from ..fatezero_ext.controller import Controller
-from ..fatezero_ext.layers import MOST_CELLS
+from ..fatezero_ext.errors import FateZeroError, SettingsError
+from ..fatezero_ext.layers import MOST_CELLS, resolve_key_frames
+from ..fatezero_ext.noise_model import NoiseModel
 from ..fatezero_ext.records import PRECISIONS
 from ..fatezero_ext.stores import PLACES, POLICIES, Storage
-from ..fatezero_ext.unet import Pseudo3DUNet
+from . import words
 from .api import advanced, io, schema
 from .load import UNET
+from .native import NativeModel
 
 CONTROLLER = io.Custom("FATEZERO_CONTROLLER")
 
@@ -25,7 +30,12 @@ class RegisterAttentionControl(io.ComfyNode):
             category="FateZero",
             description=cls.__doc__,
             inputs=[
-                UNET.Input("unet", tooltip="From Load Pseudo-3D UNet. It is not changed."),
+                io.MultiType.Input(
+                    "unet",
+                    types=[UNET, io.Model],
+                    tooltip="From Load Pseudo-3D UNet, or ComfyUI's own MODEL of a Stable Diffusion 1.x or 2.x "
+                    "checkpoint, with all that its graph did to it. It is not changed.",
+                ),
                 io.Boolean.Input(
                     "self_attention",
                     default=True,
@@ -41,12 +51,47 @@ class RegisterAttentionControl(io.ComfyNode):
                         "limit: 32x32 cells, of 512x512 pixels.",
                     )
                 ),
+                io.String.Input(
+                    "key_frames",
+                    default="-1, first",
+                    optional=True,
+                    tooltip="Of a MODEL: frames whose keys self-attention reads (a pseudo-3D UNet brings its own). "
+                    "Whole numbers relative to the frame (-1 is the one before), first, mid, last. Empty: its own.",
+                ),
+                io.Conditioning.Input(
+                    "conditioning",
+                    optional=True,
+                    tooltip="Of a MODEL: the ControlNets of this conditioning take part in the inversion and in every "
+                    "edit. Its text is not used.",
+                ),
             ],
             outputs=[CONTROLLER.Output(display_name="controller")],
         )
 
     @classmethod
-    def execute(cls, unet: Pseudo3DUNet, self_attention: bool, most_cells: int) -> io.NodeOutput:
+    def validate_inputs(cls, key_frames: str | None = None) -> bool | str:
+        try:
+            resolve_key_frames(words.key_frames(key_frames or ""), frames=1)
+        except FateZeroError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        unet: Any,  # noqa: ANN401 - a NoiseModel, or ComfyUI's ModelPatcher
+        self_attention: bool,
+        most_cells: int,
+        key_frames: str = "-1, first",
+        conditioning: Any = None,  # noqa: ANN401 - ComfyUI's CONDITIONING
+    ) -> io.NodeOutput:
+        if not isinstance(unet, NoiseModel):
+            unet = NativeModel(unet, words.key_frames(key_frames), conditioning)
+        elif conditioning is not None:
+            raise SettingsError(
+                "conditioning came with a pseudo-3D UNet, which takes no ControlNets; a MODEL does. Take the link out, "
+                "or connect the MODEL of Load Checkpoint."
+            )
         return io.NodeOutput(Controller(unet, Capture(most_cells, self_attention)))
 
 

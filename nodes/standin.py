@@ -146,6 +146,23 @@ Float = _socket("FLOAT", _FloatInput)
 String = _socket("STRING", _StringInput)
 Combo = _socket("COMBO", _ComboInput)
 AnyType = _socket("*")
+
+
+class MultiType:
+    """A socket that takes several types."""
+
+    @dataclass
+    class Input(Input):
+        """types: classes such as `Image`."""
+
+        types: list[type[SocketType]] = field(default_factory=list)
+
+        @property
+        def io_type(self) -> str:
+            """All their names."""
+            return ",".join(dict.fromkeys(kind.io_type for kind in self.types))
+
+
 Audio = _socket("AUDIO")
 Clip = _socket("CLIP")
 Conditioning = _socket("CONDITIONING")

@@ -1,0 +1,104 @@
+"""What a native MODEL and its conditioning must be, and what of them no key can name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ..fatezero_ext.errors import ModelError, SettingsError
+from ..fatezero_ext.fingerprint import tensor_digest
+
+CONTROL = ("control", "control_apply_to_uncond")
+"""What ComfyUI's ControlNet nodes leave in a conditioning."""
+PASSED_OVER = ("pooled_output",)
+"""What a text encoder leaves there beside its embedding; Stable Diffusion 1.x and 2.x do not read it."""
+
+
+def check_kind(model: Any) -> str:  # noqa: ANN401 - ComfyUI's ModelPatcher
+    """The model's kind as ComfyUI names it; raises ModelError unless it is Stable Diffusion 1.x or 2.x."""
+    inner = getattr(model, "model", None)
+    kind = type(getattr(inner, "model_config", inner)).__name__
+    net = getattr(inner, "diffusion_model", None)
+    if not all(hasattr(net, part) for part in ("input_blocks", "middle_block", "output_blocks")):
+        raise _unfit(kind, "it has no UNet")
+    transformers = [
+        module.transformer_blocks
+        for block in (*net.input_blocks, net.middle_block, *net.output_blocks)
+        for module in block
+        if hasattr(module, "transformer_blocks")
+    ]
+    if not transformers or any(len(blocks) != 1 for blocks in transformers):
+        raise _unfit(kind, "its attention is laid out otherwise")
+    if net.in_channels != 4 or inner.concat_keys:
+        raise _unfit(kind, f"it takes {net.in_channels} channels")
+    if getattr(net, "num_classes", None) is not None:
+        raise _unfit(kind, "it is conditioned on more than text")
+    kinds = {base.__name__ for base in type(model.get_model_object("model_sampling")).__mro__}
+    if "ModelSamplingDiscrete" not in kinds or "EDM" in kinds or "EPS" not in kinds:
+        raise _unfit(kind, "its sampling is not that of noise or velocity on 1000 steps")
+    return kind
+
+
+def _unfit(kind: str, reason: str) -> ModelError:
+    return ModelError(
+        f"the MODEL is of kind {kind}, and {reason}; FateZero works on Stable Diffusion 1.x and 2.x. Load a checkpoint "
+        f"of these."
+    )
+
+
+def extras_of(conditioning: Any) -> dict[str, Any]:  # noqa: ANN401 - ComfyUI's CONDITIONING
+    """What of a CONDITIONING joins every prompt: its ControlNets. Raises SettingsError for what cannot."""
+    if conditioning is None:
+        return {}
+    if len(conditioning) != 1:
+        raise SettingsError(
+            f"the conditioning has {len(conditioning)} parts; one with ControlNets is needed, its text is not used. "
+            f"Apply the ControlNets to a single CLIP Text Encode."
+        )
+    found = conditioning[0][1]
+    foreign = sorted(name for name, value in found.items() if name not in CONTROL + PASSED_OVER and value is not None)
+    if foreign:
+        raise SettingsError(
+            f"the conditioning also has {', '.join(foreign)}, which edits by words cannot use; only ControlNets can "
+            f"take part. Take the nodes out that set it."
+        )
+    return {name: found[name] for name in CONTROL if name in found}
+
+
+def nameless_parts(model: Any, extras: dict[str, Any]) -> str:  # noqa: ANN401 - ComfyUI's ModelPatcher
+    """What of a MODEL is a program and not a weight, for people; empty where all of it has a content to be named by."""
+    options = model.model_options
+    transformer = options.get("transformer_options", {})
+    parts = {
+        "a ControlNet": extras,
+        "attention patches": transformer.get("patches") or transformer.get("patches_replace"),
+        "a function around the model": options.get("model_function_wrapper"),
+        "wrappers": any(model.wrappers.values()),
+        "injections": model.injections,
+        "hooks": model.hook_patches or model.forced_hooks,
+        "replaced parts": set(model.object_patches) - {"model_sampling"},
+        "functions on weights": model.weight_wrapper_patches or _functions(model.patches),
+    }
+    return " and ".join(name for name, found in parts.items() if found)
+
+
+def _functions(patches: dict[str, Any]) -> bool:
+    return any(callable(entry[-1]) for entries in patches.values() for entry in entries)
+
+
+def described_patches(patches: dict[str, Any]) -> list[object]:
+    """Weight patches as plain values that say the same in every process: tensors by their digests."""
+    return [
+        [str(key), _described(entries)] for key, entries in sorted(patches.items(), key=lambda entry: str(entry[0]))
+    ]
+
+
+def _described(value: Any) -> object:  # noqa: ANN401 - whatever ComfyUI's adapters hold
+    if isinstance(value, Tensor):
+        return tensor_digest(value)
+    if isinstance(value, (list, tuple)):
+        return [_described(entry) for entry in value]
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    return [type(value).__name__, _described(getattr(value, "weights", None))]
