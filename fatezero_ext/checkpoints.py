@@ -1,8 +1,9 @@
-"""Load models from diffusers folders; nothing is ever fetched from the network."""
+"""Load models from diffusers folders and single files; nothing is ever fetched from the network."""
 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,11 +20,15 @@ from transformers.utils import logging as transformers_logging
 
 from .errors import ModelError
 from .kernels import Kernel, kernel
+from .ldm_configs import scheduler_config
 from .noise_model import LatentFormat
+from .single_file import Prediction, SingleFile
 from .text import TextEncoder
 from .unet import InflationSettings, Pseudo3DUNet, TemporalLayers
 from .vae import VideoVAE
 from .weight_files import check_pickles_are_safe, read_weights, some
+
+log = logging.getLogger(__name__)
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 PICKLED_WEIGHTS = "diffusion_pytorch_model.bin"
@@ -53,7 +58,7 @@ def load_toy(
 
 
 def load_model(
-    folder: str | Path,
+    path: str | Path,
     settings: InflationSettings | None = None,
     *,
     unet_folder: str | Path | None = None,
@@ -61,22 +66,49 @@ def load_model(
     device: torch.device | str = "cpu",
     attention: Kernel = "auto",
     name: str | None = None,
+    prediction: Prediction | None = None,
+    zero_terminal: bool | None = None,
 ) -> VideoModel:
-    """Load a diffusers pipeline folder of Stable Diffusion 1.x / 2.x kind.
+    """Load a model of Stable Diffusion 1.x / 2.x kind: a diffusers pipeline folder, or a checkpoint of one file.
 
-    folder:      has unet/, vae/, text_encoder/, tokenizer/ and scheduler/
+    path:        a folder with unet/, vae/, text_encoder/, tokenizer/ and scheduler/; or a .safetensors or .ckpt file
     settings:    how the UNet is inflated; None: the defaults of `InflationSettings`
     unet_folder: another folder with the UNet, for example one tuned on a clip; None: `folder/unet`
     dtype:       of the weights in memory
     device:      that all parts compute on
     attention:   the UNet's kernel, see `kernels.kernel`
-    name:        what users know the model by; None: the folder's name
-    Raises ModelError naming the file that is missing or does not fit.
+    name:        what users know the model by; None: the name of the folder or file
+    prediction:    what the UNet predicts; None: what the folder's scheduler says, or is found out of the file
+    zero_terminal: whether its schedule ends in pure noise; None: likewise
+    Raises ModelError naming the file that is missing or does not fit, or what it is instead.
     """
-    folder = Path(folder)
+    path = Path(path)
+    model = _from_file(path, settings, unet_folder, dtype) if path.is_file() else _from_folder(
+        path, settings, unet_folder, dtype
+    )  # fmt: skip
+    unet, vae = model.unet, model.vae
+    told = {"prediction_type": prediction, "rescale_betas_zero_snr": zero_terminal}
+    unet.scheduler = {**unet.scheduler, **{key: value for key, value in told.items() if value is not None}}
+    unet.latents = LatentFormat(scale=vae.net.config.scaling_factor, pixels_per_cell=vae.pixels_per_cell)
+    unet.name = name or path.name
+    unet.kernel = kernel(attention, torch.device(device), dtype)
+    for part in (unet, model.text, vae):
+        part.net.to(device)
+    log.info(
+        "%s: predicts %s%s.",
+        unet.name,
+        unet.scheduler.get("prediction_type", "epsilon"),
+        ", on a schedule that ends in pure noise" if unet.scheduler.get("rescale_betas_zero_snr") else "",
+    )
+    return model
+
+
+def _from_folder(
+    folder: Path, settings: InflationSettings | None, unet_folder: str | Path | None, dtype: torch.dtype
+) -> VideoModel:
     if not (folder / "model_index.json").is_file():
         raise ModelError(
-            f"{folder} has no model_index.json; a diffusers pipeline folder is needed. "
+            f"{folder} has no model_index.json; a diffusers pipeline folder is needed, or a checkpoint of one file. "
             f"Choose the folder that holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/."
         )
     scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
@@ -87,11 +119,20 @@ def load_model(
     )
     unet = load_unet(unet_folder or folder / "unet", settings, dtype=dtype)
     unet.scheduler = scheduler
-    unet.latents = LatentFormat(scale=vae.net.config.scaling_factor, pixels_per_cell=vae.pixels_per_cell)
-    unet.name = name or folder.name
-    unet.kernel = kernel(attention, torch.device(device), dtype)
-    for part in (unet, text, vae):
-        part.net.to(device)
+    return VideoModel(unet, text, vae)
+
+
+def _from_file(
+    path: Path, settings: InflationSettings | None, unet_folder: str | Path | None, dtype: torch.dtype
+) -> VideoModel:
+    file = SingleFile(path)
+    text = TextEncoder(file.tokenizer(), file.text_encoder(dtype))
+    vae = VideoVAE(file.vae(dtype))
+    if unet_folder is None:
+        unet = Pseudo3DUNet(file.unet(dtype), settings or InflationSettings())
+    else:
+        unet = load_unet(unet_folder, settings, dtype=dtype)
+    unet.scheduler = scheduler_config(file.prediction(), zero_terminal=file.zero_terminal())
     return VideoModel(unet, text, vae)
 
 

@@ -2,42 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import ModelError
 
 PICKLES_SAFE_FROM = "2.6"
+WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+WINDOW = 256 * 2**20  # bytes of a file that are mapped at once: what was read is let go before more is
+
+
+class WeightFile:
+    """A file of weights whose tensors are read when they are asked for.
+
+    path:     the file
+    shapes:   of its tensors by name, told without reading them (a pickle is mapped, if it can be)
+    metadata: what a safetensors file says of itself
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises ModelError for a file that cannot be read, is cut off, or holds more than tensors."""
+        self.path = Path(path)
+        self._pickled: Mapping[str, Tensor] | None = None
+        self.metadata: Mapping[str, str] = {}
+        try:
+            if self.path.suffix == ".safetensors":
+                with safe_open(self.path, "pt") as file:
+                    self.metadata = file.metadata() or {}
+                    self.shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+            else:
+                self._pickled = _tensors(_unpickled(self.path), self.path)
+                self.shapes = {name: tuple(x.shape) for name, x in self._pickled.items()}
+        except (OSError, SafetensorError, UnpicklingError) as error:
+            raise ModelError(
+                f"{self.path} cannot be read ({error}); safetensors weights are needed. Convert or restore the file."
+            ) from error
+
+    def read(self, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """Tensors in memory of their own, so that the file may change or go.
+
+        dtype: of floating-point tensors; None: as they are in the file
+        """
+        names = list(names)
+        if self._pickled is not None:
+            return {name: _own(self._pickled[name], dtype) for name in names}
+        found: dict[str, Tensor] = {}
+        for window in self._windows(names):
+            with safe_open(self.path, "pt") as file:
+                for name in window:
+                    found[name] = _own(file.get_tensor(name), dtype)
+        return found
+
+    def _windows(self, names: Sequence[str]) -> Iterator[list[str]]:
+        """Names in parts that map little of the file each; four bytes a number are assumed."""
+        window: list[str] = []
+        size = 0
+        for name in names:
+            window.append(name)
+            size += 4 * torch.Size(self.shapes[name]).numel()
+            if size >= WINDOW:
+                yield window
+                window, size = [], 0
+        if window:
+            yield window
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file, or of a pickle that holds nothing else; raises ModelError for others."""
-    try:
-        weights = load_file(path) if path.suffix == ".safetensors" else _unpickled(path)
-    except (OSError, SafetensorError, UnpicklingError) as error:
-        raise ModelError(
-            f"{path} cannot be read ({error}); safetensors weights are needed. Convert or restore the file."
-        ) from error
+    file = WeightFile(path)
+    return file.read(file.shapes)
+
+
+def _own(x: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return x.to(dtype if dtype is not None and x.is_floating_point() else x.dtype, copy=True)
+
+
+def _tensors(weights: Mapping[object, object], path: Path) -> dict[str, Tensor]:
+    """Those of a state dict; training programs put theirs one level down, beside numbers that nobody needs here."""
+    inner = weights.get("state_dict")
+    weights = inner if isinstance(inner, Mapping) else weights
     foreign = [str(key) for key, value in weights.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
     if foreign:
         raise ModelError(
-            f"{path} holds more than tensors by name: {some(foreign)}; a UNet's state dict is needed. Save it with "
+            f"{path} holds more than tensors by name: {some(foreign)}; a state dict is needed. Save it with "
             f"save_pretrained, or as safetensors."
         )
-    return weights
+    return dict(weights)
 
 
 def _unpickled(path: Path) -> dict[object, object]:
     """A pickle that may hold tensors and plain containers only: code in it is refused, not run."""
     check_pickles_are_safe(path)
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        try:
+            weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # pickles of old torch cannot be mapped
+            weights = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # a damaged pickle raises anything; torch's message tells how to open a bad one anyway

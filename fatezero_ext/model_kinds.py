@@ -1,0 +1,119 @@
+"""What a file of weights is, told from the names and shapes of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+UNET = "model.diffusion_model."
+EMA = "model_ema."
+CONTEXT_KEY = "transformer_blocks.0.attn2.to_k.weight"
+FAMILIES = {768: "sd1", 1024: "sd2"}
+LABELS = ("label_emb.0.0.weight", "add_embedding.linear_1.weight")
+LABEL_WIDTHS = {2816: "an SDXL model", 2560: "an SDXL refiner"}
+CHANNELS = {5: "depth or inpainting", 7: "upscaler", 8: "instruct-pix2pix", 9: "inpainting"}
+LOAD_SD = "Choose a checkpoint of Stable Diffusion 1.x or 2.x"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a file is.
+
+    family: "sd1" or "sd2" for a whole checkpoint that can be loaded, else ""
+    name:   for people
+    advice: where such a file belongs
+    """
+
+    family: str
+    name: str
+    advice: str = f"{LOAD_SD}."
+
+
+def kind_of(shapes: Shapes) -> Kind:
+    """The kind of a state dict; an unknown one has a name that says so."""
+    for found in (_adapter(shapes), _other_family(shapes), _part(shapes), _checkpoint(shapes)):
+        if found is not None:
+            return found
+    return Kind("", "no kind of model that is known here")
+
+
+def _any(shapes: Shapes, *parts: str) -> bool:
+    return any(part in key for key in shapes for part in parts)
+
+
+def _starts(shapes: Shapes, *prefixes: str) -> bool:
+    return any(key.startswith(prefixes) for key in shapes)
+
+
+def _adapter(shapes: Shapes) -> Kind | None:
+    """Files that change or steer a model."""
+    if _any(shapes, "lora_down.", "lora_up.", ".lora_A.", ".lora_B.", ".lora.down", "_lora.down", "hada_w1", "lokr_w"):
+        return Kind("", "a LoRA", "Load a checkpoint first, then this file with Load LoRA.")
+    if _starts(shapes, "control_model.", "controlnet_cond_embedding.", "input_hint_block."):
+        return Kind("", "a ControlNet", "Load it with Load ControlNet Model, beside a checkpoint.")
+    if _starts(shapes, "ip_adapter.", "image_proj."):
+        return Kind("", "an IP-Adapter", f"{LOAD_SD}, and this file with its own nodes.")
+    if _any(shapes, "motion_modules.", "temporal_transformer."):
+        return Kind("", "a motion module (AnimateDiff)", f"{LOAD_SD}; motion modules are not used here.")
+    if _starts(shapes, "adapter.") or (_starts(shapes, "body.") and _any(shapes, "block1", "in_conv")):
+        return Kind("", "a T2I-Adapter", f"{LOAD_SD}, and this file with Load ControlNet Model.")
+    if len(shapes) <= 4 and any(key in ("emb_params", "string_to_param", "clip_l", "clip_g", "*") for key in shapes):
+        return Kind("", "a textual inversion embedding", "Put it into models/embeddings.")
+    return None
+
+
+def _other_family(shapes: Shapes) -> Kind | None:
+    """Models of other families."""
+    if _any(shapes, "double_blocks.0.img_attn", "single_transformer_blocks.0."):
+        return Kind("", "a Flux model")
+    if _any(shapes, "joint_blocks.0.", "transformer_blocks.0.attn.add_q_proj"):
+        return Kind("", "a Stable Diffusion 3 model")
+    if any(key.startswith("conditioner.embedders.1.") for key in shapes):
+        return Kind("", "an SDXL checkpoint")
+    if any(
+        key.startswith("conditioner.embedders.0.model.") and shapes[key][0] == 1280 for key in shapes if shapes[key]
+    ):
+        return Kind("", "an SDXL refiner")
+    labels = next(
+        (key for key in shapes if key.endswith(("label_emb.0.0.weight", "add_embedding.linear_1.weight"))), ""
+    )
+    if labels:
+        wide = {2816: "an SDXL model", 2560: "an SDXL refiner"}.get(shapes[labels][-1], "conditioned on more than text")
+        return Kind("", wide if wide.startswith("an") else f"a UNet {wide}")
+    return None
+
+
+def _part(shapes: Shapes) -> Kind | None:
+    """Parts of a checkpoint."""
+    if _starts(shapes, UNET, EMA):
+        return None
+    if _starts(shapes, "down_blocks."):
+        return Kind("", "a UNet in diffusers' layout", "Keep it as a folder with its config.json in models/diffusers.")
+    if _starts(shapes, "input_blocks."):
+        return Kind("", "a UNet without text encoder and VAE", f"{LOAD_SD} that has all its parts.")
+    if _starts(shapes, "decoder.", "encoder.down", "first_stage_model."):
+        return Kind("", "a VAE", f"{LOAD_SD}, and this file with Load VAE.")
+    if _starts(shapes, "text_model.", "cond_stage_model.", "encoder.block", "transformer.resblocks"):
+        return Kind("", "a text encoder", f"{LOAD_SD}, and this file with Load CLIP.")
+    return None
+
+
+def _checkpoint(shapes: Shapes) -> Kind | None:
+    """A whole checkpoint, or one for another purpose."""
+    first = shapes.get(f"{UNET}input_blocks.0.0.weight")
+    if first is None:
+        return Kind("", "a checkpoint that holds only averaged (EMA) weights") if _starts(shapes, EMA) else None
+    if first[1] != 4:
+        purpose = CHANNELS.get(first[1], "special-purpose")
+        return Kind("", f"a checkpoint for {purpose} ({first[1]} input channels)")
+    widths = {shape[1] for key, shape in shapes.items() if key.startswith(UNET) and key.endswith(CONTEXT_KEY)}
+    if len(widths) != 1:
+        return Kind("", "a UNet without attention to words" if not widths else "a UNet of several text widths")
+    if _starts(shapes, "cond_stage_model.model.", "conditioner.embedders.0.model."):
+        return Kind("sd2", "a Stable Diffusion 2.x checkpoint")
+    if _starts(shapes, "cond_stage_model.", "conditioner.embedders.0."):
+        return Kind("sd1", "a Stable Diffusion 1.x checkpoint")
+    family = FAMILIES.get(widths.pop())
+    return Kind(family or "", "a checkpoint without its text encoder")

@@ -1,0 +1,193 @@
+"""Stable Diffusion 1.x and 2.x checkpoints of one file, as most people have them; nothing is ever fetched.
+
+diffusers' own converters name the tensors; configs are read off their shapes, since files bring none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.loaders.single_file_utils import (
+    convert_ldm_clip_checkpoint,
+    convert_ldm_unet_checkpoint,
+    convert_ldm_vae_checkpoint,
+    convert_open_clip_checkpoint,
+)
+from torch import Tensor, nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from .errors import ModelError
+from .ldm_configs import V_PREDICTION_KEY, V_PREDICTION_SPREAD, text_config, unet_config, vae_config
+from .model_kinds import UNET, Kind, kind_of
+from .weight_files import WeightFile, some
+
+log = logging.getLogger(__name__)
+
+Prediction = Literal["epsilon", "v_prediction"]
+TOKENIZER = Path(__file__).parent / "configs" / "clip_tokenizer"
+SD2_PAD_TOKEN = "!"  # id 0
+VAE_PREFIXES = ("first_stage_model.", "vae.")
+SD1_TEXT_PREFIXES = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
+SD2_TEXT_PREFIXES = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
+SD2_LAYERS_USED = 23  # of 24: the last but one speaks to the UNet
+MARKS = {"v_pred": "prediction", "ztsnr": "zero_terminal"}
+"""Tensors without use that authors put into a file to say what it predicts, and on which schedule."""
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def check_checkpoint(path: str | Path) -> Kind:
+    """What kind of checkpoint a file is; only its header is read, unless it is a pickle.
+
+    Raises ModelError for a file that cannot be read, and for every kind that cannot be loaded, naming it.
+    """
+    return _checked(WeightFile(path))
+
+
+def _checked(file: WeightFile) -> Kind:
+    kind = kind_of(file.shapes)
+    if not kind.family:
+        raise ModelError(
+            f"{file.path.name} is {kind.name}; a checkpoint of Stable Diffusion 1.x or 2.x is needed. {kind.advice}"
+        )
+    if not any(_first_prefix(file, prefixes) for prefixes in (SD1_TEXT_PREFIXES, SD2_TEXT_PREFIXES)):
+        raise ModelError(
+            f"{file.path.name} has no text encoder; a checkpoint with UNet, text encoder and VAE is needed. Use the "
+            f"complete file, or connect it as a MODEL."
+        )
+    if not _first_prefix(file, VAE_PREFIXES):
+        raise ModelError(
+            f"{file.path.name} has no VAE; a checkpoint with UNet, text encoder and VAE is needed. Use the complete "
+            f"file, or connect it as a MODEL."
+        )
+    return kind
+
+
+class SingleFile:
+    """A checkpoint of one file; each part is read when it is asked for."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Raises what `check_checkpoint` does."""
+        self._file = WeightFile(path)
+        self.kind = _checked(self._file)
+
+    def unet(self, dtype: torch.dtype) -> UNet2DConditionModel:
+        """The 2-D UNet, not inflated."""
+        config = self._configured(unet_config, self.kind.family)
+        named = convert_ldm_unet_checkpoint(self._read(UNET, dtype=dtype), config=config)
+        return self._filled(lambda: UNet2DConditionModel(**config), named, dtype)
+
+    def vae(self, dtype: torch.dtype) -> AutoencoderKL:
+        """The VAE."""
+        prefix = _first_prefix(self._file, VAE_PREFIXES)
+        config = self._configured(vae_config, prefix)
+        named = convert_ldm_vae_checkpoint(self._read(prefix, dtype=dtype), config=config)
+        return self._filled(lambda: AutoencoderKL(**config), named, dtype)
+
+    def text_encoder(self, dtype: torch.dtype) -> CLIPTextModel:
+        """The text encoder; of Stable Diffusion 2.x up to the last layer but one, where the UNet listens."""
+        named = self._text_weights(dtype)
+        config = text_config({name: tuple(x.shape) for name, x in named.items()}, self.kind.family)
+        return self._filled(lambda: CLIPTextModel(CLIPTextConfig(**config)), named, dtype)
+
+    def tokenizer(self) -> CLIPTokenizer:
+        """CLIP's, which comes with this package: files bring none."""
+        return _tokenizer(self.kind.family)
+
+    def prediction(self) -> Prediction:
+        """What the UNet predicts, by what the file says of itself, by its marks, or by its weights."""
+        said = " ".join(value for key, value in self._file.metadata.items() if "predict" in key).lower()
+        if "v_pred" in said or said.strip() == "v" or "v_pred" in self._file.shapes:
+            return "v_prediction"
+        if "eps" in said or self.kind.family != "sd2" or V_PREDICTION_KEY not in self._file.shapes:
+            return "epsilon"
+        spread = self._file.read([V_PREDICTION_KEY], torch.float32)[V_PREDICTION_KEY].std(correction=0)
+        return "v_prediction" if spread > V_PREDICTION_SPREAD else "epsilon"
+
+    def zero_terminal(self) -> bool:
+        """Whether the file is marked as trained on a schedule that ends in pure noise."""
+        return "ztsnr" in self._file.shapes
+
+    def _configured(self, read_off: Callable[..., dict[str, object]], *given: object) -> dict[str, object]:
+        try:
+            return read_off(self._file.shapes, *given)
+        except (KeyError, IndexError, ValueError, StopIteration) as error:
+            raise ModelError(
+                f"{self._file.path.name} is not laid out as {self.kind.name} is ({error} is missing or odd). Use a "
+                f"complete checkpoint."
+            ) from error
+
+    def _text_weights(self, dtype: torch.dtype) -> Mapping[str, Tensor]:
+        """By transformers' names, with `text_model.` in front."""
+        if prefix := _first_prefix(self._file, SD2_TEXT_PREFIXES):
+            read = self._read(prefix, dtype=dtype)
+            layers = {int(key.split("resblocks.")[1].split(".")[0]) for key in read if "resblocks." in key}
+            unused = f"resblocks.{max(layers)}." if len(layers) != SD2_LAYERS_USED else "text_projection"
+            read = {key: x for key, x in read.items() if unused not in key and not key.endswith("text_projection")}
+            width = read[f"{prefix}token_embedding.weight"].shape[1]
+            holder = nn.Module()
+            holder.config = CLIPTextConfig(hidden_size=width)
+            return convert_open_clip_checkpoint(holder, read, prefix=prefix)
+        prefix = _first_prefix(self._file, SD1_TEXT_PREFIXES)
+        named = convert_ldm_clip_checkpoint(self._read(prefix, dtype=dtype))
+        return {_with_text_model(key): x for key, x in named.items() if not key.endswith("position_ids")}
+
+    def _read(self, prefix: str, *, dtype: torch.dtype) -> dict[str, Tensor]:
+        return self._file.read([name for name in self._file.shapes if name.startswith(prefix)], dtype)
+
+    def _filled(self, build: Callable[[], Net], weights: Mapping[str, Tensor], dtype: torch.dtype) -> Net:
+        """A module with these weights and no others; they are taken over, not copied."""
+        with torch.device("meta"):
+            net = build()
+        wanted = net.state_dict()
+        if not any(name.startswith("text_model.") for name in wanted):  # as newer transformers have it
+            weights = {name.removeprefix("text_model."): x for name, x in weights.items()}
+        weights = {name: x for name, x in weights.items() if name in wanted or not _is_idle(name)}
+        missing, foreign = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+        if missing or foreign:
+            raise ModelError(
+                f"{self._file.path.name} is no complete {type(net).__name__}: {some(missing)} missing, {some(foreign)} "
+                f"unknown. Use a complete checkpoint of Stable Diffusion 1.x or 2.x."
+            )
+        try:
+            net.load_state_dict(dict(weights), assign=True)
+        except RuntimeError as error:
+            raise ModelError(
+                f"{self._file.path.name} does not fit {self.kind.name}: {error}. Use a complete checkpoint."
+            ) from error
+        _count_positions(net)
+        return nn.Module.to(net, dtype).eval()
+
+
+def _first_prefix(file: WeightFile, prefixes: tuple[str, ...]) -> str:
+    return next((prefix for prefix in prefixes if any(name.startswith(prefix) for name in file.shapes)), "")
+
+
+def _with_text_model(key: str) -> str:
+    """Some merged files leave the outer name out."""
+    return key if key.startswith("text_model.") else f"text_model.{key}"
+
+
+def _is_idle(name: str) -> bool:
+    """Tensors that files carry and nothing here reads: position numbers, projections for other uses."""
+    return name.endswith(("position_ids", "text_projection.weight", "text_projection", "logit_scale"))
+
+
+def _count_positions(net: nn.Module) -> None:
+    """Buffers that no file has: the text encoder's numbers of its positions."""
+    for name, buffer in list(net.named_buffers()):
+        if buffer.is_meta:
+            owner = net.get_submodule(name.rpartition(".")[0])
+            setattr(owner, name.rpartition(".")[2], torch.arange(buffer.shape[-1]).expand(buffer.shape).clone())
+
+
+@cache
+def _tokenizer(family: str) -> CLIPTokenizer:
+    pad = {"pad_token": SD2_PAD_TOKEN} if family == "sd2" else {}
+    return CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True, model_max_length=77, **pad)
