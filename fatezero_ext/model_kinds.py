@@ -14,7 +14,7 @@ FAMILIES = {768: "sd1", 1024: "sd2"}
 LABELS = ("label_emb.0.0.weight", "add_embedding.linear_1.weight")
 LABEL_WIDTHS = {2816: "an SDXL model", 2560: "an SDXL refiner"}
 CHANNELS = {5: "depth or inpainting", 7: "upscaler", 8: "instruct-pix2pix", 9: "inpainting"}
-LOAD_SD = "Choose a checkpoint of Stable Diffusion 1.x or 2.x"
+LOAD_SD = "Choose one of that kind"
 
 
 @dataclass(frozen=True)

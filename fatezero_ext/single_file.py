@@ -54,7 +54,8 @@ def _checked(file: WeightFile) -> Kind:
     kind = kind_of(file.shapes)
     if not kind.family:
         raise ModelError(
-            f"{file.path.name} is {kind.name}; a checkpoint of Stable Diffusion 1.x or 2.x is needed. {kind.advice}"
+            f"{file.path.name} is {kind.name}; a whole checkpoint of Stable Diffusion 1.x or 2.x is needed. "
+            f"{kind.advice}"
         )
     if not any(_first_prefix(file, prefixes) for prefixes in (SD1_TEXT_PREFIXES, SD2_TEXT_PREFIXES)):
         raise ModelError(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from PIL import Image
@@ -25,6 +25,10 @@ PREVIEW_SIZE = 512
 """Longest side of a preview picture in pixels; what ComfyUI's own samplers send."""
 CLIP_KINDS = ("clip_vision", "text_encoders", "diffusers")
 """ComfyUI's kinds of model folders that may hold CLIP models in Hugging Face layout."""
+
+
+ModelKind = Literal["checkpoints", "loras"]
+"""ComfyUI's kinds of model folders that single files are looked for in."""
 
 
 class Progress(Protocol):
@@ -57,6 +61,12 @@ class Host(Protocol):
 
     def clip_folders(self) -> tuple[Path, ...]:
         """Folders below which CLIP models with a picture tower are looked for."""
+
+    def model_names(self, kind: ModelKind) -> list[str]:
+        """Names of the model files of a kind; cheap, no file is opened."""
+
+    def model_file(self, kind: ModelKind, name: str) -> Path | None:
+        """The file of a name that `model_names` gives; None where there is none."""
 
     def input_file(self, name: str) -> Path:
         """The input file of that name; raises where there is none."""
@@ -105,6 +115,14 @@ class PythonHost:
     def clip_folders(self) -> tuple[Path, ...]:
         """None."""
         return ()
+
+    def model_names(self, kind: ModelKind) -> list[str]:
+        """None."""
+        return []
+
+    def model_file(self, kind: ModelKind, name: str) -> Path | None:
+        """None."""
+        return None
 
     def input_file(self, name: str) -> Path:
         """The file of that name, relative to the working folder."""
@@ -185,6 +203,19 @@ class ComfyHost:
 
         return tuple(Path(folder) for kind in CLIP_KINDS for folder in get_folder_paths(kind))
 
+    def model_names(self, kind: ModelKind) -> list[str]:
+        """ComfyUI's list."""
+        from folder_paths import get_filename_list
+
+        return list(get_filename_list(kind))
+
+    def model_file(self, kind: ModelKind, name: str) -> Path | None:
+        """ComfyUI's file of that name."""
+        from folder_paths import get_filename_list, get_full_path
+
+        path = get_full_path(kind, name) if name in get_filename_list(kind) else None
+        return None if path is None else Path(path)
+
     def input_file(self, name: str) -> Path:
         """The file of that name below ComfyUI's input folder."""
         from folder_paths import get_annotated_filepath
@@ -255,6 +286,16 @@ def diffusers_folders() -> tuple[Path, ...]:
 def clip_folders() -> tuple[Path, ...]:
     """Folders below which CLIP models with a picture tower are looked for."""
     return current().clip_folders()
+
+
+def model_names(kind: ModelKind) -> list[str]:
+    """Names of the model files of a kind; cheap, no file is opened."""
+    return current().model_names(kind)
+
+
+def model_file(kind: ModelKind, name: str) -> Path | None:
+    """The file of a name that `model_names` gives; None where there is none."""
+    return current().model_file(kind, name)
 
 
 def input_file(name: str) -> Path:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..fatezero_ext.checkpoints import TOY_FOLDER, load_model
-from ..fatezero_ext.errors import FateZeroError, ModelError
+from ..fatezero_ext.checkpoints import load_model, load_unet
+from ..fatezero_ext.errors import FateZeroError
 from ..fatezero_ext.kernels import KERNELS, kernel
-from ..fatezero_ext.unet import InflationSettings
+from ..fatezero_ext.ldm_configs import scheduler_config
+from ..fatezero_ext.single_file import check_checkpoint
+from ..fatezero_ext.unet import InflationSettings, Pseudo3DUNet
 from . import host, words
 from .api import advanced, io, schema
+from .models import BUILT_IN, AbsentPart, is_bare_unet, model_names, model_path, stamps
 
-BUILT_IN = "built-in toy model"
+AUTO = "auto"
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 UNET = io.Custom("FATEZERO_UNET")
 
@@ -34,42 +38,70 @@ class LoadPseudo3DUNet(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, key_frames: str | None = None) -> bool | str:
+    def validate_inputs(cls, model: str | None = None, key_frames: str | None = None) -> bool | str:
         try:
             InflationSettings(key_frames=words.key_frames(key_frames or ""))
+            path = None if model is None else model_path(model)
+            if path is not None and path.suffix == ".safetensors":
+                check_checkpoint(path)  # its header alone; pickles are looked at when they are loaded
         except FateZeroError as error:
             return str(error)
         return True
 
     @classmethod
     def fingerprint_inputs(cls, model: str, **_widgets: Any) -> str:  # noqa: ANN401 - the other widgets
-        """Changes when a file of the model does, so that a folder saved anew is loaded anew."""
-        files = sorted(path for path in _folder(model).rglob("*") if path.is_file())
-        stamps = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-        return str(stamps)
+        """Changes when a file of the model does, so that a model saved anew is loaded anew."""
+        return stamps(model_path(model))
 
     @classmethod
     def execute(
-        cls, model: str, key_frames: str, norm: str, precision: str, least_sc_channel: int, attention: str = "auto"
+        cls,
+        model: str,
+        key_frames: str,
+        norm: str,
+        precision: str,
+        least_sc_channel: int,
+        attention: str = "auto",
+        prediction: str = AUTO,
+        zero_terminal: str = AUTO,
     ) -> io.NodeOutput:
         settings, device = InflationSettings(words.key_frames(key_frames), least_sc_channel, norm), host.device()
         dtype = PRECISIONS.get(precision, torch.float32 if device.type == "cpu" else torch.float16)
-        computes = kernel(attention, device, dtype)
-        loaded = load_model(_folder(model), settings, dtype=dtype, name=model)
-        loaded.unet.kernel = computes
-        for part in (loaded.unet, loaded.text, loaded.vae):
-            part.prepare = host.residence(part.net)
-        return io.NodeOutput(loaded.unet, loaded.text, loaded.vae)
+        computes, path = kernel(attention, device, dtype), model_path(model)
+        told = {
+            "prediction": None if prediction == AUTO else prediction,
+            "zero_terminal": None if zero_terminal == AUTO else zero_terminal == "yes",
+        }
+        if is_bare_unet(path):
+            parts = _bare(path, settings, dtype, model, told)
+        else:
+            loaded = load_model(path, settings, dtype=dtype, name=model, **told)
+            parts = (loaded.unet, loaded.text, loaded.vae)
+        parts[0].kernel = computes
+        for part in parts:
+            if not isinstance(part, AbsentPart):
+                part.prepare = host.residence(part.net)
+        return io.NodeOutput(*parts)
+
+
+def _bare(
+    path: Path, settings: InflationSettings, dtype: torch.dtype, name: str, told: Mapping[str, Any]
+) -> tuple[Pseudo3DUNet, AbsentPart, AbsentPart]:
+    """A UNet alone; text encoder and VAE come from other nodes."""
+    unet = load_unet(path, settings, dtype=dtype)
+    unet.name = name
+    unet.scheduler = scheduler_config(told["prediction"] or "epsilon", zero_terminal=bool(told["zero_terminal"]))
+    return unet, AbsentPart("text encoder", name, "Load CLIP"), AbsentPart("VAE", name, "Load VAE")
 
 
 def _inputs() -> list[io.Input]:
     return [
         io.Combo.Input(
             "model",
-            options=[BUILT_IN, *_folders()],
+            options=model_names(),
             default=BUILT_IN,
-            tooltip="A Stable Diffusion 1.x or 2.x model folder in models/diffusers, or the small model that "
-            "comes with this pack (64x64 drawings of coloured shapes, for trying things out).",
+            tooltip="A Stable Diffusion 1.x or 2.x checkpoint in models/checkpoints, a folder in models/diffusers, "
+            "or the small model of this pack (64x64 drawings of coloured shapes, for trying things out).",
         ),
         io.String.Input(
             "key_frames",
@@ -86,8 +118,8 @@ def _inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "precision",
-            options=["auto", *PRECISIONS],
-            default="auto",
+            options=[AUTO, *PRECISIONS],
+            default=AUTO,
             tooltip="Of the weights in memory. auto: float16 on a GPU, float32 on a CPU.",
         ),
         advanced(
@@ -109,27 +141,24 @@ def _inputs() -> list[io.Input]:
                 "else xformers, else slice by slice. sliced needs least memory, explicit is the slow reference.",
             )
         ),
+        advanced(
+            io.Combo.Input(
+                "prediction",
+                options=[AUTO, "epsilon", "v_prediction"],
+                default=AUTO,
+                optional=True,
+                tooltip="What the UNet predicts. auto: as the folder's scheduler or the file says; of a Stable "
+                "Diffusion 2.x file it is told from its weights.",
+            )
+        ),
+        advanced(
+            io.Combo.Input(
+                "zero_terminal",
+                options=[AUTO, "yes", "no"],
+                default=AUTO,
+                optional=True,
+                tooltip="Whether the model was trained on a noise schedule that ends in pure noise. auto: as the "
+                "folder's scheduler or the file says.",
+            )
+        ),
     ]
-
-
-def _folders() -> list[str]:
-    """Names of the model folders of all diffusers locations."""
-    return sorted({name for root in host.diffusers_folders() for name in _names_below(root)})
-
-
-def _names_below(root: Path) -> set[str]:
-    """Model folders at most two levels below `root`, as `publisher/model` or `model`."""
-    indexes = [index for pattern in ("*", "*/*") for index in root.glob(f"{pattern}/model_index.json")]
-    return {index.parent.relative_to(root).as_posix() for index in indexes}
-
-
-def _folder(name: str) -> Path:
-    if name == BUILT_IN:
-        return TOY_FOLDER
-    for root in host.diffusers_folders():
-        if name in _names_below(root):
-            return root / name
-    raise ModelError(
-        f"the model folder {name!r} is not there; {', '.join([BUILT_IN, *_folders()])} are. Choose one of these, or "
-        f"put the folder into models/diffusers and refresh."
-    )

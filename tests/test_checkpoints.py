@@ -122,7 +122,8 @@ def test_a_pickle_of_anything_else_is_refused_and_not_run(folder, part):
     [
         (Trap(), "cannot be read.*safetensors weights are needed"),
         ([torch.zeros(1)], "holds list, not tensors by name"),
-        ({"state_dict": {"x": torch.zeros(1)}}, r"more than tensors by name: 1 keys \(state_dict\)"),
+        ({"state_dict": {"x": torch.zeros(1)}}, r"missing, 1 keys \(x\) unknown"),
+        ({"weights": {"x": torch.zeros(1)}}, r"more than tensors by name: 1 keys \(weights\)"),
         ({"lora.extra": torch.zeros(1)}, r"missing, 1 keys \(lora.extra\) unknown"),
     ],
 )

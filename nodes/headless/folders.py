@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...fatezero_ext.errors import FateZeroError
-from ..host import Progress, PythonHost
+from ...fatezero_ext.weight_files import WEIGHT_SUFFIXES
+from ..host import ModelKind, Progress, PythonHost
 from .registry import near_miss
 from .report import Reporter
 
@@ -24,7 +25,8 @@ class Folders:
 
     inputs: looked through in this order for a file; nothing outside them is read
     output: where results are saved
-    models: below which models in diffusers layout are looked for
+    models: below which models are looked for: folders in diffusers layout, and single files, in the folders
+            checkpoints and loras where there are such
     """
 
     inputs: tuple[Path, ...]
@@ -53,6 +55,17 @@ class Folders:
             f"as --input."
         )
 
+    def model_files(self, kind: ModelKind) -> dict[str, Path]:
+        """Files of weights by their names relative to the folder; parts of diffusers folders are left out."""
+        found = {}
+        for root in self.models:
+            top = root / kind if (root / kind).is_dir() else root
+            paths = [path for pattern in ("*", "*/*") for path in top.glob(pattern) if path.suffix in WEIGHT_SUFFIXES]
+            for path in paths:
+                if not (path.parent / "config.json").exists():
+                    found.setdefault(path.relative_to(top).as_posix(), path)
+        return found
+
 
 class RunnerHost(PythonHost):
     """The headless runner."""
@@ -75,6 +88,14 @@ class RunnerHost(PythonHost):
     def clip_folders(self) -> tuple[Path, ...]:
         """What --models named."""
         return self._folders.models
+
+    def model_names(self, kind: ModelKind) -> list[str]:
+        """Files at most two levels below what --models named."""
+        return sorted(self._folders.model_files(kind))
+
+    def model_file(self, kind: ModelKind, name: str) -> Path | None:
+        """One of these."""
+        return self._folders.model_files(kind).get(name)
 
     def input_file(self, name: str) -> Path:
         """The file of that name in the input folders."""
