@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from fatezero_ext.ldm_configs import END, START
+from fatezero_ext.ldm_configs import END, START, V_PREDICTION_KEY
+from fatezero_ext.ldm_names import ldm_name
 
 UNETS = {
     "full": {"block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2},
@@ -28,24 +29,6 @@ VAES = {"full": ((128, 256, 512, 512), 2), "comfyui": ((32, 32, 32, 32), 2), "ti
 TEXTS = {"sd1": (768, 12, "quick_gelu"), "sd2": (1024, 23, "gelu")}
 """Width, layers and activation of the text encoders."""
 
-RENAMED_RESNET = {
-    "norm1.": "in_layers.0.",
-    "conv1.": "in_layers.2.",
-    "time_emb_proj.": "emb_layers.1.",
-    "norm2.": "out_layers.0.",
-    "conv2.": "out_layers.3.",
-    "conv_shortcut.": "skip_connection.",
-}
-RENAMED_UNET = {
-    "time_embedding.linear_1.": "time_embed.0.",
-    "time_embedding.linear_2.": "time_embed.2.",
-    "conv_in.": "input_blocks.0.0.",
-    "conv_norm_out.": "out.0.",
-    "conv_out.": "out.2.",
-    "mid_block.resnets.0.": "middle_block.0.",
-    "mid_block.attentions.0.": "middle_block.1.",
-    "mid_block.resnets.1.": "middle_block.2.",
-}
 RENAMED_VAE_ATTENTION = {"group_norm.": "norm.", "to_q.": "q.", "to_k.": "k.", "to_v.": "v.", "to_out.0.": "proj_out."}
 RENAMED_OPEN_CLIP = {
     "encoder.layers.": "transformer.resblocks.",
@@ -109,24 +92,7 @@ def _renamed(name: str, renames: Mapping[str, str]) -> str:
 
 def unet_layout(net: UNet2DConditionModel) -> dict[str, Tensor]:
     """diffusers' weights under the names that single files have, without `model.diffusion_model.`."""
-    per_level = net.config.layers_per_block + 1
-    named = {}
-    for name, weight in net.state_dict().items():
-        if found := re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)", name):
-            arm, level, kind, unit, rest = found.groups()
-            number = int(level) * per_level + int(unit) + (arm == "down")
-            block = "input_blocks" if arm == "down" else "output_blocks"
-            rest = _renamed(rest, RENAMED_RESNET) if kind == "resnets" else rest
-            named[f"{block}.{number}.{int(kind == 'attentions')}.{rest}"] = weight
-        elif found := re.match(r"down_blocks\.(\d+)\.downsamplers\.0\.conv\.(.*)", name):
-            named[f"input_blocks.{(int(found[1]) + 1) * per_level}.0.op.{found[2]}"] = weight
-        elif found := re.match(r"up_blocks\.(\d+)\.upsamplers\.0\.conv\.(.*)", name):
-            place = 2 if net.config.up_block_types[int(found[1])].startswith("Cross") else 1
-            named[f"output_blocks.{(int(found[1]) + 1) * per_level - 1}.{place}.conv.{found[2]}"] = weight
-        else:
-            name = _renamed(name, RENAMED_RESNET) if "resnets" in name else name
-            named[_renamed(name, RENAMED_UNET)] = weight
-    return named
+    return {ldm_name(name, net): weight for name, weight in net.state_dict().items()}
 
 
 def vae_layout(net: AutoencoderKL) -> dict[str, Tensor]:
@@ -185,9 +151,12 @@ def main() -> None:
     parser.add_argument("--size", default="full", choices=sorted(UNETS))
     parser.add_argument("--family", default="sd1", choices=sorted(TEXTS))
     parser.add_argument("--dtype", default="float16", choices=("float16", "bfloat16", "float32"))
+    parser.add_argument("--velocity", action="store_true", help="mark a sd2 file as one that predicts velocity")
     options = parser.parse_args()
     torch.set_default_dtype(dtype := getattr(torch, options.dtype))
     weights = single_file(*parts(options.family, options.size), options.family, dtype)
+    if options.velocity:
+        weights[V_PREDICTION_KEY] = torch.linspace(-1, 1, len(weights[V_PREDICTION_KEY]), dtype=dtype)
     save_file(weights, options.file)
     print(f"{options.file}: {options.file.stat().st_size / 1e9:.2f} GB, {len(weights)} tensors")
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .inversion import invert as invert
     from .layers import LayerAddress as LayerAddress
     from .layers import Site as Site
+    from .lora import apply_lora as apply_lora
     from .noise_model import NoiseModel as NoiseModel
     from .noise_model import register_attention_control as register_attention_control
     from .plan import BlendSettings as BlendSettings
@@ -40,6 +41,7 @@ _HOMES = {
     "controller": ("Controller", "EditResult", "edit"),
     "errors": ("FateZeroError",),
     "inversion": ("invert",),
+    "lora": ("apply_lora",),
     "layers": ("LayerAddress", "Site"),
     "plan": ("BlendSettings", "EditSettings"),
     "stores": ("Storage",),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -9,6 +11,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from .errors import PromptError
 from .prompts import PROMPT_TOKENS
 from .residence import Prepare, stay
+from .sharing import renew, sharing_copy
 
 
 class TextEncoder:
@@ -24,6 +27,12 @@ class TextEncoder:
 
     def __repr__(self) -> str:
         return f"TextEncoder({self.tokenizer.vocab_size} tokens, width {self.net.config.hidden_size})"
+
+    def with_weights(self, changes: Mapping[str, Tensor]) -> TextEncoder:
+        """A text encoder with other tensors for some of its parameters, by their names; it shares all others."""
+        net = sharing_copy(self.net, self.net)
+        renew(net, changes)
+        return TextEncoder(self.tokenizer, net)
 
     def tokenize(self, text: str) -> dict[str, list[list[tuple[int, float]]]]:
         """Returns {"l": [77 pairs of (token id, weight 1.0)]}, padded behind the end token.

@@ -9,6 +9,7 @@ from .edit import P2PEdit
 from .frames import LoadFrames, PrepareFrames
 from .invert import DDIMInvert
 from .load import LoadPseudo3DUNet
+from .lora import LoadLoRA
 from .measure import MeasureEdit
 from .see import SelfAttentionComponents, ShowWords, WordHeatMaps
 
@@ -24,6 +25,7 @@ class FateZeroExtension(ComfyExtension):
             LoadFrames,
             PrepareFrames,
             LoadPseudo3DUNet,
+            LoadLoRA,
             ShowWords,
             RegisterAttentionControl,
             AttentionStoreCache,

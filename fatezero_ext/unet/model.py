@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 
@@ -15,6 +16,7 @@ from ..fingerprint import combined, weights_digest
 from ..noise_model import LatentFormat, NoiseModel, Result
 from ..residence import Prepare, stay
 from ..schedule import Schedule
+from ..sharing import renew, sharing_copy
 from .call import Call
 from .inflate import InflationSettings, inflate
 
@@ -80,6 +82,19 @@ class Pseudo3DUNet(NoiseModel):
         }
         config = {name: value for name, value in self.net.config.items() if not name.startswith("_")}
         return combined({"weights": weights_digest(self.net), "config": config, "settings": settings})
+
+    def with_weights(self, changes: Mapping[str, Tensor]) -> Pseudo3DUNet:
+        """A UNet with other tensors for some of its parameters, by their names; it shares the memory of all others.
+
+        Registered controls, and how it is brought to its device, are not taken over.
+        """
+        other = copy.copy(self)
+        NoiseModel.__init__(other)
+        parts = (self.net, self._call, self.layers)
+        other.net, other._call, other.layers = sharing_copy(parts, self.net)
+        renew(other.net, changes)
+        other.prepare = stay
+        return other
 
     def run(self, work: Callable[[], Result], chunks: int, frames: int, height: int, width: int) -> Result:
         self.prepare(self.working_memory(chunks, frames, height, width))
