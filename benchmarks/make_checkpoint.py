@@ -24,8 +24,8 @@ UNETS = {
     "comfyui": {"block_out_channels": (320, 320), "layers_per_block": 1},
     "tiny": {"block_out_channels": (64, 64), "layers_per_block": 1},
 }
-VAES = {"full": ((128, 256, 512, 512), 2), "comfyui": ((32, 32, 32, 32), 2), "tiny": ((32, 32), 1)}
-"""Widths and layers. ComfyUI takes a UNet of 320 channels for Stable Diffusion 1.x; its VAE has 2 layers a level."""
+VAES = {"full": ((128, 256, 512, 512), 2), "comfyui": ((128, 256, 512, 512), 2), "tiny": ((32, 32), 1)}
+"""Widths and layers. For ComfyUI a UNet of 320 channels is Stable Diffusion 1.x, and a VAE has one size."""
 TEXTS = {"sd1": (768, 12, "quick_gelu"), "sd2": (1024, 23, "gelu")}
 """Width, layers and activation of the text encoders."""
 

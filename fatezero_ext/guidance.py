@@ -21,7 +21,7 @@ def guided_text(clip: Clip, unet: NoiseModel, prompt: str, guidance: float, nega
 
 def embedded(clip: Clip, texts: list[str], unet: NoiseModel) -> Tensor:
     """Text embeddings [texts, tokens, width], float32."""
-    embeddings = torch.cat([clip.encode_from_tokens_scheduled(clip.tokenize(text))[0][0] for text in texts])
+    embeddings = torch.cat([_only(clip.encode_from_tokens_scheduled(clip.tokenize(text))) for text in texts])
     width = unet.text_width
     if embeddings.shape[-1] != width:
         raise SettingsError(
@@ -29,3 +29,13 @@ def embedded(clip: Clip, texts: list[str], unet: NoiseModel) -> Tensor:
             f"Use the CLIP that belongs to the model."
         )
     return embeddings.float()
+
+
+def _only(conditioning: list) -> Tensor:
+    """The embedding of a prompt that is one for all steps, on the CPU."""
+    if len(conditioning) != 1:
+        raise SettingsError(
+            f"the CLIP gives a prompt {len(conditioning)} embeddings, for parts of the steps; one for all steps is "
+            f"needed. Take scheduled hooks off the CLIP."
+        )
+    return conditioning[0][0].float().cpu()

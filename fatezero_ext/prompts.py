@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -91,6 +92,11 @@ def read_prompt(clip: Clip, text: str, name: str = "prompt") -> Prompt:
     words, position = [], 1
     for piece in text.split():
         count = len(_token_ids(clip, piece, name)) - 2
+        if count < 1:
+            raise PromptError(
+                f"{piece!r} of the {name} makes no tokens, so there is nothing to attend to; words are needed. Remove "
+                f"it, or put the file of an embedding into models/embeddings."
+            )
         words.append(Word(piece, tuple(range(position, position + count))))
         position += count
     if position + 1 != len(ids):
@@ -113,8 +119,13 @@ def _token_ids(clip: Clip, text: str, name: str) -> tuple[int, ...]:
             f"the {name} {text!r} uses weight syntax; plain words are needed. Remove the brackets and weight "
             f"words with the equalizer."
         )
-    ids = [token for token, *_ in chunks[0]]
+    ids = [_comparable(token) for token, *_ in chunks[0]]
     return tuple(ids[: ids.index(end, 1) + 1])
+
+
+def _comparable(token: int | Tensor) -> int:
+    """A token's id; of a textual inversion's vector, which has none, a negative number that is its own."""
+    return -1 - crc32(token.detach().cpu().float().numpy().tobytes()) if isinstance(token, Tensor) else token
 
 
 def _only_encoder(tokens: Mapping[str, list]) -> list:

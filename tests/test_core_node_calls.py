@@ -1,0 +1,156 @@
+"""Our CLIP and VAE as core nodes use them: tokens, clip skip, tiles, and what is refused by name."""
+
+import pytest
+import torch
+
+from benchmarks.make_checkpoint import parts
+from fatezero_ext.checkpoints import load_toy
+from fatezero_ext.errors import ModelError, PromptError, VideoError
+from fatezero_ext.prompts import read_prompt, refinement_mapper
+from fatezero_ext.single_file import _tokenizer
+from fatezero_ext.text import TextEncoder
+
+
+@pytest.fixture(scope="module")
+def toy():
+    return load_toy()
+
+
+@pytest.fixture(scope="module", params=["sd1", "sd2"])
+def text(request):
+    """A small text encoder with CLIP's whole vocabulary."""
+    return TextEncoder(_tokenizer(request.param), parts(request.param)[2])
+
+
+def test_a_conditioning_has_what_core_nodes_read(text):
+    (cond, extra), *others = text.encode_from_tokens_scheduled(text.tokenize("a jeep"), add_dict={"guidance": 3.5})
+    assert (others, cond.shape, extra["pooled_output"].shape, extra["guidance"]) == ([], (1, 77, 64), (1, 64), 3.5)
+    assert text.encode_from_tokens(text.tokenize("a jeep")).equal(cond)
+    pair = text.encode_from_tokens(text.tokenize("a jeep"), return_pooled=True)
+    assert pair[0].equal(cond) and pair[1].equal(extra["pooled_output"])
+
+
+def test_clip_skip_reads_an_earlier_layer_through_the_last_norm(text):
+    skipped = text.clone()
+    skipped.clip_layer(-2)
+    ids = torch.tensor([[token for token, _ in text.tokenize("a jeep")["l"][0]]])
+    net = getattr(text.net, "text_model", text.net)
+    layers = net.encoder.layers
+    kept, net.encoder.layers = layers, layers[:-1]
+    try:
+        wanted = text.net(ids).last_hidden_state
+    finally:
+        net.encoder.layers = kept
+    assert skipped.encode("a jeep").equal(wanted)
+    assert text.layer is None and not text.encode("a jeep").equal(wanted)
+
+
+def test_the_last_layer_is_the_usual_one(text):
+    skipped = text.clone()
+    skipped.clip_layer(-1)
+    torch.testing.assert_close(skipped.encode("a jeep"), text.encode("a jeep"), rtol=0, atol=1e-6)
+
+
+def test_layers_of_stable_diffusion_2_are_counted_as_comfyui_counts_them(monkeypatch):
+    text = TextEncoder(_tokenizer("sd2"), parts("sd2")[2])
+    monkeypatch.setattr("fatezero_ext.text.OPEN_CLIP_LAYERS", text.net.config.num_hidden_layers)
+    skipped = text.clone()
+    skipped.clip_layer(-2)
+    torch.testing.assert_close(skipped.encode("a jeep"), text.encode("a jeep"), rtol=0, atol=1e-6)
+    with pytest.raises(PromptError, match="clip skip is -1"):
+        skipped.clip_layer(-1)
+
+
+@pytest.mark.parametrize("layer", [0, 1, -4])
+def test_layers_that_are_not_there_are_refused(text, layer):
+    with pytest.raises(PromptError, match=f"clip skip is {layer}; this text encoder has the layers -1 to -2"):
+        text.clone().clip_layer(layer)
+
+
+@pytest.mark.parametrize("prompt", ["a (red:1.3) jeep", "a (red) jeep", "a ((red)) jeep", "a red) jeep"])
+def test_weights_in_brackets_are_refused_by_name(text, prompt):
+    with pytest.raises(PromptError, match="brackets, which give words a weight"):
+        text.tokenize(prompt)
+
+
+def test_brackets_that_are_meant_are_written_with_a_backslash(text):
+    ids = [token for token, _ in text.tokenize(r"a \(red\) jeep")["l"][0]]
+    assert ids[:7] == [49406, *text.tokenizer("a (red) jeep")["input_ids"][1:7]]
+    assert [word.tokens for word in read_prompt(text, r"a \(red\) jeep").words] == [(1,), (2, 3, 4), (5,)]
+
+
+def test_textual_inversions_are_refused_by_name(text):
+    with pytest.raises(PromptError, match="'embedding:cat-toy' names a textual inversion"):
+        text.tokenize("a photo of embedding:cat-toy on grass")
+
+
+def test_word_numbers_are_given_where_asked_for(text):
+    pairs = text.tokenize("a jeep, driving", return_word_ids=True)["l"][0]
+    assert [word for _, _, word in pairs[:7]] == [0, 1, 2, 2, 3, 0, 0]
+
+
+def test_a_lora_of_core_nodes_is_told_where_to_go(text):
+    for patch in (lambda: text.add_patches({}, 1.0), lambda: text.cond_stage_model):
+        with pytest.raises(ModelError, match="Use Load LoRA"):
+            patch()
+
+
+class Inverted:
+    """A ComfyUI CLIP with a textual inversion of two vectors, as `embedding:cat` stands for."""
+
+    def __init__(self, text):
+        self.text, self.vectors = text, [torch.full((64,), 0.1), torch.full((64,), 0.2)]
+
+    def tokenize(self, prompt):
+        pairs = []
+        for word in prompt.split():
+            if word == "embedding:cat":
+                pairs += [(vector, 1.0) for vector in self.vectors]
+            elif word != "embedding:absent":
+                pairs += [(token, 1.0) for token in self.text.tokenizer(word)["input_ids"][1:-1]]
+        start, end = 49406, 49407
+        return {"l": [[(start, 1.0), *pairs, *((end, 1.0) for _ in range(76 - len(pairs)))]]}
+
+
+def test_vectors_of_a_textual_inversion_are_tokens_of_their_word(text):
+    clip = Inverted(text)
+    source = read_prompt(clip, "a embedding:cat on grass")
+    assert [word.tokens for word in source.words] == [(1,), (2, 3), (4,), (5,)]
+    mapper, kept = refinement_mapper(source, read_prompt(clip, "a small embedding:cat on grass"))
+    assert mapper[:8].tolist() == [0, 1, -1, 2, 3, 4, 5, 6]
+    assert kept[:8].tolist() == [1, 1, 0, 1, 1, 1, 1, 1]
+
+
+def test_an_embedding_that_is_not_there_is_said(text):
+    with pytest.raises(PromptError, match="'embedding:absent' of the prompt makes no tokens.*models/embeddings"):
+        read_prompt(Inverted(text), "a embedding:absent on grass")
+
+
+def test_the_vae_has_what_core_nodes_read(toy):
+    vae = toy.vae
+    assert (vae.downscale_ratio, vae.spacial_compression_decode(), vae.temporal_compression_decode()) == (4, 4, None)
+    assert vae.latent_channels == 4
+
+
+def test_tiles_are_close_to_the_whole_and_leave_the_vae_as_it_was(toy):
+    pixels = torch.rand(2, 128, 96, 4, generator=torch.Generator().manual_seed(0))
+    whole = toy.vae.encode(pixels)
+    tiled = toy.vae.encode_tiled(pixels, tile_x=64, tile_y=64, overlap=32)
+    assert tiled.shape == whole.shape
+    assert 0 < (tiled - whole).norm() / whole.norm() < 0.1
+    decoded = toy.vae.decode_tiled(whole, tile_x=16, tile_y=16, overlap=8, tile_t=999, overlap_t=8)
+    assert decoded.shape == (2, 128, 96, 3)
+    assert 0 < (decoded - toy.vae.decode(whole)).abs().mean() < 0.02
+    assert toy.vae.encode(pixels).equal(whole)
+
+
+def test_frames_smaller_than_a_tile_are_the_same_in_tiles(toy):
+    pixels = torch.rand(1, 32, 32, 3, generator=torch.Generator().manual_seed(0))
+    assert toy.vae.encode_tiled(pixels).equal(toy.vae.encode(pixels))
+
+
+def test_videos_with_more_axes_are_refused(toy):
+    with pytest.raises(VideoError, match=r"shaped \[1, 4, 2, 16, 16\] came"):
+        toy.vae.decode(torch.zeros(1, 4, 2, 16, 16))
+    with pytest.raises(VideoError, match=r"shaped \[1, 2, 16, 16, 3\] came"):
+        toy.vae.encode_tiled(torch.zeros(1, 2, 16, 16, 3))
