@@ -20,7 +20,7 @@ from ..fatezero_ext.kernels import kernel
 from ..fatezero_ext.layers import DEFAULT_KEY_FRAMES, KeyFrame, LayerAddress, Site, resolve_key_frames
 from ..fatezero_ext.noise_model import LatentFormat, NoiseModel, Result
 from ..fatezero_ext.schedule import STABLE_DIFFUSION_SCHEDULER, Schedule
-from .native_checks import check_kind, described_patches, extras_of, nameless_parts
+from .native_checks import check_kind, described_patches, extras_of, nameless_parts, warn_of_guidance
 from .native_sampling import Session, within_sampling
 
 EDITED = 0  # ComfyUI names the texts of a call by index; the one that is recorded and edited comes first
@@ -59,6 +59,7 @@ class NativeModel(NoiseModel):
         resolve_key_frames(key_frames, frames=1)
         self.model, self.extras = model, extras_of(conditioning)
         self.name = f"MODEL ({check_kind(model)})"
+        warn_of_guidance(model)
         self.latents = LatentFormat(scale=model.model.latent_format.scale_factor)
         self._net, self._sampling = model.model.diffusion_model, model.get_model_object("model_sampling")
         self._places = dict(_layers(self._net, tuple(key_frames), _changed_inputs(model)))

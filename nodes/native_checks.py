@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from torch import Tensor
@@ -9,6 +10,15 @@ from torch import Tensor
 from ..fatezero_ext.errors import ModelError, SettingsError
 from ..fatezero_ext.fingerprint import tensor_digest
 
+log = logging.getLogger(__name__)
+
+GUIDANCE = (
+    "sampler_cfg_function",
+    "sampler_pre_cfg_function",
+    "sampler_post_cfg_function",
+    "sampler_calc_cond_batch_function",
+)
+"""Where other packs and nodes such as RescaleCFG put their functions."""
 CONTROL = ("control", "control_apply_to_uncond")
 """What ComfyUI's ControlNet nodes leave in a conditioning."""
 PASSED_OVER = ("pooled_output",)
@@ -64,6 +74,13 @@ def extras_of(conditioning: Any) -> dict[str, Any]:  # noqa: ANN401 - ComfyUI's 
             f"take part. Take the nodes out that set it."
         )
     return {name: found[name] for name in CONTROL if name in found}
+
+
+def warn_of_guidance(model: Any) -> None:  # noqa: ANN401 - ComfyUI's ModelPatcher
+    """Say what of a MODEL does not take part: edits have a guidance of their own."""
+    found = [name for name in GUIDANCE if model.model_options.get(name)]
+    if found:
+        log.warning("The MODEL changes how guidance is computed (%s); edits do not ask it.", ", ".join(found))
 
 
 def nameless_parts(model: Any, extras: dict[str, Any]) -> str:  # noqa: ANN401 - ComfyUI's ModelPatcher
