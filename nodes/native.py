@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..fatezero_ext.attention import Attend, merge_heads, plain, split_heads
 from ..fatezero_ext.controlled import ControlledLayer
 from ..fatezero_ext.errors import ModelError
-from ..fatezero_ext.fingerprint import combined
+from ..fatezero_ext.fingerprint import combined, weights_digest
 from ..fatezero_ext.kernels import kernel
 from ..fatezero_ext.layers import DEFAULT_KEY_FRAMES, KeyFrame, LayerAddress, Site, resolve_key_frames
 from ..fatezero_ext.noise_model import LatentFormat, NoiseModel, Result
@@ -111,7 +111,8 @@ class NativeModel(NoiseModel):
         kept = {name: entry.weight for name, entry in self.model.backup.items()}
         weights = {name: kept.get(f"diffusion_model.{name}", x) for name, x in self._net.state_dict().items()}
         keys = [list(layer.key_frames) for layer in self.layers]
-        return combined({**weights, "key frames": keys, "patches": described_patches(self.model.patches)})
+        patches = described_patches(self.model.patches)
+        return combined({"weights": weights_digest(weights), "key frames": keys, "patches": patches})
 
     def run(self, work: Callable[[], Result], chunks: int, frames: int, height: int, width: int) -> Result:
         """ComfyUI's own estimate says how much memory to free."""

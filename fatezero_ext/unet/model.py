@@ -81,7 +81,7 @@ class Pseudo3DUNet(NoiseModel):
             "temporal": temporal and {**asdict(temporal), "ranks": dict(temporal.ranks)},
         }
         config = {name: value for name, value in self.net.config.items() if not name.startswith("_")}
-        return combined({"weights": weights_digest(self.net), "config": config, "settings": settings})
+        return combined({"weights": weights_digest(self.net.state_dict()), "config": config, "settings": settings})
 
     def with_weights(self, changes: Mapping[str, Tensor]) -> Pseudo3DUNet:
         """A UNet with other tensors for some of its parameters, by their names; it shares the memory of all others.
