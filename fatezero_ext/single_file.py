@@ -36,8 +36,9 @@ VAE_PREFIXES = ("first_stage_model.", "vae.")
 SD1_TEXT_PREFIXES = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
 SD2_TEXT_PREFIXES = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
 SD2_LAYERS_USED = 23  # of 24: the last but one speaks to the UNet
-MARKS = {"v_pred": "prediction", "ztsnr": "zero_terminal"}
-"""Tensors without use that authors put into a file to say what it predicts, and on which schedule."""
+V_PREDICTION_MARK, ZERO_TERMINAL_MARK = "v_pred", "ztsnr"
+"""Names of empty tensors that authors put into a file to say what it predicts, and on which schedule."""
+QUANTISED = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant", ".absmax", ".quant_map")
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -56,6 +57,11 @@ def _checked(file: WeightFile) -> Kind:
         raise ModelError(
             f"{file.path.name} is {kind.name}; a whole checkpoint of Stable Diffusion 1.x or 2.x is needed. "
             f"{kind.advice}"
+        )
+    if scaled := [name for name in file.shapes if name.endswith(QUANTISED)]:
+        raise ModelError(
+            f"{file.path.name} has quantised weights ({some(scaled)}); float16, bfloat16 or float32 are needed. Use "
+            f"the model's plain file, or connect it as a MODEL."
         )
     if not any(_first_prefix(file, prefixes) for prefixes in (SD1_TEXT_PREFIXES, SD2_TEXT_PREFIXES)):
         raise ModelError(
@@ -104,7 +110,7 @@ class SingleFile:
     def prediction(self) -> Prediction:
         """What the UNet predicts, by what the file says of itself, by its marks, or by its weights."""
         said = " ".join(value for key, value in self._file.metadata.items() if "predict" in key).lower()
-        if "v_pred" in said or said.strip() == "v" or "v_pred" in self._file.shapes:
+        if "v_pred" in said or said.strip() == "v" or V_PREDICTION_MARK in self._file.shapes:
             return "v_prediction"
         if "eps" in said or self.kind.family != "sd2" or V_PREDICTION_KEY not in self._file.shapes:
             return "epsilon"
@@ -113,7 +119,8 @@ class SingleFile:
 
     def zero_terminal(self) -> bool:
         """Whether the file is marked as trained on a schedule that ends in pure noise."""
-        return "ztsnr" in self._file.shapes
+        said = self._file.metadata.get("ss_zero_terminal_snr", "").lower()
+        return ZERO_TERMINAL_MARK in self._file.shapes or said == "true"
 
     def _configured(self, read_off: Callable[..., dict[str, object]], *given: object) -> dict[str, object]:
         try:

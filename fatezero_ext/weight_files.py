@@ -92,7 +92,18 @@ def _tensors(weights: Mapping[object, object], path: Path) -> dict[str, Tensor]:
             f"{path} holds more than tensors by name: {some(foreign)}; a state dict is needed. Save it with "
             f"save_pretrained, or as safetensors."
         )
+    if repeated := [name for name, x in weights.items() if not _is_stored(x)]:
+        raise ModelError(
+            f"{path} has tensors that are larger than what is stored of them: {some(repeated)}; plain ones are needed. "
+            f"Convert or restore the file."
+        )
     return dict(weights)
+
+
+def _is_stored(x: Tensor) -> bool:
+    """Whether each number has a place of its own: a pickle may claim terabytes that repeat one number."""
+    plain = x.layout is torch.strided and x.device.type == "cpu"
+    return plain and x.nbytes <= x.untyped_storage().nbytes()
 
 
 def _unpickled(path: Path) -> dict[object, object]:

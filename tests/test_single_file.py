@@ -151,6 +151,7 @@ def test_old_names_and_idle_tensors_are_understood(weights, tmp_path):
         ("sd1", {"v_pred": torch.tensor([])}, None, "v_prediction", False),
         ("sd1", {"v_pred": torch.tensor([]), "ztsnr": torch.tensor([])}, None, "v_prediction", True),
         ("sd1", {}, {"modelspec.predict_key": "v"}, "v_prediction", False),
+        ("sd1", {}, {"ss_zero_terminal_snr": "True"}, "epsilon", True),
         ("sd2", {}, None, "epsilon", False),
         ("sd2", {V_PREDICTION_KEY: torch.linspace(-1, 1, 64)}, None, "v_prediction", False),
         ("sd2", {V_PREDICTION_KEY: torch.linspace(-1, 1, 64)}, {"modelspec.predict_key": "epsilon"}, "epsilon", False),
@@ -254,6 +255,18 @@ def test_a_pickle_with_code_is_refused_and_not_run(weights, tmp_path, suffix):
     torch.save({**weights, "x": Trap()}, tmp_path / f"trap{suffix}")
     with pytest.raises(ModelError, match=f"trap{suffix} cannot be read"):
         load_model(tmp_path / f"trap{suffix}")
+
+
+def test_a_pickle_that_claims_more_than_it_stores_is_refused(tmp_path):
+    torch.save({"x": torch.zeros(1).expand(1 << 40)}, tmp_path / "huge.ckpt")
+    with pytest.raises(ModelError, match=r"larger than what is stored of them: 1 keys \(x\)"):
+        load_model(tmp_path / "huge.ckpt")
+
+
+def test_quantised_weights_are_refused_by_name(weights, tmp_path):
+    weights[f"{UNET}out.2.scale_weight"] = torch.ones(1)
+    with pytest.raises(ModelError, match="quantised weights .*connect it as a MODEL"):
+        load_model(saved(weights, tmp_path / "fp8.safetensors"))
 
 
 def test_an_unreadable_path_is_named(tmp_path):
