@@ -1,4 +1,4 @@
-"""Models that differ in a few weights and share the memory of all others."""
+"""Copies of networks that share the memory of the weights they do not change."""
 
 from __future__ import annotations
 
@@ -6,23 +6,40 @@ import copy
 from collections.abc import Mapping
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
-Value = TypeVar("Value")
+from .errors import ModelError
+
+Structure = TypeVar("Structure")
 
 
-def sharing_copy(value: Value, net: nn.Module) -> Value:
-    """A deep copy of `value`, of which `net` is a part, that takes over the tensors of `net` as they are."""
-    kept = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())}
-    return copy.deepcopy(value, kept)
+@torch.no_grad()
+def with_weights(
+    net: nn.Module, structure: Structure, changes: Mapping[str, Tensor], instead: Mapping[int, object]
+) -> Structure:
+    """A deep copy of `structure`, whose networks are `net` or parts of it, with some of the weights changed.
 
-
-def renew(net: nn.Module, changes: Mapping[str, Tensor]) -> None:
-    """Give `net` parameters of its own: those in `changes`, and for the rest new ones over the same memory.
-
-    Moving one of two models to a device then leaves the other where it is.
+    structure: `net` itself, or what refers to it and to its modules
+    changes:   new weights by their names in `net`, each of its old shape; cast to the old dtype and device
+    instead:   by the id of an object, what the copy has in its place
+    The copy's parameters are objects of its own, so that moving one network leaves the other where it is; those that
+    are not changed share the old memory. Raises ModelError for a name or a shape that `net` does not have.
     """
-    for name, parameter in list(net.named_parameters()):
-        owner, _, leaf = name.rpartition(".")
-        weight = changes.get(name, parameter.data)
-        net.get_submodule(owner)._parameters[leaf] = nn.Parameter(weight, requires_grad=False)
+    weights = dict(net.named_parameters())
+    for name, value in changes.items():
+        found = list(weights[name].shape) if name in weights else "not there"
+        if found != list(value.shape):
+            raise ModelError(
+                f"the new weight {name} is {list(value.shape)}; in the model it is {found}. Give weights of this model."
+            )
+    twins: dict[int, object] = {id(old): _over_the_same_memory(old) for old in (*net.parameters(), *net.buffers())}
+    twins |= {
+        id(weights[name]): nn.Parameter(new.to(weights[name]), requires_grad=False) for name, new in changes.items()
+    }
+    return copy.deepcopy(structure, twins | dict(instead))
+
+
+def _over_the_same_memory(old: Tensor) -> Tensor:
+    view = old.detach()
+    return nn.Parameter(view, requires_grad=False) if isinstance(old, nn.Parameter) else view

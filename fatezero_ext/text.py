@@ -14,7 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from .errors import ModelError, PromptError
 from .prompts import PROMPT_TOKENS
 from .residence import Prepare, stay
-from .sharing import renew, sharing_copy
+from .sharing import with_weights
 
 Tokens = dict[str, list[list[tuple[int, float]]]]
 
@@ -41,12 +41,13 @@ class TextEncoder:
         return f"TextEncoder({self.tokenizer.vocab_size} tokens, width {self.net.config.hidden_size})"
 
     def with_weights(self, changes: Mapping[str, Tensor]) -> TextEncoder:
-        """A text encoder with other tensors for some of its parameters, by their names; it shares all others."""
-        net = sharing_copy(self.net, self.net)
-        renew(net, changes)
-        other = TextEncoder(self.tokenizer, net)
-        other.layer = self.layer
-        return other
+        """A text encoder with these weights of `net` changed, by name; all others share this one's memory.
+
+        Its weights stay where they are until `prepare` is set.
+        """
+        twin = copy.copy(self)
+        twin.net, twin.prepare = with_weights(self.net, self.net, changes, {}), stay
+        return twin
 
     def clone(self) -> TextEncoder:
         """The same model, whose layer can be chosen on its own."""
@@ -133,7 +134,7 @@ class TextEncoder:
     def _refused(self, *_given: object, **_more: object) -> NoReturn:
         raise ModelError(
             "a node wants to patch the weights of this CLIP, which only ComfyUI's own takes; a LoRA goes onto this one "
-            "another way. Use Load LoRA (Pseudo-3D UNet), or the CLIP of Load Checkpoint."
+            "another way. Use Load LoRA (FateZero), or the CLIP of Load Checkpoint."
         )
 
     add_patches = get_key_patches = load_sd = load_model = _refused

@@ -13,7 +13,8 @@ from torch import Tensor
 from .errors import ModelError
 
 PICKLES_SAFE_FROM = "2.6"
-WEIGHT_SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
+SAFETENSORS = (".safetensors", ".sft")
+WEIGHT_SUFFIXES = (*SAFETENSORS, ".ckpt", ".pt", ".pth", ".bin")
 WINDOW = 256 * 2**20  # bytes of a file that are mapped at once: what was read is let go before more is
 
 
@@ -31,7 +32,7 @@ class WeightFile:
         self._pickled: Mapping[str, Tensor] | None = None
         self.metadata: Mapping[str, str] = {}
         try:
-            if self.path.suffix == ".safetensors":
+            if self.path.suffix in SAFETENSORS:
                 with safe_open(self.path, "pt") as file:
                     self.metadata = file.metadata() or {}
                     self.shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}

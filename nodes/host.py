@@ -298,6 +298,12 @@ def model_file(kind: ModelKind, name: str) -> Path | None:
     return current().model_file(kind, name)
 
 
+def lora_files() -> dict[str, Path]:
+    """LoRA files by the names that users choose from; none is opened."""
+    found = {name: model_file("loras", name) for name in model_names("loras")}
+    return {name: path for name, path in found.items() if path is not None}
+
+
 def input_file(name: str) -> Path:
     """The input file of that name; raises where there is none."""
     return current().input_file(name)

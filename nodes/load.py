@@ -14,6 +14,7 @@ from ..fatezero_ext.kernels import KERNELS, kernel
 from ..fatezero_ext.ldm_configs import scheduler_config
 from ..fatezero_ext.single_file import check_checkpoint
 from ..fatezero_ext.unet import InflationSettings, Pseudo3DUNet
+from ..fatezero_ext.weight_files import SAFETENSORS
 from . import host, words
 from .api import advanced, io, schema
 from .models import BUILT_IN, AbsentPart, is_bare_unet, model_names, model_path, stamps
@@ -42,7 +43,7 @@ class LoadPseudo3DUNet(io.ComfyNode):
         try:
             InflationSettings(key_frames=words.key_frames(key_frames or ""))
             path = None if model is None else model_path(model)
-            if path is not None and path.suffix == ".safetensors":
+            if path is not None and path.suffix in SAFETENSORS:
                 check_checkpoint(path)  # its header alone; pickles are looked at when they are loaded
         except FateZeroError as error:
             return str(error)

@@ -1,59 +1,58 @@
-"""LoadLoRA: a LoRA's changes on the UNet and the text encoder of Load Pseudo-3D UNet."""
+"""LoadLoRA: a LoRA on top of a loaded model."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from ..fatezero_ext.errors import FateZeroError, SettingsError
+from ..fatezero_ext.errors import ModelError
 from ..fatezero_ext.lora import apply_lora
 from ..fatezero_ext.text import TextEncoder
 from ..fatezero_ext.unet import Pseudo3DUNet
 from . import host
 from .api import io, schema
 from .load import UNET
-from .models import lora_path, stamps
+
+NO_LORA = "none"
 
 
 class LoadLoRA(io.ComfyNode):
-    """Put a LoRA on a pseudo-3D UNet and its CLIP. Several can follow each other; the model before stays as it is."""
+    """Apply a LoRA to a model from Load Pseudo-3D UNet; several are stacked by one node behind the other."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        names = host.model_names("loras")
         return schema(
             node_id="FateZero_LoadLoRA",
-            display_name="Load LoRA (Pseudo-3D UNet)",
+            display_name="Load LoRA (FateZero)",
             category="FateZero",
             description=cls.__doc__,
             inputs=[
-                UNET.Input("unet", tooltip="From Load Pseudo-3D UNet. (A MODEL takes ComfyUI's own Load LoRA.)"),
+                UNET.Input("unet", tooltip="From Load Pseudo-3D UNet, or another Load LoRA. It is not changed."),
                 io.Combo.Input(
                     "lora_name",
-                    options=names,
-                    default=next(iter(names), ""),
-                    tooltip="A LoRA for the model's own version of Stable Diffusion, in models/loras: of kohya's or "
-                    "diffusers' format.",
+                    options=[NO_LORA, *sorted(host.lora_files())],
+                    default=NO_LORA,
+                    tooltip="A LoRA file for Stable Diffusion 1.x or 2.x in models/loras, as kohya's trainer, "
+                    "diffusers or PEFT write it. none: the model goes through as it is.",
                 ),
-                _strength("strength_unet", "How much the LoRA changes the UNet. 0: not at all; may be negative."),
-                _strength("strength_text", "How much it changes the text encoder."),
-                io.Clip.Input("clip", optional=True, tooltip="The CLIP of the same Load Pseudo-3D UNet."),
+                _strength("strength_unet", "UNet"),
+                _strength("strength_text", "text encoder"),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="From Load Pseudo-3D UNet. Left open: the text encoder stays without the LoRA.",
+                ),
             ],
             outputs=[UNET.Output(display_name="unet"), io.Clip.Output()],
         )
 
     @classmethod
-    def validate_inputs(cls, lora_name: str | None = None) -> bool | str:
-        try:
-            if lora_name is not None:
-                lora_path(lora_name)
-        except FateZeroError as error:
-            return str(error)
-        return True
-
-    @classmethod
-    def fingerprint_inputs(cls, lora_name: str, **_widgets: Any) -> str:  # noqa: ANN401 - the other widgets
+    def fingerprint_inputs(cls, lora_name: str, **_inputs: Any) -> str:  # noqa: ANN401 - the other inputs
         """Changes when the file does."""
-        return stamps(lora_path(lora_name))
+        if lora_name == NO_LORA:
+            return NO_LORA
+        stamp = _file(lora_name).stat()
+        return f"{stamp.st_size} {stamp.st_mtime_ns}"
 
     @classmethod
     def execute(
@@ -64,19 +63,42 @@ class LoadLoRA(io.ComfyNode):
         strength_text: float,
         clip: TextEncoder | None = None,
     ) -> io.NodeOutput:
-        if clip is not None and not isinstance(clip, TextEncoder):
-            raise SettingsError(
-                f"a CLIP of kind {type(clip).__name__} came; the one of Load Pseudo-3D UNet is needed. Put ComfyUI's "
-                f"own Load LoRA on that CLIP, and leave clip unconnected here."
-            )
-        changed, text = apply_lora(
-            unet, clip, lora_path(lora_name), unet_strength=strength_unet, text_strength=strength_text
+        if lora_name == NO_LORA:
+            return io.NodeOutput(unet, clip)
+        _check_own(clip)
+        patched_unet, patched_clip = apply_lora(
+            unet, clip, _file(lora_name), unet_strength=strength_unet, text_strength=strength_text
         )
-        for part in (changed, text):
-            if part is not None:
+        for before, part in ((unet, patched_unet), (clip, patched_clip)):
+            if part is not before:
                 part.prepare = host.residence(part.net)
-        return io.NodeOutput(changed, text)
+        return io.NodeOutput(patched_unet, patched_clip)
 
 
-def _strength(name: str, tooltip: str) -> io.Input:
-    return io.Float.Input(name, default=1.0, min=-10.0, max=10.0, step=0.01, tooltip=tooltip)
+def _strength(name: str, part: str) -> io.Input:
+    return io.Float.Input(
+        name,
+        default=1.0,
+        min=-10.0,
+        max=10.0,
+        step=0.01,
+        tooltip=f"How strongly the {part} follows the LoRA. 1: as trained. 0: not at all. Negative: away from it.",
+    )
+
+
+def _check_own(clip: object) -> None:
+    if clip is not None and not isinstance(clip, TextEncoder):
+        raise ModelError(
+            f"the clip is ComfyUI's own ({type(clip).__name__}); that of Load Pseudo-3D UNet is needed. Leave clip "
+            f"unconnected here, and put this LoRA on ComfyUI's clip with the core node Load LoRA."
+        )
+
+
+def _file(name: str) -> Path:
+    files = host.lora_files()
+    if name not in files:
+        raise ModelError(
+            f"{name!r} is no LoRA file below models/loras; there are {len(files)}. Choose one of the list, or put the "
+            f"file there and refresh."
+        )
+    return files[name]

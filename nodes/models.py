@@ -33,12 +33,6 @@ def model_path(name: str) -> Path:
     )
 
 
-def lora_path(name: str) -> Path:
-    """The file of a LoRA; raises ModelError unless its name is in the list."""
-    found = host.model_file("loras", name)
-    return found if found is not None else _absent("LoRA", name, host.model_names("loras"), "models/loras")
-
-
 def _absent(what: str, name: str, there: list[str], place: str) -> NoReturn:
     listed = ", ".join(there[:SHOWN]) + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")
     raise ModelError(

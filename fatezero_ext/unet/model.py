@@ -16,7 +16,7 @@ from ..fingerprint import combined, weights_digest
 from ..noise_model import LatentFormat, NoiseModel, Result
 from ..residence import Prepare, stay
 from ..schedule import Schedule
-from ..sharing import renew, sharing_copy
+from ..sharing import with_weights
 from .call import Call
 from .inflate import InflationSettings, inflate
 
@@ -83,18 +83,18 @@ class Pseudo3DUNet(NoiseModel):
         config = {name: value for name, value in self.net.config.items() if not name.startswith("_")}
         return combined({"weights": weights_digest(self.net.state_dict()), "config": config, "settings": settings})
 
-    def with_weights(self, changes: Mapping[str, Tensor]) -> Pseudo3DUNet:
-        """A UNet with other tensors for some of its parameters, by their names; it shares the memory of all others.
+    def with_weights(self, changes: Mapping[str, Tensor], *, name: str) -> Pseudo3DUNet:
+        """A UNet inflated alike, with these weights of `net` changed; this one stays as it is.
 
-        Registered controls, and how it is brought to its device, are not taken over.
+        changes: new weights by name, each of the old one's shape; all others share this UNet's memory
+        name:    of the new UNet
+        The new UNet has no registered control, and its weights stay where they are until `prepare` is set.
         """
-        other = copy.copy(self)
-        NoiseModel.__init__(other)
-        parts = (self.net, self._call, self.layers)
-        other.net, other._call, other.layers = sharing_copy(parts, self.net)
-        renew(other.net, changes)
-        other.prepare = stay
-        return other
+        twin, call = copy.copy(self), Call()
+        NoiseModel.__init__(twin)
+        twin.net, twin.layers = with_weights(self.net, (self.net, self.layers), changes, {id(self._call): call})
+        twin._call, twin.name, twin.prepare = call, name, stay
+        return twin
 
     def run(self, work: Callable[[], Result], chunks: int, frames: int, height: int, width: int) -> Result:
         self.prepare(self.working_memory(chunks, frames, height, width))
