@@ -34,7 +34,8 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
     bytes (benchmarks/fingerprint.py); an accelerator's weights stay on it.
     """
     found, named = hashlib.sha256(), sorted(weights.items())
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # summing leaves the interpreter free
+    on_device = any(x.device.type != "cpu" for x in weights.values())  # it has threads of its own, and memory is short
+    with ThreadPoolExecutor(1 if on_device else os.cpu_count()) as pool:  # summing leaves the interpreter free
         for (name, x), sums in zip(named, pool.map(row_sums, [x for _name, x in named]), strict=True):
             found.update(f"{name} {x.dtype} {list(x.shape)}\n".encode())
             found.update(sums.tobytes())

@@ -70,6 +70,8 @@ def _other_family(shapes: Shapes) -> Kind | None:
         return Kind("", "a Flux model")
     if _any(shapes, "joint_blocks.0.", "transformer_blocks.0.attn.add_q_proj"):
         return Kind("", "a Stable Diffusion 3 model")
+    if _any(shapes, ".time_stack.", ".time_mixer."):
+        return Kind("", "a Stable Video Diffusion model")
     if any(key.startswith("conditioner.embedders.1.") for key in shapes):
         return Kind("", "an SDXL checkpoint")
     if any(
@@ -89,7 +91,7 @@ def _part(shapes: Shapes) -> Kind | None:
     """Parts of a checkpoint."""
     if _starts(shapes, UNET, EMA):
         return None
-    if _starts(shapes, "down_blocks."):
+    if shapes.get("conv_in.weight", (0, 0))[1] == 4 and _starts(shapes, "down_blocks."):
         return Kind("", "a UNet in diffusers' layout", "Keep it as a folder with its config.json in models/diffusers.")
     if _starts(shapes, "input_blocks."):
         return Kind("", "a UNet without text encoder and VAE", f"{LOAD_SD} that has all its parts.")

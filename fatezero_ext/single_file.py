@@ -25,6 +25,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from .errors import ModelError
 from .ldm_configs import V_PREDICTION_KEY, V_PREDICTION_SPREAD, text_config, unet_config, vae_config
 from .model_kinds import UNET, Kind, kind_of
+from .unet import Pseudo3DUNet
 from .weight_files import WeightFile, some
 
 log = logging.getLogger(__name__)
@@ -35,9 +36,11 @@ SD2_PAD_TOKEN = "!"  # id 0
 VAE_PREFIXES = ("first_stage_model.", "vae.")
 SD1_TEXT_PREFIXES = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
 SD2_TEXT_PREFIXES = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
+SD2_TEXT_WIDTH = 1024
 SD2_LAYERS_USED = 23  # of 24: the last but one speaks to the UNet
 V_PREDICTION_MARK, ZERO_TERMINAL_MARK = "v_pred", "ztsnr"
 """Names of empty tensors that authors put into a file to say what it predicts, and on which schedule."""
+V_PREDICTION_WORDS, EPSILON_WORDS = {"v", "v_prediction", "v-prediction"}, {"eps", "epsilon"}
 QUANTISED = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant", ".absmax", ".quant_map")
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -109,13 +112,15 @@ class SingleFile:
 
     def prediction(self) -> Prediction:
         """What the UNet predicts, by what the file says of itself, by its marks, or by its weights."""
-        said = " ".join(value for key, value in self._file.metadata.items() if "predict" in key).lower()
-        if "v_pred" in said or said.strip() == "v" or V_PREDICTION_MARK in self._file.shapes:
+        metadata = {key: value.lower() for key, value in self._file.metadata.items()}
+        said = {value for key, value in metadata.items() if "predict" in key}
+        if said & V_PREDICTION_WORDS or metadata.get("ss_v_parameterization") == "true":
             return "v_prediction"
-        if "eps" in said or self.kind.family != "sd2" or V_PREDICTION_KEY not in self._file.shapes:
+        if V_PREDICTION_MARK in self._file.shapes:
+            return "v_prediction"
+        if said & EPSILON_WORDS or self.kind.family != "sd2" or V_PREDICTION_KEY not in self._file.shapes:
             return "epsilon"
-        spread = self._file.read([V_PREDICTION_KEY], torch.float32)[V_PREDICTION_KEY].std(correction=0)
-        return "v_prediction" if spread > V_PREDICTION_SPREAD else "epsilon"
+        return _by_spread(self._file.read([V_PREDICTION_KEY])[V_PREDICTION_KEY])
 
     def zero_terminal(self) -> bool:
         """Whether the file is marked as trained on a schedule that ends in pure noise."""
@@ -171,6 +176,18 @@ class SingleFile:
             ) from error
         _count_positions(net)
         return nn.Module.to(net, dtype).eval()
+
+
+def told_prediction(unet: Pseudo3DUNet) -> Prediction:
+    """What a UNet without scheduler predicts: of Stable Diffusion 2.x told from its last attention, else noise."""
+    if unet.text_width != SD2_TEXT_WIDTH:
+        return "epsilon"
+    last = unet.net.up_blocks[-1].attentions[-1].transformer_blocks[0].norm1.bias
+    return _by_spread(last)
+
+
+def _by_spread(bias: Tensor) -> Prediction:
+    return "v_prediction" if bias.float().std(correction=0) > V_PREDICTION_SPREAD else "epsilon"
 
 
 def _first_prefix(file: WeightFile, prefixes: tuple[str, ...]) -> str:

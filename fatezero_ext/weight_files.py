@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from _codecs import encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from pickle import UnpicklingError
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -111,10 +113,11 @@ def _unpickled(path: Path) -> dict[object, object]:
     """A pickle that may hold tensors and plain containers only: code in it is refused, not run."""
     check_pickles_are_safe(path)
     try:
-        try:
-            weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # pickles of old torch cannot be mapped
-            weights = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_idle_globals()):
+            try:
+                weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            except RuntimeError:  # pickles of old torch cannot be mapped
+                weights = torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # a damaged pickle raises anything; torch's message tells how to open a bad one anyway
@@ -122,6 +125,20 @@ def _unpickled(path: Path) -> dict[object, object]:
     if not isinstance(weights, dict):
         raise UnpicklingError(f"it holds {type(weights).__name__}, not tensors by name")
     return weights
+
+
+def _idle_globals() -> list[object]:
+    """What training programs leave in a checkpoint beside its tensors, harmless to read: numbers of numpy's, and the
+    name of a callback, which stands for an empty class here.
+    """
+    scalar = np.float64(0).__reduce__()[0]
+    named = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    named.append((_Callback, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"))
+    return [*named, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType, encode]
+
+
+class _Callback:
+    """Nothing."""
 
 
 def check_pickles_are_safe(path: Path) -> None:

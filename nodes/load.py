@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from ..fatezero_ext.checkpoints import load_model, load_unet
 from ..fatezero_ext.errors import FateZeroError
 from ..fatezero_ext.kernels import KERNELS, kernel
 from ..fatezero_ext.ldm_configs import scheduler_config
-from ..fatezero_ext.single_file import check_checkpoint
+from ..fatezero_ext.single_file import check_checkpoint, told_prediction
 from ..fatezero_ext.unet import InflationSettings, Pseudo3DUNet
 from ..fatezero_ext.weight_files import SAFETENSORS
 from . import host, words
 from .api import advanced, io, schema
 from .models import BUILT_IN, AbsentPart, is_bare_unet, model_names, model_path, stamps
+
+log = logging.getLogger(__name__)
 
 AUTO = "auto"
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -77,6 +80,8 @@ class LoadPseudo3DUNet(io.ComfyNode):
             parts = _bare(path, settings, dtype, model, told)
         else:
             loaded = load_model(path, settings, dtype=dtype, name=model, **told)
+            if dtype == torch.float16:
+                loaded.vae.net.float()  # some VAEs leave the range of half precision, and frames go black
             parts = (loaded.unet, loaded.text, loaded.vae)
         parts[0].kernel = computes
         for part in parts:
@@ -91,7 +96,9 @@ def _bare(
     """A UNet alone; text encoder and VAE come from other nodes."""
     unet = load_unet(path, settings, dtype=dtype)
     unet.name = name
-    unet.scheduler = scheduler_config(told["prediction"] or "epsilon", zero_terminal=bool(told["zero_terminal"]))
+    prediction = told["prediction"] or told_prediction(unet)
+    unet.scheduler = scheduler_config(prediction, zero_terminal=bool(told["zero_terminal"]))
+    log.info("%s: predicts %s.", name, prediction)
     return unet, AbsentPart("text encoder", name, "Load CLIP"), AbsentPart("VAE", name, "Load VAE")
 
 

@@ -194,6 +194,7 @@ class NativeModel(NoiseModel):
         """
 
         def attention(q: Tensor, k: Tensor, v: Tensor, options: Mapping[str, Any]) -> Tensor:
+            self._check_shapes(layer, q, k, options["cond_or_uncond"])
             heads = (split_heads(x, layer.heads) for x in (q, k, v))
             out = merge_heads(self._attended(layer, *heads, options["cond_or_uncond"]))
             if foreign is None:
@@ -203,6 +204,18 @@ class NativeModel(NoiseModel):
             return out + foreign(q, k, v, options) - merge_heads(unchanged)
 
         return attention
+
+    def _check_shapes(self, layer: ControlledLayer, q: Tensor, k: Tensor, texts: Sequence[int]) -> None:
+        """Raise ModelError where a patch on the MODEL left a layer another batch or other cells than the clip's."""
+        site = self._call.sites[layer.address]
+        batch, cells = len(texts) * site.frames, site.cells
+        own_keys = layer.address.kind == "cross" or k.shape[1] % cells == 0
+        if len(q) != batch or len(k) != batch or q.shape[1] != cells or not own_keys:
+            raise ModelError(
+                f"{self.name}: {layer.address} got {list(q.shape[:2])} cells where {[batch, cells]} are needed; a "
+                f"patch on the MODEL (HyperTile, token merging, Deep Shrink, regional prompts) changes them. Take it "
+                f"off."
+            )
 
     def _attended(self, layer: ControlledLayer, q: Tensor, k: Tensor, v: Tensor, texts: Sequence[int]) -> Tensor:
         call, site = self._call, self._call.sites[layer.address]

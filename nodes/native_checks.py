@@ -21,6 +21,7 @@ GUIDANCE = (
 """Where other packs and nodes such as RescaleCFG put their functions."""
 CONTROL = ("control", "control_apply_to_uncond")
 """What ComfyUI's ControlNet nodes leave in a conditioning."""
+TRAINING_STEPS = 1000
 PASSED_OVER = ("pooled_output",)
 """What a text encoder leaves there beside its embedding; Stable Diffusion 1.x and 2.x do not read it."""
 
@@ -46,7 +47,11 @@ def check_kind(model: Any) -> str:  # noqa: ANN401 - ComfyUI's ModelPatcher
         raise _unfit(kind, "it is conditioned on more than text")
     kinds = {base.__name__ for base in type(model.get_model_object("model_sampling")).__mro__}
     if "ModelSamplingDiscrete" not in kinds or "EDM" in kinds or "EPS" not in kinds:
-        raise _unfit(kind, "its sampling is not that of noise or velocity on 1000 steps")
+        raise _unfit(kind, "its sampling is not that of noise or velocity")
+    if (steps := len(model.get_model_object("model_sampling").sigmas)) != TRAINING_STEPS:
+        raise _unfit(kind, f"its sampling has {steps} steps (as lcm has), not {TRAINING_STEPS}")
+    if model.model_options.get("context_handler") is not None:
+        raise _unfit(kind, "context windows cut its frames apart, which must be seen together")
     return kind
 
 

@@ -38,9 +38,10 @@ class Session:
 
         key = (text.data_ptr(), *text.shape)
         if key not in self._encoded:
-            given = {"positive": convert_cond([[text, self._extras]])}
-            encoded = process_conds(self._model, self._noise, given, self._noise.device)
-            self._encoded[key] = (text, encoded["positive"])
+            # ControlNets were prepared with the placeholder; some would be built anew each time.
+            given = {"positive": convert_cond([[text, {}]])}
+            encoded = process_conds(self._model, self._noise, given, self._noise.device)["positive"]
+            self._encoded[key] = (text, [{**condition, **self._extras} for condition in encoded])
         return self._encoded[key][1]
 
 

@@ -2,7 +2,10 @@
 
 import json
 import socket
+import sys
+from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -120,6 +123,21 @@ def test_a_pickle_of_plain_tensors_gives_the_same(weights, tmp_path, inside):
     assert model.unet.net.conv_in.weight.equal(weights["model.diffusion_model.input_blocks.0.0.weight"])
 
 
+def test_what_training_programs_leave_beside_the_tensors_is_passed_over(weights, tmp_path, monkeypatch):
+    """The published files have a callback's class and numpy's numbers beside `state_dict`."""
+    callback = type("ModelCheckpoint", (), {"__module__": "pytorch_lightning.callbacks.model_checkpoint"})
+    modules = {"pytorch_lightning": {}, "pytorch_lightning.callbacks": {}}
+    modules["pytorch_lightning.callbacks.model_checkpoint"] = {"ModelCheckpoint": callback}
+    for name, held in modules.items():
+        module = ModuleType(name)
+        vars(module).update(held)
+        monkeypatch.setitem(sys.modules, name, module)
+    torch.save({"state_dict": weights, "callbacks": {callback: {"best": np.float64(0.5)}}}, tmp_path / "old.ckpt")
+    monkeypatch.undo()
+    model = load_model(tmp_path / "old.ckpt")
+    assert model.unet.net.conv_in.weight.equal(weights["model.diffusion_model.input_blocks.0.0.weight"])
+
+
 def test_averaged_weights_beside_the_others_are_passed_over(weights, tmp_path):
     extra = {name.replace(".", "").replace("model", "model_ema.", 1): weight * 0 for name, weight in weights.items()}
     model = load_model(saved({**weights, **extra}, tmp_path / "ema.safetensors"))
@@ -151,6 +169,8 @@ def test_old_names_and_idle_tensors_are_understood(weights, tmp_path):
         ("sd1", {"v_pred": torch.tensor([])}, None, "v_prediction", False),
         ("sd1", {"v_pred": torch.tensor([]), "ztsnr": torch.tensor([])}, None, "v_prediction", True),
         ("sd1", {}, {"modelspec.predict_key": "v"}, "v_prediction", False),
+        ("sd1", {}, {"modelspec.predict_key": "v", "modelspec.prediction_type": "v"}, "v_prediction", False),
+        ("sd1", {}, {"ss_v_parameterization": "True"}, "v_prediction", False),
         ("sd1", {}, {"ss_zero_terminal_snr": "True"}, "epsilon", True),
         ("sd2", {}, None, "epsilon", False),
         ("sd2", {V_PREDICTION_KEY: torch.linspace(-1, 1, 64)}, None, "v_prediction", False),
@@ -189,7 +209,11 @@ WRONG = {
     "text encoder": {"text_model.embeddings.token_embedding.weight": (49408, 768)},
     "motion module": {"down_blocks.0.motion_modules.0.temporal_transformer.norm.weight": (320,)},
     "textual inversion": {"emb_params": (4, 768)},
-    "diffusers' layout": {"down_blocks.0.resnets.0.conv1.weight": (320, 320, 3, 3)},
+    "diffusers' layout": {"conv_in.weight": (320, 4, 3, 3), "down_blocks.0.resnets.0.conv1.weight": (320, 320, 3, 3)},
+    "Stable Video Diffusion": {
+        f"{UNET}input_blocks.0.0.weight": (320, 8, 3, 3),
+        f"{UNET}input_blocks.1.0.time_stack.in_layers.0.weight": (320,),
+    },
     "without text encoder and VAE": {"input_blocks.0.0.weight": (320, 4, 3, 3)},
     "EMA": {"model_ema.diffusion_modelinput_blocks00weight": (320, 4, 3, 3)},
     "IP-Adapter": {"ip_adapter.1.to_k_ip.weight": (1, 1)},

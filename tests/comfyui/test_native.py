@@ -322,3 +322,30 @@ def test_functions_around_guidance_are_named_as_left_out(caplog):
     model.set_model_sampler_cfg_function(lambda args: args["cond"])
     under_control(model)
     assert "sampler_cfg_function" in caplog.text
+
+
+def doubled(n, context, value, _options):
+    return torch.cat([n, n]), torch.cat([context, context]), torch.cat([value, value])
+
+
+def test_patches_that_change_the_batch_or_the_cells_are_refused_by_name(ext, toy, latents):
+    regional = native_model()
+    regional.set_model_attn2_patch(doubled)
+    regional.set_model_attn2_output_patch(lambda n, _options: n[: len(n) // 2])
+    merged = native_model()
+    merged.set_model_attn1_patch(lambda n, context, value, _options: (n[:, ::2], context, value))
+    for model in (regional, merged):
+        with pytest.raises(ext.FateZeroError, match="a patch on the MODEL .* changes them"):
+            edited(ext, under_control(model), toy, latents)
+
+
+def test_samplings_of_other_lengths_and_context_windows_are_refused(ext):
+    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+
+    (few,) = ModelSamplingDiscrete().patch(native_model(), "lcm", False)
+    with pytest.raises(ext.FateZeroError, match="50 steps"):
+        under_control(few)
+    windows = native_model()
+    windows.model_options["context_handler"] = object()
+    with pytest.raises(ext.FateZeroError, match="context windows"):
+        under_control(windows)
