@@ -14,6 +14,8 @@ FAMILIES = {768: "sd1", 1024: "sd2"}
 LABELS = ("label_emb.0.0.weight", "add_embedding.linear_1.weight")
 LABEL_WIDTHS = {2816: "an SDXL model", 2560: "an SDXL refiner"}
 CHANNELS = {5: "depth or inpainting", 7: "upscaler", 8: "instruct-pix2pix", 9: "inpainting"}
+EMBEDDING_WIDTHS, PROMPT_TOKENS = (768, 1024, 1280), 77
+EMBEDDING, EMBEDDINGS_HOME = "a textual inversion embedding", "Put it into models/embeddings."
 LOAD_SD = "Choose one of that kind"
 
 
@@ -36,6 +38,8 @@ def kind_of(shapes: Shapes) -> Kind:
     for found in (_adapter(shapes), _other_family(shapes), _part(shapes), _checkpoint(shapes)):
         if found is not None:
             return found
+    if len(shapes) <= 4 and _are_rows(shapes):
+        return Kind("", EMBEDDING, EMBEDDINGS_HOME)
     return Kind("", "no kind of model that is known here")
 
 
@@ -59,9 +63,18 @@ def _adapter(shapes: Shapes) -> Kind | None:
         return Kind("", "a motion module (AnimateDiff)", f"{LOAD_SD}; motion modules are not used here.")
     if _starts(shapes, "adapter.") or (_starts(shapes, "body.") and _any(shapes, "block1", "in_conv")):
         return Kind("", "a T2I-Adapter", f"{LOAD_SD}, and this file with Load ControlNet Model.")
-    if len(shapes) <= 4 and any(key in ("emb_params", "string_to_param", "clip_l", "clip_g", "*") for key in shapes):
-        return Kind("", "a textual inversion embedding", "Put it into models/embeddings.")
+    named = any(key in ("emb_params", "string_to_param", "clip_l", "clip_g", "*") for key in shapes)
+    if len(shapes) <= 4 and named:
+        return Kind("", EMBEDDING, EMBEDDINGS_HOME)
     return None
+
+
+def _are_rows(shapes: Shapes) -> bool:
+    """Whether all are a few rows as wide as a text encoder; some embeddings have no name but the user's."""
+    return bool(shapes) and all(
+        shape and shape[-1] in EMBEDDING_WIDTHS and (len(shape) == 1 or len(shape) == 2 and shape[0] <= PROMPT_TOKENS)
+        for shape in shapes.values()
+    )
 
 
 def _other_family(shapes: Shapes) -> Kind | None:
@@ -106,7 +119,7 @@ def _checkpoint(shapes: Shapes) -> Kind | None:
     """A whole checkpoint, or one for another purpose."""
     first = shapes.get(f"{UNET}input_blocks.0.0.weight")
     if first is None:
-        return Kind("", "a checkpoint that holds only averaged (EMA) weights") if _starts(shapes, EMA) else None
+        return Kind("", "a checkpoint of averaged (EMA) weights of no UNet") if _starts(shapes, EMA) else None
     if first[1] != 4:
         purpose = CHANNELS.get(first[1], "special-purpose")
         return Kind("", f"a checkpoint for {purpose} ({first[1]} input channels)")

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from .errors import ModelError
-from .ldm_configs import V_PREDICTION_KEY, V_PREDICTION_SPREAD, text_config, unet_config, vae_config
+from .key_names import NamedFile
+from .ldm_configs import END, V_PREDICTION_KEY, V_PREDICTION_SPREAD, text_config, unet_config, vae_config
 from .model_kinds import UNET, Kind, kind_of
 from .unet import Pseudo3DUNet
-from .weight_files import WeightFile, some
+from .weight_files import some
 
 log = logging.getLogger(__name__)
 
@@ -51,10 +52,10 @@ def check_checkpoint(path: str | Path) -> Kind:
 
     Raises ModelError for a file that cannot be read, and for every kind that cannot be loaded, naming it.
     """
-    return _checked(WeightFile(path))
+    return _checked(NamedFile(path))
 
 
-def _checked(file: WeightFile) -> Kind:
+def _checked(file: NamedFile) -> Kind:
     kind = kind_of(file.shapes)
     if not kind.family:
         raise ModelError(
@@ -84,7 +85,7 @@ class SingleFile:
 
     def __init__(self, path: str | Path) -> None:
         """Raises what `check_checkpoint` does."""
-        self._file = WeightFile(path)
+        self._file = NamedFile(path)
         self.kind = _checked(self._file)
 
     def unet(self, dtype: torch.dtype) -> UNet2DConditionModel:
@@ -104,6 +105,11 @@ class SingleFile:
         """The text encoder; of Stable Diffusion 2.x up to the last layer but one, where the UNet listens."""
         named = self._text_weights(dtype)
         config = text_config({name: tuple(x.shape) for name, x in named.items()}, self.kind.family)
+        if config["vocab_size"] <= END:
+            raise ModelError(
+                f"the text encoder of {self._file.path.name} knows {config['vocab_size']} tokens; CLIP's {END + 1} are "
+                f"needed. Choose another checkpoint."
+            )
         return self._filled(lambda: CLIPTextModel(CLIPTextConfig(**config)), named, dtype)
 
     def tokenizer(self) -> CLIPTokenizer:
@@ -190,7 +196,7 @@ def _by_spread(bias: Tensor) -> Prediction:
     return "v_prediction" if bias.float().std(correction=0) > V_PREDICTION_SPREAD else "epsilon"
 
 
-def _first_prefix(file: WeightFile, prefixes: tuple[str, ...]) -> str:
+def _first_prefix(file: NamedFile, prefixes: tuple[str, ...]) -> str:
     return next((prefix for prefix in prefixes if any(name.startswith(prefix) for name in file.shapes)), "")
 
 
@@ -214,5 +220,7 @@ def _count_positions(net: nn.Module) -> None:
 
 @cache
 def _tokenizer(family: str) -> CLIPTokenizer:
-    pad = {"pad_token": SD2_PAD_TOKEN} if family == "sd2" else {}
-    return CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True, model_max_length=77, **pad)
+    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True, model_max_length=77)
+    if family == "sd2":  # set late: a tokenizer built with it reads every "!" of a prompt as padding
+        tokenizer.pad_token = SD2_PAD_TOKEN
+    return tokenizer

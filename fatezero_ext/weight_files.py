@@ -34,7 +34,7 @@ class WeightFile:
         self._pickled: Mapping[str, Tensor] | None = None
         self.metadata: Mapping[str, str] = {}
         try:
-            if self.path.suffix in SAFETENSORS:
+            if self.path.suffix.lower() in SAFETENSORS:
                 with safe_open(self.path, "pt") as file:
                     self.metadata = file.metadata() or {}
                     self.shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}

@@ -144,6 +144,48 @@ def test_averaged_weights_beside_the_others_are_passed_over(weights, tmp_path):
     assert model.unet.net.conv_in.weight.equal(weights["model.diffusion_model.input_blocks.0.0.weight"])
 
 
+@pytest.mark.parametrize("family", ["sd1", "sd2"])
+def test_averaged_weights_without_others_are_the_unet(tmp_path, family):
+    usual = single_file(*parts(family), family)
+    flat = {
+        "model_ema." + name.removeprefix("model.").replace(".", "") if name.startswith(UNET) else name: weight
+        for name, weight in usual.items()
+    }
+    assert not any(name.startswith(UNET) for name in flat)
+    loads = [load_model(saved(each, tmp_path / f"{i}.safetensors")) for i, each in enumerate((flat, usual))]
+    found, wanted = (model.unet.net.state_dict() for model in loads)
+    assert set(found) == set(wanted) and all(found[name].equal(wanted[name]) for name in wanted)
+
+
+def test_the_vaes_attention_may_have_diffusers_names(weights, tmp_path):
+    names = {".norm.": ".group_norm.", ".q.": ".to_q.", ".k.": ".to_k.", ".v.": ".to_v.", ".proj_out.": ".to_out.0."}
+
+    def renamed(name):
+        return next((name.replace(o, n) for o, n in names.items() if f"attn_1{o}" in name), name)
+
+    odd = {renamed(name): weight for name, weight in weights.items()}
+    assert len(odd.keys() - weights.keys()) == 20
+    models = [load_model(saved(each, tmp_path / f"{i}.SAFETENSORS")) for i, each in enumerate((odd, weights))]
+    found, wanted = (model.vae.net.state_dict() for model in models)
+    assert all(found[name].equal(wanted[name]) for name in wanted)
+
+
+def test_an_exclamation_mark_is_a_letter_though_stable_diffusion_2_pads_with_it(tmp_path):
+    for family, padding in (("sd1", 49407), ("sd2", 0)):
+        path = saved(single_file(*parts(family), family), tmp_path / f"{family}.safetensors")
+        ids = [token for token, *_ in load_model(path).text.tokenize("stop!")["l"][0]]
+        assert ids[:4] == [49406, 1691, 256, 49407] and set(ids[4:]) == {padding}
+
+
+def test_a_smaller_vocabulary_is_refused(weights, tmp_path):
+    few = {
+        **weights,
+        "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight": torch.zeros(1000, 64),
+    }
+    with pytest.raises(ModelError, match="knows 1000 tokens; CLIP's 49408"):
+        load_model(saved(few, tmp_path / "few.safetensors"))
+
+
 def test_old_names_and_idle_tensors_are_understood(weights, tmp_path):
     """Merged files leave `text_model` out, carry position numbers, and have the VAE's attention as linear layers."""
     odd = {name.replace("transformer.text_model.", "transformer."): weight for name, weight in weights.items()}
@@ -215,7 +257,10 @@ WRONG = {
         f"{UNET}input_blocks.1.0.time_stack.in_layers.0.weight": (320,),
     },
     "without text encoder and VAE": {"input_blocks.0.0.weight": (320, 4, 3, 3)},
-    "EMA": {"model_ema.diffusion_modelinput_blocks00weight": (320, 4, 3, 3)},
+    "EMA": {"model_ema.first_stage_modelencoderconv_inweight": (128, 3, 3, 3)},
+    "inpainting": {"model_ema.diffusion_modelinput_blocks00weight": (320, 9, 3, 3)},
+    "textual inversion embedding": {"<cat-toy>": (768,)},
+    "Stable Video": {f"{UNET}input_blocks.1.1.time_stack.0.norm1.weight": (320,)},
     "IP-Adapter": {"ip_adapter.1.to_k_ip.weight": (1, 1)},
     "no kind of model": {"x": (1,)},
 }
