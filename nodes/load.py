@@ -46,7 +46,7 @@ class LoadPseudo3DUNet(io.ComfyNode):
         try:
             InflationSettings(key_frames=words.key_frames(key_frames or ""))
             path = None if model is None else model_path(model)
-            if path is not None and path.suffix in SAFETENSORS:
+            if path is not None and path.suffix.lower() in SAFETENSORS:
                 check_checkpoint(path)  # its header alone; pickles are looked at when they are loaded
         except FateZeroError as error:
             return str(error)

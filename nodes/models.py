@@ -22,6 +22,7 @@ def model_names() -> list[str]:
 
 def model_path(name: str) -> Path:
     """The folder or file of a model; raises ModelError unless its name is one of `model_names`."""
+    name = str(name)  # workflows made by hand may hold anything
     if name == BUILT_IN:
         return TOY_FOLDER
     for root in host.diffusers_folders():

@@ -363,8 +363,17 @@ def test_files_are_listed_without_being_opened_and_checked_at_queue_time(listed)
     assert options[1:] == ["damaged.ckpt", "odd.safetensors", "sub/whole.safetensors"]
     assert listed.validate_inputs(model="sub/whole.safetensors", key_frames="first") is True
     assert "odd.safetensors is no kind of model" in listed.validate_inputs(model="odd.safetensors")
-    for name in ("../x.safetensors", "/etc/passwd", "checkpoints/sub/whole.safetensors", "absent.safetensors"):
-        assert f"{name!r} is not there" in listed.validate_inputs(model=name)
+    for name in (
+        "../x.safetensors",
+        "/etc/passwd",
+        "checkpoints/sub/whole.safetensors",
+        "absent.safetensors",
+        "a\0b",
+        {},
+        [],
+        3,
+    ):
+        assert f"{str(name)!r} is not there" in listed.validate_inputs(model=name)
 
 
 def test_the_node_loads_a_file_and_says_what_it_was_told(listed):
