@@ -32,3 +32,7 @@ class VideoError(FateZeroError):
 
 class WorkflowError(FateZeroError):
     """A workflow file cannot be run as it is."""
+
+
+class NotOfferedError(ModelError, AttributeError):
+    """ComfyUI asks an object for something that only its own kind has."""

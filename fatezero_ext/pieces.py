@@ -29,12 +29,16 @@ def described_words(clip: Clip, text: str) -> str:
 
 
 def token_pieces(clip: Clip, ids: Sequence[int]) -> list[str]:
-    """The text of every token, of this project's text encoders and of ComfyUI's CLIP objects."""
-    tokenizer = clip.tokenizer
+    """The text of every token, of this project's text encoders and of ComfyUI's CLIP objects.
+
+    A vector of a textual inversion, of an id below 0, is "vector".
+    """
+    tokenizer, words = clip.tokenizer, [token for token in ids if token >= 0]
     if hasattr(tokenizer, "untokenize"):
-        raw = [piece for _, piece in tokenizer.untokenize([(token, 1.0) for token in ids])]
+        raw = [piece for _, piece in tokenizer.untokenize([(token, 1.0) for token in words])]
     else:
-        raw = tokenizer.convert_ids_to_tokens(list(ids))
+        raw = tokenizer.convert_ids_to_tokens(words)
     byte_of = {letter: byte for byte, letter in bytes_to_unicode().items()}
     spelt = [bytes(byte_of[letter] for letter in piece.removesuffix(WORD_END)) for piece in raw]
-    return [piece.decode("utf-8", "backslashreplace") for piece in spelt]
+    texts = iter([piece.decode("utf-8", "backslashreplace") for piece in spelt])
+    return [next(texts) if token >= 0 else "vector" for token in ids]

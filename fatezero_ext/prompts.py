@@ -116,8 +116,8 @@ def _token_ids(clip: Clip, text: str, name: str) -> tuple[int, ...]:
     weighted = [token for token, weight, *_ in chunks[0] if weight != 1]
     if weighted:
         raise PromptError(
-            f"the {name} {text!r} uses weight syntax; plain words are needed. Remove the brackets and weight "
-            f"words with the equalizer."
+            f"the {name} {text!r} uses weight syntax; plain words are needed. Remove the brackets, or write "
+            f"\\( and \\) for plain ones, and weight words with the equalizer."
         )
     ids = [_comparable(token) for token, *_ in chunks[0]]
     return tuple(ids[: ids.index(end, 1) + 1])

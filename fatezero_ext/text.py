@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .errors import ModelError, PromptError
+from .errors import NotOfferedError, PromptError
 from .prompts import PROMPT_TOKENS
 from .residence import Prepare, stay
 from .sharing import with_weights
@@ -22,6 +22,18 @@ BRACKET = re.compile(r"(?<!\\)[()]")
 EMBEDDING = re.compile(r"embedding:\S*")
 OPEN_CLIP_LAYERS = 23
 """Of Stable Diffusion 2.x's text encoder, which is stored without the last of its 24 layers: nothing listens to it."""
+
+NOT_OFFERED = {
+    "cond_stage_model": "a LoRA goes onto this one another way. Use Load LoRA (Pseudo-3D UNet)",
+    "add_patches": "a LoRA goes onto this one another way. Use Load LoRA (Pseudo-3D UNet)",
+    "get_key_patches": "it cannot be merged. Merge CLIPs of Load Checkpoint or Load CLIP",
+    "patcher": "it takes no hooks. Use the CLIP of Load Checkpoint or Load CLIP",
+    "load_model": "it cannot be saved. Save the CLIP of Load Checkpoint or Load CLIP",
+    "get_sd": "it cannot be saved. Save the CLIP of Load Checkpoint or Load CLIP",
+    "load_sd": "it is not loaded anew. Use the CLIP of Load Checkpoint or Load CLIP",
+    "set_tokenizer_option": "options of T5 do not apply to Stable Diffusion. Take the node out",
+}
+"""What core nodes ask of a CLIP and this one does not have, with what to do instead."""
 
 
 class TextEncoder:
@@ -39,6 +51,14 @@ class TextEncoder:
 
     def __repr__(self) -> str:
         return f"TextEncoder({self.tokenizer.vocab_size} tokens, width {self.net.config.hidden_size})"
+
+    def __getattr__(self, name: str) -> object:
+        if name in NOT_OFFERED:
+            raise NotOfferedError(
+                f"a core node asks the text encoder of Load Pseudo-3D UNet for {name!r}, which only ComfyUI's own CLIP "
+                f"has; {NOT_OFFERED[name]}."
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def with_weights(self, changes: Mapping[str, Tensor]) -> TextEncoder:
         """A text encoder with these weights of `net` changed, by name; all others share this one's memory.
@@ -99,7 +119,10 @@ class TextEncoder:
         return {"l": [[(token, 1.0, word) for token, word in zip(padded, words, strict=True)]]}
 
     def encode_from_tokens(self, tokens: Tokens, return_pooled: bool = False, return_dict: bool = False) -> Any:  # noqa: ANN401
-        """Embeddings [1, 77, width]; with `return_pooled` also the prompt's [1, width]; or both by ComfyUI's names."""
+        """Embeddings [1, 77, width]; with `return_pooled` also the prompt's [1, width]; or both by ComfyUI's names.
+
+        They are float32 on the CPU, where ComfyUI keeps conditioning: core nodes join it with that of its own CLIPs.
+        """
         self.prepare(0)
         ids = torch.tensor([[token for token, *_ in chunk] for chunk in tokens["l"]], device=self.net.device)
         out = self.net(ids, output_hidden_states=self.layer is not None)
@@ -107,6 +130,7 @@ class TextEncoder:
         if self.layer is not None:
             # ComfyUI's rule for Stable Diffusion: earlier layers go through the last one's norm as well.
             cond = self._final_norm(out.hidden_states[self.layer])
+        cond, pooled = cond.float().cpu(), pooled.float().cpu()
         if return_dict:
             return {"cond": cond, "pooled_output": pooled}
         return (cond, pooled) if return_pooled else cond
@@ -130,16 +154,3 @@ class TextEncoder:
     def encode(self, text: str) -> Tensor:
         """Embeddings [1, 77, width] of one prompt."""
         return self.encode_from_tokens(self.tokenize(text))
-
-    def _refused(self, *_given: object, **_more: object) -> NoReturn:
-        raise ModelError(
-            "a node wants to patch the weights of this CLIP, which only ComfyUI's own takes; a LoRA goes onto this one "
-            "another way. Use Load LoRA (FateZero), or the CLIP of Load Checkpoint."
-        )
-
-    add_patches = get_key_patches = load_sd = load_model = _refused
-
-    @property
-    def cond_stage_model(self) -> NoReturn:
-        """What ComfyUI's nodes patch; here it says where LoRAs go."""
-        self._refused()

@@ -1,19 +1,14 @@
-"""Our CLIP and VAE as core nodes use them: tokens, clip skip, tiles, and what is refused by name."""
+"""Our CLIP as core nodes use it: tokens, clip skip, and what is refused by name."""
 
 import pytest
 import torch
 
 from benchmarks.make_checkpoint import parts
-from fatezero_ext.checkpoints import load_toy
-from fatezero_ext.errors import ModelError, PromptError, VideoError
+from fatezero_ext.errors import ModelError, PromptError
+from fatezero_ext.pieces import described_words
 from fatezero_ext.prompts import read_prompt, refinement_mapper
 from fatezero_ext.single_file import _tokenizer
 from fatezero_ext.text import TextEncoder
-
-
-@pytest.fixture(scope="module")
-def toy():
-    return load_toy()
 
 
 @pytest.fixture(scope="module", params=["sd1", "sd2"])
@@ -95,10 +90,26 @@ def test_a_lora_of_core_nodes_is_told_where_to_go(text):
             patch()
 
 
+@pytest.mark.parametrize(("name", "way"), [("patcher", "Load Checkpoint"), ("get_sd", "Load Checkpoint")])
+def test_what_only_comfyuis_clip_has_is_refused_with_another_way(text, name, way):
+    with pytest.raises(ModelError, match=f"{name}.*{way}"):
+        getattr(text, name)
+    assert not hasattr(text, name) and not hasattr(text, "cond_stage_model")
+
+
+def test_a_conditioning_is_kept_as_comfyui_keeps_it(text):
+    """Core nodes join it with that of ComfyUI's CLIP: float32, on the CPU."""
+    half = text.with_weights({name: x.half() for name, x in text.net.named_parameters()})
+    ((cond, extra),) = half.encode_from_tokens_scheduled(half.tokenize("a jeep"))
+    assert cond.dtype == extra["pooled_output"].dtype == torch.float32
+    torch.testing.assert_close(cond, text.encode("a jeep"), atol=2e-2, rtol=2e-2)
+
+
 class Inverted:
     """A ComfyUI CLIP with a textual inversion of two vectors, as `embedding:cat` stands for."""
 
     def __init__(self, text):
+        self.tokenizer = text.tokenizer
         self.text, self.vectors = text, [torch.full((64,), 0.1), torch.full((64,), 0.2)]
 
     def tokenize(self, prompt):
@@ -114,6 +125,7 @@ class Inverted:
 
 def test_vectors_of_a_textual_inversion_are_tokens_of_their_word(text):
     clip = Inverted(text)
+    assert "2-3: embedding:cat = vector + vector" in described_words(clip, "a embedding:cat on grass")
     source = read_prompt(clip, "a embedding:cat on grass")
     assert [word.tokens for word in source.words] == [(1,), (2, 3), (4,), (5,)]
     mapper, kept = refinement_mapper(source, read_prompt(clip, "a small embedding:cat on grass"))
@@ -124,33 +136,3 @@ def test_vectors_of_a_textual_inversion_are_tokens_of_their_word(text):
 def test_an_embedding_that_is_not_there_is_said(text):
     with pytest.raises(PromptError, match="'embedding:absent' of the prompt makes no tokens.*models/embeddings"):
         read_prompt(Inverted(text), "a embedding:absent on grass")
-
-
-def test_the_vae_has_what_core_nodes_read(toy):
-    vae = toy.vae
-    assert (vae.downscale_ratio, vae.spacial_compression_decode(), vae.temporal_compression_decode()) == (4, 4, None)
-    assert vae.latent_channels == 4
-
-
-def test_tiles_are_close_to_the_whole_and_leave_the_vae_as_it_was(toy):
-    pixels = torch.rand(2, 128, 96, 4, generator=torch.Generator().manual_seed(0))
-    whole = toy.vae.encode(pixels)
-    tiled = toy.vae.encode_tiled(pixels, tile_x=64, tile_y=64, overlap=32)
-    assert tiled.shape == whole.shape
-    assert 0 < (tiled - whole).norm() / whole.norm() < 0.1
-    decoded = toy.vae.decode_tiled(whole, tile_x=16, tile_y=16, overlap=8, tile_t=999, overlap_t=8)
-    assert decoded.shape == (2, 128, 96, 3)
-    assert 0 < (decoded - toy.vae.decode(whole)).abs().mean() < 0.02
-    assert toy.vae.encode(pixels).equal(whole)
-
-
-def test_frames_smaller_than_a_tile_are_the_same_in_tiles(toy):
-    pixels = torch.rand(1, 32, 32, 3, generator=torch.Generator().manual_seed(0))
-    assert toy.vae.encode_tiled(pixels).equal(toy.vae.encode(pixels))
-
-
-def test_videos_with_more_axes_are_refused(toy):
-    with pytest.raises(VideoError, match=r"shaped \[1, 4, 2, 16, 16\] came"):
-        toy.vae.decode(torch.zeros(1, 4, 2, 16, 16))
-    with pytest.raises(VideoError, match=r"shaped \[1, 2, 16, 16, 3\] came"):
-        toy.vae.encode_tiled(torch.zeros(1, 2, 16, 16, 3))
