@@ -104,7 +104,7 @@ class TextEncoder:
                 f"Use the CLIP of Load Checkpoint, or plain words."
             )
         text = text.replace("\\(", "(").replace("\\)", ")")
-        ids = self.tokenizer(text, verbose=False)["input_ids"]
+        ids = self._ids(text)
         if len(ids) > PROMPT_TOKENS:
             raise PromptError(
                 f"the prompt has {len(ids)} tokens with its start and end; {PROMPT_TOKENS} fit. "
@@ -113,7 +113,7 @@ class TextEncoder:
         padded = ids + [self.tokenizer.pad_token_id] * (PROMPT_TOKENS - len(ids))
         if not return_word_ids:
             return {"l": [[(token, 1.0) for token in padded]]}
-        lengths = [len(self.tokenizer(word, verbose=False)["input_ids"]) - 2 for word in text.split()]
+        lengths = [len(self._ids(word)) - 2 for word in text.split()]
         words = [0, *(number for number, length in enumerate(lengths, 1) for _ in range(length))]
         words += [0] * (PROMPT_TOKENS - len(words))
         return {"l": [[(token, 1.0, word) for token, word in zip(padded, words, strict=True)]]}
@@ -134,6 +134,10 @@ class TextEncoder:
         if return_dict:
             return {"cond": cond, "pooled_output": pooled}
         return (cond, pooled) if return_pooled else cond
+
+    def _ids(self, text: str) -> list[int]:
+        """With start and end. The padding token of Stable Diffusion 2.x is "!", which in a prompt is a plain mark."""
+        return self.tokenizer(text, verbose=False, split_special_tokens=True)["input_ids"]
 
     @property
     def _final_norm(self) -> nn.LayerNorm:

@@ -74,6 +74,11 @@ def test_brackets_that_are_meant_are_written_with_a_backslash(text):
     assert [word.tokens for word in read_prompt(text, r"a \(red\) jeep").words] == [(1,), (2, 3, 4), (5,)]
 
 
+def test_padding_of_stable_diffusion_2_is_a_plain_mark_in_a_prompt(text):
+    ids = [token for token, _ in text.tokenize("snow falls!")["l"][0]]
+    assert ids[:5] == [49406, 2583, 4778, 256, 49407] and set(ids[5:]) == {text.tokenizer.pad_token_id}
+
+
 def test_textual_inversions_are_refused_by_name(text):
     with pytest.raises(PromptError, match="'embedding:cat-toy' names a textual inversion"):
         text.tokenize("a photo of embedding:cat-toy on grass")
