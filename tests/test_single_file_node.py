@@ -1,0 +1,76 @@
+"""Single files in the list of Load Pseudo-3D UNet, and bare UNets beside them."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from benchmarks.make_checkpoint import parts, single_file
+from fatezero_ext.pack import load_pack
+
+
+@pytest.fixture
+def weights():
+    return single_file(*parts("sd1"))
+
+
+@pytest.fixture
+def listed(tmp_path, weights):
+    """The node's module under a headless host whose models are in `tmp_path`."""
+    (tmp_path / "checkpoints" / "sub").mkdir(parents=True)
+    save_file(weights, tmp_path / "checkpoints" / "sub" / "whole.safetensors")
+    save_file({"x": torch.zeros(1)}, tmp_path / "checkpoints" / "odd.safetensors")
+    (tmp_path / "checkpoints" / "damaged.ckpt").write_bytes(b"no")
+    folders = load_pack("nodes.headless.folders")
+    host = folders.RunnerHost(folders.Folders((tmp_path,), tmp_path, (tmp_path,)), None)
+    with load_pack("nodes.host").installed(host):
+        yield load_pack("nodes.load").LoadPseudo3DUNet
+
+
+def test_files_are_listed_without_being_opened_and_checked_at_queue_time(listed):
+    options = next(socket for socket in listed.define_schema().inputs if socket.id == "model").options
+    assert options[1:] == ["damaged.ckpt", "odd.safetensors", "sub/whole.safetensors"]
+    assert listed.validate_inputs(model="sub/whole.safetensors", key_frames="first") is True
+    assert "odd.safetensors is no kind of model" in listed.validate_inputs(model="odd.safetensors")
+    for name in (
+        "../x.safetensors",
+        "/etc/passwd",
+        "checkpoints/sub/whole.safetensors",
+        "absent.safetensors",
+        "a\0b",
+        {},
+        [],
+        3,
+    ):
+        assert f"{str(name)!r} is not there" in listed.validate_inputs(model=name)
+
+
+def test_the_node_loads_a_file_and_says_what_it_was_told(listed):
+    unet, clip, vae = listed.execute(
+        "sub/whole.safetensors", "first", "frame", "float32", 0, prediction="v_prediction", zero_terminal="yes"
+    ).result
+    assert (unet.name, unet.scheduler["prediction_type"]) == ("sub/whole.safetensors", "v_prediction")
+    assert unet.scheduler["rescale_betas_zero_snr"] is True
+    assert vae.decode(torch.zeros(1, 4, 4, 4)).shape == (1, 8, 8, 3)
+    assert clip.encode("a jeep").shape == (1, 77, 64)
+
+
+def test_a_folder_with_a_unet_alone_says_what_it_lacks_when_that_is_used(listed, tmp_path):
+    parts("sd1")[0].save_pretrained(tmp_path / "tuned")
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "config.json").write_text('{"architectures": ["CLIPTextModel"]}')
+    options = next(socket for socket in listed.define_schema().inputs if socket.id == "model").options
+    assert "tuned" in options and "text" not in options
+    unet, clip, vae = listed.execute("tuned", "first", "frame", "float32", 0).result
+    assert unet.name == "tuned"
+    with pytest.raises(load_pack("fatezero_ext.errors").ModelError, match="no text encoder.*Load CLIP"):
+        clip.tokenize("a jeep")
+    with pytest.raises(load_pack("fatezero_ext.errors").ModelError, match="no VAE.*Load VAE"):
+        vae.encode(torch.zeros(1, 8, 8, 3))
+
+
+def test_a_files_fingerprint_follows_its_size_and_time(listed, tmp_path):
+    path = tmp_path / "checkpoints" / "odd.safetensors"
+    before = listed.fingerprint_inputs(model="odd.safetensors")
+    assert listed.fingerprint_inputs(model="odd.safetensors", norm="frame") == before
+    save_file({**load_file(path), "y": torch.zeros(1)}, path)
+    assert listed.fingerprint_inputs(model="odd.safetensors") != before
