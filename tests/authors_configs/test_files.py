@@ -140,7 +140,7 @@ def test_runner_finds_the_file_valid(imported, folder, capsys, changes):
 def test_model_that_is_not_there_is_only_told_by_the_run(imported, folder, capsys):
     _, output, _ = imported()
     assert main(["run", str(output), "--check", "--input", str(folder)]) == 2
-    assert "'tuned_jeep' is not in the list" in capsys.readouterr().err
+    assert "the model 'tuned_jeep' is not there" in capsys.readouterr().err
 
 
 def test_imported_edits_run_with_the_built_in_model(imported, folder, tmp_path, capsys):
