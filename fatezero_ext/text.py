@@ -24,8 +24,8 @@ OPEN_CLIP_LAYERS = 23
 """Of Stable Diffusion 2.x's text encoder, which is stored without the last of its 24 layers: nothing listens to it."""
 
 NOT_OFFERED = {
-    "cond_stage_model": "a LoRA goes onto this one another way. Use Load LoRA (Pseudo-3D UNet)",
-    "add_patches": "a LoRA goes onto this one another way. Use Load LoRA (Pseudo-3D UNet)",
+    "cond_stage_model": "a LoRA goes onto this one another way. Use Load LoRA (FateZero)",
+    "add_patches": "a LoRA goes onto this one another way. Use Load LoRA (FateZero)",
     "get_key_patches": "it cannot be merged. Merge CLIPs of Load Checkpoint or Load CLIP",
     "patcher": "it takes no hooks. Use the CLIP of Load Checkpoint or Load CLIP",
     "load_model": "it cannot be saved. Save the CLIP of Load Checkpoint or Load CLIP",
