@@ -128,7 +128,8 @@ def _inputs() -> list[io.Input]:
             "precision",
             options=[AUTO, *PRECISIONS],
             default=AUTO,
-            tooltip="Of the weights in memory. auto: float16 on a GPU, float32 on a CPU. With float16 the VAE stays float32.",
+            tooltip="Of the weights in memory. auto: float16 on a GPU, float32 on a CPU. Beside float16 the VAE is "
+            "float32.",
         ),
         advanced(
             io.Int.Input(
