@@ -44,7 +44,8 @@ def loaded(way: str, file: Path) -> dict[str, float]:
         from fatezero_ext.ldm_configs import unet_config, vae_config
         from fatezero_ext.single_file import SingleFile
 
-        shapes, family = SingleFile(file)._file.shapes, SingleFile(file).kind.family
+        single = SingleFile(file)
+        shapes, family = single.shapes, single.kind.family
         with tempfile.TemporaryDirectory() as folder:
             for kind, config in (
                 (UNet2DConditionModel, unet_config(shapes, family)),

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from fatezero_ext.key_names import VAE_ATTENTION
 from fatezero_ext.ldm_configs import END, START, V_PREDICTION_KEY
 from fatezero_ext.ldm_names import ldm_name
 
@@ -29,7 +30,6 @@ VAES = {"full": ((128, 256, 512, 512), 2), "comfyui": ((128, 256, 512, 512), 2),
 TEXTS = {"sd1": (768, 12, "quick_gelu"), "sd2": (1024, 23, "gelu")}
 """Width, layers and activation of the text encoders."""
 
-RENAMED_VAE_ATTENTION = {"group_norm.": "norm.", "to_q.": "q.", "to_k.": "k.", "to_v.": "v.", "to_out.0.": "proj_out."}
 RENAMED_OPEN_CLIP = {
     "encoder.layers.": "transformer.resblocks.",
     "layer_norm1.": "ln_1.",
@@ -106,7 +106,7 @@ def vae_layout(net: AutoencoderKL) -> dict[str, Tensor]:
         name = re.sub(r"up_blocks\.(\d+)\.upsamplers\.0", lambda m: f"up.{deepest - int(m[1])}.upsample", name)
         name = re.sub(r"mid_block\.resnets\.(\d+)", lambda m: f"mid.block_{int(m[1]) + 1}", name)
         if "mid_block.attentions.0." in name:
-            name = _renamed(name.replace("mid_block.attentions.0.", "mid.attn_1."), RENAMED_VAE_ATTENTION)
+            name = _renamed(name.replace("mid_block.attentions.0.", "mid.attn_1."), VAE_ATTENTION)
             weight = weight[:, :, None, None] if weight.ndim == 2 else weight
         named[name.replace("conv_norm_out", "norm_out").replace("conv_shortcut", "nin_shortcut")] = weight
     return named

@@ -88,6 +88,11 @@ class SingleFile:
         self._file = NamedFile(path)
         self.kind = _checked(self._file)
 
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Of all tensors, by the names that Stable Diffusion's own files have."""
+        return self._file.shapes
+
     def unet(self, dtype: torch.dtype) -> UNet2DConditionModel:
         """The 2-D UNet, not inflated."""
         config = self._configured(unet_config, self.kind.family)

@@ -28,17 +28,13 @@ def model_path(name: str) -> Path:
     for root in host.diffusers_folders():
         if name in _names_below(root):
             return root / name
-    found = host.model_file("checkpoints", name)
-    return (
-        found if found is not None else _absent("model", name, model_names(), "models/checkpoints or models/diffusers")
-    )
-
-
-def _absent(what: str, name: str, there: list[str], place: str) -> NoReturn:
+    if (found := host.model_file("checkpoints", name)) is not None:
+        return found
+    there = model_names()
     listed = ", ".join(there[:SHOWN]) + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")
     raise ModelError(
-        f"the {what} {name!r} is not there; {listed or 'none'} {'is' if len(there) == 1 else 'are'}. Choose one of "
-        f"these, or put it into {place} and refresh."
+        f"the model {name!r} is not there; {listed} {'is' if len(there) == 1 else 'are'}. Choose one of these, or put "
+        f"it into models/checkpoints or models/diffusers and refresh."
     )
 
 
@@ -71,10 +67,12 @@ def _describes_unet(config: Path) -> bool:
     return any(name in text for name in UNET_CLASSES)
 
 
+class AbsentPartError(ModelError, AttributeError):
+    """A part was used that a model does not have; to `hasattr` an attribute that is not there."""
+
+
 class AbsentPart:
     """Stands where a model has no text encoder or VAE, and says so when it is used."""
-
-    CALLS = frozenset({"tokenize", "encode", "decode", "encode_tiled", "decode_tiled", "clone", "clip_layer"})
 
     def __init__(self, part: str, model: str, instead: str) -> None:
         """part: what is missing; instead: the node that gives one."""
@@ -84,6 +82,4 @@ class AbsentPart:
         return f"AbsentPart({self._said!r})"
 
     def __getattr__(self, name: str) -> NoReturn:
-        if name in self.CALLS or name.startswith("encode_from_tokens"):
-            raise ModelError(self._said)
-        raise AttributeError(name)
+        raise AbsentPartError(self.__dict__.get("_said", name))  # while it is copied it has said nothing yet

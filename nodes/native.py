@@ -66,6 +66,7 @@ class NativeModel(NoiseModel):
         self.layers = tuple(self._places)
         self.kernel = kernel("auto", self.device, self.dtype)
         self._session: Session | None = None
+        self._sigmas = self._sampling.sigmas
         self._call = _Call(plain, plain)
         self._inputs: Tensor | None = None
 
@@ -120,7 +121,7 @@ class NativeModel(NoiseModel):
             return work()
 
         def inside(session: Session) -> Result:
-            self._session = session
+            self._session, self._sigmas = session, self._sampling.sigmas.to(self.device)
             try:
                 return work()
             finally:
@@ -144,7 +145,7 @@ class NativeModel(NoiseModel):
                 len(text), frames, *latents.shape[-2:],
             )  # fmt: skip
         step = torch.as_tensor(timestep, device=latents.device).reshape(1)
-        sigma = self._sampling.sigmas.to(latents.device).index_select(0, step)
+        sigma = self._sigmas.to(latents.device).index_select(0, step)
         x = latents.float() * (1 + sigma**2).sqrt()
         outer = self._call
         others = self.attend

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from benchmarks.make_checkpoint import parts, single_file
@@ -64,8 +65,32 @@ def test_a_folder_with_a_unet_alone_says_what_it_lacks_when_that_is_used(listed,
     assert unet.name == "tuned"
     with pytest.raises(load_pack("fatezero_ext.errors").ModelError, match="no text encoder.*Load CLIP"):
         clip.tokenize("a jeep")
-    with pytest.raises(load_pack("fatezero_ext.errors").ModelError, match="no VAE.*Load VAE"):
-        vae.encode(torch.zeros(1, 8, 8, 3))
+    for call in ("encode", "spacial_compression_decode", "temporal_compression_decode"):
+        assert not hasattr(vae, call)  # to code that asks first
+        with pytest.raises(load_pack("fatezero_ext.errors").ModelError, match="no VAE.*Load VAE"):
+            getattr(vae, call)(torch.zeros(1, 8, 8, 3))
+
+
+@pytest.mark.parametrize(("spread", "predicts"), [(0.0, "epsilon"), (1.0, "v_prediction")])
+def test_what_a_bare_unet_of_the_second_family_predicts_is_told_from_its_last_attention(
+    listed, tmp_path, spread, predicts
+):
+    torch.manual_seed(0)
+    widths = (64, 64)
+    unet = UNet2DConditionModel(
+        block_out_channels=widths,
+        layers_per_block=1,
+        down_block_types=["CrossAttnDownBlock2D"] * 2,
+        up_block_types=["CrossAttnUpBlock2D"] * 2,
+        cross_attention_dim=1024,
+    )
+    bias = unet.up_blocks[-1].attentions[-1].transformer_blocks[0].norm1.bias
+    bias.data = spread * torch.linspace(-1, 1, len(bias))
+    unet.save_pretrained(tmp_path / "tuned")
+    found = listed.execute("tuned", "first", "frame", "float32", 0).result[0]
+    assert found.scheduler["prediction_type"] == predicts
+    told = listed.execute("tuned", "first", "frame", "float32", 0, prediction="epsilon").result[0]
+    assert told.scheduler["prediction_type"] == "epsilon"
 
 
 def test_a_files_fingerprint_follows_its_size_and_time(listed, tmp_path):
