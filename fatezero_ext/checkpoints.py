@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from .errors import ModelError
 from .kernels import Kernel, kernel
+from .latent_colours import LatentColours
 from .ldm_configs import scheduler_config
 from .noise_model import LatentFormat
 from .single_file import Prediction, SingleFile
@@ -89,7 +90,7 @@ def load_model(
     unet, vae = model.unet, model.vae
     told = {"prediction_type": prediction, "rescale_betas_zero_snr": zero_terminal}
     unet.scheduler = {**unet.scheduler, **{key: value for key, value in told.items() if value is not None}}
-    unet.latents = LatentFormat(scale=vae.net.config.scaling_factor, pixels_per_cell=vae.pixels_per_cell)
+    unet.latents = LatentFormat(vae.net.config.scaling_factor, vae.pixels_per_cell, LatentColours.read(path))
     unet.name = name or path.name
     unet.kernel = kernel(attention, torch.device(device), dtype)
     for part in (unet, model.text, vae):

@@ -67,7 +67,7 @@ def edit(
 
     mask:    [frames or 1, height, width] of the clip's proportions, above 0.5 where the edit may differ; with blend
              words both must allow a cell, unless `BlendSettings.mask_use` says "override"; None: words alone decide
-    on_step: called as (done, total, latents) after each step; raising ends the run and changes nothing
+    on_step: told of each `StepDone`; raising ends the run and changes nothing
     Raises FateZeroError kinds for settings, words and masks that do not fit, before any long work.
     """
     unet, settings = controller.unet, settings or EditSettings()

@@ -17,7 +17,7 @@ from .errors import SettingsError, StoreError
 from .fingerprint import combined
 from .footprint import ClipShape, recorded_forms
 from .guidance import embedded, guided_text
-from .loops import NOTHING, OnStep, Recording, ignore_step, invert_latents, reconstruct_latents
+from .loops import NOTHING, OnStep, Recording, StepDone, ignore_step, invert_latents, reconstruct_latents
 from .noise_model import NoiseModel
 from .plan import check_guidance
 from .prompts import Clip, read_prompt
@@ -69,7 +69,7 @@ def invert(
              the inversion itself, as FateZero does
     on_plan: told before the first step how attention will be kept and how large that will be, or that the inversion was
              found on disk
-    on_step: called as (done, total, latents) after each step; raising ends the run and changes nothing
+    on_step: told of each `StepDone`; raising ends the run and changes nothing
     Returns the controller with its trace, its storage decided where it was "auto".
     Raises FateZeroError kinds for a prompt that is too long, latents that do not fit, a step count out of range, and
     attention that does not fit into memory.
@@ -205,7 +205,7 @@ class _Inversion:
             capture=trace.capture,
             recording=recording if guided is None else NOTHING,
             controlled=guided is None,
-            on_step=lambda done, _total, latents: self.on_step(done, total, latents),
+            on_step=lambda step: self.on_step(replace(step, total=total)),
         )
         if guided is None:
             return replace(inverted, store=store)
@@ -215,7 +215,7 @@ class _Inversion:
             guided.texts.to(unet.device),
             guided.guidance,
             recording=recording,
-            on_step=lambda done, _total, latents: self.on_step(steps + done, total, latents),
+            on_step=lambda step: self.on_step(replace(step, done=steps + step.done, total=total)),
         )
 
     def without_pages(self) -> Trace:
@@ -229,7 +229,7 @@ class _Inversion:
         if kept := self._found(cache, key):
             on_plan(f"found on disk, nothing to invert: {cache.folder / key}")
             steps = len(kept.schedule) * (1 if self.guided is None else 2)
-            self.on_step(steps, steps, kept.noise)
+            self.on_step(StepDone(steps, steps, kept.noise, lambda: kept.noise))
             return kept
         try:
             draft = DiskDraft(cache.begin(key, self._about(), self.chosen.nbytes), storage.precision)

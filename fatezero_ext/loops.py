@@ -27,13 +27,31 @@ from .trace import Trace, levels_dtype
 
 log = logging.getLogger(__name__)
 
-OnStep = Callable[[int, int, Tensor], None]
 Heat = Callable[[Tensor], Tensor]
 """From token weights [77] to the attention they get, [frames, height, width]."""
 LESS = "Use fewer or smaller frames, policy recompute, or a store in ram."
 
 
-def ignore_step(done: int, total: int, latents: Tensor) -> None:
+@dataclass(frozen=True)
+class StepDone:
+    """What a run says of itself after each step.
+
+    done, total: steps, 1 after the first
+    latents:     [frames, channels, height, width] the clip after the step, scaled; not to be changed
+    shown:       gives latents of that shape which show best what goes on: an inversion's own, which turn into noise;
+                 what an edit takes for the clean clip
+    """
+
+    done: int
+    total: int
+    latents: Tensor
+    shown: Callable[[], Tensor]
+
+
+OnStep = Callable[[StepDone], None]
+
+
+def ignore_step(step: StepDone) -> None:
     """The default `on_step`: called after every step; one that raises ends the run there."""
 
 
@@ -97,7 +115,7 @@ def invert_latents(
         if recording.forms:
             store.write(step, attend.page)
         levels[steps - step] = x
-        on_step(steps - step, steps, x)
+        on_step(StepDone(steps - step, steps, x, partial(_same, x)))
     store.seal()
     return Trace(schedule, prompt, text.cpu(), levels.cpu(), x.float().cpu(), store, capture)
 
@@ -124,13 +142,19 @@ def reconstruct_latents(
     levels[-1] = x = inverted.noise.to(unet.device)
     for step in range(steps):
         attend = RecordAttention(recording.forms, unet.attend) if recording.forms else unet.attend
-        x = unet.after_step(schedule.denoise(x, predict(x, timesteps[step], attend), step))
+        prediction = predict(x, timesteps[step], attend)
+        shown = partial(schedule.clean, x, prediction, step)
+        x = unet.after_step(schedule.denoise(x, prediction, step))
         if recording.forms:
             store.write(step, attend.page)
         levels[steps - 1 - step] = x
-        on_step(step + 1, steps, x)
+        on_step(StepDone(step + 1, steps, x, shown))
     store.seal()
     return replace(inverted, latents=levels.cpu(), store=store)
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
 
 
 def _remedies(unet: NoiseModel, store: PageStore) -> tuple[Remedy, ...]:
@@ -210,8 +234,8 @@ def edit_latents(
         for step in range(steps):
             read = partial(pages.read, step)
             # The page is an argument only: it is let go before the next one is read.
-            x = run.denoise(x, step, within_memory(read, _remedies(unet, store), LESS), predict)
-            on_step(step + 1, steps, x)
+            x, shown = run.denoise(x, step, within_memory(read, _remedies(unet, store), LESS), predict)
+            on_step(StepDone(step + 1, steps, x, shown))
     return EditedLatents(x, run.mean_mask())
 
 
@@ -242,12 +266,15 @@ class _EditRun:
         masked = (plan.fuse_self and self._fuses_under_mask) or plan.blend_latents
         return frozenset([*read, *(self.mask_layers if masked else ())])
 
-    def denoise(self, x: Tensor, step: int, source: SourcePage, predict: _Guided) -> Tensor:
-        """One step of the edit."""
+    def denoise(
+        self, x: Tensor, step: int, source: SourcePage, predict: _Guided
+    ) -> tuple[Tensor, Callable[[], Tensor]]:
+        """One step of the edit, and what shows it."""
         attend, heat = self.attention(step, source)
         prediction = predict(x, self.timesteps[step], attend)
+        shown = partial(self.trace.schedule.clean, x, prediction, step)
         x = self.unet.after_step(self.trace.schedule.denoise(x, prediction, step))
-        return self.blend_latents(x, step, attend.kept, heat)
+        return self.blend_latents(x, step, attend.kept, heat), shown
 
     def attention(self, step: int, source: SourcePage) -> tuple[EditAttention, Heat]:
         """A step's attention, and the source's heat: it is made once a step, masks once a size."""

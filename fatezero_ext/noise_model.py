@@ -14,6 +14,7 @@ from torch import Tensor
 from .attention import Attend, plain
 from .controlled import ControlledLayer, cross_projection, self_projection
 from .errors import ModelError, StoreError
+from .latent_colours import LatentColours
 from .layers import LayerAddress, Site, key_frame_tensors
 from .map_control import MapController, OnMaps, described
 from .schedule import Schedule
@@ -31,10 +32,12 @@ class LatentFormat:
 
     scale:           factor from raw VAE latents to the latents the model sees
     pixels_per_cell: image pixels along one side of a latent cell
+    colours:         what they look like to the eye; None: as Stable Diffusion's do
     """
 
     scale: float = SD_LATENT_SCALE
     pixels_per_cell: int = SD_PIXELS_PER_CELL
+    colours: LatentColours | None = None
 
 
 class NoiseModel(ABC):

@@ -22,6 +22,7 @@ STABLE_DIFFUSION_SCHEDULER: Mapping[str, object] = {
     "steps_offset": 1,
     "prediction_type": "epsilon",
 }
+ALMOST_NOISE = 1e-6  # a level of pure noise says nothing of the clean latent; this keeps it a number
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
@@ -99,6 +100,13 @@ class Schedule:
         """The same step taken backwards: x is one level cleaner than `step`, whose timestep made the prediction."""
         here, cleaner = self._alphas_around(step)
         return self._move(x, prediction, origin=cleaner, target=here, predicted_at=here)
+
+    def clean(self, x: Tensor, prediction: Tensor, step: int) -> Tensor:
+        """What a prediction at a step takes for the clean latent; x, prediction: same shape. For the eye alone."""
+        alpha = max(self.alphas[self.timesteps[step]], ALMOST_NOISE)
+        if self.prediction_type == "epsilon":
+            return (x - prediction * (1 - alpha) ** 0.5) / alpha**0.5
+        return x * alpha**0.5 - prediction * (1 - alpha) ** 0.5
 
     @cached_property
     def _stride(self) -> int:

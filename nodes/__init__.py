@@ -6,7 +6,7 @@ from .api import ComfyExtension, io
 from .compare import CompareClips, EditPrompts
 from .control import AttentionStoreCache, RegisterAttentionControl
 from .edit import P2PEdit
-from .frames import LoadFrames, PrepareFrames
+from .frames import LoadFrames, PrepareFrames, SampleClip
 from .invert import DDIMInvert
 from .load import LoadPseudo3DUNet
 from .lora import LoadLoRA
@@ -22,6 +22,7 @@ class FateZeroExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """The node classes, in the order of a typical graph."""
         return [
+            SampleClip,
             LoadFrames,
             PrepareFrames,
             LoadPseudo3DUNet,

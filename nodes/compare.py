@@ -19,8 +19,9 @@ class EditPrompts(io.ComfyNode):
         return schema(
             node_id="FateZero_EditPrompts",
             display_name="Edit Prompts",
-            category="FateZero",
+            category="FateZero/clips",
             description=cls.__doc__,
+            search_aliases=["prompt list", "batch prompts", "variations"],
             inputs=[
                 io.String.Input(
                     "prompts",
@@ -66,8 +67,9 @@ class CompareClips(io.ComfyNode):
         return schema(
             node_id="FateZero_CompareClips",
             display_name="Compare Clips",
-            category="FateZero",
+            category="FateZero/clips",
             description=cls.__doc__,
+            search_aliases=["side by side", "grid", "before after"],
             is_input_list=True,
             inputs=[
                 io.Image.Input("source", tooltip="The clip that was edited."),

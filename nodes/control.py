@@ -29,6 +29,7 @@ class RegisterAttentionControl(io.ComfyNode):
             display_name="Register Attention Control",
             category="FateZero",
             description=cls.__doc__,
+            search_aliases=["FateZero", "attention control", "prompt-to-prompt", "video to video"],
             inputs=[
                 io.MultiType.Input(
                     "unet",
@@ -106,6 +107,7 @@ class AttentionStoreCache(io.ComfyNode):
             display_name="Attention Store Cache",
             category="FateZero",
             description=cls.__doc__,
+            search_aliases=["attention store", "cache", "memory", "VRAM"],
             inputs=[
                 CONTROLLER.Input("controller"),
                 io.Combo.Input(

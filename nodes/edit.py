@@ -25,11 +25,13 @@ class P2PEdit(io.ComfyNode):
             display_name="P2P Edit",
             category="FateZero",
             description=cls.__doc__,
+            search_aliases=["FateZero", "prompt-to-prompt", "video edit", "edit by words", "vid2vid"],
             inputs=[*_prompt_inputs(), *_window_inputs(), *_blend_inputs(), *_rare_inputs()],
             outputs=[
                 io.Latent.Output(tooltip="The edited clip, for VAE Decode."),
                 io.Mask.Output(tooltip="Where the edit was free to differ: share of the blended steps, 0 to 1."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -67,7 +69,11 @@ class P2PEdit(io.ComfyNode):
         mask: Tensor | None = None,
         **widgets: Any,  # noqa: ANN401 - the remaining widgets, each of its own type
     ) -> io.NodeOutput:
-        bar = host.progress(0 if controller.trace is None else len(controller.trace.schedule))
+        trace = controller.trace
+        bar = host.progress(0 if trace is None else len(trace.schedule), controller.unet.latents)
+        if trace is not None:
+            said = f"Edit of {trace.frames} frames in {len(trace.schedule)} steps, {widgets['mode']}: {edit_prompt}"
+            host.say(said, cls.hidden.unique_id)
         result = edit(
             controller,
             clip,
@@ -75,7 +81,7 @@ class P2PEdit(io.ComfyNode):
             edit_settings.from_widgets(widgets, with_mask=mask is not None),
             negative_prompt=negative_prompt,
             mask=mask,
-            on_step=lambda done, _total, _latents: bar.update(done),
+            on_step=lambda step: bar.update(step.done, step.shown),
         )
         device = host.intermediate_device()
         return io.NodeOutput({"samples": result.latents.to(device)}, _pixel_mask(result, controller).to(device))

@@ -1,4 +1,4 @@
-"""LoadFrames and PrepareFrames: a clip's frames, taken, cropped and scaled as in the published method."""
+"""SampleClip, LoadFrames and PrepareFrames: a clip's frames, cropped and scaled as in the published method."""
 
 from __future__ import annotations
 
@@ -13,10 +13,32 @@ from ..fatezero_ext.video import read_video
 from . import host
 from .api import io, schema
 
+SAMPLE_CLIP = Path(__file__).parents[1] / "example_workflows" / "red_circle_on_grass.mp4"
 MOST_FRAMES = 1_000_000
 """Upper bound of the frame widgets; a bound at all keeps a slipped finger from asking for the impossible."""
 ALL = 0
 """The widgets' value for all frames, and for the size as it is."""
+
+
+class SampleClip(io.ComfyNode):
+    """The clip of the example workflows: a red circle that moves over grass, 8 frames of 64x64, for the built-in model.
+    Load Video in its place brings a clip of yours."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="FateZero_SampleClip",
+            display_name="Sample Clip",
+            category="FateZero/clips",
+            description=cls.__doc__,
+            search_aliases=["example video", "test clip"],
+            inputs=[],
+            outputs=[io.Video.Output()],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        return io.NodeOutput(host.video(SAMPLE_CLIP))
 
 
 class LoadFrames(io.ComfyNode):
@@ -27,8 +49,9 @@ class LoadFrames(io.ComfyNode):
         return schema(
             node_id="FateZero_LoadFrames",
             display_name="Load Frames",
-            category="FateZero",
+            category="FateZero/clips",
             description=cls.__doc__,
+            search_aliases=["load video", "image sequence", "frames from folder"],
             inputs=[_source_widget(), *_framing_widgets(count=8), _rate_widget()],
             outputs=[io.Image.Output(display_name="images"), io.Float.Output(display_name="fps")],
         )
@@ -73,8 +96,9 @@ class PrepareFrames(io.ComfyNode):
         return schema(
             node_id="FateZero_PrepareFrames",
             display_name="Prepare Frames",
-            category="FateZero",
+            category="FateZero/clips",
             description=cls.__doc__,
+            search_aliases=["crop frames", "resize clip", "frame rate"],
             inputs=[io.Image.Input("images", tooltip="The clip's frames."), *_framing_widgets(count=ALL)],
             outputs=[io.Image.Output(display_name="images")],
         )

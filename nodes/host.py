@@ -6,43 +6,48 @@ The program is ComfyUI, or the headless runner (which installs itself with `inst
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
-from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
+from ..fatezero_ext.noise_model import LatentFormat
 from ..fatezero_ext.residence import Prepare
 from .api import IN_COMFYUI
 
 log = logging.getLogger(__name__)
 
-PREVIEW_SIZE = 512
-"""Longest side of a preview picture in pixels; what ComfyUI's own samplers send."""
+STABLE_DIFFUSION_PARAMETERS = 860_000_000
+"""Of a UNet of Stable Diffusion 1.x, the largest that is loaded here but for 2.x with as many again."""
 CLIP_KINDS = ("clip_vision", "text_encoders", "diffusers")
 """ComfyUI's kinds of model folders that may hold CLIP models in Hugging Face layout."""
 
 
 ModelKind = Literal["checkpoints", "loras"]
 """ComfyUI's kinds of model folders that single files are looked for in."""
+ModelPart = Literal["unet", "text encoder", "vae"]
+"""What a model is made of; programs keep rules for each."""
 
 
 class Progress(Protocol):
     """A bar for one node's work."""
 
-    def update(self, step: int, preview: Image.Image | None = None) -> None:
-        """Say that `step` steps are done (1 after the first); raises when the user stops the run."""
+    def update(self, step: int, preview: Callable[[], Tensor] | None = None) -> None:
+        """Say that `step` steps are done (1 after the first); raises when the user stops the run.
+
+        preview: gives latents [frames, channels, height, width] to show; asked only where previews are wanted
+        """
 
 
 class Host(Protocol):
     """A program that nodes run in."""
 
-    def progress(self, total: int) -> Progress:
-        """Start a bar of `total` steps."""
+    def progress(self, total: int, latents: LatentFormat | None = None) -> Progress:
+        """Start a bar of `total` steps; latents: of what it will show, None: nothing."""
 
     def say(self, text: str, node_id: str | None) -> None:
         """Show a line while the node of that id runs."""
@@ -53,7 +58,10 @@ class Host(Protocol):
     def intermediate_device(self) -> torch.device:
         """Where a node's outputs belong."""
 
-    def residence(self, net: nn.Module) -> Prepare:
+    def weight_dtype(self) -> torch.dtype:
+        """The precision that a UNet's weights are best kept in."""
+
+    def residence(self, net: nn.Module, part: ModelPart) -> Prepare:
         """How `net` is brought to the compute device before each use."""
 
     def diffusers_folders(self) -> tuple[Path, ...]:
@@ -68,6 +76,9 @@ class Host(Protocol):
     def model_file(self, kind: ModelKind, name: str) -> Path | None:
         """The file of a name that `model_names` gives; None where there is none."""
 
+    def video(self, path: Path) -> Any:  # noqa: ANN401 - the program's own kind of video
+        """A video file as it travels on VIDEO sockets."""
+
     def input_file(self, name: str) -> Path:
         """The input file of that name; raises where there is none."""
 
@@ -81,14 +92,14 @@ class Host(Protocol):
 class SilentProgress:
     """A bar that nobody looks at."""
 
-    def update(self, step: int, preview: Image.Image | None = None) -> None:
+    def update(self, step: int, preview: Callable[[], Tensor] | None = None) -> None:
         """Do nothing."""
 
 
 class PythonHost:
     """A plain Python session: no bar, an accelerator if torch has one, files of the working folder."""
 
-    def progress(self, total: int) -> Progress:
+    def progress(self, total: int, latents: LatentFormat | None = None) -> Progress:
         """A bar that shows nothing."""
         return SilentProgress()
 
@@ -104,7 +115,11 @@ class PythonHost:
         """The CPU."""
         return torch.device("cpu")
 
-    def residence(self, net: nn.Module) -> Prepare:
+    def weight_dtype(self) -> torch.dtype:
+        """Half precision beside an accelerator."""
+        return torch.float32 if self.device().type == "cpu" else torch.float16
+
+    def residence(self, net: nn.Module, part: ModelPart) -> Prepare:
         """Move it there once."""
         return lambda working_memory: net.to(self.device())
 
@@ -124,6 +139,12 @@ class PythonHost:
         """None."""
         return None
 
+    def video(self, path: Path) -> Any:  # noqa: ANN401
+        """What the headless runner's nodes pass on."""
+        from .headless.core.videos import opened
+
+        return opened(path)
+
     def input_file(self, name: str) -> Path:
         """The file of that name, relative to the working folder."""
         return Path(name)
@@ -140,27 +161,43 @@ class PythonHost:
 class ComfyProgress:
     """ComfyUI's bar with its preview and its cancel button."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, latents: LatentFormat | None) -> None:
+        from comfy.model_management import get_torch_device
         from comfy.utils import ProgressBar
+        from latent_preview import get_previewer
 
         self._bar = ProgressBar(total)
         self._total = total
+        self._previewer = None if latents is None else get_previewer(get_torch_device(), _comfy_format(latents))
 
-    def update(self, step: int, preview: Image.Image | None = None) -> None:
+    def update(self, step: int, preview: Callable[[], Tensor] | None = None) -> None:
         """Move the bar; raises ComfyUI's InterruptProcessingException once the user has cancelled."""
         from comfy.model_management import throw_exception_if_processing_interrupted
 
         throw_exception_if_processing_interrupted()
-        shown = None if preview is None else ("JPEG", preview, PREVIEW_SIZE)
+        shows = self._previewer is not None and preview is not None
+        shown = self._previewer.decode_latent_to_preview_image("JPEG", preview()) if shows else None
         self._bar.update_absolute(step, self._total, shown)
+
+
+def _comfy_format(latents: LatentFormat) -> Any:  # noqa: ANN401 - ComfyUI's LatentFormat
+    """What ComfyUI's previews of the method chosen there need to know."""
+    from comfy import latent_formats
+
+    if latents.colours is None:
+        return latent_formats.SD15(latents.scale)
+    ours = latent_formats.LatentFormat()
+    ours.latent_rgb_factors = [list(row) for row in latents.colours.factors]
+    ours.latent_rgb_factors_bias = list(latents.colours.bias)
+    return ours
 
 
 class ComfyHost:
     """ComfyUI."""
 
-    def progress(self, total: int) -> Progress:
+    def progress(self, total: int, latents: LatentFormat | None = None) -> Progress:
         """ComfyUI's bar for the running node."""
-        return ComfyProgress(total)
+        return ComfyProgress(total, latents)
 
     def say(self, text: str, node_id: str | None) -> None:
         """In the console, and on the node where ComfyUI can show text there."""
@@ -182,14 +219,27 @@ class ComfyHost:
 
         return intermediate_device()
 
-    def residence(self, net: nn.Module) -> Prepare:
+    def weight_dtype(self) -> torch.dtype:
+        """What ComfyUI would choose for Stable Diffusion 1.x, its flags considered; 8 bits are not computed in."""
+        from comfy import model_management as mm
+
+        computes = [torch.float16, torch.bfloat16, torch.float32]
+        chosen = mm.unet_dtype(model_params=STABLE_DIFFUSION_PARAMETERS, supported_dtypes=computes)
+        return chosen if chosen in computes else mm.unet_manual_cast(chosen, mm.get_torch_device()) or torch.float16
+
+    def residence(self, net: nn.Module, part: ModelPart) -> Prepare:
         """Let ComfyUI load it in full right before each use, and unload it when memory is short."""
-        from comfy.model_management import get_torch_device, load_models_gpu, unet_offload_device
+        from comfy import model_management as mm
         from comfy.model_patcher import ModelPatcher
 
+        load, offload = {
+            "unet": (mm.get_torch_device, mm.unet_offload_device),
+            "text encoder": (mm.text_encoder_device, mm.text_encoder_offload_device),
+            "vae": (mm.vae_device, mm.vae_offload_device),
+        }[part]
         # The container is what ComfyUI writes its bookkeeping to; diffusers' models refuse a `device` attribute.
-        patcher = ModelPatcher(nn.ModuleDict({"net": net}), get_torch_device(), unet_offload_device())
-        return lambda working_memory: load_models_gpu([patcher], memory_required=working_memory, force_full_load=True)
+        patcher = ModelPatcher(nn.ModuleDict({"net": net}), load(), offload())
+        return lambda memory: mm.load_models_gpu([patcher], memory_required=memory, force_full_load=True)
 
     def diffusers_folders(self) -> tuple[Path, ...]:
         """ComfyUI's folders of the kind `diffusers`."""
@@ -215,6 +265,12 @@ class ComfyHost:
 
         path = get_full_path(kind, name) if name in get_filename_list(kind) else None
         return None if path is None else Path(path)
+
+    def video(self, path: Path) -> Any:  # noqa: ANN401
+        """ComfyUI's, which decodes when it is asked to."""
+        from comfy_api.latest import InputImpl
+
+        return InputImpl.VideoFromFile(str(path))
 
     def input_file(self, name: str) -> Path:
         """The file of that name below ComfyUI's input folder."""
@@ -253,9 +309,9 @@ def current() -> Host:
     return _INSTALLED.get() or (ComfyHost() if IN_COMFYUI else PythonHost())
 
 
-def progress(total: int) -> Progress:
-    """Start a bar of `total` steps for the running node."""
-    return current().progress(total)
+def progress(total: int, latents: LatentFormat | None = None) -> Progress:
+    """Start a bar of `total` steps for the running node; latents: of what it will show, None: nothing."""
+    return current().progress(total, latents)
 
 
 def say(text: str, node_id: str | None) -> None:
@@ -273,9 +329,14 @@ def intermediate_device() -> torch.device:
     return current().intermediate_device()
 
 
-def residence(net: nn.Module) -> Prepare:
+def weight_dtype() -> torch.dtype:
+    """The precision that a UNet's weights are best kept in."""
+    return current().weight_dtype()
+
+
+def residence(net: nn.Module, part: ModelPart) -> Prepare:
     """How `net` is brought to the compute device before each use."""
-    return current().residence(net)
+    return current().residence(net, part)
 
 
 def diffusers_folders() -> tuple[Path, ...]:
@@ -302,6 +363,11 @@ def lora_files() -> dict[str, Path]:
     """LoRA files by the names that users choose from; none is opened."""
     found = {name: model_file("loras", name) for name in model_names("loras")}
     return {name: path for name, path in found.items() if path is not None}
+
+
+def video(path: Path) -> Any:  # noqa: ANN401 - the program's own kind of video
+    """A video file as it travels on VIDEO sockets."""
+    return current().video(path)
 
 
 def input_file(name: str) -> Path:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ..fatezero_ext.controller import Controller
 from ..fatezero_ext.inversion import Reconstruction, invert_planned, plan_inversion
+from ..fatezero_ext.loops import StepDone
 from ..fatezero_ext.prompts import Clip
 from . import host
 from .api import advanced, io, schema
@@ -26,6 +27,7 @@ class DDIMInvert(io.ComfyNode):
             display_name="DDIM Invert",
             category="FateZero",
             description=cls.__doc__,
+            search_aliases=["FateZero", "DDIM inversion", "unsample", "invert video"],
             inputs=[
                 CONTROLLER.Input("controller"),
                 io.Clip.Input("clip", tooltip="The text encoder of the same model."),
@@ -83,12 +85,22 @@ class DDIMInvert(io.ComfyNode):
         planned = plan_inversion(controller, clip, latent["samples"], source_prompt, steps=steps)
         check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id, EDIT_WIDGETS)
         reconstruct = Reconstruction(reconstruction_guidance) if attention_from == RECONSTRUCTION else None
-        bar = host.progress(steps if reconstruct is None else 2 * steps)
+        bar = host.progress(steps if reconstruct is None else 2 * steps, planned.unet.latents)
+        length = f"of {planned.trace.frames} frames in {steps} steps"
+
+        def say(said: str) -> None:
+            host.say(said, cls.hidden.unique_id)
+
+        def on_step(step: StepDone) -> None:
+            bar.update(step.done, step.shown)
+            if step.done == steps < step.total:
+                say(f"Reconstruction {length}, guidance {reconstruction_guidance:g}")
+
         inverted = invert_planned(
             planned,
             clip,
             reconstruct=reconstruct,
-            on_plan=lambda said: host.say(said, cls.hidden.unique_id),
-            on_step=lambda done, _total, _latents: bar.update(done),
+            on_plan=lambda plan: say(f"Inversion {length}: {plan}"),
+            on_step=on_step,
         )
         return io.NodeOutput(inverted)

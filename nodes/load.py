@@ -37,6 +37,7 @@ class LoadPseudo3DUNet(io.ComfyNode):
             display_name="Load Pseudo-3D UNet",
             category="FateZero",
             description=cls.__doc__,
+            search_aliases=["FateZero", "Tune-A-Video", "load checkpoint", "video unet"],
             inputs=_inputs(),
             outputs=[UNET.Output(display_name="unet"), io.Clip.Output(), io.Vae.Output()],
         )
@@ -70,7 +71,7 @@ class LoadPseudo3DUNet(io.ComfyNode):
         zero_terminal: str = AUTO,
     ) -> io.NodeOutput:
         settings, device = InflationSettings(words.key_frames(key_frames), least_sc_channel, norm), host.device()
-        dtype = PRECISIONS.get(precision, torch.float32 if device.type == "cpu" else torch.float16)
+        dtype = host.weight_dtype() if precision == AUTO else PRECISIONS[precision]
         computes, path = kernel(attention, device, dtype), model_path(model)
         told = {
             "prediction": None if prediction == AUTO else prediction,
@@ -84,9 +85,9 @@ class LoadPseudo3DUNet(io.ComfyNode):
                 loaded.vae.net.float()  # some VAEs leave the range of half precision, and frames go black
             parts = (loaded.unet, loaded.text, loaded.vae)
         parts[0].kernel = computes
-        for part in parts:
+        for part, kind in zip(parts, ("unet", "text encoder", "vae"), strict=True):
             if not isinstance(part, AbsentPart):
-                part.prepare = host.residence(part.net)
+                part.prepare = host.residence(part.net, kind)
         return io.NodeOutput(*parts)
 
 

@@ -26,6 +26,7 @@ class LoadLoRA(io.ComfyNode):
             display_name="Load LoRA (FateZero)",
             category="FateZero",
             description=cls.__doc__,
+            search_aliases=["lora loader"],
             inputs=[
                 UNET.Input("unet", tooltip="From Load Pseudo-3D UNet, or another Load LoRA. It is not changed."),
                 io.Combo.Input(
@@ -69,9 +70,10 @@ class LoadLoRA(io.ComfyNode):
         patched_unet, patched_clip = apply_lora(
             unet, clip, _file(lora_name), unet_strength=strength_unet, text_strength=strength_text
         )
-        for before, part in ((unet, patched_unet), (clip, patched_clip)):
-            if part is not before:
-                part.prepare = host.residence(part.net)
+        if patched_unet is not unet:
+            patched_unet.prepare = host.residence(patched_unet.net, "unet")
+        if patched_clip is not clip:
+            patched_clip.prepare = host.residence(patched_clip.net, "text encoder")
         return io.NodeOutput(patched_unet, patched_clip)
 
 

@@ -24,8 +24,9 @@ class MeasureEdit(io.ComfyNode):
         return schema(
             node_id="FateZero_MeasureEdit",
             display_name="Measure Edit",
-            category="FateZero",
+            category="FateZero/look",
             description=cls.__doc__,
+            search_aliases=["CLIP score", "PSNR", "SSIM", "temporal consistency"],
             inputs=_inputs(),
             outputs=[
                 io.String.Output(display_name="report"),
@@ -103,7 +104,7 @@ def _clip(name: str) -> ClipScorer | None:
     if name == NO_CLIP:
         return None
     clip = load_clip(_folder(name))
-    clip.prepare = host.residence(clip.net)
+    clip.prepare = host.residence(clip.net, "text encoder")
     return clip
 
 

@@ -38,8 +38,9 @@ class WordHeatMaps(io.ComfyNode):
         return schema(
             node_id="FateZero_WordHeatMaps",
             display_name="Word Heat Maps",
-            category="FateZero",
+            category="FateZero/look",
             description=cls.__doc__,
+            search_aliases=["cross-attention maps", "attention heat map", "DAAM", "mask from words"],
             inputs=[
                 CONTROLLER.Input("controller", tooltip="From DDIM Invert. It is only read."),
                 io.String.Input(
@@ -94,8 +95,9 @@ class SelfAttentionComponents(io.ComfyNode):
         return schema(
             node_id="FateZero_SelfAttentionComponents",
             display_name="Self-Attention Components",
-            category="FateZero",
+            category="FateZero/look",
             description=cls.__doc__,
+            search_aliases=["PCA", "self-attention maps"],
             inputs=[
                 CONTROLLER.Input("controller", tooltip="From DDIM Invert, with self-attention recorded. Only read."),
                 io.Int.Input(
@@ -155,8 +157,9 @@ class ShowWords(io.ComfyNode):
         return schema(
             node_id="FateZero_ShowWords",
             display_name="Show Words",
-            category="FateZero",
+            category="FateZero/look",
             description=cls.__doc__,
+            search_aliases=["tokens", "tokenizer", "word list"],
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder of the model."),
                 io.String.Input(

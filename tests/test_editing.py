@@ -84,7 +84,7 @@ def test_latents_outside_the_mask_come_from_the_source_after_the_last_blended_st
     controller = invert(Controller(model.unet), model.text, clip, SOURCE, steps=10)
     settings = EditSettings(blend=BlendSettings(("jeep",), threshold=2.0, latents=True))
     levels = []
-    edit(controller, model.text, EDIT, settings, on_step=lambda done, total, x: levels.append(x))
+    edit(controller, model.text, EDIT, settings, on_step=lambda step: levels.append(step.latents))
     trace = controller.trace.latents
     same = [step for step, x in enumerate(levels) if x.equal(trace[len(levels) - 1 - step])]
     assert same == [2, 3, 4, 5, 6]  # 2 < step + 1 < 8
@@ -118,8 +118,8 @@ def test_half_precision_follows_full_precision(golden, model, clip):
 
 
 def test_a_stopped_run_leaves_the_model_as_it_was(model, clip, inverted):
-    def stop(done, total, latents):
-        if done == 2:
+    def stop(step):
+        if step.done == 2:
             raise KeyboardInterrupt
 
     wanted = edit(inverted, model.text, EDIT).latents
@@ -132,7 +132,14 @@ def test_a_stopped_run_leaves_the_model_as_it_was(model, clip, inverted):
 
 def test_steps_are_reported_one_by_one(model, clip, inverted):
     seen = []
-    invert(Controller(model.unet), model.text, clip, SOURCE, steps=3, on_step=lambda *a: seen.append(a[:2]))
+    invert(
+        Controller(model.unet),
+        model.text,
+        clip,
+        SOURCE,
+        steps=3,
+        on_step=lambda step: seen.append((step.done, step.total)),
+    )
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
@@ -152,7 +159,7 @@ BAD_EDITS = [
 
 @pytest.mark.parametrize(("prompt", "settings", "kind", "message"), BAD_EDITS)
 def test_edits_that_cannot_work_are_refused_before_the_first_step(model, inverted, prompt, settings, kind, message):
-    def never(done, total, latents):
+    def never(_step):
         raise AssertionError("a step ran")
 
     with pytest.raises(kind, match=f"(?s){message}"):

@@ -38,7 +38,7 @@ def test_edited_latents(golden, model, inverted, name, policy):
         trace,
         compile_edit(RUNS[name], trace.prompt, edit, len(trace.schedule)),
         torch.cat([tensors["text_uncond"], tensors["text_edit"]]),
-        on_step=lambda done, total, latents: levels.append(latents),
+        on_step=lambda step: levels.append(step.latents),
     )
     wanted = tensors["latents_after_step.thinned"]
     distances = [relative(got, reference) for got, reference in zip(thinned(torch.stack(levels)), wanted, strict=True)]

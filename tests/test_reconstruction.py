@@ -35,13 +35,13 @@ def test_source_maps_can_come_from_a_reconstruction(model, clip, inverted):
         SOURCE,
         steps=STEPS,
         reconstruct=Reconstruction(guidance=3.0),
-        on_step=lambda *step: done.append(step[:2]),
+        on_step=lambda step: done.append((step.done, step.total)),
     )
     assert done == [(step + 1, 2 * STEPS) for step in range(2 * STEPS)]
     levels = []
     no_control = EditSettings(cross_replace=0.0, self_replace=0.0, guidance=3.0)
     with register_attention_control(model.unet, store := AttentionStore()):
-        edit(inverted, model.text, SOURCE, no_control, on_step=lambda _d, _t, x: levels.append(x))
+        edit(inverted, model.text, SOURCE, no_control, on_step=lambda step: levels.append(step.latents))
     assert relative(again.trace.latents[-1], inverted.trace.latents[-1]) < 1e-4
     for step, level in enumerate(levels):
         assert relative(again.trace.latents[STEPS - 1 - step], level) < 1e-3

@@ -59,7 +59,7 @@ def test_a_second_inversion_is_found_and_edits_to_the_same_bits(model, saved):
 
 def test_a_found_inversion_is_told_and_reported_as_done(model, saved):
     told, done = [], []
-    inverted(model, on_disk(saved[0]), on_plan=told.append, on_step=lambda *step: done.append(step[:2]))
+    inverted(model, on_disk(saved[0]), on_plan=told.append, on_step=lambda step: done.append((step.done, step.total)))
     assert len(told) == 1 and told[0].startswith("found on disk, nothing to invert: ") and done == [(5, 5)]
 
 
@@ -225,8 +225,8 @@ def test_an_inversion_that_keeps_nothing_saves_nothing(model, cache):
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 @pytest.mark.parametrize("when", [1, FEW])
 def test_a_stopped_inversion_leaves_nothing_on_disk(model, cache, error, when):
-    def stop(done, _total, _latents):
-        if done == when:
+    def stop(step):
+        if step.done == when:
             raise error("stopped")
 
     with pytest.raises(error, match="stopped"):
@@ -235,7 +235,7 @@ def test_a_stopped_inversion_leaves_nothing_on_disk(model, cache, error, when):
 
 
 def test_a_stopped_inversion_does_not_say_that_it_goes_on(model, cache, caplog):
-    def stop(_done, _total, _latents):
+    def stop(_step):
         raise KeyboardInterrupt
 
     for _ in range(10):

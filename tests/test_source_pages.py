@@ -122,7 +122,7 @@ def test_pages_at_hand_need_no_thread(model, kept):
 def test_the_thread_ends_when_the_edit_is_stopped(model, far, error):
     """The fixture of this module looks for threads."""
 
-    def stop(done, _total, _latents):
+    def stop(_step):
         assert any(thread.name.startswith("pages") for thread in threading.enumerate())
         raise error("stopped")
 
@@ -134,7 +134,7 @@ def test_a_page_that_cannot_be_read_ends_the_edit_at_its_step(model, far):
     store, controller = far
     store.fails, done = 2, []
     with pytest.raises(StoreError, match="step 2 is lost"):
-        edit(controller, model.text, EDIT, on_step=lambda step, _total, _latents: done.append(step))
+        edit(controller, model.text, EDIT, on_step=lambda step: done.append(step.done))
     assert done == [1, 2]
 
 

@@ -4,12 +4,18 @@ import logging
 import shutil
 from pathlib import Path
 
+import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..errors import ModelError
+from ..latent_colours import LatentColours
+from .autoencoder import SCALING, frames_and_masks
 from .denoiser import build_scheduler
 from .tokenizer import build_tokenizer
+
+COLOUR_SCENES = range(256)
+COLOUR_SEED = 90_000
 
 
 def save_model(
@@ -42,8 +48,16 @@ def save_model(
     pipeline.save_pretrained(unfinished)
     shutil.rmtree(unfinished / "tokenizer")
     build_tokenizer(unfinished / "tokenizer")
+    latent_colours(vae.float()).save(unfinished)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
+
+
+@torch.no_grad()
+def latent_colours(vae: AutoencoderKL) -> LatentColours:
+    """How a VAE's latents are shown while a clip is edited, fitted on drawn scenes."""
+    frames, _masks = frames_and_masks(COLOUR_SEED, COLOUR_SCENES)
+    return LatentColours.fitted(vae.encode(frames).latent_dist.mean * SCALING, (frames.movedim(1, -1) + 1) / 2)
 
 
 def load_model(folder: Path) -> StableDiffusionPipeline:

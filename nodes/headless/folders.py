@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...fatezero_ext.errors import FateZeroError
+from ...fatezero_ext.noise_model import LatentFormat
 from ...fatezero_ext.weight_files import WEIGHT_SUFFIXES
 from ..host import ModelKind, Progress, PythonHost
 from .registry import near_miss
@@ -73,7 +74,7 @@ class RunnerHost(PythonHost):
     def __init__(self, folders: Folders, reporter: Reporter) -> None:
         self._folders, self._reporter = folders, reporter
 
-    def progress(self, total: int) -> Progress:
+    def progress(self, total: int, latents: LatentFormat | None = None) -> Progress:
         """The running node's bar on the terminal."""
         return self._reporter.bar(total)
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 
-from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from torch import Tensor
 
 BRIEF = 0.05
 """Seconds under which a node's time says nothing and is not shown."""
@@ -19,7 +20,7 @@ class Bar:
     def __init__(self, bars: Progress, task: TaskID) -> None:
         self._bars, self._task = bars, task
 
-    def update(self, step: int, preview: Image.Image | None = None) -> None:
+    def update(self, step: int, preview: Callable[[], Tensor] | None = None) -> None:
         """Move the bar to `step`; the terminal shows no previews."""
         self._bars.update(self._task, completed=step)
 

@@ -145,8 +145,8 @@ def test_an_interrupted_run_leaves_nothing_behind(ext, toy, latents):
     native = under_control(model)
     wanted, _ = edited(ext, native, toy, latents)
 
-    def stop(done, _total, _latents):
-        if done == 2:
+    def stop(step):
+        if step.done == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -39,6 +39,11 @@ class Sound:
     source: Path
 
 
+def opened(path: Path) -> Clip:
+    """A video file as it travels here, all its frames decoded."""
+    return Clip(*read_video(path), Sound(path) if has_sound(path) else None)
+
+
 class LoadVideo(io.ComfyNode):
     """Reads a video from the input folder."""
 
@@ -70,8 +75,7 @@ class LoadVideo(io.ComfyNode):
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
         """Decode all frames."""
-        path = host.input_file(file)
-        return io.NodeOutput(Clip(*read_video(path), Sound(path) if has_sound(path) else None))
+        return io.NodeOutput(opened(host.input_file(file)))
 
 
 class GetVideoComponents(io.ComfyNode):
