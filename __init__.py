@@ -3,4 +3,6 @@
 if __package__:
     from .nodes import comfy_entrypoint
 
-    __all__ = ["comfy_entrypoint"]
+    WEB_DIRECTORY = "./web"  # the nodes' pages
+
+    __all__ = ["WEB_DIRECTORY", "comfy_entrypoint"]

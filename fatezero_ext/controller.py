@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
@@ -12,6 +13,7 @@ from .errors import SettingsError, StoreError
 from .guidance import guided_text
 from .loops import EditedLatents, OnStep, edit_latents, ignore_step
 from .map_control import OnMaps
+from .memory_report import MemoryReport
 from .noise_model import NoiseModel
 from .plan import EditPlan, EditSettings, compile_edit
 from .prompts import Clip, read_prompt
@@ -21,7 +23,7 @@ from .user_mask import fitted_mask
 
 
 @dataclass(frozen=True)
-class Controller:
+class Controller(MemoryReport):
     """A UNet, what to record of its attention, where to keep it, and, once a clip was inverted, its trace."""
 
     unet: NoiseModel
@@ -31,6 +33,10 @@ class Controller:
 
     def __repr__(self) -> str:
         return f"Controller({self.unet.name!r}, {self.storage.policy} in {self.storage.place}, {self.trace})"
+
+    def held_tensors(self) -> Iterator[Tensor]:
+        """Of its inversion; the UNet belongs to the node that loaded it."""
+        return iter(()) if self.trace is None else self.trace.held_tensors()
 
     def with_storage(self, storage: Storage) -> Controller:
         """The same controller keeping attention elsewhere; what an inversion left is dropped."""

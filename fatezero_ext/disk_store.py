@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -96,6 +96,10 @@ class DiskStore:
 
     def read(self, step: int) -> Page:
         return page_from({name: aligned(tensor) for name, tensor in self.entry.read(page_name(step)).items()})
+
+    def held_tensors(self) -> Iterator[Tensor]:
+        """None: they are on disk."""
+        return iter(())
 
     def seal(self) -> None:
         """It is sealed since it was published."""

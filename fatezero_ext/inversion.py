@@ -21,7 +21,7 @@ from .loops import NOTHING, OnStep, Recording, StepDone, ignore_step, invert_lat
 from .noise_model import NoiseModel
 from .plan import check_guidance
 from .prompts import Clip, read_prompt
-from .storage_plan import StoragePlan, choose_storage, kept_as, measured_room
+from .storage_plan import StoragePlan, check_room, choose_storage, kept_as, measured_room
 from .stores import MemoryStore, PageStore, Recomputed, Storage
 from .trace import Trace
 
@@ -143,6 +143,7 @@ def invert_planned(
 
     def work() -> Controller:
         shape = ClipShape(trace.frames, *trace.size, text.shape[1])
+        check_room(unet, shape)
         room = measured_room(unet, max(chunks, 2), shape)  # the edit that follows has two chunks
         chosen = choose_storage(planned.storage, unet, planned.capture, shape, len(trace.schedule), room)
         run = _Inversion(unet, trace, text, guided, chosen, planned.storage.policy == "auto", on_step)

@@ -83,8 +83,13 @@ def read_prompt(clip: Clip, text: str, name: str = "prompt") -> Prompt:
     name: what the prompt is called in errors
     Words stand between white space and are tokenized one by one: CLIP's tokenizer never joins across it, so their
     tokens in a row are the prompt's.
-    Raises PromptError for an overlong prompt and for weight syntax.
+    Raises PromptError for an overlong prompt and for weight syntax, and where there is no text encoder.
     """
+    if clip is None:
+        raise PromptError(
+            f"clip is nothing where the {name} is read; a text encoder is needed, and the checkpoint that was loaded may "
+            f"have none. Use Load CLIP with the text encoder of the same model, or another checkpoint."
+        )
     try:
         ids = _token_ids(clip, text, name)
     except PromptError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -131,9 +131,14 @@ def packed(page: Page, device: torch.device | None, precision: Precision) -> Pag
     return {at: type(page[at])(k if device is None else k.to(device)) for at, k in kept.items()}
 
 
+def page_tensors(page: Page) -> Iterator[Tensor]:
+    """All tensors of a page."""
+    return (tensor for record in page.values() for tensor in record.kept.tensors())
+
+
 def page_bytes(page: Page) -> int:
     """Bytes of all tensors of a page."""
-    return sum(tensor.nbytes for record in page.values() for tensor in record.kept.tensors())
+    return sum(tensor.nbytes for tensor in page_tensors(page))
 
 
 def named_tensors(page: Page) -> dict[str, Tensor]:

@@ -16,6 +16,9 @@ from .stores import Place, Storage
 
 SHARES = {"gpu": 0.5, "ram": 0.8}  # that "auto" fills of what is free: decoding the frames afterwards needs the rest
 
+LEAST_NEEDED = 0.2
+"""Of ComfyUI's estimate for one call: what calls took at the least (`benchmarks.frames`: 0.3)."""
+
 
 @dataclass(frozen=True)
 class Room:
@@ -63,6 +66,18 @@ def measured_room(unet: NoiseModel, chunks: int, clip: ClipShape) -> Room:
         return Room(None, free_ram())
     working = unet.working_memory(chunks, clip.frames, clip.height, clip.width)
     return Room(max(0, free_on(unet.device) - working), free_ram())
+
+
+def check_room(unet: NoiseModel, clip: ClipShape) -> None:
+    """Raise SettingsError for a clip that would run out of memory in its first call, however attention is kept."""
+    free = free_on(unet.device)
+    frame = unet.working_memory(1, 1, clip.height, clip.width) * LEAST_NEEDED
+    if clip.frames * frame > free:
+        most, needed = int(free / frame), size(clip.frames * frame)
+        raise SettingsError(
+            f"{clip.frames} frames of {clip.height}x{clip.width} cells need more than {needed} at once; {size(free)} "
+            f"are free. Use smaller frames, or fewer: {most} would be the most (Prepare Frames takes a part of a clip)."
+        )
 
 
 def choose_storage(
@@ -140,6 +155,6 @@ def kept_as(storage: Storage) -> str:
     return storage.policy if storage.precision == "as computed" else f"{storage.policy} ({storage.precision})"
 
 
-def size(nbytes: int) -> str:
+def size(nbytes: float) -> str:
     """Bytes for people."""
     return f"{nbytes / 2**30:.2f} GiB" if nbytes >= 2**30 else f"{nbytes / 2**20:.1f} MiB"

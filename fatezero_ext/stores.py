@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol, get_args
 
 import torch
+from torch import Tensor
 
 from .cache_folder import InversionCache
 from .carrier import CPU, Carrier
 from .errors import SettingsError, StoreError
 from .memory import free_ram
-from .records import PRECISIONS, Page, Precision, packed, page_bytes
+from .records import PRECISIONS, Page, Precision, packed, page_bytes, page_tensors
 
 Policy = Literal["auto", "features", "maps", "recompute", "recompute same level"]
 Place = Literal["auto", "gpu", "ram", "disk"]
@@ -82,6 +84,10 @@ class PageStore(Protocol):
         """Bytes of all tensors kept."""
         ...
 
+    def held_tensors(self) -> Iterator[Tensor]:
+        """The tensors kept in memory."""
+        ...
+
 
 class MemoryStore:
     """Pages in memory, moved to a device and precision as they are written.
@@ -105,6 +111,10 @@ class MemoryStore:
     @property
     def nbytes(self) -> int:
         return sum(page_bytes(page) for page in self._pages.values())
+
+    def held_tensors(self) -> Iterator[Tensor]:
+        for page in self._pages.values():
+            yield from page_tensors(page)
 
     def write(self, step: int, page: Page) -> None:
         if self._sealed:
@@ -152,6 +162,10 @@ class Recomputed:
 
     def read(self, step: int) -> Page:
         raise StoreError(f"step {step} is not kept but computed again; read it through SourcePages.")
+
+    def held_tensors(self) -> Iterator[Tensor]:
+        """None."""
+        return iter(())
 
     def seal(self) -> None:
         """Nothing to close."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .errors import NotOfferedError, PromptError
+from .memory_report import WeightsReport
 from .prompts import PROMPT_TOKENS
 from .residence import Prepare, stay
 from .sharing import with_weights
@@ -36,7 +37,7 @@ NOT_OFFERED = {
 """What core nodes ask of a CLIP and this one does not have, with what to do instead."""
 
 
-class TextEncoder:
+class TextEncoder(WeightsReport):
     """A CLIP tokenizer and text model.
 
     Core ComfyUI nodes can use it as a CLIP, with clip skip. Two of ComfyUI's ways of writing are refused by name:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,11 @@ class Trace:
     def nbytes(self) -> int:
         """Bytes that it keeps."""
         return self.store.nbytes + self.latents.nbytes + self.noise.nbytes + self.text.nbytes
+
+    def held_tensors(self) -> Iterator[Tensor]:
+        """Its tensors in memory."""
+        yield from (self.text, self.latents, self.noise)
+        yield from self.store.held_tensors()
 
     def __repr__(self) -> str:
         return f"Trace({self.frames} frames, {len(self.schedule)} steps, {self.prompt.text!r}, {self.store!r})"

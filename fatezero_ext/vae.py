@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor
 
 from .errors import NotOfferedError, VideoError
+from .memory_report import WeightsReport
 from .residence import Prepare, stay
 
 FRAMES_AT_ONCE = 8  # bounds memory; frames are independent in the VAE
@@ -22,7 +23,7 @@ NOT_OFFERED = ("first_stage_model", "patcher", "load_model")
 """What other packs ask of a VAE and this one does not have."""
 
 
-class VideoVAE:
+class VideoVAE(WeightsReport):
     """An image VAE applied frame by frame; latents are raw (not multiplied by the scaling factor).
 
     Core ComfyUI nodes can use it as a VAE: to encode and decode, tiled too, to encode for inpainting, and to save it.

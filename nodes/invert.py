@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor
 
 from ..fatezero_ext.controller import Controller
+from ..fatezero_ext.errors import StoreError
 from ..fatezero_ext.inversion import Reconstruction, invert_planned, plan_inversion
 from ..fatezero_ext.loops import StepDone
 from ..fatezero_ext.prompts import Clip
@@ -76,13 +80,13 @@ class DDIMInvert(io.ComfyNode):
         cls,
         controller: Controller,
         clip: Clip,
-        latent: dict[str, Tensor],
+        latent: dict[str, Any],
         source_prompt: str,
         steps: int,
         attention_from: str = INVERSION,
         reconstruction_guidance: float = 7.5,
     ) -> io.NodeOutput:
-        planned = plan_inversion(controller, clip, latent["samples"], source_prompt, steps=steps)
+        planned = plan_inversion(controller, clip, _samples(latent), source_prompt, steps=steps)
         check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id, EDIT_WIDGETS)
         reconstruct = Reconstruction(reconstruction_guidance) if attention_from == RECONSTRUCTION else None
         bar = host.progress(steps if reconstruct is None else 2 * steps, planned.unet.latents)
@@ -104,3 +108,19 @@ class DDIMInvert(io.ComfyNode):
             on_step=on_step,
         )
         return io.NodeOutput(inverted)
+
+
+def _samples(latent: Mapping[str, Any]) -> Tensor:
+    """The clip of a LATENT; raises StoreError for what an inversion cannot follow."""
+    samples, mask = latent.get("samples"), latent.get("noise_mask")
+    if not isinstance(samples, Tensor):
+        raise StoreError(
+            f"the latent holds {type(samples).__name__}; one tensor [frames, channels, height, width] is needed. "
+            f"Connect VAE Encode with the VAE of the same model."
+        )
+    if mask is not None:
+        raise StoreError(
+            f"the latent has a noise mask of {list(mask.shape)}, which an inversion does not follow; a clip without "
+            f"one is needed. Take Set Latent Noise Mask out, and connect its mask to P2P Edit."
+        )
+    return samples

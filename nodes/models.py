@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..fatezero_ext.checkpoints import TOY_FOLDER
-from ..fatezero_ext.errors import ModelError
+from ..fatezero_ext.errors import ModelError, NotOfferedError
 from . import host
 
 BUILT_IN = "built-in toy model"
@@ -67,10 +67,6 @@ def _describes_unet(config: Path) -> bool:
     return any(name in text for name in UNET_CLASSES)
 
 
-class AbsentPartError(ModelError, AttributeError):
-    """A part was used that a model does not have; to `hasattr` an attribute that is not there."""
-
-
 class AbsentPart:
     """Stands where a model has no text encoder or VAE, and says so when it is used."""
 
@@ -82,4 +78,4 @@ class AbsentPart:
         return f"AbsentPart({self._said!r})"
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise AbsentPartError(self.__dict__.get("_said", name))  # while it is copied it has said nothing yet
+        raise NotOfferedError(self.__dict__.get("_said", name))  # while it is copied it has said nothing yet

@@ -125,7 +125,8 @@ class NativeModel(NoiseModel):
             try:
                 return work()
             finally:
-                self._session = None
+                self._session, self._sigmas = None, self._sampling.sigmas
+                self._sites.clear()
 
         shape = (frames, self.channels, height, width)
         return within_sampling(self._patched(), self.extras, shape, self.text_width, inside)

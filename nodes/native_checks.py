@@ -28,6 +28,11 @@ PASSED_OVER = ("pooled_output",)
 
 def check_kind(model: Any) -> str:  # noqa: ANN401 - ComfyUI's ModelPatcher
     """The model's kind as ComfyUI names it; raises ModelError unless it is Stable Diffusion 1.x or 2.x."""
+    if model is None:
+        raise ModelError(
+            "unet is nothing; a UNet or a MODEL is needed, and the file that was loaded may have none. Choose a whole "
+            "checkpoint of Stable Diffusion 1.x or 2.x."
+        )
     inner = getattr(model, "model", None)
     kind = type(getattr(inner, "model_config", inner)).__name__
     net = getattr(inner, "diffusion_model", None)

@@ -54,6 +54,10 @@ class Input:
     lazy: bool | None = None
     extra_dict: dict[str, Any] = field(default_factory=dict)
 
+    def get_io_type(self) -> str:
+        """The types that it takes, separated by commas."""
+        return self.io_type
+
 
 @dataclass
 class WidgetInput(Input):
@@ -73,6 +77,10 @@ class Output:
     display_name: str | None = None
     tooltip: str | None = None
     is_output_list: bool = False
+
+    def get_io_type(self) -> str:
+        """The type that it gives."""
+        return self.io_type
 
 
 @dataclass
@@ -155,10 +163,10 @@ class MultiType:
     class Input(Input):
         """types: classes such as `Image`."""
 
+        io_type: ClassVar[str] = "COMFY_MULTITYPED_V3"
         types: list[type[SocketType]] = field(default_factory=list)
 
-        @property
-        def io_type(self) -> str:
+        def get_io_type(self) -> str:
             """All their names."""
             return ",".join(dict.fromkeys(kind.io_type for kind in self.types))
 

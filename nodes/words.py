@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from ..fatezero_ext.errors import SettingsError
-from ..fatezero_ext.layers import KeyFrame
+from ..fatezero_ext.layers import KEY_FRAME_WORDS, KeyFrame
 from ..fatezero_ext.plan import Window
 
 
@@ -31,8 +31,19 @@ def windows(text: str, widget: str) -> dict[str, Window]:
 
 
 def key_frames(text: str) -> tuple[KeyFrame, ...]:
-    """`"-1, first"` -> `(-1, "first")`; words are checked by the inflation settings."""
-    return tuple(int(entry) if re.fullmatch(r"[+-]?[0-9]+", entry) else entry for entry in _entries(text))
+    """`"-1, first"` -> `(-1, "first")`."""
+    return tuple(_key_frame(entry) for entry in _entries(text))
+
+
+def _key_frame(entry: str) -> KeyFrame:
+    if re.fullmatch(r"[+-]?[0-9]+", entry):
+        return int(entry)
+    if entry in KEY_FRAME_WORDS:
+        return entry
+    raise SettingsError(
+        f"key_frames has an unknown key frame {entry!r}; each is a whole number relative to the frame, or one of "
+        f"{', '.join(KEY_FRAME_WORDS)}. Write '-1, first', or nothing for each frame's own keys."
+    )
 
 
 def _entries(text: str) -> Iterator[str]:

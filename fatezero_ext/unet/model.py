@@ -13,6 +13,7 @@ from torch import Tensor
 from ..attention import Attend, plain
 from ..controlled import ControlledLayer
 from ..fingerprint import combined, weights_digest
+from ..memory_report import WeightsReport
 from ..noise_model import LatentFormat, NoiseModel, Result
 from ..residence import Prepare, stay
 from ..schedule import Schedule
@@ -22,7 +23,7 @@ from .inflate import InflationSettings, inflate
 
 
 @dataclass(repr=False, eq=False)
-class Pseudo3DUNet(NoiseModel):
+class Pseudo3DUNet(NoiseModel, WeightsReport):
     """A diffusers UNet inflated to run clips.
 
     net:       the UNet2DConditionModel; it is inflated in place when this object is made
@@ -98,7 +99,10 @@ class Pseudo3DUNet(NoiseModel):
 
     def run(self, work: Callable[[], Result], chunks: int, frames: int, height: int, width: int) -> Result:
         self.prepare(self.working_memory(chunks, frames, height, width))
-        return work()
+        try:
+            return work()
+        finally:
+            self._sites.clear()  # their index tensors would stay on the device
 
     def __call__(
         self,

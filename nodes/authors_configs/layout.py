@@ -128,7 +128,7 @@ def _node(node: Node, node_type: NodeType, box: Box, links: Sequence[Sequence[An
 
 def _input(node: Node, socket: io.Input, slot: int, links: Sequence[Sequence[Any]]) -> dict[str, Any]:
     link = next((entry[0] for entry in links if entry[3] == int(node.id) and entry[4] == slot), None)
-    described: dict[str, Any] = {"name": socket.id, "type": socket.io_type, "link": link}
+    described: dict[str, Any] = {"name": socket.id, "type": socket.get_io_type(), "link": link}
     if has_widget(socket):
         described["widget"] = {"name": socket.id}
     elif socket.optional:
@@ -138,8 +138,13 @@ def _input(node: Node, socket: io.Input, slot: int, links: Sequence[Sequence[Any
 
 def _output(node: Node, socket: io.Output, slot: int, links: Sequence[Sequence[Any]]) -> dict[str, Any]:
     leaving = [entry[0] for entry in links if entry[1] == int(node.id) and entry[2] == slot]
-    shown = socket.display_name or socket.io_type
-    described: Mapping[str, Any] = {"name": shown, "type": socket.io_type, "links": leaving or None, "slot_index": slot}
+    shown = socket.display_name or socket.get_io_type()
+    described: Mapping[str, Any] = {
+        "name": shown,
+        "type": socket.get_io_type(),
+        "links": leaving or None,
+        "slot_index": slot,
+    }
     return {**described, "shape": 6} if socket.is_output_list else dict(described)
 
 

@@ -33,7 +33,7 @@ class NodeType:
     @property
     def output_types(self) -> list[str]:
         """The type of every output socket."""
-        return [socket.io_type for socket in self.schema.outputs or ()]
+        return [socket.get_io_type() for socket in self.schema.outputs or ()]
 
     def overrides(self, method: str) -> bool:
         """Whether the node defines the optional classmethod itself."""

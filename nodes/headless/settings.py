@@ -83,16 +83,17 @@ def _constant(node: Node, setting: Setting, types: NodeTypes) -> Any:  # noqa: A
         text = f"there is no such input; settable are: {known}.{near_miss(setting.input, node_type.inputs)}"
         raise InvalidWorkflow([Problem(text, node.label, setting.input)])
     if not has_widget(socket):
-        text = f"it takes a link of type {socket.io_type}, not the value '{setting.value}'. Change it in the workflow."
+        kind = socket.get_io_type()
+        text = f"it takes a link of type {kind}, not the value '{setting.value}'. Change it in the workflow."
         raise InvalidWorkflow([Problem(text, node.label, setting.input)])
     return _typed(socket, setting.value)
 
 
 def _typed(socket: io.Input, text: str) -> Any:  # noqa: ANN401 - what the input holds
     """`text` as the input's type; what does not convert stays text, for the validation to refuse."""
-    if socket.io_type == "BOOLEAN":
+    if socket.get_io_type() == "BOOLEAN":
         word = text.strip().lower()
         return True if word in TRUE else False if word in FALSE else text
-    if socket.io_type == "COMBO":
+    if socket.get_io_type() == "COMBO":
         return next((option for option in socket.options or () if str(option) == text), text)
     return text

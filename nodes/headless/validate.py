@@ -87,7 +87,9 @@ def _check_inputs(graph: Graph, node: Node, types: NodeTypes, converted: dict[st
         if isinstance(value, Link):
             text = _link_problem(graph, value, socket, types)
         elif not has_widget(socket):
-            text = f"it holds the value {value!r}, but needs a link of type {socket.io_type}. Link it to an output."
+            text = (
+                f"it holds the value {value!r}, but needs a link of type {socket.get_io_type()}. Link it to an output."
+            )
         else:
             value, text = _convert(value, socket)
             if not text and name not in checked_by_node:
@@ -98,7 +100,7 @@ def _check_inputs(graph: Graph, node: Node, types: NodeTypes, converted: dict[st
 
 
 def _missing(node: Node, name: str, socket: io.Input) -> Problem:
-    kind = "value" if has_widget(socket) else f"link of type {socket.io_type}"
+    kind = "value" if has_widget(socket) else f"link of type {socket.get_io_type()}"
     reason = node.severed.get(name)
     because = f"{reason}, and " if reason else ""
     return Problem(f"{because}a {kind} is required. Connect or fill it.", node.label, name)
@@ -109,11 +111,11 @@ def _link_problem(graph: Graph, link: Link, socket: io.Input, types: NodeTypes) 
     outputs = types[source.class_type].output_types
     if not 0 <= link.slot < len(outputs):
         return f"it is linked to output {link.slot} of {source.label}, which has {len(outputs)}. Link it anew."
-    given, wanted = set(outputs[link.slot].split(",")), set(socket.io_type.split(","))
+    given, wanted = set(outputs[link.slot].split(",")), set(socket.get_io_type().split(","))
     if "*" in given | wanted or given <= wanted or wanted <= given:
         return ""
     return (
-        f"it gets {outputs[link.slot]} from {source.label}, but needs {socket.io_type}. "
+        f"it gets {outputs[link.slot]} from {source.label}, but needs {socket.get_io_type()}. "
         f"Link it to an output of that type."
     )
 
@@ -127,22 +129,23 @@ def _whole(value: Any) -> int:  # noqa: ANN401 - unchecked JSON
 
 def _convert(value: Any, socket: io.Input) -> tuple[Any, str]:  # noqa: ANN401 - unchecked JSON
     """The value in the input's type, and what is wrong with it ('' for nothing)."""
+    kind = socket.get_io_type()
     try:
-        if socket.io_type == "INT":
+        if kind == "INT":
             return _whole(value), ""
-        if socket.io_type == "FLOAT":
+        if kind == "FLOAT":
             if isinstance(value, bool) or not math.isfinite(float(value)):
                 raise ValueError
             return float(value), ""
     except (TypeError, ValueError, OverflowError):
-        wanted = "a whole number" if socket.io_type == "INT" else "a number"
+        wanted = "a whole number" if kind == "INT" else "a number"
         return value, f"{value!r} is not {wanted}, which it needs. Correct the value."
-    if socket.io_type == "BOOLEAN" and not isinstance(value, bool):
+    if kind == "BOOLEAN" and not isinstance(value, bool):
         return value, f"{value!r} is neither true nor false. Give one of them."
     options = getattr(socket, "options", None) or ()
-    if socket.io_type == "COMBO" and not isinstance(value, str) and all(isinstance(option, str) for option in options):
+    if kind == "COMBO" and not isinstance(value, str) and all(isinstance(option, str) for option in options):
         return value, f"'{value}' is not in the list, which holds names only. Choose one of them."
-    if socket.io_type == "STRING" and not isinstance(value, str):
+    if kind == "STRING" and not isinstance(value, str):
         return (str(value), "") if isinstance(value, (int, float)) else (value, f"{value!r} is not text. Give text.")
     return value, ""
 
@@ -153,7 +156,7 @@ def _range_problem(value: Any, socket: io.Input) -> str:  # noqa: ANN401 - a con
         span = f"{'' if low is None else low} to {'' if high is None else high}".strip()
         return f"{value} is out of range; allowed is {span}. Choose a value inside."
     options = getattr(socket, "options", None)
-    if socket.io_type == "COMBO" and options is not None and value not in options:
+    if socket.get_io_type() == "COMBO" and options is not None and value not in options:
         listed = ", ".join(str(option) for option in options[:20]) or "nothing yet"
         known = [option for option in options if isinstance(option, str)]
         return f"'{value}' is not in the list; there is {listed}.{near_miss(str(value), known)} Choose one of them."
