@@ -87,7 +87,7 @@ def read_prompt(clip: Clip, text: str, name: str = "prompt") -> Prompt:
     """
     if clip is None:
         raise PromptError(
-            f"clip is nothing where the {name} is read; a text encoder is needed, and the checkpoint that was loaded may "
+            f"clip is nothing where the {name} is read; a text encoder is needed, and the checkpoint may "
             f"have none. Use Load CLIP with the text encoder of the same model, or another checkpoint."
         )
     try:

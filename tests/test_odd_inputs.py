@@ -1,0 +1,72 @@
+"""What other nodes may hand over, told by name."""
+
+import re
+
+import pytest
+import torch
+
+from fatezero_ext.footprint import ClipShape
+from fatezero_ext.pack import load_pack
+from fatezero_ext.storage_plan import check_room
+
+from .small_runs import SOURCE, clip
+
+
+@pytest.fixture
+def controlled(model):
+    control = load_pack("nodes.control")
+    return control.Controller(model.unet)
+
+
+def refused(controller, text, latent):
+    with pytest.raises(ValueError) as caught:
+        load_pack("nodes.invert").DDIMInvert.execute(controller, text, latent, SOURCE, 2)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("latent", "message"),
+    [
+        ({"samples": clip()[None]}, r"shaped \[1, 3, 4, 16, 16\]; \[frames, channels, height, width\]"),
+        ({"samples": clip()[:0]}, "at least one frame"),
+        ({"samples": clip(), "noise_mask": torch.ones(3, 64, 64)}, "noise mask.*connect its mask to P2P Edit"),
+        ({"samples": torch.zeros(3, 16, 16, 16)}, "16 channels"),
+        ({"samples": None}, "holds NoneType; one tensor"),
+        ({}, "holds NoneType; one tensor"),
+        ({"samples": clip() * float("nan")}, "not finite"),
+    ],
+)
+def test_a_latent_that_is_no_plain_clip_is_refused(controlled, model, latent, message):
+    assert re.search(message, refused(controlled, model.text, latent))
+
+
+def test_the_order_numbers_of_a_batch_change_nothing(controlled, model):
+    invert = load_pack("nodes.invert").DDIMInvert.execute
+    with_numbers = {"samples": clip(), "batch_index": [4, 2, 0]}
+    first, second = (
+        invert(controlled, model.text, latent, SOURCE, 2).result[0] for latent in (with_numbers, {"samples": clip()})
+    )
+    assert first.trace.noise.equal(second.trace.noise)
+
+
+def test_a_checkpoint_without_text_encoder_is_told_where_its_clip_is_read(controlled):
+    assert "clip is nothing where the source prompt is read" in refused(controlled, None, {"samples": clip()})
+
+
+def test_a_missing_model_is_told_in_words():
+    with pytest.raises(ValueError, match="unet is nothing; a UNet or a MODEL is needed"):
+        load_pack("nodes.control").RegisterAttentionControl.execute(None, True, 1024)
+
+
+def test_a_clip_that_no_call_can_hold_is_refused_with_what_would_fit(model):
+    with pytest.raises(ValueError, match="9000000 frames of 64x64 cells need more than .* GiB at once") as caught:
+        check_room(model.unet, ClipShape(9_000_000, 64, 64, 77))
+    most = int(re.search(r"(\d+) would be the most", str(caught.value))[1])
+    check_room(model.unet, ClipShape(max(1, most // 2), 64, 64, 77))
+
+
+def test_the_sample_clip_is_that_of_the_examples():
+    frames = load_pack("nodes.frames")
+    read = load_pack("fatezero_ext.video").read_video(frames.SAMPLE_CLIP)
+    video = frames.SampleClip.execute().result[0]
+    assert video.images.equal(read.frames) and video.frame_rate == read.fps and len(video.images) == 8
