@@ -68,7 +68,7 @@ def test_the_built_in_models_colours_show_the_sample_clip():
     alike = torch.corrcoef(torch.stack([shown.flatten(), cells.flatten()]))[0, 1]
     redness, inside = shown[..., 0] - shown[..., 1], torch.from_numpy(example_clip().masks)
     inside = torch.nn.functional.adaptive_avg_pool2d(inside, redness.shape[-2:])
-    assert alike > 0.5 and redness[inside > 0.9].mean() > redness[inside < 0.1].mean() + 0.5
+    assert alike > 0.5 and redness[inside > 0.9].mean() > redness[inside < 0.1].mean() + 0.3
 
 
 def test_a_folder_without_colours_has_stable_diffusions(model, tmp_path):
