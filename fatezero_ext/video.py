@@ -127,14 +127,16 @@ def write_video(
     *,
     crf: int = CRF,
     lossless: bool = False,
+    threads: int = 1,
     sound: Path | None = None,
 ) -> None:
-    """Save H.264 in MP4. The file appears whole or not at all; the same frames give the same bytes.
+    """Save H.264 in MP4. The file appears whole or not at all; the same frames give the same bytes on one thread.
 
     frames: [frames, height, width, 3], 0..1 (values outside are clipped)
     fps:    frames per second
     crf:    quality, 0 (best) to 51
     lossless: keep every 8-bit RGB value; such files play in few browsers
+    threads: of the encoder; 0 takes all there are, and the bytes then depend on how many
     sound:  a video whose sound is copied, cut at the end of the frames; None for a silent file
     Even sizes are stored as yuv420p, which plays everywhere; odd ones as yuv444p, which keeps the size exactly.
     Raises VideoError where the frames are no video.
@@ -150,7 +152,7 @@ def write_video(
     pixels = "rgb24" if lossless else "yuv420p" if even else "yuv444p"
     quality = {"qp": "0"} if lossless else {"crf": str(crf)}
     with whole_file(Path(path)) as partial:
-        _encode(partial, pictures, rate, pixels=pixels, quality=quality, sound=sound)
+        _encode(partial, pictures, rate, pixels=pixels, quality=quality, threads=threads, sound=sound)
 
 
 def _encode(
@@ -160,17 +162,18 @@ def _encode(
     *,
     pixels: str,
     quality: dict[str, str],
+    threads: int,
     sound: Path | None,
 ) -> None:
     codec = "libx264rgb" if pixels == "rgb24" else "libx264"
-    # Bit exactness leaves the library's version out of the file; one thread makes the bytes independent of the machine.
+    # Bit exactness leaves the library's version out of the file.
     options = {"fflags": "+bitexact", "movflags": "+faststart"}
     with av.open(str(path), "w", format="mp4", options=options) as container:
         stream = container.add_stream(codec, rate=rate, options=quality)
         stream.height, stream.width = pictures.shape[1:3]
         stream.pix_fmt = pixels
         context = stream.codec_context
-        context.thread_count = 1
+        context.thread_count = threads
         if pixels != "rgb24":
             context.colorspace, context.color_range = BT601, STUDIO_RANGE
         track = None if sound is None else SoundTrack(sound, container)

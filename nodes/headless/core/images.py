@@ -26,6 +26,11 @@ METHODS = ["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]
 PILLOW_METHODS = {"lanczos": Image.Resampling.LANCZOS}
 
 
+def cut_to_bytes(images: Tensor) -> Tensor:
+    """Values as they are after ComfyUI has saved them: it cuts 8-bit numbers off where `to_bytes` rounds."""
+    return images.clamp(0, 1).mul(255).floor().div(255)
+
+
 def open_image(name: str) -> Image.Image:
     """The input picture of that name, turned upright; raises FateZeroError where there is none."""
     path = host.input_file(name)
@@ -103,7 +108,7 @@ class SaveImage(io.ComfyNode):
         """images: [frames, height, width, 3], 0..1."""
         height, width = images.shape[1:3]
         saved = []
-        for picture in to_bytes(images):
+        for picture in to_bytes(cut_to_bytes(images)):
             path = next_free(host.output_directory(), filename_prefix, "png", width=width, height=height)
             with whole_file(path) as partial:
                 Image.fromarray(picture).save(partial, format="PNG")

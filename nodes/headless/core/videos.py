@@ -14,8 +14,12 @@ from ....fatezero_ext.sound import has_sound
 from ....fatezero_ext.video import read_video, write_video
 from ... import host
 from ...api import io
+from .images import cut_to_bytes
 from .naming import next_free, prefix_verdict
 from .stamps import file_stamp
+
+
+COMFYUI_CRF = 23  # x264's own default
 
 
 @dataclass(frozen=True)
@@ -153,8 +157,9 @@ class SaveVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, video: Clip, filename_prefix: str, format: str, codec: str) -> io.NodeOutput:
-        """Both choices of format and of codec mean H.264 in MP4."""
+        """Both choices of format and of codec mean H.264 in MP4, as ComfyUI encodes it: its frames are the same."""
         height, width = video.images.shape[1:3]
         path = next_free(host.output_directory(), filename_prefix, "mp4", width=width, height=height)
-        write_video(path, video.images, video.frame_rate, sound=video.sound and video.sound.source)
+        sound = video.sound and video.sound.source
+        write_video(path, cut_to_bytes(video.images), video.frame_rate, crf=COMFYUI_CRF, threads=0, sound=sound)
         return io.NodeOutput(ui={"saved": (str(path),)})
