@@ -52,8 +52,8 @@ class StoragePlan:
 
     def __str__(self) -> str:
         if self.storage.recomputes:
-            return f"attention is kept nowhere ({self.storage.policy}); latents of all steps take {size(self.nbytes)}"
-        kept = f"attention is kept as {kept_as(self.storage)} {_where(self.storage)}"
+            return f"no attention is kept ({self.storage.policy}), only latents: {size(self.nbytes)}"
+        kept = f"attention as {kept_as(self.storage)} {_where(self.storage)}"
         return f"{kept}: {size(self.nbytes)}, {size(self.page)} a step"
 
 

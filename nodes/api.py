@@ -38,6 +38,8 @@ def schema(*, node_id: str, **settings: Any) -> io.Schema:  # noqa: ANN401 - set
     Older versions raise TypeError on an unknown setting and then drop the whole pack.
     """
     known = {entry.name for entry in fields(io.Schema)}
+    if "description" in settings:
+        settings["description"] = " ".join(settings["description"].split())  # docstrings are broken into lines
     return io.Schema(node_id=node_id, **{name: value for name, value in settings.items() if name in known})
 
 

@@ -244,4 +244,4 @@ def test_budgets_that_are_no_bytes_are_refused(budget):
 def test_the_plan_is_told_before_the_first_step(model):
     told = []
     inverted(model, Storage("features"), on_plan=told.append, on_step=lambda step: told.append(step.done))
-    assert told[0].startswith("attention is kept as features in ram: 4.1 MiB, 0.8 MiB a step") and told[1] == 1
+    assert told[0].startswith("attention as features in ram: 4.1 MiB, 0.8 MiB a step") and told[1] == 1

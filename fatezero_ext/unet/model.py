@@ -51,11 +51,11 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.net.dtype
+        return self.net.conv_in.weight.dtype
 
     @property
     def device(self) -> torch.device:
-        return self.net.device
+        return self.net.conv_in.weight.device  # diffusers looks through all modules for it
 
     @property
     def channels(self) -> int:

@@ -18,7 +18,6 @@ from .images import cut_to_bytes
 from .naming import next_free, prefix_verdict
 from .stamps import file_stamp
 
-
 COMFYUI_CRF = 23  # x264's own default
 
 
