@@ -1,0 +1,240 @@
+"""Draw the pictures of web/docs/pictures with the built-in model: `python docs/make_node_pictures.py [NAME ...]`.
+
+Run from the checkout. NAME is a picture's name without its ending; without one all are drawn, in about five minutes on
+one core. Each shows the sample clip's first, middle and last frame, enlarged without smoothing.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # the checkout need not be installed
+
+from fatezero_ext import BlendSettings, Controller, EditSettings, InflationSettings, edit, invert, load_toy  # noqa: E402
+from fatezero_ext.controller import EditResult  # noqa: E402
+from fatezero_ext.framing import Framing, reframe  # noqa: E402
+from fatezero_ext.grid import compare  # noqa: E402
+from fatezero_ext.heat_maps import principal_components, self_attention_maps, word_heats  # noqa: E402
+from fatezero_ext.heat_pictures import component_tiles, enlarged, heat_tiles, sheets  # noqa: E402
+from fatezero_ext.video import contact_sheet, read_video, to_bytes  # noqa: E402
+
+PICTURES = ROOT / "web" / "docs" / "pictures"
+SOURCE = "a red circle on the grass"
+BLUE, SQUARE = "a blue circle on the grass", "a red square on the grass"
+SAND, BRICK = "a red circle on the sand", "a red circle on the brick"
+PAINTING = "a watercolor painting of a red circle on the grass"
+STEPS, GUIDANCE = 20, 3.0
+CELL = 128
+NO_CONTROL = {"cross_replace": 0.0, "self_replace": 0.0}
+Rows = list[tuple[str, Tensor]]
+
+
+@cache
+def clip() -> Tensor:
+    """The sample clip [frames, 64, 64, 3], 0..1."""
+    return read_video(ROOT / "example_workflows" / "red_circle_on_grass.mp4").frames
+
+
+@cache
+def model(settings: InflationSettings) -> Any:  # noqa: ANN401 - a VideoModel
+    """The built-in model under other settings."""
+    return load_toy(settings)
+
+
+ALONE = InflationSettings(key_frames=())
+"""Each frame reads its own keys: what the built-in model draws best with."""
+
+
+@cache
+def inverted(settings: InflationSettings = ALONE, steps: int = STEPS) -> Controller:
+    """The sample clip, inverted."""
+    loaded = model(settings)
+    return invert(Controller(loaded.unet), loaded.text, loaded.vae.encode(clip()), SOURCE, steps=steps)
+
+
+def edited(
+    prompt: str, *, loaded: InflationSettings = ALONE, steps: int = STEPS, **settings: object
+) -> tuple[Tensor, EditResult]:
+    """An edit of the sample clip as frames, and its result."""
+    used = model(loaded)
+    result = edit(inverted(loaded, steps), used.text, prompt, EditSettings(**{"guidance": GUIDANCE, **settings}))
+    return used.vae.decode(result.latents), result
+
+
+def three(frames: Tensor) -> Tensor:
+    """The first, the middle and the last frame."""
+    return frames[[0, len(frames) // 2, -1]]
+
+
+def sheet(rows: Rows) -> Image.Image:
+    """The source and the rows below it."""
+    rows = [("source", three(clip())), *rows]
+    return contact_sheet([row for _, row in rows], [label for label, _ in rows], cell=CELL)
+
+
+def rows_of(setting: str, values: Sequence[object], prompt: str, **settings: object) -> Rows:
+    """One row per value of a setting of EditSettings."""
+    return [(f"{value:g}", three(edited(prompt, **{**settings, setting: value})[0])) for value in values]
+
+
+def cross_replace_end() -> Image.Image:
+    """A shape edit without hold of self-attention."""
+    return sheet(rows_of("cross_replace", (0.0, 0.4, 0.8), SQUARE, self_replace=0.0))
+
+
+def self_replace_end() -> Image.Image:
+    """A background edit without hold of cross-attention."""
+    return sheet(rows_of("self_replace", (0.0, 0.4, 0.8), BRICK, cross_replace=0.0))
+
+
+def guidance() -> Image.Image:
+    """A colour edit without mask."""
+    return sheet(rows_of("guidance", (1.0, 3.0, 7.5), BLUE))
+
+
+def equalizer() -> Image.Image:
+    """A style edit without guidance."""
+    words = ({"watercolor": factor} for factor in (1.0, 5.0, 10.0))
+    style = {"mode": "refine", "guidance": 1.0}
+    return sheet(
+        [(f"{found['watercolor']:g}", three(edited(PAINTING, equalizer=found, **style)[0])) for found in words]
+    )
+
+
+def blend_threshold() -> Image.Image:
+    """A colour edit under three masks: two frames, and their masks."""
+    rows = [("source", clip()[[0, -1]])]
+    for threshold in (0.1, 0.3, 0.7):
+        blend = BlendSettings(("red circle",), threshold=threshold, latents=True)
+        frames, result = edited(BLUE, blend=blend)
+        mask = enlarged(result.mask[..., None], frames.shape[1:3]).expand_as(frames)
+        rows.append((f"{threshold:g}", torch.cat([frames[[0, -1]], mask[[0, -1]]])))
+    return contact_sheet([row for _, row in rows], [label for label, _ in rows], cell=CELL)
+
+
+def blend_latents() -> Image.Image:
+    """A style edit of the circle alone."""
+    rows = []
+    for on in (False, True):
+        blend = BlendSettings(("red circle",), ("red circle",), latents=on)
+        rows.append(("on" if on else "off", three(edited(PAINTING, mode="refine", blend=blend)[0])))
+    return sheet(rows)
+
+
+def mode() -> Image.Image:
+    """A swapped word under both modes, and added words."""
+    return sheet(
+        [
+            ("replace: sand", three(edited(SAND, mode="replace")[0])),
+            ("refine: sand", three(edited(SAND, mode="refine")[0])),
+            ("refine: watercolor", three(edited(PAINTING, mode="refine", cross_replace=0.5)[0])),
+        ]
+    )
+
+
+def key_frames_norm() -> Image.Image:
+    """One edit under other ways to load the model."""
+    ways: Mapping[str, InflationSettings] = {
+        "empty, clip": ALONE,
+        "empty, frame": InflationSettings(key_frames=(), norm="frame"),
+        "mid, clip": InflationSettings(key_frames=("mid",)),
+        "-1 first, clip": InflationSettings(),
+    }
+    return sheet([(label, three(edited(BLUE, loaded=way)[0])) for label, way in ways.items()])
+
+
+def invert_steps() -> Image.Image:
+    """Inversion and back, with the PSNR against what the VAE alone gives."""
+    loaded = model(ALONE)
+    alone = loaded.vae.decode(loaded.vae.encode(clip()))
+    rows: Rows = [("VAE alone", three(alone))]
+    for steps in (5, 20, 50):
+        frames, _ = edited(SOURCE, steps=steps, **NO_CONTROL, guidance=1.0)
+        psnr = -10 * math.log10((frames - alone).square().mean().item())
+        rows.append((f"{steps}: {psnr:.1f} dB", three(frames)))
+    return sheet(rows)
+
+
+def word_heat_maps() -> Image.Image:
+    """Two frames' heat of three words."""
+    words = ["circle", "grass", "on"]
+    heats = word_heats(inverted(), words)
+    return _stacked(sheets(heat_tiles(heats, words, (CELL, CELL), clip()))[[0, -1]])
+
+
+def self_attention_components() -> Image.Image:
+    """Two frames' components."""
+    found = principal_components(self_attention_maps(inverted()), 3)
+    return _stacked(sheets(component_tiles(found, (CELL, CELL), clip()))[[0, -1]])
+
+
+def compare_clips() -> Image.Image:
+    """Three edits beside their source, the middle frame."""
+    prompts = (BLUE, SQUARE, SAND)
+    clips = [enlarged(frames, (CELL, CELL)) for frames in (clip(), *(edited(prompt)[0] for prompt in prompts))]
+    return _stacked(compare(clips, ["source", *prompts])[[len(clip()) // 2]])
+
+
+def prepare_frames() -> Image.Image:
+    """A wide cut of the sample clip, scaled, and cut to a square."""
+    wide = clip()[:, 16:56]
+    framings = {"as it came": Framing(short_side=None, centre_square=False)}
+    framings |= {"short_side 64": Framing(short_side=64, centre_square=False), "centre_square": Framing(short_side=64)}
+    rows = [(label, three(reframe(wide, framing))) for label, framing in framings.items()]
+    # Heights are true to each other: the first row is 40 of 64 pixels high.
+    strips = [contact_sheet([row], [label], cell=CELL * row.shape[1] // 64) for label, row in rows]
+    return _below(strips)
+
+
+def _below(strips: Sequence[Image.Image]) -> Image.Image:
+    whole = Image.new("RGB", (max(strip.width for strip in strips), sum(strip.height for strip in strips)), "white")
+    top = 0
+    for strip in strips:
+        whole.paste(strip, (0, top))
+        top += strip.height
+    return whole
+
+
+def _stacked(frames: Tensor) -> Image.Image:
+    return _below([Image.fromarray(frame) for frame in to_bytes(frames)])
+
+
+DRAWN: Mapping[str, Callable[[], Image.Image]] = {
+    "edit_cross_replace_end": cross_replace_end,
+    "edit_self_replace_end": self_replace_end,
+    "edit_guidance": guidance,
+    "edit_equalizer": equalizer,
+    "edit_blend_threshold": blend_threshold,
+    "edit_blend_latents": blend_latents,
+    "edit_mode": mode,
+    "load_key_frames_norm": key_frames_norm,
+    "invert_steps": invert_steps,
+    "word_heat_maps": word_heat_maps,
+    "self_attention_components": self_attention_components,
+    "compare_clips": compare_clips,
+    "prepare_frames": prepare_frames,
+}
+
+
+def main(names: Sequence[str]) -> None:
+    """Draw the named pictures, or all; 256 colours keep the files small."""
+    torch.set_num_threads(1)
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    for name in names or DRAWN:
+        picture = DRAWN[name]().quantize(256, dither=Image.Dither.NONE)
+        picture.save(PICTURES / f"{name}.png", optimize=True)
+        sys.stderr.write(f"{name}.png\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
