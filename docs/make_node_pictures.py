@@ -26,7 +26,7 @@ from fatezero_ext.framing import Framing, reframe  # noqa: E402
 from fatezero_ext.grid import compare  # noqa: E402
 from fatezero_ext.heat_maps import principal_components, self_attention_maps, word_heats  # noqa: E402
 from fatezero_ext.heat_pictures import component_tiles, enlarged, heat_tiles, sheets  # noqa: E402
-from fatezero_ext.video import contact_sheet, read_video, to_bytes  # noqa: E402
+from fatezero_ext.video import PAPER, contact_sheet, read_video, to_bytes  # noqa: E402
 
 PICTURES = ROOT / "web" / "docs" / "pictures"
 SOURCE = "a red circle on the grass"
@@ -60,6 +60,13 @@ def inverted(settings: InflationSettings = ALONE, steps: int = STEPS) -> Control
     """The sample clip, inverted."""
     loaded = model(settings)
     return invert(Controller(loaded.unet), loaded.text, loaded.vae.encode(clip()), SOURCE, steps=steps)
+
+
+@cache
+def through_vae() -> Tensor:
+    """The sample clip as its VAE gives it back: the best that an edit can keep."""
+    vae = model(ALONE).vae
+    return vae.decode(vae.encode(clip()))
 
 
 def edited(
@@ -123,11 +130,14 @@ def blend_threshold() -> Image.Image:
 
 
 def blend_latents() -> Image.Image:
-    """A style edit of the circle alone."""
+    """A style edit of the circle alone, with the PSNR outside the mask."""
     rows = []
     for on in (False, True):
         blend = BlendSettings(("red circle",), ("red circle",), latents=on)
-        rows.append(("on" if on else "off", three(edited(PAINTING, mode="refine", blend=blend)[0])))
+        frames, result = edited(PAINTING, mode="refine", blend=blend)
+        kept = enlarged(result.mask[..., None], frames.shape[1:3])[..., 0] == 0
+        psnr = -10 * math.log10((frames - through_vae()).square().mean(dim=-1)[kept].mean().item())
+        rows.append((f"{'on' if on else 'off'}: {psnr:.1f} dB", three(frames)))
     return sheet(rows)
 
 
@@ -143,24 +153,28 @@ def mode() -> Image.Image:
 
 
 def key_frames_norm() -> Image.Image:
-    """One edit under other ways to load the model."""
+    """One edit without control under other ways to load the model, with how much its background flickers."""
     ways: Mapping[str, InflationSettings] = {
         "empty, clip": ALONE,
         "empty, frame": InflationSettings(key_frames=(), norm="frame"),
         "mid, clip": InflationSettings(key_frames=("mid",)),
         "-1 first, clip": InflationSettings(),
     }
-    return sheet([(label, three(edited(BLUE, loaded=way)[0])) for label, way in ways.items()])
+    rows = []
+    for label, way in ways.items():
+        frames, _ = edited(BRICK, loaded=way, **NO_CONTROL)
+        background = torch.cat([frames[:, :14], frames[:, 50:]], dim=1)  # rows that the circle hardly touches
+        flicker = 255 * background.diff(dim=0).abs().mean().item()
+        rows.append((f"{label}: {flicker:.1f}", three(frames)))
+    return sheet(rows)
 
 
 def invert_steps() -> Image.Image:
     """Inversion and back, with the PSNR against what the VAE alone gives."""
-    loaded = model(ALONE)
-    alone = loaded.vae.decode(loaded.vae.encode(clip()))
-    rows: Rows = [("VAE alone", three(alone))]
+    rows: Rows = [("VAE alone", three(through_vae()))]
     for steps in (5, 20, 50):
         frames, _ = edited(SOURCE, steps=steps, **NO_CONTROL, guidance=1.0)
-        psnr = -10 * math.log10((frames - alone).square().mean().item())
+        psnr = -10 * math.log10((frames - through_vae()).square().mean().item())
         rows.append((f"{steps}: {psnr:.1f} dB", three(frames)))
     return sheet(rows)
 
@@ -187,13 +201,18 @@ def compare_clips() -> Image.Image:
 
 def prepare_frames() -> Image.Image:
     """A wide cut of the sample clip, scaled, and cut to a square."""
-    wide = clip()[:, 16:56]
+    wide = clip()[[0, -1], 16:56]
     framings = {"as it came": Framing(short_side=None, centre_square=False)}
     framings |= {"short_side 64": Framing(short_side=64, centre_square=False), "centre_square": Framing(short_side=64)}
-    rows = [(label, three(reframe(wide, framing))) for label, framing in framings.items()]
-    # Heights are true to each other: the first row is 40 of 64 pixels high.
-    strips = [contact_sheet([row], [label], cell=CELL * row.shape[1] // 64) for label, row in rows]
-    return _below(strips)
+    # All on paper of one size, so that the sheet shows how large each is beside the others.
+    rows = [(label, _on_paper(reframe(wide, framing), 64, 102)) for label, framing in framings.items()]
+    return contact_sheet([row for _, row in rows], [label for label, _ in rows], cell=CELL)
+
+
+def _on_paper(frames: Tensor, height: int, width: int) -> Tensor:
+    paper = torch.tensor(PAPER).div(255).repeat(len(frames), height, width, 1)
+    paper[:, : frames.shape[1], : frames.shape[2]] = frames
+    return paper
 
 
 def _below(strips: Sequence[Image.Image]) -> Image.Image:
@@ -231,7 +250,7 @@ def main(names: Sequence[str]) -> None:
     torch.set_num_threads(1)
     PICTURES.mkdir(parents=True, exist_ok=True)
     for name in names or DRAWN:
-        picture = DRAWN[name]().quantize(256, dither=Image.Dither.NONE)
+        picture = DRAWN[name]().quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
         picture.save(PICTURES / f"{name}.png", optimize=True)
         sys.stderr.write(f"{name}.png\n")
 
