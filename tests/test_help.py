@@ -31,7 +31,9 @@ def page(node_id, language):
 def section(node_id, language, number):
     """The text below one of a page's common headings."""
     heading = HEADINGS[language][number]
-    found = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", page(node_id, language).read_text(), flags=re.M | re.S)
+    found = re.findall(
+        rf"^## {heading}\n(.*?)(?=^## |\Z)", page(node_id, language).read_text("utf-8"), flags=re.M | re.S
+    )
     assert len(found) == 1, heading
     return found[0]
 
@@ -45,7 +47,7 @@ def rows(node_id, language, number):
 
 
 def locale(language):
-    return json.loads((LOCALES / language / "nodeDefs.json").read_text())
+    return json.loads((LOCALES / language / "nodeDefs.json").read_text("utf-8"))
 
 
 def leaves(texts, above=()):
@@ -57,7 +59,7 @@ def leaves(texts, above=()):
 def said_in_sources():
     """Every string of the project's modules; what is filled in is a zero character."""
     for path in [*(ROOT / "fatezero_ext").rglob("*.py"), *(ROOT / "nodes").rglob("*.py")]:
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 yield "".join(part.value if isinstance(part, ast.Constant) else "\0" for part in node.values)
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -99,25 +101,24 @@ def test_a_page_says_something_of_each_input_and_output(node_id, language):
 
 @each_page
 def test_errors_that_a_page_quotes_are_said_somewhere(node_id, language):
-    quoted = re.findall(r"\*\*(.+?)\*\*", section(node_id, language, 2))
+    quoted = re.findall(r"\*\*(.+?)\*\*", section(node_id, language, 2), flags=re.S)
     assert quoted
-    pieces = [piece.strip() for quote in quoted for piece in quote.split("...")]
+    pieces = [" ".join(piece.split()) for quote in quoted for piece in quote.split("...")]
     assert [piece for piece in pieces if piece not in SAID] == []
 
 
-@each_page
-def test_both_languages_quote_the_same_errors_and_show_the_same_pictures(node_id, language):
-    for pattern in (r"\*\*(.+?)\*\*", r"!\[[^]]+\]\((.+?)\)", r"^```\n.*?^```"):
-        found = [
-            re.findall(pattern, page(node_id, each).read_text().replace("\n  ", " "), flags=re.M | re.S)
-            for each in ("en", language)
-        ]
-        assert found[0] == found[1]
+@pytest.mark.parametrize("node_id", SCHEMAS)
+@pytest.mark.parametrize("pattern", [r"\*\*(.+?)\*\*", r"!\[[^]]+\]\((.+?)\)", r"^```\n.*?^```"])
+def test_both_languages_have_the_same_error_quotes_pictures_and_examples(node_id, pattern):
+    english, chinese = (
+        re.findall(pattern, page(node_id, language).read_text("utf-8"), flags=re.M | re.S) for language in HEADINGS
+    )
+    assert [" ".join(found.split()) for found in english] == [" ".join(found.split()) for found in chinese]
 
 
 def test_pictures_that_are_linked_are_there_and_all_are_linked():
     links = {
-        link for path in PAGES.rglob("*.md") for link in re.findall(r"!\[[^]]+\]\(([^)]+)\)", path.read_text())
+        link for path in PAGES.rglob("*.md") for link in re.findall(r"!\[[^]]+\]\(([^)]+)\)", path.read_text("utf-8"))
     }  # both languages resolve against the folder of pages
     assert {PAGES / link for link in links} == set(PICTURES.iterdir())
 
@@ -139,7 +140,7 @@ def test_pictures_are_small():
 
 def test_the_english_locale_is_what_the_script_writes():
     written = MAKE_LOCALE["as_text"](MAKE_LOCALE["locale"]())
-    assert (LOCALES / "en" / "nodeDefs.json").read_text() == written
+    assert (LOCALES / "en" / "nodeDefs.json").read_text("utf-8") == written
 
 
 def test_the_chinese_locale_has_the_keys_of_the_english_one_in_their_order():
@@ -171,4 +172,4 @@ def test_locales_hold_nothing_that_the_translation_library_reads_as_its_own_synt
 def test_no_page_and_no_locale_names_a_place_on_a_machine():
     files = [*PAGES.rglob("*.md"), *LOCALES.rglob("*.json"), *(ROOT / "docs").glob("*.py")]
     machine = re.compile(r"(?<![\w.])/(?:work|tmp|home|root|usr|var|opt|mnt|Users)\b|\b[A-Za-z]:\\")
-    assert [path.name for path in files if machine.search(path.read_text())] == []
+    assert [path.name for path in files if machine.search(path.read_text("utf-8"))] == []
