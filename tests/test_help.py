@@ -39,8 +39,12 @@ def section(node_id, language, number):
 
 
 def rows(node_id, language, number):
-    """The cells of a section's only table, below its head and the line under it."""
-    lines = [line for line in section(node_id, language, number).splitlines() if line.startswith("|")]
+    """The cells of a section's only table, below its head and the line under it.
+
+    Long names are written so that they can be broken in ComfyUI's narrow panel; they are read as `name`.
+    """
+    text = re.sub(r"</?code>", "`", section(node_id, language, number).replace("<wbr>", ""))
+    lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert set("".join(cells[1])) == {"-"}
     return cells[2:]
