@@ -192,6 +192,11 @@ def self_attention_components() -> Image.Image:
     return _stacked(sheets(component_tiles(found, (CELL, CELL), clip()))[[0, -1]])
 
 
+def sample_clip() -> Image.Image:
+    """The clip alone."""
+    return sheet([])
+
+
 def compare_clips() -> Image.Image:
     """Three edits beside their source, the middle frame."""
     prompts = (BLUE, SQUARE, SAND)
@@ -229,6 +234,7 @@ def _stacked(frames: Tensor) -> Image.Image:
 
 
 DRAWN: Mapping[str, Callable[[], Image.Image]] = {
+    "sample_clip": sample_clip,
     "edit_cross_replace_end": cross_replace_end,
     "edit_self_replace_end": self_replace_end,
     "edit_guidance": guidance,

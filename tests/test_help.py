@@ -14,6 +14,7 @@ PAGES, PICTURES, LOCALES = ROOT / "web" / "docs", ROOT / "web" / "docs" / "pictu
 MAKE_LOCALE = runpy.run_path(str(ROOT / "docs" / "make_locale.py"))
 SCHEMAS = {schema.node_id: schema for schema in MAKE_LOCALE["schemas"]()}
 HEADINGS = {"en": ("Inputs", "Outputs", "Errors"), "zh": ("输入", "输出", "报错")}
+NO_ERRORS = {"en": "It has none of its own.", "zh": "本节点没有自己的报错。"}
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 SAME_IN_CHINESE = {"UNet", "CLIP", "Latent", "PSNR", "SSIM"}
 MOST_BYTES, MOST_BYTES_IN_ALL, WIDEST = 120 * 1024, 1536 * 1024, 800
@@ -46,6 +47,8 @@ def rows(node_id, language, number):
     text = re.sub(r"</?code>", "`", section(node_id, language, number).replace("<wbr>", ""))
     lines = [line for line in text.splitlines() if line.startswith("|")]
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    if not lines:
+        return []
     assert set("".join(cells[1])) == {"-"}
     return cells[2:]
 
@@ -83,7 +86,7 @@ def test_a_page_names_the_inputs_and_outputs_of_its_node_in_their_order(node_id,
     schema, texts = SCHEMAS[node_id], locale(language)[node_id]
     names = (
         [socket.id for socket in schema.inputs],
-        [socket.display_name or socket.io_type for socket in schema.outputs],
+        [socket.display_name or socket.get_io_type() for socket in schema.outputs],
     )
     keys = [socket.id for socket in schema.inputs], [str(place) for place in range(len(schema.outputs))]
     for number, kind in enumerate(("inputs", "outputs")):
@@ -105,8 +108,9 @@ def test_a_page_says_something_of_each_input_and_output(node_id, language):
 
 @each_page
 def test_errors_that_a_page_quotes_are_said_somewhere(node_id, language):
-    quoted = re.findall(r"\*\*(.+?)\*\*", section(node_id, language, 2), flags=re.S)
-    assert quoted
+    said = section(node_id, language, 2)
+    quoted = re.findall(r"\*\*(.+?)\*\*", said, flags=re.S)
+    assert bool(quoted) != (said.strip() == NO_ERRORS[language])
     pieces = [" ".join(piece.split()) for quote in quoted for piece in quote.split("...")]
     assert [piece for piece in pieces if piece not in SAID] == []
 
@@ -164,11 +168,17 @@ def test_the_chinese_locale_is_in_chinese():
     assert left == []
 
 
+def test_the_chinese_locale_has_the_folders_of_the_node_menu():
+    folders = {folder for schema in SCHEMAS.values() for folder in schema.category.split("/")} - {"FateZero"}
+    named = json.loads((LOCALES / "zh" / "main.json").read_text("utf-8"))["nodeCategories"]
+    assert set(named) == folders and all(map(CHINESE.search, named.values()))
+
+
 def test_chinese_tooltips_name_the_choices_as_workflows_do():
     english, chinese = locale("en"), locale("zh")
     missing = []
     for node_id, schema in SCHEMAS.items():
-        for socket in (socket for socket in schema.inputs if socket.io_type == "COMBO"):
+        for socket in (socket for socket in schema.inputs if socket.get_io_type() == "COMBO"):
             said, translated = (texts[node_id]["inputs"][socket.id]["tooltip"] for texts in (english, chinese))
             named = [choice for choice in socket.options if re.search(rf"\b{re.escape(choice)}:", said)]
             missing += [(node_id, socket.id, choice) for choice in named if choice not in translated]
