@@ -1,4 +1,4 @@
-"""Tests inside the real ComfyUI: `COMFYUI_PATH=... pytest tests/comfyui`, with its requirements installed."""
+"""Tests inside the real ComfyUI: `make test-comfyui COMFYUI_PATH=...`, with its requirements installed."""
 
 import os
 import sys
@@ -7,20 +7,57 @@ from pathlib import Path
 import pytest
 
 COMFYUI = os.environ.get("COMFYUI_PATH")
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="session", autouse=True)
-def comfyui():
-    """ComfyUI's folder, importable and set to the CPU."""
+def comfyui(tmp_path_factory):
+    """ComfyUI's folder, importable and set to the CPU; what is saved goes into a temporary folder."""
     if not COMFYUI:
         pytest.skip("these tests run inside ComfyUI: set COMFYUI_PATH to its folder, and install its requirements")
     sys.path.insert(0, COMFYUI)
-    arguments, sys.argv = sys.argv, ["comfyui", "--cpu"]
+    kept = tmp_path_factory.mktemp("comfyui")
+    folders = [f"--{name}-directory={kept}" for name in ("output", "temp", "user")]
+    arguments, sys.argv = sys.argv, ["comfyui", "--cpu", *folders]
     try:
         import comfy.options
 
         comfy.options.enable_args_parsing()
-        import comfy.cli_args
+        import comfy.cli_args  # noqa: F401 - reads the arguments now
+        import utils.install_util  # noqa: F401 - before ComfyUI's `nodes` puts another module of that name in front
     finally:
         sys.argv = arguments
     return Path(COMFYUI)
+
+
+@pytest.fixture(scope="session")
+def pack_link(tmp_path_factory):
+    """The pack in a folder of custom nodes, under another name than its own."""
+    link = tmp_path_factory.mktemp("custom_nodes") / "some-video.editing"
+    link.symlink_to(ROOT, target_is_directory=True)
+    return link
+
+
+@pytest.fixture(scope="session")
+def loaded(comfyui, pack_link):
+    """The pack as ComfyUI's own loader made it: its package's name in `sys.modules`."""
+    from tests.comfyui.in_process import load_nodes
+
+    return load_nodes(comfyui, pack_link)
+
+
+@pytest.fixture(scope="session")
+def headless(tmp_path_factory):
+    """The headless runner's clips of the templates."""
+    from tests.comfyui.headless_runs import HeadlessRuns
+
+    return HeadlessRuns(tmp_path_factory.mktemp("headless"))
+
+
+@pytest.fixture(scope="session")
+def server(comfyui, tmp_path_factory):
+    """A ComfyUI of its own that answers over HTTP until the tests end."""
+    from tests.comfyui.http_server import Server
+
+    with Server(comfyui, tmp_path_factory.mktemp("base")) as started:
+        yield started

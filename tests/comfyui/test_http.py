@@ -1,0 +1,116 @@
+"""The pack in a ComfyUI that runs as a program: loaded from custom_nodes, used over HTTP as clients use it."""
+
+import time
+
+import pytest
+import torch
+
+from fatezero_ext.video import read_video
+from tests.comfyui.workflows import DECODE, EDIT, INVERT, TEMPLATES, api_graph
+
+NODES = 14
+OBJECT_INFO_LIMIT = 0.5
+"""Seconds for the pack's nodes; the aim is a tenth of it, on a machine with nothing else to do."""
+ENCODERS_APART = 30
+"""dB between the same frames by two encoders."""
+
+
+def graph_of(template):
+    """The template, and its frames kept before they are encoded."""
+    graph = api_graph(template)
+    return graph | {"90": {"class_type": "TestSaveFrames", "inputs": {"images": [DECODE, 0]}}}
+
+
+def test_the_pack_is_loaded_without_a_warning(server):
+    lines = "\n".join(server.lines)
+    assert "IMPORT FAILED" not in "".join(line for line in server.lines if "another-name" in line)
+    assert "another-name" in lines  # among the import times
+
+
+def test_all_nodes_are_offered_and_cheap_to_ask_for(server, record_property):
+    names = [name for name in server.get("/object_info") if name.startswith("FateZero_")]
+    assert len(names) == NODES
+    taken = []
+    for _ in range(3):
+        began = time.perf_counter()
+        for name in names:
+            assert name in server.get(f"/object_info/{name}")
+        taken.append(time.perf_counter() - began)
+    print(f"object_info of {NODES} nodes, one request each: {min(taken) * 1000:.1f} ms")  # noqa: T201
+    record_property("object_info_seconds", min(taken))
+    assert min(taken) < OBJECT_INFO_LIMIT
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
+def test_a_template_gives_the_headless_runners_frames(server, headless, template, tmp_path):
+    done = server.run(graph_of(template))
+    assert done.status == 200, done.answer
+    assert done.end[0] == "execution_success", done.end
+    assert torch.equal(server.frames(done), headless.frames(template))
+    saved, wanted = read_video(server.clip(done, tmp_path / "clip.mp4")), read_video(headless.clip(template))
+    assert saved.fps == wanted.fps and saved.frames.shape == wanted.frames.shape
+    assert psnr(saved.frames, wanted.frames) > ENCODERS_APART
+
+
+@pytest.mark.xfail(strict=True, reason="ComfyUI and the headless runner encode with other settings")
+def test_a_saved_clip_is_the_headless_runners(server, headless, tmp_path):
+    saved = server.clip(server.run(api_graph(TEMPLATES[0])), tmp_path / "clip.mp4")
+    assert torch.equal(read_video(saved).frames, read_video(headless.clip(TEMPLATES[0])).frames)
+
+
+def psnr(found, wanted):
+    return float(-10 * (found - wanted).square().mean().log10())
+
+
+def test_the_templates_are_offered_with_their_pictures(server):
+    offered = server.get("/api/workflow_templates")
+    (names,) = [found for pack, found in offered.items() if pack.startswith("another-name")]
+    assert set(names) >= {path.stem for path in TEMPLATES}
+
+
+def test_a_run_is_stopped_over_http_and_the_next_one_is_whole(server, headless):
+    graph = graph_of(TEMPLATES[1])
+    graph[INVERT]["inputs"]["source_prompt"] += " "  # nothing of it is cached
+    steps = []
+
+    def stop(event, data):
+        if event == "progress" and data["node"] == INVERT:
+            steps.append(data["value"])
+            if data["value"] == 3:
+                assert server.post("/interrupt", {})[0] == 200
+
+    stopped = server.run(graph, stop)
+    assert stopped.end[0] == "execution_interrupted" and stopped.end[1]["node_id"] == INVERT
+    assert steps[-1] < graph[INVERT]["inputs"]["steps"]
+    whole = server.run(graph)
+    assert INVERT in whole.executed
+    assert torch.equal(server.frames(whole), headless.frames(TEMPLATES[1]))
+
+
+def test_a_new_edit_prompt_over_http_does_not_invert_again(server):
+    graph = api_graph(TEMPLATES[0])
+    server.run(graph)
+    graph[EDIT]["inputs"] |= {"edit_prompt": "a green circle on the grass", "blend_edit_words": "green circle"}
+    done = server.run(graph)
+    assert done.end[0] == "execution_success" and EDIT in done.executed and INVERT not in done.executed
+
+
+def test_free_forgets_all_and_the_next_run_gives_the_same(server, headless):
+    graph = graph_of(TEMPLATES[0])
+    server.run(graph)
+    assert server.post("/free", {"unload_models": True, "free_memory": True})[0] == 200
+    for _ in range(2):  # ComfyUI may take a prompt that comes at once before it frees
+        done = server.run(graph)
+        if INVERT in done.executed:
+            break
+    assert INVERT in done.executed
+    assert torch.equal(server.frames(done), headless.frames(TEMPLATES[0]))
+
+
+def test_a_wrong_prompt_is_answered_with_the_node_and_the_input(server):
+    graph = api_graph(TEMPLATES[0])
+    graph[INVERT]["inputs"]["steps"] = 0
+    status, answer = server.post("/prompt", {"prompt": graph})
+    assert status == 400
+    (error,) = answer["node_errors"][INVERT]["errors"]
+    assert error["extra_info"]["input_name"] == "steps"

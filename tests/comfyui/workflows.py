@@ -1,0 +1,52 @@
+"""The example workflows as graphs of ComfyUI's API, and smaller graphs made of them."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+
+from fatezero_ext.demo import EXAMPLES
+from fatezero_ext.pack import load_pack
+
+TEMPLATES = sorted(EXAMPLES.glob("*.json"))
+LOAD, REGISTER, KEEP, INVERT, EDIT, DECODE = "3", "5", "6", "7", "8", "9"
+"""Nodes of the colour edit."""
+LATENTS = "20"
+"""The node of the small graph that keeps the edit's latents."""
+FRAMES, STEPS = 3, 3
+
+
+@cache
+def _read(path):
+    types = load_pack("nodes.headless.registry").pack_node_types()
+    return load_pack("nodes.headless.workflow").read_workflow(path, types).api_format()
+
+
+def api_graph(path):
+    """The template at `path` in ComfyUI's API format, converted by the headless runner."""
+    return copy.deepcopy(_read(path))
+
+
+def small_graph(steps=STEPS, **edit):
+    """The colour edit up to its latents, with few frames and steps; edit: widgets of P2P Edit."""
+    graph = {name: node for name, node in api_graph(TEMPLATES[0]).items() if int(name) <= int(EDIT)}
+    few = {"image": graph["4"]["inputs"]["pixels"], "batch_index": 0, "length": FRAMES}
+    graph["0"] = {"class_type": "ImageFromBatch", "inputs": few}
+    graph["4"]["inputs"]["pixels"] = ["0", 0]
+    graph[EDIT]["inputs"]["blend_edit_words"] = "circle"  # of any edit prompt
+    graph[INVERT]["inputs"]["steps"] = steps
+    graph[EDIT]["inputs"] |= edit
+    graph[LATENTS] = {"class_type": "TestKeepLatents", "inputs": {"samples": [EDIT, 0], "mask": [EDIT, 1]}}
+    return graph
+
+
+def with_copy(graph, first, *, offset=100, **edit):
+    """The graph with the nodes from `first` on a second time, their ids `offset` higher; edit: widgets of the copy."""
+    again = copy.deepcopy({name: node for name, node in graph.items() if int(name) >= int(first)})
+    moved = {name: str(int(name) + offset) for name in again}
+    for node in again.values():
+        for name, value in node["inputs"].items():
+            if isinstance(value, list) and value[0] in moved:
+                node["inputs"][name] = [moved[value[0]], value[1]]
+    again[EDIT]["inputs"] |= edit
+    return graph | {moved[name]: node for name, node in again.items()}
