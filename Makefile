@@ -1,5 +1,7 @@
 # make demo    edit the sample clip with the built-in model (the main job)
 # make test    run the test suite
+# make test-comfyui COMFYUI_PATH=/path/to/ComfyUI [COMFYUI_PYTHON=its python]
+#              run the tests that need ComfyUI: in its process, over HTTP, on its page
 # make lint    check style and formatting
 # make clean   remove the environment and everything that runs leave behind
 
@@ -10,13 +12,21 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.t
 # By exact version and first, so that pip's own configuration decides which build of it (CPU or CUDA) is taken.
 TORCH := torch==2.13.0
 
-.PHONY: demo test lint clean
+COMFYUI_PATH ?=
+# The Python that ComfyUI runs with, in the usual places; it needs pytest, and playwright for the page.
+COMFYUI_PYTHON ?= $(firstword $(wildcard $(foreach place,.venv/bin venv/bin ../python_embeded,$(COMFYUI_PATH)/$(place)/python)) $(PYTHON))
+
+.PHONY: demo test test-comfyui lint clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m fatezero_ext demo
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-comfyui:
+	@test -f "$(COMFYUI_PATH)/main.py" || { echo "make test-comfyui COMFYUI_PATH=/path/to/ComfyUI: there is no main.py in '$(COMFYUI_PATH)'"; exit 2; }
+	COMFYUI_PATH="$(abspath $(COMFYUI_PATH))" $(COMFYUI_PYTHON) -m pytest tests/comfyui -rs
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -10,18 +10,20 @@ import subprocess
 import sys
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
-import aiohttp
 from safetensors.torch import load_file
 
 from fatezero_ext.demo import EXAMPLES
 
 ROOT = Path(__file__).parents[2]
+PACK = "video-editing-nodes"
+"""The pack's folder in custom_nodes: not its own name."""
 READY = "To see the GUI go to"
 START_LIMIT, RUN_LIMIT, CALL_LIMIT = 180, 240, 60
 """Seconds; no wait is longer."""
@@ -37,7 +39,7 @@ class Server:
         self.base, self.lines = Path(base), []
         for name in ("custom_nodes", "input", "output", "temp", "user", "models"):
             (self.base / name).mkdir(parents=True, exist_ok=True)
-        (self.base / "custom_nodes" / "another-name.for it").symlink_to(ROOT, target_is_directory=True)
+        (self.base / "custom_nodes" / PACK).symlink_to(ROOT, target_is_directory=True)
         (self.base / "custom_nodes" / "frames_node.py").symlink_to(Path(__file__).with_name("frames_node.py"))
         for clip in EXAMPLES.glob("*.mp4"):
             shutil.copy(clip, self.base / "input")
@@ -116,13 +118,17 @@ class Server:
 
     def run(self, graph, on_event=None):
         """Queue a graph and wait until it has ended; `on_event(event, data)` sees every message about it."""
-        return asyncio.run(asyncio.wait_for(self._run(graph, on_event), RUN_LIMIT))
+        with ThreadPoolExecutor(1) as thread:  # the browser's driver has a loop of its own in this one
+            return thread.submit(asyncio.run, asyncio.wait_for(self._run(graph, on_event), RUN_LIMIT)).result()
 
     async def _run(self, graph, on_event):
+        import aiohttp  # ComfyUI's own; the rest of the tests has none
+
         client, done = uuid.uuid4().hex, Done()
-        async with aiohttp.ClientSession() as session, session.ws_connect(
-            f"{self.url}/ws?clientId={client}", max_msg_size=0
-        ) as wire:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(f"{self.url}/ws?clientId={client}", max_msg_size=0) as wire,
+        ):
             async with session.post(f"{self.url}/prompt", json={"prompt": graph, "client_id": client}) as answer:
                 done.status, done.answer = answer.status, await answer.json()
             if done.status != 200:

@@ -195,7 +195,7 @@ def load_nodes(comfyui, pack):
     before = set(nodes.NODE_CLASS_MAPPINGS)
     assert asyncio.run(nodes.load_custom_node(str(pack)))
     added = set(nodes.NODE_CLASS_MAPPINGS) - before
-    assert len(added) == 14 and all(name.startswith("FateZero_") for name in added)
+    assert added and all(name.startswith("FateZero_") for name in added)
     nodes.NODE_CLASS_MAPPINGS |= {"TestKeepLatents": KeepLatents, "TestGive": Give, "TestTake": Take}
     folder_paths.set_input_directory(str(EXAMPLES))
     return nodes.NODE_CLASS_MAPPINGS["FateZero_P2PEdit"].__module__.removesuffix(".nodes.edit")

@@ -1,12 +1,14 @@
 """The pack in a ComfyUI that runs as a program: loaded from custom_nodes, used over HTTP as clients use it."""
 
+import json
 import time
 
 import pytest
 import torch
 
 from fatezero_ext.video import read_video
-from tests.comfyui.workflows import DECODE, EDIT, INVERT, TEMPLATES, api_graph
+from tests.comfyui.http_server import PACK
+from tests.comfyui.workflows import EDIT, INVERT, TEMPLATES, api_graph, with_frames
 
 NODES = 14
 OBJECT_INFO_LIMIT = 0.5
@@ -15,16 +17,9 @@ ENCODERS_APART = 30
 """dB between the same frames by two encoders."""
 
 
-def graph_of(template):
-    """The template, and its frames kept before they are encoded."""
-    graph = api_graph(template)
-    return graph | {"90": {"class_type": "TestSaveFrames", "inputs": {"images": [DECODE, 0]}}}
-
-
-def test_the_pack_is_loaded_without_a_warning(server):
-    lines = "\n".join(server.lines)
-    assert "IMPORT FAILED" not in "".join(line for line in server.lines if "another-name" in line)
-    assert "another-name" in lines  # among the import times
+def test_the_pack_is_loaded_without_a_failure(server):
+    (line,) = [line for line in server.lines if " seconds" in line and PACK in line]
+    assert "IMPORT FAILED" not in line
 
 
 def test_all_nodes_are_offered_and_cheap_to_ask_for(server, record_property):
@@ -43,7 +38,7 @@ def test_all_nodes_are_offered_and_cheap_to_ask_for(server, record_property):
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda path: path.stem)
 def test_a_template_gives_the_headless_runners_frames(server, headless, template, tmp_path):
-    done = server.run(graph_of(template))
+    done = server.run(with_frames(api_graph(template)))
     assert done.status == 200, done.answer
     assert done.end[0] == "execution_success", done.end
     assert torch.equal(server.frames(done), headless.frames(template))
@@ -62,14 +57,15 @@ def psnr(found, wanted):
     return float(-10 * (found - wanted).square().mean().log10())
 
 
-def test_the_templates_are_offered_with_their_pictures(server):
+def test_the_templates_are_offered_as_they_are(server):
     offered = server.get("/api/workflow_templates")
-    (names,) = [found for pack, found in offered.items() if pack.startswith("another-name")]
-    assert set(names) >= {path.stem for path in TEMPLATES}
+    assert set(offered[PACK]) >= {path.stem for path in TEMPLATES}
+    for path in TEMPLATES:
+        assert server.get(f"/api/workflow_templates/{PACK}/{path.name}") == json.loads(path.read_text())
 
 
 def test_a_run_is_stopped_over_http_and_the_next_one_is_whole(server, headless):
-    graph = graph_of(TEMPLATES[1])
+    graph = with_frames(api_graph(TEMPLATES[1]))
     graph[INVERT]["inputs"]["source_prompt"] += " "  # nothing of it is cached
     steps = []
 
@@ -96,7 +92,7 @@ def test_a_new_edit_prompt_over_http_does_not_invert_again(server):
 
 
 def test_free_forgets_all_and_the_next_run_gives_the_same(server, headless):
-    graph = graph_of(TEMPLATES[0])
+    graph = with_frames(api_graph(TEMPLATES[0]))
     server.run(graph)
     assert server.post("/free", {"unload_models": True, "free_memory": True})[0] == 200
     for _ in range(2):  # ComfyUI may take a prompt that comes at once before it frees

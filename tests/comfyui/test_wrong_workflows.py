@@ -87,7 +87,9 @@ def lora(name):
 REFUSED = {
     "a checkpoint that is not there": (
         lambda: with_value(LOAD, "model", "gone.safetensors"),
-        Mistake(LOAD, "model", "'gone.safetensors' is not there.*Choose one of these, or put it into models/checkpoints"),
+        Mistake(
+            LOAD, "model", "'gone.safetensors' is not there.*Choose one of these, or put it into models/checkpoints"
+        ),
     ),
     "a lora that is not there": (lambda: lora("gone.safetensors"), Mistake(ADDED, "lora_name", "not in .*none")),
     "a video that is not there": (lambda: with_value(VIDEO, "file", "gone.mp4"), Mistake(VIDEO, "file", "gone.mp4")),
@@ -154,7 +156,9 @@ NO_CLIP = "clip.*(checkpoint|CLIP)"
 FAILS = {
     "a word that is not in the prompt": (
         lambda: with_value(EDIT, "blend_words", "cat"),
-        Mistake(INVERT, "", r"P2P Edit \(node 8\): blend_words: 'cat' is not in .*a, red, circle, on.*Use one of these"),
+        Mistake(
+            INVERT, "", r"P2P Edit \(node 8\): blend_words: 'cat' is not in .*a, red, circle, on.*Use one of these"
+        ),
     ),
     "unequal word counts": (
         lambda: with_value(EDIT, "edit_prompt", "a big blue circle on the grass"),
@@ -257,7 +261,9 @@ def test_a_batch_index_changes_nothing(executor):
 
 @pytest.mark.xfail(strict=True, reason="a latent's noise mask is left out without a word")
 def test_a_noise_mask_is_not_left_out_in_silence(executor, caplog):
-    run = executor.run(given(INVERT, "latent", {"samples": torch.zeros(3, 4, 8, 8), "noise_mask": torch.ones(3, 64, 64)}))
+    run = executor.run(
+        given(INVERT, "latent", {"samples": torch.zeros(3, 4, 8, 8), "noise_mask": torch.ones(3, 64, 64)})
+    )
     told = [*run.said, *caplog.messages, (run.error or {}).get("exception_message", "")]
     assert any("noise_mask" in line or "noise mask" in line for line in told)
 

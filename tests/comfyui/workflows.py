@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 from fatezero_ext.demo import EXAMPLES
@@ -13,18 +14,26 @@ LOAD, REGISTER, KEEP, INVERT, EDIT, DECODE = "3", "5", "6", "7", "8", "9"
 """Nodes of the colour edit."""
 LATENTS = "20"
 """The node of the small graph that keeps the edit's latents."""
+FRAMES_KEPT = "90"
+"""The node that keeps frames before they are encoded."""
 FRAMES, STEPS = 3, 3
 
 
 @cache
 def _read(path):
-    types = load_pack("nodes.headless.registry").pack_node_types()
+    with ThreadPoolExecutor(1) as thread:  # the browser's driver has a loop of its own in this one
+        types = thread.submit(load_pack("nodes.headless.registry").pack_node_types).result()
     return load_pack("nodes.headless.workflow").read_workflow(path, types).api_format()
 
 
 def api_graph(path):
     """The template at `path` in ComfyUI's API format, converted by the headless runner."""
     return copy.deepcopy(_read(path))
+
+
+def with_frames(graph):
+    """The graph, and the frames it saves kept before they are encoded."""
+    return graph | {FRAMES_KEPT: {"class_type": "TestSaveFrames", "inputs": {"images": [DECODE, 0]}}}
 
 
 def small_graph(steps=STEPS, **edit):

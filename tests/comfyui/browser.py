@@ -1,0 +1,127 @@
+"""ComfyUI's page in a headless Chromium."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+SIZE = {"width": 2400, "height": 1350}  # the whole graph, large enough to be read
+WAIT, RUN_LIMIT = 60_000, 240_000
+"""Milliseconds; no wait is longer."""
+READY = "window.app?.graph && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 100"
+WATCHED = (
+    "execution_start", "progress", "b_preview", "b_preview_with_metadata", "executed", "execution_success",
+    "execution_error", "execution_interrupted",
+)  # fmt: skip
+WATCH = """names => {
+    window.seen = [];
+    for (const name of names)
+        app.api.addEventListener(name, event => seen.push([name, name.startsWith('b_') ? null : event.detail]));
+}"""
+ENDED = "seen.some(([name]) => ['execution_success', 'execution_error', 'execution_interrupted'].includes(name))"
+PREVIEWED = "seen.some(([name]) => name.startsWith('b_preview'))"
+NODE_INFO = '[data-testid="info-button"]'
+
+
+@contextmanager
+def opened(url, pictures):
+    """The page of the ComfyUI at `url`, ready to be used; screenshots go into the folder `pictures`."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        try:
+            page = chromium.new_page(viewport=SIZE)
+            page.set_default_timeout(WAIT)
+            yield Page(page, url, Path(pictures))
+        finally:
+            chromium.close()
+
+
+class Page:
+    """What a user does on the page."""
+
+    def __init__(self, page, url, pictures):
+        self.page, self._pictures, self.errors = page, pictures, []
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.goto(url)
+        page.wait_for_function(READY)
+        page.evaluate(WATCH, list(WATCHED))
+
+    def picture(self, name):
+        """Take a screenshot."""
+        self.page.screenshot(path=self._pictures / f"{name}.png")
+
+    def open_templates(self, pack):
+        """Open the list of templates of a pack."""
+        self.page.evaluate("() => { app.extensionManager.command.execute('Comfy.BrowseTemplates') }")
+        self.page.get_by_text(pack, exact=True).first.click()
+
+    def template(self, name):
+        """The card of a template in that list."""
+        return self.page.locator(f'[data-testid="template-workflow-{name}"]')
+
+    def load(self, workflow):
+        """Load a workflow's parsed JSON."""
+        self.page.evaluate("async workflow => { await app.loadGraphData(workflow) }", workflow)
+
+    def missing(self):
+        """Types of nodes that the page does not know."""
+        known = "type => LiteGraph.registered_node_types[type]"
+        return self.page.evaluate(f"app.graph.nodes.map(node => node.type).filter(type => !({known})(type))")
+
+    def prompt(self):
+        """The graph as the page would queue it, in the API's format."""
+        return self.page.evaluate("async () => (await app.graphToPrompt()).output")
+
+    def queue(self):
+        """Queue the graph."""
+        self.page.evaluate("() => { seen.length = 0; app.queuePrompt(0, 1) }")
+
+    def wait_for_preview(self):
+        """Wait until a preview picture has come or the run has ended."""
+        self.page.wait_for_function(f"({PREVIEWED}) || ({ENDED})", timeout=RUN_LIMIT)
+
+    def wait_for_end(self):
+        """Wait until the run has ended; returns all messages about it, as [name, data]."""
+        self.page.wait_for_function(ENDED, timeout=RUN_LIMIT)
+        return self.page.evaluate("seen")
+
+    def set_widget(self, node_type, name, value):
+        """Type a value into a widget."""
+        self.page.evaluate(
+            """([type, name, value]) => {
+                const node = app.graph.nodes.find(node => node.type == type);
+                node.widgets.find(widget => widget.name == name).value = value;
+            }""",
+            [node_type, name, value],
+        )
+
+    def show_all(self):
+        """Fit the view to the graph and wait until it has been drawn."""
+        self.page.evaluate("() => { app.extensionManager.command.execute('Comfy.Canvas.FitView') }")
+        self.drawn()
+
+    def show_node(self, node_type):
+        """Select a node and bring it into the middle."""
+        self.page.evaluate(
+            """type => {
+                const node = app.graph.nodes.find(node => node.type == type);
+                app.canvas.selectNode(node);
+                app.canvas.centerOnNode(node);
+            }""",
+            node_type,
+        )
+        self.drawn()
+
+    def drawn(self):
+        """Wait for thirty pictures of the canvas: its views move smoothly."""
+        self.page.evaluate(
+            """async () => {
+                app.canvas.setDirty(true, true);
+                for (let i = 0; i < 30; i++) await new Promise(requestAnimationFrame);
+            }"""
+        )

@@ -1,0 +1,44 @@
+"""What the running ComfyUI tells of the nodes is what is recorded for tests without it.
+
+`FATEZERO_RECORD=1 make test-comfyui ...` with ComfyUI 0.8.0 records it anew.
+"""
+
+import json
+import os
+import re
+
+import pytest
+
+from tests.schema_records import OWN, RECORDED, recorded, told
+
+VERSION = "0.8.0"
+
+
+@pytest.fixture(scope="module")
+def running(loaded):
+    """By node id, what /object_info tells."""
+    import nodes
+
+    own = {name: found for name, found in nodes.NODE_CLASS_MAPPINGS.items() if name.startswith(OWN)}
+    return {name: told(own[name].GET_NODE_INFO_V1()) for name in sorted(own)}
+
+
+def test_the_recorded_schemas_are_comfyuis(comfyui, running):
+    version = re.search(r'__version__ = "(.+)"', (comfyui / "comfyui_version.py").read_text())[1]
+    if version != VERSION:
+        pytest.skip(f"schemas are recorded with ComfyUI {VERSION}; this is {version}")
+    if os.environ.get("FATEZERO_RECORD"):
+        RECORDED.write_text(json.dumps(running, indent=1) + "\n")
+    assert running == recorded()
+
+
+def test_nodes_sockets_and_widgets_have_the_same_names_and_types_in_every_version(running):
+    assert kinds(running) == kinds(recorded())
+
+
+def kinds(schemas):
+    """Of each node: type of every input and output."""
+    return {
+        name: ({group: {n: s[0] for n, s in found.items()} for group, found in node["input"].items()}, node["output"])
+        for name, node in schemas.items()
+    }
