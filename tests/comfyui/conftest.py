@@ -23,7 +23,7 @@ def comfyui(tmp_path_factory):
         import comfy.options
 
         comfy.options.enable_args_parsing()
-        import comfy.cli_args  # noqa: F401 - reads the arguments now
+        import comfy.cli_args
         import utils.install_util  # noqa: F401 - before ComfyUI's `nodes` puts another module of that name in front
     finally:
         sys.argv = arguments

@@ -60,7 +60,7 @@ class Run:
 
 
 class Executor:
-    """ComfyUI's executor with one of its caches: classic, lru N, none, ram (keeps all) or ram pressed (keeps little)."""
+    """ComfyUI's executor with a cache: classic, lru N, none, ram (keeps all), ram pressed (keeps little)."""
 
     def __init__(self, cache="classic"):
         self.server = Server()
@@ -184,10 +184,10 @@ def load_nodes(comfyui, pack):
 
     Returns the pack's name in `sys.modules`.
     """
-    import server  # noqa: F401 - as main.py does, before `nodes`
     import folder_paths
-    import nodes
+    import server  # noqa: F401 - as main.py does, before `nodes`
 
+    import nodes
     from fatezero_ext.demo import EXAMPLES
 
     for name in EXTRAS:
