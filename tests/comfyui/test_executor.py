@@ -125,7 +125,7 @@ CHANGES = [
     (INVERT, "steps", 4, {INVERT, EDIT, LATENTS}),
     (INVERT, "source_prompt", "one red circle on the grass", {INVERT, EDIT, LATENTS}),
     (KEEP, "policy", "recompute", {KEEP, INVERT, EDIT, LATENTS}),
-    (REGISTER, "self_attention", False, {REGISTER, KEEP, INVERT, EDIT, LATENTS}),
+    (REGISTER, "most_cells", 64, {REGISTER, KEEP, INVERT, EDIT, LATENTS}),
     (LOAD, "norm", "frame", {LOAD, "4", REGISTER, KEEP, INVERT, EDIT, LATENTS}),
 ]
 
