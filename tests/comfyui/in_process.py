@@ -144,12 +144,20 @@ def digest(latents, mask=None):
     return found.hexdigest()
 
 
+class AnyType(str):
+    """Fits every input, also in versions that compare the names of types alone."""
+
+    def __ne__(self, _other):
+        return False
+
+    __hash__ = str.__hash__
+
+
 class Give:
-    """An output node and a source of whatever a test puts into its lists, both by name."""
+    """A source of whatever a test has given, by name."""
 
     given = {}
-    taken = {}
-    RETURN_TYPES = ("*",)
+    RETURN_TYPES = (AnyType("*"),)
     FUNCTION = "give"
     CATEGORY = "tests"
 
@@ -162,7 +170,7 @@ class Give:
 
 
 class Take:
-    """An output node that lets a test look at a UNet."""
+    """An output node that lets a test look at a controller."""
 
     taken = []
     RETURN_TYPES = ()

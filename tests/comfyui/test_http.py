@@ -9,12 +9,10 @@ import torch
 from fatezero_ext.video import read_video
 from tests.comfyui.http_server import PACK
 from tests.comfyui.workflows import EDIT, INVERT, TEMPLATES, api_graph, with_frames
+from tests.schema_records import recorded
 
-NODES = 14
 OBJECT_INFO_LIMIT = 0.5
 """Seconds for the pack's nodes; the aim is a tenth of it, on a machine with nothing else to do."""
-ENCODERS_APART = 30
-"""dB between the same frames by two encoders."""
 
 
 def test_the_pack_is_loaded_without_a_failure(server):
@@ -24,14 +22,14 @@ def test_the_pack_is_loaded_without_a_failure(server):
 
 def test_all_nodes_are_offered_and_cheap_to_ask_for(server, record_property):
     names = [name for name in server.get("/object_info") if name.startswith("FateZero_")]
-    assert len(names) == NODES
+    assert names and set(names) == set(recorded())
     taken = []
     for _ in range(3):
         began = time.perf_counter()
         for name in names:
             assert name in server.get(f"/object_info/{name}")
         taken.append(time.perf_counter() - began)
-    print(f"object_info of {NODES} nodes, one request each: {min(taken) * 1000:.1f} ms")  # noqa: T201
+    print(f"object_info of {len(names)} nodes, one request each: {min(taken) * 1000:.1f} ms")  # noqa: T201
     record_property("object_info_seconds", min(taken))
     assert min(taken) < OBJECT_INFO_LIMIT
 
@@ -43,18 +41,8 @@ def test_a_template_gives_the_headless_runners_frames(server, headless, template
     assert done.end[0] == "execution_success", done.end
     assert torch.equal(server.frames(done), headless.frames(template))
     saved, wanted = read_video(server.clip(done, tmp_path / "clip.mp4")), read_video(headless.clip(template))
-    assert saved.fps == wanted.fps and saved.frames.shape == wanted.frames.shape
-    assert psnr(saved.frames, wanted.frames) > ENCODERS_APART
-
-
-@pytest.mark.xfail(strict=True, reason="ComfyUI and the headless runner encode with other settings")
-def test_a_saved_clip_is_the_headless_runners(server, headless, tmp_path):
-    saved = server.clip(server.run(api_graph(TEMPLATES[0])), tmp_path / "clip.mp4")
-    assert torch.equal(read_video(saved).frames, read_video(headless.clip(TEMPLATES[0])).frames)
-
-
-def psnr(found, wanted):
-    return float(-10 * (found - wanted).square().mean().log10())
+    assert saved.fps == wanted.fps
+    assert torch.equal(saved.frames, wanted.frames)
 
 
 def test_the_templates_are_offered_as_they_are(server):

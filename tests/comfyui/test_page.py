@@ -84,7 +84,8 @@ def test_a_template_run_from_the_page_gives_the_headless_runners_frames(page, se
     (shown,) = [data["output"]["images"] for name, data in messages if name == "executed" and data["node"] == SAVE]
     (tmp_path / "clip.mp4").write_bytes(server.file(shown[0]))
     saved, wanted = read_video(tmp_path / "clip.mp4"), read_video(headless.clip(template))
-    assert saved.frames.shape == wanted.frames.shape and saved.fps == wanted.fps
+    assert saved.fps == wanted.fps
+    assert torch.equal(saved.frames, wanted.frames)
     kept = server.run(with_frames(api_graph(template)))
     assert not {INVERT, EDIT} & set(kept.executed)  # the page's own frames are looked at
     assert torch.equal(server.frames(kept), headless.frames(template))
