@@ -20,6 +20,7 @@ from urllib.request import Request, urlopen
 from safetensors.torch import load_file
 
 from fatezero_ext.demo import EXAMPLES
+from tests.comfyui.workflows import FRAMES_KEPT, SOURCE_KEPT
 
 ROOT = Path(__file__).parents[2]
 PACK = "video-editing-nodes"
@@ -92,9 +93,9 @@ class Server:
             return answer.read()
 
     def frames(self, done):
-        """What a TestSaveFrames node was given: [frames, height, width, 3]."""
-        (name,) = [name for shown in done.history["outputs"].values() for name in shown.get("frames", ())]
-        return load_file(self.base / "output" / name)["frames"]
+        """The frames that came in and those that went out, [frames, height, width, 3] each; see `with_frames`."""
+        names = [done.history["outputs"][node]["frames"][0] for node in (SOURCE_KEPT, FRAMES_KEPT)]
+        return [load_file(self.base / "output" / name)["frames"] for name in names]
 
     def clip(self, done, path):
         """The clip that a prompt saved, downloaded to `path` as a client does."""

@@ -39,8 +39,9 @@ def test_a_template_gives_the_headless_runners_frames(server, headless, template
     done = server.run(with_frames(api_graph(template)))
     assert done.status == 200, done.answer
     assert done.end[0] == "execution_success", done.end
-    assert torch.equal(server.frames(done), headless.frames(template))
-    saved, wanted = read_video(server.clip(done, tmp_path / "clip.mp4")), read_video(headless.clip(template))
+    source, frames = server.frames(done)
+    assert torch.equal(frames, headless.frames(template, source))
+    saved, wanted = read_video(server.clip(done, tmp_path / "clip.mp4")), read_video(headless.clip(template, source))
     assert saved.fps == wanted.fps
     assert torch.equal(saved.frames, wanted.frames)
 
@@ -68,7 +69,8 @@ def test_a_run_is_stopped_over_http_and_the_next_one_is_whole(server, headless):
     assert steps[-1] < graph[INVERT]["inputs"]["steps"]
     whole = server.run(graph)
     assert INVERT in whole.executed
-    assert torch.equal(server.frames(whole), headless.frames(TEMPLATES[1]))
+    source, frames = server.frames(whole)
+    assert torch.equal(frames, headless.frames(TEMPLATES[1], source))
 
 
 def test_a_new_edit_prompt_over_http_does_not_invert_again(server):
@@ -88,7 +90,8 @@ def test_free_forgets_all_and_the_next_run_gives_the_same(server, headless):
         if INVERT in done.executed:
             break
     assert INVERT in done.executed
-    assert torch.equal(server.frames(done), headless.frames(TEMPLATES[0]))
+    source, frames = server.frames(done)
+    assert torch.equal(frames, headless.frames(TEMPLATES[0], source))
 
 
 def test_a_wrong_prompt_is_answered_with_the_node_and_the_input(server):

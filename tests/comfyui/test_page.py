@@ -81,14 +81,15 @@ def test_a_template_opens_without_missing_nodes_and_as_the_headless_runner_reads
 def test_a_template_run_from_the_page_gives_the_headless_runners_frames(page, server, headless, template, tmp_path):
     messages = run_on_page(page, template)
     assert messages[-1][0] == "execution_success", messages[-1]
-    (shown,) = [data["output"]["images"] for name, data in messages if name == "executed" and data["node"] == SAVE]
-    (tmp_path / "clip.mp4").write_bytes(server.file(shown[0]))
-    saved, wanted = read_video(tmp_path / "clip.mp4"), read_video(headless.clip(template))
-    assert saved.fps == wanted.fps
-    assert torch.equal(saved.frames, wanted.frames)
     kept = server.run(with_frames(api_graph(template)))
     assert not {INVERT, EDIT} & set(kept.executed)  # the page's own frames are looked at
-    assert torch.equal(server.frames(kept), headless.frames(template))
+    source, frames = server.frames(kept)
+    assert torch.equal(frames, headless.frames(template, source))
+    (shown,) = [data["output"]["images"] for name, data in messages if name == "executed" and data["node"] == SAVE]
+    (tmp_path / "clip.mp4").write_bytes(server.file(shown[0]))
+    saved, wanted = read_video(tmp_path / "clip.mp4"), read_video(headless.clip(template, source))
+    assert saved.fps == wanted.fps
+    assert torch.equal(saved.frames, wanted.frames)
     page.drawn()
     page.picture(f"finished_{template.stem}")
 

@@ -11,10 +11,10 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from fatezero_ext import load_model
 from tests.comfyui.in_process import Executor, Give
 from tests.comfyui.small_native import native_model
-from tests.comfyui.workflows import EDIT, INVERT, KEEP, LATENTS, LOAD, REGISTER, STEPS, small_graph
+from tests.comfyui.workflows import COMPONENTS, EDIT, INVERT, KEEP, LATENTS, LOAD, REGISTER, STEPS, small_graph
 from tests.conftest import GOLDEN
 
-ENCODE, COMPONENTS, GIVE, ADDED = "4", "2", "30", "31"
+ENCODE, GIVE, ADDED = "4", "30", "31"
 LONG = 5000  # frames
 
 pytestmark = pytest.mark.usefixtures("loaded")

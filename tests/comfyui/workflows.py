@@ -10,12 +10,12 @@ from fatezero_ext.demo import EXAMPLES
 from fatezero_ext.pack import load_pack
 
 TEMPLATES = sorted(EXAMPLES.glob("*.json"))
-LOAD, REGISTER, KEEP, INVERT, EDIT, DECODE = "3", "5", "6", "7", "8", "9"
+COMPONENTS, LOAD, REGISTER, KEEP, INVERT, EDIT, DECODE = "2", "3", "5", "6", "7", "8", "9"
 """Nodes of the colour edit."""
 LATENTS = "20"
 """The node of the small graph that keeps the edit's latents."""
-FRAMES_KEPT = "90"
-"""The node that keeps frames before they are encoded."""
+SOURCE_KEPT, FRAMES_KEPT = "90", "91"
+"""Nodes that keep the frames that come in, and those that go out before they are encoded."""
 FRAMES, STEPS = 3, 3
 
 
@@ -32,8 +32,11 @@ def api_graph(path):
 
 
 def with_frames(graph):
-    """The graph, and the frames it saves kept before they are encoded."""
-    return graph | {FRAMES_KEPT: {"class_type": "TestSaveFrames", "inputs": {"images": [DECODE, 0]}}}
+    """The graph, and its frames kept as they come in and go out."""
+    kept = {SOURCE_KEPT: [COMPONENTS, 0], FRAMES_KEPT: [DECODE, 0]}
+    return graph | {
+        name: {"class_type": "TestSaveFrames", "inputs": {"images": source}} for name, source in kept.items()
+    }
 
 
 def small_graph(steps=STEPS, **edit):
