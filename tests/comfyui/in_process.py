@@ -78,6 +78,10 @@ class Executor:
         self._executor.execute(graph, name, {"client_id": "tests"}, outputs)
         return self._run()
 
+    def forget(self):
+        """What ComfyUI does with its results on POST /free."""
+        self._executor.reset()
+
     def _run(self):
         told = {event: data for event, data in self._executor.status_messages}
         sent = self.server.sent
