@@ -50,8 +50,8 @@ def of_standin(schema):
         "display_name": schema.display_name,
         "category": schema.category,
         "description": schema.description,
-        "output": [each.io_type for each in outputs],
-        "output_name": [each.display_name or each.io_type for each in outputs],
+        "output": [each.get_io_type() for each in outputs],
+        "output_name": [each.display_name or each.get_io_type() for each in outputs],
         "output_is_list": [each.is_output_list for each in outputs],
         "output_tooltips": [each.tooltip for each in outputs],
         "output_node": schema.is_output_node,
@@ -68,6 +68,6 @@ def _socket(socket):
     """[type, settings]: those that were made, under the names that the page knows."""
     made = {name: value for name, value in vars(socket).items() if name not in NOT_TOLD and value is not None}
     settings = {PAGE_NAMES.get(name, name): value for name, value in made.items()} | socket.extra_dict
-    if socket.io_type == "COMBO":
+    if socket.get_io_type() == "COMBO":
         settings["multiselect"] = False
-    return [socket.io_type, settings]
+    return [socket.get_io_type(), settings]
