@@ -1,6 +1,6 @@
 """Draw the pictures of web/docs/pictures with the built-in model: `python docs/make_node_pictures.py [NAME ...]`.
 
-Run from the checkout. NAME is a picture's name without its ending; without one all are drawn, in about five minutes on
+Run from the checkout. NAME is a picture's name without its ending; without one all are drawn, in about three minutes on
 one core. Each shows the sample clip's first, middle and last frame, enlarged without smoothing.
 """
 
