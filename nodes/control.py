@@ -66,7 +66,9 @@ class RegisterAttentionControl(io.ComfyNode):
                     "edit. Its text is not used.",
                 ),
             ],
-            outputs=[CONTROLLER.Output(display_name="controller")],
+            outputs=[
+                CONTROLLER.Output(display_name="controller", tooltip="For Attention Store Cache, or DDIM Invert.")
+            ],
         )
 
     @classmethod
@@ -109,7 +111,7 @@ class AttentionStoreCache(io.ComfyNode):
             description=cls.__doc__,
             search_aliases=["attention store", "cache", "memory", "VRAM"],
             inputs=[
-                CONTROLLER.Input("controller"),
+                CONTROLLER.Input("controller", tooltip="From Register Attention Control. It is not changed."),
                 io.Combo.Input(
                     "policy",
                     options=list(POLICIES),
@@ -145,7 +147,7 @@ class AttentionStoreCache(io.ComfyNode):
                     )
                 ),
             ],
-            outputs=[CONTROLLER.Output(display_name="controller")],
+            outputs=[CONTROLLER.Output(display_name="controller", tooltip="For DDIM Invert.")],
         )
 
     @classmethod

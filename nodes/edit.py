@@ -140,7 +140,8 @@ def _window_inputs() -> list[io.Input]:
         io.String.Input(
             "equalizer",
             default="",
-            tooltip="Words of the edit prompt to strengthen or weaken: watercolor: 10, old: 0.5",
+            tooltip="Words of the edit prompt to strengthen or weaken: watercolor: 10, old: 0.5. Works from "
+            "cross_replace_start to cross_replace_end.",
         ),
     ]
 

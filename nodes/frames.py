@@ -33,7 +33,7 @@ class SampleClip(io.ComfyNode):
             description=cls.__doc__,
             search_aliases=["example video", "test clip"],
             inputs=[],
-            outputs=[io.Video.Output()],
+            outputs=[io.Video.Output(tooltip="For Get Video Components.")],
         )
 
     @classmethod
@@ -53,7 +53,10 @@ class LoadFrames(io.ComfyNode):
             description=cls.__doc__,
             search_aliases=["load video", "image sequence", "frames from folder"],
             inputs=[_source_widget(), *_framing_widgets(count=8), _rate_widget()],
-            outputs=[io.Image.Output(display_name="images"), io.Float.Output(display_name="fps")],
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="The frames, for VAE Encode."),
+                io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video."),
+            ],
         )
 
     @classmethod
@@ -100,7 +103,7 @@ class PrepareFrames(io.ComfyNode):
             description=cls.__doc__,
             search_aliases=["crop frames", "resize clip", "frame rate"],
             inputs=[io.Image.Input("images", tooltip="The clip's frames."), *_framing_widgets(count=ALL)],
-            outputs=[io.Image.Output(display_name="images")],
+            outputs=[io.Image.Output(display_name="images", tooltip="The frames, for VAE Encode.")],
         )
 
     @classmethod

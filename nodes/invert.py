@@ -33,7 +33,7 @@ class DDIMInvert(io.ComfyNode):
             description=cls.__doc__,
             search_aliases=["FateZero", "DDIM inversion", "unsample", "invert video"],
             inputs=[
-                CONTROLLER.Input("controller"),
+                CONTROLLER.Input("controller", tooltip="From Attention Store Cache, or Register Attention Control."),
                 io.Clip.Input("clip", tooltip="The text encoder of the same model."),
                 io.Latent.Input("latent", tooltip="The clip's frames, encoded by the VAE of the same model."),
                 io.String.Input(
@@ -71,7 +71,12 @@ class DDIMInvert(io.ComfyNode):
                     )
                 ),
             ],
-            outputs=[CONTROLLER.Output(display_name="controller")],
+            outputs=[
+                CONTROLLER.Output(
+                    display_name="controller",
+                    tooltip="The inverted clip with its attention, for any number of edits.",
+                )
+            ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 

@@ -39,7 +39,11 @@ class LoadPseudo3DUNet(io.ComfyNode):
             description=cls.__doc__,
             search_aliases=["FateZero", "Tune-A-Video", "load checkpoint", "video unet"],
             inputs=_inputs(),
-            outputs=[UNET.Output(display_name="unet"), io.Clip.Output(), io.Vae.Output()],
+            outputs=[
+                UNET.Output(display_name="unet", tooltip="For Register Attention Control."),
+                io.Clip.Output(tooltip="The text encoder, for DDIM Invert and P2P Edit."),
+                io.Vae.Output(tooltip="For VAE Encode and VAE Decode."),
+            ],
         )
 
     @classmethod
@@ -129,8 +133,8 @@ def _inputs() -> list[io.Input]:
             "precision",
             options=[AUTO, *PRECISIONS],
             default=AUTO,
-            tooltip="Of the weights in memory. auto: float16 on a GPU, float32 on a CPU. Beside float16 the VAE is "
-            "float32.",
+            tooltip="Of the weights in memory. auto: what ComfyUI takes for Stable Diffusion 1.x, mostly float16 on a "
+            "GPU and float32 on a CPU. Beside float16 the VAE is float32.",
         ),
         advanced(
             io.Int.Input(

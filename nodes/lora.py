@@ -44,7 +44,10 @@ class LoadLoRA(io.ComfyNode):
                     tooltip="From Load Pseudo-3D UNet. Left open: the text encoder stays without the LoRA.",
                 ),
             ],
-            outputs=[UNET.Output(display_name="unet"), io.Clip.Output()],
+            outputs=[
+                UNET.Output(display_name="unet", tooltip="For Register Attention Control."),
+                io.Clip.Output(tooltip="The text encoder, for DDIM Invert and P2P Edit."),
+            ],
         )
 
     @classmethod

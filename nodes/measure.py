@@ -29,11 +29,19 @@ class MeasureEdit(io.ComfyNode):
             search_aliases=["CLIP score", "PSNR", "SSIM", "temporal consistency"],
             inputs=_inputs(),
             outputs=[
-                io.String.Output(display_name="report"),
-                io.Float.Output(display_name="frame_accuracy"),
-                io.Float.Output(display_name="temporal_consistency"),
-                io.Float.Output(display_name="psnr"),
-                io.Float.Output(display_name="ssim"),
+                io.String.Output(display_name="report", tooltip="All figures as text, for a text preview."),
+                io.Float.Output(
+                    display_name="frame_accuracy",
+                    tooltip="Share of frames closer to the edit prompt than to the source prompt. NaN without CLIP.",
+                ),
+                io.Float.Output(
+                    display_name="temporal_consistency",
+                    tooltip="How alike neighbouring frames are to CLIP, up to 1. NaN without CLIP.",
+                ),
+                io.Float.Output(display_name="psnr", tooltip="In dB, where nothing was to change. Higher: more alike."),
+                io.Float.Output(
+                    display_name="ssim", tooltip="Up to 1, where nothing was to change. Higher: more alike."
+                ),
             ],
             is_output_node=True,
         )
