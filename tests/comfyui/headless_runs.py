@@ -19,8 +19,8 @@ LIMIT = 240  # seconds of one run
 CLIP, SOURCE = EXAMPLES / "red_circle_on_grass.mp4", "source.safetensors"
 
 
-LEVEL = 1 / 255
-"""Mean distance of ComfyUI's frames from the runner's: newer versions decode videos to floats, not to 8 bits."""
+DECODERS_APART = 4 / 255
+"""Mean distance of ComfyUI's frames from the runner's: newer versions decode videos to floats, which spreads colours."""
 
 
 class HeadlessRuns:
@@ -48,7 +48,7 @@ class HeadlessRuns:
             command = [sys.executable, "-m", "tests.comfyui.headless_runs", str(workflow), str(output)]
             own = read_video(CLIP).frames
             if not torch.equal(source, own):
-                assert (source - own).abs().mean() < LEVEL
+                assert (source - own).abs().mean() < DECODERS_APART
                 save_file({"frames": source.contiguous()}, output / SOURCE)
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT)
             assert done.returncode == 0, done.stderr
