@@ -20,7 +20,7 @@ CLIP, SOURCE = EXAMPLES / "red_circle_on_grass.mp4", "source.safetensors"
 
 
 DECODERS_APART = 4 / 255
-"""Mean distance of ComfyUI's frames from the runner's: newer versions decode videos to floats, which spreads colours."""
+"""Mean distance of ComfyUI's frames from the runner's: newer versions decode videos to floats."""
 
 
 class HeadlessRuns:
