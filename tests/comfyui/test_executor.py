@@ -17,7 +17,7 @@ from fatezero_ext import (
 )
 from fatezero_ext.demo import EXAMPLES
 from fatezero_ext.video import read_video
-from tests.comfyui.in_process import Executor, caches, digest
+from tests.comfyui.in_process import Executor, Give, caches, digest
 from tests.comfyui.workflows import EDIT, FRAMES, INVERT, KEEP, LATENTS, LOAD, REGISTER, STEPS, small_graph, with_copy
 
 CACHES = ("classic", "lru 1", "lru 50", "none", "ram")
@@ -55,15 +55,19 @@ def test_the_pack_runs_under_the_name_of_its_folder_and_not_under_its_own(loaded
     assert edit.error is None and edit.executed
 
 
-def test_latents_are_those_of_the_python_calls(alone):
-    model, clip = load_toy(InflationSettings(key_frames=())), read_video(EXAMPLES / "red_circle_on_grass.mp4")
+def test_latents_are_those_of_the_python_calls(loaded):
+    frames = read_video(EXAMPLES / "red_circle_on_grass.mp4").frames[:FRAMES]
+    model = load_toy(InflationSettings(key_frames=()))
     with torch.inference_mode():
         controller = Controller(model.unet, storage=Storage("features", "ram"))
-        inverted = invert(controller, model.text, model.vae.encode(clip.frames[:FRAMES]), SOURCE, steps=STEPS)
+        inverted = invert(controller, model.text, model.vae.encode(frames), SOURCE, steps=STEPS)
         blend = BlendSettings(("red circle",), ("circle",), 0.3, latents=True)
-        found = edit(inverted, model.text, A, EditSettings(guidance=3.0, blend=blend))
+        wanted = edit(inverted, model.text, A, EditSettings(guidance=3.0, blend=blend))
     cell = model.unet.latents.pixels_per_cell
-    assert digest(found.latents, found.mask.repeat_interleave(cell, 1).repeat_interleave(cell, 2)) == alone()
+    mask = wanted.mask.repeat_interleave(cell, 1).repeat_interleave(cell, 2)
+    Give.given["frames"], graph = frames, small_graph()
+    graph["0"] = {"class_type": "TestGive", "inputs": {"name": "frames"}}
+    assert Executor().run(graph).latents(LATENTS) == digest(wanted.latents, mask)
 
 
 @pytest.mark.parametrize("widget, values", [("edit_prompt", (A, B, C, A)), ("blend_threshold", (0.3, 0.5, 0.1, 0.3))])
