@@ -134,7 +134,7 @@ def test_a_nodes_page_opens_in_the_info_tab(page):
         if line.strip() and not line.startswith(("#", "!", "|", "<"))
     )  # fmt: skip
     page.page.get_by_text(first[:30]).first.wait_for()
-    shown = "image => image.src.includes('FateZero_P2PEdit') && image.complete && image.naturalWidth > 1"
+    shown = "image => image.src.includes('/docs/pictures/') && image.complete && image.naturalWidth > 1"
     page.page.wait_for_function(f"[...document.images].some({shown})")
     page.drawn()
     page.picture("node_page")
