@@ -78,7 +78,14 @@ def main() -> None:
         f"nodes over Python {ratio.median:.3f} with previews {options.preview_method}, {options.steps} steps, median "
         f"of {options.pairs} pairs; the same latents to the bit"
     )
-    settings = {"steps": options.steps, "pairs": options.pairs, "preview_method": options.preview_method}
+    from comfyui_version import __version__
+
+    settings = {
+        "comfyui": __version__,
+        "steps": options.steps,
+        "pairs": options.pairs,
+        "preview_method": options.preview_method,
+    }
     write_json(options.json, {"settings": settings, "figures": ratio.figures()})
 
 
