@@ -178,7 +178,8 @@ def _encode(
             context.colorspace, context.color_range = BT601, STUDIO_RANGE
         track = None if sound is None else SoundTrack(sound, container)
         for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            # Converted here: what an encoder converts by itself now and then differs by a level from call to call.
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixels)))
         container.mux(stream.encode(None))
         if track is not None:
             track.copy(len(pictures) / rate)

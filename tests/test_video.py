@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from fatezero_ext.demo import example_clip
 from fatezero_ext.errors import VideoError
 from fatezero_ext.files import whole_file
 from fatezero_ext.video import contact_sheet, read_video, to_bytes, write_video
@@ -191,3 +192,14 @@ def test_contact_sheet_has_one_row_per_video_and_one_column_per_frame():
 def test_contact_sheet_needs_a_label_for_each_row():
     with pytest.raises(VideoError, match="1 rows and 2 labels"):
         contact_sheet([torch.zeros(1, 8, 8, 3)], ["a", "b"])
+
+
+def test_the_same_frames_give_the_same_file_each_time(tmp_path):
+    frames = torch.from_numpy(
+        example_clip().edited(background="sand").frames
+    )  # an encoder's own conversion wavered here
+    files = set()
+    for _ in range(80):
+        write_video(tmp_path / "a.mp4", frames, 8, crf=23, threads=0)
+        files.add((tmp_path / "a.mp4").read_bytes())
+    assert len(files) == 1
