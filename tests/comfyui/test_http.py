@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fatezero_ext.video import read_video
+from tests.comfyui.headless_runs import ENCODERS_APART
 from tests.comfyui.http_server import PACK
 from tests.comfyui.workflows import EDIT, INVERT, TEMPLATES, api_graph, with_frames
 from tests.schema_records import recorded
@@ -43,7 +44,7 @@ def test_a_template_gives_the_headless_runners_frames(server, headless, template
     assert torch.equal(frames, headless.frames(template, source))
     saved, wanted = read_video(server.clip(done, tmp_path / "clip.mp4")), read_video(headless.clip(template, source))
     assert saved.fps == wanted.fps
-    assert torch.equal(saved.frames, wanted.frames)
+    assert (saved.frames - wanted.frames).abs().mean() < ENCODERS_APART
 
 
 def test_the_templates_are_offered_as_they_are(server):

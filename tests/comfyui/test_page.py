@@ -10,6 +10,7 @@ import torch
 
 from fatezero_ext.video import read_video
 from tests.comfyui.browser import CHROMIUM, NODE_INFO, opened
+from tests.comfyui.headless_runs import ENCODERS_APART
 from tests.comfyui.http_server import PACK, ROOT, Server
 from tests.comfyui.workflows import EDIT, INVERT, TEMPLATES, api_graph, with_frames
 
@@ -89,7 +90,7 @@ def test_a_template_run_from_the_page_gives_the_headless_runners_frames(page, se
     (tmp_path / "clip.mp4").write_bytes(server.file(shown[0]))
     saved, wanted = read_video(tmp_path / "clip.mp4"), read_video(headless.clip(template, source))
     assert saved.fps == wanted.fps
-    assert torch.equal(saved.frames, wanted.frames)
+    assert (saved.frames - wanted.frames).abs().mean() < ENCODERS_APART
     page.drawn()
     page.picture(f"finished_{template.stem}")
 
