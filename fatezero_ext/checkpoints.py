@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from .errors import ModelError
 from .kernels import Kernel, kernel
+from .latent_colours import FILE as COLOURS_FILE
 from .latent_colours import LatentColours
 from .ldm_configs import scheduler_config
 from .noise_model import LatentFormat
@@ -90,7 +91,13 @@ def load_model(
     unet, vae = model.unet, model.vae
     told = {"prediction_type": prediction, "rescale_betas_zero_snr": zero_terminal}
     unet.scheduler = {**unet.scheduler, **{key: value for key, value in told.items() if value is not None}}
-    unet.latents = LatentFormat(vae.net.config.scaling_factor, vae.pixels_per_cell, LatentColours.read(path))
+    colours = LatentColours.read(path)
+    if colours is not None and len(colours.factors) != unet.channels:
+        raise ModelError(
+            f"{path / COLOURS_FILE} has colours of {len(colours.factors)} channels; the UNet has {unet.channels}. "
+            f"Restore the file, or remove it."
+        )
+    unet.latents = LatentFormat(vae.net.config.scaling_factor, vae.pixels_per_cell, colours)
     unet.name = name or path.name
     unet.kernel = kernel(attention, torch.device(device), dtype)
     for part in (unet, model.text, vae):

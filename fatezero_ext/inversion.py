@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -230,7 +231,7 @@ class _Inversion:
         if kept := self._found(cache, key):
             on_plan(f"found on disk, nothing to invert: {cache.folder / key}")
             steps = len(kept.schedule) * (1 if self.guided is None else 2)
-            self.on_step(StepDone(steps, steps, kept.noise, lambda: kept.noise))
+            self.on_step(StepDone(steps, steps, kept.noise, partial(kept.noise.to, self.unet.device)))
             return kept
         try:
             draft = DiskDraft(cache.begin(key, self._about(), self.chosen.nbytes), storage.precision)

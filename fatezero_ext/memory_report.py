@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 
 class MemoryReport(ABC):
-    """Tells ComfyUI's caches what dropping this result would free: 0.8 asks for a sum, later versions for tensors."""
+    """Tells ComfyUI's caches what dropping this result would free.
+
+    0.8 asks for a sum, the newest versions for tensors; some between, such as 0.28.0, ask for neither.
+    """
 
     @abstractmethod
     def held_tensors(self) -> Iterator[Tensor]:

@@ -16,8 +16,10 @@ from .stores import Place, Storage
 
 SHARES = {"gpu": 0.5, "ram": 0.8}  # that "auto" fills of what is free: decoding the frames afterwards needs the rest
 
-LEAST_NEEDED = 0.2
-"""Of ComfyUI's estimate for one call: what calls took at the least (`benchmarks.frames`: 0.3)."""
+LEAST_NEEDED, LEAST_OF_NARROW = 0.2, 0.05
+"""Of ComfyUI's estimate for one call: less than calls take, at Stable Diffusion's widths and at smaller ones (the
+built-in model took 0.07 of it, the reference model 0.3)."""
+STABLE_DIFFUSION_WIDTH = 320
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def measured_room(unet: NoiseModel, chunks: int, clip: ClipShape) -> Room:
 def check_room(unet: NoiseModel, clip: ClipShape) -> None:
     """Raise SettingsError for a clip that would run out of memory in its first call, however attention is kept."""
     free = free_on(unet.device)
-    frame = unet.working_memory(1, 1, clip.height, clip.width) * LEAST_NEEDED
+    least = LEAST_NEEDED if unet.layers[0].query_dim >= STABLE_DIFFUSION_WIDTH else LEAST_OF_NARROW
+    frame = unet.working_memory(1, 1, clip.height, clip.width) * least
     if clip.frames * frame > free:
         most, needed = int(free / frame), size(clip.frames * frame)
         raise SettingsError(

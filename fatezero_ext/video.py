@@ -19,6 +19,7 @@ from .errors import VideoError
 from .files import whole_file
 from .sound import SoundTrack
 
+REPEATABLE = {"x264-params": "mbtree=0"}  # with the macroblock tree one file in a hundred differed, by up to 21 levels
 CRF = 17
 """x264's quality setting; 17 is what its authors call visually lossless, 0 to 51 is its range."""
 FORMATS = (
@@ -127,16 +128,16 @@ def write_video(
     *,
     crf: int = CRF,
     lossless: bool = False,
-    threads: int = 1,
+    repeatable: bool = True,
     sound: Path | None = None,
 ) -> None:
-    """Save H.264 in MP4. The file appears whole or not at all; the same frames give the same bytes on one thread.
+    """Save H.264 in MP4. The file appears whole or not at all.
 
     frames: [frames, height, width, 3], 0..1 (values outside are clipped)
     fps:    frames per second
     crf:    quality, 0 (best) to 51
     lossless: keep every 8-bit RGB value; such files play in few browsers
-    threads: of the encoder; 0 takes all there are, and the bytes then depend on how many
+    repeatable: the same frames always give the same bytes; False: as ffmpeg encodes by itself, on all threads
     sound:  a video whose sound is copied, cut at the end of the frames; None for a silent file
     Even sizes are stored as yuv420p, which plays everywhere; odd ones as yuv444p, which keeps the size exactly.
     Raises VideoError where the frames are no video.
@@ -150,9 +151,9 @@ def write_video(
     height, width = pictures.shape[1:3]
     even = height % 2 == 0 and width % 2 == 0
     pixels = "rgb24" if lossless else "yuv420p" if even else "yuv444p"
-    quality = {"qp": "0"} if lossless else {"crf": str(crf)}
+    quality = {"qp": "0"} if lossless else {"crf": str(crf), **(REPEATABLE if repeatable else {})}
     with whole_file(Path(path)) as partial:
-        _encode(partial, pictures, rate, pixels=pixels, quality=quality, threads=threads, sound=sound)
+        _encode(partial, pictures, rate, pixels=pixels, quality=quality, threads=int(repeatable), sound=sound)
 
 
 def _encode(
@@ -178,7 +179,6 @@ def _encode(
             context.colorspace, context.color_range = BT601, STUDIO_RANGE
         track = None if sound is None else SoundTrack(sound, container)
         for picture in pictures:
-            # Converted here: what an encoder converts by itself now and then differs by a level from call to call.
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixels)))
         container.mux(stream.encode(None))
         if track is not None:

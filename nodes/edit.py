@@ -73,7 +73,7 @@ class P2PEdit(io.ComfyNode):
         bar = host.progress(0 if trace is None else len(trace.schedule), controller.unet.latents)
         if trace is not None:
             said = f"Edit of {trace.frames} frames in {len(trace.schedule)} steps, {widgets['mode']}: {edit_prompt}"
-            host.say(said, cls.hidden.unique_id)
+            host.say(" ".join(said.split()), cls.hidden.unique_id)
         result = edit(
             controller,
             clip,

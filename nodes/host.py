@@ -168,15 +168,18 @@ class ComfyProgress:
 
         self._bar = ProgressBar(total)
         self._total = total
-        self._previewer = None if latents is None else get_previewer(get_torch_device(), _comfy_format(latents))
+        kind = None if latents is None else _comfy_format(latents)
+        self._previewer = None if kind is None else get_previewer(get_torch_device(), kind)
+        self._channels = None if kind is None else kind.latent_channels
 
     def update(self, step: int, preview: Callable[[], Tensor] | None = None) -> None:
         """Move the bar; raises ComfyUI's InterruptProcessingException once the user has cancelled."""
         from comfy.model_management import throw_exception_if_processing_interrupted
 
         throw_exception_if_processing_interrupted()
-        shows = self._previewer is not None and preview is not None
-        shown = self._previewer.decode_latent_to_preview_image("JPEG", preview()) if shows else None
+        latents = None if self._previewer is None or preview is None else preview()
+        fits = latents is not None and latents.shape[1] == self._channels
+        shown = self._previewer.decode_latent_to_preview_image("JPEG", latents) if fits else None
         self._bar.update_absolute(step, self._total, shown)
 
 
@@ -187,6 +190,7 @@ def _comfy_format(latents: LatentFormat) -> Any:  # noqa: ANN401 - ComfyUI's Lat
     if latents.colours is None:
         return latent_formats.SD15(latents.scale)
     ours = latent_formats.LatentFormat()
+    ours.latent_channels = len(latents.colours.factors)
     ours.latent_rgb_factors = [list(row) for row in latents.colours.factors]
     ours.latent_rgb_factors_bias = list(latents.colours.bias)
     return ours
@@ -220,12 +224,13 @@ class ComfyHost:
         return intermediate_device()
 
     def weight_dtype(self) -> torch.dtype:
-        """What ComfyUI would choose for Stable Diffusion 1.x, its flags considered; 8 bits are not computed in."""
+        """What ComfyUI would compute Stable Diffusion 1.x in, its flags considered."""
         from comfy import model_management as mm
 
-        computes = [torch.float16, torch.bfloat16, torch.float32]
-        chosen = mm.unet_dtype(model_params=STABLE_DIFFUSION_PARAMETERS, supported_dtypes=computes)
-        return chosen if chosen in computes else mm.unet_manual_cast(chosen, mm.get_torch_device()) or torch.float16
+        device, known = mm.get_torch_device(), [torch.float16, torch.bfloat16, torch.float32]
+        stored = mm.unet_dtype(device, STABLE_DIFFUSION_PARAMETERS, known)
+        computed = mm.unet_manual_cast(stored, device, known) or stored
+        return computed if computed in known else torch.float32
 
     def residence(self, net: nn.Module, part: ModelPart) -> Prepare:
         """Let ComfyUI load it in full right before each use, and unload it when memory is short."""
@@ -239,7 +244,13 @@ class ComfyHost:
         }[part]
         # The container is what ComfyUI writes its bookkeeping to; diffusers' models refuse a `device` attribute.
         patcher = ModelPatcher(nn.ModuleDict({"net": net}), load(), offload())
-        return lambda memory: mm.load_models_gpu([patcher], memory_required=memory, force_full_load=True)
+
+        def bring(memory: int) -> None:
+            mm.load_models_gpu([patcher], memory_required=memory, force_full_load=True)
+            if next(net.parameters()).device != patcher.load_device:  # --novram
+                log.warning("ComfyUI keeps the %s off %s; it computes on the CPU.", part, patcher.load_device)
+
+        return bring
 
     def diffusers_folders(self) -> tuple[Path, ...]:
         """ComfyUI's folders of the kind `diffusers`."""

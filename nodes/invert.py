@@ -116,14 +116,15 @@ class DDIMInvert(io.ComfyNode):
 
 
 def _samples(latent: Mapping[str, Any]) -> Tensor:
-    """The clip of a LATENT; raises StoreError for what an inversion cannot follow."""
-    samples, mask = latent.get("samples"), latent.get("noise_mask")
+    """The clip of a LATENT; raises StoreError for what an inversion cannot follow, as a mask that spares a place."""
+    given = latent if isinstance(latent, Mapping) else {}
+    samples, mask = given.get("samples"), given.get("noise_mask")
     if not isinstance(samples, Tensor):
         raise StoreError(
             f"the latent holds {type(samples).__name__}; one tensor [frames, channels, height, width] is needed. "
             f"Connect VAE Encode with the VAE of the same model."
         )
-    if mask is not None:
+    if isinstance(mask, Tensor) and not (mask == 1).all():
         raise StoreError(
             f"the latent has a noise mask of {list(mask.shape)}, which an inversion does not follow; a clip without "
             f"one is needed. Take Set Latent Noise Mask out, and connect its mask to P2P Edit."

@@ -29,10 +29,11 @@ def refused(controller, text, latent):
     [
         ({"samples": clip()[None]}, r"shaped \[1, 3, 4, 16, 16\]; \[frames, channels, height, width\]"),
         ({"samples": clip()[:0]}, "at least one frame"),
-        ({"samples": clip(), "noise_mask": torch.ones(3, 64, 64)}, "noise mask.*connect its mask to P2P Edit"),
+        ({"samples": clip(), "noise_mask": torch.zeros(3, 64, 64)}, "noise mask.*connect its mask to P2P Edit"),
         ({"samples": torch.zeros(3, 16, 16, 16)}, "16 channels"),
         ({"samples": None}, "holds NoneType; one tensor"),
         ({}, "holds NoneType; one tensor"),
+        (None, "holds NoneType; one tensor"),
         ({"samples": clip() * float("nan")}, "not finite"),
     ],
 )
@@ -40,9 +41,9 @@ def test_a_latent_that_is_no_plain_clip_is_refused(controlled, model, latent, me
     assert re.search(message, refused(controlled, model.text, latent))
 
 
-def test_the_order_numbers_of_a_batch_change_nothing(controlled, model):
+def test_order_numbers_of_a_batch_and_a_mask_that_spares_nothing_change_nothing(controlled, model):
     invert = load_pack("nodes.invert").DDIMInvert.execute
-    with_numbers = {"samples": clip(), "batch_index": [4, 2, 0]}
+    with_numbers = {"samples": clip(), "batch_index": [4, 2, 0], "noise_mask": torch.ones(3, 1, 64, 64)}
     first, second = (
         invert(controlled, model.text, latent, SOURCE, 2).result[0] for latent in (with_numbers, {"samples": clip()})
     )

@@ -1,18 +1,21 @@
 """What a run shows of itself while it works."""
 
 import json
+import shutil
 
 import pytest
 import torch
 
-from fatezero_ext import Controller, EditSettings, edit, invert, load_toy
+from fatezero_ext import Controller, EditSettings, Storage, edit, invert, load_model, load_toy
+from fatezero_ext.cache_folder import InversionCache
+from fatezero_ext.checkpoints import TOY_FOLDER
 from fatezero_ext.demo import example_clip
 from fatezero_ext.errors import ModelError
 from fatezero_ext.latent_colours import FILE, LatentColours
 from fatezero_ext.schedule import Schedule
 
 from .conftest import relative
-from .small_runs import EDIT, SOURCE, clip
+from .small_runs import EDIT, SOURCE, clip, inverted
 
 
 def noised(schedule, clean, noise, step):
@@ -88,3 +91,19 @@ def test_saved_colours_are_read_again(tmp_path):
     colours = LatentColours(((1.0, 2.0, 3.0), (0.5, 0.25, 0.0)), (0.0, 1.0, -1.0))
     colours.save(tmp_path)
     assert LatentColours.read(tmp_path) == colours and json.loads((tmp_path / FILE).read_text())["bias"] == [0, 1, -1]
+
+
+def test_colours_of_other_channels_than_the_unets_are_refused(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(TOY_FOLDER, folder)
+    LatentColours(((1.0, 2.0, 3.0),) * 3, (0.0, 0.0, 0.0)).save(folder)
+    with pytest.raises(ModelError, match=f"{FILE} has colours of 3 channels; the UNet has 4"):
+        load_model(folder)
+
+
+def test_an_inversion_found_on_disk_shows_its_noise(model, tmp_path):
+    steps = []
+    on_disk = Storage("features", "disk", cache=InversionCache(tmp_path))
+    for _ in range(2):
+        found = inverted(model, on_disk, on_step=steps.append)
+    assert steps[-1].shown().equal(found.trace.noise) and steps[-1].shown().device == model.unet.device

@@ -168,8 +168,8 @@ def test_new_parts_are_brought_to_the_device_by_the_host_and_old_ones_stay(folde
     other = folder / "models" / "loras" / "styles" / "other.safetensors"
     monkeypatch.setattr(host, "lora_files", lambda: {"other.safetensors": other})
     asked = []
-    monkeypatch.setattr(host, "residence", lambda net: asked.append(net) or (lambda working_memory: None))
+    monkeypatch.setattr(host, "residence", lambda net, part: asked.append((net, part)) or (lambda working_memory: None))
     toy = load_pack("fatezero_ext").load_toy()
     before = toy.unet.prepare
     unet, clip = node.execute(toy.unet, "other.safetensors", 1.0, 1.0, toy.text).args
-    assert asked == [unet.net] and clip is toy.text and toy.unet.prepare is before is not unet.prepare
+    assert asked == [(unet.net, "unet")] and clip is toy.text and toy.unet.prepare is before is not unet.prepare

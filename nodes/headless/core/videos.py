@@ -160,5 +160,5 @@ class SaveVideo(io.ComfyNode):
         height, width = video.images.shape[1:3]
         path = next_free(host.output_directory(), filename_prefix, "mp4", width=width, height=height)
         sound = video.sound and video.sound.source
-        write_video(path, cut_to_bytes(video.images), video.frame_rate, crf=COMFYUI_CRF, threads=0, sound=sound)
+        write_video(path, cut_to_bytes(video.images), video.frame_rate, crf=COMFYUI_CRF, repeatable=False, sound=sound)
         return io.NodeOutput(ui={"saved": (str(path),)})
