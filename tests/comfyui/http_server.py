@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from urllib.request import Request, urlopen
 
 from safetensors.torch import load_file
 
-from fatezero_ext.demo import EXAMPLES
 from tests.comfyui.workflows import FRAMES_KEPT, SOURCE_KEPT
 
 ROOT = Path(__file__).parents[2]
@@ -42,8 +40,6 @@ class Server:
             (self.base / name).mkdir(parents=True, exist_ok=True)
         (self.base / "custom_nodes" / PACK).symlink_to(ROOT, target_is_directory=True)
         (self.base / "custom_nodes" / "frames_node.py").symlink_to(Path(__file__).with_name("frames_node.py"))
-        for clip in EXAMPLES.glob("*.mp4"):
-            shutil.copy(clip, self.base / "input")
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -66,7 +62,11 @@ class Server:
         self._ready.set()
 
     def __enter__(self):
-        self._ready.wait(START_LIMIT)
+        try:
+            self._ready.wait(START_LIMIT)
+        except BaseException:
+            self.__exit__()
+            raise
         if self._program.poll() is not None or not any(READY in line for line in self.lines):
             self.__exit__()
             raise RuntimeError("ComfyUI did not start:\n" + "\n".join(self.lines[-40:]))
