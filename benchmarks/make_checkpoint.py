@@ -157,6 +157,7 @@ def main() -> None:
     weights = single_file(*parts(options.family, options.size), options.family, dtype)
     if options.velocity:
         weights[V_PREDICTION_KEY] = torch.linspace(-1, 1, len(weights[V_PREDICTION_KEY]), dtype=dtype)
+    options.file.parent.mkdir(parents=True, exist_ok=True)
     save_file(weights, options.file)
     print(f"{options.file}: {options.file.stat().st_size / 1e9:.2f} GB, {len(weights)} tensors")
 

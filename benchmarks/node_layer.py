@@ -34,7 +34,7 @@ def from_python(steps: int) -> str:
         model = load_toy(InflationSettings(key_frames=()))
         controller = Controller(model.unet, storage=Storage("features", "ram"))
         inverted = invert(controller, model.text, model.vae.encode(clip.frames), SOURCE, steps=steps)
-        blend = BlendSettings(("red circle",), ("blue circle",), 0.3, latents=True)
+        blend = BlendSettings(("red circle",), ("circle",), 0.3, latents=True)
         found = edit(inverted, model.text, EDITED, EditSettings(guidance=3.0, blend=blend))
     cell = model.unet.latents.pixels_per_cell
     return digest(found.latents, found.mask.repeat_interleave(cell, 1).repeat_interleave(cell, 2))
@@ -49,7 +49,8 @@ def in_comfyui(comfyui: Path, preview_method: str) -> Callable[[int], str]:
     comfy.options.enable_args_parsing()
     import utils.install_util  # noqa: F401 - before ComfyUI's `nodes` puts another module of that name in front
 
-    graph = {name: node for name, node in api_graph(TEMPLATES[0]).items() if int(name) <= int(EDIT)}
+    behind = ("VAEDecode", "CreateVideo", "SaveVideo", "MaskToImage", "PreviewImage")
+    graph = {name: node for name, node in api_graph(TEMPLATES[0]).items() if node["class_type"] not in behind}
     graph[LATENTS] = {"class_type": "TestKeepLatents", "inputs": {"samples": [EDIT, 0], "mask": [EDIT, 1]}}
     load_nodes(comfyui, ROOT)
     executor = Executor("none")

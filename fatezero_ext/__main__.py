@@ -74,7 +74,12 @@ def _describe_run(run: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where input files are (default: the workflow's folder, then the pack's example_workflows)",
     )
-    run.add_argument("--models", type=Path, metavar="DIR", help="folder with models in diffusers layout")
+    run.add_argument(
+        "--models",
+        type=Path,
+        metavar="DIR",
+        help="folder of models, diffusers folders and single files",
+    )
     run.add_argument("--check", action="store_true", help="validate only")
     run.add_argument("--verbose", action="store_true", help="show the traceback of a failing node")
 

@@ -54,7 +54,7 @@ def _starts(shapes: Shapes, *prefixes: str) -> bool:
 def _adapter(shapes: Shapes) -> Kind | None:
     """Files that change or steer a model."""
     if _any(shapes, "lora_down.", "lora_up.", ".lora_A.", ".lora_B.", ".lora.down", "_lora.down", "hada_w1", "lokr_w"):
-        return Kind("", "a LoRA", "Load a checkpoint first, then this file with Load LoRA.")
+        return Kind("", "a LoRA", "Load a checkpoint first, then this file with Load LoRA (FateZero).")
     if _starts(shapes, "control_model.", "controlnet_cond_embedding.", "input_hint_block."):
         return Kind("", "a ControlNet", "Load it with Load ControlNet Model, beside a checkpoint.")
     if _starts(shapes, "ip_adapter.", "image_proj."):

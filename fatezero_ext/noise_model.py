@@ -97,6 +97,11 @@ class NoiseModel(ABC):
         """Of everything its predictions depend on but their inputs; asked for inside `run`."""
 
     @property
+    def trained_side(self) -> int | None:
+        """Latent cells along a side of the pictures it was trained on; None: it does not say."""
+        return None
+
+    @property
     def nameless(self) -> str:
         """What of it no digest can name, so that nothing of it can be found again on disk; empty: nothing."""
         return ""

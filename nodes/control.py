@@ -54,6 +54,7 @@ class RegisterAttentionControl(io.ComfyNode):
                 ),
                 io.String.Input(
                     "key_frames",
+                    display_name="key_frames of a MODEL",
                     default="-1, first",
                     optional=True,
                     tooltip="Of a MODEL: frames whose keys self-attention reads (a pseudo-3D UNet brings its own). "

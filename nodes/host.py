@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,144 +18,14 @@ from torch import Tensor, nn
 from ..fatezero_ext.noise_model import LatentFormat
 from ..fatezero_ext.residence import Prepare
 from .api import IN_COMFYUI
+from .program import Host, ModelKind, ModelPart, Progress, PythonHost
 
 log = logging.getLogger(__name__)
 
 STABLE_DIFFUSION_PARAMETERS = 860_000_000
-"""Of a UNet of Stable Diffusion 1.x, the largest that is loaded here but for 2.x with as many again."""
+"""Of a UNet of Stable Diffusion 1.x; that of 2.x has about as many."""
 CLIP_KINDS = ("clip_vision", "text_encoders", "diffusers")
 """ComfyUI's kinds of model folders that may hold CLIP models in Hugging Face layout."""
-
-
-ModelKind = Literal["checkpoints", "loras"]
-"""ComfyUI's kinds of model folders that single files are looked for in."""
-ModelPart = Literal["unet", "text encoder", "vae"]
-"""What a model is made of; programs keep rules for each."""
-
-
-class Progress(Protocol):
-    """A bar for one node's work."""
-
-    def update(self, step: int, preview: Callable[[], Tensor] | None = None) -> None:
-        """Say that `step` steps are done (1 after the first); raises when the user stops the run.
-
-        preview: gives latents [frames, channels, height, width] to show; asked only where previews are wanted
-        """
-
-
-class Host(Protocol):
-    """A program that nodes run in."""
-
-    def progress(self, total: int, latents: LatentFormat | None = None) -> Progress:
-        """Start a bar of `total` steps; latents: of what it will show, None: nothing."""
-
-    def say(self, text: str, node_id: str | None) -> None:
-        """Show a line while the node of that id runs."""
-
-    def device(self) -> torch.device:
-        """Where models compute."""
-
-    def intermediate_device(self) -> torch.device:
-        """Where a node's outputs belong."""
-
-    def weight_dtype(self) -> torch.dtype:
-        """The precision that a UNet's weights are best kept in."""
-
-    def residence(self, net: nn.Module, part: ModelPart) -> Prepare:
-        """How `net` is brought to the compute device before each use."""
-
-    def diffusers_folders(self) -> tuple[Path, ...]:
-        """Folders below which models in diffusers layout are looked for."""
-
-    def clip_folders(self) -> tuple[Path, ...]:
-        """Folders below which CLIP models with a picture tower are looked for."""
-
-    def model_names(self, kind: ModelKind) -> list[str]:
-        """Names of the model files of a kind; cheap, no file is opened."""
-
-    def model_file(self, kind: ModelKind, name: str) -> Path | None:
-        """The file of a name that `model_names` gives; None where there is none."""
-
-    def video(self, path: Path) -> Any:  # noqa: ANN401 - the program's own kind of video
-        """A video file as it travels on VIDEO sockets."""
-
-    def input_file(self, name: str) -> Path:
-        """The input file of that name; raises where there is none."""
-
-    def input_folders(self) -> tuple[Path, ...]:
-        """Folders that input may be read from, looked through in this order."""
-
-    def output_directory(self) -> Path:
-        """Where results are saved."""
-
-
-class SilentProgress:
-    """A bar that nobody looks at."""
-
-    def update(self, step: int, preview: Callable[[], Tensor] | None = None) -> None:
-        """Do nothing."""
-
-
-class PythonHost:
-    """A plain Python session: no bar, an accelerator if torch has one, files of the working folder."""
-
-    def progress(self, total: int, latents: LatentFormat | None = None) -> Progress:
-        """A bar that shows nothing."""
-        return SilentProgress()
-
-    def say(self, text: str, node_id: str | None) -> None:
-        """Log it."""
-        log.info(text)
-
-    def device(self) -> torch.device:
-        """The CUDA device if there is one, else the CPU."""
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-    def intermediate_device(self) -> torch.device:
-        """The CPU."""
-        return torch.device("cpu")
-
-    def weight_dtype(self) -> torch.dtype:
-        """Half precision beside an accelerator."""
-        return torch.float32 if self.device().type == "cpu" else torch.float16
-
-    def residence(self, net: nn.Module, part: ModelPart) -> Prepare:
-        """Move it there once."""
-        return lambda working_memory: net.to(self.device())
-
-    def diffusers_folders(self) -> tuple[Path, ...]:
-        """None."""
-        return ()
-
-    def clip_folders(self) -> tuple[Path, ...]:
-        """None."""
-        return ()
-
-    def model_names(self, kind: ModelKind) -> list[str]:
-        """None."""
-        return []
-
-    def model_file(self, kind: ModelKind, name: str) -> Path | None:
-        """None."""
-        return None
-
-    def video(self, path: Path) -> Any:  # noqa: ANN401
-        """What the headless runner's nodes pass on."""
-        from .headless.core.videos import opened
-
-        return opened(path)
-
-    def input_file(self, name: str) -> Path:
-        """The file of that name, relative to the working folder."""
-        return Path(name)
-
-    def input_folders(self) -> tuple[Path, ...]:
-        """The working folder."""
-        return (Path("."),)
-
-    def output_directory(self) -> Path:
-        """The folder `output` of the working folder."""
-        return Path("output")
 
 
 class ComfyProgress:
@@ -277,6 +147,10 @@ class ComfyHost:
         path = get_full_path(kind, name) if name in get_filename_list(kind) else None
         return None if path is None else Path(path)
 
+    def models_place(self) -> str:
+        """ComfyUI's folders."""
+        return "into models/checkpoints or models/diffusers and refresh"
+
     def video(self, path: Path) -> Any:  # noqa: ANN401
         """ComfyUI's, which decodes when it is asked to."""
         from comfy_api.latest import InputImpl
@@ -379,6 +253,11 @@ def lora_files() -> dict[str, Path]:
 def video(path: Path) -> Any:  # noqa: ANN401 - the program's own kind of video
     """A video file as it travels on VIDEO sockets."""
     return current().video(path)
+
+
+def models_place() -> str:
+    """Where a model that is missing should go, for people."""
+    return current().models_place()
 
 
 def input_file(name: str) -> Path:

@@ -19,6 +19,7 @@ from .edit import EDIT_WIDGETS
 from .lookahead import check_edits
 
 INVERSION, RECONSTRUCTION = "inversion", "reconstruction"
+FAR = 3  # times as large or small as what a model was trained on; results are poor long before
 
 
 class DDIMInvert(io.ComfyNode):
@@ -109,7 +110,7 @@ class DDIMInvert(io.ComfyNode):
             planned,
             clip,
             reconstruct=reconstruct,
-            on_plan=lambda plan: say(f"Inversion {length}: {plan}"),
+            on_plan=lambda plan: say(f"Inversion {length}: {plan}{_far_from_training(planned)}"),
             on_step=on_step,
         )
         return io.NodeOutput(inverted)
@@ -130,3 +131,15 @@ def _samples(latent: Mapping[str, Any]) -> Tensor:
             f"one is needed. Take Set Latent Noise Mask out, and connect its mask to P2P Edit."
         )
     return samples
+
+
+def _far_from_training(planned: Controller) -> str:
+    """A remark on a clip of which the model has seen nothing like; '' where its size is near."""
+    trained, shorter = planned.unet.trained_side, min(planned.trace.size)
+    if trained is None or trained / FAR < shorter < trained * FAR:
+        return ""
+    cell = planned.unet.latents.pixels_per_cell
+    return (
+        f". {planned.unet.name} was trained on {trained * cell}x{trained * cell} pixels; the clip's shorter side has "
+        f"{shorter * cell}. Prepare Frames scales it"
+    )

@@ -33,8 +33,7 @@ def model_path(name: str) -> Path:
     there = model_names()
     listed = ", ".join(there[:SHOWN]) + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")
     raise ModelError(
-        f"the model {name!r} is not there; {listed} {'is' if len(there) == 1 else 'are'}. Choose one of these, or put "
-        f"it into models/checkpoints or models/diffusers and refresh."
+        f"the model {name!r} is not there; the list has {listed}. Choose one of these, or put it {host.models_place()}."
     )
 
 

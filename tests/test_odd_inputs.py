@@ -71,3 +71,15 @@ def test_the_sample_clip_is_that_of_the_examples():
     read = load_pack("fatezero_ext.video").read_video(frames.SAMPLE_CLIP)
     video = frames.SampleClip.execute().result[0]
     assert video.images.equal(read.frames) and video.frame_rate == read.fps and len(video.images) == 8
+
+
+@pytest.mark.parametrize(("side", "remark"), [(16, False), (24, False), (48, True)])
+def test_a_clip_far_from_the_size_a_model_was_trained_on_gets_a_remark(side, remark, caplog):
+    toy = load_pack("fatezero_ext").load_toy()
+    controller = load_pack("nodes.control").Controller(toy.unet)
+    with caplog.at_level("INFO"):
+        latent = {"samples": clip(frames=1, height=side, width=side)}
+        load_pack("nodes.invert").DDIMInvert.execute(controller, toy.text, latent, "a red circle", 1)
+    said = [line for line in caplog.messages if line.startswith("Inversion of 1 frames in 1 steps: attention as")]
+    assert len(said) == 1
+    assert (f"was trained on 64x64 pixels; the clip's shorter side has {4 * side}. Prepare" in said[0]) == remark

@@ -69,6 +69,11 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
     def levels(self) -> int:
         return len(self.net.down_blocks)
 
+    @property
+    def trained_side(self) -> int | None:
+        side = self.net.config.sample_size
+        return side if isinstance(side, int) else None
+
     def schedule(self, steps: int) -> Schedule:
         return Schedule.from_config(self.scheduler, steps)
 

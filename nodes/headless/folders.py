@@ -8,7 +8,7 @@ from pathlib import Path
 from ...fatezero_ext.errors import FateZeroError
 from ...fatezero_ext.noise_model import LatentFormat
 from ...fatezero_ext.weight_files import WEIGHT_SUFFIXES
-from ..host import ModelKind, Progress, PythonHost
+from ..program import ModelKind, Progress, PythonHost
 from .registry import near_miss
 from .report import Reporter
 
@@ -97,6 +97,12 @@ class RunnerHost(PythonHost):
     def model_file(self, kind: ModelKind, name: str) -> Path | None:
         """One of these."""
         return self._folders.model_files(kind).get(name)
+
+    def models_place(self) -> str:
+        """What --models named, or could."""
+        if not self._folders.models:
+            return "into a folder and name that as --models"
+        return f"into {', '.join(str(folder) for folder in self._folders.models)}"
 
     def input_file(self, name: str) -> Path:
         """The file of that name in the input folders."""

@@ -42,7 +42,7 @@ def with_frames(graph):
 def small_graph(steps=STEPS, **edit):
     """The colour edit up to its latents, with few frames and steps; edit: widgets of P2P Edit."""
     graph = {name: node for name, node in api_graph(TEMPLATES[0]).items() if int(name) <= int(EDIT)}
-    few = {"image": graph["4"]["inputs"]["pixels"], "batch_index": 0, "length": FRAMES}
+    few = {"image": [COMPONENTS, 0], "batch_index": 0, "length": FRAMES}
     graph["0"] = {"class_type": "ImageFromBatch", "inputs": few}
     graph["4"]["inputs"]["pixels"] = ["0", 0]
     graph[EDIT]["inputs"]["blend_edit_words"] = "circle"  # of any edit prompt
