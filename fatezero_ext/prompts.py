@@ -65,8 +65,8 @@ class Prompt:
                 return found
         raise PromptError(
             f"{asked_by + ': ' if asked_by else ''}{phrase!r} is not in the prompt {self.text!r}; "
-            f"a word of it is needed: "
-            f"{', '.join(dict.fromkeys(word.text for word in self.words if word.text))}. Use one of these."
+            f"words of it are needed, alone or in a row: "
+            f"{', '.join(dict.fromkeys(word.text for word in self.words if word.text))}. Use these."
         )
 
     def _occurrences(self, wanted: list[str], normal: type[str]) -> Iterator[int]:

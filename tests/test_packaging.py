@@ -83,3 +83,24 @@ def test_core_never_imports_comfyui():
 def test_every_source_file_is_at_most_400_lines():
     sources = [path for part in ("fatezero_ext", "nodes", "tests") for path in (ROOT / part).rglob("*.py")]
     assert [path.name for path in sources if len(path.read_text().splitlines()) > 400] == []
+
+
+def test_the_registry_finds_its_pictures_and_the_tested_versions():
+    comfy, project = PROJECT["tool"]["comfy"], PROJECT["project"]
+    assert re.fullmatch(r"[a-z0-9-]+", comfy["PublisherId"]) and "comfyui" not in project["name"].lower()
+    assert re.fullmatch(r"\d+\.\d+\.\d+", project["version"])
+    assert f"## {project['version']}\n" in (ROOT / "CHANGELOG.md").read_text()
+    assert comfy["requires-comfyui"] == ">=0.3.64" and "0.3.64" in (ROOT / "README.md").read_text()
+    repository = project["urls"]["Repository"]
+    for picture in ("Icon", "Banner"):
+        address, path = comfy[picture].split("/main/")
+        assert address == repository.replace("github.com", "raw.githubusercontent.com") and (ROOT / path).is_file()
+
+
+def test_nothing_installs_or_runs_text_while_nodes_run():
+    forbidden = re.compile(
+        r"(?<![.\w])(?:eval|exec)\(|subprocess|os\.system|\bpip\b.*install|urlopen|requests\.get|hf_hub_download"
+    )
+    sources = [path for folder in ("nodes", "fatezero_ext") for path in (ROOT / folder).rglob("*.py")]
+    sources = [path for path in sources if "toy" not in path.parts]  # training starts workers
+    assert [path.name for path in sources if forbidden.search(path.read_text())] == []
