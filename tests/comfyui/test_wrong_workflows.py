@@ -186,7 +186,7 @@ FAILS = {
     "a word that is not in the prompt": (
         lambda: with_value(EDIT, "blend_words", "cat"),
         Mistake(
-            INVERT, "", r"P2P Edit \(node 8\): blend_words: 'cat' is not in .*a, red, circle, on.*Use one of these"
+            INVERT, "", r"P2P Edit \(node 8\): blend_words: 'cat' is not in .*a, red, circle, on.*Use these"
         ),
     ),
     "unequal word counts": (
