@@ -94,22 +94,20 @@ def test_under_memory_pressure_an_inversion_goes_before_small_results(loaded):
     """0.8 asks results for their size; versions without that question are told nothing."""
     import inspect
 
-    from comfy_execution.caching import RAMPressureCache
+    import comfy_execution.caching as caching
 
-    if "get_ram_usage" not in inspect.getsource(RAMPressureCache):
+    if "get_ram_usage" not in inspect.getsource(caching):
         pytest.skip("this ComfyUI does not ask results for their size")
     ext = load_pack("fatezero_ext")
     toy = ext.load_toy()
     controller = ext.Controller(toy.unet, storage=ext.Storage("features", "ram"))
     controller = ext.invert(controller, toy.text, torch.zeros(3, 4, 16, 16), "a red circle", steps=3)
     assert controller.get_ram_usage() > 2**20
-    cache = RAMPressureCache(lambda *_given: None)
+    cache = caching.RAMPressureCache(lambda *_given: None)
     cache.cache = {"large": ([[controller]], None), "small": ([[torch.zeros(4)]], None)}
     cache.used_generation = dict.fromkeys(cache.cache, 0)
     cache.timestamps = {"large": 2.0, "small": 1.0}
     free = iter([0, 0, 0, 2**60])
-    import comfy_execution.caching as caching
-
     memory, caching.psutil = (
         caching.psutil,
         SimpleNamespace(virtual_memory=lambda: SimpleNamespace(available=next(free, 2**60))),

@@ -185,9 +185,7 @@ FAILS = {
     "a latent without samples": (lambda: given(INVERT, "latent", {}), Mistake(INVERT, "", LATENT)),
     "a word that is not in the prompt": (
         lambda: with_value(EDIT, "blend_words", "cat"),
-        Mistake(
-            INVERT, "", r"P2P Edit \(node 8\): blend_words: 'cat' is not in .*a, red, circle, on.*Use these"
-        ),
+        Mistake(INVERT, "", r"P2P Edit \(node 8\): blend_words: 'cat' is not in .*a, red, circle, on.*Use these"),
     ),
     "unequal word counts": (
         lambda: with_value(EDIT, "edit_prompt", "a big blue circle on the grass"),
