@@ -66,7 +66,7 @@ def main() -> None:
     """Print the ratio and, with --json, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--pairs", type=int, default=31)
     parser.add_argument("--preview-method", default="none", choices=("none", "latent2rgb"))
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
