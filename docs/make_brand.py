@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from fatezero_ext.video import read_video, to_bytes  # noqa: E402 - the checkout need not be installed
 
-EDITS = ("1_colour_edit_with_mask", "2_shape_edit", "3_background_edit", "4_style_edit")
+EDITS = ("1_colour_edit_with_mask", "3_background_edit")
 ICON_SIDE = 400
 BANNER = (1344, 576)  # 21:9, seven columns and three rows of 192 pixels
 CELL = 192
@@ -53,7 +53,7 @@ def main() -> None:
     source = frames(ROOT / "example_workflows" / "red_circle_on_grass.mp4")
     edits = [frames(sorted((ROOT / "output" / "video").glob(f"{name}_0*.mp4"))[-1]) for name in EDITS]
     icon(source[MIDDLE], edits[0][MIDDLE]).save(ROOT / "docs" / "icon.png", optimize=True)
-    banner([source, edits[0], edits[2]]).save(ROOT / "docs" / "banner.jpg", quality=90)
+    banner([source, *edits]).save(ROOT / "docs" / "banner.jpg", quality=90)
 
 
 if __name__ == "__main__":

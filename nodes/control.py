@@ -7,7 +7,7 @@ from typing import Any
 from ..fatezero_ext.attend import Capture
 from ..fatezero_ext.controller import Controller
 from ..fatezero_ext.errors import FateZeroError, SettingsError
-from ..fatezero_ext.layers import MOST_CELLS, resolve_key_frames
+from ..fatezero_ext.layers import MOST_CELLS
 from ..fatezero_ext.noise_model import NoiseModel
 from ..fatezero_ext.records import PRECISIONS
 from ..fatezero_ext.stores import PLACES, POLICIES, Storage
@@ -75,7 +75,7 @@ class RegisterAttentionControl(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, key_frames: str | None = None) -> bool | str:
         try:
-            resolve_key_frames(words.key_frames(key_frames or ""), frames=1)
+            words.key_frames(key_frames or "")
         except FateZeroError as error:
             return str(error)
         return True

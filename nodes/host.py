@@ -117,7 +117,7 @@ class ComfyHost:
 
         def bring(memory: int) -> None:
             mm.load_models_gpu([patcher], memory_required=memory, force_full_load=True)
-            if next(net.parameters()).device != patcher.load_device:  # --novram
+            if next(net.parameters()).device.type != patcher.load_device.type:  # --novram
                 log.warning("ComfyUI keeps the %s off %s; it computes on the CPU.", part, patcher.load_device)
 
         return bring

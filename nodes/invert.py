@@ -110,7 +110,7 @@ class DDIMInvert(io.ComfyNode):
             planned,
             clip,
             reconstruct=reconstruct,
-            on_plan=lambda plan: say(f"Inversion {length}: {plan}{_far_from_training(planned)}"),
+            on_plan=lambda plan: say(f"{_far_from_training(planned)}Inversion {length}: {plan}"),
             on_step=on_step,
         )
         return io.NodeOutput(inverted)
@@ -128,7 +128,8 @@ def _samples(latent: Mapping[str, Any]) -> Tensor:
     if isinstance(mask, Tensor) and not (mask == 1).all():
         raise StoreError(
             f"the latent has a noise mask of {list(mask.shape)}, which an inversion does not follow; a clip without "
-            f"one is needed. Take Set Latent Noise Mask out, and connect its mask to P2P Edit."
+            f"one is needed. Take Set Latent Noise Mask out (and VAE Encode in place of its form for inpainting), and "
+            f"connect the mask to P2P Edit."
         )
     return samples
 
@@ -140,6 +141,6 @@ def _far_from_training(planned: Controller) -> str:
         return ""
     cell = planned.unet.latents.pixels_per_cell
     return (
-        f". {planned.unet.name} was trained on {trained * cell}x{trained * cell} pixels; the clip's shorter side has "
-        f"{shorter * cell}. Prepare Frames scales it"
+        f"The clip's shorter side has {shorter * cell} pixels, {planned.unet.name} was trained on {trained * cell}: "
+        f"scale it with Prepare Frames. "
     )

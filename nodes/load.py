@@ -49,7 +49,7 @@ class LoadPseudo3DUNet(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, model: str | None = None, key_frames: str | None = None) -> bool | str:
         try:
-            InflationSettings(key_frames=words.key_frames(key_frames or ""))
+            words.key_frames(key_frames or "")
             path = None if model is None else model_path(model)
             if path is not None and path.suffix.lower() in SAFETENSORS:
                 check_checkpoint(path)  # its header alone; pickles are looked at when they are loaded

@@ -132,7 +132,7 @@ class PythonHost:
 
     def models_place(self) -> str:
         """A plain session has no folders."""
-        return "where `load_model` is given its path"
+        return "anywhere and give its path to `load_model`"
 
     def video(self, path: Path) -> Any:  # noqa: ANN401
         """What the headless runner's nodes pass on."""

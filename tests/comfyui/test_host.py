@@ -48,6 +48,15 @@ def test_a_part_that_comfyui_leaves_elsewhere_is_told(host, monkeypatch, caplog)
     assert any("keeps the unet off meta" in said for said in caplog.messages)
 
 
+def test_a_part_that_is_where_it_should_be_is_not_told_of_though_its_device_has_no_number(host, monkeypatch, caplog):
+    from comfy import model_management
+
+    monkeypatch.setattr(model_management, "get_torch_device", lambda: torch.device("cpu:0"))  # as cuda, mps have them
+    with caplog.at_level(logging.WARNING):
+        host.residence(torch.nn.Linear(2, 2), "unet")(0)
+    assert not [said for said in caplog.messages if "keeps the unet off" in said]
+
+
 @pytest.fixture
 def bar(host, monkeypatch):
     """Makes a bar of two steps with previews, and gives what it shows."""
