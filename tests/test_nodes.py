@@ -12,7 +12,7 @@ from fatezero_ext.inversion import Reconstruction
 from fatezero_ext.pack import load_pack
 from fatezero_ext.video import read_video, write_video
 
-from .conftest import GOLDEN
+from .conftest import GOLDEN, relative
 
 SOURCE, EDIT = "a silver jeep on the road", "a silver car on the road"
 STEPS = 3
@@ -173,7 +173,7 @@ def test_another_edit_prompt_repeats_neither_loading_nor_inverting(folder):
         folder, "api.json", [], ["8.edit_prompt=a silver car on the lake", "8.word_windows="], []
     )
     assert second["FateZero_DDIMInvert"].outputs[0] is first["FateZero_DDIMInvert"].outputs[0]
-    assert not second["VAEDecode"].outputs[0].equal(first["VAEDecode"].outputs[0])
+    assert relative(second["VAEDecode"].outputs[0], first["VAEDecode"].outputs[0]) > 0.01
     assert third["VAEDecode"].outputs[0].equal(first["VAEDecode"].outputs[0])
 
 

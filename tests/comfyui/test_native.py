@@ -312,7 +312,7 @@ def test_a_real_controlnet_steers_each_frame_by_its_own_hint(ext, toy, latents):
         found = steered(latents, 501, text, frames=FRAMES)
         same = steered(latents[:1].expand(FRAMES, -1, -1, -1).contiguous(), 501, text, frames=FRAMES)
     assert distance(found, free) > 1e-3
-    assert not any(torch.equal(same[0], frame) for frame in same[1:])
+    assert all(distance(frame, same[0]) > 1e-3 for frame in same[1:])
     trace, result = edited(ext, under_control(native_model(), (-1, "first"), conditioning), toy, latents)
     assert trace.noise.isfinite().all() and result.latents.isfinite().all()
 
