@@ -14,7 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from .errors import NotOfferedError, PromptError
 from .memory_report import WeightsReport
 from .prompts import PROMPT_TOKENS
-from .residence import Prepare, stay
+from .residence import Prepare, prepared, stay
 from .sharing import with_weights
 
 Tokens = dict[str, list[list[tuple[int, float]]]]
@@ -67,7 +67,7 @@ class TextEncoder(WeightsReport):
         Its weights stay where they are until `prepare` is set.
         """
         twin = copy.copy(self)
-        twin.net, twin.prepare = with_weights(self.net, self.net, changes, {}), stay
+        twin.net, twin.prepare = with_weights(self.net, self.net, changes), stay
         return twin
 
     def clone(self) -> TextEncoder:
@@ -124,7 +124,7 @@ class TextEncoder(WeightsReport):
 
         They are float32 on the CPU, where ComfyUI keeps conditioning: core nodes join it with that of its own CLIPs.
         """
-        self.prepare(0)
+        prepared(self.prepare, 0)
         ids = torch.tensor([[token for token, *_ in chunk] for chunk in tokens["l"]], device=self.net.device)
         out = self.net(ids, output_hidden_states=self.layer is not None)
         cond, pooled = out.last_hidden_state, out.pooler_output

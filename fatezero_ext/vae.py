@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .errors import NotOfferedError, VideoError
 from .memory_report import WeightsReport
-from .residence import Prepare, stay
+from .residence import Prepare, prepared, stay
 
 FRAMES_AT_ONCE = 8  # bounds memory; frames are independent in the VAE
 BYTES_PER_PIXEL_AND_BYTE = 2_178  # ComfyUI's own estimate for decoding with a Stable Diffusion VAE
@@ -142,7 +142,7 @@ class VideoVAE(WeightsReport):
                 f"the clip has {frames} frames of {height}x{width}; at least one frame of {cell}x{cell} pixels is "
                 f"needed. Check the video and its start and count."
             )
-        self.prepare(_working_memory(*at_once, self.net.dtype))
+        prepared(self.prepare, _working_memory(*at_once, self.net.dtype))
         top, left = height % cell // 2, width % cell // 2
         cropped = pixels[:, top : top + height // cell * cell, left : left + width // cell * cell, :3]
         images = rearrange(cropped, "f h w c -> f c h w").mul(2).sub(1).to(self.net.device, self.net.dtype)
@@ -161,7 +161,7 @@ class VideoVAE(WeightsReport):
                 f"width] of Stable Diffusion 1.x and 2.x. Latents of video models need the VAE of their own model."
             )
         height, width = (side * self.pixels_per_cell for side in at_once)
-        self.prepare(_working_memory(height, width, self.net.dtype))
+        prepared(self.prepare, _working_memory(height, width, self.net.dtype))
         latents = samples.to(self.net.device, self.net.dtype)
         images = torch.cat([net.decode(part).sample for part in latents.split(FRAMES_AT_ONCE)])
         pixels = rearrange(images.float(), "f c h w -> f h w c")
