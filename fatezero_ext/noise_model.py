@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -101,6 +101,10 @@ class NoiseModel(ABC):
     @abstractmethod
     def digest(self) -> str:
         """Of everything its predictions depend on but their inputs; asked for inside `run`."""
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Its weights by name, looked through when a result is not finite; none: it does not tell."""
+        return iter(())
 
     @property
     def trained_side(self) -> int | None:

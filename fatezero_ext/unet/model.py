@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -87,6 +87,9 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
         }
         config = {name: value for name, value in self.net.config.items() if not name.startswith("_")}
         return combined({"weights": weights_digest(self.net.state_dict()), "config": config, "settings": settings})
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        return self.net.named_parameters()
 
     def with_weights(self, changes: Mapping[str, Tensor], *, name: str) -> Pseudo3DUNet:
         """A UNet inflated alike, with these weights of `net` changed; this one stays as it is.
