@@ -120,9 +120,7 @@ def invert_latents(
         levels[steps - step] = x
         on_step(StepDone(steps - step, steps, x, partial(_same, x)))
     store.seal()
-    kept = levels.cpu()
-    check_result(unet, kept, f"the inversion, kept in {kept.dtype},", given=latents)
-    return Trace(schedule, prompt, text.cpu(), kept, x.float().cpu(), store, capture)
+    return Trace(schedule, prompt, text.cpu(), _kept(unet, levels, latents), x.float().cpu(), store, capture)
 
 
 @torch.no_grad()
@@ -158,7 +156,14 @@ def reconstruct_latents(
         levels[steps - 1 - step] = x
         on_step(StepDone(step + 1, steps, x, shown))
     store.seal()
-    return replace(inverted, latents=levels.cpu(), store=store)
+    return replace(inverted, latents=_kept(unet, levels, inverted.noise), store=store)
+
+
+def _kept(unet: NoiseModel, levels: Tensor, given: Tensor) -> Tensor:
+    """Levels on the CPU; raises ModelError where one left the range of the precision that it is kept in."""
+    kept = levels.cpu()
+    check_result(unet, kept, f"the inversion, kept in {kept.dtype},", given=given)
+    return kept
 
 
 def _same(x: Tensor) -> Tensor:

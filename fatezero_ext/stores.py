@@ -151,7 +151,7 @@ class MemoryStore:
         """Move everything to the computer's memory, now and later; whether there was anything to move, and room."""
         if self.device == CPU or self.nbytes > free_ram():
             return False
-        self.device = CPU  # an edit in another thread goes on with the pages that it has read
+        self.device = CPU
         self._pages = {step: packed(page, self.device, "as computed") for step, page in self._pages.items()}
         return True
 

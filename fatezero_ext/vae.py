@@ -163,7 +163,7 @@ class VideoVAE(WeightsReport):
         latents = samples.to(self.net.device, self.net.dtype)
         images = torch.cat([net.decode(part).sample for part in latents.split(FRAMES_AT_ONCE)])
         pixels = rearrange(images.float(), "f c h w -> f h w c")
-        return self._finite(pixels.add(1).div(2).clamp(0, 1).to(samples.device), "frames", samples)
+        return self._finite(pixels.to(samples.device), "frames", samples).add(1).div(2).clamp(0, 1)
 
     def _finite(self, gives: Tensor, what: str, given: Tensor) -> Tensor:
         """`gives` if all of it is finite; frames that are not would be saved black. Raises VideoError."""
