@@ -16,7 +16,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from .errors import ModelError, PromptError
-from .residence import Prepare, stay
+from .residence import Prepare, prepared, stay
 from .video import to_bytes
 
 PICTURES_AT_ONCE = 16
@@ -60,7 +60,7 @@ class ClipScorer:
         """
         tokens = self._tokens(prompts)
         to_bytes(frames[:1])  # raises where these are no frames, before the long work
-        self.prepare(0)
+        prepared(self.prepare, 0)
         device = self.net.device
         tokens = {name: ids.to(device) for name, ids in tokens.items()}
         embedded = []

@@ -13,21 +13,27 @@ from torch import Tensor
 from .cache_entry import DamagedFile, Entry
 from .cache_folder import InversionCache, default_cache
 from .controller import Controller
-from .disk_store import LEVELS, DiskDraft, DiskStore, aligned
+from .disk_store import DiskDraft, DiskStore, aligned
 from .errors import SettingsError, StoreError
 from .fingerprint import combined
 from .footprint import ClipShape, recorded_forms
 from .guidance import embedded, guided_text
+from .layers import LayerAddress
 from .loops import NOTHING, OnStep, Recording, StepDone, ignore_step, invert_latents, reconstruct_latents
 from .noise_model import NoiseModel
 from .plan import check_guidance
 from .prompts import Clip, read_prompt
+from .records import Form
+from .saved_pages import LAYERS, LEVELS, undefined
 from .storage_plan import StoragePlan, check_room, choose_storage, kept_as, measured_room
-from .stores import MemoryStore, PageStore, Recomputed, Storage
+from .stores import MemoryStore, PageStore, Recomputed
 from .trace import Trace
 
 log = logging.getLogger(__name__)
 
+RECORDS = 2
+"""Of saved inversions that are found: those before were kept although threads shared a model and mixed their attention
+up, or although their numbers were not finite."""
 OnPlan = Callable[[str], None]
 
 
@@ -152,16 +158,10 @@ def invert_planned(
             inverted = run.through_cache(chosen.storage.cache or default_cache(), on_plan)
         else:
             on_plan(str(chosen))
-            inverted = run.computed(_memory_store(chosen.storage, run.level_offset))
+            inverted = run.computed(run.memory_store())
         return replace(planned, storage=chosen.storage, trace=inverted)
 
     return unet.run(work, chunks, trace.frames, *trace.size)
-
-
-def _memory_store(storage: Storage, level_offset: int) -> PageStore:
-    if storage.recomputes:
-        return Recomputed(level_offset)
-    return MemoryStore(torch.device("cpu") if storage.place == "ram" else None, storage.precision)
 
 
 @dataclass(frozen=True)
@@ -192,12 +192,20 @@ class _Inversion:
         """Where a page that is computed again finds the latents of its step, see `Recomputed`."""
         return int(self.guided is not None or self.chosen.storage.policy == "recompute same level")
 
+    def memory_store(self) -> PageStore:
+        """An empty store in the computer's memory or the device's."""
+        storage = self.chosen.storage
+        if storage.recomputes:
+            return Recomputed(self.level_offset)
+        device = torch.device("cpu") if storage.place == "ram" else None
+        return MemoryStore(device, storage.precision, frozenset(self._forms()))
+
     def computed(self, store: PageStore) -> Trace:
         """Run the UNet, and fill the store."""
         unet, trace, guided = self.unet, self.planned, self.guided
         steps = len(trace.schedule)
         total = steps if guided is None else 2 * steps
-        recording = self._recording(store)
+        recording = Recording(store, self._forms())
         inverted = invert_latents(
             unet,
             trace.latents[0].to(unet.device),
@@ -234,7 +242,9 @@ class _Inversion:
             self.on_step(StepDone(steps, steps, kept.noise, partial(kept.noise.to, self.unet.device)))
             return kept
         try:
-            draft = DiskDraft(cache.begin(key, self._about(), self.chosen.nbytes), storage.precision)
+            draft = DiskDraft(
+                cache.begin(key, self._about(), self.chosen.nbytes), storage.precision, frozenset(self._forms())
+            )
         except StoreError as error:
             if not self.may_recompute:
                 raise
@@ -252,7 +262,8 @@ class _Inversion:
         return replace(trace, store=Recomputed(self.level_offset))
 
     def _disk_store(self, entry: Entry) -> DiskStore:
-        return DiskStore(entry, self.chosen.storage.policy, self.chosen.storage.precision, self.level_offset)
+        storage = self.chosen.storage
+        return DiskStore(entry, storage.policy, storage.precision, self.level_offset, frozenset(self._forms()))
 
     def _found(self, cache: InversionCache, key: str) -> Trace | None:
         """The trace of an entry of the cache; pages are checked when they are read."""
@@ -261,6 +272,8 @@ class _Inversion:
             return None
         try:
             levels = {name: aligned(tensor) for name, tensor in entry.read(LEVELS).items()}
+            if reason := undefined(levels):
+                raise DamagedFile(entry.place(LEVELS), reason)
         except DamagedFile as damage:
             log.warning("%s The clip is inverted again.", damage)
             entry.release()
@@ -268,18 +281,20 @@ class _Inversion:
             return None
         return replace(self.planned, text=self.text.cpu(), **levels, store=self._disk_store(entry))
 
-    def _recording(self, store: PageStore) -> Recording:
+    def _forms(self) -> Mapping[LayerAddress, Form]:
+        """How each layer is recorded."""
         if self.chosen.storage.recomputes:
-            return Recording(store, {})
+            return {}
         trace = self.planned
         shape = ClipShape(trace.frames, *trace.size, self.text.shape[1])
-        return Recording(store, recorded_forms(self.unet, trace.capture, self.chosen.storage.policy, shape))
+        return recorded_forms(self.unet, trace.capture, self.chosen.storage.policy, shape)
 
     def _key(self) -> str:
         """Everything the kept numbers depend on."""
         trace, schedule = self.planned, self.planned.schedule
         return combined(
             {
+                "records": RECORDS,
                 "unet": self.unet.digest(),
                 "dtype": str(self.unet.dtype),
                 "schedule": [schedule.timesteps, schedule.alphas, schedule.final_alpha, schedule.prediction_type],
@@ -301,4 +316,5 @@ class _Inversion:
             "size": [side * self.unet.latents.pixels_per_cell for side in reversed(trace.size)],
             "steps": len(trace.schedule),
             "policy": kept_as(storage),
+            LAYERS: [str(at) for at in self._forms()],
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Literal, get_args
@@ -18,6 +20,8 @@ from .layers import Site
 Kernel = Literal["auto", "sdpa", "xformers", "sliced", "explicit"]
 KERNELS: tuple[Kernel, ...] = get_args(Kernel)
 MAPS_AT_ONCE = 8  # of 64x64 cells with two key frames in half precision: 0.5 GiB
+_PROBING = threading.Lock()
+"""Which of torch's kernels may be used is a setting of the whole process: two probes would restore each other's."""
 HEAD_DIM = 40  # the smallest of Stable Diffusion 1.x, whose rows are the least aligned
 
 
@@ -56,13 +60,14 @@ def has_xformers(device: torch.device) -> bool:
     return device.type == "cuda" and find_spec("xformers") is not None
 
 
+@cache
 def has_fused_sdpa(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether torch computes attention on the device without making whole maps."""
     if device.type != "cuda":
         return device.type in ("cpu", "mps")
     row = torch.zeros(1, 1, 16, HEAD_DIM, device=device, dtype=dtype)
     try:
-        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
+        with _PROBING, sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]):
             F.scaled_dot_product_attention(row, row, row)
     except RuntimeError:  # "no available kernel"
         return False

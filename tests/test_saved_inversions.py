@@ -273,7 +273,8 @@ def test_an_entry_says_what_it_is_of(model, cache):
     inverted(model, on_disk(cache), steps=FEW)
     (entry,) = cache.entries()
     wanted = {"model": "model", "prompt": SOURCE, "frames": 3, "size": [128, 128], "steps": FEW}
-    assert entry.about == wanted | {"policy": "features"}
+    layers = [str(layer.address) for layer in model.unet.layers]
+    assert entry.about == wanted | {"policy": "features", "layers": layers}
     inverted(model, on_disk(cache, precision="int8"), steps=FEW)
     assert {entry.about["policy"] for entry in cache.entries()} == {"features", "features (int8)"}
 
