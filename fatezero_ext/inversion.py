@@ -10,6 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from .arguments import check_controller, check_kind, check_latents, check_text, check_text_encoder
 from .cache_entry import DamagedFile, Entry
 from .cache_folder import InversionCache, default_cache
 from .controller import Controller
@@ -70,14 +71,14 @@ def invert(
     """Invert a clip under a prompt that describes it, recording attention on the way.
 
     clip:    a text encoder
-    latents: raw latents [frames, channels, height, width] of a VAE
+    latents: raw latents [frames, channels, height, width], as a VAE's `encode` gives them, not scaled
     steps:   DDIM steps, as many for every edit that follows
     reconstruct: take the source's attention from denoising the inverted clip again under its own prompt; None: from
              the inversion itself, as FateZero does
     on_plan: told before the first step how attention will be kept and how large that will be, or that the inversion was
              found on disk
     on_step: told of each `StepDone`; raising ends the run and changes nothing
-    Returns the controller with its trace, its storage decided where it was "auto".
+    Returns the controller with its trace, its storage decided where it was "auto". The trace's own latents are scaled.
     Raises FateZeroError kinds for a prompt that is too long, latents that do not fit, a step count out of range, and
     attention that does not fit into memory.
     """
@@ -92,20 +93,13 @@ def plan_inversion(
 
     Takes and raises what `invert` does.
     """
+    check_controller(controller)
+    check_text_encoder(clip)
+    check_text(source_prompt, "source prompt")
     unet = controller.unet
     prompt = read_prompt(clip, source_prompt, "source prompt")
     schedule = unet.schedule(steps)
-    if latents.ndim != 4 or not len(latents):
-        raise StoreError(
-            f"the clip's latents are shaped {list(latents.shape)}; [frames, channels, height, width] with at least one "
-            f"frame is needed. Encode the frames of one clip with the VAE."
-        )
-    unet.check_latents(latents)
-    if not latents.isfinite().all():
-        raise StoreError(
-            "the clip's latents hold values that are not finite; numbers are needed. Encode the frames again, with the "
-            "VAE in float32 if it was in half precision."
-        )
+    check_latents(latents, unet)
     _check_control(controller)
     clean = latents.float() * unet.latents.scale
     levels, no_text = clean.expand(steps + 1, -1, -1, -1, -1), clean.new_empty(1, 0, 0)
@@ -139,6 +133,10 @@ def invert_planned(
     on_step: OnStep = ignore_step,
 ) -> Controller:
     """Do the work that `plan_inversion` checked; with `reconstruct` twice as many steps are reported."""
+    if reconstruct is not None:
+        check_kind(
+            reconstruct, "negative_prompt", "reconstruct", "a Reconstruction, or None, is needed: Reconstruction()"
+        )
     unet, trace = planned.unet, planned.trace
     # The text encoder first: where memory is short, bringing it in may send the UNet out.
     text = embedded(clip, [trace.prompt.text], unet)
@@ -257,13 +255,17 @@ class _Inversion:
         finally:
             draft.abandon()
         if entry is not None:
-            return replace(trace, store=self._disk_store(entry))
+            return replace(trace, store=self._published(entry))
         log.warning("%s The inversion is kept; its edits run the source again instead of reading it.", draft.failure)
         return replace(trace, store=Recomputed(self.level_offset))
 
-    def _disk_store(self, entry: Entry) -> DiskStore:
+    def _published(self, entry: Entry) -> PageStore:
         storage = self.chosen.storage
-        return DiskStore(entry, storage.policy, storage.precision, self.level_offset, frozenset(self._forms()))
+        if not storage.recomputes:
+            layers = frozenset(self._forms())
+            return DiskStore(entry, storage.policy, storage.precision, self.level_offset, layers)
+        entry.release()  # all there is of it, the latents, is in memory
+        return Recomputed(self.level_offset)
 
     def _found(self, cache: InversionCache, key: str) -> Trace | None:
         """The trace of an entry of the cache; pages are checked when they are read."""
@@ -279,7 +281,7 @@ class _Inversion:
             entry.release()
             cache.remove(key)
             return None
-        return replace(self.planned, text=self.text.cpu(), **levels, store=self._disk_store(entry))
+        return replace(self.planned, text=self.text.cpu(), **levels, store=self._published(entry))
 
     def _forms(self) -> Mapping[LayerAddress, Form]:
         """How each layer is recorded."""
@@ -291,7 +293,7 @@ class _Inversion:
 
     def _key(self) -> str:
         """Everything the kept numbers depend on."""
-        trace, schedule = self.planned, self.planned.schedule
+        trace, schedule, storage = self.planned, self.planned.schedule, self.chosen.storage
         return combined(
             {
                 "records": RECORDS,
@@ -302,7 +304,7 @@ class _Inversion:
                 "text": self.text,
                 "guided": self.guided and [combined({"texts": self.guided.texts}), self.guided.guidance],
                 "capture": [trace.capture.most_cells, trace.capture.self_attention],
-                "kept": [self.chosen.storage.policy, self.chosen.storage.precision],
+                "kept": "latents" if storage.recomputes else [storage.policy, storage.precision],
             }
         )
 

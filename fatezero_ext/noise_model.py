@@ -19,7 +19,7 @@ from .controlled import ControlledLayer, cross_projection, self_projection
 from .errors import ModelError, StoreError
 from .latent_colours import LatentColours
 from .layers import LayerAddress, Site, key_frame_tensors
-from .map_control import MapController, OnMaps, described
+from .map_control import MapController, OnMaps
 from .schedule import Schedule
 
 SD_LATENT_SCALE = 0.18215  # Stable Diffusion 1.x: gives encoded images unit variance
@@ -147,18 +147,10 @@ class NoiseModel(ABC):
     def after_step(self, latents: Tensor) -> Tensor:
         """Tell the control registered last that a step is done, if it works on maps; gives the latents to go on with.
 
-        latents: [frames, channels, height, width]
+        latents: [frames, channels, height, width], scaled
         """
         attend = self.attend
-        if not isinstance(attend, OnMaps):
-            return latents
-        changed = attend.controller.step_callback(latents)
-        if not isinstance(changed, Tensor) or changed.shape != latents.shape:
-            raise StoreError(
-                f"step_callback of {type(attend.controller).__name__} gave {described(changed)}; latents shaped "
-                f"{list(latents.shape)} are needed. Return x_t, changed or not."
-            )
-        return changed
+        return attend.after_step(latents) if isinstance(attend, OnMaps) else latents
 
     @property
     def smallest_side(self) -> int:
@@ -264,12 +256,16 @@ class Registration:
         self.unregister()
 
 
-def register_attention_control(unet: NoiseModel, controller: Attend | MapController | None) -> Registration:
+def register_attention_control(
+    unet: NoiseModel, controller: Attend | MapController | None, *, clip_axes: bool = False
+) -> Registration:
     """Let `controller` compute every self- and cross-attention of `unet` (temporal attention is left out).
 
     controller: an `Attend`; or a `MapController`, which is handed the maps of all layers of at most 1024 cells and told
                 when a step is done, for one run; None: plain attention. An inversion records beside either. An edit
                 leaves to an `Attend` what it does not change itself; beside a map controller it must change nothing.
+    clip_axes:  a map controller's `step_callback` gets the scaled latents as [1, channels, frames, height, width], as
+                in the authors' program; else as [frames, channels, height, width]
     It is bound for the thread that registers it: runs of other threads that share the model go on without it. Register
     it in the thread that inverts and edits.
     Raises StoreError for what is neither.
@@ -281,7 +277,8 @@ def register_attention_control(unet: NoiseModel, controller: Attend | MapControl
             f"{controller!r} cannot be called; a controller is an attend(q, k, v, site), or a class called with (attn, "
             f"is_cross, place_in_unet) that also has step_callback. Give one of these."
         )
-    attend = OnMaps(controller, kernel=unet.kernel) if isinstance(controller, MapController) else controller
+    maps = isinstance(controller, MapController)
+    attend = OnMaps(controller, kernel=unet.kernel, clip_axes=clip_axes) if maps else controller
     attend = unet.kernel if attend is None else attend
     registration = Registration(unet, controller, attend, len(unet.layers))
     if hasattr(controller, "num_att_layers"):

@@ -32,7 +32,7 @@ class Storage:
                nothing, the source runs again beside the edit, as the inversion ran it; "recompute same level": the same
                on the latent at the edit's own noise level; "auto": features, or recompute where they do not fit
     place:     "gpu": the device the model runs on; "ram": the computer's memory; "disk": files that later runs find
-               again; "auto": the first of gpu and ram with room
+               again, of recompute the latents alone; "auto": the first of gpu and ram with room
     precision: of what is kept, a key of PRECISIONS; "int8" is lossy
     budget:    bytes that may be kept; None: what is free
     cache:     the folder of "disk"; None: `default_cache()`
