@@ -148,7 +148,7 @@ def _from_file(
 def load_unet(
     folder: str | Path, settings: InflationSettings | None = None, *, dtype: torch.dtype = torch.float32
 ) -> Pseudo3DUNet:
-    """Load a UNet folder: a 2-D diffusers UNet, or a pseudo-3D one tuned on a clip, by FateZero's or Tune-A-Video's code.
+    """Load a UNet folder: a 2-D diffusers UNet, or one tuned on a clip by FateZero's or Tune-A-Video's own training.
 
     A tuned UNet's temporal layers are read off its tensors: attention, and low-rank convolutions with their rank, full
     ones, or none.

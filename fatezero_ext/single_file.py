@@ -22,7 +22,6 @@ from diffusers.loaders.single_file_utils import (
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from . import model_configs
 from .empty_models import Net, check_fit, empty, fill, shapes_of
 from .errors import ModelError
 from .key_names import NamedFile

@@ -1,7 +1,7 @@
 """Pickles of weights, looked through before torch opens them: nothing is run, unpacked or allocated.
 
-torch's `weights_only` runs no code, but it inflates archives, makes whatever a pickle asks for (`bytearray(10**10)`), and
-hashes tuples that hold each other a billion times. Of a state dict nothing of that is needed.
+torch's `weights_only` runs no code, but it inflates archives, makes whatever a pickle asks for (`bytearray(10**10)`),
+and hashes tuples that hold each other a billion times. A state dict needs nothing of that.
 """
 
 from __future__ import annotations
