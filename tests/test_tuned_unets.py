@@ -101,7 +101,10 @@ def test_the_node_lists_and_loads_it(folder, monkeypatch):
     ("key", "said"),
     [
         ("down_blocks.0.temp_convs.0.conv1.0.weight", r"a text-to-video UNet \(ModelScope\)"),
-        ("down_blocks.0.motion_modules.0.temporal_transformer.norm.weight", r"a UNet with motion modules \(AnimateDiff\)"),
+        (
+            "down_blocks.0.motion_modules.0.temporal_transformer.norm.weight",
+            r"a UNet with motion modules \(AnimateDiff\)",
+        ),
     ],
 )
 def test_other_programs_unets_of_that_class_are_named(folder, weights, key, said):
