@@ -30,14 +30,16 @@ from .temporal import (
 class TemporalLayers:
     """Which temporal layers a UNet gets.
 
-    rank:     of the low-rank temporal convolutions; None: full 1-D convolutions
-    position: where the transformer blocks attend over time, "after_spatial", "after_cross" or "after_feedforward"
-    ranks:    ranks of single convolutions by their names in the UNet, where a checkpoint has its own
+    rank:         of the low-rank temporal convolutions; None: full 1-D convolutions
+    position:     where transformer blocks attend over time, "after_spatial", "after_cross" or "after_feedforward"
+    ranks:        ranks of single convolutions by their names in the UNet, where a checkpoint has its own
+    convolutions: whether there are temporal convolutions; Tune-A-Video's UNets attend over time and have none
     """
 
     rank: int | None = None
     position: TemporalPosition = "after_feedforward"
     ranks: Mapping[str, int] = field(default_factory=dict, hash=False)
+    convolutions: bool = True
 
     def __post_init__(self) -> None:
         if self.position not in TEMPORAL_POSITIONS:
@@ -169,15 +171,8 @@ def _resnet_norms(net: UNet2DConditionModel) -> Iterator[nn.GroupNorm]:
 
 
 def _add_temporal_layers(net: UNet2DConditionModel, temporal: TemporalLayers) -> None:
-    for name, conv in [(n, m) for n, m in net.named_modules() if type(m) is nn.Conv2d and m.kernel_size[0] > 1]:
-        channels, kernel = conv.out_channels, conv.kernel_size[0]
-        added = (
-            identity_temporal_conv(channels, kernel)
-            if temporal.rank is None
-            else LowRankTemporalConv(channels, temporal.ranks.get(name, temporal.rank))
-        )
-        conv.conv_temporal = added.to(conv.weight)
-        conv.__class__ = PseudoConv3d
+    if temporal.convolutions:
+        _add_temporal_convolutions(net, temporal)
     for block in list(_transformer_blocks(net)):
         module, spatial = block.module, block.module.attn1
         width = module.norm1.normalized_shape[0]
@@ -189,3 +184,15 @@ def _add_temporal_layers(net: UNet2DConditionModel, temporal: TemporalLayers) ->
         module.norm_temporal = nn.LayerNorm(width).to(spatial.to_q.weight)
         module.temporal_position = temporal.position
         module.__class__ = Pseudo3DTransformerBlock
+
+
+def _add_temporal_convolutions(net: UNet2DConditionModel, temporal: TemporalLayers) -> None:
+    for name, conv in [(n, m) for n, m in net.named_modules() if type(m) is nn.Conv2d and m.kernel_size[0] > 1]:
+        channels, kernel = conv.out_channels, conv.kernel_size[0]
+        added = (
+            identity_temporal_conv(channels, kernel)
+            if temporal.rank is None
+            else LowRankTemporalConv(channels, temporal.ranks.get(name, temporal.rank))
+        )
+        conv.conv_temporal = added.to(conv.weight)
+        conv.__class__ = PseudoConv3d
