@@ -113,7 +113,8 @@ def invert_latents(
         if controlled:
             x = unet.after_step(x)
         if recording.forms:
-            store.write(step, attend.page)
+            # Packing needs room on the device as well.
+            within_memory(partial(store.write, step, attend.page), _remedies(unet, store), LESS)
         levels[steps - step] = x
         on_step(StepDone(steps - step, steps, x, partial(_same, x)))
     store.seal()
@@ -146,7 +147,8 @@ def reconstruct_latents(
         shown = partial(schedule.clean, x, prediction, step)
         x = unet.after_step(schedule.denoise(x, prediction, step))
         if recording.forms:
-            store.write(step, attend.page)
+            # Packing needs room on the device as well.
+            within_memory(partial(store.write, step, attend.page), _remedies(unet, store), LESS)
         levels[steps - 1 - step] = x
         on_step(StepDone(step + 1, steps, x, shown))
     store.seal()
