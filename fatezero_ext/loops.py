@@ -114,7 +114,8 @@ def invert_latents(
         if controlled:
             x = unet.after_step(x)
         if recording.forms:
-            store.write(step, attend.page)
+            # Packing needs room on the device as well.
+            within_memory(partial(store.write, step, attend.page), _remedies(unet, store), LESS)
         if watched(x, last=step == 0):
             check_result(unet, x, f"step {steps - step} of {steps} of the inversion", given=latents)
         levels[steps - step] = x
@@ -149,7 +150,8 @@ def reconstruct_latents(
         shown = partial(schedule.clean, x, prediction, step)
         x = unet.after_step(schedule.denoise(x, prediction, step))
         if recording.forms:
-            store.write(step, attend.page)
+            # Packing needs room on the device as well.
+            within_memory(partial(store.write, step, attend.page), _remedies(unet, store), LESS)
         if watched(x, last=step == steps - 1):
             said = f"step {step + 1} of {steps} of the reconstruction"
             check_result(unet, x, said, given=inverted.noise, guidance=guidance)

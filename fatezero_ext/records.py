@@ -127,8 +127,13 @@ Page = Mapping[LayerAddress, Record]
 
 def packed(page: Page, device: torch.device | None, precision: Precision) -> Page:
     """A page as it is kept: in `precision`, on `device` (None: where each tensor is)."""
-    kept = {at: record.kept.packed(precision, record.shared) for at, record in page.items()}
-    return {at: type(page[at])(k if device is None else k.to(device)) for at, k in kept.items()}
+    return {at: _packed(record, device, precision) for at, record in page.items()}
+
+
+def _packed(record: Record, device: torch.device | None, precision: Precision) -> Record:
+    """One layer's record: what is packed and then moved is let go before the next one is packed."""
+    kept = record.kept.packed(precision, record.shared)
+    return type(record)(kept if device is None else kept.to(device))
 
 
 def check_page(page: Page, layers: Collection[LayerAddress], step: int) -> None:
