@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..api import io
+from ..verdicts import mistakes_of, validating
 from .awaiting import finished
 from .graph import Graph, Link, Node
 from .lists import as_lists
@@ -33,14 +34,17 @@ def validated(graph: Graph, types: NodeTypes) -> Graph:
         _refuse([Problem("the workflow has no output node, so there is nothing to run. Add one, such as SaveVideo.")])
     _refuse(list(_dangling(graph)))
     problems: list[Problem] = []
-    for node_id in graph.needed_for(targets):
-        node = graph.nodes[node_id]
-        converted: dict[str, Any] = {}
-        found = list(_check_inputs(graph, node, types, converted))
-        graph = graph.with_inputs(node_id, converted)
-        if not found:
-            found = list(_check_own(graph.nodes[node_id], types[node.class_type]))
-        problems.extend(found)
+    seen = graph.api_format()
+    with validating({"prompt": seen}):
+        for node_id in graph.needed_for(targets):
+            node = graph.nodes[node_id]
+            converted: dict[str, Any] = {}
+            found = list(_check_inputs(graph, node, types, converted))
+            graph = graph.with_inputs(node_id, converted)
+            seen[node_id]["inputs"].update(converted)
+            if not found:
+                found = list(_check_own(graph.nodes[node_id], types[node.class_type]))
+            problems.extend(found)
     _refuse(problems)
     return graph
 
@@ -181,7 +185,17 @@ def _check_own(node: Node, node_type: NodeType) -> Iterator[Problem]:
         return
     arguments = {name: None if isinstance(node.inputs[name], Link) else node.inputs[name] for name in node.inputs}
     given = {name: value for name, value in arguments.items() if name in named}
-    verdict = finished(node_type.node_class.validate_inputs(**as_lists(node_type, given)))
-    if verdict is not True:
-        text = verdict if isinstance(verdict, str) else "the node refuses the value. Choose another."
-        yield Problem(text, node.label, next(iter(named)) if len(named) == 1 else "")
+    verdict = finished(_with_id(node, node_type).validate_inputs(**as_lists(node_type, given)))
+    if verdict is True:
+        return
+    text = verdict if isinstance(verdict, str) else "the node refuses the value. Choose another."
+    told = mistakes_of(text) or {next(iter(named)) if len(named) == 1 else "": text}
+    for name, mistake in told.items():
+        yield Problem(mistake, node.label, name)
+
+
+def _with_id(node: Node, node_type: NodeType) -> type[io.ComfyNode]:
+    """The node's class, or a subclass that knows its place in the graph where it asks for that."""
+    if io.Hidden.unique_id not in (node_type.schema.hidden or ()):
+        return node_type.node_class
+    return type(node_type.node_class.__name__, (node_type.node_class,), {"hidden": io.HiddenHolder(unique_id=node.id)})
