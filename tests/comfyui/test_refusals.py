@@ -1,4 +1,4 @@
-"""What ComfyUI's server answers to a workflow with a mistake: one error, at its node and input, before anything runs."""
+"""What ComfyUI's server answers to a workflow with a mistake: one error, at its node and input, and nothing runs."""
 
 import pytest
 
