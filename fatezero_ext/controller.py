@@ -16,7 +16,7 @@ from .loops import EditedLatents, OnStep, edit_latents, ignore_step
 from .map_control import OnMaps
 from .memory_report import MemoryReport
 from .noise_model import NoiseModel
-from .plan import EditPlan, EditSettings, compile_edit
+from .plan import BlendSettings, EditPlan, EditSettings, compile_edit
 from .prompts import Clip, read_prompt
 from .stores import Storage
 from .trace import Trace
@@ -126,16 +126,12 @@ def plan_edit(
     trace = controller.trace
     if trace is None:
         raise StoreError(
-            "the controller has no inversion; an edit reads one. Invert the clip first: DDIMInvert in "
+            "the controller has no inversion; an edit reads one. Invert the clip first: DDIM Invert in "
             "a graph, invert() in Python."
         )
     blend = settings.blend
     overridden = with_mask and blend is not None and blend.mask_use == "override"
-    if blend is not None and not blend.source_words and not with_mask:
-        raise SettingsError(
-            f"blending has neither blend_words nor a mask; words of the source prompt {trace.prompt.text!r} or a mask "
-            f"are needed. Name the object that may change, or leave out blending's other words and switches."
-        )
+    check_mask_is_made(blend, with_mask=with_mask)
     if blend is not None and blend.source_words and not overridden:
         sites = controller.unet.sites(trace.frames, *trace.size)
         blend_layers(sites, trace.capture.most_cells, blend.downscale)
@@ -149,6 +145,15 @@ def plan_edit(
     if with_mask:
         _check_mask_is_read(plan, len(trace.schedule))
     return replace(plan, source_mask=None, edit_mask=None) if overridden else plan
+
+
+def check_mask_is_made(blend: BlendSettings | None, *, with_mask: bool) -> None:
+    """Raise SettingsError where blending is on and nothing makes its mask; with_mask: whether a user's comes along."""
+    if blend is not None and not blend.source_words and not with_mask:
+        raise SettingsError(
+            "blending has neither blend_words nor a mask; words of the source prompt or a mask are needed. Name the "
+            "object that may change, or leave out blending's other words and switches."
+        )
 
 
 def _check_mask_is_read(plan: EditPlan, steps: int) -> None:

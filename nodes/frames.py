@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..fatezero_ext.clip import FileFrames
-from ..fatezero_ext.errors import FateZeroError, SettingsError, VideoError
+from ..fatezero_ext.errors import SettingsError, VideoError
 from ..fatezero_ext.frame_files import ANIMATION_ENDINGS, picture_count
 from ..fatezero_ext.framing import LONGEST_SIDE, Framing, pictures_in, read_frames, reframe
 from ..fatezero_ext.framing import frame_indices as check_selection
@@ -16,6 +16,7 @@ from ..fatezero_ext.sound import Sound, later
 from ..fatezero_ext.video import read_video
 from . import host
 from .api import io, schema
+from .verdicts import Found, verdict
 
 SAMPLE_CLIP = Path(__file__).parents[1] / "example_workflows" / "red_circle_on_grass.mp4"
 MOST_FRAMES = 1_000_000
@@ -79,15 +80,17 @@ class LoadFrames(io.ComfyNode):
         sampling_rate: int | None = None,
     ) -> bool | str:
         """Look for the source and as many pictures as are asked for; None stands for what is linked."""
-        try:
-            selection = Framing(
-                start=start or 0, count=count or None, sampling_rate=1 if sampling_rate is None else sampling_rate
-            )
-            if source is not None:
-                _check_source(_source_path(source), selection)
-        except FateZeroError as error:
-            return str(error)
-        return True
+        found = Found()
+        given = {
+            "start": start or 0,
+            "count": count or None,
+            "sampling_rate": 1 if sampling_rate is None else sampling_rate,
+        }
+        for name, value in given.items():
+            found.of(name, Framing, **{name: value})
+        if source is not None and not found:
+            found.of("source", lambda: _check_source(_source_path(source), Framing(**given)))
+        return verdict(found)
 
     @classmethod
     def fingerprint_inputs(cls, source: str, **_widgets: float) -> str:

@@ -22,7 +22,14 @@ from ..fatezero_ext.kernels import kernel
 from ..fatezero_ext.layers import DEFAULT_KEY_FRAMES, KeyFrame, LayerAddress, Site, resolve_key_frames
 from ..fatezero_ext.noise_model import LatentFormat, NoiseModel, Result
 from ..fatezero_ext.schedule import STABLE_DIFFUSION_SCHEDULER, Schedule
-from .native_checks import check_kind, described_patches, extras_of, nameless_parts, warn_of_guidance
+from .native_checks import (
+    check_frames_stay_together,
+    check_kind,
+    described_patches,
+    extras_of,
+    nameless_parts,
+    warn_of_guidance,
+)
 from .native_sampling import Session, within_sampling
 
 EDITED = 0  # ComfyUI names the texts of a call by index; the one that is recorded and edited comes first
@@ -135,6 +142,7 @@ class NativeModel(NoiseModel):
         """ComfyUI's own estimate says how much memory to free."""
         if self in _RUNS.get():
             return work()
+        check_frames_stay_together(self.model, frames)
 
         def inside(session: Session) -> Result:
             run = _Run(session, self._sampling.sigmas.to(self.device))

@@ -47,6 +47,17 @@ def distance(x, wanted):
     return float((x - wanted).norm() / wanted.norm())
 
 
+def rounding(native):
+    """How far two ways of the same computation may be apart.
+
+    A prediction is (x - clean) / sigma of float32 numbers: their relative error grows by 1 / sigma, most at the lowest
+    level; it comes in once a step, and in each of the two.
+    """
+    schedule = native.schedule(STEPS)
+    lowest = float(native.model.get_model_object("model_sampling").sigmas[min(schedule.timesteps)])
+    return 2 * STEPS * torch.finfo(torch.float32).eps / lowest
+
+
 def test_layers_have_the_addresses_and_levels_they_have_in_diffusers(inflated):
     native = under_control(native_model())
     assert [layer.address for layer in native.layers] == [layer.address for layer in inflated.layers]
@@ -107,7 +118,7 @@ def test_texts_in_calls_of_their_own_give_the_same(ext, toy, latents, monkeypatc
     _, together = edited(ext, native, toy, latents)
     monkeypatch.setattr(comfy.model_base.BaseModel, "memory_required", lambda *_given, **_more: 2**60)
     _, apart = edited(ext, native, toy, latents)
-    assert distance(apart.latents, together.latents) < 1e-5
+    assert distance(apart.latents, together.latents) < rounding(native)
 
 
 def test_the_edited_text_is_found_wherever_a_batch_has_it(toy, latents, monkeypatch):
@@ -200,8 +211,9 @@ def test_what_another_packs_replacement_adds_stays(ext, toy, latents):
         clone.set_model_attn2_replace(image_prompt(strength), "middle", 0)
     silent_trace, _ = edited(ext, under_control(silent), toy, latents)
     loud_trace, _ = edited(ext, under_control(loud), toy, latents)
-    assert distance(silent_trace.noise, plain_trace.noise) < 1e-5
-    assert distance(loud_trace.noise, plain_trace.noise) > 1e-4
+    apart = rounding(under_control(model))
+    assert distance(silent_trace.noise, plain_trace.noise) < apart
+    assert distance(loud_trace.noise, plain_trace.noise) > 10 * apart
 
 
 def test_where_another_pack_changes_the_inputs_maps_are_kept(ext, toy, latents):
@@ -211,7 +223,7 @@ def test_where_another_pack_changes_the_inputs_maps_are_kept(ext, toy, latents):
     trace, features = edited(ext, native, toy, latents, "features")
     _, maps = edited(ext, native, toy, latents, "maps")
     assert {record.form for at, record in trace.store.read(0).items() if at.kind == "self"} == {"map"}
-    assert distance(features.latents, maps.latents) < 1e-5
+    assert distance(features.latents, maps.latents) < rounding(native)
 
 
 @pytest.mark.parametrize("prediction", ["EPS", "V_PREDICTION"])
@@ -363,13 +375,9 @@ def test_patches_that_change_the_batch_or_the_cells_are_refused_by_name(ext, toy
             edited(ext, under_control(model), toy, latents)
 
 
-def test_samplings_of_other_lengths_and_context_windows_are_refused(ext):
+def test_samplings_of_other_lengths_are_refused(ext):
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
     (few,) = ModelSamplingDiscrete().patch(native_model(), "lcm", False)
     with pytest.raises(ext.FateZeroError, match="50 steps"):
         under_control(few)
-    windows = native_model()
-    windows.model_options["context_handler"] = object()
-    with pytest.raises(ext.FateZeroError, match="context windows"):
-        under_control(windows)
