@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .controller import Controller as Controller
     from .controller import EditResult as EditResult
     from .controller import edit as edit
+    from .edit_settings import BlendSettings as BlendSettings
+    from .edit_settings import EditSettings as EditSettings
     from .errors import FateZeroError as FateZeroError
     from .inversion import invert as invert
     from .layers import LayerAddress as LayerAddress
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from .lora import apply_lora as apply_lora
     from .noise_model import NoiseModel as NoiseModel
     from .noise_model import register_attention_control as register_attention_control
-    from .plan import BlendSettings as BlendSettings
-    from .plan import EditSettings as EditSettings
     from .stores import Storage as Storage
     from .unet import InflationSettings as InflationSettings
     from .unet import Pseudo3DUNet as Pseudo3DUNet
@@ -39,11 +39,11 @@ _HOMES = {
     "attention": ("Attend", "attention_probs", "plain"),
     "checkpoints": ("VideoModel", "load_model", "load_toy", "load_unet"),
     "controller": ("Controller", "EditResult", "edit"),
+    "edit_settings": ("BlendSettings", "EditSettings"),
     "errors": ("FateZeroError",),
     "inversion": ("invert",),
     "lora": ("apply_lora",),
     "layers": ("LayerAddress", "Site"),
-    "plan": ("BlendSettings", "EditSettings"),
     "stores": ("Storage",),
     "noise_model": ("NoiseModel", "register_attention_control"),
     "unet": ("InflationSettings", "Pseudo3DUNet", "TemporalLayers"),

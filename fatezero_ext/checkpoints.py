@@ -23,6 +23,7 @@ from .kernels import Kernel, kernel
 from .latent_colours import FILE as COLOURS_FILE
 from .latent_colours import LatentColours
 from .ldm_configs import scheduler_config
+from .model_folders import TOY_FOLDER
 from .noise_model import LatentFormat
 from .single_file import Prediction, SingleFile
 from .text import TextEncoder
@@ -37,7 +38,6 @@ PICKLED_WEIGHTS = "diffusion_pytorch_model.bin"
 WEIGHT_FILES = {ModelMixin: (WEIGHTS, PICKLED_WEIGHTS), CLIPTextModel: ("model.safetensors", "pytorch_model.bin")}
 RANK_KEY = ".conv_temporal.down.weight"
 PSEUDO_3D_CLASS = "UNetPseudo3DConditionModel"
-TOY_FOLDER = Path(__file__).parent / "toy" / "model"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from transformers import CLIPModel, CLIPTokenizer
 from transformers.utils import logging as transformers_logging
 
 from .errors import ModelError, PromptError
+from .model_folders import is_clip_folder, model_type
 from .residence import Prepare, stay
 from .video import to_bytes
 
@@ -87,20 +87,6 @@ class ClipScorer:
         return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
 
 
-def is_clip_folder(folder: Path) -> bool:
-    """Whether the folder's config.json describes a CLIP model with both towers; reads no other file."""
-    return _model_type(folder) == "clip"
-
-
-def _model_type(folder: Path) -> object:
-    """What config.json says, or None where it says nothing."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return config.get("model_type") if isinstance(config, dict) else None
-
-
 def load_clip(folder: Path | str, *, device: torch.device | str = "cpu") -> ClipScorer:
     """Load a CLIP model, float32, from a folder in Hugging Face layout; nothing is fetched from the network.
 
@@ -143,7 +129,7 @@ def _check_files(folder: Path) -> None:
         raise ModelError(f"{folder} has no config.json; {WANTED}. Choose another folder.")
     if not is_clip_folder(folder):
         raise ModelError(
-            f"{folder / 'config.json'} says model_type {_model_type(folder)!r}; 'clip', with a text and a picture "
+            f"{folder / 'config.json'} says model_type {model_type(folder)!r}; 'clip', with a text and a picture "
             f"tower, is needed. Choose another folder."
         )
     if not any(all((folder / name).is_file() for name in files) for files in TOKENIZER_FILES):

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from .attend import Capture
 from .blend import blend_layers
+from .edit_settings import EditSettings
 from .errors import SettingsError, StoreError
 from .guidance import guided_text
 from .loops import EditedLatents, OnStep, edit_latents, ignore_step
 from .map_control import OnMaps
 from .memory_report import MemoryReport
 from .noise_model import NoiseModel
-from .plan import EditPlan, EditSettings, compile_edit
+from .plan import EditPlan, compile_edit
 from .prompts import Clip, read_prompt
 from .stores import Storage
 from .trace import Trace

@@ -11,15 +11,16 @@ import zlib
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
-from torch.nn.functional import interpolate
 
 from .errors import SettingsError, VideoError
 from .video import read_video
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PICTURE_ENDINGS = frozenset(".png .jpg .jpeg .webp .bmp .tif .tiff .ppm .pgm".split())
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
@@ -144,6 +145,8 @@ def _margins(before: int, after: int, side: int) -> tuple[int, int]:
 
 def _scaled(frames: Tensor, short_side: int) -> Tensor:
     """frames [frames, height, width, channels] with their shorter side scaled to `short_side`."""
+    from torch.nn.functional import interpolate
+
     height, width = frames.shape[1:3]
     short, long = sorted((height, width))
     # Rounding may leave a square picture one pixel short of square, which the published program cannot crop.
@@ -194,6 +197,8 @@ def read_folder(folder: Path | str, framing: Framing) -> Tensor:
     Returns [count, height, width, 3], float32, 0..1.
     Raises VideoError for a folder that is not there, has too few pictures, one that cannot be read, or other sizes.
     """
+    import torch
+
     folder = Path(folder)
     pictures = pictures_in(folder)
     taken = [pictures[index] for index in frame_indices(framing, len(pictures), name=str(folder))]
@@ -259,6 +264,8 @@ def read_picture(path: Path) -> Tensor:
 
 
 def _as_tensor(picture: Image.Image) -> Tensor:
+    import torch
+
     if picture.mode == "F":
         raise ValueError("its values are floating-point numbers without a known range")
     if picture.mode.startswith("I"):  # Pillow's own conversion cuts 16-bit values off at 255

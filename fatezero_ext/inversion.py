@@ -14,13 +14,13 @@ from .cache_entry import DamagedFile, Entry
 from .cache_folder import InversionCache, default_cache
 from .controller import Controller
 from .disk_store import LEVELS, DiskDraft, DiskStore, aligned
+from .edit_settings import check_guidance
 from .errors import SettingsError, StoreError
 from .fingerprint import combined
 from .footprint import ClipShape, recorded_forms
 from .guidance import embedded, guided_text
 from .loops import NOTHING, OnStep, Recording, StepDone, ignore_step, invert_latents, reconstruct_latents
 from .noise_model import NoiseModel
-from .plan import check_guidance
 from .prompts import Clip, read_prompt
 from .storage_plan import StoragePlan, check_room, choose_storage, kept_as, measured_room
 from .stores import MemoryStore, PageStore, Recomputed, Storage

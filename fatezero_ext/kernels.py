@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +11,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .attention import Attend, explicit, gather_key_frames, plain, sliced
+from .choices import KERNELS, Kernel
 from .errors import SettingsError
 from .layers import Site
 
-Kernel = Literal["auto", "sdpa", "xformers", "sliced", "explicit"]
-KERNELS: tuple[Kernel, ...] = get_args(Kernel)
 MAPS_AT_ONCE = 8  # of 64x64 cells with two key frames in half precision: 0.5 GiB
 HEAD_DIM = 40  # the smallest of Stable Diffusion 1.x, whose rows are the least aligned
 

@@ -6,18 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import av
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from .errors import VideoError
 from .files import whole_file
 from .sound import SoundTrack
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 REPEATABLE = {"x264-params": "mbtree=0"}  # with the macroblock tree one file in a hundred differed, by up to 21 levels
 CRF = 17
@@ -29,6 +30,9 @@ FORMATS = (
 """FFmpeg's names of files that hold all they play; playlists, which name other files, are not opened."""
 BT601, STUDIO_RANGE = 6, 1
 """FFmpeg's numbers for the colour matrix and range it converts RGB with, written to the file for players."""
+
+
+Kept = TypeVar("Kept")
 
 
 class Video(NamedTuple):
@@ -57,7 +61,26 @@ def read_video(
     The rate is divided by `stride`; frames are turned upright where the file says so.
     Raises VideoError where the file is not a readable video, is cut off, or has fewer frames than asked for.
     """
-    path = Path(path)
+    import torch
+
+    def kept(picture: NDArray[np.uint8]) -> NDArray[np.uint8] | Tensor:
+        return picture if fit is None else fit(_as_floats(picture[None]))
+
+    # As bytes, or fitted, while they come: a long clip at full size would fill the memory.
+    pictures, rate = _pictures(Path(path), start, count, stride, kept)
+    frames = _as_floats(np.stack(pictures)) if fit is None else torch.cat(pictures)
+    return Video(frames, rate / stride)
+
+
+def check_video(path: Path | str) -> None:
+    """Raise VideoError where `read_video` could not read the first frame; nothing else is decoded."""
+    _pictures(Path(path), 0, 1, 1, lambda picture: None)
+
+
+def _pictures(
+    path: Path, start: int, count: int | None, stride: int, kept: Callable[[NDArray[np.uint8]], Kept]
+) -> tuple[list[Kept], Fraction]:
+    """What is kept of each frame that `read_video` selects, given as [height, width, 3], and the video's own rate."""
     if start < 0 or stride < 1 or count is not None and count < 1:
         raise VideoError(
             f"start {start}, count {count}, stride {stride} select no frames of {path.name}; needed are start >= 0, "
@@ -70,8 +93,7 @@ def read_video(
                 raise VideoError(f"{path} has no video stream; one is needed. Choose another file.")
             rate = container.streams.video[0].average_rate or container.streams.video[0].guessed_rate
             upright = (_upright(frame) for frame in islice(_decoded(container, path), start, stop, stride))
-            # As bytes, or fitted, while they come: a long clip at full size would fill the memory.
-            pictures = [picture if fit is None else fit(_as_floats(picture[None])) for picture in upright]
+            pictures = [kept(picture) for picture in upright]
     except OSError as error:
         raise VideoError(f"cannot read the video {path}: {error.strerror or error}. Check the path.") from error
     except av.FFmpegError as error:
@@ -79,11 +101,12 @@ def read_video(
     _check_selection(path, len(pictures), start, count, stride)
     if not rate:
         raise VideoError(f"{path} does not say its frame rate; one is needed. Encode it again with a rate.")
-    frames = _as_floats(np.stack(pictures)) if fit is None else torch.cat(pictures)
-    return Video(frames, Fraction(rate) / stride)
+    return pictures, Fraction(rate)
 
 
 def _as_floats(pictures: NDArray[np.uint8]) -> Tensor:
+    import torch
+
     return torch.from_numpy(pictures).float().div_(255)
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from ..fatezero_ext.controller import Controller, EditResult, edit
+from ..fatezero_ext.edit_settings import EditSettings
 from ..fatezero_ext.errors import FateZeroError
-from ..fatezero_ext.plan import EditSettings
-from ..fatezero_ext.prompts import Clip
 from . import edit_settings, host, words
 from .api import advanced, io, schema
 from .control import CONTROLLER
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..fatezero_ext.controller import Controller, EditResult
+    from ..fatezero_ext.prompts import Clip
 
 
 class P2PEdit(io.ComfyNode):
@@ -69,6 +71,8 @@ class P2PEdit(io.ComfyNode):
         mask: Tensor | None = None,
         **widgets: Any,  # noqa: ANN401 - the remaining widgets, each of its own type
     ) -> io.NodeOutput:
+        from ..fatezero_ext.controller import edit
+
         trace = controller.trace
         bar = host.progress(0 if trace is None else len(trace.schedule), controller.unet.latents)
         if trace is not None:

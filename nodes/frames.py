@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..fatezero_ext.errors import FateZeroError, VideoError
 from ..fatezero_ext.framing import LONGEST_SIDE, PICTURE_ENDINGS, Framing, pictures_in, read_frames, reframe
 from ..fatezero_ext.framing import frame_indices as check_selection
-from ..fatezero_ext.video import read_video
+from ..fatezero_ext.video import check_video
 from . import host
 from .api import io, schema
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SAMPLE_CLIP = Path(__file__).parents[1] / "example_workflows" / "red_circle_on_grass.mp4"
 MOST_FRAMES = 1_000_000
@@ -172,7 +174,7 @@ def _check_source(path: Path, selection: Framing) -> None:
     elif path.suffix.lower() in PICTURE_ENDINGS:
         check_selection(selection, 1, name=str(path))
     else:
-        read_video(path, count=1)
+        check_video(path)
 
 
 def _source_widget() -> io.Input:

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from ..fatezero_ext.controller import Controller
 from ..fatezero_ext.errors import StoreError
-from ..fatezero_ext.inversion import Reconstruction, invert_planned, plan_inversion
-from ..fatezero_ext.loops import StepDone
-from ..fatezero_ext.prompts import Clip
 from . import host
 from .api import advanced, io, schema
 from .control import CONTROLLER
 from .edit import EDIT_WIDGETS
 from .lookahead import check_edits
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..fatezero_ext.controller import Controller
+    from ..fatezero_ext.loops import StepDone
+    from ..fatezero_ext.prompts import Clip
 
 INVERSION, RECONSTRUCTION = "inversion", "reconstruction"
 FAR = 3  # times as large or small as what a model was trained on; results are poor long before
@@ -92,6 +93,8 @@ class DDIMInvert(io.ComfyNode):
         attention_from: str = INVERSION,
         reconstruction_guidance: float = 7.5,
     ) -> io.NodeOutput:
+        from ..fatezero_ext.inversion import Reconstruction, invert_planned, plan_inversion
+
         planned = plan_inversion(controller, clip, _samples(latent), source_prompt, steps=steps)
         check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id, EDIT_WIDGETS)
         reconstruct = Reconstruction(reconstruction_guidance) if attention_from == RECONSTRUCTION else None
@@ -118,6 +121,8 @@ class DDIMInvert(io.ComfyNode):
 
 def _samples(latent: Mapping[str, Any]) -> Tensor:
     """The clip of a LATENT; raises StoreError for what an inversion cannot follow, as a mask that spares a place."""
+    from torch import Tensor
+
     given = latent if isinstance(latent, Mapping) else {}
     samples, mask = given.get("samples"), given.get("noise_mask")
     if not isinstance(samples, Tensor):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..fatezero_ext.controller import Controller, plan_edit
 from ..fatezero_ext.errors import FateZeroError
-from ..fatezero_ext.prompts import Clip, read_prompt
 from . import edit_settings
+
+if TYPE_CHECKING:
+    from ..fatezero_ext.controller import Controller
+    from ..fatezero_ext.prompts import Clip
 
 EDIT_NODE = "FateZero_P2PEdit"
 SOCKETS = {"controller", "clip", "mask"}
@@ -32,6 +34,9 @@ def check_edits(
     Left to speak for themselves when they run: edits with a widget fed by another node or with another text encoder.
     Left out: edits whose results nothing reads.
     """
+    from ..fatezero_ext.controller import plan_edit
+    from ..fatezero_ext.prompts import read_prompt
+
     graph = graph or {}
     for name, inputs in _edits_of(graph, str(node_id), widgets):
         with_mask = inputs.get("mask") is not None

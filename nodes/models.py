@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NoReturn
 
-from ..fatezero_ext.checkpoints import TOY_FOLDER
 from ..fatezero_ext.errors import ModelError, NotOfferedError
+from ..fatezero_ext.model_folders import TOY_FOLDER
 from . import host
 
 BUILT_IN = "built-in toy model"

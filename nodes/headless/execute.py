@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
-
 from ..api import io
 from .awaiting import finished
 from .cache_keys import cache_keys
@@ -97,6 +95,8 @@ def _result(node: Node, node_type: NodeType, inputs: Lists, graph: Graph) -> Res
 
 
 def _call(node: Node, prepared: type[io.ComfyNode], arguments: dict[str, Any]) -> io.NodeOutput:
+    import torch
+
     try:
         with torch.inference_mode():
             returned = finished(prepared.execute(**arguments))

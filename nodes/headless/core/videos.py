@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ....fatezero_ext.errors import FateZeroError
 from ....fatezero_ext.sound import has_sound
-from ....fatezero_ext.video import read_video, write_video
+from ....fatezero_ext.video import check_video, read_video, write_video
 from ... import host
 from ...api import io
 from .images import cut_to_bytes
 from .naming import next_free, prefix_verdict
 from .stamps import file_stamp
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COMFYUI_CRF = 23  # x264's own default
 
@@ -65,7 +66,7 @@ class LoadVideo(io.ComfyNode):
     def validate_inputs(cls, file: str) -> bool | str:
         """Look for the file and at its first frame, before anything runs."""
         try:
-            read_video(host.input_file(file), count=1)
+            check_video(host.input_file(file))
         except FateZeroError as error:
             return str(error)
         return True
