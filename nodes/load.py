@@ -77,7 +77,8 @@ class LoadPseudo3DUNet(io.ComfyNode):
     ) -> io.NodeOutput:
         import torch
 
-        from ..fatezero_ext.checkpoints import load_model
+        with torch.inference_mode(False):  # or diffusers' own constants, made on import, could never be trained with
+            from ..fatezero_ext.checkpoints import load_model
         from ..fatezero_ext.kernels import kernel
         from ..fatezero_ext.unet import InflationSettings
 

@@ -83,6 +83,39 @@ from fatezero_ext.__main__ import main
 codes = [main(["run", path, "--check", *sys.argv[2:]]) for path in json.loads(sys.argv[1])]
 print(json.dumps([codes, sorted(sys.modules)]))
 """
+FIRST_RUN = """
+import json, sys, threading, torch
+from fatezero_ext.pack import load_pack
+
+clip = torch.rand(2, 16, 16, 3)
+loading = dict(model="built-in toy model", key_frames="-1, first", norm="clip", precision="float32", least_sc_channel=0)
+calls = {
+    "load LoadPseudo3DUNet": loading,
+    "measure MeasureEdit": dict(source=clip, edited=clip, clip_model="none", source_prompt="", edit_prompt=""),
+    "compare CompareClips": dict(source=[clip], edit_1=[clip], labels=[""]),
+}
+nodes = {}
+for name in calls:
+    module, node = name.split()
+    nodes[name] = getattr(load_pack(f"nodes.{module}"), node)
+together, done = threading.Barrier(len(calls)), []
+
+def execute(name, inputs):
+    together.wait()
+    with torch.inference_mode():  # as ComfyUI runs its nodes
+        nodes[name].execute(**inputs)
+    done.append(name)
+
+threads = [threading.Thread(target=execute, args=call) for call in calls.items()]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+constants = [
+    (f"{name}.{key}", value.is_inference())
+    for name, module in list(sys.modules.items()) if name.partition(".")[0] == "diffusers"
+    for key, value in list(vars(module).items()) if isinstance(value, torch.Tensor)
+]
+print(json.dumps([sorted(done), sorted(calls), constants]))
+"""
 
 
 def told(program, *arguments):
@@ -145,6 +178,12 @@ def test_the_check_of_a_workflow_imports_nothing_that_takes_seconds(folder):
 def test_the_graph_of_the_check_has_every_node_of_the_pack(folder):
     (ids, _), _ = told(LISTED)
     assert set(ids) <= {kind for kind, _ in NODES.values()}
+
+
+def test_first_runs_import_in_threads_and_leave_the_constants_of_diffusers_fit_for_training():
+    (done, asked, constants), said = told(FIRST_RUN)
+    assert done == asked, said
+    assert [name for name, of_inference in constants if of_inference] == []
 
 
 def test_the_words_of_precision_are_those_that_records_know():
