@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from .errors import VideoError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PICTURE_ENDINGS = frozenset(".png .jpg .jpeg .webp .bmp .tif .tiff .ppm .pgm".split())
 ANIMATION_ENDINGS = PICTURE_ENDINGS | {".gif", ".apng"}
@@ -95,6 +97,8 @@ def read_pictures(path: Path) -> tuple[Tensor, Tensor]:
     a file without transparency are empty and [count, 64, 64]. Pictures of another size than the first are left out.
     Raises VideoError where the file cannot be read or is too large.
     """
+    import torch
+
     pictures, masks = [], []
     with opened_picture(path) as opened:
         check_size(path, opened)
@@ -153,12 +157,16 @@ def _milliseconds(opened: Image.Image) -> Fraction:
 
 def _transparency(picture: Image.Image) -> Tensor | None:
     """Where a picture is transparent, [height, width], 0..1; None where it says nothing of it."""
+    import torch
+
     if not picture.has_transparency_data:
         return None
     return 1 - torch.from_numpy(np.array(picture.convert("RGBA").getchannel("A"))).float() / 255
 
 
 def _as_tensor(picture: Image.Image) -> Tensor:
+    import torch
+
     if picture.mode == "F":
         raise ValueError("its values are floating-point numbers without a known range")
     if picture.mode.startswith("I"):  # Pillow's own conversion cuts 16-bit values off at 255

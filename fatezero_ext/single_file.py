@@ -22,61 +22,30 @@ from diffusers.loaders.single_file_utils import (
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from .checkpoint_check import (
+    SD1_TEXT_PREFIXES,
+    SD2_TEXT_PREFIXES,
+    VAE_PREFIXES,
+    checked_kind,
+    first_prefix,
+)
 from .empty_models import Net, check_fit, empty, fill, shapes_of
 from .errors import ModelError
 from .key_names import NamedFile
 from .ldm_configs import END, V_PREDICTION_KEY, V_PREDICTION_SPREAD, text_config, unet_config, vae_config
-from .model_kinds import UNET, Kind, kind_of
+from .model_kinds import UNET
 from .unet import Pseudo3DUNet
-from .weight_files import some
 
 log = logging.getLogger(__name__)
 
 Prediction = Literal["epsilon", "v_prediction"]
 TOKENIZER = Path(__file__).parent / "configs" / "clip_tokenizer"
 SD2_PAD_TOKEN = "!"  # id 0
-VAE_PREFIXES = ("first_stage_model.", "vae.")
-SD1_TEXT_PREFIXES = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
-SD2_TEXT_PREFIXES = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
 SD2_TEXT_WIDTH = 1024
 SD2_LAYERS_USED = 23  # of 24: the last but one speaks to the UNet
 V_PREDICTION_MARK, ZERO_TERMINAL_MARK = "v_pred", "ztsnr"
 """Names of empty tensors that authors put into a file to say what it predicts, and on which schedule."""
 V_PREDICTION_WORDS, EPSILON_WORDS = {"v", "v_prediction", "v-prediction"}, {"eps", "epsilon"}
-QUANTISED = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant", ".absmax", ".quant_map")
-
-
-def check_checkpoint(path: str | Path) -> Kind:
-    """What kind of checkpoint a file is; only its header is read, unless it is a pickle.
-
-    Raises ModelError for a file that cannot be read, and for every kind that cannot be loaded, naming it.
-    """
-    return _checked(NamedFile(path))
-
-
-def _checked(file: NamedFile) -> Kind:
-    kind = kind_of(file.shapes)
-    if not kind.family:
-        raise ModelError(
-            f"{file.path.name} is {kind.name}; a whole checkpoint of Stable Diffusion 1.x or 2.x is needed. "
-            f"{kind.advice}"
-        )
-    if scaled := [name for name in file.shapes if name.endswith(QUANTISED)]:
-        raise ModelError(
-            f"{file.path.name} has quantised weights ({some(scaled)}); float16, bfloat16 or float32 are needed. Use "
-            f"the model's plain file, or connect it as a MODEL."
-        )
-    if not any(_first_prefix(file, prefixes) for prefixes in (SD1_TEXT_PREFIXES, SD2_TEXT_PREFIXES)):
-        raise ModelError(
-            f"{file.path.name} has no text encoder; a checkpoint with UNet, text encoder and VAE is needed. Use the "
-            f"complete file, or connect it as a MODEL."
-        )
-    if not _first_prefix(file, VAE_PREFIXES):
-        raise ModelError(
-            f"{file.path.name} has no VAE; a checkpoint with UNet, text encoder and VAE is needed. Use the complete "
-            f"file, or connect it as a MODEL."
-        )
-    return kind
 
 
 class SingleFile:
@@ -85,7 +54,7 @@ class SingleFile:
     def __init__(self, path: str | Path) -> None:
         """Raises what `check_checkpoint` does."""
         self._file = NamedFile(path)
-        self.kind = _checked(self._file)
+        self.kind = checked_kind(self._file)
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -100,7 +69,7 @@ class SingleFile:
 
     def vae(self, dtype: torch.dtype) -> AutoencoderKL:
         """The VAE."""
-        prefix = _first_prefix(self._file, VAE_PREFIXES)
+        prefix = first_prefix(self._file, VAE_PREFIXES)
         config = self._configured(vae_config, prefix)
         named = convert_ldm_vae_checkpoint(self._read(prefix, dtype=dtype), config=config)
         return self._filled(lambda: AutoencoderKL(**config), named, dtype)
@@ -148,7 +117,7 @@ class SingleFile:
 
     def _text_weights(self, dtype: torch.dtype) -> Mapping[str, Tensor]:
         """By transformers' names, with `text_model.` in front."""
-        if prefix := _first_prefix(self._file, SD2_TEXT_PREFIXES):
+        if prefix := first_prefix(self._file, SD2_TEXT_PREFIXES):
             read = self._read(prefix, dtype=dtype)
             layers = {int(key.split("resblocks.")[1].split(".")[0]) for key in read if "resblocks." in key}
             unused = f"resblocks.{max(layers)}." if len(layers) != SD2_LAYERS_USED else "text_projection"
@@ -157,7 +126,7 @@ class SingleFile:
             holder = nn.Module()
             holder.config = CLIPTextConfig(hidden_size=width)
             return convert_open_clip_checkpoint(holder, read, prefix=prefix)
-        prefix = _first_prefix(self._file, SD1_TEXT_PREFIXES)
+        prefix = first_prefix(self._file, SD1_TEXT_PREFIXES)
         named = convert_ldm_clip_checkpoint(self._read(prefix, dtype=dtype))
         return {_with_text_model(key): x for key, x in named.items() if not key.endswith("position_ids")}
 
@@ -189,10 +158,6 @@ def told_prediction(unet: Pseudo3DUNet) -> Prediction:
 
 def _by_spread(bias: Tensor) -> Prediction:
     return "v_prediction" if bias.float().std(correction=0) > V_PREDICTION_SPREAD else "epsilon"
-
-
-def _first_prefix(file: NamedFile, prefixes: tuple[str, ...]) -> str:
-    return next((prefix for prefix in prefixes if any(name.startswith(prefix) for name in file.shapes)), "")
 
 
 def _with_text_model(key: str) -> str:

@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import av
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from .errors import VideoError
 from .files import whole_file
@@ -23,6 +21,9 @@ from .sound import Sound, SoundFile, Track, tracks
 
 log = logging.getLogger(__name__)
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 REPEATABLE = {"x264-params": "mbtree=0"}  # with the macroblock tree one file in a hundred differed, by up to 21 levels
 CRF = 17
 """x264's quality setting; 17 is what its authors call visually lossless, 0 to 51 is its range."""
@@ -30,6 +31,19 @@ BT601, STUDIO_RANGE = 6, 1
 """FFmpeg's numbers for the colour matrix and range it converts RGB with, written to the file for players."""
 LONGEST_SIDE = 16384
 """In pixels, as ComfyUI's own limit; a small file may claim any size."""
+
+
+Kept = TypeVar("Kept")
+
+
+def nearest(levels: Tensor) -> Tensor:
+    """The nearest whole levels."""
+    return levels.round()
+
+
+def cut(levels: Tensor) -> Tensor:
+    """Whole levels with the rest cut off, as ComfyUI does."""
+    return levels.floor()
 
 
 class Video(NamedTuple):
@@ -58,7 +72,26 @@ def read_video(
     The rate is divided by `stride`; frames are turned upright where the file says so.
     Raises VideoError where the file is not a readable video, is cut off, or has fewer frames than asked for.
     """
-    path = Path(path)
+    import torch
+
+    def keep(picture: NDArray[np.uint8]) -> NDArray[np.uint8] | Tensor:
+        return picture if fit is None else fit(_as_floats(picture[None]))
+
+    # As bytes, or fitted, while they come: a long clip at full size would fill the memory.
+    pictures, rate = _pictures(Path(path), start, count, stride, keep)
+    frames = stacked(pictures) if fit is None else torch.cat(pictures)
+    return Video(frames, rate / stride)
+
+
+def check_video(path: Path | str) -> None:
+    """Raise VideoError where `read_video` could not read the first frame; nothing else is decoded."""
+    _pictures(Path(path), 0, 1, 1, lambda picture: None)
+
+
+def _pictures(
+    path: Path, start: int, count: int | None, stride: int, keep: Callable[[NDArray[np.uint8]], Kept]
+) -> tuple[list[Kept], Fraction]:
+    """What is kept of each frame that `read_video` selects, given as [height, width, 3], and the video's own rate."""
     if start < 0 or stride < 1 or count is not None and count < 1:
         raise VideoError(
             f"start {start}, count {count}, stride {stride} select no frames of {path.name}; needed are start >= 0, "
@@ -68,20 +101,23 @@ def read_video(
     kept, rate = [], None
     for picture, told_rate in pictures_of(path, start, stop, stride):
         rate = told_rate
-        # As bytes, or fitted, while they come: a long clip at full size would fill the memory.
-        kept.append(picture if fit is None else fit(_as_floats(picture[None])))
+        kept.append(keep(picture))
     _check_selection(path, len(kept), start, count, stride)
     if not rate:
         raise VideoError(f"{path} does not say its frame rate; one is needed. Encode it again with a rate.")
-    return Video(stacked(kept) if fit is None else torch.cat(kept), Fraction(rate) / stride)
+    return kept, Fraction(rate)
 
 
 def _as_floats(pictures: NDArray[np.uint8]) -> Tensor:
+    import torch
+
     return torch.from_numpy(pictures).float().div_(255)
 
 
 def stacked(pictures: list[NDArray[np.uint8]]) -> Tensor:
     """Pictures as one tensor of floats, 0..1; the list is emptied on the way, to never hold the whole clip twice."""
+    import torch
+
     frames = torch.empty(len(pictures), *pictures[0].shape)
     for number in reversed(range(len(pictures))):
         frames[number] = _as_floats(pictures.pop())
@@ -159,7 +195,7 @@ def write_video(
     lossless: bool = False,
     repeatable: bool = True,
     sound: Path | Sound | None = None,
-    rounding: Callable[[Tensor], Tensor] = torch.round,
+    rounding: Callable[[Tensor], Tensor] = nearest,
 ) -> str | None:
     """Save H.264 in MP4. The file appears whole or not at all.
 
@@ -237,7 +273,7 @@ def _encode(path: Path, frames: Tensor, encoding: _Encoding, track: Track | None
             track.write(container)
 
 
-def to_bytes(frames: Tensor, rounding: Callable[[Tensor], Tensor] = torch.round) -> NDArray[np.uint8]:
+def to_bytes(frames: Tensor, rounding: Callable[[Tensor], Tensor] = nearest) -> NDArray[np.uint8]:
     """Frames as 8-bit numbers, rounded; values outside 0..1 are clipped.
 
     frames: [frames, height, width, 3]

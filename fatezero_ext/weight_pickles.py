@@ -16,8 +16,6 @@ from pickletools import OpcodeInfo, genops
 from typing import Any, BinaryIO, NamedTuple
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
-import torch
-
 PICKLE_BYTES = 16 * 2**20
 """Most bytes of names and shapes; those of Stable Diffusion's training checkpoints take three million."""
 OPERATIONS = 3_000_000
@@ -212,6 +210,8 @@ def _taken(operation: OpcodeInfo, stack: list[Item]) -> list[Item]:
 
 
 def _allowed(name: str) -> Named:
+    import torch
+
     module, _, last = name.rpartition(".")
     of_torch = module == "torch" and (last.endswith("Storage") or isinstance(getattr(torch, last, None), torch.dtype))
     if of_torch or name in CALLED or name in (CALLBACK, "torch.storage.UntypedStorage"):

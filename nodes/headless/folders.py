@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...fatezero_ext.errors import FateZeroError
-from ...fatezero_ext.noise_model import LatentFormat
 from ...fatezero_ext.weight_files import WEIGHT_SUFFIXES
 from ..program import ModelKind, Progress, PythonHost
 from .registry import near_miss
 from .report import Reporter
+
+if TYPE_CHECKING:
+    from ...fatezero_ext.noise_model import LatentFormat
 
 INPUT_MARK = " [input]"
 """What ComfyUI may put behind the name of a file in its input folder."""
