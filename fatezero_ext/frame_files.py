@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import VideoError
 
@@ -62,7 +62,8 @@ def opened_picture(path: Path) -> Iterator[Image.Image]:
     except VideoError:
         raise
     except BROKEN_PICTURE as error:
-        reason = str(error) or type(error).__name__
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "of another kind" if unknown else str(error) or type(error).__name__
         raise VideoError(
             f"{path} is not a readable picture ({reason}); PNG, JPEG, WebP, BMP, TIFF, PPM or GIF is needed. Replace "
             f"the file or take it out."
@@ -101,7 +102,7 @@ def read_pictures(path: Path) -> tuple[Tensor, Tensor]:
 
     pictures, masks = [], []
     with opened_picture(path) as opened:
-        check_size(path, opened)
+        _check_size(path, opened)
         for index in range(_count(opened)):
             opened.seek(index)
             picture = ImageOps.exif_transpose(opened)
@@ -116,7 +117,7 @@ def read_pictures(path: Path) -> tuple[Tensor, Tensor]:
     return torch.stack(pictures), torch.stack([opaque if mask is None else mask for mask in masks])
 
 
-def check_size(path: Path, opened: Image.Image) -> None:
+def _check_size(path: Path, opened: Image.Image) -> None:
     """Raise VideoError where all pictures of a file together would fill the memory."""
     pixels = _count(opened) * opened.width * opened.height
     if pixels > MOST_PIXELS:
@@ -129,7 +130,7 @@ def check_size(path: Path, opened: Image.Image) -> None:
 def check_picture(path: Path) -> None:
     """Read a file's first picture and the number of all; raises VideoError as `read_pictures` does."""
     with opened_picture(path) as opened:
-        check_size(path, opened)
+        _check_size(path, opened)
         opened.load()
 
 

@@ -224,8 +224,6 @@ def write_video(
     encoding = _Encoding(rate, pixels, quality, int(repeatable), rounding)
     heard = SoundFile(sound) if isinstance(sound, Path) else sound
     with whole_file(Path(path)) as partial:
-        if heard is None:
-            return _encode(partial, frames, encoding, None)
         return _encode_with_sound(partial, frames, encoding, heard)
 
 
@@ -237,15 +235,17 @@ class _Encoding(NamedTuple):
     rounding: Callable[[Tensor], Tensor]
 
 
-def _encode_with_sound(path: Path, frames: Tensor, encoding: _Encoding, sound: Sound) -> str | None:
+def _encode_with_sound(path: Path, frames: Tensor, encoding: _Encoding, sound: Sound | None) -> str | None:
     """Encode with the sound in the best way that works, at last without; returns what was lost."""
     reason: Exception | None = None
-    for track in tracks(sound, len(frames) / encoding.rate):
+    for track in () if sound is None else tracks(sound, len(frames) / encoding.rate):
         try:
             return _encode(path, frames, encoding, track())
         except (VideoError, OSError, *BROKEN_MEDIA) as error:
             reason = error
     _encode(path, frames, encoding, None)
+    if reason is None:
+        return None
     lost = f"The clip was saved without its sound, which cannot be stored: {reason}"
     log.warning(lost)
     return lost

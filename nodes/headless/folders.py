@@ -50,9 +50,7 @@ class Folders:
             except (OSError, ValueError, RuntimeError) as error:  # too long, a zero character, a loop of links
                 reason = getattr(error, "strerror", None) or error
                 shown = plain if len(plain) <= SHOWN else f"{plain[:SHOWN]}..."
-                raise InputFileError(
-                    f"{shown!r} is no name of a file ({reason}); one is needed. Correct it."
-                ) from error
+                raise InputFileError(f"{shown!r} is no file name ({reason}); one is needed. Correct it.") from error
             if not path.is_relative_to(folder.resolve()):
                 raise InputFileError(
                     f"'{plain}' is outside the input folder {folder}; only files inside are read. "
