@@ -8,18 +8,23 @@ from typing import Any
 
 from .graph import Graph, Link, Node, graph_of
 from .problems import Problem, refuse, shown
-from .registry import close_names
+from .registry import NodeTypes, close_names
+
+NO_TYPES: NodeTypes = MappingProxyType({})
 
 
-def read_api_format(document: Mapping[str, Any]) -> Graph:
-    """The graph of a parsed API-format file; raises InvalidWorkflow listing every malformed node."""
+def read_api_format(document: Mapping[str, Any], types: NodeTypes = NO_TYPES) -> Graph:
+    """The graph of a parsed API-format file; raises InvalidWorkflow listing every malformed node.
+
+    types: give nodes without a title the name that the page shows
+    """
     problems: list[Problem] = []
-    graph = graph_of(_node(node_id, entry, problems) for node_id, entry in document.items())
+    graph = graph_of(_node(node_id, entry, types, problems) for node_id, entry in document.items())
     refuse(problems)
     return graph
 
 
-def _node(node_id: str, entry: Any, problems: list[Problem]) -> Node:  # noqa: ANN401 - unchecked JSON
+def _node(node_id: str, entry: Any, types: NodeTypes, problems: list[Problem]) -> Node:  # noqa: ANN401 - unchecked JSON
     bare = Node(node_id, "", "")
     if not isinstance(entry, dict) or not isinstance(entry.get("class_type"), str):
         problems.append(
@@ -29,7 +34,8 @@ def _node(node_id: str, entry: Any, problems: list[Problem]) -> Node:  # noqa: A
     class_type, inputs = entry["class_type"], entry.get("inputs", {})
     meta = entry.get("_meta")
     title = meta.get("title") if isinstance(meta, dict) else None
-    node = Node(node_id, class_type, title if isinstance(title, str) and title else class_type)
+    known = types[class_type].schema.display_name if class_type in types else None
+    node = Node(node_id, class_type, title if isinstance(title, str) and title else known or class_type)
     misspelt = [] if "inputs" in entry else close_names("inputs", entry)
     if misspelt or not isinstance(inputs, dict):
         what = f"the node has {shown(misspelt[0])} where 'inputs' belongs" if misspelt else "inputs are not an object"

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from ..api import io
+from ..verdicts import mistakes_of, validating
 from .awaiting import finished
 from .graph import Graph, Link, Node
 from .lists import as_lists
@@ -47,16 +48,25 @@ def validated(graph: Graph, types: NodeTypes) -> Graph:
     refuse(_dangling(graph, needed))
     nodes = {node_id: node for node_id, node in graph.nodes.items() if node_id not in spare}
     remarks = [left_out_remark(spare)] if spare else []
-    refuse(problem for node_id in needed for problem in _check_node(nodes, graph.nodes[node_id], types, remarks))
-    return replace(graph, nodes=MappingProxyType(nodes), remarks=(*graph.remarks, *remarks))
+    checked = replace(graph, nodes=MappingProxyType(nodes))
+    with validating({"prompt": (seen := checked.api_format())}):
+        problems = [found for node_id in needed for found in _check_node(nodes, nodes[node_id], types, remarks, seen)]
+    refuse(problems)
+    return replace(checked, remarks=(*graph.remarks, *remarks))
 
 
-def _check_node(nodes: dict[str, Node], node: Node, types: NodeTypes, remarks: list[str]) -> Iterator[Problem]:
-    """Problems of one node; puts it back into `nodes` with its constants in their inputs' type."""
+def _check_node(
+    nodes: dict[str, Node], node: Node, types: NodeTypes, remarks: list[str], seen: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """Problems of one node; puts it back into `nodes` and `seen` with its constants in their inputs' type.
+
+    seen: the graph in the API's format, as the nodes' own checks see it
+    """
     node_type = types[node.class_type]
     converted: dict[str, Any] = {}
     found = [*check_names(node, node_type, remarks), *_check_inputs(nodes, node, types, converted)]
     nodes[node.id] = node.with_inputs(converted)
+    seen[node.id]["inputs"].update(converted)
     yield from found or _check_own(nodes, nodes[node.id], node_type)
 
 
@@ -194,13 +204,22 @@ def _check_own(nodes: Mapping[str, Node], node: Node, node_type: NodeType) -> It
     given = {name: _known_value(nodes, value) for name, value in node.inputs.items() if name in named}
     place = next(iter(named)) if len(named) == 1 else ""
     try:
-        verdict = finished(node_type.node_class.validate_inputs(**as_lists(node_type, given)))
+        verdict = finished(_with_id(node, node_type).validate_inputs(**as_lists(node_type, given)))
     except Exception as error:  # any node's code may fail here; as in ComfyUI that is the node's refusal
         yield Problem(f"its own check failed ({type(error).__name__}: {error}). Correct its values.", node.label, place)
         return
-    if verdict is not True:
-        text = verdict if isinstance(verdict, str) else "the node refuses the value. Choose another."
-        yield Problem(text, node.label, place)
+    if verdict is True:
+        return
+    text = verdict if isinstance(verdict, str) else "the node refuses the value. Choose another."
+    for name, mistake in (mistakes_of(text) or {place: text}).items():
+        yield Problem(mistake, node.label, name)
+
+
+def _with_id(node: Node, node_type: NodeType) -> type[io.ComfyNode]:
+    """The node's class, or a subclass that knows its place in the graph where it asks for that."""
+    if io.Hidden.unique_id not in (node_type.schema.hidden or ()):
+        return node_type.node_class
+    return type(node_type.node_class.__name__, (node_type.node_class,), {"hidden": io.HiddenHolder(unique_id=node.id)})
 
 
 def _known_value(nodes: Mapping[str, Node], value: Any) -> Any:  # noqa: ANN401 - what the input holds
