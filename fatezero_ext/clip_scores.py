@@ -17,7 +17,7 @@ from .errors import ModelError, PromptError
 from .folder_weights import TEXT, folder_weights
 from .model_configs import CLIP, CLIP_PICTURES, checked, text_config, vision_config
 from .plain_files import read_json, shown
-from .residence import Prepare, stay
+from .residence import Prepare, prepared, stay
 from .video import to_bytes
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class ClipScorer:
         """
         tokens = self._tokens(prompts)
         to_bytes(frames[:1])  # raises where these are no frames, before the long work
-        self.prepare(0)
+        prepared(self.prepare, 0)
         device = self.net.device
         tokens = {name: ids.to(device) for name, ids in tokens.items()}
         embedded = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 from zlib import crc32
 
@@ -37,11 +37,15 @@ class Word:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt, its token ids with start and end token but no padding, and its words."""
+    """A prompt, its token ids with start and end token but no padding, and its words.
+
+    name: what it is called in errors
+    """
 
     text: str
     ids: tuple[int, ...]
     words: tuple[Word, ...]
+    name: str = field(default="prompt", compare=False)
 
     def __repr__(self) -> str:
         return f"Prompt({self.text!r}, {len(self.ids)} tokens)"
@@ -49,6 +53,16 @@ class Prompt:
     def spans(self) -> str:
         """Every word with its token positions, for people: "a[1] silver[2] jeep[3]"."""
         return " ".join(f"{word.text}[{','.join(map(str, word.tokens))}]" for word in self.words)
+
+    @property
+    def argument(self) -> str:
+        """The argument or widget that it comes from: "source_prompt"."""
+        return self.name.replace(" ", "_")
+
+    @property
+    def remedy(self) -> str:
+        """What to do where it has no words."""
+        return f"Describe {'the clip' if self.name == 'source prompt' else 'what is wanted'} in plain words."
 
     def find(self, phrase: str, asked_by: str = "") -> tuple[int, ...]:
         """Token positions of every occurrence of a word or of several words in a row.
@@ -63,8 +77,13 @@ class Prompt:
             found = tuple(self._occurrences([normal(word) for word in wanted], normal)) if wanted else ()
             if found:
                 return found
+        asked = f"{asked_by}: " if asked_by else ""
+        if not self.words:
+            raise PromptError(
+                f"{asked}{phrase!r} is looked for, but {self.argument} is empty; words of it are needed. {self.remedy}"
+            )
         raise PromptError(
-            f"{asked_by + ': ' if asked_by else ''}{phrase!r} is not in the prompt {self.text!r}; "
+            f"{asked}{phrase!r} is not in the prompt {self.text!r}; "
             f"words of it are needed, alone or in a row: "
             f"{', '.join(dict.fromkeys(word.text for word in self.words if word.text))}. Use these."
         )
@@ -109,7 +128,7 @@ def read_prompt(clip: Clip, text: str, name: str = "prompt") -> Prompt:
             f"the words of the {name} {text!r} make {position - 1} tokens, the whole makes {len(ids) - 2}; they must "
             f"agree for editing word by word. Write plain words separated by spaces."
         )
-    return Prompt(text, ids, tuple(words))
+    return Prompt(text, ids, tuple(words), name)
 
 
 def _token_ids(clip: Clip, text: str, name: str) -> tuple[int, ...]:
@@ -143,6 +162,22 @@ def _only_encoder(tokens: Mapping[str, list]) -> list:
     return next(iter(tokens.values()))
 
 
+def check_word_counts(source: Prompt, edit: Prompt) -> None:
+    """Raise PromptError unless words can be replaced one by one."""
+    for prompt in (source, edit):
+        if not prompt.words:
+            raise PromptError(
+                f"{prompt.argument} is empty; replace edits swap its words one by one, so words are needed. "
+                f"{prompt.remedy}"
+            )
+    n, m = len(source.words), len(edit.words)
+    if n != m:
+        raise PromptError(
+            f"replace edits need equally many words; source has {n}, edit has {m}. "
+            f"Use mode 'refine', or make the prompts match word by word."
+        )
+
+
 def replacement_mapper(source: Prompt, edit: Prompt, quirks: Quirks = "fixed") -> Tensor:
     """Where the source's attention goes when words are replaced by other words.
 
@@ -152,17 +187,12 @@ def replacement_mapper(source: Prompt, edit: Prompt, quirks: Quirks = "fixed") -
     Raises PromptError where the prompts do not have equally many words.
     Source: Prompt-to-Prompt (arXiv 2208.01626), word swap.
     """
-    n, m = len(source.words), len(edit.words)
-    if n != m:
-        raise PromptError(
-            f"replace edits need equally many words; source has {n}, edit has {m}. "
-            f"Use mode 'refine', or make the prompts match word by word."
-        )
+    check_word_counts(source, edit)
     pairs = list(zip(source.words, edit.words, strict=True))
     changed = [i for i, (a, b) in enumerate(pairs) if a.text != b.text]
     if quirks == "original":
         pairs = pairs[: changed[-1] + 1] if changed else []
-    mapper = torch.zeros(PROMPT_TOKENS, PROMPT_TOKENS)
+    mapper = torch.zeros(PROMPT_TOKENS, PROMPT_TOKENS, dtype=torch.float32)
     mapper[0, 0] = 1
     row = column = 1
     for a, b in pairs:
@@ -223,7 +253,7 @@ def window_table(edit: Prompt, default: Window, words: Mapping[str, Window], ste
     Returns [steps + 1, 77] of 0 and 1; rows int(start * (steps + 1)) up to int(end * (steps + 1)) are 1.
     Source: Prompt-to-Prompt, cross_replace_steps (its table has one row more than there are steps).
     """
-    table = torch.zeros(steps + 1, PROMPT_TOKENS)
+    table = torch.zeros(steps + 1, PROMPT_TOKENS, dtype=torch.float32)
     rows = [(default, list(range(PROMPT_TOKENS)))]
     rows += [(window, list(edit.find(word, "cross_replace of single words"))) for word, window in words.items()]
     for (start, end), tokens in rows:
@@ -234,7 +264,7 @@ def window_table(edit: Prompt, default: Window, words: Mapping[str, Window], ste
 
 def token_weights(prompt: Prompt, words: Mapping[str, float], other: float, asked_by: str) -> Tensor:
     """[77] weights: each listed word's value on its tokens, `other` elsewhere. asked_by: the setting, for errors."""
-    weights = torch.full((PROMPT_TOKENS,), other)
+    weights = torch.full((PROMPT_TOKENS,), other, dtype=torch.float32)
     for word, value in words.items():
         weights[list(prompt.find(word, asked_by))] = value
     return weights

@@ -7,6 +7,7 @@ from torch import Tensor
 from ..fatezero_ext.errors import PromptError, VideoError
 from ..fatezero_ext.grid import compare, cut_like
 from .api import io, schema
+from .graph_texts import PROMPTS_NODE, lines_of
 
 MOST_EDITS = 8
 
@@ -17,7 +18,7 @@ class EditPrompts(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
-            node_id="FateZero_EditPrompts",
+            node_id=PROMPTS_NODE,
             display_name="Edit Prompts",
             category="FateZero/clips",
             description=cls.__doc__,
@@ -53,7 +54,7 @@ class EditPrompts(io.ComfyNode):
 
 
 def _lines(prompts: str) -> list[str]:
-    lines = [line.strip() for line in prompts.splitlines() if line.strip()]
+    lines = lines_of(prompts)
     if not lines:
         raise PromptError("prompts is empty; at least one edit prompt is needed. Write one on a line.")
     return lines

@@ -5,7 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..fatezero_ext.controller import Controller
-from ..fatezero_ext.errors import FateZeroError
 from ..fatezero_ext.heat_maps import (
     SIDES,
     OnPage,
@@ -22,11 +21,16 @@ from ..fatezero_ext.heat_pictures import component_tiles, fitted_frames, heat_ti
 from ..fatezero_ext.pieces import described_words
 from ..fatezero_ext.prompts import Clip
 from ..fatezero_ext.trace import Trace
+from ..fatezero_ext.word_tokens import read_words
 from . import host
 from .api import advanced, io, schema
 from .control import CONTROLLER
 from .edit_settings import RESOLUTIONS, window
+from .graph_texts import inputs_of, source_prompt_of
+from .verdicts import Found, graph_now, verdict
 from .words import words as split_words
+
+HEAT_NODE = "FateZero_WordHeatMaps"
 
 
 class WordHeatMaps(io.ComfyNode):
@@ -36,7 +40,7 @@ class WordHeatMaps(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
-            node_id="FateZero_WordHeatMaps",
+            node_id=HEAT_NODE,
             display_name="Word Heat Maps",
             category="FateZero/look",
             description=cls.__doc__,
@@ -59,11 +63,20 @@ class WordHeatMaps(io.ComfyNode):
                     "takes as its mask what is above 0.5."
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def validate_inputs(cls, from_step: float | None = None, to_step: float | None = None) -> bool | str:
-        return _window_verdict(from_step, to_step)
+        """Check the window, and the words where the graph can be seen."""
+        graph, found = graph_now(), _window_mistakes(from_step, to_step)
+        inputs = inputs_of(graph, getattr(cls.hidden, "unique_id", None), HEAT_NODE) or {}
+        asked, source = inputs.get("words"), source_prompt_of(graph, inputs)
+        if isinstance(asked, str) and source is not None:
+            read = Found().of("", read_words, source, "source prompt")  # its mistakes are DDIM Invert's
+            for phrase in split_words(asked) if read is not None else ():
+                found.of("words", read.find, phrase, "words")
+        return verdict(found)
 
     @classmethod
     def execute(
@@ -125,7 +138,7 @@ class SelfAttentionComponents(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, from_step: float | None = None, to_step: float | None = None) -> bool | str:
-        return _window_verdict(from_step, to_step)
+        return verdict(_window_mistakes(from_step, to_step))
 
     @classmethod
     def execute(
@@ -218,13 +231,12 @@ def _picture_inputs() -> list[io.Input]:
     ]
 
 
-def _window_verdict(start: float | None, end: float | None) -> bool | str:
-    """Whether a window can be read; a widget fed by a link is None and is checked when it runs."""
-    try:
-        Reading(window(start, end))
-    except FateZeroError as error:
-        return str(error)
-    return True
+def _window_mistakes(start: float | None, end: float | None) -> Found:
+    """What is wrong with a window; a widget fed by a link is None and is checked when it runs."""
+    found = Found()
+    inside = [bound is None or 0 <= bound <= 1 for bound in (start, end)]
+    found.of("to_step" if inside == [True, False] else "from_step", Reading, window(start, end))
+    return found
 
 
 def _reading(start: float, end: float, resolution: str) -> Reading:

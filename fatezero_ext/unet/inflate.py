@@ -14,7 +14,6 @@ from torch import nn
 from ..controlled import ControlledLayer
 from ..errors import ModelError, SettingsError
 from ..layers import DEFAULT_KEY_FRAMES, KeyFrame, LayerAddress, Stage, resolve_key_frames
-from .call import Call
 from .processors import CrossAttention, SparseCausalAttention
 from .temporal import (
     TEMPORAL_POSITIONS,
@@ -75,19 +74,19 @@ class InflationSettings:
             raise SettingsError(f"unknown norm {self.norm!r}; it is 'clip' (over all frames) or 'frame'. Choose one.")
 
 
-def inflate(net: UNet2DConditionModel, settings: InflationSettings, call: Call) -> tuple[ControlledLayer, ...]:
+def inflate(net: UNet2DConditionModel, settings: InflationSettings) -> tuple[ControlledLayer, ...]:
     """Inflate `net` in place; its 2-D weights keep their names, new ones contain `_temporal`.
 
     Returns the attention layers under control in the order the UNet runs them (32 for Stable Diffusion 1.x).
     Raises ModelError where the UNet has blocks this method does not know.
     """
     _check_kind(net)
-    layers = tuple(layer for block in _transformer_blocks(net) for layer in _bind(block, settings, call))
+    layers = tuple(layer for block in _transformer_blocks(net) for layer in _bind(block, settings))
     if settings.norm == "clip":
         for norm in _resnet_norms(net):
-            norm.__class__, norm.call = ClipGroupNorm, call
+            norm.__class__ = ClipGroupNorm
     if settings.temporal is not None:
-        _add_temporal_layers(net, settings.temporal, call)
+        _add_temporal_layers(net, settings.temporal)
     return layers
 
 
@@ -131,7 +130,7 @@ def _transformer_blocks(net: UNet2DConditionModel) -> Iterator[_Block]:
             yield _Block(module, stage, index, unit, level)
 
 
-def _bind(block: _Block, settings: InflationSettings, call: Call) -> Iterator[ControlledLayer]:
+def _bind(block: _Block, settings: InflationSettings) -> Iterator[ControlledLayer]:
     module = block.module
     if module.norm_type != "layer_norm" or module.attn2 is None or module.only_cross_attention:
         raise ModelError(
@@ -142,8 +141,8 @@ def _bind(block: _Block, settings: InflationSettings, call: Call) -> Iterator[Co
     key_frames = settings.key_frames if width >= settings.least_sc_channel else ()
     own = LayerAddress(block.stage, block.block, block.unit, "self")
     text = LayerAddress(block.stage, block.block, block.unit, "cross")
-    module.attn1.set_processor(SparseCausalAttention(own, call))
-    module.attn2.set_processor(CrossAttention(text, call))
+    module.attn1.set_processor(SparseCausalAttention(own))
+    module.attn2.set_processor(CrossAttention(text))
     yield controlled(own, block.level, key_frames, module.attn1)
     yield controlled(text, block.level, (), module.attn2)
 
@@ -171,9 +170,9 @@ def _resnet_norms(net: UNet2DConditionModel) -> Iterator[nn.GroupNorm]:
             yield module
 
 
-def _add_temporal_layers(net: UNet2DConditionModel, temporal: TemporalLayers, call: Call) -> None:
+def _add_temporal_layers(net: UNet2DConditionModel, temporal: TemporalLayers) -> None:
     if temporal.convolutions:
-        _add_temporal_convolutions(net, temporal, call)
+        _add_temporal_convolutions(net, temporal)
     for block in list(_transformer_blocks(net)):
         module, spatial = block.module, block.module.attn1
         width = module.norm1.normalized_shape[0]
@@ -184,10 +183,10 @@ def _add_temporal_layers(net: UNet2DConditionModel, temporal: TemporalLayers, ca
         module.attn_temporal = attention.to(spatial.to_q.weight)
         module.norm_temporal = nn.LayerNorm(width).to(spatial.to_q.weight)
         module.temporal_position = temporal.position
-        module.__class__, module.call = Pseudo3DTransformerBlock, call
+        module.__class__ = Pseudo3DTransformerBlock
 
 
-def _add_temporal_convolutions(net: UNet2DConditionModel, temporal: TemporalLayers, call: Call) -> None:
+def _add_temporal_convolutions(net: UNet2DConditionModel, temporal: TemporalLayers) -> None:
     for name, conv in [(n, m) for n, m in net.named_modules() if type(m) is nn.Conv2d and m.kernel_size[0] > 1]:
         channels, kernel = conv.out_channels, conv.kernel_size[0]
         added = (
@@ -196,4 +195,4 @@ def _add_temporal_convolutions(net: UNet2DConditionModel, temporal: TemporalLaye
             else LowRankTemporalConv(channels, temporal.ranks.get(name, temporal.rank))
         )
         conv.conv_temporal = added.to(conv.weight)
-        conv.__class__, conv.call = PseudoConv3d, call
+        conv.__class__ = PseudoConv3d

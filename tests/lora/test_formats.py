@@ -10,6 +10,7 @@ from fatezero_ext import InflationSettings, TemporalLayers, apply_lora, load_toy
 from fatezero_ext.errors import ModelError
 from fatezero_ext.ldm_names import ldm_name
 
+from ..conftest import relative
 from .files import (
     FIRST_NAMES,
     LAYERS,
@@ -66,7 +67,7 @@ def test_a_text_encoders_lora_in_any_layout_equals_merging_by_hand(toy, saved, m
     unet, text = apply_lora(toy.unet, toy.text, saved(TEXT_LAYOUTS[layout](pairs)), text_strength=-0.4)
     same(text.net, merged(toy.text.net, pairs, -0.4))
     assert unet is toy.unet
-    assert not text.encode("a red circle").equal(toy.text.encode("a red circle"))
+    assert relative(text.encode("a red circle"), toy.text.encode("a red circle")) > 0.01
 
 
 def test_what_the_models_compute_equals_that_of_models_merged_by_hand(toy, saved, merged, noise):
