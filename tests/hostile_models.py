@@ -272,7 +272,9 @@ def _weights(path, chance):
         if way == "lose":
             del tensors[key]
         elif way == "add":
-            tensors[chance.choice(["x", "x" * 10**5, "\x1b[31m", "lora_up.weight", f"{key}.scale_weight"])] = tensors[key]
+            tensors[chance.choice(["x", "x" * 10**5, "\x1b[31m", "lora_up.weight", f"{key}.scale_weight"])] = tensors[
+                key
+            ]
         elif way == "shape":
             shapes = [(), (0,), (0, 10**12), (1,) * 9, (3, 3), tuple(reversed(tensors[key].shape))]
             tensors[key] = torch.zeros(chance.choice(shapes))
@@ -305,7 +307,9 @@ def _index(path, chance):
     homes = dict.fromkeys(load_file(path), "part.safetensors")
     key = chance.choice(sorted(homes))
     path.rename(path.with_name("part.safetensors"))
-    way = chance.choice(["good", "escape", "absolute", "absent", "list", "number", "tensor", "itself", "pipe", "suffix"])
+    way = chance.choice(
+        ["good", "escape", "absolute", "absent", "list", "number", "tensor", "itself", "pipe", "suffix"]
+    )
     bad = {"escape": "../../x.safetensors", "absolute": "/etc/passwd", "absent": "y.safetensors", "number": 5}
     bad |= {"itself": f"{path.name}.index.json", "pipe": "pipe.safetensors", "suffix": "part.bin"}
     if way in bad:
@@ -394,7 +398,9 @@ def _pickle(path, chance, large):
     if path.suffix == ".safetensors" and path.name != "adapter_model.safetensors":
         path.unlink()
         path = path.with_name({"model": "pytorch_model", "whole": "whole"}.get(path.stem, path.stem) + ".bin")
-    way = chance.choice(["code", "code", "held", "strange", "strange", "packed", "claims", "old", "cut", "names", "tar"])
+    way = chance.choice(
+        ["code", "code", "held", "strange", "strange", "packed", "claims", "old", "cut", "names", "tar"]
+    )
     key = chance.choice(sorted(tensors))
     if way == "code":
         held = tensors | {key: _code(chance, path.parent)} if chance.random() < 0.7 else _code(chance, path.parent)
@@ -407,7 +413,9 @@ def _pickle(path, chance, large):
         if chance.random() < 0.5:
             _archive(path, pickled)
         else:
-            path.write_bytes(pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps({}, 2) + pickled)
+            path.write_bytes(
+                pickle.dumps(0x1950A86A20F9469CFC6C, 2) + pickle.dumps(1001, 2) + pickle.dumps({}, 2) + pickled
+            )
         way = name
     elif way == "packed":
         buffer = io.BytesIO()
