@@ -6,7 +6,8 @@ diffusers' own converters name the tensors; configs are read off their shapes, s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -22,6 +23,7 @@ from diffusers.loaders.single_file_utils import (
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from . import model_configs
 from .checkpoint_check import (
     SD1_TEXT_PREFIXES,
     SD2_TEXT_PREFIXES,
@@ -43,6 +45,7 @@ TOKENIZER = Path(__file__).parent / "configs" / "clip_tokenizer"
 SD2_PAD_TOKEN = "!"  # id 0
 SD2_TEXT_WIDTH = 1024
 SD2_LAYERS_USED = 23  # of 24: the last but one speaks to the UNet
+PART_TENSORS = 3000
 V_PREDICTION_MARK, ZERO_TERMINAL_MARK = "v_pred", "ztsnr"
 """Names of empty tensors that authors put into a file to say what it predicts, and on which schedule."""
 V_PREDICTION_WORDS, EPSILON_WORDS = {"v", "v_prediction", "v-prediction"}, {"eps", "epsilon"}
@@ -63,21 +66,25 @@ class SingleFile:
 
     def unet(self, dtype: torch.dtype) -> UNet2DConditionModel:
         """The 2-D UNet, not inflated."""
-        config = self._configured(unet_config, self.kind.family)
-        named = convert_ldm_unet_checkpoint(self._read(UNET, dtype=dtype), config=config)
+        with self._laid_out():
+            config = model_configs.unet_config(unet_config(self.shapes, self.kind.family), self._file.path.name)
+            named = convert_ldm_unet_checkpoint(self._read(UNET, dtype=dtype), config=config)
         return self._filled(lambda: UNet2DConditionModel(**config), named, dtype)
 
     def vae(self, dtype: torch.dtype) -> AutoencoderKL:
         """The VAE."""
         prefix = first_prefix(self._file, VAE_PREFIXES)
-        config = self._configured(vae_config, prefix)
-        named = convert_ldm_vae_checkpoint(self._read(prefix, dtype=dtype), config=config)
+        with self._laid_out():
+            config = model_configs.vae_config(vae_config(self.shapes, prefix), self._file.path.name)
+            named = convert_ldm_vae_checkpoint(self._read(prefix, dtype=dtype), config=config)
         return self._filled(lambda: AutoencoderKL(**config), named, dtype)
 
     def text_encoder(self, dtype: torch.dtype) -> CLIPTextModel:
         """The text encoder; of Stable Diffusion 2.x up to the last layer but one, where the UNet listens."""
-        named = self._text_weights(dtype)
-        config = text_config({name: tuple(x.shape) for name, x in named.items()}, self.kind.family)
+        with self._laid_out():
+            named = self._text_weights(dtype)
+            config = text_config({name: tuple(x.shape) for name, x in named.items()}, self.kind.family)
+            config = model_configs.text_config(config, self._file.path.name)
         if config["vocab_size"] <= END:
             raise ModelError(
                 f"the text encoder of {self._file.path.name} knows {config['vocab_size']} tokens; CLIP's {END + 1} are "
@@ -106,13 +113,17 @@ class SingleFile:
         said = self._file.metadata.get("ss_zero_terminal_snr", "").lower()
         return ZERO_TERMINAL_MARK in self._file.shapes or said == "true"
 
-    def _configured(self, read_off: Callable[..., dict[str, object]], *given: object) -> dict[str, object]:
+    @contextmanager
+    def _laid_out(self) -> Iterator[None]:
+        """Say in our own words that a file has not the names and shapes that its kind has."""
         try:
-            return read_off(self._file.shapes, *given)
-        except (KeyError, IndexError, ValueError, StopIteration) as error:
+            yield
+        except (ModelError, MemoryError):
+            raise
+        except Exception as error:  # diffusers' converters raise anything
             raise ModelError(
-                f"{self._file.path.name} is not laid out as {self.kind.name} is ({error} is missing or odd). Use a "
-                f"complete checkpoint."
+                f"{self._file.path.name} is not laid out as {self.kind.name} is; all tensors by their usual names are "
+                f"needed. Use a complete checkpoint."
             ) from error
 
     def _text_weights(self, dtype: torch.dtype) -> Mapping[str, Tensor]:
@@ -131,7 +142,13 @@ class SingleFile:
         return {_with_text_model(key): x for key, x in named.items() if not key.endswith("position_ids")}
 
     def _read(self, prefix: str, *, dtype: torch.dtype) -> dict[str, Tensor]:
-        return self._file.read([name for name in self._file.shapes if name.startswith(prefix)], dtype)
+        names = [name for name in self._file.shapes if name.startswith(prefix)]
+        if len(names) > PART_TENSORS:
+            raise ModelError(
+                f"{self._file.path.name} has {len(names):,} tensors that begin with {prefix}; at most {PART_TENSORS:,} "
+                f"are needed, Stable Diffusion has 700. Use a complete checkpoint."
+            )
+        return self._file.read(names, dtype)
 
     def _filled(self, build: Callable[[], Net], weights: Mapping[str, Tensor], dtype: torch.dtype) -> Net:
         """A module with these weights and no others; they are taken over, not copied."""
@@ -150,10 +167,10 @@ def _kind(net: nn.Module) -> str:
 
 def told_prediction(unet: Pseudo3DUNet) -> Prediction:
     """What a UNet without scheduler predicts: of Stable Diffusion 2.x told from its last attention, else noise."""
-    if unet.text_width != SD2_TEXT_WIDTH:
+    attentions = getattr(unet.net.up_blocks[-1], "attentions", None)
+    if unet.text_width != SD2_TEXT_WIDTH or not attentions:
         return "epsilon"
-    last = unet.net.up_blocks[-1].attentions[-1].transformer_blocks[0].norm1.bias
-    return _by_spread(last)
+    return _by_spread(attentions[-1].transformer_blocks[0].norm1.bias)
 
 
 def _by_spread(bias: Tensor) -> Prediction:
