@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+
+from .errors import ModelError
+from .plain_files import read_json
 
 TOY_FOLDER = Path(__file__).parent / "toy" / "model"
 """The built-in model."""
@@ -11,13 +13,7 @@ TOY_FOLDER = Path(__file__).parent / "toy" / "model"
 
 def is_clip_folder(folder: Path) -> bool:
     """Whether the folder's config.json describes a CLIP model with both towers; reads no other file."""
-    return model_type(folder) == "clip"
-
-
-def model_type(folder: Path) -> object:
-    """What config.json says, or None where it says nothing."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return config.get("model_type") if isinstance(config, dict) else None
+        return read_json(folder / "config.json").get("model_type") == "clip"
+    except ModelError:
+        return False

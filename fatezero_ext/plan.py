@@ -7,17 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from .alignment import refinement_mapper, replacement_mapper, token_weights, window_table
 from .blend import MaskWords
 from .edit_settings import BlendSettings, EditSettings
-from .prompts import (
-    PROMPT_TOKENS,
-    Prompt,
-    Window,
-    refinement_mapper,
-    replacement_mapper,
-    token_weights,
-    window_table,
-)
+from .prompts import PROMPT_TOKENS, Prompt, Window
 
 LATENT_BLEND_WINDOW: Window = (0.2, 0.8)  # fraction of steps, fixed in the authors' program
 
@@ -98,9 +91,9 @@ def compile_edit(settings: EditSettings, source: Prompt, edit: Prompt, steps: in
 def _token_map(settings: EditSettings, source: Prompt, edit: Prompt) -> tuple[Tensor, Tensor]:
     """[77, 77] source to edit tokens, and [77] 1 where an edit token takes the source's attention at all."""
     if settings.mode == "replace":
-        return replacement_mapper(source, edit, settings.quirks), torch.ones(PROMPT_TOKENS)
+        return replacement_mapper(source, edit, settings.quirks), torch.ones(PROMPT_TOKENS, dtype=torch.float32)
     positions, kept = refinement_mapper(source, edit, settings.quirks)
-    matrix = torch.zeros(PROMPT_TOKENS, PROMPT_TOKENS)
+    matrix = torch.zeros(PROMPT_TOKENS, PROMPT_TOKENS, dtype=torch.float32)
     matrix[positions, torch.arange(PROMPT_TOKENS)] = kept
     return matrix, kept
 

@@ -7,6 +7,7 @@ from .compare import CompareClips, EditPrompts
 from .control import AttentionStoreCache, RegisterAttentionControl
 from .edit import P2PEdit
 from .frames import LoadFrames, PrepareFrames, SampleClip
+from .host import show_graphs_to_nodes
 from .invert import DDIMInvert
 from .load import LoadPseudo3DUNet
 from .lora import LoadLoRA
@@ -42,4 +43,5 @@ class FateZeroExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> FateZeroExtension:
     """Called by ComfyUI to load the pack."""
+    show_graphs_to_nodes()
     return FateZeroExtension()

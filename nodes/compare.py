@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..fatezero_ext.errors import PromptError, VideoError
 from .api import io, schema
+from .graph_texts import PROMPTS_NODE, lines_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +20,7 @@ class EditPrompts(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
-            node_id="FateZero_EditPrompts",
+            node_id=PROMPTS_NODE,
             display_name="Edit Prompts",
             category="FateZero/clips",
             description=cls.__doc__,
@@ -55,7 +56,7 @@ class EditPrompts(io.ComfyNode):
 
 
 def _lines(prompts: str) -> list[str]:
-    lines = [line.strip() for line in prompts.splitlines() if line.strip()]
+    lines = lines_of(prompts)
     if not lines:
         raise PromptError("prompts is empty; at least one edit prompt is needed. Write one on a line.")
     return lines

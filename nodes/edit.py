@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ..fatezero_ext.edit_settings import EditSettings
-from ..fatezero_ext.errors import FateZeroError
-from . import edit_settings, host, words
+from . import edit_settings, host
 from .api import advanced, io, schema
 from .control import CONTROLLER
+from .edit_checks import edit_mistakes
+from .graph_texts import EDIT_NODE, constants, inputs_of, source_prompt_of, texts_of
+from .verdicts import graph_now, verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +24,7 @@ class P2PEdit(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
-            node_id="FateZero_P2PEdit",
+            node_id=EDIT_NODE,
             display_name="P2P Edit",
             category="FateZero",
             description=cls.__doc__,
@@ -48,18 +49,24 @@ class P2PEdit(io.ComfyNode):
     ) -> bool | str:
         """Check what can be known before anything runs; a widget fed by a link is None and is checked when it runs.
 
-        Positional arguments, although there are six: ComfyUI passes only those it finds by position.
+        Positional arguments, although there are six: ComfyUI passes only those it finds by position. Where the graph
+        can be seen, all widgets are checked, and their words against both prompts.
         """
-        try:
-            EditSettings(
-                cross_replace=edit_settings.window(cross_replace_start, cross_replace_end),
-                cross_replace_words=words.windows(word_windows or "", "word_windows"),
-                self_replace=edit_settings.window(self_replace_start, self_replace_end),
-                equalizer=words.weights(equalizer or "", "equalizer"),
-            )
-        except FateZeroError as error:
-            return str(error)
-        return True
+        given = {
+            "cross_replace_start": cross_replace_start,
+            "cross_replace_end": cross_replace_end,
+            "self_replace_start": self_replace_start,
+            "self_replace_end": self_replace_end,
+            "equalizer": equalizer,
+            "word_windows": word_windows,
+        }
+        graph = graph_now()
+        inputs = inputs_of(graph, getattr(cls.hidden, "unique_id", None), EDIT_NODE)
+        if inputs is None:
+            return verdict(edit_mistakes(given))
+        edits, source = texts_of(graph, inputs.get("edit_prompt")), source_prompt_of(graph, inputs)
+        with_mask = inputs.get("mask") is not None
+        return verdict(edit_mistakes(constants(inputs), edits or (), source, with_mask=with_mask))
 
     @classmethod
     def execute(

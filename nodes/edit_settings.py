@@ -20,9 +20,9 @@ def window(start: float | None, end: float | None) -> Window:
     return (0.0 if start is None else start, 1.0 if end is None else end)
 
 
-def from_widgets(widgets: Mapping[str, Any], *, with_mask: bool) -> EditSettings:
+def blending(widgets: Mapping[str, Any], *, with_mask: bool) -> BlendSettings | None:
     """Blending is on once there is a mask or anything is asked of it; what it then lacks is said by the edit itself."""
-    blending = with_mask or widgets["blend_latents"] or any(widgets[name].strip() for name in BLEND_WIDGETS)
+    asked = with_mask or widgets["blend_latents"] or any(widgets[name].strip() for name in BLEND_WIDGETS)
     blend = BlendSettings(
         words.words(widgets["blend_words"]),
         edit_words=words.words(widgets["blend_edit_words"]),
@@ -36,13 +36,18 @@ def from_widgets(widgets: Mapping[str, Any], *, with_mask: bool) -> EditSettings
         else None,
         mask_use=widgets.get("mask_use", "intersect"),
     )
+    return blend if asked else None
+
+
+def from_widgets(widgets: Mapping[str, Any], *, with_mask: bool) -> EditSettings:
+    """The settings of an edit; with_mask: whether a user's mask is linked."""
     return EditSettings(
         mode=widgets["mode"],
         cross_replace=(widgets["cross_replace_start"], widgets["cross_replace_end"]),
         cross_replace_words=words.windows(widgets["word_windows"], "word_windows"),
         self_replace=(widgets["self_replace_start"], widgets["self_replace_end"]),
         equalizer=words.weights(widgets["equalizer"], "equalizer"),
-        blend=blend if blending else None,
+        blend=blending(widgets, with_mask=with_mask),
         guidance=widgets["guidance"],
         quirks=widgets["quirks"],
     )

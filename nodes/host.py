@@ -6,6 +6,7 @@ The program is ComfyUI, or the headless runner (which installs itself with `inst
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .api import IN_COMFYUI
 from .program import Host, ModelKind, ModelPart, Progress, PythonHost
+from .verdicts import answer_put_right, begin, validating
 
 if TYPE_CHECKING:
     import torch
@@ -277,3 +279,28 @@ def input_folders() -> tuple[Path, ...]:
 def output_directory() -> Path:
     """Where results are saved."""
     return current().output_directory()
+
+
+def show_graphs_to_nodes() -> None:
+    """Have ComfyUI's server, where there is one, let nodes see a graph that is validated; see `verdicts`.
+
+    Through the server's own ways to follow it: its handlers of prompts, and a middleware of its aiohttp application.
+    """
+    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    application = getattr(server, "app", None)
+    if application is None or application.frozen:
+        return
+    from aiohttp import web
+
+    @web.middleware
+    async def put_right(request: web.Request, handler: Callable[..., Any]) -> web.StreamResponse:
+        if request.method != "POST" or not request.path.endswith("/prompt"):
+            return await handler(request)
+        with validating(None):  # a connection's requests share their context
+            answer = await handler(request)
+            if isinstance(answer, web.Response) and answer.content_type == "application/json":
+                answer.text = answer_put_right(answer.text or "")
+            return answer
+
+    application.middlewares.append(put_right)
+    server.add_on_prompt_handler(begin)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..fatezero_ext.errors import StoreError
+from ..fatezero_ext.errors import PromptError, StoreError
+from ..fatezero_ext.word_tokens import read_words
 from . import host
 from .api import advanced, io, schema
 from .control import CONTROLLER
 from .edit import EDIT_WIDGETS
+from .edit_checks import needs_source_words
+from .graph_texts import INVERT_NODE, edits_of
 from .lookahead import check_edits
+from .verdicts import graph_now, verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,6 +24,10 @@ if TYPE_CHECKING:
     from ..fatezero_ext.prompts import Clip
 
 INVERSION, RECONSTRUCTION = "inversion", "reconstruction"
+EMPTY_SOURCE = (
+    "source_prompt is empty; the P2P Edit behind it replaces or masks words of it. Describe in plain words what the "
+    "clip shows."
+)
 FAR = 3  # times as large or small as what a model was trained on; results are poor long before
 
 
@@ -29,7 +37,7 @@ class DDIMInvert(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
-            node_id="FateZero_DDIMInvert",
+            node_id=INVERT_NODE,
             display_name="DDIM Invert",
             category="FateZero",
             description=cls.__doc__,
@@ -81,6 +89,20 @@ class DDIMInvert(io.ComfyNode):
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(cls, source_prompt: str | None = None) -> bool | str:
+        """Check the words of the source prompt by themselves; a linked one is None and is checked when it runs."""
+        if source_prompt is None:
+            return True
+        try:
+            read = read_words(source_prompt, "source prompt")
+        except PromptError as error:
+            return verdict({"source_prompt": str(error)})
+        edits = edits_of(graph_now(), str(getattr(cls.hidden, "unique_id", None)))
+        if not read.words and any(needs_source_words(inputs) for _, inputs in edits):
+            return verdict({"source_prompt": EMPTY_SOURCE})
+        return True
 
     @classmethod
     def execute(

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from ..fatezero_ext.checkpoint_check import check_checkpoint
 from ..fatezero_ext.choices import KERNELS
-from ..fatezero_ext.errors import FateZeroError
 from ..fatezero_ext.weight_files import SAFETENSORS
 from . import host, words
 from .api import advanced, io, schema
 from .models import BUILT_IN, AbsentPart, is_bare_unet, model_names, model_path, stamps
+from .verdicts import Found, verdict
 
 if TYPE_CHECKING:
     import torch
@@ -49,14 +49,12 @@ class LoadPseudo3DUNet(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str | None = None, key_frames: str | None = None) -> bool | str:
-        try:
-            words.key_frames(key_frames or "")
-            path = None if model is None else model_path(model)
-            if path is not None and path.suffix.lower() in SAFETENSORS:
-                check_checkpoint(path)  # its header alone; pickles are looked at when they are loaded
-        except FateZeroError as error:
-            return str(error)
-        return True
+        found = Found()
+        found.of("key_frames", words.key_frames, key_frames or "")
+        path = None if model is None else found.of("model", model_path, model)
+        if path is not None and path.suffix.lower() in SAFETENSORS:
+            found.of("model", check_checkpoint, path)  # its header alone; pickles are looked at when they are loaded
+        return verdict(found)
 
     @classmethod
     def fingerprint_inputs(cls, model: str, **_widgets: Any) -> str:  # noqa: ANN401 - the other widgets

@@ -22,6 +22,18 @@ GUIDANCE = (
 CONTROL = ("control", "control_apply_to_uncond")
 """What ComfyUI's ControlNet nodes leave in a conditioning."""
 TRAINING_STEPS = 1000
+EVOLVED = "ADE"
+"""AnimateDiff-Evolved's name for what it leaves on a MODEL."""
+VIEWS = "view_as_context"
+"""Its schedule that looks at parts of any clip."""
+MOTION_INPUTS = {
+    "orig_img_latents": "a reference picture (AnimateLCM-I2V)",
+    "orig_camera_entries": "camera poses (CameraCtrl)",
+    "orig_pia_images": "pictures (PIA)",
+    "orig_fancy_images": "pictures (FancyVideo)",
+    "orig_RT": "camera poses (MotionCtrl)",
+}
+"""Its motion models' inputs, by where they keep them."""
 PASSED_OVER = ("pooled_output",)
 """What a text encoder leaves there beside its embedding; Stable Diffusion 1.x and 2.x do not read it."""
 
@@ -55,9 +67,57 @@ def check_kind(model: Any) -> str:  # noqa: ANN401 - ComfyUI's ModelPatcher
         raise _unfit(kind, "its sampling is not that of noise or velocity")
     if (steps := len(model.get_model_object("model_sampling").sigmas)) != TRAINING_STEPS:
         raise _unfit(kind, f"its sampling has {steps} steps (as lcm has), not {TRAINING_STEPS}")
-    if model.model_options.get("context_handler") is not None:
-        raise _unfit(kind, "context windows cut its frames apart, which must be seen together")
+    _check_additions(model)
     return kind
+
+
+def _check_additions(model: Any) -> None:  # noqa: ANN401 - ComfyUI's ModelPatcher
+    """Raise ModelError for what nodes in front put on a MODEL that works in a way edits cannot follow."""
+    if model.model_options.get("context_handler") is not None:
+        raise _not_together(
+            "context windows (as of Context Windows (Manual))",
+            "Take that node out of the MODEL's way, and take fewer frames with Prepare Frames where memory is short",
+        )
+    if model.model_options.get("multigpu_clones") or _attached(model).get("multigpu"):
+        raise ModelError(
+            "the MODEL is spread over several GPUs (as by MultiGPU CFG Split), which compute the texts of a step "
+            "apart; an edit reads one while it computes the other, on one GPU. Take that node out of the MODEL's way."
+        )
+    for motion in _attached(model).get(EVOLVED, ()):
+        held = getattr(motion, "attachments", {}).get(EVOLVED)
+        inputs = [name for attribute, name in MOTION_INPUTS.items() if getattr(held, attribute, None) is not None]
+        if inputs:
+            raise ModelError(
+                f"AnimateDiff-Evolved's motion model on the MODEL has {' and '.join(inputs)}, which only its own "
+                f"sampling brings in; edits would leave it out. Use a motion model without it."
+            )
+
+
+def check_frames_stay_together(model: Any, frames: int) -> None:  # noqa: ANN401 - ComfyUI's ModelPatcher
+    """Raise ModelError where AnimateDiff-Evolved would sample a clip in pieces."""
+    params = getattr(model, "attachments", {}).get(f"{EVOLVED}_params")
+    options = getattr(params, "context_options", None)
+    length = getattr(options, "context_length", None)
+    views = any(getattr(each, "context_schedule", "") == VIEWS for each in getattr(options, "contexts", ()))
+    at_equal = bool(getattr(options, "use_on_equal_length", False))
+    if views or isinstance(length, int) and length < frames + at_equal:
+        raise _not_together(
+            f"AnimateDiff-Evolved's Context Options, with context_length {frames if views else length} for {frames} "
+            f"frames",
+            "Take Context Options out"
+            if views
+            else f"Take Context Options out, or give it at most {length - at_equal} frames with Prepare Frames",
+        )
+
+
+def _not_together(what: str, remedy: str) -> ModelError:
+    return ModelError(
+        f"the MODEL has {what}, which cut the clip apart; edits need all its frames seen together. {remedy}."
+    )
+
+
+def _attached(model: Any) -> dict[str, Any]:  # noqa: ANN401 - ComfyUI's ModelPatcher
+    return getattr(model, "additional_models", {})
 
 
 def _unfit(kind: str, reason: str) -> ModelError:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..fatezero_ext.choices import SIDES
-from ..fatezero_ext.errors import FateZeroError
 from ..fatezero_ext.reading import Reading
+from ..fatezero_ext.word_tokens import read_words
 from . import host
 from .api import advanced, io, schema
 from .control import CONTROLLER
 from .edit_settings import RESOLUTIONS, window
+from .graph_texts import inputs_of, source_prompt_of
+from .verdicts import Found, graph_now, verdict
 from .words import words as split_words
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from ..fatezero_ext.prompts import Clip
     from ..fatezero_ext.trace import Trace
 
+HEAT_NODE = "FateZero_WordHeatMaps"
+
 
 class WordHeatMaps(io.ComfyNode):
     """Show where each word of the source prompt looks: its share of attention, averaged over the inversion, one picture
@@ -30,7 +34,7 @@ class WordHeatMaps(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
-            node_id="FateZero_WordHeatMaps",
+            node_id=HEAT_NODE,
             display_name="Word Heat Maps",
             category="FateZero/look",
             description=cls.__doc__,
@@ -53,11 +57,20 @@ class WordHeatMaps(io.ComfyNode):
                     "takes as its mask what is above 0.5."
                 ),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
     def validate_inputs(cls, from_step: float | None = None, to_step: float | None = None) -> bool | str:
-        return _window_verdict(from_step, to_step)
+        """Check the window, and the words where the graph can be seen."""
+        graph, found = graph_now(), _window_mistakes(from_step, to_step)
+        inputs = inputs_of(graph, getattr(cls.hidden, "unique_id", None), HEAT_NODE) or {}
+        asked, source = inputs.get("words"), source_prompt_of(graph, inputs)
+        if isinstance(asked, str) and source is not None:
+            read = Found().of("", read_words, source, "source prompt")  # its mistakes are DDIM Invert's
+            for phrase in split_words(asked) if read is not None else ():
+                found.of("words", read.find, phrase, "words")
+        return verdict(found)
 
     @classmethod
     def execute(
@@ -122,7 +135,7 @@ class SelfAttentionComponents(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, from_step: float | None = None, to_step: float | None = None) -> bool | str:
-        return _window_verdict(from_step, to_step)
+        return verdict(_window_mistakes(from_step, to_step))
 
     @classmethod
     def execute(
@@ -220,13 +233,12 @@ def _picture_inputs() -> list[io.Input]:
     ]
 
 
-def _window_verdict(start: float | None, end: float | None) -> bool | str:
-    """Whether a window can be read; a widget fed by a link is None and is checked when it runs."""
-    try:
-        Reading(window(start, end))
-    except FateZeroError as error:
-        return str(error)
-    return True
+def _window_mistakes(start: float | None, end: float | None) -> Found:
+    """What is wrong with a window; a widget fed by a link is None and is checked when it runs."""
+    found = Found()
+    inside = [bound is None or 0 <= bound <= 1 for bound in (start, end)]
+    found.of("to_step" if inside == [True, False] else "from_step", Reading, window(start, end))
+    return found
 
 
 def _reading(start: float, end: float, resolution: str) -> Reading:

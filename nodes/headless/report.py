@@ -13,6 +13,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 if TYPE_CHECKING:
     from torch import Tensor
 
+from .problems import visible
+
 BRIEF = 0.05
 """Seconds under which a node's time says nothing and is not shown."""
 
@@ -53,7 +55,7 @@ class Reporter:
 
     def started(self, label: str, number: int, count: int) -> None:
         """Show the node as running."""
-        self._task = self._bars.add_task(f"[{number}/{count}] {label}", total=None)
+        self._task = self._bars.add_task(visible(f"[{number}/{count}] {label}"), total=None)
 
     def bar(self, total: int) -> Bar:
         """Give the running node a bar of `total` steps."""
@@ -70,5 +72,5 @@ class Reporter:
         self.say(f"{label}  {took}".rstrip())
 
     def say(self, text: str) -> None:
-        """Print a line above the bar."""
-        self.console.print(escape(text), highlight=False, soft_wrap=True)
+        """Print lines above the bar; what would steer the terminal is shown, not sent."""
+        self.console.print(escape(visible(text, keep="\n")), highlight=False, emoji=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""A custom node for the tests' own ComfyUI: saves the frames themselves, before any encoder."""
+"""Custom nodes for the tests' own ComfyUI: one saves the frames themselves, before any encoder."""
 
 from pathlib import Path
 
@@ -23,4 +23,20 @@ class SaveFrames:
         return {"ui": {"frames": [name]}}
 
 
-NODE_CLASS_MAPPINGS = {"TestSaveFrames": SaveFrames}
+class KeepLatents:
+    """An end for graphs that stop at an edit."""
+
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+    FUNCTION = "keep"
+    CATEGORY = "tests"
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"samples": ("LATENT",)}, "optional": {"mask": ("MASK",)}}
+
+    def keep(self, samples, mask=None):
+        return {"ui": {}}
+
+
+NODE_CLASS_MAPPINGS = {"TestSaveFrames": SaveFrames, "TestKeepLatents": KeepLatents}

@@ -1,5 +1,7 @@
 """A native MODEL under control gives what the inflated UNet gives, and the MODEL stays as it was."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
@@ -45,6 +47,17 @@ def distance(x, wanted):
     return float((x - wanted).norm() / wanted.norm())
 
 
+def rounding(native):
+    """How far two ways of the same computation may be apart.
+
+    A prediction is (x - clean) / sigma of float32 numbers: their relative error grows by 1 / sigma, most at the lowest
+    level; it comes in once a step, and in each of the two.
+    """
+    schedule = native.schedule(STEPS)
+    lowest = float(native.model.get_model_object("model_sampling").sigmas[min(schedule.timesteps)])
+    return 2 * STEPS * torch.finfo(torch.float32).eps / lowest
+
+
 def test_layers_have_the_addresses_and_levels_they_have_in_diffusers(inflated):
     native = under_control(native_model())
     assert [layer.address for layer in native.layers] == [layer.address for layer in inflated.layers]
@@ -72,6 +85,31 @@ def test_inversion_and_edit_are_the_inflated_unets(ext, inflated, toy, latents, 
     assert torch.equal(edit.mask, wanted.mask)
 
 
+def test_threads_that_share_a_model_get_what_one_gets_alone(ext, toy, latents):
+    """ComfyUI samples for one of them at a time; each has clips, texts and controls of its own."""
+    native = under_control(native_model())
+    clips = [latents[:frames] for frames in (4, 3, 2)]
+    wanted = [edited(ext, native, toy, clip)[1].latents for clip in clips]
+    with ThreadPoolExecutor(len(clips)) as pool:
+        found = list(pool.map(lambda clip: edited(ext, native, toy, clip)[1].latents, clips))
+    assert all(one.equal(other) for one, other in zip(found, wanted, strict=True))
+
+
+def test_a_controller_may_run_another_model_inside(ext, toy, latents):
+    outer, inner, text = under_control(native_model()), under_control(native_model()), toy.text.encode(SOURCE)
+    first, seen = outer.layers[0].address, []
+
+    def asks(q, k, v, site):
+        if site.address == first:
+            seen.append(inner(latents[:2], 301, text, frames=2))
+        return outer.kernel(q, k, v, site)
+
+    with torch.no_grad():
+        wanted = outer(latents, 501, text, frames=FRAMES), inner(latents[:2], 301, text, frames=2)
+        found = outer(latents, 501, text, frames=FRAMES, attend=asks)
+    assert found.equal(wanted[0]) and len(seen) == 1 and seen[0].equal(wanted[1])
+
+
 def test_texts_in_calls_of_their_own_give_the_same(ext, toy, latents, monkeypatch):
     """ComfyUI splits a batch where memory is short, and joins it in an order of its own."""
     import comfy.model_base
@@ -80,7 +118,7 @@ def test_texts_in_calls_of_their_own_give_the_same(ext, toy, latents, monkeypatc
     _, together = edited(ext, native, toy, latents)
     monkeypatch.setattr(comfy.model_base.BaseModel, "memory_required", lambda *_given, **_more: 2**60)
     _, apart = edited(ext, native, toy, latents)
-    assert distance(apart.latents, together.latents) < 1e-5
+    assert distance(apart.latents, together.latents) < rounding(native)
 
 
 def test_the_edited_text_is_found_wherever_a_batch_has_it(toy, latents, monkeypatch):
@@ -173,8 +211,9 @@ def test_what_another_packs_replacement_adds_stays(ext, toy, latents):
         clone.set_model_attn2_replace(image_prompt(strength), "middle", 0)
     silent_trace, _ = edited(ext, under_control(silent), toy, latents)
     loud_trace, _ = edited(ext, under_control(loud), toy, latents)
-    assert distance(silent_trace.noise, plain_trace.noise) < 1e-5
-    assert distance(loud_trace.noise, plain_trace.noise) > 1e-4
+    apart = rounding(under_control(model))
+    assert distance(silent_trace.noise, plain_trace.noise) < apart
+    assert distance(loud_trace.noise, plain_trace.noise) > 10 * apart
 
 
 def test_where_another_pack_changes_the_inputs_maps_are_kept(ext, toy, latents):
@@ -184,7 +223,7 @@ def test_where_another_pack_changes_the_inputs_maps_are_kept(ext, toy, latents):
     trace, features = edited(ext, native, toy, latents, "features")
     _, maps = edited(ext, native, toy, latents, "maps")
     assert {record.form for at, record in trace.store.read(0).items() if at.kind == "self"} == {"map"}
-    assert distance(features.latents, maps.latents) < 1e-5
+    assert distance(features.latents, maps.latents) < rounding(native)
 
 
 @pytest.mark.parametrize("prediction", ["EPS", "V_PREDICTION"])
@@ -201,12 +240,9 @@ def test_its_schedule_and_prediction_are_those_of_comfyuis_sampling(ext, toy, la
         moved = schedule.denoise(latents, native(latents, schedule.timesteps[0], text, frames=FRAMES), 0)
 
         def denoised(session):
-            native._session = session
-            native._call = load_pack("nodes.native")._Call(native.kernel, native.kernel, native.sites(FRAMES, 16, 16))
-            try:
-                return session.denoised(x, high.expand(FRAMES), [text])[0]
-            finally:
-                native._session = None
+            ours = load_pack("nodes.native")
+            call = ours._Call(native.kernel, native.kernel, native.sites(FRAMES, 16, 16))
+            return session.denoised(x, high.expand(FRAMES), [text], {ours.CALL: call})[0]
 
         within = load_pack("nodes.native_sampling").within_sampling
         clean = within(native._patched(), {}, tuple(latents.shape), 64, denoised)
@@ -312,7 +348,7 @@ def test_a_real_controlnet_steers_each_frame_by_its_own_hint(ext, toy, latents):
         found = steered(latents, 501, text, frames=FRAMES)
         same = steered(latents[:1].expand(FRAMES, -1, -1, -1).contiguous(), 501, text, frames=FRAMES)
     assert distance(found, free) > 1e-3
-    assert not any(torch.equal(same[0], frame) for frame in same[1:])
+    assert all(distance(frame, same[0]) > 1e-3 for frame in same[1:])
     trace, result = edited(ext, under_control(native_model(), (-1, "first"), conditioning), toy, latents)
     assert trace.noise.isfinite().all() and result.latents.isfinite().all()
 
@@ -339,13 +375,9 @@ def test_patches_that_change_the_batch_or_the_cells_are_refused_by_name(ext, toy
             edited(ext, under_control(model), toy, latents)
 
 
-def test_samplings_of_other_lengths_and_context_windows_are_refused(ext):
+def test_samplings_of_other_lengths_are_refused(ext):
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
     (few,) = ModelSamplingDiscrete().patch(native_model(), "lcm", False)
     with pytest.raises(ext.FateZeroError, match="50 steps"):
         under_control(few)
-    windows = native_model()
-    windows.model_options["context_handler"] = object()
-    with pytest.raises(ext.FateZeroError, match="context windows"):
-        under_control(windows)

@@ -124,6 +124,10 @@ REFUSED = {
         lambda: with_value(EDIT, "equalizer", "circle"),
         Mistake(EDIT, "equalizer", "equalizer has 'circle'.*Write 'watercolor: 10'"),
     ),
+    "a prompt of more words than tokens fit": (
+        lambda: with_value(INVERT, "source_prompt", "a red circle " * 40),
+        Mistake(INVERT, "source_prompt", "source prompt: .*120 words.*77 fit. Shorten"),
+    ),
     "an unknown key frame": (
         lambda: with_value(LOAD, "key_frames", "frist"),
         Mistake(LOAD, "key_frames", "unknown key frame 'frist'.*first, mid, middle, last. Write"),
@@ -195,8 +199,8 @@ FAILS = {
         lambda: with_value(EDIT, "edit_prompt", "a (blue:1.3) circle on the grass"),
         Mistake(INVERT, "", r"P2P Edit \(node 8\): edit prompt: .*brackets.*Remove the brackets.*equalizer"),
     ),
-    "a prompt that is too long": (
-        lambda: with_value(INVERT, "source_prompt", "a red circle " * 40),
+    "a prompt of more tokens than fit": (
+        lambda: with_value(INVERT, "source_prompt", "abcdefghij " * 40),
         Mistake(INVERT, "", "source prompt: .*tokens.*77 fit. Shorten"),
     ),
     "an edit of what was not inverted": (

@@ -1,0 +1,74 @@
+"""Texts and nodes of a graph in the API's format, as far as they are known before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+EDIT_NODE, INVERT_NODE, PROMPTS_NODE = "FateZero_P2PEdit", "FateZero_DDIMInvert", "FateZero_EditPrompts"
+TEXT_NODES = {"PrimitiveString": "value", "PrimitiveStringMultiline": "value"}
+"""ComfyUI's nodes that are a text, and the widget that holds it."""
+
+Graph = Mapping[str, Any]
+
+
+def link_of(value: object) -> str | None:
+    """Id of the node that an input is linked to; None for a constant."""
+    return str(value[0]) if isinstance(value, (list, tuple)) and len(value) == 2 else None
+
+
+def inputs_of(graph: Graph, node_id: str | None, class_type: str) -> Mapping[str, Any] | None:
+    """The inputs of a node of this class; None where there is none."""
+    node = graph.get(node_id) if node_id is not None else None
+    if not isinstance(node, Mapping) or node.get("class_type") != class_type:
+        return None
+    inputs = node.get("inputs")
+    return inputs if isinstance(inputs, Mapping) else None
+
+
+def constants(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs that are not linked."""
+    return {name: value for name, value in inputs.items() if link_of(value) is None}
+
+
+def texts_of(graph: Graph, value: object) -> tuple[str, ...] | None:
+    """What a text input will be given, one text a run; None where that is known only when it runs."""
+    node_id = link_of(value)
+    if node_id is None:
+        return (value,) if isinstance(value, str) else None
+    prompts = inputs_of(graph, node_id, PROMPTS_NODE)
+    if prompts is not None:
+        given = prompts.get("prompts")
+        return tuple(lines_of(given)) or None if isinstance(given, str) else None
+    for class_type, widget in TEXT_NODES.items():
+        inputs = inputs_of(graph, node_id, class_type)
+        if inputs is not None and isinstance(inputs.get(widget), str):
+            return (inputs[widget],)
+    return None
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text that are not empty."""
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def source_prompt_of(graph: Graph, inputs: Mapping[str, Any]) -> str | None:
+    """The source prompt of the inversion that a node's `controller` is linked to; None where it is not known."""
+    inversion = inputs_of(graph, link_of(inputs.get("controller")), INVERT_NODE)
+    texts = None if inversion is None else texts_of(graph, inversion.get("source_prompt"))
+    return texts[0] if texts is not None and len(texts) == 1 else None
+
+
+def edits_of(graph: Graph, node_id: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Id and inputs of every P2P Edit of an inversion."""
+    for name in graph:
+        inputs = inputs_of(graph, name, EDIT_NODE)
+        if inputs is not None and link_of(inputs.get("controller")) == node_id:
+            yield name, inputs
+
+
+def shown_name(graph: Graph, node_id: str, display_name: str) -> str:
+    """How people find a node: by its title on the page and its number."""
+    meta = graph.get(node_id, {}).get("_meta")
+    title = meta.get("title") if isinstance(meta, Mapping) else None
+    return f"{title or display_name} (node {node_id})"

@@ -1,0 +1,119 @@
+"""What is wrong with a node's inputs, each mistake told at the input that it is about.
+
+ComfyUI repeats what `validate_inputs` says at every input that the function names, and shows the function these inputs
+alone. On ComfyUI's server and in the headless runner a node sees the whole graph here while it is validated, and leaves
+a note of which input each mistake belongs to, by which the answer is put right.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ..fatezero_ext.errors import FateZeroError
+
+Got = TypeVar("Got")
+REPEATED = "custom_validation_failed"
+"""ComfyUI's name for the errors that `validate_inputs` makes."""
+
+Mistakes = Mapping[str, str]
+"""What is wrong, by input."""
+
+
+class Found(dict[str, str]):
+    """The first mistake of every widget."""
+
+    def of(self, widget: str, work: Callable[..., Got], *arguments: Any, **named: Any) -> Got | None:  # noqa: ANN401
+        """What `work` gives, or None where it finds a mistake, which is then the widget's."""
+        try:
+            return work(*arguments, **named)
+        except FateZeroError as error:
+            self.setdefault(widget, str(error))
+            return None
+
+
+@dataclass(frozen=True)
+class Validation:
+    """One prompt while it is validated.
+
+    request: the graph in the API's format, under "prompt"; what other packs change in it shows here
+    told:    by what a node said, its mistakes by input
+    """
+
+    request: Mapping[str, Any]
+    told: dict[str, Mistakes] = field(default_factory=dict)
+
+
+_CURRENT: ContextVar[Validation | None] = ContextVar("fatezero_validation", default=None)
+
+
+@contextmanager
+def validating(request: Mapping[str, Any] | None) -> Iterator[None]:
+    """Let nodes see a request until the block ends; None: none yet, see `begin`."""
+    token = _CURRENT.set(None if request is None else Validation(request))
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+def begin(request: dict[str, Any]) -> dict[str, Any]:
+    """Let nodes see this request from now on; ComfyUI calls it with every prompt that is queued."""
+    _CURRENT.set(Validation(request))
+    return request
+
+
+def graph_now() -> Mapping[str, Any]:
+    """The graph that is being validated, in the API's format; {} where the program does not tell."""
+    current = _CURRENT.get()
+    graph = None if current is None else current.request.get("prompt")
+    return graph if isinstance(graph, Mapping) else {}
+
+
+def verdict(mistakes: Mistakes) -> bool | str:
+    """What `validate_inputs` returns: True where there is no mistake."""
+    if not mistakes:
+        return True
+    said = "\n".join(mistakes.values())
+    current = _CURRENT.get()
+    if current is not None:
+        current.told[said] = mistakes
+    return said
+
+
+def mistakes_of(said: str) -> Mistakes:
+    """The mistakes by input that a verdict was made of; {} where it is not one of ours."""
+    current = _CURRENT.get()
+    return {} if current is None else current.told.get(said, {})
+
+
+def put_right(errors: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A node's errors as ComfyUI made them, with each mistake once, at its own input."""
+    kept: list[dict[str, Any]] = []
+    for error in errors:
+        name = error.get("extra_info", {}).get("input_name")
+        mistakes = mistakes_of(str(error.get("details", "")).removeprefix(f"{name} - "))
+        if error.get("type") != REPEATED or not mistakes:
+            kept.append(error)
+            continue
+        told = [
+            {**error, "details": f"{place} - {text}", "extra_info": {**error["extra_info"], "input_name": place}}
+            for place, text in mistakes.items()
+        ]
+        kept += [each for each in told if each not in kept]
+    return kept
+
+
+def answer_put_right(text: str) -> str:
+    """The server's JSON answer to a queued prompt, with each mistake once, at its own input."""
+    current = _CURRENT.get()
+    if current is None or not current.told:
+        return text
+    answer = json.loads(text)
+    for node in answer.get("node_errors", {}).values():
+        node["errors"] = put_right(node["errors"])
+    return json.dumps(answer)
