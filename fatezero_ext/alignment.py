@@ -1,4 +1,4 @@
-"""How two prompts' tokens map onto each other, and tables over the tokens of one."""
+"""How two prompts' tokens map onto each other, and the weights and windows of single words, as tensors."""
 
 from __future__ import annotations
 

@@ -158,10 +158,10 @@ def _milliseconds(opened: Image.Image) -> Fraction:
 
 def _transparency(picture: Image.Image) -> Tensor | None:
     """Where a picture is transparent, [height, width], 0..1; None where it says nothing of it."""
-    import torch
-
     if not picture.has_transparency_data:
         return None
+    import torch
+
     return 1 - torch.from_numpy(np.array(picture.convert("RGBA").getchannel("A"))).float() / 255
 
 

@@ -184,6 +184,7 @@ def read_animation(path: Path, framing: Framing) -> tuple[Tensor, Fraction | Non
 
     count = picture_count(path)
     taken = frame_indices(framing, count, name=str(path))
+
     frames: list[Tensor] = []
     size, together = None, Fraction(0)
     for picture, milliseconds in animation(path, taken):

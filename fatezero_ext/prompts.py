@@ -1,9 +1,10 @@
-"""Words of prompts, and their tokens."""
+"""Prompts: their words, and the tokens of each."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TYPE_CHECKING, Literal, Protocol
 from zlib import crc32
 
@@ -149,7 +150,7 @@ def _token_ids(clip: Clip, text: str, name: str) -> tuple[int, ...]:
 
 def _comparable(token: int | Tensor) -> int:
     """A token's id; of a textual inversion's vector, which has none, a negative number that is its own."""
-    return token if isinstance(token, int) else -1 - crc32(token.detach().cpu().float().numpy().tobytes())
+    return token if isinstance(token, Integral) else -1 - crc32(token.detach().cpu().float().numpy().tobytes())
 
 
 def _only_encoder(tokens: Mapping[str, list]) -> list:

@@ -24,13 +24,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from . import model_configs
-from .checkpoint_check import (
-    SD1_TEXT_PREFIXES,
-    SD2_TEXT_PREFIXES,
-    VAE_PREFIXES,
-    checked_kind,
-    first_prefix,
-)
+from .checkpoint_check import SD1_TEXT_PREFIXES, SD2_TEXT_PREFIXES, VAE_PREFIXES, checked_kind, first_prefix
 from .empty_models import Net, check_fit, empty, fill, shapes_of
 from .errors import ModelError
 from .key_names import NamedFile

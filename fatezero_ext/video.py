@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import av
 import numpy as np
@@ -19,10 +19,10 @@ from .files import whole_file
 from .media_file import BROKEN_MEDIA, opened_media
 from .sound import Sound, SoundFile, Track, tracks
 
-log = logging.getLogger(__name__)
-
 if TYPE_CHECKING:
     from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 REPEATABLE = {"x264-params": "mbtree=0"}  # with the macroblock tree one file in a hundred differed, by up to 21 levels
 CRF = 17
@@ -32,18 +32,9 @@ BT601, STUDIO_RANGE = 6, 1
 LONGEST_SIDE = 16384
 """In pixels, as ComfyUI's own limit; a small file may claim any size."""
 
-
+Rounding = Literal["round", "floor"]
+"""How values become 8-bit numbers; ComfyUI cuts levels off."""
 Kept = TypeVar("Kept")
-
-
-def nearest(levels: Tensor) -> Tensor:
-    """The nearest whole levels."""
-    return levels.round()
-
-
-def cut(levels: Tensor) -> Tensor:
-    """Whole levels with the rest cut off, as ComfyUI does."""
-    return levels.floor()
 
 
 class Video(NamedTuple):
@@ -74,22 +65,22 @@ def read_video(
     """
     import torch
 
-    def keep(picture: NDArray[np.uint8]) -> NDArray[np.uint8] | Tensor:
+    def kept(picture: NDArray[np.uint8]) -> NDArray[np.uint8] | Tensor:
         return picture if fit is None else fit(_as_floats(picture[None]))
 
     # As bytes, or fitted, while they come: a long clip at full size would fill the memory.
-    pictures, rate = _pictures(Path(path), start, count, stride, keep)
-    frames = stacked(pictures) if fit is None else torch.cat(pictures)
-    return Video(frames, rate / stride)
+    pictures, rate = _pictures(Path(path), start, count, stride, kept)
+    return Video(stacked(pictures) if fit is None else torch.cat(pictures), rate / stride)
 
 
-def check_video(path: Path | str) -> None:
-    """Raise VideoError where `read_video` could not read the first frame; nothing else is decoded."""
-    _pictures(Path(path), 0, 1, 1, lambda picture: None)
+def video_rate(path: Path | str) -> Fraction:
+    """A video's frames per second; raises what `read_video` does of the first frame, and decodes no other."""
+    _, rate = _pictures(Path(path), 0, 1, 1, lambda picture: None)
+    return rate
 
 
 def _pictures(
-    path: Path, start: int, count: int | None, stride: int, keep: Callable[[NDArray[np.uint8]], Kept]
+    path: Path, start: int, count: int | None, stride: int, kept: Callable[[NDArray[np.uint8]], Kept]
 ) -> tuple[list[Kept], Fraction]:
     """What is kept of each frame that `read_video` selects, given as [height, width, 3], and the video's own rate."""
     if start < 0 or stride < 1 or count is not None and count < 1:
@@ -98,14 +89,14 @@ def _pictures(
             f"count >= 1, stride >= 1. Change them."
         )
     stop = None if count is None else start + (count - 1) * stride + 1
-    kept, rate = [], None
+    found, rate = [], None
     for picture, told_rate in pictures_of(path, start, stop, stride):
         rate = told_rate
-        kept.append(keep(picture))
-    _check_selection(path, len(kept), start, count, stride)
+        found.append(kept(picture))
+    _check_selection(path, len(found), start, count, stride)
     if not rate:
         raise VideoError(f"{path} does not say its frame rate; one is needed. Encode it again with a rate.")
-    return kept, Fraction(rate)
+    return found, Fraction(rate)
 
 
 def _as_floats(pictures: NDArray[np.uint8]) -> Tensor:
@@ -195,7 +186,7 @@ def write_video(
     lossless: bool = False,
     repeatable: bool = True,
     sound: Path | Sound | None = None,
-    rounding: Callable[[Tensor], Tensor] = nearest,
+    rounding: Rounding = "round",
 ) -> str | None:
     """Save H.264 in MP4. The file appears whole or not at all.
 
@@ -232,7 +223,7 @@ class _Encoding(NamedTuple):
     pixels: str
     quality: dict[str, str]
     threads: int
-    rounding: Callable[[Tensor], Tensor]
+    rounding: Rounding
 
 
 def _encode_with_sound(path: Path, frames: Tensor, encoding: _Encoding, sound: Sound | None) -> str | None:
@@ -273,7 +264,7 @@ def _encode(path: Path, frames: Tensor, encoding: _Encoding, track: Track | None
             track.write(container)
 
 
-def to_bytes(frames: Tensor, rounding: Callable[[Tensor], Tensor] = nearest) -> NDArray[np.uint8]:
+def to_bytes(frames: Tensor, rounding: Rounding = "round") -> NDArray[np.uint8]:
     """Frames as 8-bit numbers, rounded; values outside 0..1 are clipped.
 
     frames: [frames, height, width, 3]
@@ -293,8 +284,9 @@ def _check_frames(frames: Tensor) -> None:
         raise VideoError("frames hold values that are not numbers (NaN); needed is 0..1. Check the model's precision.")
 
 
-def _as_bytes(frames: Tensor, rounding: Callable[[Tensor], Tensor]) -> NDArray[np.uint8]:
-    return rounding(frames.detach().float().clamp(0, 1).mul(255)).byte().cpu().numpy()
+def _as_bytes(frames: Tensor, rounding: Rounding) -> NDArray[np.uint8]:
+    levels = frames.detach().float().clamp(0, 1).mul(255)
+    return (levels.floor() if rounding == "floor" else levels.round()).byte().cpu().numpy()
 
 
 PAPER = (214, 214, 214)

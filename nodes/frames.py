@@ -12,7 +12,7 @@ from ..fatezero_ext.frame_files import ANIMATION_ENDINGS, picture_count
 from ..fatezero_ext.framing import LONGEST_SIDE, Framing, pictures_in, read_frames, reframe
 from ..fatezero_ext.framing import frame_indices as check_selection
 from ..fatezero_ext.sound import Sound, later
-from ..fatezero_ext.video import check_video
+from ..fatezero_ext.video import video_rate
 from . import host
 from .api import io, schema
 from .verdicts import Found, verdict
@@ -211,7 +211,7 @@ def _check_source(path: Path, selection: Framing) -> None:
     elif path.suffix.lower() in ANIMATION_ENDINGS:
         check_selection(selection, picture_count(path), name=str(path))
     else:
-        check_video(path)
+        video_rate(path)
 
 
 def _source_widget() -> io.Input:

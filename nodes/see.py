@@ -15,8 +15,6 @@ from .graph_texts import inputs_of, source_prompt_of
 from .verdicts import Found, graph_now, verdict
 from .words import words as split_words
 
-HEAT_NODE = "FateZero_WordHeatMaps"
-
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -25,6 +23,8 @@ if TYPE_CHECKING:
     from ..fatezero_ext.heat_maps import OnPage
     from ..fatezero_ext.prompts import Clip
     from ..fatezero_ext.trace import Trace
+
+HEAT_NODE = "FateZero_WordHeatMaps"
 
 
 class WordHeatMaps(io.ComfyNode):

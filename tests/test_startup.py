@@ -38,7 +38,7 @@ NODES = {
         "FateZero_DDIMInvert",
         {"controller": ["stored", 0], "clip": ["lora", 1], "latent": ["encoded", 0], "source_prompt": "a jeep"},
     ),
-    "prompts": ("FateZero_EditPrompts", {"prompts": "a car\na boat"}),
+    "prompts": ("FateZero_EditPrompts", {"prompts": "a car\nthe car"}),
     "edit": (
         "FateZero_P2PEdit",
         {

@@ -11,7 +11,7 @@ from ....fatezero_ext.clip import FileFrames
 from ....fatezero_ext.errors import FateZeroError
 from ....fatezero_ext.files import whole_file
 from ....fatezero_ext.frame_files import check_picture, read_pictures
-from ....fatezero_ext.video import cut, to_bytes
+from ....fatezero_ext.video import to_bytes
 from ... import host
 from ...api import io
 from .naming import next_free, prefix_verdict
@@ -88,7 +88,7 @@ class SaveImage(io.ComfyNode):
         """images: [frames, height, width, 3], 0..1."""
         height, width = images.shape[1:3]
         saved = []
-        for picture in to_bytes(images, cut):
+        for picture in to_bytes(images, "floor"):  # ComfyUI cuts levels off, where others round
             path = next_free(host.output_directory(), filename_prefix, "png", width=width, height=height)
             with whole_file(path) as partial:
                 Image.fromarray(picture).save(partial, format="PNG")

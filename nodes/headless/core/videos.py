@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ....fatezero_ext.clip import FileFrames, VideoClip, opened_clip
 from ....fatezero_ext.errors import FateZeroError
 from ....fatezero_ext.sound import SoundFile
-from ....fatezero_ext.video import cut, write_video
+from ....fatezero_ext.video import write_video
 from ... import host
 from ...api import io
 from .naming import next_free, prefix_verdict
@@ -141,6 +141,6 @@ class SaveVideo(io.ComfyNode):
             crf=COMFYUI_CRF,
             repeatable=False,
             sound=video.sound,
-            rounding=cut,
+            rounding="floor",  # ComfyUI cuts levels off, where others round
         )
         return io.NodeOutput(ui={"saved": (str(path),), "text": () if lost is None else (lost,)})
