@@ -87,6 +87,8 @@ if TYPE_CHECKING:
     from .residence import Prepare as Prepare
     from .schedule import Schedule as Schedule
     from .single_file import Prediction as Prediction
+    from .sound import Sound as Sound
+    from .sound import SoundFile as SoundFile
     from .stores import PageStore as PageStore
     from .stores import Storage as Storage
     from .text import TextEncoder as TextEncoder
@@ -97,6 +99,7 @@ if TYPE_CHECKING:
     from .unet import TemporalLayers as TemporalLayers
     from .unet.temporal import TemporalPosition as TemporalPosition
     from .vae import VideoVAE as VideoVAE
+    from .video import Rounding as Rounding
     from .video import Video as Video
     from .video import read_video as read_video
     from .video import write_video as write_video
@@ -129,13 +132,14 @@ _HOMES = {
     "residence": "Prepare",
     "schedule": "Schedule",
     "single_file": "Prediction",
+    "sound": "Sound SoundFile",
     "stores": "PageStore Storage",
     "text": "TextEncoder Tokens",
     "trace": "Trace",
     "unet": "InflationSettings Pseudo3DUNet TemporalLayers",
     "unet.temporal": "TemporalPosition",
     "vae": "VideoVAE",
-    "video": "Video read_video write_video",
+    "video": "Rounding Video read_video write_video",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
