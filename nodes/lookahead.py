@@ -9,7 +9,7 @@ from ..fatezero_ext.controller import Controller, plan_edit
 from ..fatezero_ext.errors import FateZeroError
 from ..fatezero_ext.prompts import Clip, read_prompt
 from . import edit_settings
-from .graph_texts import EDIT_NODE, Graph, constants, edits_of, link_of, shown_name
+from .graph_texts import EDIT_NODE, Graph, constants, link_of, readers_of, shown_name
 
 SOCKETS = {"controller", "clip", "mask"}
 """Inputs of an edit that are always links."""
@@ -34,7 +34,7 @@ def check_edits(
     """
     graph, node_id = graph or {}, str(node_id)
     first: FateZeroError | None = None
-    for name, inputs in edits_of(graph, node_id):
+    for name, inputs in readers_of(graph, node_id, EDIT_NODE):
         if not _is_read(graph, name):
             continue
         try:

@@ -26,11 +26,9 @@ from . import host
 from .api import advanced, io, schema
 from .control import CONTROLLER
 from .edit_settings import RESOLUTIONS, window
-from .graph_texts import inputs_of, source_prompt_of
+from .graph_texts import HEAT_NODE, inputs_of, source_prompt_of
 from .verdicts import Found, graph_now, verdict
 from .words import words as split_words
-
-HEAT_NODE = "FateZero_WordHeatMaps"
 
 
 class WordHeatMaps(io.ComfyNode):

@@ -8,24 +8,18 @@ from typing import Any
 
 from .graph import Graph, Link, Node, graph_of
 from .problems import InvalidWorkflow, Problem
-from .registry import NodeTypes
-
-NO_TYPES: NodeTypes = MappingProxyType({})
 
 
-def read_api_format(document: Mapping[str, Any], types: NodeTypes = NO_TYPES) -> Graph:
-    """The graph of a parsed API-format file; raises InvalidWorkflow listing every malformed node.
-
-    types: give nodes without a title the name that the page shows
-    """
+def read_api_format(document: Mapping[str, Any]) -> Graph:
+    """The graph of a parsed API-format file; raises InvalidWorkflow listing every malformed node."""
     problems: list[Problem] = []
-    nodes = [_node(node_id, entry, types, problems) for node_id, entry in document.items()]
+    nodes = [_node(node_id, entry, problems) for node_id, entry in document.items()]
     if problems:
         raise InvalidWorkflow(problems)
     return graph_of(nodes)
 
 
-def _node(node_id: str, entry: Any, types: NodeTypes, problems: list[Problem]) -> Node:  # noqa: ANN401 - unchecked JSON
+def _node(node_id: str, entry: Any, problems: list[Problem]) -> Node:  # noqa: ANN401 - unchecked JSON
     if not isinstance(entry, dict) or not isinstance(entry.get("class_type"), str):
         problems.append(
             Problem("the node has no class_type; every node needs one. Export the workflow again.", f"#{node_id}")
@@ -34,8 +28,7 @@ def _node(node_id: str, entry: Any, types: NodeTypes, problems: list[Problem]) -
     class_type, inputs = entry["class_type"], entry.get("inputs", {})
     meta = entry.get("_meta")
     title = meta.get("title") if isinstance(meta, dict) else None
-    shown = types[class_type].schema.display_name if class_type in types else None
-    node = Node(node_id, class_type, title if isinstance(title, str) and title else shown or class_type)
+    node = Node(node_id, class_type, title if isinstance(title, str) and title else class_type)
     if not isinstance(inputs, dict):
         problems.append(Problem("inputs are not an object; name every input. Export the workflow again.", node.label))
         return node

@@ -31,7 +31,7 @@ def validated(graph: Graph, types: NodeTypes) -> Graph:
     _refuse(list(_cycles(graph)))
     targets = output_nodes(graph, types)
     if not targets:
-        _refuse([Problem("the workflow has no output node, so there is nothing to run. Add one, such as SaveVideo.")])
+        _refuse([Problem("the workflow has no output node, so there is nothing to run. Add one, such as Save Video.")])
     _refuse(list(_dangling(graph)))
     problems: list[Problem] = []
     seen = graph.api_format()

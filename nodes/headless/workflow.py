@@ -41,9 +41,9 @@ def graph_from(document: Any, types: NodeTypes, *, origin: str = "workflow") -> 
     if isinstance(document.get("nodes"), list):
         graph = read_ui_format(document, types)
     elif all(isinstance(entry, dict) for entry in document.values()):
-        graph = read_api_format(document, types)
+        graph = read_api_format(document)
     else:
         raise stop(f"{origin} has neither a list 'nodes' nor nodes by id, so it is no workflow. {FORMATS_HINT}")
     if not graph.nodes:
-        raise stop(f"{origin} has no nodes to run; at least one output node is needed. Add one, such as SaveVideo.")
+        raise stop(f"{origin} has no nodes to run; at least one output node is needed. Add one, such as Save Video.")
     return graph

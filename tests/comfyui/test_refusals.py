@@ -84,6 +84,10 @@ WORDS = {
         lambda: with_text(INVERT, "source_prompt", TEXT),
         Mistake(EDIT, "blend_words", "'(red )?circle' is not in the prompt 'a red square"),
     ),
+    "heat of no words": (
+        lambda: heat_maps() | {INVERT: with_value(INVERT, "source_prompt", "\n")[INVERT]},
+        Mistake(INVERT, "source_prompt", "source_prompt is empty;.*shows words of it"),
+    ),
     "heat of a word that is not there": (
         lambda: heat_maps(words="cat"),
         Mistake(ADDED, "words", "'cat' is not in the prompt"),

@@ -134,7 +134,7 @@ def test_names_that_are_not_in_the_list_are_refused(folder, name):
 
 
 def test_a_broken_file_in_the_list_is_said_when_it_is_chosen(folder):
-    with pytest.raises(ValueError, match=r"#5 Load LoRA \(FateZero\): .*broken.safetensors cannot be read"):
+    with pytest.raises(ValueError, match=r"#5 FateZero_LoadLoRA: .*broken.safetensors cannot be read"):
         outcome(folder, graph(lora_name="broken.safetensors"))
 
 
