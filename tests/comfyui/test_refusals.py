@@ -132,8 +132,9 @@ def test_two_mistakes_of_a_node_are_two_errors(server):
     status, found = refusal(server, edited(equalizer="circle", blend_words="cat"))
     assert status == 400
     assert sorted(place for place, _ in found[EDIT]) == ["blend_words", "equalizer"]
-    for place, said in found[EDIT]:
-        assert _matches(said, f"{place} - {place}"), said
+    told = dict(found[EDIT])
+    assert _matches(told["blend_words"], "blend_words - 'cat' is not in the prompt")
+    assert _matches(told["equalizer"], "equalizer - equalizer has 'circle'")
 
 
 def test_comfyuis_own_checks_stay_beside_the_nodes(server):
