@@ -26,7 +26,7 @@ from .cache_manifest import (
     read_manifest,
 )
 from .cache_room import Staging, discard, make_room, new_lease, readable, writing
-from .cache_tensors import DamagedFile, check_tensors, file_bytes, read_tensors, write_tensors
+from .cache_tensors import DamagedFile, check_tensors, file_bytes, read_tensors, tensor_names, write_tensors
 from .errors import StoreError
 
 SLACK = 2**20  # bytes over plan: file headers and the manifest, not worth evicting or refusing an inversion for
@@ -69,6 +69,14 @@ class Entry:
         except DamagedFile:
             with folder_lock(self._folder):
                 check_tensors(file_path(self._home, name), self._line(name))
+
+    def place(self, name: str) -> Path:
+        """Where a file is."""
+        return file_path(self._home, name)
+
+    def tensor_names(self, name: str) -> tuple[str, ...]:
+        """Names of a file's tensors, which are not read. Raises DamagedFile where it holds none."""
+        return tensor_names(file_path(self._home, name))
 
     def repair(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Replace a damaged file by the same tensors computed anew.

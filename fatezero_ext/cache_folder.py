@@ -1,6 +1,7 @@
 """The disk cache of inversions: saved once, read by every later edit, also by other processes and after a restart.
 
-It knows names and tensors only. What a key stands for, and what the files mean, is the caller's business.
+It knows names and tensors only. What a key stands for is the caller's business, and what the files mean is known to
+`saved_pages` alone.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from .cache_room import (
     writing,
 )
 from .errors import StoreError
+from .saved_pages import content_faults
 
 DEFAULT_LIMIT = 32 * 2**30  # bytes; about five inversions of 50 steps, 8 frames and 512x512
 
@@ -42,7 +44,7 @@ class Checked:
     """An entry whose every byte was checked.
 
     problem: why it cannot be used as a whole; None where it can
-    damaged: files that are not what was written, with the reason
+    damaged: files that are not what was written or lack something, with the reason
     """
 
     key: str
@@ -147,6 +149,7 @@ class InversionCache:
                     entry.check(name)
                 except DamagedFile as damage:
                     damaged[name] = damage.reason
+            damaged |= content_faults(entry, damaged)
         finally:
             entry.release()
         return Checked(entry.key, entry.about, None, damaged)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load
 from torch import Tensor
 
@@ -112,6 +112,12 @@ def check_tensors(path: Path, line: FileLine) -> None:
             while part := file.read(READ_BYTES):
                 digest.update(part)
         _check_digest(digest.hexdigest(), line)
+
+
+def tensor_names(path: Path) -> tuple[str, ...]:
+    """The names in a file's header. Raises DamagedFile."""
+    with _noticing_damage(path), safe_open(path, framework="pt") as file:
+        return tuple(file.keys())
 
 
 @contextmanager

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 
 import torch
 
+from .memory import OutOfMemoryError
 from .records import Page, Precision, packed
 
 CPU = torch.device("cpu")
+
+
+@cache
+def copy_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of a CUDA device that pages are copied on, one for all.
+
+    torch's allocator keeps freed memory for the stream it was taken on: a new stream for each page or each edit would
+    leave memory behind on every one of the 32 that torch hands out in turn.
+    """
+    return torch.cuda.Stream(device)
 
 
 class Carrier:
@@ -42,15 +54,22 @@ class Carrier:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _wait(self) -> None:
-        moving, self._moving = self._moving, None
-        if moving is not None:
-            moving.result()
+        if self._moving is not None:
+            self._moving.result()  # one that failed stays: whoever goes on must not leave out its page
+            self._moving = None
 
     def _move(
         self, page: Page, device: torch.device, ready: torch.cuda.Event | None, arrived: Callable[[Page], None]
     ) -> None:
-        with torch.no_grad(), torch.cuda.stream(None if ready is None else torch.cuda.Stream(device)):
+        with torch.no_grad(), torch.cuda.stream(None if ready is None else copy_stream(device)):
             if ready is not None:
                 torch.cuda.current_stream(device).wait_event(ready)
-            here = packed(page, CPU, self._precision)
-        arrived(here)
+            # Each copy ends before the next begins, so the page may be let go in this thread without record_stream.
+            arrived(self._packed(page))
+
+    def _packed(self, page: Page) -> Page:
+        try:
+            return packed(page, CPU, self._precision)
+        except OutOfMemoryError:  # packing needs room on the device, beside a step at its peak; moving needs none
+            pass
+        return packed(packed(page, CPU, "as computed"), CPU, self._precision)

@@ -1,42 +1,42 @@
-"""Load models from diffusers folders and single files; nothing is ever fetched from the network."""
+"""Load models from diffusers folders and single files; nothing is ever fetched from the network.
+
+Of a folder only plain files are opened, and only what `model_configs` allows of their configs reaches the libraries.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from pickle import UnpicklingError
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKL, ModelMixin, UNet2DConditionModel
-from diffusers.utils import is_accelerate_available
-from safetensors import SafetensorError
-from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
+from . import model_configs
+from .clip_tokenizer import read_clip_tokenizer
+from .empty_models import Net, check_fit, empty, fill, shapes_of
 from .errors import ModelError
+from .folder_weights import TEXT, UNET_AND_VAE, Weights, folder_weights
 from .kernels import Kernel, kernel
+from .key_names import clip_names, standard_vae_name
 from .latent_colours import FILE as COLOURS_FILE
 from .latent_colours import LatentColours
 from .ldm_configs import scheduler_config
 from .noise_model import LatentFormat
+from .plain_files import read_json, shown
 from .single_file import Prediction, SingleFile
 from .text import TextEncoder
-from .unet import InflationSettings, Pseudo3DUNet, TemporalLayers
+from .tuned_unets import our_names, temporal_layers, tuned_kind, two_dimensional
+from .unet import InflationSettings, Pseudo3DUNet
 from .vae import VideoVAE
-from .weight_files import check_pickles_are_safe, read_weights, some
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextModel
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-PICKLED_WEIGHTS = "diffusion_pytorch_model.bin"
-WEIGHT_FILES = {ModelMixin: (WEIGHTS, PICKLED_WEIGHTS), CLIPTextModel: ("model.safetensors", "pytorch_model.bin")}
-RANK_KEY = ".conv_temporal.down.weight"
-PSEUDO_3D_CLASS = "UNetPseudo3DConditionModel"
 TOY_FOLDER = Path(__file__).parent / "toy" / "model"
 
 
@@ -119,11 +119,12 @@ def _from_folder(
             f"{folder} has no model_index.json; a diffusers pipeline folder is needed, or a checkpoint of one file. "
             f"Choose the folder that holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/."
         )
-    scheduler = _read_json(folder / "scheduler" / "scheduler_config.json")
-    vae = VideoVAE(_load(AutoencoderKL, folder / "vae", dtype))
+    path = folder / "scheduler" / "scheduler_config.json"
+    scheduler = model_configs.scheduler_config(read_json(path), path)
+    vae = VideoVAE(_vae(folder / "vae", dtype))
+    text_model = _text_encoder(folder / "text_encoder", dtype)
     text = TextEncoder(
-        tokenizer=_load(CLIPTokenizer, folder / "tokenizer", None),
-        model=_load(CLIPTextModel, folder / "text_encoder", dtype),
+        tokenizer=read_clip_tokenizer(_present(folder / "tokenizer"), text_model.config.vocab_size), model=text_model
     )
     unet = load_unet(unet_folder or folder / "unet", settings, dtype=dtype)
     unet.scheduler = scheduler
@@ -147,123 +148,82 @@ def _from_file(
 def load_unet(
     folder: str | Path, settings: InflationSettings | None = None, *, dtype: torch.dtype = torch.float32
 ) -> Pseudo3DUNet:
-    """Load a UNet folder: a 2-D diffusers UNet, or a pseudo-3D one tuned on a clip.
+    """Load a UNet folder: a 2-D diffusers UNet, or one tuned on a clip by FateZero's or Tune-A-Video's own training.
 
-    A tuned UNet's temporal layers are read off its tensors: low-rank ones with their rank, or full convolutions.
+    A tuned UNet's temporal layers are read off its tensors: attention, and low-rank convolutions with their rank, full
+    ones, or none.
     Raises ModelError for missing files, for keys that are missing or foreign, and for pickles of more than tensors.
     """
-    folder, settings = Path(folder), settings or InflationSettings()
-    config = _read_json(folder / "config.json")
-    if config.get("_class_name") != PSEUDO_3D_CLASS:
-        return Pseudo3DUNet(_load(UNet2DConditionModel, folder, dtype), settings, name=folder.name)
-    pickled = folder / PICKLED_WEIGHTS
-    path = pickled if pickled.exists() and not (folder / WEIGHTS).exists() else folder / WEIGHTS
-    weights = read_weights(path)
-    net = _empty_unet(config, folder, dtype)
-    position = settings.temporal.position if settings.temporal else "after_feedforward"
-    ranks = {key.removesuffix(RANK_KEY): len(w) for key, w in weights.items() if key.endswith(RANK_KEY)}
-    temporal = TemporalLayers(rank=max(ranks.values(), default=None), position=position, ranks=ranks)
-    unet = Pseudo3DUNet(net, replace(settings, temporal=temporal), name=folder.name)
-    try:
-        missing, foreign = net.load_state_dict(weights, strict=False)
-    except RuntimeError as error:
-        raise ModelError(
-            f"{path} does not fit its config: {error}. Use weights and config of the same checkpoint."
-        ) from error
-    if missing or foreign:
-        raise ModelError(
-            f"{path} does not fit its config: {some(missing)} missing, {some(foreign)} unknown. "
-            f"Use a complete pseudo-3D checkpoint."
+    folder, settings = _present(Path(folder)), settings or InflationSettings()
+    path = folder / "config.json"
+    said = read_json(path)
+    tuned = tuned_kind(said, path)
+    config = model_configs.unet_config(two_dimensional(said) if tuned else said, path)
+    file = folder_weights(folder, UNET_AND_VAE)
+    names = our_names(file.shapes, tuned, folder)
+    if not tuned:
+        return Pseudo3DUNet(
+            _whole(empty(lambda: _unet2d(config), path), file, names, dtype), settings, name=folder.name
         )
+    settings = replace(settings, temporal=temporal_layers(names, file.shapes, tuned, settings.temporal))
+    unet = empty(lambda: Pseudo3DUNet(_unet2d(config), settings, name=folder.name), path)
+    _whole(unet.net, file, names, dtype)
     return unet
 
 
-def _empty_unet(config: Mapping[str, object], folder: Path, dtype: torch.dtype) -> UNet2DConditionModel:
-    """The 2-D UNet that a pseudo-3D config describes, not yet with its weights."""
-    try:
-        return nn.Module.to(UNet2DConditionModel.from_config(_two_dimensional(config)), dtype)
-    except (ValueError, TypeError, KeyError) as error:
+def _unet2d(config: model_configs.Config) -> UNet2DConditionModel:
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(**config)
+
+
+def _vae(folder: Path, dtype: torch.dtype) -> AutoencoderKL:
+    from diffusers import AutoencoderKL
+
+    path = _present(folder) / "config.json"
+    said = read_json(path)
+    _check_class(said.get("_class_name"), ("AutoencoderKL",), path)
+    config = model_configs.vae_config(said, path)
+    file = folder_weights(folder, UNET_AND_VAE)
+    names = {standard_vae_name(key): key for key in file.shapes}
+    return _filled(empty(lambda: AutoencoderKL(**config), path), file, names, dtype)
+
+
+def _text_encoder(folder: Path, dtype: torch.dtype) -> CLIPTextModel:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    path = _present(folder) / "config.json"
+    said = read_json(path)
+    _check_class(said.get("model_type"), ("clip_text_model", "clip"), path)
+    config = model_configs.text_config(said, path)
+    file = folder_weights(folder, TEXT)
+    net = empty(lambda: CLIPTextModel(CLIPTextConfig(**config)), path)
+    return _filled(net, file, clip_names(file.shapes, shapes_of(net)), dtype)
+
+
+def _filled(net: Net, file: Weights, names: Mapping[str, str], dtype: torch.dtype) -> Net:
+    """A module with the weights of its names; others, which programs leave beside them, are passed over."""
+    wanted = shapes_of(net)
+    return _whole(net, file, {name: key for name, key in names.items() if name in wanted}, dtype)
+
+
+def _whole(net: Net, file: Weights, names: Mapping[str, str], dtype: torch.dtype) -> Net:
+    """A module with the weights of these names, which are its own and no others."""
+    folder = file.path.parent
+    check_fit(shapes_of(net), {name: file.shapes[key] for name, key in names.items()}, folder, type(net).__name__)
+    read = file.read(names.values(), dtype)
+    return fill(net, {name: read[key] for name, key in names.items()}, dtype, folder)
+
+
+def _check_class(said: object, known: tuple[str, ...], path: Path) -> None:
+    if said is not None and said not in known:
         raise ModelError(
-            f"{folder / 'config.json'} describes no UNet that can be built: {error}. Restore the checkpoint's config."
-        ) from error
+            f"{path} describes {shown(said)}; {known[0]}, as of Stable Diffusion 1.x / 2.x, is needed. Use a model of "
+            f"that kind."
+        )
 
 
-def _load(kind: type, folder: Path, dtype: torch.dtype | None) -> object:
-    """`kind.from_pretrained` on a local folder; its errors become one that names the folder."""
+def _present(folder: Path) -> Path:
     if not folder.is_dir():
-        raise ModelError(f"{folder} is missing; {kind.__name__} is read from it. Use a complete diffusers folder.")
-    options = {} if dtype is None else _weight_options(kind, folder, dtype)
-    try:
-        with _no_progress_bars():
-            loaded = kind.from_pretrained(folder, local_files_only=True, **options)
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, UnpicklingError) as error:
-        raise ModelError(
-            f"{folder} cannot be read as {kind.__name__}: {error}. It needs its config and safetensors weights; "
-            f"save the model again with save_pretrained."
-        ) from error
-    if dtype is None:
-        return loaded
-    model, found = loaded
-    if kind is UNet2DConditionModel and found["unexpected_keys"]:
-        raise ModelError(
-            f"{folder} holds more than its config describes: {some(sorted(found['unexpected_keys']))} unknown. A UNet "
-            f"tuned on a clip needs the config it was saved with ({PSEUDO_3D_CLASS}); restore it."
-        )
-    if found["missing_keys"]:
-        raise ModelError(
-            f"{folder} is no complete {kind.__name__}: {some(sorted(found['missing_keys']))} missing. They would be "
-            f"left random; use a complete checkpoint."
-        )
-    return model
-
-
-def _weight_options(kind: type, folder: Path, dtype: torch.dtype) -> dict[str, object]:
-    """Safetensors where there are any, else pickles, which both libraries open with `weights_only`."""
-    safe, pickled = WEIGHT_FILES[ModelMixin if issubclass(kind, ModelMixin) else CLIPTextModel]
-    safe = _has(folder, safe) or not _has(folder, pickled)
-    if not safe:
-        check_pickles_are_safe(folder)
-    options = {"torch_dtype": dtype, "use_safetensors": safe, "output_loading_info": True}
-    if issubclass(kind, ModelMixin):
-        options["low_cpu_mem_usage"] = is_accelerate_available()  # without it diffusers only warns and goes on
-    return options
-
-
-def _has(folder: Path, weights: str) -> bool:
-    """Whether the folder has these weights, in one file or in several with an index."""
-    return (folder / weights).exists() or (folder / f"{weights}.index.json").exists()
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Loading takes a moment; bars about it would only hide the bars that matter."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
-
-
-def _read_json(path: Path) -> dict[str, object]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError(f"{path} cannot be read ({error}); a JSON config is needed. Restore the file.") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"{path} holds {type(config).__name__}; a JSON object is needed. Restore the file.")
-    return config
-
-
-def _two_dimensional(config: Mapping[str, object]) -> dict[str, object]:
-    """The config of the 2-D UNet inside a pseudo-3D one: the same, with 2-D block names."""
-    renamed = {key: _block_name(value) for key, value in config.items() if not key.startswith("_")}
-    allowed = UNet2DConditionModel.load_config.__self__._get_init_keys(UNet2DConditionModel)
-    return {key: value for key, value in renamed.items() if key in allowed}
-
-
-def _block_name(value: object) -> object:
-    if isinstance(value, list):
-        return [_block_name(item) for item in value]
-    return value.replace("Pseudo3D", "2D") if isinstance(value, str) else value
+        raise ModelError(f"{folder} is missing; a part of the model is read from it. Use a complete diffusers folder.")
+    return folder

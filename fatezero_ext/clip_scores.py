@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
-from transformers import CLIPModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
+from .clip_tokenizer import read_clip_tokenizer
+from .empty_models import check_fit, empty, fill, shapes_of
 from .errors import ModelError, PromptError
-from .residence import Prepare, stay
+from .folder_weights import TEXT, folder_weights
+from .model_configs import CLIP, CLIP_PICTURES, checked, text_config, vision_config
+from .plain_files import read_json, shown
+from .residence import Prepare, prepared, stay
 from .video import to_bytes
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel, CLIPTokenizer
 
 PICTURES_AT_ONCE = 16
 """Bounds the memory beside the weights."""
-TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
-"""Either of these sets; without them transformers makes an empty tokenizer and says nothing."""
 WANTED = "a folder that CLIPModel.save_pretrained and its processor made is needed"
 
 OnPicture = Callable[[int], None]
@@ -60,7 +62,7 @@ class ClipScorer:
         """
         tokens = self._tokens(prompts)
         to_bytes(frames[:1])  # raises where these are no frames, before the long work
-        self.prepare(0)
+        prepared(self.prepare, 0)
         device = self.net.device
         tokens = {name: ids.to(device) for name, ids in tokens.items()}
         embedded = []
@@ -89,16 +91,10 @@ class ClipScorer:
 
 def is_clip_folder(folder: Path) -> bool:
     """Whether the folder's config.json describes a CLIP model with both towers; reads no other file."""
-    return _model_type(folder) == "clip"
-
-
-def _model_type(folder: Path) -> object:
-    """What config.json says, or None where it says nothing."""
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return config.get("model_type") if isinstance(config, dict) else None
+        return read_json(folder / "config.json").get("model_type") == "clip"
+    except ModelError:
+        return False
 
 
 def load_clip(folder: Path | str, *, device: torch.device | str = "cpu") -> ClipScorer:
@@ -107,54 +103,65 @@ def load_clip(folder: Path | str, *, device: torch.device | str = "cpu") -> Clip
     Raises ModelError where the folder is not one, or not complete.
     """
     folder = Path(folder)
-    _check_files(folder)
-    # Pickles only where there is nothing better; transformers reads them with weights_only.
-    safe = any(folder.glob("*.safetensors")) or not any(folder.glob("*.bin"))
-    try:
-        with _quiet_transformers():
-            net, found = CLIPModel.from_pretrained(
-                folder, local_files_only=True, use_safetensors=safe, output_loading_info=True
-            )
-            tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-            processor = _image_processor().from_pretrained(folder, local_files_only=True)
-    except (MemoryError, torch.cuda.OutOfMemoryError):
-        raise
-    except Exception as error:  # foreign parsers of files that may hold anything; tokenizers raises bare Exception
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder} has no config.json; {WANTED}. Choose another folder.")
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind != "clip":
         raise ModelError(
-            f"{folder} cannot be read as a CLIP model: {error}. {_as_sentence(WANTED)} Restore it."
-        ) from error
-    missing = sorted(found["missing_keys"])
-    if missing:
-        raise ModelError(
-            f"{folder} is no complete CLIP model: {len(missing)} tensors are missing, such as {missing[0]}. They would "
-            f"be left random; use a complete folder."
+            f"{folder / 'config.json'} says model_type {shown(kind)}; clip, with a text and a picture tower, is "
+            f"needed. Choose another folder."
         )
-    words = net.config.text_config.vocab_size
-    if len(tokenizer) > words:
-        raise ModelError(
-            f"the tokenizer in {folder} has {len(tokenizer)} tokens, its model {words}; they belong to different "
-            f"models. Use the files of one."
-        )
+    net = _net(folder)
+    tokenizer = read_clip_tokenizer(folder, net.config.text_config.vocab_size)
+    processor = _processor(folder, net.config.vision_config.image_size)
     return ClipScorer(tokenizer, processor, net.to(device))
 
 
-def _check_files(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} has no config.json; {WANTED}. Choose another folder.")
-    if not is_clip_folder(folder):
+def _net(folder: Path) -> CLIPModel:
+    from transformers import CLIPConfig, CLIPModel
+
+    path = folder / "config.json"
+    said = read_json(path)
+    towers = {"text_config": text_config(said, path), "vision_config": vision_config(said, path)}
+    net = empty(lambda: CLIPModel(CLIPConfig(**towers, **checked(said, CLIP, path))), path)
+    file, wanted = folder_weights(folder, TEXT), shapes_of(net)
+    check_fit(wanted, {key: shape for key, shape in file.shapes.items() if key in wanted}, folder, "CLIP model")
+    return fill(net, file.read(wanted, torch.float32), torch.float32, folder)
+
+
+def _processor(folder: Path, side: int) -> object:
+    """What prepares pictures; side: of the model's pictures in pixels."""
+    path = folder / "preprocessor_config.json"
+    if path.exists():
+        said: object = read_json(path)
+    else:
+        path = folder / "processor_config.json"  # transformers 5 writes this one
+        said = read_json(path).get("image_processor") if path.exists() else None
+    if not isinstance(said, dict):
         raise ModelError(
-            f"{folder / 'config.json'} says model_type {_model_type(folder)!r}; 'clip', with a text and a picture "
-            f"tower, is needed. Choose another folder."
-        )
-    if not any(all((folder / name).is_file() for name in files) for files in TOKENIZER_FILES):
-        raise ModelError(
-            f"{folder} has no tokenizer; tokenizer.json, or vocab.json and merges.txt, are needed. Copy them from "
+            f"{folder} does not say how its pictures are prepared; preprocessor_config.json is needed. Copy it from "
             f"where the model is from."
         )
+    allowed = checked(said, CLIP_PICTURES, path)
+    try:
+        processor = _image_processor()(**allowed)
+        made = _made_side(processor)
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise ModelError(
+            f"{path} has settings that do not fit together; those of a CLIP model's pictures are needed. Restore the "
+            f"file."
+        ) from error
+    if made != (side, side):
+        raise ModelError(
+            f"{path} prepares pictures of {made[0]} by {made[1]}, the model in {folder} takes {side} by {side}. Use "
+            f"the files of one model."
+        )
+    return processor
 
 
-def _as_sentence(words: str) -> str:
-    return f"{words[0].upper()}{words[1:]}."
+def _made_side(processor: Callable[..., Mapping[str, Tensor]]) -> tuple[int, ...]:
+    """Height and width of what comes out, seen on one small picture."""
+    return tuple(processor(images=[Image.new("RGB", (40, 30))], return_tensors="pt")["pixel_values"].shape[-2:])
 
 
 def _image_processor() -> type:
@@ -166,17 +173,3 @@ def _image_processor() -> type:
 
         return CLIPImageProcessor
     return CLIPImageProcessorPil
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No bars and no reports of tensors that are not needed; what matters becomes an error here."""
-    bars, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()

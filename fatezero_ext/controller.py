@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from .arguments import check_controller, check_kind, check_text, check_text_encoder, check_unet
 from .attend import Capture
 from .blend import blend_layers
 from .errors import SettingsError, StoreError
@@ -30,6 +31,16 @@ class Controller(MemoryReport):
     capture: Capture = field(default_factory=Capture)
     storage: Storage = field(default_factory=Storage)
     trace: Trace | None = None
+
+    def __post_init__(self) -> None:
+        check_unet(self.unet)
+        check_kind(
+            self.capture,
+            "covers",
+            "capture",
+            "a Capture is needed, and `storage` is another argument: Controller(model.unet, storage=Storage(...))",
+        )
+        check_kind(self.storage, "policy", "storage", "a Storage is needed: Storage('features', 'ram')")
 
     def __repr__(self) -> str:
         return f"Controller({self.unet.name!r}, {self.storage.policy} in {self.storage.place}, {self.trace})"
@@ -71,13 +82,17 @@ def edit(
 ) -> EditResult:
     """Edit an inverted clip by words; the inversion is only read, so any number of edits may follow one.
 
+    clip:    the text encoder of the inversion
     mask:    [frames or 1, height, width] of the clip's proportions, above 0.5 where the edit may differ; with blend
              words both must allow a cell, unless `BlendSettings.mask_use` says "override"; None: words alone decide
     on_step: told of each `StepDone`; raising ends the run and changes nothing
+    Returns raw latents, for a VAE's `decode`, and the mask.
     Raises FateZeroError kinds for settings, words and masks that do not fit, before any long work.
     """
-    unet, settings = controller.unet, settings or EditSettings()
+    settings = EditSettings() if settings is None else settings
+    check_text(negative_prompt, "negative prompt")
     plan = plan_edit(controller, clip, edit_prompt, settings, with_mask=mask is not None)
+    unet = controller.unet
     _check_control(unet, plan)
     trace, cell = controller.trace, unet.latents.pixels_per_cell
     user_mask = None if mask is None else fitted_mask(mask, trace.frames, trace.size, cell)
@@ -104,6 +119,10 @@ def plan_edit(
 
     with_mask: whether a user's mask will come along, so that blending needs no words
     """
+    check_controller(controller)
+    check_kind(settings, "cross_replace", "settings", "EditSettings, or None, is needed: EditSettings(mode='replace')")
+    check_text_encoder(clip)
+    check_text(edit_prompt, "edit prompt")
     trace = controller.trace
     if trace is None:
         raise StoreError(

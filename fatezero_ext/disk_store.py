@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 from torch import Tensor
 
-from .cache_entry import Draft, Entry
+from .cache_entry import DamagedFile, Draft, Entry
 from .carrier import CPU, Carrier
 from .errors import StoreError
-from .records import Page, Precision, named_tensors, packed, page_from
+from .layers import LayerAddress
+from .records import Page, Precision, check_page, named_tensors, packed, page_from
+from .saved_pages import LEVELS, lacking, layers_of, page_name
 
 log = logging.getLogger(__name__)
 
-LEVELS = "levels"
 ALIGNMENT = 64  # bytes, of the CPU memory that torch allocates
 
 
@@ -27,14 +28,16 @@ class DiskDraft:
     failure: why writing stopped, such as a full disk; None: all is well
     """
 
-    def __init__(self, draft: Draft, precision: Precision) -> None:
+    def __init__(self, draft: Draft, precision: Precision, layers: Collection[LayerAddress]) -> None:
+        """layers: that every page must have"""
         self.failure: StoreError | None = None
         self._abandoned = False
         self.nbytes = 0
-        self._draft = draft
+        self._draft, self._layers = draft, layers
         self._carrier = Carrier(precision)
 
     def write(self, step: int, page: Page) -> None:
+        check_page(page, self._layers, step)
         if self.failure is None:
             self._carrier.carry(page, partial(self._save, step))
 
@@ -77,12 +80,14 @@ class DiskStore:
     """Pages of a published entry, read when they are asked for, each checked against its checksum.
 
     policy, precision, level_offset: how they were recorded, so that a damaged one can be computed again
+    layers: that every page must have; one that lacks any is damaged
     """
 
     entry: Entry
     policy: Literal["features", "maps"]
     precision: Precision
     level_offset: int
+    layers: frozenset[LayerAddress] = frozenset()
 
     def __repr__(self) -> str:
         return f"DiskStore({self.entry.key[:12]}, {self.nbytes / 2**20:.1f} MiB)"
@@ -95,7 +100,14 @@ class DiskStore:
         raise StoreError(f"step {step} came after the store was sealed; invert again to record anew.")
 
     def read(self, step: int) -> Page:
-        return page_from({name: aligned(tensor) for name, tensor in self.entry.read(page_name(step)).items()})
+        name = page_name(step)
+        if name not in self.entry.names:
+            raise DamagedFile(self.entry.place(name), "it is not there")
+        tensors = self.entry.read(name)
+        missing = {str(at) for at in self.layers} - layers_of(tensors)
+        if missing:
+            raise DamagedFile(self.entry.place(name), lacking(missing))
+        return page_from({name: aligned(tensor) for name, tensor in tensors.items()})
 
     def held_tensors(self) -> Iterator[Tensor]:
         """None: they are on disk."""
@@ -107,6 +119,7 @@ class DiskStore:
     def repair(self, step: int, page: Page) -> None:
         """Write a damaged page anew; one that cannot be written stays damaged, and is computed again each time."""
         try:
+            check_page(page, self.layers, step)
             self.entry.repair(page_name(step), named_tensors(packed(page, CPU, "as computed")))
         except StoreError as error:
             log.warning("%s Step %d stays damaged.", error, step)
@@ -115,8 +128,3 @@ class DiskStore:
 def aligned(x: Tensor) -> Tensor:
     """The tensor at an address as torch's own: kernels may round differently at others."""
     return x if x.data_ptr() % ALIGNMENT == 0 else x.clone()
-
-
-def page_name(step: int) -> str:
-    """The file of a step's page."""
-    return f"step-{step:03d}"

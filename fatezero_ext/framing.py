@@ -6,35 +6,18 @@ Source: the data set reader of FateZero's program (video_diffusion/data); its st
 from __future__ import annotations
 
 import re
-import struct
-import zlib
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from .errors import SettingsError, VideoError
+from .frame_files import ANIMATION_ENDINGS, PICTURE_ENDINGS, animation, picture_count, read_picture
 from .video import read_video
 
-PICTURE_ENDINGS = frozenset(".png .jpg .jpeg .webp .bmp .tif .tiff .ppm .pgm".split())
-PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM")
-"""Pillow's names of what those files hold; nothing else is opened, whatever it is called."""
-BROKEN_PICTURE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow raises for a damaged file, depending on the format."""
-WHITE_16_BIT = 65535
 LONGEST_SIDE = 16384
 """In pixels, as ComfyUI's own limit; a sliver scaled to a usual short side would otherwise fill the memory."""
 LEAST = {
@@ -168,17 +151,17 @@ def _centre_square(frames: Tensor) -> Tensor:
 
 
 def read_frames(path: Path | str, framing: Framing) -> tuple[Tensor, Fraction | None]:
-    """Frames of a folder of pictures, a video file or one picture, and their rate (None: pictures have none).
+    """Frames of a folder of pictures, a video, an animated picture or a still one, and their rate.
 
-    Returns frames [count, height, width, 3], float32, 0..1; the rate is a video's, divided by the sampling rate.
+    Returns frames [count, height, width, 3], float32, 0..1, and the rate divided by the sampling rate; None: files of
+    still pictures have none.
     Raises VideoError where the source cannot be read or has too few frames.
     """
     path = Path(path)
     if path.is_dir():
         return read_folder(path, framing), None
-    if path.suffix.lower() in PICTURE_ENDINGS:
-        frame_indices(framing, 1, name=str(path))
-        return fit(read_picture(path)[None], framing), None
+    if path.suffix.lower() in ANIMATION_ENDINGS:
+        return read_animation(path, framing)
     return read_video(
         path,
         start=framing.start,
@@ -186,6 +169,33 @@ def read_frames(path: Path | str, framing: Framing) -> tuple[Tensor, Fraction | 
         stride=framing.sampling_rate,
         fit=lambda frame: fit(frame, framing),
     )
+
+
+def read_animation(path: Path, framing: Framing) -> tuple[Tensor, Fraction | None]:
+    """Frames of an animated picture, and their rate; a still picture is one frame without a rate.
+
+    Pictures may last differently long; the rate lets those from the first to the last that is taken last as long
+    together as in the file.
+    Returns as `read_frames` does, and raises as it does.
+    """
+    count = picture_count(path)
+    taken = frame_indices(framing, count, name=str(path))
+    frames: list[Tensor] = []
+    size, together = None, Fraction(0)
+    for picture, milliseconds in animation(path, taken):
+        together += milliseconds
+        if picture is None:
+            continue
+        size = size or _size(picture)
+        if _size(picture) != size:
+            raise VideoError(
+                f"{path} holds pictures of {size} and {_size(picture)} pixels; all frames need one size. Scale them "
+                f"alike."
+            )
+        frames.append(fit(picture[None], framing))
+    if count == 1 or not together:
+        return torch.cat(frames), None
+    return torch.cat(frames), 1000 * (taken[-1] + 1 - taken.start) / together / framing.sampling_rate
 
 
 def read_folder(folder: Path | str, framing: Framing) -> Tensor:
@@ -239,29 +249,3 @@ def _by_number(path: Path) -> tuple[list[str | int], str]:
     """Text at even places and numbers at odd ones; the name itself settles what is left, such as 1.png and 01.png."""
     parts = re.split(r"([0-9]+)", path.name)
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], path.name
-
-
-def read_picture(path: Path) -> Tensor:
-    """A picture [height, width, 3], float32, 0..1, turned upright; transparency is dropped.
-
-    Raises VideoError where the file cannot be read.
-    """
-    try:
-        with Image.open(path, formats=PICTURE_FORMATS) as opened:
-            if getattr(opened, "n_frames", 1) > 1:
-                raise ValueError(f"it holds {opened.n_frames} pictures, where one is expected")
-            return _as_tensor(ImageOps.exif_transpose(opened))
-    except BROKEN_PICTURE as error:
-        raise VideoError(
-            f"{path} is not a readable picture ({error}); PNG, JPEG, WebP, BMP, TIFF or PPM is needed. Replace the "
-            f"file or take it out."
-        ) from error
-
-
-def _as_tensor(picture: Image.Image) -> Tensor:
-    if picture.mode == "F":
-        raise ValueError("its values are floating-point numbers without a known range")
-    if picture.mode.startswith("I"):  # Pillow's own conversion cuts 16-bit values off at 255
-        grey = torch.from_numpy(np.array(picture).astype(np.float32)).div_(WHITE_16_BIT).clamp_(0, 1)
-        return grey[..., None].expand(-1, -1, 3)
-    return torch.from_numpy(np.array(picture.convert("RGB"))).float().div_(255)

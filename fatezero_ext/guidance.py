@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .errors import SettingsError
+from .errors import ModelError, SettingsError
 from .noise_model import NoiseModel
 from .prompts import Clip, read_prompt
 
@@ -28,7 +28,17 @@ def embedded(clip: Clip, texts: list[str], unet: NoiseModel) -> Tensor:
             f"the text encoder gives embeddings {embeddings.shape[-1]} wide; {unet.name} needs {width}. "
             f"Use the CLIP that belongs to the model."
         )
+    if not embeddings.isfinite().all():
+        raise ModelError(
+            f"the text encoder gives embeddings that are not finite (NaN or infinite) for {_shown(texts, embeddings)}; "
+            f"numbers are needed. Load it in float32, or from another file: its weights may be damaged."
+        )
     return embeddings.float()
+
+
+def _shown(texts: list[str], embeddings: Tensor) -> str:
+    """The first text whose embedding is not finite, cut short."""
+    return next(repr(text[:40]) for text, x in zip(texts, embeddings, strict=True) if not x.isfinite().all())
 
 
 def _only(conditioning: list) -> Tensor:

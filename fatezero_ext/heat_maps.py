@@ -103,7 +103,7 @@ def word_heats(
     Source: FateZero's show_cross_attention, for any frame size and for phrases.
     """
     trace, reading = inverted(controller), reading or Reading()
-    weights = torch.zeros(PROMPT_TOKENS, len(words := asked_words(controller, phrases)))
+    weights = torch.zeros(PROMPT_TOKENS, len(words := asked_words(controller, phrases)), dtype=torch.float32)
     for column, word in enumerate(words):
         weights[list(word.tokens), column] = 1
     layers = _layers(controller, trace, reading)
@@ -221,7 +221,7 @@ def _mean(
 
     def work() -> Tensor:
         sites, like = unet.sites(trace.frames, *trace.size), torch.empty(0, dtype=torch.float32, device=unet.device)
-        total, maps = torch.zeros((), device=unet.device), 0
+        total, maps = torch.zeros((), dtype=torch.float32, device=unet.device), 0
         with SourcePages(unet, trace, wanted) as pages:
             for done, step in enumerate(steps, 1):
                 page = pages.read(step)

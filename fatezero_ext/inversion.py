@@ -10,24 +10,31 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from .arguments import check_controller, check_kind, check_latents, check_text, check_text_encoder
 from .cache_entry import DamagedFile, Entry
 from .cache_folder import InversionCache, default_cache
 from .controller import Controller
-from .disk_store import LEVELS, DiskDraft, DiskStore, aligned
+from .disk_store import DiskDraft, DiskStore, aligned
 from .errors import SettingsError, StoreError
 from .fingerprint import combined
 from .footprint import ClipShape, recorded_forms
 from .guidance import embedded, guided_text
+from .layers import LayerAddress
 from .loops import NOTHING, OnStep, Recording, StepDone, ignore_step, invert_latents, reconstruct_latents
 from .noise_model import NoiseModel
 from .plan import check_guidance
 from .prompts import Clip, read_prompt
+from .records import Form
+from .saved_pages import LAYERS, LEVELS, undefined
 from .storage_plan import StoragePlan, check_room, choose_storage, kept_as, measured_room
-from .stores import MemoryStore, PageStore, Recomputed, Storage
+from .stores import MemoryStore, PageStore, Recomputed
 from .trace import Trace
 
 log = logging.getLogger(__name__)
 
+RECORDS = 2
+"""Of saved inversions that are found: those before were kept although threads shared a model and mixed their attention
+up, or although their numbers were not finite."""
 OnPlan = Callable[[str], None]
 
 
@@ -64,14 +71,14 @@ def invert(
     """Invert a clip under a prompt that describes it, recording attention on the way.
 
     clip:    a text encoder
-    latents: raw latents [frames, channels, height, width] of a VAE
+    latents: raw latents [frames, channels, height, width], as a VAE's `encode` gives them, not scaled
     steps:   DDIM steps, as many for every edit that follows
     reconstruct: take the source's attention from denoising the inverted clip again under its own prompt; None: from
              the inversion itself, as FateZero does
     on_plan: told before the first step how attention will be kept and how large that will be, or that the inversion was
              found on disk
     on_step: told of each `StepDone`; raising ends the run and changes nothing
-    Returns the controller with its trace, its storage decided where it was "auto".
+    Returns the controller with its trace, its storage decided where it was "auto". The trace's own latents are scaled.
     Raises FateZeroError kinds for a prompt that is too long, latents that do not fit, a step count out of range, and
     attention that does not fit into memory.
     """
@@ -86,20 +93,13 @@ def plan_inversion(
 
     Takes and raises what `invert` does.
     """
+    check_controller(controller)
+    check_text_encoder(clip)
+    check_text(source_prompt, "source prompt")
     unet = controller.unet
     prompt = read_prompt(clip, source_prompt, "source prompt")
     schedule = unet.schedule(steps)
-    if latents.ndim != 4 or not len(latents):
-        raise StoreError(
-            f"the clip's latents are shaped {list(latents.shape)}; [frames, channels, height, width] with at least one "
-            f"frame is needed. Encode the frames of one clip with the VAE."
-        )
-    unet.check_latents(latents)
-    if not latents.isfinite().all():
-        raise StoreError(
-            "the clip's latents hold values that are not finite; numbers are needed. Encode the frames again, with the "
-            "VAE in float32 if it was in half precision."
-        )
+    check_latents(latents, unet)
     _check_control(controller)
     clean = latents.float() * unet.latents.scale
     levels, no_text = clean.expand(steps + 1, -1, -1, -1, -1), clean.new_empty(1, 0, 0)
@@ -133,6 +133,10 @@ def invert_planned(
     on_step: OnStep = ignore_step,
 ) -> Controller:
     """Do the work that `plan_inversion` checked; with `reconstruct` twice as many steps are reported."""
+    if reconstruct is not None:
+        check_kind(
+            reconstruct, "negative_prompt", "reconstruct", "a Reconstruction, or None, is needed: Reconstruction()"
+        )
     unet, trace = planned.unet, planned.trace
     # The text encoder first: where memory is short, bringing it in may send the UNet out.
     text = embedded(clip, [trace.prompt.text], unet)
@@ -152,16 +156,10 @@ def invert_planned(
             inverted = run.through_cache(chosen.storage.cache or default_cache(), on_plan)
         else:
             on_plan(str(chosen))
-            inverted = run.computed(_memory_store(chosen.storage, run.level_offset))
+            inverted = run.computed(run.memory_store())
         return replace(planned, storage=chosen.storage, trace=inverted)
 
     return unet.run(work, chunks, trace.frames, *trace.size)
-
-
-def _memory_store(storage: Storage, level_offset: int) -> PageStore:
-    if storage.recomputes:
-        return Recomputed(level_offset)
-    return MemoryStore(torch.device("cpu") if storage.place == "ram" else None, storage.precision)
 
 
 @dataclass(frozen=True)
@@ -192,12 +190,20 @@ class _Inversion:
         """Where a page that is computed again finds the latents of its step, see `Recomputed`."""
         return int(self.guided is not None or self.chosen.storage.policy == "recompute same level")
 
+    def memory_store(self) -> PageStore:
+        """An empty store in the computer's memory or the device's."""
+        storage = self.chosen.storage
+        if storage.recomputes:
+            return Recomputed(self.level_offset)
+        device = torch.device("cpu") if storage.place == "ram" else None
+        return MemoryStore(device, storage.precision, frozenset(self._forms()))
+
     def computed(self, store: PageStore) -> Trace:
         """Run the UNet, and fill the store."""
         unet, trace, guided = self.unet, self.planned, self.guided
         steps = len(trace.schedule)
         total = steps if guided is None else 2 * steps
-        recording = self._recording(store)
+        recording = Recording(store, self._forms())
         inverted = invert_latents(
             unet,
             trace.latents[0].to(unet.device),
@@ -234,7 +240,9 @@ class _Inversion:
             self.on_step(StepDone(steps, steps, kept.noise, partial(kept.noise.to, self.unet.device)))
             return kept
         try:
-            draft = DiskDraft(cache.begin(key, self._about(), self.chosen.nbytes), storage.precision)
+            draft = DiskDraft(
+                cache.begin(key, self._about(), self.chosen.nbytes), storage.precision, frozenset(self._forms())
+            )
         except StoreError as error:
             if not self.may_recompute:
                 raise
@@ -247,12 +255,17 @@ class _Inversion:
         finally:
             draft.abandon()
         if entry is not None:
-            return replace(trace, store=self._disk_store(entry))
+            return replace(trace, store=self._published(entry))
         log.warning("%s The inversion is kept; its edits run the source again instead of reading it.", draft.failure)
         return replace(trace, store=Recomputed(self.level_offset))
 
-    def _disk_store(self, entry: Entry) -> DiskStore:
-        return DiskStore(entry, self.chosen.storage.policy, self.chosen.storage.precision, self.level_offset)
+    def _published(self, entry: Entry) -> PageStore:
+        storage = self.chosen.storage
+        if not storage.recomputes:
+            layers = frozenset(self._forms())
+            return DiskStore(entry, storage.policy, storage.precision, self.level_offset, layers)
+        entry.release()  # all there is of it, the latents, is in memory
+        return Recomputed(self.level_offset)
 
     def _found(self, cache: InversionCache, key: str) -> Trace | None:
         """The trace of an entry of the cache; pages are checked when they are read."""
@@ -261,25 +274,29 @@ class _Inversion:
             return None
         try:
             levels = {name: aligned(tensor) for name, tensor in entry.read(LEVELS).items()}
+            if reason := undefined(levels):
+                raise DamagedFile(entry.place(LEVELS), reason)
         except DamagedFile as damage:
             log.warning("%s The clip is inverted again.", damage)
             entry.release()
             cache.remove(key)
             return None
-        return replace(self.planned, text=self.text.cpu(), **levels, store=self._disk_store(entry))
+        return replace(self.planned, text=self.text.cpu(), **levels, store=self._published(entry))
 
-    def _recording(self, store: PageStore) -> Recording:
+    def _forms(self) -> Mapping[LayerAddress, Form]:
+        """How each layer is recorded."""
         if self.chosen.storage.recomputes:
-            return Recording(store, {})
+            return {}
         trace = self.planned
         shape = ClipShape(trace.frames, *trace.size, self.text.shape[1])
-        return Recording(store, recorded_forms(self.unet, trace.capture, self.chosen.storage.policy, shape))
+        return recorded_forms(self.unet, trace.capture, self.chosen.storage.policy, shape)
 
     def _key(self) -> str:
         """Everything the kept numbers depend on."""
-        trace, schedule = self.planned, self.planned.schedule
+        trace, schedule, storage = self.planned, self.planned.schedule, self.chosen.storage
         return combined(
             {
+                "records": RECORDS,
                 "unet": self.unet.digest(),
                 "dtype": str(self.unet.dtype),
                 "schedule": [schedule.timesteps, schedule.alphas, schedule.final_alpha, schedule.prediction_type],
@@ -287,7 +304,7 @@ class _Inversion:
                 "text": self.text,
                 "guided": self.guided and [combined({"texts": self.guided.texts}), self.guided.guidance],
                 "capture": [trace.capture.most_cells, trace.capture.self_attention],
-                "kept": [self.chosen.storage.policy, self.chosen.storage.precision],
+                "kept": "latents" if storage.recomputes else [storage.policy, storage.precision],
             }
         )
 
@@ -301,4 +318,5 @@ class _Inversion:
             "size": [side * self.unet.latents.pixels_per_cell for side in reversed(trace.size)],
             "steps": len(trace.schedule),
             "policy": kept_as(storage),
+            LAYERS: [str(at) for at in self._forms()],
         }

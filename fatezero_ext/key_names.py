@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import torch
@@ -14,6 +14,9 @@ from .weight_files import WeightFile
 
 ATTENTION = ".mid.attn_1."
 VAE_ATTENTION = {"group_norm.": "norm.", "to_q.": "q.", "to_k.": "k.", "to_v.": "v.", "to_out.0.": "proj_out."}
+VAE_FOLDER_ATTENTION = ".mid_block.attentions.0."
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+TEXT_MODEL = "text_model."
 FLAT = re.compile(r"diffusion_model(?:(input_blocks|output_blocks)(\d+)(\d)|(middle_block|time_embed|out)(\d))(\D.*)")
 WORDS = re.compile(
     r"(?:in|out|emb)_layers|skip_connection|transformer_blocks|proj_in|proj_out|proj|to_[qkv]|to_out|attn[12]"
@@ -67,3 +70,17 @@ def _unflattened(key: str) -> str:
     words = WORDS.findall(rest)
     head = [block, index, inner] if block else [other, other_index]
     return UNET + ".".join([*head, *words]) if "".join(words) == rest else key
+
+
+def standard_vae_name(key: str) -> str:
+    """diffusers' name of a VAE's tensor behind the one that it had before 2023, as Stable Diffusion 1.5 has it."""
+    head, attention, tail = key.partition(VAE_FOLDER_ATTENTION)
+    part, _, rest = tail.partition(".")
+    return f"{head}{attention}{OLD_ATTENTION[part]}.{rest}" if attention and part in OLD_ATTENTION else key
+
+
+def clip_names(found: Collection[str], wanted: Collection[str]) -> dict[str, str]:
+    """CLIP's name in memory -> in the file: some versions of transformers put `text_model.` in front, others do not."""
+    inside = any(name.startswith(TEXT_MODEL) for name in wanted)
+    names = {key.removeprefix(TEXT_MODEL): key for key in found}
+    return {f"{TEXT_MODEL}{name}": key for name, key in names.items()} if inside else names

@@ -14,6 +14,7 @@ from torch import Tensor
 from .attend import Capture, EditAttention, RecordAttention, SourcePage
 from .attention import Attend
 from .blend import blend_layers, word_heat
+from .finite import check_result, watched
 from .layers import LayerAddress
 from .memory import Remedy, free_on, within_memory
 from .noise_model import NoiseModel
@@ -113,11 +114,14 @@ def invert_latents(
         if controlled:
             x = unet.after_step(x)
         if recording.forms:
-            store.write(step, attend.page)
+            # Packing needs room on the device as well.
+            within_memory(partial(store.write, step, attend.page), _remedies(unet, store), LESS)
+        if watched(x, last=step == 0):
+            check_result(unet, x, f"step {steps - step} of {steps} of the inversion", given=latents)
         levels[steps - step] = x
         on_step(StepDone(steps - step, steps, x, partial(_same, x)))
     store.seal()
-    return Trace(schedule, prompt, text.cpu(), levels.cpu(), x.float().cpu(), store, capture)
+    return Trace(schedule, prompt, text.cpu(), _kept(unet, levels, latents), x.float().cpu(), store, capture)
 
 
 @torch.no_grad()
@@ -146,11 +150,22 @@ def reconstruct_latents(
         shown = partial(schedule.clean, x, prediction, step)
         x = unet.after_step(schedule.denoise(x, prediction, step))
         if recording.forms:
-            store.write(step, attend.page)
+            # Packing needs room on the device as well.
+            within_memory(partial(store.write, step, attend.page), _remedies(unet, store), LESS)
+        if watched(x, last=step == steps - 1):
+            said = f"step {step + 1} of {steps} of the reconstruction"
+            check_result(unet, x, said, given=inverted.noise, guidance=guidance)
         levels[steps - 1 - step] = x
         on_step(StepDone(step + 1, steps, x, shown))
     store.seal()
-    return replace(inverted, latents=levels.cpu(), store=store)
+    return replace(inverted, latents=_kept(unet, levels, inverted.noise), store=store)
+
+
+def _kept(unet: NoiseModel, levels: Tensor, given: Tensor) -> Tensor:
+    """Levels on the CPU; raises ModelError where one left the range of the precision that it is kept in."""
+    kept = levels.cpu()
+    check_result(unet, kept, f"the inversion, kept in {kept.dtype},", given=given)
+    return kept
 
 
 def _same(x: Tensor) -> Tensor:
@@ -235,6 +250,9 @@ def edit_latents(
             read = partial(pages.read, step)
             # The page is an argument only: it is let go before the next one is read.
             x, shown = run.denoise(x, step, within_memory(read, _remedies(unet, store), LESS), predict)
+            if watched(x, last=step == steps - 1):
+                said = f"step {step + 1} of {steps} of the edit"
+                check_result(unet, x, said, given=trace.noise, guidance=plan.settings.guidance)
             on_step(StepDone(step + 1, steps, x, shown))
     return EditedLatents(x, run.mean_mask())
 
@@ -256,7 +274,8 @@ class _EditRun:
         self.source_latents = trace.latents.to(unet.device) if blends else trace.latents
         self.edit_maps: dict[LayerAddress, Tensor] = {}
         self.user_masks: dict[tuple[int, int], Tensor] = {}
-        self.mask_sum, self.mask_count = torch.zeros(trace.frames, *self.size, device=unet.device), 0
+        self.mask_sum = torch.zeros(trace.frames, *self.size, dtype=torch.float32, device=unet.device)
+        self.mask_count = 0
 
     def wanted(self, step: int) -> frozenset[LayerAddress]:
         """The layers whose source attention a step reads."""

@@ -32,7 +32,10 @@ class MapController(Protocol):
         ...
 
     def step_callback(self, x_t: Tensor) -> Tensor:
-        """Called with the latents [frames, channels, height, width] after every step; gives those to go on with."""
+        """Called with the scaled latents [frames, channels, height, width] after every step; gives those to go on with.
+
+        Registered with `clip_axes` it gets them as [1, channels, frames, height, width].
+        """
         ...
 
 
@@ -42,11 +45,13 @@ class OnMaps:
 
     most_cells: larger layers are computed without the controller, as in the authors' program
     kernel:     computes these
+    clip_axes:  latents are handed over as [1, channels, frames, height, width], as in the authors' program
     """
 
     controller: MapController
     most_cells: int = MOST_CELLS
     kernel: Attend = plain
+    clip_axes: bool = False
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
         if site.cells > self.most_cells:
@@ -58,6 +63,21 @@ class OnMaps:
         changed = self.controller(probs, site.is_cross, site.address.stage)
         changed = checked_map(changed, shape, f"{type(self.controller).__name__}, called for {site.address},")
         return apply_probs(changed.to(v), v, site)
+
+    def after_step(self, latents: Tensor) -> Tensor:
+        """Tell the controller that a step is done; gives the latents to go on with.
+
+        latents: [frames, channels, height, width], scaled
+        Raises StoreError where it gives something else back.
+        """
+        handed = latents.transpose(0, 1)[None] if self.clip_axes else latents
+        changed = self.controller.step_callback(handed)
+        if not isinstance(changed, Tensor) or changed.shape != handed.shape:
+            raise StoreError(
+                f"step_callback of {type(self.controller).__name__} gave {described(changed)}; latents shaped "
+                f"{list(handed.shape)} are needed. Return x_t, changed or not."
+            )
+        return changed[0].transpose(0, 1).contiguous() if self.clip_axes else changed
 
 
 def checked_map(given: object, shape: torch.Size, giver: str) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from traceback import clear_frames
 from typing import TypeVar
 
 import psutil
@@ -14,6 +15,9 @@ log = logging.getLogger(__name__)
 
 OutOfMemoryError = torch.cuda.OutOfMemoryError
 """What torch raises on CUDA and what follows it; programs that manage memory know it by this class."""
+OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, hipErrorOutOfMemory
+WITHOUT_A_CLASS = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
+"""How other errors say the same: of libraries that take memory past torch's allocator, and of kernels loaded late."""
 CGROUP = Path("/sys/fs/cgroup")
 Result = TypeVar("Result")
 Remedy = Callable[[], str | None]
@@ -41,17 +45,28 @@ def free_on(device: torch.device) -> int:
     return free + unused
 
 
+def ran_out(error: RuntimeError) -> bool:
+    """Whether an error says that the device has too little memory."""
+    coded = getattr(error, "error_code", None) == OUT_OF_MEMORY  # torch.AcceleratorError, where torch has it
+    return isinstance(error, OutOfMemoryError) or coded or any(words in str(error) for words in WITHOUT_A_CLASS)
+
+
 def within_memory(compute: Callable[[], Result], remedies: Sequence[Remedy], advice: str) -> Result:
     """`compute`, and again after each remedy in turn where the device runs out of memory.
 
     advice: what a user can lower, for the error when no remedy is left
-    Raises what torch raised, with the advice in its message: programs that manage memory look for that class.
+    Raises OutOfMemoryError with the advice in its message: programs that manage memory look for that class.
     """
     waiting = list(remedies)
     while True:
         try:
             return compute()
-        except OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
+            # What the failed call made lives on in its frames: without this, through the remedy, and for as long as
+            # anybody looks at the error.
+            clear_frames(error.__traceback__)
             said = _next_remedy(waiting)
             if said is None:
                 raise OutOfMemoryError(f"{error} The device has too little memory for this clip. {advice}") from error

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TypeVar
 
@@ -16,12 +19,14 @@ from .controlled import ControlledLayer, cross_projection, self_projection
 from .errors import ModelError, StoreError
 from .latent_colours import LatentColours
 from .layers import LayerAddress, Site, key_frame_tensors
-from .map_control import MapController, OnMaps, described
+from .map_control import MapController, OnMaps
 from .schedule import Schedule
 
 SD_LATENT_SCALE = 0.18215  # Stable Diffusion 1.x: gives encoded images unit variance
 SD_PIXELS_PER_CELL = 8
 BYTES_PER_CELL_AND_BYTE = 10_486  # ComfyUI's own estimate for Stable Diffusion 1.x: 0.01 MiB a latent cell
+
+SHAPES_AT_ONCE = 8  # of clips whose sites are kept, for threads that share a model
 
 Result = TypeVar("Result")
 
@@ -44,6 +49,7 @@ class NoiseModel(ABC):
     """A model of Stable Diffusion 1.x / 2.x kind, seen by inversion and editing.
 
     A subclass brings the model itself: what it is made of, one prediction, and how it is brought to its device.
+    Threads may share a model, each with controls of its own.
 
     layers:  the attention layers under control, in the order the model runs them
     latents: the latent format it was trained on
@@ -58,7 +64,7 @@ class NoiseModel(ABC):
 
     def __init__(self) -> None:
         self._controls: list[Registration] = []
-        self._sites: dict[tuple[object, ...], Mapping[LayerAddress, Site]] = {}
+        self.forget_sites()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {len(self.layers)} attention layers, {self.dtype})"
@@ -96,6 +102,10 @@ class NoiseModel(ABC):
     def digest(self) -> str:
         """Of everything its predictions depend on but their inputs; asked for inside `run`."""
 
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Its weights by name, looked through when a result is not finite; none: it does not tell."""
+        return iter(())
+
     @property
     def trained_side(self) -> int | None:
         """Latent cells along a side of the pictures it was trained on; None: it does not say."""
@@ -130,24 +140,17 @@ class NoiseModel(ABC):
 
     @property
     def attend(self) -> Attend:
-        """The control registered last, the model's own kernel where there is none."""
-        return self._controls[-1].attend if self._controls else self.kernel
+        """The control registered last in this thread, the model's own kernel where there is none."""
+        here = threading.current_thread()
+        return next((found.attend for found in reversed(tuple(self._controls)) if found.thread() is here), self.kernel)
 
     def after_step(self, latents: Tensor) -> Tensor:
         """Tell the control registered last that a step is done, if it works on maps; gives the latents to go on with.
 
-        latents: [frames, channels, height, width]
+        latents: [frames, channels, height, width], scaled
         """
         attend = self.attend
-        if not isinstance(attend, OnMaps):
-            return latents
-        changed = attend.controller.step_callback(latents)
-        if not isinstance(changed, Tensor) or changed.shape != latents.shape:
-            raise StoreError(
-                f"step_callback of {type(attend.controller).__name__} gave {described(changed)}; latents shaped "
-                f"{list(latents.shape)} are needed. Return x_t, changed or not."
-            )
-        return changed
+        return attend.after_step(latents) if isinstance(attend, OnMaps) else latents
 
     @property
     def smallest_side(self) -> int:
@@ -168,9 +171,16 @@ class NoiseModel(ABC):
     def sites(self, frames: int, height: int, width: int) -> Mapping[LayerAddress, Site]:
         """Every controlled layer's site for a clip of `frames` latents of height x width cells."""
         key = (frames, height, width, self.device, self.dtype)
-        if key not in self._sites:
-            self._sites = {key: {layer.address: self._site(layer, *key) for layer in self.layers}}
-        return self._sites[key]
+        sites = self._sites.get(key)
+        if sites is None:
+            sites = {layer.address: self._site(layer, *key) for layer in self.layers}
+            newest = list(self._sites.items())[1 - SHAPES_AT_ONCE :]
+            self._sites = {**dict(newest), key: sites}  # another thread may read the old one meanwhile
+        return sites
+
+    def forget_sites(self) -> None:
+        """Let the index tensors go, which would stay on the device; a run of another thread makes its own anew."""
+        self._sites: dict[tuple[object, ...], Mapping[LayerAddress, Site]] = {}
 
     @staticmethod
     def _site(
@@ -225,16 +235,19 @@ class Registration:
 
     attend:         what the layers call for it
     num_att_layers: attention layers under control (32 for Stable Diffusion 1.x)
+    thread:         the one that registered it; runs of other threads go on without it
     """
 
     unet: NoiseModel
     controller: Attend | MapController | None
     attend: Attend
     num_att_layers: int
+    thread: weakref.ref[threading.Thread] = field(default_factory=lambda: weakref.ref(threading.current_thread()))
 
     def unregister(self) -> None:
         """Give the model back the control it had before; a second call does nothing."""
-        self.unet._controls = [control for control in self.unet._controls if control is not self]
+        with suppress(ValueError):
+            self.unet._controls.remove(self)  # in place: other threads register and unregister meanwhile
 
     def __enter__(self) -> Registration:
         return self
@@ -243,12 +256,18 @@ class Registration:
         self.unregister()
 
 
-def register_attention_control(unet: NoiseModel, controller: Attend | MapController | None) -> Registration:
+def register_attention_control(
+    unet: NoiseModel, controller: Attend | MapController | None, *, clip_axes: bool = False
+) -> Registration:
     """Let `controller` compute every self- and cross-attention of `unet` (temporal attention is left out).
 
     controller: an `Attend`; or a `MapController`, which is handed the maps of all layers of at most 1024 cells and told
                 when a step is done, for one run; None: plain attention. An inversion records beside either. An edit
                 leaves to an `Attend` what it does not change itself; beside a map controller it must change nothing.
+    clip_axes:  a map controller's `step_callback` gets the scaled latents as [1, channels, frames, height, width], as
+                in the authors' program; else as [frames, channels, height, width]
+    It is bound for the thread that registers it: runs of other threads that share the model go on without it. Register
+    it in the thread that inverts and edits.
     Raises StoreError for what is neither.
     Returns the registration; undo it with `.unregister()` or use it in a `with` statement.
     Source: SPEC of FateZero (arXiv 2303.09535), register_attention_control.
@@ -258,7 +277,8 @@ def register_attention_control(unet: NoiseModel, controller: Attend | MapControl
             f"{controller!r} cannot be called; a controller is an attend(q, k, v, site), or a class called with (attn, "
             f"is_cross, place_in_unet) that also has step_callback. Give one of these."
         )
-    attend = OnMaps(controller, kernel=unet.kernel) if isinstance(controller, MapController) else controller
+    maps = isinstance(controller, MapController)
+    attend = OnMaps(controller, kernel=unet.kernel, clip_axes=clip_axes) if maps else controller
     attend = unet.kernel if attend is None else attend
     registration = Registration(unet, controller, attend, len(unet.layers))
     if hasattr(controller, "num_att_layers"):

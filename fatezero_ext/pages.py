@@ -13,9 +13,11 @@ from torch import Tensor
 
 from .attend import PassEnded, RecordAttention, SourceAttention, SourcePage
 from .cache_entry import DamagedFile
+from .carrier import copy_stream
 from .errors import StoreError
 from .footprint import ClipShape, recorded_forms
 from .layers import LayerAddress
+from .memory import OutOfMemoryError
 from .noise_model import NoiseModel
 from .records import Form, Page, packed
 from .stores import MemoryStore, PageStore, Recomputed
@@ -38,7 +40,7 @@ class SourcePages:
         self._unet, self._trace, self._wanted = unet, trace, wanted
         self._sites = unet.source_sites(trace.text, trace.frames, *trace.size)
         self._thread = ThreadPoolExecutor(1, "pages") if _is_far(trace.store, unet.device) else None
-        self._stream = torch.cuda.Stream(unet.device) if self._thread and unet.device.type == "cuda" else None
+        self._stream = copy_stream(unet.device) if self._thread and unet.device.type == "cuda" else None
         self._coming: dict[int, Future[Page]] = {}
 
     def __enter__(self) -> SourcePages:
@@ -63,6 +65,9 @@ class SourcePages:
         if self._thread is None:
             return self._fetched(step)
         coming = self._coming.pop(step, None) or self._thread.submit(self._fetched, step)
+        if isinstance(coming.exception(), OutOfMemoryError):
+            # It was fetched beside a step at its peak; between two steps there is room.
+            coming = self._thread.submit(self._fetched, step)
         following = next((later for later in range(step + 1, len(self._wanted)) if self._wanted[later]), None)
         if following is not None and following not in self._coming:
             self._coming[following] = self._thread.submit(self._fetched, following)

@@ -28,6 +28,8 @@ Mode = Literal["replace", "refine"]
 MaskUse = Literal["intersect", "override"]
 NO_WORDS: Mapping[str, float] = MappingProxyType({})
 NO_WINDOWS: Mapping[str, Window] = MappingProxyType({})
+AUTHORS_DEFAULT = "default_"
+"""All other words, in the authors' `cross_replace_steps`."""
 LATENT_BLEND_WINDOW: Window = (0.2, 0.8)  # fraction of steps, fixed in the authors' program
 
 
@@ -77,7 +79,9 @@ class EditSettings:
     """What an edit is asked to do; windows are fractions of the steps, 0..1, from the noisiest on.
 
     mode:                 "replace" words by words, or "refine" a prompt with more or fewer words
-    cross_replace:        window in which cross-attention is taken from the source; a float b means (0, b)
+    cross_replace:        window in which cross-attention is taken from the source; a float b means (0, b). The authors'
+                          `cross_replace_steps` as well: {"default_": 0.8, "word": 0.5 or (0.2, 0.5)}, the words of
+                          which join `cross_replace_words`; without "default_" all other words have (0, 1)
     cross_replace_words:  the same for single words of the edit prompt
     self_replace:         window in which self-attention is taken from the source
     equalizer:            words of the edit prompt and the factors on their attention
@@ -87,7 +91,7 @@ class EditSettings:
     """
 
     mode: Mode = "replace"
-    cross_replace: Window | float = (0.0, 0.8)
+    cross_replace: Window | float | Mapping[str, Window | float] = (0.0, 0.8)
     cross_replace_words: Mapping[str, Window | float] = field(default_factory=lambda: NO_WINDOWS)
     self_replace: Window | float = (0.0, 0.8)
     equalizer: Mapping[str, float] = field(default_factory=lambda: NO_WORDS)
@@ -98,13 +102,23 @@ class EditSettings:
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, ("replace", "refine"))
         _one_of("quirks", self.quirks, ("fixed", "original"))
-        windows = {word: _window(f"cross_replace of {word!r}", w) for word, w in self.cross_replace_words.items()}
-        object.__setattr__(self, "cross_replace", _window("cross_replace", self.cross_replace))
+        own = _of_words("cross_replace_words", self.cross_replace_words)
+        everywhere, words = _authors_windows(self.cross_replace)
+        if twice := [word for word in words if word in own]:
+            raise SettingsError(
+                f"{twice[0]!r} has a window in cross_replace and in cross_replace_words; one is needed. Remove either."
+            )
+        windows = {word: _window(f"cross_replace of {word!r}", w) for word, w in {**own, **words}.items()}
+        object.__setattr__(self, "cross_replace", _window("cross_replace", everywhere))
         object.__setattr__(self, "self_replace", _window("self_replace", self.self_replace))
         object.__setattr__(self, "cross_replace_words", MappingProxyType(windows))
-        object.__setattr__(self, "equalizer", MappingProxyType(dict(self.equalizer)))
+        object.__setattr__(self, "equalizer", MappingProxyType(dict(_of_words("equalizer", self.equalizer))))
         for word, factor in self.equalizer.items():
             _finite(f"equalizer of {word!r}", factor)
+        if self.blend is not None and not isinstance(self.blend, BlendSettings):
+            raise SettingsError(
+                f"blend is {self.blend!r}; BlendSettings, or None, is needed. Write blend=BlendSettings(('jeep',))."
+            )
         check_guidance(self.guidance)
 
 
@@ -184,9 +198,9 @@ def compile_edit(settings: EditSettings, source: Prompt, edit: Prompt, steps: in
 def _token_map(settings: EditSettings, source: Prompt, edit: Prompt) -> tuple[Tensor, Tensor]:
     """[77, 77] source to edit tokens, and [77] 1 where an edit token takes the source's attention at all."""
     if settings.mode == "replace":
-        return replacement_mapper(source, edit, settings.quirks), torch.ones(PROMPT_TOKENS)
+        return replacement_mapper(source, edit, settings.quirks), torch.ones(PROMPT_TOKENS, dtype=torch.float32)
     positions, kept = refinement_mapper(source, edit, settings.quirks)
-    matrix = torch.zeros(PROMPT_TOKENS, PROMPT_TOKENS)
+    matrix = torch.zeros(PROMPT_TOKENS, PROMPT_TOKENS, dtype=torch.float32)
     matrix[positions, torch.arange(PROMPT_TOKENS)] = kept
     return matrix, kept
 
@@ -215,8 +229,28 @@ def check_guidance(guidance: float) -> None:
         raise SettingsError(f"guidance is {guidance}; it must be 0 or more. 5 to 10 suit most edits.")
 
 
+def _authors_windows(given: Window | float | Mapping[str, Window | float]) -> tuple[Window | float, dict]:
+    """The window of all words, and those of single ones."""
+    if not isinstance(given, Mapping):
+        return given, {}
+    words = dict(_of_words("cross_replace", given))
+    return words.pop(AUTHORS_DEFAULT, (0.0, 1.0)), words
+
+
+def _of_words(name: str, given: Mapping[str, object]) -> Mapping[str, object]:
+    """Raise SettingsError unless the words of a setting are a mapping of texts."""
+    if not isinstance(given, Mapping) or not all(isinstance(word, str) for word in given):
+        raise SettingsError(
+            f"{name} is {given!r}; words of the edit prompt with a value each are needed. Write {{'word': 0.5}}."
+        )
+    return given
+
+
 def _window(name: str, window: Window | float) -> Window:
-    start, end = window if isinstance(window, (tuple, list)) else (0.0, window)
+    bounds = window if isinstance(window, (tuple, list)) else (0.0, window)
+    if len(bounds) != 2:
+        raise SettingsError(f"{name} is {window!r}; one bound or two are needed. Use for example 0.8, or (0.2, 0.8).")
+    start, end = bounds
     _finite(name, start), _finite(name, end)
     if not 0 <= start <= end <= 1:
         raise SettingsError(

@@ -3,6 +3,7 @@
 They are for porting controllers and for looking at attention; inversion and editing here do without them. Register one
 with `register_attention_control(unet, controller)`: `invert` and `edit` then call it at every layer and step. It counts
 the steps of one run; before another, also after one that was stopped, call `reset()` or take a new one.
+Controllers that work on latents laid out as the authors' program has them are registered with `clip_axes=True`.
 Source: Prompt-to-Prompt (arXiv 2208.01626); FateZero (arXiv 2303.09535).
 """
 
@@ -13,14 +14,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .errors import StoreError
 from .layers import MOST_CELLS
 from .map_control import checked_map
 
-STORE_KEYS = ("down_cross", "mid_cross", "up_cross", "down_self", "mid_self", "up_self")
+CROSS_KEYS = ("down_cross", "mid_cross", "up_cross")
+STORE_KEYS = (*CROSS_KEYS, "down_self", "mid_self", "up_self")
 StepMaps = dict[str, list[Tensor]]
 
 
@@ -28,12 +29,26 @@ class EmptyControl:
     """Changes nothing: what registering None stands for."""
 
     def step_callback(self, x_t: Tensor) -> Tensor:
+        """Give back the scaled latents as they came."""
         return x_t
 
     def between_steps(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def __call__(self, attn: Tensor, is_cross: bool, place_in_unet: str) -> Tensor:
+        return attn
+
+
+class DummyController(EmptyControl):
+    """Changes nothing, and is told how many layers there are.
+
+    num_att_layers: layers under control, 0 until registered
+    """
+
+    def __init__(self) -> None:
+        self.num_att_layers = 0
+
+    def __call__(self, attn: Tensor, *_place: object) -> Tensor:
         return attn
 
 
@@ -68,7 +83,7 @@ class AttentionControl(ABC):
         return attn
 
     def step_callback(self, x_t: Tensor) -> Tensor:
-        """End a step: x_t [frames, channels, height, width] are the latents after it."""
+        """End a step; x_t are the scaled latents after it, see `register_attention_control` for their axes."""
         self.cur_att_layer = 0
         self.cur_step += 1
         self.between_steps()
@@ -90,8 +105,10 @@ class AttentionStore(AttentionControl):
     disk_store:          keep the steps as files in a temporary folder that goes with this object
 
     step_store:               the maps of the step under way
-    attention_store_all_step: the steps done: their six lists, or with `disk_store` the paths of their files
-    latents_store:            the latents after each step, on the CPU
+    attention_store_all_step: the steps done: their six lists, or with `disk_store` the paths of files that
+                              `torch.load` reads
+    latents_store:            the scaled latents after each step, on the CPU
+    store_dir:                the folder of `disk_store`; None without
     """
 
     def __init__(self, save_self_attention: bool = True, disk_store: bool = False) -> None:
@@ -100,7 +117,18 @@ class AttentionStore(AttentionControl):
         self.disk_store = disk_store
         self.latents_store: list[Tensor] = []
         self._folder = TemporaryDirectory(prefix="attention_store_") if disk_store else None
+        self.store_dir = self._folder.name if self._folder else None
         self._empty()
+
+    @staticmethod
+    def get_empty_store() -> StepMaps:
+        """Six empty lists."""
+        return {key: [] for key in STORE_KEYS}
+
+    @staticmethod
+    def get_empty_cross_store() -> StepMaps:
+        """Three empty lists, of cross-attention."""
+        return {key: [] for key in CROSS_KEYS}
 
     def forward(self, attn: Tensor, is_cross: bool, place_in_unet: str) -> Tensor:
         if attn.shape[-2] <= MOST_CELLS and (is_cross or self.save_self_attention):
@@ -115,32 +143,37 @@ class AttentionStore(AttentionControl):
         return x_t
 
     def between_steps(self) -> None:
-        self.attention_store_all_step.append(self._written() if self.disk_store else self.step_store)
-        self.step_store = empty_step()
+        """Keep the step under way and begin the next one; called once a step."""
+        kept = self._written() if self.disk_store else self.step_store
+        self.attention_store_all_step.append(kept)
+        self._unsummed.append(kept)
+        self.step_store = self.get_empty_store()
 
     def step_maps(self, step: int) -> StepMaps:
         """The six lists of a step that is done, 0 the first; its tensors must not be changed."""
-        kept = self.attention_store_all_step[step]
-        if not isinstance(kept, Path):
-            return kept
-        maps = empty_step()
-        for name, tensor in sorted(load_file(kept).items()):
-            maps[name.rpartition(".")[0]].append(tensor)
-        return maps
+        return _loaded(self.attention_store_all_step[step])
 
     @property
     def attention_store(self) -> StepMaps:
-        """The maps summed over all steps done, float32. Made when first asked for, then kept up to date."""
-        for step in range(self._summed_steps, len(self.attention_store_all_step)):
-            maps = self.step_maps(step)
-            for key, sums in self._sums.items():
-                if step:
-                    for total, tensor in zip(sums, maps[key], strict=True):
-                        total += tensor
-                else:
-                    sums.extend(tensor.to(torch.float32, copy=True) for tensor in maps[key])
-        self._summed_steps = len(self.attention_store_all_step)
+        """The maps summed over all steps done, float32; {} before the first.
+
+        Made when first asked for, then kept up to date. It may be set: later steps are added to what it was set to.
+        """
+        for step in self._unsummed:
+            maps = _loaded(step)
+            if self._sums:
+                for key, sums in self._sums.items():
+                    sums[:] = [total + tensor for total, tensor in zip(sums, maps[key], strict=True)]
+            else:
+                self._sums = {
+                    key: [tensor.to(torch.float32, copy=True) for tensor in kept] for key, kept in maps.items()
+                }
+        self._unsummed = []
         return self._sums
+
+    @attention_store.setter
+    def attention_store(self, maps: StepMaps) -> None:
+        self._sums, self._unsummed = maps, []
 
     def get_average_attention(self) -> StepMaps:
         """The six lists averaged over the steps done; raises StoreError before the first."""
@@ -152,26 +185,25 @@ class AttentionStore(AttentionControl):
         """Forget all maps, with their files, and begin again; the latents stay."""
         super().reset()
         for kept in self.attention_store_all_step:
-            if isinstance(kept, Path):
-                kept.unlink(missing_ok=True)
+            if isinstance(kept, str) and Path(kept).parent == Path(self.store_dir or ""):
+                Path(kept).unlink(missing_ok=True)
         self._empty()
 
     def _empty(self) -> None:
-        self.step_store: StepMaps = empty_step()
-        self.attention_store_all_step: list[StepMaps | Path] = []
-        self._sums, self._summed_steps = empty_step(), 0
+        self.step_store: StepMaps = self.get_empty_store()
+        self.attention_store_all_step: list[StepMaps | str] = []
+        self.attention_store = {}
 
-    def _written(self) -> Path:
-        path = Path(self._folder.name) / f"{self.cur_step:03d}.safetensors"
-        numbered = {f"{key}.{i:02d}": m for key, maps in self.step_store.items() for i, m in enumerate(maps)}
-        save_file({name: tensor.contiguous() for name, tensor in numbered.items()}, path)
+    def _written(self) -> str:
+        path = f"{self.store_dir}/{self.cur_step:03d}.pt"
+        torch.save(self.step_store, path)
         return path
+
+
+def _loaded(kept: StepMaps | str) -> StepMaps:
+    """The lists of a step, from memory or from its file."""
+    return torch.load(kept, weights_only=True) if isinstance(kept, str) else kept
 
 
 def _name(controller: object) -> str:
     return type(controller).__name__
-
-
-def empty_step() -> StepMaps:
-    """Six empty lists."""
-    return {key: [] for key in STORE_KEYS}

@@ -192,7 +192,7 @@ def replacement_mapper(source: Prompt, edit: Prompt, quirks: Quirks = "fixed") -
     changed = [i for i, (a, b) in enumerate(pairs) if a.text != b.text]
     if quirks == "original":
         pairs = pairs[: changed[-1] + 1] if changed else []
-    mapper = torch.zeros(PROMPT_TOKENS, PROMPT_TOKENS)
+    mapper = torch.zeros(PROMPT_TOKENS, PROMPT_TOKENS, dtype=torch.float32)
     mapper[0, 0] = 1
     row = column = 1
     for a, b in pairs:
@@ -253,7 +253,7 @@ def window_table(edit: Prompt, default: Window, words: Mapping[str, Window], ste
     Returns [steps + 1, 77] of 0 and 1; rows int(start * (steps + 1)) up to int(end * (steps + 1)) are 1.
     Source: Prompt-to-Prompt, cross_replace_steps (its table has one row more than there are steps).
     """
-    table = torch.zeros(steps + 1, PROMPT_TOKENS)
+    table = torch.zeros(steps + 1, PROMPT_TOKENS, dtype=torch.float32)
     rows = [(default, list(range(PROMPT_TOKENS)))]
     rows += [(window, list(edit.find(word, "cross_replace of single words"))) for word, window in words.items()]
     for (start, end), tokens in rows:
@@ -264,7 +264,7 @@ def window_table(edit: Prompt, default: Window, words: Mapping[str, Window], ste
 
 def token_weights(prompt: Prompt, words: Mapping[str, float], other: float, asked_by: str) -> Tensor:
     """[77] weights: each listed word's value on its tokens, `other` elsewhere. asked_by: the setting, for errors."""
-    weights = torch.full((PROMPT_TOKENS,), other)
+    weights = torch.full((PROMPT_TOKENS,), other, dtype=torch.float32)
     for word, value in words.items():
         weights[list(prompt.find(word, asked_by))] = value
     return weights

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
@@ -127,8 +127,22 @@ Page = Mapping[LayerAddress, Record]
 
 def packed(page: Page, device: torch.device | None, precision: Precision) -> Page:
     """A page as it is kept: in `precision`, on `device` (None: where each tensor is)."""
-    kept = {at: record.kept.packed(precision, record.shared) for at, record in page.items()}
-    return {at: type(page[at])(k if device is None else k.to(device)) for at, k in kept.items()}
+    return {at: _packed(record, device, precision) for at, record in page.items()}
+
+
+def _packed(record: Record, device: torch.device | None, precision: Precision) -> Record:
+    """One layer's record: what is packed and then moved is let go before the next one is packed."""
+    kept = record.kept.packed(precision, record.shared)
+    return type(record)(kept if device is None else kept.to(device))
+
+
+def check_page(page: Page, layers: Collection[LayerAddress], step: int) -> None:
+    """Raise StoreError where the page of a step lacks one of the layers: an edit that reads it would go wrong."""
+    if missing := [at for at in layers if at not in page]:
+        raise StoreError(
+            f"the page of step {step} has no attention of {missing[0]}; all of {len(layers)} layers are needed. Let "
+            f"nothing but its own run write to a store, and invert again."
+        )
 
 
 def page_tensors(page: Page) -> Iterator[Tensor]:

@@ -15,14 +15,11 @@ Structure = TypeVar("Structure")
 
 
 @torch.no_grad()
-def with_weights(
-    net: nn.Module, structure: Structure, changes: Mapping[str, Tensor], instead: Mapping[int, object]
-) -> Structure:
+def with_weights(net: nn.Module, structure: Structure, changes: Mapping[str, Tensor]) -> Structure:
     """A deep copy of `structure`, whose networks are `net` or parts of it, with some of the weights changed.
 
     structure: `net` itself, or what refers to it and to its modules
     changes:   new weights by their names in `net`, each of its old shape; cast to the old dtype and device
-    instead:   by the id of an object, what the copy has in its place
     The copy's parameters are objects of its own, so that moving one network leaves the other where it is; those that
     are not changed share the old memory. Raises ModelError for a name or a shape that `net` does not have.
     """
@@ -37,7 +34,7 @@ def with_weights(
     twins |= {
         id(weights[name]): nn.Parameter(new.to(weights[name]), requires_grad=False) for name, new in changes.items()
     }
-    return copy.deepcopy(structure, twins | dict(instead))
+    return copy.deepcopy(structure, twins)
 
 
 def _over_the_same_memory(old: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -22,6 +22,7 @@ from diffusers.loaders.single_file_utils import (
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from .empty_models import Net, check_fit, empty, fill, shapes_of
 from .errors import ModelError
 from .key_names import NamedFile
 from .ldm_configs import END, V_PREDICTION_KEY, V_PREDICTION_SPREAD, text_config, unet_config, vae_config
@@ -43,8 +44,6 @@ V_PREDICTION_MARK, ZERO_TERMINAL_MARK = "v_pred", "ztsnr"
 """Names of empty tensors that authors put into a file to say what it predicts, and on which schedule."""
 V_PREDICTION_WORDS, EPSILON_WORDS = {"v", "v_prediction", "v-prediction"}, {"eps", "epsilon"}
 QUANTISED = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant", ".absmax", ".quant_map")
-
-Net = TypeVar("Net", bound=nn.Module)
 
 
 def check_checkpoint(path: str | Path) -> Kind:
@@ -167,26 +166,17 @@ class SingleFile:
 
     def _filled(self, build: Callable[[], Net], weights: Mapping[str, Tensor], dtype: torch.dtype) -> Net:
         """A module with these weights and no others; they are taken over, not copied."""
-        with torch.device("meta"):
-            net = build()
-        wanted = net.state_dict()
+        net = empty(build, self._file.path.name)
+        wanted = shapes_of(net)
         if not any(name.startswith("text_model.") for name in wanted):  # as newer transformers have it
             weights = {name.removeprefix("text_model."): x for name, x in weights.items()}
         weights = {name: x for name, x in weights.items() if name in wanted or not _is_idle(name)}
-        missing, foreign = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
-        if missing or foreign:
-            raise ModelError(
-                f"{self._file.path.name} is no complete {type(net).__name__}: {some(missing)} missing, {some(foreign)} "
-                f"unknown. Use a complete checkpoint of Stable Diffusion 1.x or 2.x."
-            )
-        try:
-            net.load_state_dict(dict(weights), assign=True)
-        except RuntimeError as error:
-            raise ModelError(
-                f"{self._file.path.name} does not fit {self.kind.name}: {error}. Use a complete checkpoint."
-            ) from error
-        _count_positions(net)
-        return nn.Module.to(net, dtype).eval()
+        check_fit(wanted, {name: tuple(x.shape) for name, x in weights.items()}, self._file.path.name, _kind(net))
+        return fill(net, weights, dtype, self._file.path.name)
+
+
+def _kind(net: nn.Module) -> str:
+    return f"{type(net).__name__} of Stable Diffusion 1.x or 2.x"
 
 
 def told_prediction(unet: Pseudo3DUNet) -> Prediction:
@@ -213,14 +203,6 @@ def _with_text_model(key: str) -> str:
 def _is_idle(name: str) -> bool:
     """Tensors that files carry and nothing here reads: position numbers, projections for other uses."""
     return name.endswith(("position_ids", "text_projection.weight", "text_projection", "logit_scale"))
-
-
-def _count_positions(net: nn.Module) -> None:
-    """Buffers that no file has: the text encoder's numbers of its positions."""
-    for name, buffer in list(net.named_buffers()):
-        if buffer.is_meta:
-            owner = net.get_submodule(name.rpartition(".")[0])
-            setattr(owner, name.rpartition(".")[2], torch.arange(buffer.shape[-1]).expand(buffer.shape).clone())
 
 
 @cache

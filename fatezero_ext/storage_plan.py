@@ -126,7 +126,7 @@ def _ways(asked: Storage, unet: NoiseModel, capture: Capture, clip: ClipShape, s
         if way.recomputes:
             # A registered control may count its calls or change its mind: only an untouched UNet runs twice alike.
             if asked.policy != "auto" or unet.attend is unet.kernel:
-                yield StoragePlan(replace(way, place="ram"), levels, 0)
+                yield StoragePlan(replace(way, place="disk" if asked.place == "disk" else "ram"), levels, 0)
             continue
         page = page_size(unet, recorded_forms(unet, capture, policy, clip), asked.precision, clip)
         for place in _places(asked.place, unet.device):

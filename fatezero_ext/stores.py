@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, Protocol, get_args
@@ -14,8 +14,9 @@ from torch import Tensor
 from .cache_folder import InversionCache
 from .carrier import CPU, Carrier
 from .errors import SettingsError, StoreError
+from .layers import LayerAddress
 from .memory import free_ram
-from .records import PRECISIONS, Page, Precision, packed, page_bytes, page_tensors
+from .records import PRECISIONS, Page, Precision, check_page, packed, page_bytes, page_tensors
 
 Policy = Literal["auto", "features", "maps", "recompute", "recompute same level"]
 Place = Literal["auto", "gpu", "ram", "disk"]
@@ -31,7 +32,7 @@ class Storage:
                nothing, the source runs again beside the edit, as the inversion ran it; "recompute same level": the same
                on the latent at the edit's own noise level; "auto": features, or recompute where they do not fit
     place:     "gpu": the device the model runs on; "ram": the computer's memory; "disk": files that later runs find
-               again; "auto": the first of gpu and ram with room
+               again, of recompute the latents alone; "auto": the first of gpu and ram with room
     precision: of what is kept, a key of PRECISIONS; "int8" is lossy
     budget:    bytes that may be kept; None: what is free
     cache:     the folder of "disk"; None: `default_cache()`
@@ -68,7 +69,7 @@ class PageStore(Protocol):
     """Pages by step; step 0 is the noisiest, as in `Schedule`."""
 
     def write(self, step: int, page: Page) -> None:
-        """Keep a page. Raises StoreError once the store is sealed."""
+        """Keep a page. Raises StoreError where it lacks a layer, and once the store is sealed."""
         ...
 
     def read(self, step: int) -> Page:
@@ -93,11 +94,18 @@ class MemoryStore:
     """Pages in memory, moved to a device and precision as they are written.
 
     device: None keeps each tensor where it was computed
+    layers: that every page must have
     """
 
-    def __init__(self, device: torch.device | None = None, precision: Precision = "as computed") -> None:
+    def __init__(
+        self,
+        device: torch.device | None = None,
+        precision: Precision = "as computed",
+        layers: Collection[LayerAddress] = (),
+    ) -> None:
         self.device = device
         self.precision = precision
+        self.layers = layers
         self._pages: dict[int, Page] = {}
         self._carrier: Carrier | None = None
         self._sealed = False
@@ -119,6 +127,7 @@ class MemoryStore:
     def write(self, step: int, page: Page) -> None:
         if self._sealed:
             raise StoreError(f"step {step} came after the store was sealed; invert again to record anew.")
+        check_page(page, self.layers, step)
         if self.device == CPU and any(record.kept.values.device != CPU for record in page.values()):
             self._carrier = self._carrier or Carrier(self.precision)
             self._carrier.carry(page, partial(self._pages.__setitem__, step))

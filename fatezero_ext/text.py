@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,13 +15,15 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from .errors import NotOfferedError, PromptError
 from .memory_report import WeightsReport
 from .prompts import PROMPT_TOKENS
-from .residence import Prepare, stay
+from .residence import Prepare, prepared, stay
 from .sharing import with_weights
 
 Tokens = dict[str, list[list[tuple[int, float]]]]
 
 BRACKET = re.compile(r"(?<!\\)[()]")
 EMBEDDING = re.compile(r"embedding:\S*")
+_TOKENIZING = threading.Lock()
+"""A tokenizer's settings change with every call: a second thread would be told "Already borrowed"."""
 OPEN_CLIP_LAYERS = 23
 """Of Stable Diffusion 2.x's text encoder, which is stored without the last of its 24 layers: nothing listens to it."""
 
@@ -67,7 +70,7 @@ class TextEncoder(WeightsReport):
         Its weights stay where they are until `prepare` is set.
         """
         twin = copy.copy(self)
-        twin.net, twin.prepare = with_weights(self.net, self.net, changes, {}), stay
+        twin.net, twin.prepare = with_weights(self.net, self.net, changes), stay
         return twin
 
     def clone(self) -> TextEncoder:
@@ -124,7 +127,7 @@ class TextEncoder(WeightsReport):
 
         They are float32 on the CPU, where ComfyUI keeps conditioning: core nodes join it with that of its own CLIPs.
         """
-        self.prepare(0)
+        prepared(self.prepare, 0)
         ids = torch.tensor([[token for token, *_ in chunk] for chunk in tokens["l"]], device=self.net.device)
         out = self.net(ids, output_hidden_states=self.layer is not None)
         cond, pooled = out.last_hidden_state, out.pooler_output
@@ -138,7 +141,8 @@ class TextEncoder(WeightsReport):
 
     def _ids(self, text: str) -> list[int]:
         """With start and end. The padding token of Stable Diffusion 2.x is "!", which in a prompt is a plain mark."""
-        return self.tokenizer(text, verbose=False, split_special_tokens=True)["input_ids"]
+        with _TOKENIZING:
+            return self.tokenizer(text, verbose=False, split_special_tokens=True)["input_ids"]
 
     @property
     def _final_norm(self) -> nn.LayerNorm:

@@ -12,8 +12,9 @@ from einops import rearrange
 from torch import Tensor
 
 from .errors import NotOfferedError, VideoError
+from .finite import broken_weights
 from .memory_report import WeightsReport
-from .residence import Prepare, stay
+from .residence import Prepare, prepared, stay
 
 FRAMES_AT_ONCE = 8  # bounds memory; frames are independent in the VAE
 BYTES_PER_PIXEL_AND_BYTE = 2_178  # ComfyUI's own estimate for decoding with a Stable Diffusion VAE
@@ -142,15 +143,12 @@ class VideoVAE(WeightsReport):
                 f"the clip has {frames} frames of {height}x{width}; at least one frame of {cell}x{cell} pixels is "
                 f"needed. Check the video and its start and count."
             )
-        self.prepare(_working_memory(*at_once, self.net.dtype))
+        prepared(self.prepare, _working_memory(*at_once, self.net.dtype))
         top, left = height % cell // 2, width % cell // 2
         cropped = pixels[:, top : top + height // cell * cell, left : left + width // cell * cell, :3]
         images = rearrange(cropped, "f h w c -> f c h w").mul(2).sub(1).to(self.net.device, self.net.dtype)
-        return (
-            torch.cat([net.encode(part).latent_dist.mean for part in images.split(FRAMES_AT_ONCE)])
-            .float()
-            .to(pixels.device)
-        )
+        means = torch.cat([net.encode(part).latent_dist.mean for part in images.split(FRAMES_AT_ONCE)])
+        return self._finite(means.float().to(pixels.device), "latents", cropped)
 
     @torch.no_grad()
     def _decoded(self, samples: Tensor, net: AutoencoderKL, at_once: Sequence[int]) -> Tensor:
@@ -161,11 +159,24 @@ class VideoVAE(WeightsReport):
                 f"width] of Stable Diffusion 1.x and 2.x. Latents of video models need the VAE of their own model."
             )
         height, width = (side * self.pixels_per_cell for side in at_once)
-        self.prepare(_working_memory(height, width, self.net.dtype))
+        prepared(self.prepare, _working_memory(height, width, self.net.dtype))
         latents = samples.to(self.net.device, self.net.dtype)
         images = torch.cat([net.decode(part).sample for part in latents.split(FRAMES_AT_ONCE)])
         pixels = rearrange(images.float(), "f c h w -> f h w c")
-        return pixels.add(1).div(2).clamp(0, 1).to(samples.device)
+        return self._finite(pixels.to(samples.device), "frames", samples).add(1).div(2).clamp(0, 1)
+
+    def _finite(self, gives: Tensor, what: str, given: Tensor) -> Tensor:
+        """`gives` if all of it is finite; frames that are not would be saved black. Raises VideoError."""
+        if gives.isfinite().all():
+            return gives
+        if not given.isfinite().all():
+            said, advice = "what it was given is not finite either", "Look where that comes from."
+        elif advice := broken_weights(self.net.named_parameters()):
+            said = "what it was given is finite"
+        else:
+            said = f"it computes in {self.net.dtype}"
+            advice = "Load the VAE in float32: some leave the range of half precision, and frames go black."
+        raise VideoError(f"the VAE gives {what} that are not finite (NaN or infinite), and {said}. {advice}")
 
     def _tiled(self, x: int | None, y: int | None, overlap: int | None) -> AutoencoderKL:
         """Diffusers' VAE in tiles, over the same weights. x, y, overlap: cells."""

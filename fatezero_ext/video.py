@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
@@ -17,18 +18,18 @@ from torch import Tensor
 
 from .errors import VideoError
 from .files import whole_file
-from .sound import SoundTrack
+from .media_file import BROKEN_MEDIA, opened_media
+from .sound import Sound, SoundFile, Track, tracks
+
+log = logging.getLogger(__name__)
 
 REPEATABLE = {"x264-params": "mbtree=0"}  # with the macroblock tree one file in a hundred differed, by up to 21 levels
 CRF = 17
 """x264's quality setting; 17 is what its authors call visually lossless, 0 to 51 is its range."""
-FORMATS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,apng,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,ogg,asf,yuv4mpegpipe,"
-    "ivf,mxf,dv,nut,rm,wav,mp3,aac,flac"
-)
-"""FFmpeg's names of files that hold all they play; playlists, which name other files, are not opened."""
 BT601, STUDIO_RANGE = 6, 1
 """FFmpeg's numbers for the colour matrix and range it converts RGB with, written to the file for players."""
+LONGEST_SIDE = 16384
+"""In pixels, as ComfyUI's own limit; a small file may claim any size."""
 
 
 class Video(NamedTuple):
@@ -64,27 +65,54 @@ def read_video(
             f"count >= 1, stride >= 1. Change them."
         )
     stop = None if count is None else start + (count - 1) * stride + 1
-    try:
-        with av.open(str(path), container_options={"format_whitelist": FORMATS}) as container:
-            if not container.streams.video:
-                raise VideoError(f"{path} has no video stream; one is needed. Choose another file.")
-            rate = container.streams.video[0].average_rate or container.streams.video[0].guessed_rate
-            upright = (_upright(frame) for frame in islice(_decoded(container, path), start, stop, stride))
-            # As bytes, or fitted, while they come: a long clip at full size would fill the memory.
-            pictures = [picture if fit is None else fit(_as_floats(picture[None])) for picture in upright]
-    except OSError as error:
-        raise VideoError(f"cannot read the video {path}: {error.strerror or error}. Check the path.") from error
-    except av.FFmpegError as error:
-        raise VideoError(f"{path} is not a readable video ({error.strerror}). Choose or make another file.") from error
-    _check_selection(path, len(pictures), start, count, stride)
+    kept, rate = [], None
+    for picture, told_rate in pictures_of(path, start, stop, stride):
+        rate = told_rate
+        # As bytes, or fitted, while they come: a long clip at full size would fill the memory.
+        kept.append(picture if fit is None else fit(_as_floats(picture[None])))
+    _check_selection(path, len(kept), start, count, stride)
     if not rate:
         raise VideoError(f"{path} does not say its frame rate; one is needed. Encode it again with a rate.")
-    frames = _as_floats(np.stack(pictures)) if fit is None else torch.cat(pictures)
-    return Video(frames, Fraction(rate) / stride)
+    return Video(stacked(kept) if fit is None else torch.cat(kept), Fraction(rate) / stride)
 
 
 def _as_floats(pictures: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(pictures).float().div_(255)
+
+
+def stacked(pictures: list[NDArray[np.uint8]]) -> Tensor:
+    """Pictures as one tensor of floats, 0..1; the list is emptied on the way, to never hold the whole clip twice."""
+    frames = torch.empty(len(pictures), *pictures[0].shape)
+    for number in reversed(range(len(pictures))):
+        frames[number] = _as_floats(pictures.pop())
+    return frames
+
+
+def pictures_of(
+    path: Path, start: int, stop: int | None, stride: int
+) -> Iterator[tuple[NDArray[np.uint8], Fraction | None]]:
+    """Every `stride`-th picture of a video from `start` to before `stop`, upright, each with the file's frame rate.
+
+    Raises VideoError where the file is not a readable video.
+    """
+    with opened_media(path) as container:
+        if not container.streams.video:
+            raise VideoError(f"{path} has no video stream; one is needed. Choose another file.")
+        stream = container.streams.video[0]
+        if max(stream.width, stream.height) > LONGEST_SIDE:
+            raise VideoError(
+                f"{path} is {stream.width}x{stream.height} pixels; at most {LONGEST_SIDE} a side are read. Scale it."
+            )
+        rate, size = stream.average_rate or stream.guessed_rate, None
+        for frame in islice(_decoded(container, path), start, stop, stride):
+            picture = _upright(frame)
+            size = size or picture.shape
+            if picture.shape != size:
+                raise VideoError(
+                    f"{path} changes from {size[1]}x{size[0]} to {picture.shape[1]}x{picture.shape[0]} pixels; all "
+                    f"frames need one size. Encode it again with one, or take a part before the change."
+                )
+            yield picture, rate
 
 
 def _decoded(container: av.container.InputContainer, path: Path) -> Iterator[av.VideoFrame]:
@@ -96,14 +124,15 @@ def _decoded(container: av.container.InputContainer, path: Path) -> Iterator[av.
                 f"{path} is damaged or cut off after frame {decoded}; a whole file is needed. Copy it again."
             )
         try:
-            for frame in packet.decode():
-                yield frame
-                decoded += 1
+            frames = packet.decode()
         except av.FFmpegError as error:
             raise VideoError(
                 f"{path} is damaged or cut off after frame {decoded} ({error.strerror}); a whole file is needed. "
                 f"Copy it again."
             ) from error
+        for frame in frames:
+            yield frame
+            decoded += 1
 
 
 def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
@@ -129,8 +158,9 @@ def write_video(
     crf: int = CRF,
     lossless: bool = False,
     repeatable: bool = True,
-    sound: Path | None = None,
-) -> None:
+    sound: Path | Sound | None = None,
+    rounding: Callable[[Tensor], Tensor] = torch.round,
+) -> str | None:
     """Save H.264 in MP4. The file appears whole or not at all.
 
     frames: [frames, height, width, 3], 0..1 (values outside are clipped)
@@ -138,67 +168,97 @@ def write_video(
     crf:    quality, 0 (best) to 51
     lossless: keep every 8-bit RGB value; such files play in few browsers
     repeatable: the same frames always give the same bytes; False: as ffmpeg encodes by itself, on all threads
-    sound:  a video whose sound is copied, cut at the end of the frames; None for a silent file
+    sound:  what is heard, or a video whose sound is, cut at the end of the frames; None for a silent file
+    rounding: how values become 8-bit numbers
     Even sizes are stored as yuv420p, which plays everywhere; odd ones as yuv444p, which keeps the size exactly.
+    Sound that MP4 cannot hold is stored as AAC. Sound that cannot be stored at all never costs the frames: the file is
+    silent then, and the reason is logged and returned. None: nothing is lost.
     Raises VideoError where the frames are no video.
     """
-    pictures = to_bytes(frames)
+    _check_frames(frames)
     rate = Fraction(fps).limit_denominator(1000)
     if rate <= 0:
         raise VideoError(f"{fps} frames per second is no rate; a positive one is needed. Change fps.")
     if not 0 <= crf <= 51:
         raise VideoError(f"crf {crf} is out of range; x264 takes 0 (best) to 51. Change crf.")
-    height, width = pictures.shape[1:3]
+    height, width = frames.shape[1:3]
     even = height % 2 == 0 and width % 2 == 0
     pixels = "rgb24" if lossless else "yuv420p" if even else "yuv444p"
     quality = {"qp": "0"} if lossless else {"crf": str(crf), **(REPEATABLE if repeatable else {})}
+    encoding = _Encoding(rate, pixels, quality, int(repeatable), rounding)
+    heard = SoundFile(sound) if isinstance(sound, Path) else sound
     with whole_file(Path(path)) as partial:
-        _encode(partial, pictures, rate, pixels=pixels, quality=quality, threads=int(repeatable), sound=sound)
+        if heard is None:
+            return _encode(partial, frames, encoding, None)
+        return _encode_with_sound(partial, frames, encoding, heard)
 
 
-def _encode(
-    path: Path,
-    pictures: NDArray[np.uint8],
-    rate: Fraction,
-    *,
-    pixels: str,
-    quality: dict[str, str],
-    threads: int,
-    sound: Path | None,
-) -> None:
-    codec = "libx264rgb" if pixels == "rgb24" else "libx264"
+class _Encoding(NamedTuple):
+    rate: Fraction
+    pixels: str
+    quality: dict[str, str]
+    threads: int
+    rounding: Callable[[Tensor], Tensor]
+
+
+def _encode_with_sound(path: Path, frames: Tensor, encoding: _Encoding, sound: Sound) -> str | None:
+    """Encode with the sound in the best way that works, at last without; returns what was lost."""
+    reason: Exception | None = None
+    for track in tracks(sound, len(frames) / encoding.rate):
+        try:
+            return _encode(path, frames, encoding, track())
+        except (VideoError, OSError, *BROKEN_MEDIA) as error:
+            reason = error
+    _encode(path, frames, encoding, None)
+    lost = f"The clip was saved without its sound, which cannot be stored: {reason}"
+    log.warning(lost)
+    return lost
+
+
+def _encode(path: Path, frames: Tensor, encoding: _Encoding, track: Track | None) -> None:
+    codec = "libx264rgb" if encoding.pixels == "rgb24" else "libx264"
     # Bit exactness leaves the library's version out of the file.
     options = {"fflags": "+bitexact", "movflags": "+faststart"}
     with av.open(str(path), "w", format="mp4", options=options) as container:
-        stream = container.add_stream(codec, rate=rate, options=quality)
-        stream.height, stream.width = pictures.shape[1:3]
-        stream.pix_fmt = pixels
+        stream = container.add_stream(codec, rate=encoding.rate, options=encoding.quality)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = encoding.pixels
         context = stream.codec_context
-        context.thread_count = threads
-        if pixels != "rgb24":
+        context.thread_count = encoding.threads
+        if encoding.pixels != "rgb24":
             context.colorspace, context.color_range = BT601, STUDIO_RANGE
-        track = None if sound is None else SoundTrack(sound, container)
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixels)))
+        if track is not None:
+            track.add(container)
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(_as_bytes(frame, encoding.rounding), format="rgb24")
+            container.mux(stream.encode(picture.reformat(format=encoding.pixels)))
         container.mux(stream.encode(None))
         if track is not None:
-            track.copy(len(pictures) / rate)
+            track.write(container)
 
 
-def to_bytes(frames: Tensor) -> NDArray[np.uint8]:
+def to_bytes(frames: Tensor, rounding: Callable[[Tensor], Tensor] = torch.round) -> NDArray[np.uint8]:
     """Frames as 8-bit numbers, rounded; values outside 0..1 are clipped.
 
     frames: [frames, height, width, 3]
     Raises VideoError where the shape is another, there are no frames, or a value is not a number.
     """
+    _check_frames(frames)
+    return _as_bytes(frames, rounding)
+
+
+def _check_frames(frames: Tensor) -> None:
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.numel() == 0:
         raise VideoError(
             f"frames have shape {list(frames.shape)}; needed is [frames, height, width, 3] with at least one frame. "
             f"Check what is connected."
         )
-    if frames.isnan().any():
+    if any(frame.isnan().any() for frame in frames):
         raise VideoError("frames hold values that are not numbers (NaN); needed is 0..1. Check the model's precision.")
-    return frames.detach().float().clamp(0, 1).mul(255).round().byte().cpu().numpy()
+
+
+def _as_bytes(frames: Tensor, rounding: Callable[[Tensor], Tensor]) -> NDArray[np.uint8]:
+    return rounding(frames.detach().float().clamp(0, 1).mul(255)).byte().cpu().numpy()
 
 
 PAPER = (214, 214, 214)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _codecs import encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 
@@ -13,10 +14,17 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from .errors import ModelError
+from .plain_files import plain_size, shown
+from .weight_pickles import DAMAGED as DAMAGED_PICKLE
+from .weight_pickles import check_pickle, is_archive
 
 PICKLES_SAFE_FROM = "2.6"
 SAFETENSORS = (".safetensors", ".sft")
 WEIGHT_SUFFIXES = (*SAFETENSORS, ".ckpt", ".pt", ".pth", ".bin")
+HEADER_LENGTH = 8  # bytes that say how long the header is
+HEADER_BYTES = 16 * 2**20
+"""Most bytes of a safetensors file's names and shapes; those of Stable Diffusion's largest files take 300,000."""
+DAMAGED = "it is damaged or cut off, or of a format that the installed safetensors and torch do not know"
 WINDOW = 256 * 2**20  # bytes of a file that are mapped at once: what was read is let go before more is
 
 
@@ -33,18 +41,18 @@ class WeightFile:
         self.path = Path(path)
         self._pickled: Mapping[str, Tensor] | None = None
         self.metadata: Mapping[str, str] = {}
-        try:
-            if self.path.suffix.lower() in SAFETENSORS:
+        size = plain_size(self.path)
+        if self.path.suffix.lower() in SAFETENSORS:
+            with _readable(self.path):
+                _check_header(self.path, size)
                 with safe_open(self.path, "pt") as file:
                     self.metadata = file.metadata() or {}
                     self.shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-            else:
-                self._pickled = _tensors(_unpickled(self.path), self.path)
-                self.shapes = {name: tuple(x.shape) for name, x in self._pickled.items()}
-        except (OSError, SafetensorError, UnpicklingError) as error:
-            raise ModelError(
-                f"{self.path} cannot be read ({error}); safetensors weights are needed. Convert or restore the file."
-            ) from error
+        else:
+            with _readable(self.path):
+                held = _unpickled(self.path)
+            self._pickled = _tensors(held, self.path)
+            self.shapes = {name: tuple(x.shape) for name, x in self._pickled.items()}
 
     def read(self, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
         """Tensors in memory of their own, so that the file may change or go.
@@ -56,7 +64,7 @@ class WeightFile:
             return {name: _own(self._pickled[name], dtype) for name in names}
         found: dict[str, Tensor] = {}
         for window in self._windows(names):
-            with safe_open(self.path, "pt") as file:
+            with _readable(self.path), safe_open(self.path, "pt") as file:
                 for name in window:
                     found[name] = _own(file.get_tensor(name), dtype)
         return found
@@ -89,7 +97,9 @@ def _tensors(weights: Mapping[object, object], path: Path) -> dict[str, Tensor]:
     """Those of a state dict; training programs put theirs one level down, beside numbers that nobody needs here."""
     inner = weights.get("state_dict")
     weights = inner if isinstance(inner, Mapping) else weights
-    foreign = [str(key) for key, value in weights.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
+    foreign = [
+        shown(key) for key, value in weights.items() if not isinstance(key, str) or not isinstance(value, Tensor)
+    ]
     if foreign:
         raise ModelError(
             f"{path} holds more than tensors by name: {some(foreign)}; a state dict is needed. Save it with "
@@ -109,19 +119,47 @@ def _is_stored(x: Tensor) -> bool:
     return plain and x.nbytes <= x.untyped_storage().nbytes()
 
 
+def _check_header(path: Path, size: int) -> None:
+    """Look at what a safetensors file says of its own length before the library reads it."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(HEADER_LENGTH), "little")
+    if size < HEADER_LENGTH or length > size - HEADER_LENGTH:
+        raise UnpicklingError(DAMAGED)
+    if length > HEADER_BYTES:
+        raise UnpicklingError(f"its header alone takes {length:,} bytes, where {HEADER_BYTES:,} hold any model's")
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Say in our own words what the libraries say of a file that they cannot read; theirs stay behind the error."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except UnpicklingError as error:
+        raise _unreadable(path, str(error)) from error
+    except OSError as error:
+        raise _unreadable(path, error.strerror or DAMAGED) from error
+    except (SafetensorError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _unreadable(path, DAMAGED) from error
+
+
+def _unreadable(path: Path, why: str) -> ModelError:
+    return ModelError(f"{path} cannot be read ({why}); safetensors weights are needed. Convert or restore the file.")
+
+
 def _unpickled(path: Path) -> dict[object, object]:
     """A pickle that may hold tensors and plain containers only: code in it is refused, not run."""
     check_pickles_are_safe(path)
+    check_pickle(path)
     try:
         with torch.serialization.safe_globals(_idle_globals()):
-            try:
-                weights = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-            except RuntimeError:  # pickles of old torch cannot be mapped
-                weights = torch.load(path, map_location="cpu", weights_only=True)
+            # What torch wrote before 1.6 cannot be mapped.
+            weights = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive(path))
     except OSError:
         raise
     except Exception as error:  # a damaged pickle raises anything; torch's message tells how to open a bad one anyway
-        raise UnpicklingError("it is a damaged pickle, or one that holds more than tensors") from error
+        raise UnpicklingError(DAMAGED_PICKLE) from error
     if not isinstance(weights, dict):
         raise UnpicklingError(f"it holds {type(weights).__name__}, not tensors by name")
     return weights
@@ -152,5 +190,5 @@ def check_pickles_are_safe(path: Path) -> None:
 
 def some(keys: Sequence[str]) -> str:
     """How many keys, and the first of them, for an error's text."""
-    shown = ", ".join(keys[:3])
-    return "nothing" if not keys else f"{len(keys)} keys ({shown}{', ...' if len(keys) > 3 else ''})"
+    first = ", ".join(shown(key) for key in keys[:3])
+    return "nothing" if not keys else f"{len(keys)} keys ({first}{', ...' if len(keys) > 3 else ''})"

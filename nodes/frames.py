@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from torch import Tensor
 
-from ..fatezero_ext.errors import VideoError
-from ..fatezero_ext.framing import LONGEST_SIDE, PICTURE_ENDINGS, Framing, pictures_in, read_frames, reframe
+from ..fatezero_ext.clip import FileFrames
+from ..fatezero_ext.errors import SettingsError, VideoError
+from ..fatezero_ext.frame_files import ANIMATION_ENDINGS, picture_count
+from ..fatezero_ext.framing import LONGEST_SIDE, Framing, pictures_in, read_frames, reframe
 from ..fatezero_ext.framing import frame_indices as check_selection
+from ..fatezero_ext.sound import Sound, later
 from ..fatezero_ext.video import read_video
 from . import host
 from .api import io, schema
@@ -19,6 +23,12 @@ MOST_FRAMES = 1_000_000
 """Upper bound of the frame widgets; a bound at all keeps a slipped finger from asking for the impossible."""
 ALL = 0
 """The widgets' value for all frames, and for the size as it is."""
+USUAL_FPS = 8.0
+"""Default of the rate widgets: that of the published clips."""
+FOLDER_RATE = (
+    "Frames per second of a folder of pictures, passed on as it is. A video or an animated picture brings its own, "
+    "which is divided by sampling_rate."
+)
 
 
 class SampleClip(io.ComfyNode):
@@ -43,7 +53,8 @@ class SampleClip(io.ComfyNode):
 
 
 class LoadFrames(io.ComfyNode):
-    """Read a clip from a folder of pictures or a video file, cropped and scaled as in the published method."""
+    """Read a clip from a folder of pictures, a video file or an animated picture, cropped and scaled as in the
+    published method."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -53,7 +64,7 @@ class LoadFrames(io.ComfyNode):
             category="FateZero/clips",
             description=cls.__doc__,
             search_aliases=["load video", "image sequence", "frames from folder"],
-            inputs=[_source_widget(), *_framing_widgets(count=8), _rate_widget()],
+            inputs=[_source_widget(), *_framing_widgets(count=8), _rate_widget(FOLDER_RATE)],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The frames, for VAE Encode."),
                 io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video."),
@@ -95,7 +106,9 @@ class LoadFrames(io.ComfyNode):
 
 
 class PrepareFrames(io.ComfyNode):
-    """Take, crop and scale the frames of a clip as in the published method."""
+    """Take, crop and scale the frames of a clip as in the published method; its rate and its sound go with them."""
+
+    TAKES_FILE_FRAMES = True
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -105,13 +118,34 @@ class PrepareFrames(io.ComfyNode):
             category="FateZero/clips",
             description=cls.__doc__,
             search_aliases=["crop frames", "resize clip", "frame rate"],
-            inputs=[io.Image.Input("images", tooltip="The clip's frames."), *_framing_widgets(count=ALL)],
-            outputs=[io.Image.Output(display_name="images", tooltip="The frames, for VAE Encode.")],
+            inputs=[
+                io.Image.Input("images", tooltip="The clip's frames."),
+                *_framing_widgets(count=ALL),
+                # Optional, so that files of the API format from before it was there still run.
+                _rate_widget(
+                    "Frames per second of the clip that comes in, from Get Video Components. What goes out is divided "
+                    "by sampling_rate.",
+                    optional=True,
+                ),
+                io.Audio.Input("audio", optional=True, tooltip="The clip's sound, from Get Video Components."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="images", tooltip="The frames, for VAE Encode."),
+                io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video."),
+                io.Audio.Output(display_name="audio", tooltip="The sound from the first frame on, for Create Video."),
+            ],
         )
 
     @classmethod
-    def execute(cls, images: Tensor, **widgets: int) -> io.NodeOutput:
-        return io.NodeOutput(reframe(images, _framing(**widgets)))
+    def execute(
+        cls, images: Tensor | FileFrames, fps: float = USUAL_FPS, audio: Sound | None = None, **widgets: int
+    ) -> io.NodeOutput:
+        framing = _framing(**widgets)
+        if not 0 < fps < math.inf:
+            raise SettingsError(f"fps is {fps}; a positive rate is needed. Check what is connected to fps.")
+        frames = images.taken(framing) if isinstance(images, FileFrames) else reframe(images, framing)
+        sound = None if audio is None else later(audio, framing.start / fps)
+        return io.NodeOutput(frames, fps / framing.sampling_rate, sound)
 
 
 def _framing(
@@ -177,8 +211,8 @@ def _check_source(path: Path, selection: Framing) -> None:
     """Raise VideoError where a folder has too few pictures or a file shows no frame. Nothing else is decoded."""
     if path.is_dir():
         check_selection(selection, len(pictures_in(path)), name=str(path))
-    elif path.suffix.lower() in PICTURE_ENDINGS:
-        check_selection(selection, 1, name=str(path))
+    elif path.suffix.lower() in ANIMATION_ENDINGS:
+        check_selection(selection, picture_count(path), name=str(path))
     else:
         read_video(path, count=1)
 
@@ -187,21 +221,13 @@ def _source_widget() -> io.Input:
     return io.String.Input(
         "source",
         default="",
-        tooltip="A folder of pictures or a video file, by its name below the input folder: my_clip, or clips/jeep.mp4. "
-        "Pictures are read in the order of their names.",
+        tooltip="A folder of pictures, a video file or an animated picture, by its name below the input folder: "
+        "my_clip, or clips/jeep.mp4. Pictures of a folder are read in the order of their names.",
     )
 
 
-def _rate_widget() -> io.Input:
-    return io.Float.Input(
-        "fps",
-        default=8.0,
-        min=0.01,
-        max=1000.0,
-        step=0.01,
-        tooltip="Frames per second of a folder of pictures, passed on as it is. A video brings its own, which is "
-        "divided by sampling_rate.",
-    )
+def _rate_widget(tooltip: str, *, optional: bool = False) -> io.Input:
+    return io.Float.Input("fps", default=USUAL_FPS, min=0.01, max=1000.0, step=0.01, optional=optional, tooltip=tooltip)
 
 
 def _framing_widgets(count: int) -> list[io.Input]:

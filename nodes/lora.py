@@ -34,7 +34,7 @@ class LoadLoRA(io.ComfyNode):
                     options=[NO_LORA, *sorted(host.lora_files())],
                     default=NO_LORA,
                     tooltip="A LoRA file for Stable Diffusion 1.x or 2.x in models/loras, as kohya's trainer, "
-                    "diffusers or PEFT write it. none: the model goes through as it is.",
+                    "diffusers, PEFT or ComfyUI write it. none: the model goes through as it is.",
                 ),
                 _strength("strength_unet", "UNet"),
                 _strength("strength_text", "text encoder"),
@@ -48,6 +48,7 @@ class LoadLoRA(io.ComfyNode):
                 UNET.Output(display_name="unet", tooltip="For Register Attention Control."),
                 io.Clip.Output(tooltip="The text encoder, for DDIM Invert and P2P Edit."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -70,8 +71,13 @@ class LoadLoRA(io.ComfyNode):
         if lora_name == NO_LORA:
             return io.NodeOutput(unet, clip)
         _check_own(clip)
+        node_id = cls.hidden.unique_id
+
+        def say(said: str) -> None:
+            host.say(said, node_id)
+
         patched_unet, patched_clip = apply_lora(
-            unet, clip, _file(lora_name), unet_strength=strength_unet, text_strength=strength_text
+            unet, clip, _file(lora_name), unet_strength=strength_unet, text_strength=strength_text, say=say
         )
         if patched_unet is not unet:
             patched_unet.prepare = host.residence(patched_unet.net, "unet")

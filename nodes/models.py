@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..fatezero_ext.checkpoints import TOY_FOLDER
-from ..fatezero_ext.errors import ModelError, NotOfferedError
+from ..fatezero_ext.errors import FateZeroError, ModelError, NotOfferedError
+from ..fatezero_ext.plain_files import read_json
 from . import host
 
 BUILT_IN = "built-in toy model"
 SHOWN = 12  # names in an error
-UNET_CLASSES = ('"UNet2DConditionModel"', '"UNetPseudo3DConditionModel"')
+UNET_CLASSES = ("UNet2DConditionModel", "UNetPseudo3DConditionModel", "UNet3DConditionModel")
 
 
 def model_names() -> list[str]:
@@ -60,10 +61,9 @@ def _names_below(root: Path) -> set[str]:
 
 def _describes_unet(config: Path) -> bool:
     try:
-        text = config.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
+        return read_json(config).get("_class_name") in UNET_CLASSES
+    except FateZeroError:
         return False
-    return any(name in text for name in UNET_CLASSES)
 
 
 class AbsentPart:

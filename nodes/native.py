@@ -6,13 +6,15 @@ Everything a MODEL carries applies as it is: LoRA, quantised weights, other pack
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..fatezero_ext.attention import Attend, merge_heads, plain, split_heads
+from ..fatezero_ext.attention import Attend, merge_heads, split_heads
 from ..fatezero_ext.controlled import ControlledLayer
 from ..fatezero_ext.errors import ModelError
 from ..fatezero_ext.fingerprint import combined, weights_digest
@@ -31,6 +33,8 @@ from .native_checks import (
 from .native_sampling import Session, within_sampling
 
 EDITED = 0  # ComfyUI names the texts of a call by index; the one that is recorded and edited comes first
+CALL, INPUTS = "fatezero_call", "fatezero_inputs"
+"""What a call carries through ComfyUI in its transformer options: a `_Call`, and the input of the layer that runs."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,23 @@ class _Call:
     sites: Mapping[LayerAddress, Site] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Run:
+    """One run of a model. session: ComfyUI's; sigmas: of the model's sampling, on its device."""
+
+    session: Session
+    sigmas: Tensor
+
+
+_RUNS: ContextVar[Mapping[NativeModel, _Run]] = ContextVar("fatezero_native_runs", default=MappingProxyType({}))
+"""The runs of this thread, by model: a controller may run another one inside."""
+
+
 class NativeModel(NoiseModel):
     """A ComfyUI MODEL of Stable Diffusion 1.x or 2.x kind; frames share keys as in the pseudo-3D UNet.
 
-    The MODEL itself is never changed: each run patches a clone of it.
+    The MODEL itself is never changed: each run patches a clone of it. Threads may share one; ComfyUI samples for one
+    thread at a time.
     """
 
     def __init__(
@@ -72,10 +89,6 @@ class NativeModel(NoiseModel):
         self._places = dict(_layers(self._net, tuple(key_frames), _changed_inputs(model)))
         self.layers = tuple(self._places)
         self.kernel = kernel("auto", self.device, self.dtype)
-        self._session: Session | None = None
-        self._sigmas = self._sampling.sigmas
-        self._call = _Call(plain, plain)
-        self._inputs: Tensor | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -122,19 +135,23 @@ class NativeModel(NoiseModel):
         patches = described_patches(self.model.patches)
         return combined({"weights": weights_digest(weights), "key frames": keys, "patches": patches})
 
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        return self._net.named_parameters()
+
     def run(self, work: Callable[[], Result], chunks: int, frames: int, height: int, width: int) -> Result:
         """ComfyUI's own estimate says how much memory to free."""
-        if self._session is not None:
+        if self in _RUNS.get():
             return work()
         check_frames_stay_together(self.model, frames)
 
         def inside(session: Session) -> Result:
-            self._session, self._sigmas = session, self._sampling.sigmas.to(self.device)
+            run = _Run(session, self._sampling.sigmas.to(self.device))
+            token = _RUNS.set({**_RUNS.get(), self: run})
             try:
                 return work()
             finally:
-                self._session, self._sigmas = None, self._sampling.sigmas
-                self._sites.clear()
+                _RUNS.reset(token)
+                self.forget_sites()
 
         shape = (frames, self.channels, height, width)
         return within_sampling(self._patched(), self.extras, shape, self.text_width, inside)
@@ -148,22 +165,19 @@ class NativeModel(NoiseModel):
                 f"{len(latents)} latents came for {frames} frames; a MODEL takes one clip under all texts. Give the "
                 f"clip once."
             )
-        if self._session is None:
+        run = _RUNS.get().get(self)
+        if run is None:
             return self.run(
                 lambda: self(latents, timestep, text, frames=frames, attend=attend),
                 len(text), frames, *latents.shape[-2:],
             )  # fmt: skip
         step = torch.as_tensor(timestep, device=latents.device).reshape(1)
-        sigma = self._sigmas.to(latents.device).index_select(0, step)
+        sigma = run.sigmas.to(latents.device).index_select(0, step)
         x = latents.float() * (1 + sigma**2).sqrt()
-        outer = self._call
         others = self.attend
-        self._call = _Call(attend or others, others, self.sites(frames, *latents.shape[-2:]))
-        try:
-            # The last text first: ComfyUI joins a batch back to front, and so nothing has to be put in order again.
-            clean = self._session.denoised(x, sigma.expand(frames), text.split(1)[::-1])
-        finally:
-            self._call, self._inputs = outer, None
+        call = _Call(attend or others, others, self.sites(frames, *latents.shape[-2:]))
+        # The last text first: ComfyUI joins a batch back to front, and so nothing has to be put in order again.
+        clean = run.session.denoised(x, sigma.expand(frames), text.split(1)[::-1], {CALL: call})
         prediction = torch.cat([self._predicted(x, found, sigma) for found in reversed(clean)])
         return prediction.to(latents.dtype)
 
@@ -183,19 +197,8 @@ class NativeModel(NoiseModel):
             theirs = replaced.get(point, {})
             foreign = theirs.get((block, number, 0), theirs.get((block, number)))
             clone.set_model_patch_replace(self._replacement(layer, foreign), point, block, number, 0)
-        clone.set_model_attn1_patch(self._teller())
+        clone.set_model_attn1_patch(_tell_inputs)
         return clone
-
-    def _teller(self) -> Callable[..., tuple[Tensor, Tensor, Tensor]]:
-        """Notes a self-attention layer's input, which the replacement behind it is not told."""
-
-        def tell(
-            n: Tensor, context: Tensor, value: Tensor, _options: Mapping[str, Any]
-        ) -> tuple[Tensor, Tensor, Tensor]:
-            self._inputs = n if context is n and value is n else None
-            return n, context, value
-
-        return tell
 
     def _replacement(self, layer: ControlledLayer, foreign: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
         """A plain closure: ComfyUI copies other callables when it clones a MODEL.
@@ -204,43 +207,50 @@ class NativeModel(NoiseModel):
         """
 
         def attention(q: Tensor, k: Tensor, v: Tensor, options: Mapping[str, Any]) -> Tensor:
-            self._check_shapes(layer, q, k, options["cond_or_uncond"])
+            site = options[CALL].sites[layer.address]
+            self._check_shapes(site, q, k, options["cond_or_uncond"])
             heads = (split_heads(x, layer.heads) for x in (q, k, v))
-            out = merge_heads(self._attended(layer, *heads, options["cond_or_uncond"]))
+            out = merge_heads(_attended(site, *heads, options))
             if foreign is None:
                 return out
-            own = replace(self._call.sites[layer.address], key_frames=())
+            own = replace(site, key_frames=())
             unchanged = self.kernel(*(split_heads(x, layer.heads) for x in (q, k, v)), own)
             return out + foreign(q, k, v, options) - merge_heads(unchanged)
 
         return attention
 
-    def _check_shapes(self, layer: ControlledLayer, q: Tensor, k: Tensor, texts: Sequence[int]) -> None:
+    def _check_shapes(self, site: Site, q: Tensor, k: Tensor, texts: Sequence[int]) -> None:
         """Raise ModelError where a patch on the MODEL left a layer another batch or other cells than the clip's."""
-        site = self._call.sites[layer.address]
         batch, cells = len(texts) * site.frames, site.cells
-        own_keys = layer.address.kind == "cross" or k.shape[1] % cells == 0
+        own_keys = site.is_cross or k.shape[1] % cells == 0
         if len(q) != batch or len(k) != batch or q.shape[1] != cells or not own_keys:
             raise ModelError(
-                f"{self.name}: {layer.address} got {list(q.shape[:2])} cells where {[batch, cells]} are needed; a "
+                f"{self.name}: {site.address} got {list(q.shape[:2])} cells where {[batch, cells]} are needed; a "
                 f"patch on the MODEL (HyperTile, token merging, Deep Shrink, regional prompts) changes them. Take it "
                 f"off."
             )
 
-    def _attended(self, layer: ControlledLayer, q: Tensor, k: Tensor, v: Tensor, texts: Sequence[int]) -> Tensor:
-        call, site = self._call, self._call.sites[layer.address]
-        if not site.is_cross:
-            site = replace(site, inputs=self._inputs)
-        if EDITED not in texts:
-            return call.others(q, k, v, site)
-        at = list(texts).index(EDITED)
-        if at == len(texts) - 1:
-            return call.attend(q, k, v, site)
-        turned = len(texts) - 1 - at  # chunks behind the edited one go in front of all
-        q, k, v = (x.roll(turned * site.frames, 0) for x in (q, k, v))
-        if site.inputs is not None:
-            site = replace(site, inputs=site.inputs.roll(turned * site.frames, 0))
-        return call.attend(q, k, v, site).roll(-turned * site.frames, 0)
+
+def _tell_inputs(n: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Note a self-attention layer's input, which the replacement behind it is not told, in the block's own options."""
+    options[INPUTS] = n if context is n and value is n else None
+    return n, context, value
+
+
+def _attended(site: Site, q: Tensor, k: Tensor, v: Tensor, options: Mapping[str, Any]) -> Tensor:
+    call, texts = options[CALL], list(options["cond_or_uncond"])
+    if not site.is_cross:
+        site = replace(site, inputs=options.get(INPUTS))
+    if EDITED not in texts:
+        return call.others(q, k, v, site)
+    at = texts.index(EDITED)
+    if at == len(texts) - 1:
+        return call.attend(q, k, v, site)
+    turned = len(texts) - 1 - at  # chunks behind the edited one go in front of all
+    q, k, v = (x.roll(turned * site.frames, 0) for x in (q, k, v))
+    if site.inputs is not None:
+        site = replace(site, inputs=site.inputs.roll(turned * site.frames, 0))
+    return call.attend(q, k, v, site).roll(-turned * site.frames, 0)
 
 
 def _is(module: nn.Module, name: str) -> bool:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..fatezero_ext.noise_model import Result
+
+_SAMPLING = threading.RLock()
+"""ComfyUI's sampling loads, patches and unloads models that all clones share: one thread at a time. Again in the same
+thread, as when a controller runs another MODEL inside, is allowed."""
 
 
 class Session:
@@ -19,17 +24,19 @@ class Session:
         self._model, self._options, self._extras, self._noise = model, options, extras, noise
         self._encoded: dict[tuple[object, ...], tuple[Tensor, Any]] = {}
 
-    def denoised(self, x: Tensor, sigma: Tensor, texts: Sequence[Tensor]) -> list[Tensor]:
+    def denoised(self, x: Tensor, sigma: Tensor, texts: Sequence[Tensor], told: Mapping[str, Any]) -> list[Tensor]:
         """What the model takes for the clean latents, under each text.
 
         x:     [frames, channels, height, width] at noise level `sigma` [frames], ComfyUI's scale
         texts: [1, tokens, width] each; ComfyUI says in `cond_or_uncond` which of them, by index, a batch is made of
                and puts the first one last
+        told:  what every patch on the model finds in its `transformer_options` in this call
         """
         from comfy.samplers import calc_cond_batch
 
         conditions = [self._condition(text) for text in texts]
-        return calc_cond_batch(self._model, conditions, x, sigma, self._options)
+        options = {**self._options, "transformer_options": {**self._options["transformer_options"], **told}}
+        return calc_cond_batch(self._model, conditions, x, sigma, options)
 
     def _condition(self, text: Tensor) -> Any:  # noqa: ANN401 - ComfyUI's encoded conditioning
         """Encoded once a text: the tensor is held, so that its address names it."""
@@ -72,5 +79,6 @@ def within_sampling(
     guider.set_conds(placeholder, placeholder)
     noise = torch.zeros(shape)
     sigmas = patcher.get_model_object("model_sampling").sigmas[[-1, 0]]
-    guider.sample(noise, noise, Work(), sigmas.cpu(), disable_pbar=True)
+    with _SAMPLING:
+        guider.sample(noise, noise, Work(), sigmas.cpu(), disable_pbar=True)
     return done[0]

@@ -136,9 +136,9 @@ class PythonHost:
 
     def video(self, path: Path) -> Any:  # noqa: ANN401
         """What the headless runner's nodes pass on."""
-        from .headless.core.videos import opened
+        from ..fatezero_ext.clip import opened_clip
 
-        return opened(path)
+        return opened_clip(path)
 
     def input_file(self, name: str) -> Path:
         """The file of that name, relative to the working folder."""

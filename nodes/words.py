@@ -30,18 +30,28 @@ def windows(text: str, widget: str) -> dict[str, Window]:
     return found
 
 
+MOST_KEY_FRAMES = 64
+"""Each frame reads the keys of all key frames, so that time and memory grow with their number; published are two."""
+
+
 def key_frames(text: str) -> tuple[KeyFrame, ...]:
-    """`"-1, first"` -> `(-1, "first")`."""
-    return tuple(_key_frame(entry) for entry in _entries(text))
+    """`"-1, first"` -> `(-1, "first")`; raises SettingsError where there are too many or one is unknown."""
+    entries = list(_entries(text))
+    if len(entries) > MOST_KEY_FRAMES:
+        raise SettingsError(
+            f"key_frames lists {len(entries)} key frames; at most {MOST_KEY_FRAMES} are read. Write '-1, first', or "
+            f"nothing for each frame's own keys."
+        )
+    return tuple(_key_frame(entry) for entry in entries)
 
 
 def _key_frame(entry: str) -> KeyFrame:
-    if re.fullmatch(r"[+-]?[0-9]+", entry):
+    if re.fullmatch(r"[+-]?[0-9]{1,9}", entry):
         return int(entry)
     if entry in KEY_FRAME_WORDS:
         return entry
     raise SettingsError(
-        f"key_frames has an unknown key frame {entry!r}; each is a whole number relative to the frame, or one of "
+        f"key_frames has an unknown key frame {entry[:40]!r}; each is a whole number relative to the frame, or one of "
         f"{', '.join(KEY_FRAME_WORDS)}. Write '-1, first', or nothing for each frame's own keys."
     )
 

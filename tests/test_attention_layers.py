@@ -10,7 +10,7 @@ from torch import nn
 from fatezero_ext.attention import attention_probs, explicit, merge_heads, plain, sliced, split_heads
 from fatezero_ext.errors import ModelError, SettingsError
 from fatezero_ext.layers import LayerAddress, Site, key_frame_tensors
-from fatezero_ext.unet.call import Call
+from fatezero_ext.unet.call import Call, running
 from fatezero_ext.unet.processors import CrossAttention, SparseCausalAttention
 
 from .features import feature
@@ -25,14 +25,23 @@ def site(address, frames=FRAMES, key_frames=(), **more):
     return Site(address, frames, HEIGHT, WIDTH, 1, tensors, **more)
 
 
+class InACall(Attention):
+    """An attention module that runs by itself, as in a UNet's `call`."""
+
+    def forward(self, *given, **named):
+        with running(self.call):
+            return super().forward(*given, **named)
+
+
 def layer(kind, noise, *, text=False, attend=plain, at=None, **options):
     """An attention module with random weights, and its processor under a call of `attend`."""
     at = at or site(CROSS if kind is CrossAttention else SELF)
-    attn = Attention(WIDE, TEXT_WIDE if text else None, heads=HEADS, dim_head=DIM, **options)
+    attn = InACall(WIDE, TEXT_WIDE if text else None, heads=HEADS, dim_head=DIM, **options)
     with torch.no_grad():
         for parameter in attn.parameters():
             parameter.copy_(noise(*parameter.shape) * 0.4)
-    attn.set_processor(kind(at.address, Call(at.frames, attend, {at.address: at})))
+    attn.set_processor(kind(at.address))
+    attn.call = Call(at.frames, attend, {at.address: at})
     return attn.eval().requires_grad_(False)
 
 
@@ -130,7 +139,7 @@ def test_three_evaluations_agree(noise, at_once, masked):
     inputs = noise(2 * FRAMES, CELLS, WIDE), noise(2, TOKENS, TEXT_WIDE), noise(2, 1, TOKENS) if masked else None
     results = []
     for attend in (explicit, sliced(at_once), plain):
-        attn.processor.call.attend = attend
+        attn.call = replace(attn.call, attend=attend)
         results.append(attn(*inputs))
     assert_near(results[1], results[0])
     assert_near(results[2], results[0])
@@ -234,5 +243,5 @@ def test_a_text_mask_reaches_every_cross_attention_of_the_unet(model, noise):
 def test_the_output_dropout_is_skipped_only_under_control(noise):
     attn, x = layer(SparseCausalAttention, noise, dropout=1.0).train(), noise(FRAMES, CELLS, WIDE)
     assert isinstance(attn.to_out[1], nn.Dropout) and attn(x).eq(0).all()
-    attn.processor.call.attend = explicit
+    attn.call = replace(attn.call, attend=explicit)
     assert not attn(x).eq(0).any()

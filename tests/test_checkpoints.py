@@ -59,7 +59,7 @@ def test_a_folder_that_is_no_pipeline_is_refused(tmp_path):
 def test_damaged_files_are_named(folder):
     weights = folder / "unet" / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelError, match="unet cannot be read"):
+    with pytest.raises(ModelError, match="unet.*cannot be read"):
         load_model(folder)
     (folder / "unet" / "config.json").write_text("{")
     with pytest.raises(ModelError, match="config.json cannot be read.*JSON"):
@@ -113,7 +113,7 @@ def test_a_pickle_of_anything_else_is_refused_and_not_run(folder, part):
     pickled(folder)
     path = next((folder / part).glob("*.bin"))
     torch.save({"conv_in.weight": Trap()}, path)
-    with pytest.raises(ModelError, match=f"{part} cannot be read"):
+    with pytest.raises(ModelError, match=f"{part}.*cannot be read"):
         load_model(folder)
 
 

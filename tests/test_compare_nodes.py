@@ -9,6 +9,8 @@ from rich.console import Console
 from fatezero_ext.pack import load_pack
 from fatezero_ext.video import read_video
 
+from .conftest import relative
+
 COMPARE = load_pack("nodes.compare")
 ERRORS = load_pack("fatezero_ext.errors")
 EXAMPLES = Path(__file__).parents[1] / "example_workflows"
@@ -41,7 +43,7 @@ def test_no_prompt_at_all_is_an_error_before_anything_runs(text):
 def test_missing_labels_have_their_usual_names():
     assert grid_of([""]).equal(grid_of(["source\nedit 1"]))
     assert grid_of(["\nnight"]).equal(grid_of(["source", "night"]))
-    assert not grid_of(["day"]).equal(grid_of([""]))
+    assert (grid_of(["day"]) - grid_of([""])).abs().max() > 0.5  # letters are dark on light
 
 
 def test_every_edit_input_may_bring_several_clips():
@@ -114,7 +116,7 @@ def test_several_prompts_are_edited_from_one_inversion(outcome):
     results, _ = outcome
     blue, green = results["10"].lists[0]
     assert len(results["7"].lists[0]) == 1
-    assert blue.shape == green.shape and not blue.equal(green)
+    assert blue.shape == green.shape and relative(blue, green) > 0.01
 
 
 def test_each_edit_stands_under_its_own_prompt(outcome):

@@ -10,6 +10,8 @@ from fatezero_ext.prompts import read_prompt, refinement_mapper
 from fatezero_ext.single_file import _tokenizer
 from fatezero_ext.text import TextEncoder
 
+from .conftest import relative
+
 
 @pytest.fixture(scope="module", params=["sd1", "sd2"])
 def text(request):
@@ -37,7 +39,7 @@ def test_clip_skip_reads_an_earlier_layer_through_the_last_norm(text):
     finally:
         net.encoder.layers = kept
     assert skipped.encode("a jeep").equal(wanted)
-    assert text.layer is None and not text.encode("a jeep").equal(wanted)
+    assert text.layer is None and relative(text.encode("a jeep"), wanted) > 0.01
 
 
 def test_the_last_layer_is_the_usual_one(text):

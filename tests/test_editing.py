@@ -22,6 +22,7 @@ from fatezero_ext.loops import _EditRun
 from fatezero_ext.pages import SourcePages
 
 from .conftest import GOLDEN, relative
+from .small_runs import ROUNDING
 
 SOURCE = "a silver jeep driving down a curvy road"
 EDIT = "a silver car driving down a curvy road"
@@ -76,8 +77,9 @@ def test_thresholds_beyond_the_range_mean_everywhere_and_nowhere(model, inverted
 
     free = edit(inverted, model.text, EDIT, EditSettings(self_replace=0.0))
     fused = edit(inverted, model.text, EDIT, EditSettings())
-    assert with_threshold(-1.0).latents.equal(free.latents)
-    torch.testing.assert_close(with_threshold(1.0).latents, fused.latents, rtol=0, atol=1e-6)
+    assert relative(with_threshold(-1.0).latents, free.latents) < ROUNDING
+    assert relative(with_threshold(1.0).latents, fused.latents) < ROUNDING
+    assert relative(free.latents, fused.latents) > 10 * ROUNDING
 
 
 def test_latents_outside_the_mask_come_from_the_source_after_the_last_blended_step(model, clip):
@@ -113,7 +115,7 @@ def test_half_precision_follows_full_precision(golden, model, clip):
     trace = controller.trace
     assert (trace.latents.dtype, trace.noise.dtype) == (torch.float16, torch.float32)
     assert trace.latents[-1].equal(trace.noise.half())
-    assert 0 < relative(trace.noise, full.trace.noise) < 0.05
+    assert relative(trace.noise, full.trace.noise) < 0.05
     assert edit(controller, model.text, EDIT, EditSettings(blend=BLEND)).latents.isfinite().all()
 
 
@@ -284,7 +286,8 @@ def test_the_edit_words_join_the_mask_of_latent_blending_and_subtracted_words_le
 
 def test_masks_can_be_read_from_another_resolution(model, clip):
     controller = invert(Controller(model.unet), model.text, clip, SOURCE, steps=6)
-    assert not masks_of(controller, model, downscale=2).equal(masks_of(controller, model))
+    finer, usual = masks_of(controller, model, downscale=2), masks_of(controller, model)
+    assert (finer - usual).abs().mean() > 0.01
 
 
 @pytest.mark.parametrize(("quirks", "depends"), [("fixed", False), ("original", True)])

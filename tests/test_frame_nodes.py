@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,12 +30,14 @@ WIDGETS = [*FRAMING]
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder with a clip as eight pictures and as a video."""
+    """A folder with a clip as eight pictures, as a video and as an animated picture."""
     frames = torch.rand(8, 24, 40, 3, generator=torch.Generator().manual_seed(0))
     (tmp_path / "clip").mkdir()
     for number, picture in enumerate(frames.mul(255).byte().numpy()):
         Image.fromarray(picture).save(tmp_path / "clip" / f"{number}.png")
     write_video(tmp_path / "clip.mp4", frames, 12, lossless=True)
+    pictures = [Image.fromarray(picture) for picture in frames.mul(255).byte().numpy()]
+    pictures[0].save(tmp_path / "moving.webp", save_all=True, append_images=pictures[1:], duration=125)
     return tmp_path
 
 
@@ -85,14 +88,85 @@ def test_clips_of_core_nodes_are_prepared_alike(folder):
     }
     (outcome,) = run(folder, document)
     wanted = reframe(outcome["GetVideoComponents"].outputs[0], SAME)
-    assert outcome["FateZero_PrepareFrames"].outputs[0].equal(wanted)
+    # Scaled one by one there and together here, which may round differently.
+    torch.testing.assert_close(outcome["FateZero_PrepareFrames"].outputs[0], wanted, rtol=0, atol=1e-6)
+
+
+def prepare(**inputs):
+    """What Prepare Frames gives."""
+    inputs = {"images": torch.zeros(12, 24, 40, 3), **FRAMING, **inputs}
+    return load_pack("nodes.frames").PrepareFrames.execute(**inputs).args
+
+
+@pytest.mark.parametrize(("fps", "sampling_rate", "given"), [(24.0, 3, 8.0), (29.97, 1, 29.97), (12, 4, 3.0)])
+def test_prepared_frames_have_the_clips_rate_over_the_sampling_rate(fps, sampling_rate, given):
+    assert prepare(fps=fps, sampling_rate=sampling_rate)[1] == pytest.approx(given)
+
+
+def test_prepared_frames_have_the_sound_from_their_first_frame_on():
+    sound = {"waveform": torch.arange(1000.0).reshape(1, 2, 500), "sample_rate": 100}
+    given = prepare(fps=4.0, start=2, audio=sound)[2]
+    assert given["waveform"].equal(sound["waveform"][..., 50:]) and given["sample_rate"] == 100
+    assert prepare(fps=4.0, start=2)[2] is None
+
+
+@pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_rate_that_is_none_is_refused(fps):
+    with pytest.raises(ValueError, match="a positive rate is needed"):
+        prepare(fps=fps)
+
+
+def test_graphs_from_before_prepare_frames_had_a_rate_still_run(folder):
+    """Its widgets' values are positional in one format, and may be missing in the other."""
+    node = {"id": 3, "type": "FateZero_PrepareFrames", "widgets_values": [*FRAMING.values()]}
+    document = {
+        "version": 0.4,
+        "nodes": [
+            {"id": 1, "type": "LoadVideo", "widgets_values": ["clip.mp4", "image"]},
+            {"id": 2, "type": "GetVideoComponents", "inputs": [{"name": "video", "link": 1}]},
+            {**node, "inputs": [{"name": "images", "link": 2}]},
+            {"id": 4, "type": "SaveImage", "inputs": [{"name": "images", "link": 3}], "widgets_values": ["frames"]},
+        ],
+        "links": [[1, 1, 0, 2, 0, "VIDEO"], [2, 2, 0, 3, 0, "IMAGE"], [3, 3, 0, 4, 0, "IMAGE"]],
+    }
+    (outcome,) = run(folder, document)
+    frames, fps, audio = outcome["FateZero_PrepareFrames"].outputs
+    assert frames.shape == (3, 16, 16, 3) and fps == 4.0 and audio is None
+
+
+EXAMPLES = Path(__file__).parents[1] / "example_workflows"
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.json")), ids=lambda path: path.stem)
+def test_rate_and_sound_of_each_template_pass_through_prepare_frames(path):
+    types = load_pack("nodes.headless.registry").pack_node_types()
+    graph = load_pack("nodes.headless.workflow").read_workflow(path, types).api_format()
+    made = [node for node in graph.values() if node["class_type"] == "CreateVideo"]
+    assert made
+    for node in made:
+        (rate, rate_slot), (sound, sound_slot) = node["inputs"]["fps"], node["inputs"]["audio"]
+        assert graph[rate]["class_type"] == graph[sound]["class_type"] == "FateZero_PrepareFrames"
+        assert (rate, rate_slot, sound_slot) == (sound, 1, 2)
+        source, slot = graph[rate]["inputs"]["fps"]
+        assert graph[source]["class_type"] == "GetVideoComponents" and slot == 2
+        assert graph[rate]["inputs"]["audio"] == [source, 1]
+
+
+def test_an_animated_picture_is_loaded_with_its_own_rate(folder):
+    (outcome,) = run(folder, graph("moving.webp", start=0, count=4, sampling_rate=2))
+    images, fps = outcome["FateZero_LoadFrames"].outputs
+    assert images.shape == (4, 16, 16, 3) and fps == 4.0
+
+
+def test_too_few_pictures_of_an_animation_are_told_before_anything_runs(folder):
+    assert "moving.webp has 8 frames, of which 4" in refusal(folder, graph("moving.webp", count=5))
 
 
 def test_the_widgets_are_in_the_published_order():
     types = load_pack("nodes.headless.registry").pack_node_types()
     assert [widget.id for widget in types["FateZero_LoadFrames"].widgets] == ["source", *WIDGETS, "fps"]
     prepare = types["FateZero_PrepareFrames"]
-    assert [widget.id for widget in prepare.widgets] == WIDGETS and prepare.schema.inputs[0].id == "images"
+    assert [widget.id for widget in prepare.widgets] == [*WIDGETS, "fps"] and prepare.schema.inputs[0].id == "images"
     defaults = {widget.id: widget.default for widget in types["FateZero_LoadFrames"].widgets}
     assert defaults["count"] == 8 and defaults["short_side"] == 512 and defaults["fps"] == 8.0
 

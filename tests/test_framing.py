@@ -1,5 +1,8 @@
 """Frames taken, cropped and scaled as the published data set reader does, and read from folders."""
 
+from fractions import Fraction
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +15,7 @@ from fatezero_ext.errors import SettingsError, VideoError
 from fatezero_ext.framing import AS_IS, Framing, fit, frame_indices, pictures_in, read_folder, read_frames, reframe
 from fatezero_ext.video import read_video, write_video
 
+CASES = Path(__file__).parent / "cases"
 ORIENTATION = 0x0112
 
 
@@ -264,11 +268,68 @@ def test_videos_and_single_pictures_are_read_by_the_same_call(tmp_path, folder):
     assert levels(read_frames(folder, framing)[0]) == [10, 40, 70]
 
 
-def test_a_picture_file_that_holds_several_is_refused(tmp_path):
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
-    frames[0].save(tmp_path / "moving.webp", save_all=True, append_images=frames[1:])
-    with pytest.raises(VideoError, match="moving.webp is not a readable picture .it holds 2 pictures"):
-        read_frames(tmp_path / "moving.webp", AS_IS)
+ANIMATED = ["moving.webp", "moving.gif", "moving.png", "moving.apng"]
+
+
+def save_animation(path, durations, size=(8, 8)):
+    """Pictures of the levels 0, 30, 60, ... that last so many milliseconds."""
+    pictures = [Image.new("RGB", size, (30 * number,) * 3) for number in range(len(durations))]
+    kind = "PNG" if path.suffix == ".apng" else None
+    pictures[0].save(path, kind, save_all=True, append_images=pictures[1:], duration=durations, lossless=True)
+
+
+@pytest.mark.parametrize("name", ANIMATED)
+def test_an_animated_picture_is_a_clip_with_its_rate(tmp_path, name):
+    save_animation(tmp_path / name, [120] * 8)
+    frames, fps = read_frames(tmp_path / name, AS_IS)
+    assert levels(frames) == [30 * number for number in range(8)] and fps == Fraction(1000, 120)
+    frames, fps = read_frames(tmp_path / name, Framing(start=1, count=3, sampling_rate=2, short_side=4))
+    assert levels(frames) == [30, 90, 150] and frames.shape == (3, 4, 4, 3) and fps == Fraction(500, 120)
+
+
+def test_the_reported_animation_has_eight_frames(tmp_path):
+    frames, fps = read_frames(CASES / "clip.webp", Framing(count=8, short_side=64))
+    assert frames.shape == (8, 64, 64, 3) and fps == 8
+
+
+@pytest.mark.parametrize("name", ANIMATED)
+def test_pictures_that_last_differently_long_keep_their_time_together(tmp_path, name):
+    save_animation(tmp_path / name, [40, 80, 40, 640])
+    assert read_frames(tmp_path / name, AS_IS)[1] == 5
+    assert read_frames(tmp_path / name, Framing(start=1, count=2, short_side=None))[1] == Fraction(2000, 120)
+
+
+@pytest.mark.parametrize("name", ["moving.gif", "moving.apng"])
+def test_pictures_without_time_are_shown_as_browsers_do(tmp_path, name):
+    save_animation(tmp_path / name, [0] * 4)
+    assert read_frames(tmp_path / name, AS_IS)[1] == 10
+
+
+def test_pages_and_still_pictures_have_no_rate(tmp_path):
+    pages = [Image.new("RGB", (8, 8), (level,) * 3) for level in (10, 20)]
+    pages[0].save(tmp_path / "pages.tiff", save_all=True, append_images=pages[1:])
+    frames, fps = read_frames(tmp_path / "pages.tiff", AS_IS)
+    assert levels(frames) == [10, 20] and fps is None
+    save(tmp_path / "still.webp", (200, 200, 200), size=(16, 16))
+    assert read_frames(tmp_path / "still.webp", AS_IS)[1] is None
+
+
+def test_too_few_pictures_of_an_animation_are_told_with_both_numbers(tmp_path):
+    save_animation(tmp_path / "moving.webp", [100] * 4)
+    with pytest.raises(VideoError, match=r"moving.webp has 4 frames, of which 3 from frame 1 on.*; 8 needed"):
+        read_frames(tmp_path / "moving.webp", Framing(start=1, count=8))
+
+
+def test_an_animation_in_a_folder_of_pictures_is_refused(folder):
+    save_animation(folder / "frame5.png", [100, 100], size=(6, 4))
+    with pytest.raises(VideoError, match=r"frame5.png is not a readable picture .it holds 2 pictures"):
+        read_folder(folder, AS_IS)
+
+
+def test_the_second_view_of_a_cameras_picture_is_not_a_second_frame(tmp_path):
+    views = [Image.new("RGB", (8, 8), "white"), Image.new("RGB", (4, 4))]
+    views[0].save(tmp_path / "photo.jpg", "MPO", save_all=True, append_images=views[1:])
+    assert levels(read_folder(tmp_path, AS_IS)) == [255]
 
 
 def test_a_video_is_fitted_frame_by_frame_with_the_same_result(tmp_path):

@@ -11,7 +11,6 @@ from fatezero_ext.blend import blend_layers, word_heat
 from fatezero_ext.plan import compile_edit
 from fatezero_ext.prompts import read_prompt
 
-from .conftest import relative
 from .golden_runs import INVERSIONS, RUNS, inverted, thinned
 
 __all__ = ["inverted"]
@@ -31,27 +30,63 @@ def test_every_map_of_an_inversion(golden, inverted, name):
 
     At the last step also of its sum over the steps so far.
     """
-    unet, trace = inverted(name)
-    wanted = golden.tensors(f"{name}/map_stats")
+    wanted, maps = golden.tensors(f"{name}/map_stats"), maps_of(*inverted(name))
+    found = {key: map_statistics(probs) for key, probs in maps.items()}
+    assert len([key for key in maps if key.startswith("step")]) == 22 * INVERSIONS[name]
+    far = {
+        key: distance for key in found if (distance := statistics_distance(found[key], wanted[key], maps[key])) > FAR
+    }
+    assert not far
+
+
+@pytest.mark.parametrize("name", INVERSIONS)
+def test_no_map_passes_for_that_of_a_neighbouring_step(golden, inverted, name):
+    """The statistics can tell maps apart: each step's map is refused where the next step's is expected."""
+    wanted, maps = golden.tensors(f"{name}/map_stats"), maps_of(*inverted(name))
+    passing = []
+    for key, probs in maps.items():
+        step, _, layer = key.partition(".")
+        neighbour = f"step{int(step.removeprefix('step')) + 1}.{layer}" if step != "cumulative" else None
+        if neighbour in maps and statistics_distance(map_statistics(probs), wanted[neighbour], probs) < FAR:
+            passing.append(neighbour)
+    assert not passing
+
+
+FAR = 3e-4
+"""Distance at which a statistic is another one: the right maps come within 4e-5 of the reference, which was computed
+with other kernels, and the nearest of a wrong step is 6e-3 away."""
+
+
+def maps_of(unet, trace):
+    """Every map of an inversion, in float32, by the name that the reference gives it; sums over the steps too."""
     sites, steps = unet.source_sites(trace.text, trace.frames, 64, 64), len(trace.schedule)
-    checked, sums = 0, {}
+    maps = {}
     for inversion_step in range(steps):
         seen = {}
         for address, record in trace.store.read(steps - 1 - inversion_step).items():
             place = f"{address.stage}_{address.kind}"
             number = seen[place] = seen.get(place, -1) + 1
-            probs = record.probs(torch.zeros(()), sites[address])
-            assert relative(map_statistics(probs), wanted[f"step{inversion_step}.{place}.{number}"]) < 1e-4
-            sums[f"cumulative.{place}.{number}"] = sums.get(f"cumulative.{place}.{number}", 0) + probs
-            checked += 1
-    assert all(relative(map_statistics(total), wanted[key]) < 1e-4 for key, total in sums.items())
-    assert checked == 22 * steps
+            maps[f"step{inversion_step}.{place}.{number}"] = probs = record.probs(torch.zeros(()), sites[address])
+            summed = f"cumulative.{place}.{number}"
+            maps[summed] = maps.get(summed, 0) + probs
+    return maps
 
 
 def map_statistics(probs):
     x = probs.double().flatten()
     wave = torch.sin(0.37 * torch.arange(len(x), dtype=torch.float64) + 0.1)
     return torch.stack([x.mean(), x.std(), x.sum(), x.abs().max(), x @ wave])
+
+
+def statistics_distance(found, wanted, probs):
+    """The largest of five differences, each in units of its own size.
+
+    A map's rows sum to 1, so its mean and sum say nothing; the wave's sum over numbers of that spread is about
+    std * sqrt(n), whatever their mean.
+    """
+    size = wanted.abs()
+    size[-1] = wanted[1] * probs.numel() ** 0.5
+    return ((found - wanted).abs() / size).max().item()
 
 
 @pytest.mark.parametrize("name", ["C2_shape_th065", "F2_shape_tuned_th065"])

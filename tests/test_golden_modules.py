@@ -5,6 +5,7 @@ import torch
 from einops import rearrange
 
 from fatezero_ext.schedule import Schedule
+from fatezero_ext.unet.call import Call, running
 
 from .conftest import STYLE_RUN, frames_first
 
@@ -34,11 +35,10 @@ def test_noise_prediction_of_a_clip(golden, units, name, settings, tuned):
 def test_blocks_in_the_order_the_clip_passes_them(golden, units, name):
     """One forward pass of each block with the others' inputs given."""
     unet = golden.unet(tuned=name == "model_tuned")
-    net, call = unet.net, unet._call
-    call.frames, call.sites = FRAMES, unet.sites(FRAMES, 16, 16)
+    net = unet.net
     block, text = net.down_blocks[0], units["unet.emb"]
     h, temb = frames_first(units["block.h"]), units["block.temb"].repeat_interleave(FRAMES, 0)
-    with torch.no_grad():
+    with torch.no_grad(), running(Call(FRAMES, sites=unet.sites(FRAMES, 16, 16))):
         outputs = {
             "conv_in": net.conv_in(frames_first(units["unet.x"])),
             "down_blocks.0.resnets.0": block.resnets[0](h, temb),

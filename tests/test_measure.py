@@ -124,6 +124,14 @@ def spoil_config(**changes):
     return spoil
 
 
+def spoil_pictures(**changes):
+    def spoil(folder):
+        processor = _image_processor().from_pretrained(folder).to_dict()
+        (folder / "preprocessor_config.json").write_text(json.dumps(processor | changes))
+
+    return spoil
+
+
 def spoil_vocabulary(folder):
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["vocab_size"] = 20
@@ -143,22 +151,26 @@ def remove(*names):
     ("spoil", "message"),
     [
         (remove("config.json"), "has no config.json"),
-        (spoil_config(model_type="clip_text_model"), "says model_type 'clip_text_model'; 'clip'"),
-        (lambda folder: (folder / "config.json").write_text("["), "says model_type None"),
+        (spoil_config(model_type="clip_text_model"), "says model_type clip_text_model; clip, with"),
+        (lambda folder: (folder / "config.json").write_text("["), "config.json cannot be read .*JSON from line 1"),
         (
             lambda folder: (folder / "config.json").write_text('{"model_type": "clip", "projection_dim": "big"}'),
-            "cannot be read as a CLIP model",
+            "projection_dim is big; a whole number from 1 to 8,192",
         ),
-        (lambda folder: (folder / "tokenizer.json").write_text('{"version": "1.0"}'), "cannot be read as a CLIP model"),
-        (lambda folder: (folder / "tokenizer.json").write_text("[]"), "cannot be read as a CLIP model"),
+        (spoil_config(projection_dim=10**9), "projection_dim is 1000000000; a whole number from 1 to 8,192"),
+        (lambda folder: (folder / "tokenizer.json").write_text('{"version": "1.0"}'), "no vocabulary with merges"),
+        (lambda folder: (folder / "tokenizer.json").write_text("[]"), "tokenizer.json holds list; a JSON object"),
         (remove("tokenizer.json", "vocab.json"), "has no tokenizer"),
-        (remove("model.safetensors"), "cannot be read as a CLIP model"),
-        (remove("preprocessor_config.json", "processor_config.json"), "cannot be read as a CLIP model"),
-        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 90), "cannot be read as a CLIP model"),
-        (spoil_config(projection_dim=9), "cannot be read as a CLIP model"),
-        (spoil_tensors, "1 tensors are missing, such as visual_projection.weight"),
+        (remove("model.safetensors"), "neither model.safetensors nor pytorch_model.bin"),
+        (remove("preprocessor_config.json", "processor_config.json"), "preprocessor_config.json is needed"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 90), "model.safetensors cannot be read"),
+        (spoil_config(projection_dim=9), r"visual_projection.weight is \[8, 16\], and \[9, 16\] is needed"),
+        (spoil_tensors, r"1 keys \(visual_projection.weight\) missing"),
         (spoil_vocabulary, "its model 20; they belong to different models"),
-        (spoil_pickle, "cannot be read as a CLIP model"),
+        (spoil_pickle, "it holds '__builtin__.print', which is no part of tensors; code in it is not run"),
+        (spoil_pictures(crop_size={"height": 8, "width": 8}), "pictures of 8 by 8, the model .* takes 32 by 32"),
+        (spoil_pictures(crop_size=10**9), "crop_size is 1000000000; a side, .*from 1 to 4,096"),
+        (spoil_pictures(size={"height": 8}), "settings that do not fit together"),
     ],
 )
 def test_folders_that_are_no_whole_clip_model_are_refused(own_folder, capfd, spoil, message):

@@ -12,7 +12,7 @@ from fatezero_ext.inversion import Reconstruction
 from fatezero_ext.pack import load_pack
 from fatezero_ext.video import read_video, write_video
 
-from .conftest import GOLDEN
+from .conftest import GOLDEN, relative
 
 SOURCE, EDIT = "a silver jeep on the road", "a silver car on the road"
 STEPS = 3
@@ -173,16 +173,14 @@ def test_another_edit_prompt_repeats_neither_loading_nor_inverting(folder):
         folder, "api.json", [], ["8.edit_prompt=a silver car on the lake", "8.word_windows="], []
     )
     assert second["FateZero_DDIMInvert"].outputs[0] is first["FateZero_DDIMInvert"].outputs[0]
-    assert not second["VAEDecode"].outputs[0].equal(first["VAEDecode"].outputs[0])
+    assert relative(second["VAEDecode"].outputs[0], first["VAEDecode"].outputs[0]) > 0.01
     assert third["VAEDecode"].outputs[0].equal(first["VAEDecode"].outputs[0])
 
 
 def test_edit_mistakes_end_the_run_before_the_inversion(folder):
-    with pytest.raises(
-        ValueError, match=r"#8 FateZero_P2PEdit input 'blend_words': blend_words: 'boat' is not in the prompt"
-    ):
+    with pytest.raises(ValueError, match=r"#8 P2P Edit input 'blend_words': blend_words: 'boat' is not in the prompt"):
         run(folder, "api.json", settings=["8.blend_words=boat"])
-    with pytest.raises(ValueError, match=r"#8 FateZero_P2PEdit input 'edit_prompt': .*source has 6, edit has 7"):
+    with pytest.raises(ValueError, match=r"#8 P2P Edit input 'edit_prompt': .*source has 6, edit has 7"):
         run(folder, "api.json", settings=["8.edit_prompt=a silver car on the road today"])
 
 

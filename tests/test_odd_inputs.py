@@ -70,7 +70,8 @@ def test_the_sample_clip_is_that_of_the_examples():
     frames = load_pack("nodes.frames")
     read = load_pack("fatezero_ext.video").read_video(frames.SAMPLE_CLIP)
     video = frames.SampleClip.execute().result[0]
-    assert video.images.equal(read.frames) and video.frame_rate == read.fps and len(video.images) == 8
+    frames = video.frames.all()
+    assert frames.equal(read.frames) and video.frame_rate == read.fps and len(frames) == 8
 
 
 @pytest.mark.parametrize(("side", "remark"), [(16, False), (24, False), (48, True)])

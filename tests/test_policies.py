@@ -135,7 +135,6 @@ def test_an_edit_loses_little_by_the_precision_that_attention_is_kept_in(model, 
     whole = result("as computed")
     lost = {precision: relative(result(precision), whole) for precision in PRECISIONS}
     assert all(lost[precision] < most for precision, most in PRECISIONS.items()), lost
-    assert 0 < lost["float16"] < lost["bfloat16"] < lost["int8"]
 
 
 def test_a_trained_model_s_edit_loses_little_by_8_bits(toy, of_toy):
@@ -226,7 +225,7 @@ def test_a_reconstruction_that_runs_again_edits_as_its_kept_features(model):
         edited(model, inverted(model, Storage(policy), steps=3, reconstruct=Reconstruction(guidance=3.0)))
         for policy in ("features", "recompute")
     )
-    assert 0 < relative(again, kept) < 1e-4  # not the same bits: two texts share a call, and one runs alone
+    assert relative(again, kept) < ROUNDING  # two texts share a call in one, and one runs alone in the other
 
 
 def test_the_level_makes_no_difference_to_a_reconstruction(model):

@@ -25,8 +25,8 @@ from fatezero_ext.errors import SettingsError, StoreError
 from fatezero_ext.inversion import Reconstruction
 from fatezero_ext.stores import Recomputed
 
-from .conftest import GOLDEN
-from .small_runs import SOURCE, calls_of, clip, edited, inverted
+from .conftest import GOLDEN, relative
+from .small_runs import ROUNDING, SOURCE, calls_of, clip, edited, inverted
 
 FEW = 2  # steps of inversions that are not edited
 
@@ -217,9 +217,39 @@ def test_an_inversion_under_a_registered_control_is_not_saved(model, cache):
     assert not calls and not cache.folder.exists()
 
 
-def test_an_inversion_that_keeps_nothing_saves_nothing(model, cache):
-    assert inverted(model, on_disk(cache, "recompute"), steps=FEW).trace.nbytes
-    assert not cache.folder.exists()
+@pytest.mark.parametrize("again", [None, Reconstruction(guidance=3.0)])
+@pytest.mark.parametrize("policy", ["recompute", "recompute same level"])
+def test_an_inversion_that_keeps_no_attention_is_found_again_by_its_latents(model, cache, policy, again):
+    first = inverted(model, on_disk(cache, policy), steps=FEW, reconstruct=again)
+    (entry,) = cache.entries()
+    assert not entry.in_use and entry.nbytes < 2 * first.trace.nbytes
+    said = []
+    with calls_of(model.unet.net) as calls:
+        found = inverted(model, on_disk(cache, policy), steps=FEW, reconstruct=again, on_plan=said.append)
+    assert calls == [] and said[0].startswith("found on disk")
+    assert found.trace.latents.equal(first.trace.latents) and found.trace.noise.equal(first.trace.noise)
+    in_memory = inverted(model, Storage(policy, "ram"), steps=FEW, reconstruct=again)
+    wanted = edited(model, in_memory, "replace")
+    assert all(relative(edited(model, each, "replace"), wanted) < ROUNDING for each in (first, found))
+
+
+def test_latents_found_on_disk_serve_both_ways_to_run_the_source_again(model, cache):
+    inverted(model, on_disk(cache, "recompute"), steps=FEW)
+    with calls_of(model.unet.net) as calls:
+        found = inverted(model, on_disk(cache, "recompute same level"), steps=FEW)
+    assert calls == []
+    wanted = inverted(model, Storage("recompute same level"), steps=FEW)
+    assert relative(*(edited(model, each, "replace") for each in (found, wanted))) < ROUNDING
+
+
+def test_damaged_latents_of_a_saved_inversion_are_computed_again(model, cache, caplog):
+    first = inverted(model, on_disk(cache, "recompute"), steps=FEW)
+    (path,) = cache.folder.glob("*/levels*")
+    damaged = bytearray(path.read_bytes())
+    damaged[-1] ^= 1
+    path.write_bytes(damaged)
+    again = inverted(model, on_disk(cache, "recompute"), steps=FEW)
+    assert "inverted again" in caplog.text and again.trace.latents.equal(first.trace.latents)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
@@ -273,7 +303,8 @@ def test_an_entry_says_what_it_is_of(model, cache):
     inverted(model, on_disk(cache), steps=FEW)
     (entry,) = cache.entries()
     wanted = {"model": "model", "prompt": SOURCE, "frames": 3, "size": [128, 128], "steps": FEW}
-    assert entry.about == wanted | {"policy": "features"}
+    layers = [str(layer.address) for layer in model.unet.layers]
+    assert entry.about == wanted | {"policy": "features", "layers": layers}
     inverted(model, on_disk(cache, precision="int8"), steps=FEW)
     assert {entry.about["policy"] for entry in cache.entries()} == {"features", "features (int8)"}
 

@@ -16,6 +16,7 @@ from fatezero_ext import (
 )
 from fatezero_ext.errors import ModelError, SettingsError
 from fatezero_ext.layers import resolve_key_frames
+from fatezero_ext.unet.call import Call, running
 
 from .conftest import GOLDEN, relative
 
@@ -62,10 +63,9 @@ def test_untrained_temporal_layers_change_nothing(image_unet, noise):
 def test_temporal_attention_sits_at_its_place(image_unet, noise, position):
     """The block written out, with temporal attention over the frames of each cell at one of three places."""
     unet = inflated(image_unet, key_frames=(), temporal=TemporalLayers(4, position))
-    block, call = unet.net.mid_block.attentions[0].transformer_blocks[0], unet._call
+    block = unet.net.mid_block.attentions[0].transformer_blocks[0]
     x, text = noise(3, 4, 48), noise(1, 77, 32)
-    call.frames, call.sites = 3, unet.sites(3, 16, 16)
-    with torch.no_grad():
+    with torch.no_grad(), running(Call(3, sites=unet.sites(3, 16, 16))):
         for parameter in block.attn_temporal.parameters():
             parameter.copy_(noise(*parameter.shape) * 0.3)
         wanted = x

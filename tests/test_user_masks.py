@@ -9,6 +9,9 @@ from fatezero_ext import BlendSettings, Capture, Controller, EditSettings, edit,
 from fatezero_ext.errors import SettingsError
 from fatezero_ext.user_mask import fitted_mask
 
+from .conftest import relative
+from .small_runs import ROUNDING
+
 SOURCE = "a silver jeep driving down a curvy road"
 EDIT = "a silver car driving down a curvy road"
 STEPS = 4
@@ -29,14 +32,14 @@ def test_a_mask_of_ones_is_an_edit_with_its_own_self_attention(model, inverted):
     ones = torch.ones(3, 64, 64)
     masked = edit(inverted, model.text, EDIT, EditSettings(), mask=ones)
     free = edit(inverted, model.text, EDIT, EditSettings(self_replace=0.0))
-    assert masked.latents.equal(free.latents)
+    assert relative(masked.latents, free.latents) < ROUNDING
     assert masked.mask.eq(1).all()
 
 
 def test_a_mask_of_zeros_is_fully_fused_self_attention(model, inverted):
     masked = edit(inverted, model.text, EDIT, EditSettings(), mask=torch.zeros(1, 16, 16))
     fused = edit(inverted, model.text, EDIT, EditSettings())
-    assert masked.latents.equal(fused.latents)
+    assert relative(masked.latents, fused.latents) < ROUNDING
     assert masked.mask.eq(0).all()
 
 
@@ -101,8 +104,8 @@ def test_a_mask_with_self_attention_left_out_blends_latents_only(model, clip):
         return edit(controller, model.text, EDIT, EditSettings(blend=BlendSettings((), **switches)), mask=half)
 
     by_latents = with_blend(self_attention=False, latents=True).latents
-    assert not by_latents.equal(edit(controller, model.text, EDIT).latents)
-    assert not by_latents.equal(with_blend(self_attention=True, latents=True).latents)
+    for other in (edit(controller, model.text, EDIT), with_blend(self_attention=True, latents=True)):
+        assert relative(by_latents, other.latents) > 10 * ROUNDING
 
 
 @pytest.mark.parametrize(

@@ -15,18 +15,18 @@ OTHER_ALGORITHMS = (
     ("BOFT or OFT (orthogonal)", r"\.b?oft_|\.oft_diag"),
     ("IA3", r"\.on_input$|\.ia3_l"),
     ("GLoRA", r"\.[ab][12]\.weight$"),
-    ("full weight differences", r"\.diff$|\.diff_b$|\.set_weight$"),
-    ("differences of norms", r"\.[wb]_norm$"),
+    ("a replacement of whole weights", r"\.set_weight$"),
     ("a LoRA with biases", r"\.lora_B(\.\w+)?\.bias$|\.lora_up\.bias$"),
 )
 OTHER_FAMILIES = (
+    ("SD3 or Flux", r"^text_encoders\.t5"),
     ("SD3", r"joint_blocks|^lora_te3_|^text_encoder_3\.|^transformer\.transformer_blocks\.\d+\.(attn\.add_q|attn2)"),
     ("Flux", r"double_blocks|single_blocks|single_transformer_blocks"),
     (
         "a diffusion transformer such as Flux, SD3 or Wan",
         r"^(lora_)?transformer[._]|^diffusion_model\.(blocks|layers)\.",
     ),
-    ("SDXL", r"^lora_te[12]_|^text_encoder_2\.|^conditioner\.|label_emb|add_embedding"),
+    ("SDXL", r"^lora_te2_|^text_encoder_2\.|^text_encoders\.clip_g\.|^conditioner\.|label_emb|add_embedding"),
     ("SDXL", r"^(lora_unet_|unet\.).*transformer_blocks[._][1-9]"),
 )
 OTHER_FILES = (
@@ -47,8 +47,8 @@ def check_kind(keys: Collection[str], matrices: Collection[str], name: str) -> N
     for kind, pattern in OTHER_ALGORITHMS:
         if found := _matching(keys, pattern):
             raise ModelError(
-                f"{name} is {kind}: {some(found)}; a plain LoRA (a down and an up matrix per layer) is needed. "
-                f"Use one, or merge this file into a checkpoint with the program that made it."
+                f"{name} is {kind}: {some(found)}; a plain LoRA (a down and an up matrix per layer, or differences) is "
+                f"needed. Use one, or merge this file into a checkpoint with the program that made it."
             )
     if not matrices:
         kind = next((kind for kind, pattern in OTHER_FILES if _matching(keys, pattern)), None)

@@ -14,18 +14,29 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 UNET_PREFIXES = ("lora_unet_", "lycoris_", "unet.", "model.diffusion_model.", "diffusion_model.")
-TEXT_PREFIXES = ("lora_te_", "text_encoder.")
+TEXT_PREFIXES = (
+    "lora_te_",
+    "lora_te1_",  # kohya's and OneTrainer's newer versions number the only text encoder as well
+    "text_encoder.",
+    "text_encoders.clip_l.transformer.",  # ComfyUI's Extract and Save Lora, Stable Diffusion 1.x
+    "text_encoders.clip_h.transformer.",  # 2.x
+    "text_encoders.transformer.",
+)
 PEFT_PREFIX = "base_model.model."
 RESNET_NAMES = {
+    "norm1": "in_layers_0",
+    "norm2": "out_layers_0",
     "conv1": "in_layers_2",
     "time_emb_proj": "emb_layers_1",
     "conv2": "out_layers_3",
     "conv_shortcut": "skip_connection",
 }
+WITH_WEIGHTS = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.LayerNorm, nn.Embedding)
 OUTER_NAMES = {
     "conv_in": "input_blocks_0_0",
     "time_embedding_linear_1": "time_embed_0",
     "time_embedding_linear_2": "time_embed_2",
+    "conv_norm_out": "out_0",
     "conv_out": "out_2",
 }
 """Layers outside the blocks: diffusers' name, and that in the first checkpoints."""
@@ -51,7 +62,7 @@ def flattened(layer: str) -> str:
 
 
 def unet_layers(net: UNet2DConditionModel) -> Mapping[str, str]:
-    """A UNet's linear and 2-D convolution layers by every flat spelling; temporal layers are left out."""
+    """A UNet's layers with weights by every flat spelling; temporal layers are left out."""
     own = {flattened(name): name for name in _layers(net) if "_temporal" not in name}
     spelt = dict(own)
     for prefix, first in [*OUTER_NAMES.items(), *_first_blocks(net)]:
@@ -63,7 +74,7 @@ def unet_layers(net: UNet2DConditionModel) -> Mapping[str, str]:
 
 
 def text_layers(net: nn.Module) -> Mapping[str, str]:
-    """A CLIP text model's linear layers by every flat spelling, with and without `text_model` in front."""
+    """A CLIP text model's layers with weights by every flat spelling, with and without `text_model` in front."""
     spelt = {}
     for name in _layers(net):
         flat = flattened(name).removeprefix("text_model_")
@@ -73,7 +84,7 @@ def text_layers(net: nn.Module) -> Mapping[str, str]:
 
 
 def _layers(net: nn.Module) -> Iterator[str]:
-    return (name for name, module in net.named_modules() if isinstance(module, (nn.Linear, nn.Conv2d)))
+    return (name for name, module in net.named_modules() if isinstance(module, WITH_WEIGHTS))
 
 
 def _first_inner(flat: str) -> str:

@@ -14,7 +14,6 @@ from torch import nn
 from ..controlled import ControlledLayer
 from ..errors import ModelError, SettingsError
 from ..layers import DEFAULT_KEY_FRAMES, KeyFrame, LayerAddress, Stage, resolve_key_frames
-from .call import Call
 from .processors import CrossAttention, SparseCausalAttention
 from .temporal import (
     TEMPORAL_POSITIONS,
@@ -31,14 +30,16 @@ from .temporal import (
 class TemporalLayers:
     """Which temporal layers a UNet gets.
 
-    rank:     of the low-rank temporal convolutions; None: full 1-D convolutions
-    position: where the transformer blocks attend over time, "after_spatial", "after_cross" or "after_feedforward"
-    ranks:    ranks of single convolutions by their names in the UNet, where a checkpoint has its own
+    rank:         of the low-rank temporal convolutions; None: full 1-D convolutions
+    position:     where transformer blocks attend over time, "after_spatial", "after_cross" or "after_feedforward"
+    ranks:        ranks of single convolutions by their names in the UNet, where a checkpoint has its own
+    convolutions: whether there are temporal convolutions; Tune-A-Video's UNets attend over time and have none
     """
 
     rank: int | None = None
     position: TemporalPosition = "after_feedforward"
     ranks: Mapping[str, int] = field(default_factory=dict, hash=False)
+    convolutions: bool = True
 
     def __post_init__(self) -> None:
         if self.position not in TEMPORAL_POSITIONS:
@@ -73,19 +74,19 @@ class InflationSettings:
             raise SettingsError(f"unknown norm {self.norm!r}; it is 'clip' (over all frames) or 'frame'. Choose one.")
 
 
-def inflate(net: UNet2DConditionModel, settings: InflationSettings, call: Call) -> tuple[ControlledLayer, ...]:
+def inflate(net: UNet2DConditionModel, settings: InflationSettings) -> tuple[ControlledLayer, ...]:
     """Inflate `net` in place; its 2-D weights keep their names, new ones contain `_temporal`.
 
     Returns the attention layers under control in the order the UNet runs them (32 for Stable Diffusion 1.x).
     Raises ModelError where the UNet has blocks this method does not know.
     """
     _check_kind(net)
-    layers = tuple(layer for block in _transformer_blocks(net) for layer in _bind(block, settings, call))
+    layers = tuple(layer for block in _transformer_blocks(net) for layer in _bind(block, settings))
     if settings.norm == "clip":
         for norm in _resnet_norms(net):
-            norm.__class__, norm.call = ClipGroupNorm, call
+            norm.__class__ = ClipGroupNorm
     if settings.temporal is not None:
-        _add_temporal_layers(net, settings.temporal, call)
+        _add_temporal_layers(net, settings.temporal)
     return layers
 
 
@@ -129,7 +130,7 @@ def _transformer_blocks(net: UNet2DConditionModel) -> Iterator[_Block]:
             yield _Block(module, stage, index, unit, level)
 
 
-def _bind(block: _Block, settings: InflationSettings, call: Call) -> Iterator[ControlledLayer]:
+def _bind(block: _Block, settings: InflationSettings) -> Iterator[ControlledLayer]:
     module = block.module
     if module.norm_type != "layer_norm" or module.attn2 is None or module.only_cross_attention:
         raise ModelError(
@@ -140,8 +141,8 @@ def _bind(block: _Block, settings: InflationSettings, call: Call) -> Iterator[Co
     key_frames = settings.key_frames if width >= settings.least_sc_channel else ()
     own = LayerAddress(block.stage, block.block, block.unit, "self")
     text = LayerAddress(block.stage, block.block, block.unit, "cross")
-    module.attn1.set_processor(SparseCausalAttention(own, call))
-    module.attn2.set_processor(CrossAttention(text, call))
+    module.attn1.set_processor(SparseCausalAttention(own))
+    module.attn2.set_processor(CrossAttention(text))
     yield controlled(own, block.level, key_frames, module.attn1)
     yield controlled(text, block.level, (), module.attn2)
 
@@ -169,16 +170,9 @@ def _resnet_norms(net: UNet2DConditionModel) -> Iterator[nn.GroupNorm]:
             yield module
 
 
-def _add_temporal_layers(net: UNet2DConditionModel, temporal: TemporalLayers, call: Call) -> None:
-    for name, conv in [(n, m) for n, m in net.named_modules() if type(m) is nn.Conv2d and m.kernel_size[0] > 1]:
-        channels, kernel = conv.out_channels, conv.kernel_size[0]
-        added = (
-            identity_temporal_conv(channels, kernel)
-            if temporal.rank is None
-            else LowRankTemporalConv(channels, temporal.ranks.get(name, temporal.rank))
-        )
-        conv.conv_temporal = added.to(conv.weight)
-        conv.__class__, conv.call = PseudoConv3d, call
+def _add_temporal_layers(net: UNet2DConditionModel, temporal: TemporalLayers) -> None:
+    if temporal.convolutions:
+        _add_temporal_convolutions(net, temporal)
     for block in list(_transformer_blocks(net)):
         module, spatial = block.module, block.module.attn1
         width = module.norm1.normalized_shape[0]
@@ -189,4 +183,16 @@ def _add_temporal_layers(net: UNet2DConditionModel, temporal: TemporalLayers, ca
         module.attn_temporal = attention.to(spatial.to_q.weight)
         module.norm_temporal = nn.LayerNorm(width).to(spatial.to_q.weight)
         module.temporal_position = temporal.position
-        module.__class__, module.call = Pseudo3DTransformerBlock, call
+        module.__class__ = Pseudo3DTransformerBlock
+
+
+def _add_temporal_convolutions(net: UNet2DConditionModel, temporal: TemporalLayers) -> None:
+    for name, conv in [(n, m) for n, m in net.named_modules() if type(m) is nn.Conv2d and m.kernel_size[0] > 1]:
+        channels, kernel = conv.out_channels, conv.kernel_size[0]
+        added = (
+            identity_temporal_conv(channels, kernel)
+            if temporal.rank is None
+            else LowRankTemporalConv(channels, temporal.ranks.get(name, temporal.rank))
+        )
+        conv.conv_temporal = added.to(conv.weight)
+        conv.__class__ = PseudoConv3d

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -15,16 +15,16 @@ from ..controlled import ControlledLayer
 from ..fingerprint import combined, weights_digest
 from ..memory_report import WeightsReport
 from ..noise_model import LatentFormat, NoiseModel, Result
-from ..residence import Prepare, stay
+from ..residence import Prepare, prepared, stay
 from ..schedule import Schedule
 from ..sharing import with_weights
-from .call import Call
+from .call import Call, running
 from .inflate import InflationSettings, inflate
 
 
 @dataclass(repr=False, eq=False)
 class Pseudo3DUNet(NoiseModel, WeightsReport):
-    """A diffusers UNet inflated to run clips.
+    """A diffusers UNet inflated to run clips. Threads may share one: what belongs to a call is the call's alone.
 
     net:       the UNet2DConditionModel; it is inflated in place when this object is made
     settings:  how it is inflated
@@ -45,8 +45,7 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
 
     def __post_init__(self) -> None:
         super().__init__()
-        self._call = Call()
-        self.layers: tuple[ControlledLayer, ...] = inflate(self.net, self.settings, self._call)
+        self.layers: tuple[ControlledLayer, ...] = inflate(self.net, self.settings)
         self.net.requires_grad_(False).eval()
 
     @property
@@ -89,6 +88,9 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
         config = {name: value for name, value in self.net.config.items() if not name.startswith("_")}
         return combined({"weights": weights_digest(self.net.state_dict()), "config": config, "settings": settings})
 
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        return self.net.named_parameters()
+
     def with_weights(self, changes: Mapping[str, Tensor], *, name: str) -> Pseudo3DUNet:
         """A UNet inflated alike, with these weights of `net` changed; this one stays as it is.
 
@@ -96,18 +98,18 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
         name:    of the new UNet
         The new UNet has no registered control, and its weights stay where they are until `prepare` is set.
         """
-        twin, call = copy.copy(self), Call()
+        twin = copy.copy(self)
         NoiseModel.__init__(twin)
-        twin.net, twin.layers = with_weights(self.net, (self.net, self.layers), changes, {id(self._call): call})
-        twin._call, twin.name, twin.prepare = call, name, stay
+        twin.net, twin.layers = with_weights(self.net, (self.net, self.layers), changes)
+        twin.name, twin.prepare = name, stay
         return twin
 
     def run(self, work: Callable[[], Result], chunks: int, frames: int, height: int, width: int) -> Result:
-        self.prepare(self.working_memory(chunks, frames, height, width))
+        prepared(self.prepare, self.working_memory(chunks, frames, height, width))
         try:
             return work()
         finally:
-            self._sites.clear()  # their index tensors would stay on the device
+            self.forget_sites()
 
     def __call__(
         self,
@@ -133,9 +135,7 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
         if len(latents) < len(text) * frames:
             latents = latents.repeat(len(text), 1, 1, 1)
         sites = self.sites(frames, *latents.shape[-2:])
-        call, outer = self._call, (self._call.frames, self._call.attend, self._call.sites)
-        call.frames, call.attend, call.sites = frames, self.attend if attend is None else attend, sites
-        try:
+        with running(Call(frames, self.attend if attend is None else attend, sites)):
             noise = self.net(
                 latents.to(self.dtype),
                 timestep,
@@ -143,6 +143,4 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
                 encoder_attention_mask=text_mask,
                 return_dict=False,
             )
-            return noise[0].to(latents.dtype)
-        finally:
-            call.frames, call.attend, call.sites = outer
+        return noise[0].to(latents.dtype)

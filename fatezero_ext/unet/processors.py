@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
-from ..attention import merge_heads, plain, split_heads
+from ..attention import Attend, merge_heads, plain, split_heads
 from ..errors import ModelError
-from ..layers import LayerAddress
-from .call import Call
+from ..layers import LayerAddress, Site
+from . import call
 
 
 @dataclass
@@ -23,7 +23,6 @@ class SparseCausalAttention:
     """
 
     address: LayerAddress
-    call: Call
 
     def __call__(
         self,
@@ -39,8 +38,8 @@ class SparseCausalAttention:
             )
         x = _group_normed(attn, hidden_states)
         q, k, v = (split_heads(project(x), attn.heads) for project in (attn.to_q, attn.to_k, attn.to_v))
-        site = replace(self.call.sites[self.address], inputs=x)
-        return _out(attn, self.call.attend(q, k, v, site), self.call)
+        attend, site = _asked(self.address)
+        return _out(attn, attend(q, k, v, replace(site, inputs=x)), attend)
 
 
 @dataclass
@@ -48,7 +47,6 @@ class CrossAttention:
     """attn2: queries of a frame, keys and values of the text, projected once per chunk and shared by its frames."""
 
     address: LayerAddress
-    call: Call
 
     def __call__(
         self,
@@ -78,14 +76,20 @@ class CrossAttention:
                 torch.cat([self._of_text(added, attn, text, len(x)), split_heads(own(x), attn.heads)], dim=2)
                 for added, own in pairs
             )
-        site = self.call.sites[self.address]
+        attend, site = _asked(self.address)
         if attention_mask is not None:
             site = replace(site, bias=_score_bias(attention_mask, len(x), cells=q.shape[2], keys=k.shape[2]))
-        return _out(attn, self.call.attend(q, k, v, site), self.call)
+        return _out(attn, attend(q, k, v, site), attend)
 
     @staticmethod
     def _of_text(project: nn.Linear, attn: Attention, text: Tensor, batch: int) -> Tensor:
         return _per_frame(split_heads(project(text), attn.heads), batch)
+
+
+def _asked(layer: LayerAddress) -> tuple[Attend, Site]:
+    """What computes a layer in the call that runs, and the layer's site in it."""
+    running = call.current()
+    return running.attend, running.sites[layer]
 
 
 def _per_frame(x: Tensor, batch: int) -> Tensor:
@@ -109,7 +113,7 @@ def _group_normed(attn: Attention, x: Tensor) -> Tensor:
     return x if attn.group_norm is None else attn.group_norm(x.transpose(1, 2)).transpose(1, 2)
 
 
-def _out(attn: Attention, x: Tensor, call: Call) -> Tensor:
+def _out(attn: Attention, x: Tensor, attend: Attend) -> Tensor:
     projected = attn.to_out[0](merge_heads(x))
     # A controlled layer skips the output dropout (it is the identity outside training).
-    return attn.to_out[1](projected) if call.attend is plain else projected
+    return attn.to_out[1](projected) if attend is plain else projected

@@ -14,7 +14,7 @@ from diffusers.models.attention_processor import Attention
 from einops import rearrange
 from torch import Tensor, nn
 
-from .call import Call
+from . import call
 
 TemporalPosition = Literal["after_spatial", "after_cross", "after_feedforward"]
 TEMPORAL_POSITIONS: tuple[TemporalPosition, ...] = get_args(TemporalPosition)
@@ -24,11 +24,9 @@ LOW_RANK_KERNEL = 3
 class ClipGroupNorm(nn.GroupNorm):
     """Group norm whose statistics run over all frames of a clip, as on a `b c f h w` tensor."""
 
-    call: Call
-
     def forward(self, x: Tensor) -> Tensor:
         """x: [(chunks frames), channels, height, width] -> the same shape."""
-        frames = self.call.frames
+        frames = call.current().frames
         if frames == 1:
             return super().forward(x)
         clip = rearrange(x, "(b f) c h w -> b c (f h) w", f=frames)
@@ -67,13 +65,12 @@ def identity_temporal_conv(channels: int, kernel: int) -> nn.Conv1d:
 class PseudoConv3d(nn.Conv2d):
     """A 2-D convolution per frame, then a 1-D convolution over the frames of each cell."""
 
-    call: Call
     conv_temporal: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [(chunks frames), channels, height, width]."""
         x = super().forward(x)
-        frames, height, width = self.call.frames, *x.shape[-2:]
+        frames, height, width = call.current().frames, *x.shape[-2:]
         cells = rearrange(x, "(b f) c h w -> (b h w) c f", f=frames)
         return rearrange(self.conv_temporal(cells), "(b h w) c f -> (b f) c h w", h=height, w=width)
 
@@ -81,7 +78,6 @@ class PseudoConv3d(nn.Conv2d):
 class Pseudo3DTransformerBlock(BasicTransformerBlock):
     """diffusers' transformer block with temporal attention at one of three places."""
 
-    call: Call
     attn_temporal: Attention
     norm_temporal: nn.LayerNorm
     temporal_position: TemporalPosition
@@ -109,6 +105,6 @@ class Pseudo3DTransformerBlock(BasicTransformerBlock):
         if place != self.temporal_position:
             return x
         cells = x.shape[1]
-        tracks = rearrange(x, "(b f) n c -> (b n) f c", f=self.call.frames)
+        tracks = rearrange(x, "(b f) n c -> (b n) f c", f=call.current().frames)
         tracks = tracks + self.attn_temporal(self.norm_temporal(tracks))
         return rearrange(tracks, "(b n) f c -> (b f) n c", n=cells)

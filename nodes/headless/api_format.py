@@ -7,30 +7,39 @@ from types import MappingProxyType
 from typing import Any
 
 from .graph import Graph, Link, Node, graph_of
-from .problems import InvalidWorkflow, Problem
+from .problems import Problem, refuse, shown
+from .registry import NodeTypes, close_names
+
+NO_TYPES: NodeTypes = MappingProxyType({})
 
 
-def read_api_format(document: Mapping[str, Any]) -> Graph:
-    """The graph of a parsed API-format file; raises InvalidWorkflow listing every malformed node."""
+def read_api_format(document: Mapping[str, Any], types: NodeTypes = NO_TYPES) -> Graph:
+    """The graph of a parsed API-format file; raises InvalidWorkflow listing every malformed node.
+
+    types: give nodes without a title the name that the page shows
+    """
     problems: list[Problem] = []
-    nodes = [_node(node_id, entry, problems) for node_id, entry in document.items()]
-    if problems:
-        raise InvalidWorkflow(problems)
-    return graph_of(nodes)
+    graph = graph_of(_node(node_id, entry, types, problems) for node_id, entry in document.items())
+    refuse(problems)
+    return graph
 
 
-def _node(node_id: str, entry: Any, problems: list[Problem]) -> Node:  # noqa: ANN401 - unchecked JSON
+def _node(node_id: str, entry: Any, types: NodeTypes, problems: list[Problem]) -> Node:  # noqa: ANN401 - unchecked JSON
+    bare = Node(node_id, "", "")
     if not isinstance(entry, dict) or not isinstance(entry.get("class_type"), str):
         problems.append(
-            Problem("the node has no class_type; every node needs one. Export the workflow again.", f"#{node_id}")
+            Problem("the node has no class_type; every node needs one. Export the workflow again.", bare.label.strip())
         )
-        return Node(node_id, "", "")
+        return bare
     class_type, inputs = entry["class_type"], entry.get("inputs", {})
     meta = entry.get("_meta")
     title = meta.get("title") if isinstance(meta, dict) else None
-    node = Node(node_id, class_type, title if isinstance(title, str) and title else class_type)
-    if not isinstance(inputs, dict):
-        problems.append(Problem("inputs are not an object; name every input. Export the workflow again.", node.label))
+    known = types[class_type].schema.display_name if class_type in types else None
+    node = Node(node_id, class_type, title if isinstance(title, str) and title else known or class_type)
+    misspelt = [] if "inputs" in entry else close_names("inputs", entry)
+    if misspelt or not isinstance(inputs, dict):
+        what = f"the node has {shown(misspelt[0])} where 'inputs' belongs" if misspelt else "inputs are not an object"
+        problems.append(Problem(f"{what}; name every input. Export the workflow again.", node.label))
         return node
     read = {name: _value(value, name, node.label, problems) for name, value in inputs.items()}
     return Node(node_id, class_type, node.title, MappingProxyType(read))
@@ -45,6 +54,10 @@ def _value(value: Any, name: str, label: str, problems: list[Problem]) -> Any:  
         case [str() | int() as node_id, int() as slot] if not isinstance(slot, bool) and slot >= 0:
             return Link(str(node_id), slot)
     problems.append(
-        Problem(f"{value} is not a link; a link is [node id, output number]. Correct it or give a value.", label, name)
+        Problem(
+            f"{shown(value)} is not a link; a link is [node id, output number]. Correct it or give a value.",
+            label,
+            name,
+        )
     )
     return None

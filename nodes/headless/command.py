@@ -63,6 +63,8 @@ def run_command(command: Command, types: NodeTypes | None = None) -> int:
         try:
             known = pack_node_types() if types is None else types
             graphs = _graphs(command, known)
+            for remark in dict.fromkeys(remark for graph in graphs for remark in graph.remarks):
+                reporter.say(remark)
             if command.check:
                 reporter.say(f"{command.workflow} is valid")
             else:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
+from ...fatezero_ext.clip import FileFrames
 from ..api import io
 from .awaiting import finished
 from .cache_keys import cache_keys
@@ -41,8 +42,11 @@ class Result:
 
     @property
     def outputs(self) -> tuple[Any, ...]:
-        """The first item of every output: all there is, unless lists are in play. None stands for an empty list."""
-        return tuple(items[0] if items else None for items in self.lists)
+        """The first item of every output: all there is, unless lists are in play. None stands for an empty list.
+
+        A video file's frames are decoded; raises VideoError where the file is damaged.
+        """
+        return tuple(_decoded(items[0]) if items else None for items in self.lists)
 
 
 @dataclass(frozen=True)
@@ -96,9 +100,17 @@ def _result(node: Node, node_type: NodeType, inputs: Lists, graph: Graph) -> Res
     return Result(joined_outputs(node_type, returned, node.label), joined_shown(returned))
 
 
+def _decoded(value: Any) -> Any:  # noqa: ANN401 - outputs have any type
+    if isinstance(value, list):  # nodes that take lists
+        return [_decoded(item) for item in value]
+    return value.all() if isinstance(value, FileFrames) else value
+
+
 def _call(node: Node, prepared: type[io.ComfyNode], arguments: dict[str, Any]) -> io.NodeOutput:
     try:
         with torch.inference_mode():
+            if not getattr(prepared, "TAKES_FILE_FRAMES", False):
+                arguments = {name: _decoded(value) for name, value in arguments.items()}
             returned = finished(prepared.execute(**arguments))
     except Exception as error:
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"

@@ -14,6 +14,8 @@ from .report import Reporter
 
 INPUT_MARK = " [input]"
 """What ComfyUI may put behind the name of a file in its input folder."""
+SHOWN = 80
+"""Characters of a wrong name that a message shows."""
 
 
 class InputFileError(FateZeroError):
@@ -41,14 +43,19 @@ class Folders:
         for folder in self.inputs:
             try:
                 path = (folder / plain).resolve()
-            except ValueError as error:
-                raise InputFileError(f"{plain!r} is no file name ({error}); one is needed. Correct it.") from error
+                found = path.is_file()
+            except (OSError, ValueError, RuntimeError) as error:  # too long, a zero character, a loop of links
+                reason = getattr(error, "strerror", None) or error
+                shown = plain if len(plain) <= SHOWN else f"{plain[:SHOWN]}..."
+                raise InputFileError(
+                    f"{shown!r} is no name of a file ({reason}); one is needed. Correct it."
+                ) from error
             if not path.is_relative_to(folder.resolve()):
                 raise InputFileError(
                     f"'{plain}' is outside the input folder {folder}; only files inside are read. "
                     f"Copy it there, or give its folder as --input."
                 )
-            if path.is_file():
+            if found:
                 return path
         present = [entry.name for folder in self.inputs if folder.is_dir() for entry in folder.iterdir()]
         raise InputFileError(

@@ -7,6 +7,11 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from .problems import InvalidWorkflow, Problem, refuse, short, stop
+
+MOST_NODES = 20_000
+"""Nodes of a workflow once its subgraphs are taken apart; the largest published ones have a few hundred."""
+
 
 @dataclass(frozen=True)
 class Link:
@@ -33,7 +38,7 @@ class Node:
     @property
     def label(self) -> str:
         """How messages name the node: its id and what the user sees on it."""
-        return f"#{self.id} {self.title}"
+        return f"#{short(self.id)} {short(self.title)}"
 
     @property
     def links(self) -> dict[str, Link]:
@@ -45,18 +50,45 @@ class Node:
         """The inputs that are constants."""
         return {name: value for name, value in self.inputs.items() if not isinstance(value, Link)}
 
+    def with_inputs(self, inputs: Mapping[str, Any]) -> Node:
+        """The same node with some inputs replaced."""
+        return replace(self, inputs=MappingProxyType({**self.inputs, **inputs}))
+
+
+@dataclass(frozen=True)
+class Box:
+    """What the page shows as one node, and a run does not have: a subgraph's box, or a primitive.
+
+    names:   what a user may call it, beside its id; the first is shown
+    widgets: by the widget's name, the inputs it feeds: (id of a node or of another box, input or widget)
+    """
+
+    id: str
+    names: tuple[str, ...]
+    widgets: Mapping[str, tuple[tuple[str, str], ...]]
+
+    @property
+    def label(self) -> str:
+        """How messages name the box."""
+        return f"#{short(self.id)} {short(self.names[0])}"
+
 
 @dataclass(frozen=True)
 class Graph:
-    """The nodes of a workflow by id, in the order of the file."""
+    """The nodes of a workflow by id, in the order of the file.
+
+    boxes:   what stands for several nodes, or for a value, on the page
+    remarks: what a user should know of a graph that can run
+    """
 
     nodes: Mapping[str, Node]
+    boxes: Mapping[str, Box] = field(default_factory=lambda: MappingProxyType({}))
+    remarks: tuple[str, ...] = ()
 
     def with_inputs(self, node_id: str, inputs: Mapping[str, Any]) -> Graph:
         """The same graph with some inputs of one node replaced."""
-        node = self.nodes[node_id]
-        changed = replace(node, inputs=MappingProxyType({**node.inputs, **inputs}))
-        return Graph(MappingProxyType({**self.nodes, node_id: changed}))
+        changed = self.nodes[node_id].with_inputs(inputs)
+        return replace(self, nodes=MappingProxyType({**self.nodes, node_id: changed}))
 
     def api_format(self) -> dict[str, Any]:
         """The graph as ComfyUI's API writes it; a link is [node id, slot]."""
@@ -69,24 +101,27 @@ class Graph:
         }
 
     def needed_for(self, targets: Iterable[str]) -> list[str]:
-        """Ids of `targets` and of all they depend on, sources first. The graph must have no cycle."""
+        """Ids of `targets` and of all that they depend on and the graph has, sources first.
+
+        In a graph with a cycle (see `cycle`) one of the cycle's nodes comes before its source.
+        """
         order: dict[str, None] = {}
+        entered: set[str] = set()
         stack = [(target, False) for target in reversed(list(targets))]
         while stack:
             node_id, sources_done = stack.pop()
-            if node_id in order:
-                continue
             if sources_done:
                 order[node_id] = None
-                continue
-            stack.append((node_id, True))
-            stack.extend((link.node, False) for link in reversed(self.nodes[node_id].links.values()))
+            elif node_id in self.nodes and node_id not in entered:
+                entered.add(node_id)
+                stack.append((node_id, True))
+                stack.extend((link.node, False) for link in reversed(self.nodes[node_id].links.values()))
         return list(order)
 
-    def cycle(self) -> list[str]:
-        """Ids along one cycle, the first again at the end; empty where there is none."""
+    def cycle(self, starts: Iterable[str]) -> list[str]:
+        """Ids along one cycle that `starts` depend on, the first again at the end; empty where there is none."""
         finished: set[str] = set()
-        for start in self.nodes:
+        for start in starts:
             path: dict[str, None] = {}
             stack = [(start, False)]
             while stack:
@@ -104,6 +139,23 @@ class Graph:
         return []
 
 
-def graph_of(nodes: Iterable[Node]) -> Graph:
-    """A graph of these nodes."""
-    return Graph(MappingProxyType({node.id: node for node in nodes}))
+def graph_of(nodes: Iterable[Node], boxes: Iterable[Box] = ()) -> Graph:
+    """A graph of these nodes; raises InvalidWorkflow where two have the same id, or there are too many."""
+    by_id: dict[str, Node] = {}
+    twice: list[Problem] = []
+    for node in nodes:
+        if len(by_id) >= MOST_NODES:
+            raise too_many_nodes()
+        if node.id in by_id:
+            twice.append(Problem("another node has the same id; each needs its own. Give one a new id.", node.label))
+        by_id[node.id] = node
+    refuse(twice)
+    return Graph(MappingProxyType(by_id), MappingProxyType({box.id: box for box in boxes}))
+
+
+def too_many_nodes() -> InvalidWorkflow:
+    """The refusal of a graph that is too large to check."""
+    return stop(
+        f"the workflow has more than {MOST_NODES} nodes with its subgraphs taken apart; at most {MOST_NODES} are run. "
+        f"Split it."
+    )

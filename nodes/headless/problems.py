@@ -2,10 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from ...fatezero_ext.errors import WorkflowError
+
+MOST_PROBLEMS = 20
+"""Problems told at once; a file with thousands of them is not mended one by one."""
+SHOWN_LETTERS = 120
+"""Letters of a value that a message repeats."""
+INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that steer a terminal or reorder a line, and halves of characters, which no terminal can encode."""
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    """The text with every character that a terminal would obey written as its escape.
+
+    keep: characters left as they are, such as line breaks
+    """
+    return INVISIBLE.sub(lambda match: match[0] if match[0] in keep else repr(match[0])[1:-1], text)
+
+
+def shown(value: object) -> str:
+    """A value of a file as messages repeat it: on one line and of bounded length."""
+    if isinstance(value, (str, list, tuple, dict)) and len(value) > SHOWN_LETTERS:
+        part = value if isinstance(value, str) else ""
+        kind = "letters" if isinstance(value, str) else "entries"
+        return visible(f"{part[:SHOWN_LETTERS]!r}... ({len(value)} {kind})")
+    text = visible(repr(value))
+    return text if len(text) <= 2 * SHOWN_LETTERS else f"{text[: 2 * SHOWN_LETTERS]}..."
+
+
+def short(name: str) -> str:
+    """A name as messages repeat it: on one line and of bounded length, without quotes."""
+    return visible(name if len(name) <= SHOWN_LETTERS else f"{name[:SHOWN_LETTERS]}...")
 
 
 @dataclass(frozen=True)
@@ -22,17 +54,19 @@ class Problem:
     input: str = ""
 
     def __str__(self) -> str:
-        place = " ".join(part for part in (self.node, f"input '{self.input}'" if self.input else "") if part)
-        return f"{place}: {self.text}" if place else self.text
+        place = " ".join(part for part in (self.node, f"input '{short(self.input)}'" if self.input else "") if part)
+        return visible(f"{place}: {self.text}" if place else self.text)
 
 
 class InvalidWorkflow(WorkflowError):
-    """A workflow cannot run; `problems` lists every reason found."""
+    """A workflow cannot run; `problems` lists the reasons found."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
-        lines = [str(problem) for problem in self.problems]
-        super().__init__(lines[0] if len(lines) == 1 else "\n".join([f"{len(lines)} problems:", *lines]))
+        lines = [str(problem) for problem in self.problems[:MOST_PROBLEMS]]
+        more = len(self.problems) > MOST_PROBLEMS
+        count = f"more than {MOST_PROBLEMS} problems; the first are:" if more else f"{len(lines)} problems:"
+        super().__init__(lines[0] if len(lines) == 1 else "\n".join([count, *lines]))
 
 
 class NodeFailed(WorkflowError):
@@ -42,3 +76,10 @@ class NodeFailed(WorkflowError):
 def stop(text: str) -> InvalidWorkflow:
     """An `InvalidWorkflow` with a single problem that belongs to no node."""
     return InvalidWorkflow([Problem(text)])
+
+
+def refuse(problems: Iterable[Problem]) -> None:
+    """Raise InvalidWorkflow where there are any; looks for no more of them than are told."""
+    found = list(islice(problems, MOST_PROBLEMS + 1))
+    if found:
+        raise InvalidWorkflow(found)

@@ -10,6 +10,10 @@ from types import MappingProxyType
 
 from .. import comfy_entrypoint
 from ..api import io
+from .problems import short
+
+LONGEST_NAME = 255
+"""Letters of a name that is compared with others; comparing takes time that grows with the square."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,13 @@ def pack_node_types() -> NodeTypes:
 
 def near_miss(name: str, known: Iterable[str]) -> str:
     """A sentence naming the known names closest to `name`, or '' where none is close."""
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    close = get_close_matches(name.lower(), by_lower, n=3, cutoff=0.6)
-    return f" Did you mean {' or '.join(by_lower[match] for match in close)}?" if close else ""
+    close = close_names(name, known)
+    return f" Did you mean {' or '.join(short(match) for match in close)}?" if close else ""
+
+
+def close_names(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """At most three of the known names, the closest to `name` first; cutoff: least likeness, 0..1."""
+    if len(name) > LONGEST_NAME:
+        return []
+    by_lower = {candidate.lower(): candidate for candidate in known if len(candidate) <= LONGEST_NAME}
+    return [by_lower[match] for match in get_close_matches(name.lower(), by_lower, n=3, cutoff=cutoff)]

@@ -10,6 +10,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
+from .problems import visible
+
 BRIEF = 0.05
 """Seconds under which a node's time says nothing and is not shown."""
 
@@ -50,7 +52,7 @@ class Reporter:
 
     def started(self, label: str, number: int, count: int) -> None:
         """Show the node as running."""
-        self._task = self._bars.add_task(f"[{number}/{count}] {label}", total=None)
+        self._task = self._bars.add_task(visible(f"[{number}/{count}] {label}"), total=None)
 
     def bar(self, total: int) -> Bar:
         """Give the running node a bar of `total` steps."""
@@ -67,5 +69,5 @@ class Reporter:
         self.say(f"{label}  {took}".rstrip())
 
     def say(self, text: str) -> None:
-        """Print a line above the bar."""
-        self.console.print(escape(text), highlight=False, soft_wrap=True)
+        """Print lines above the bar; what would steer the terminal is shown, not sent."""
+        self.console.print(escape(visible(text, keep="\n")), highlight=False, emoji=False, soft_wrap=True)

@@ -1,29 +1,32 @@
-"""The raw nodes and links of a UI-format file; a subgraph is a scope of its own.
+"""Follows the links of a UI-format file; a subgraph is a scope of its own.
 
-Links are followed from an input back to what really feeds it: through reroutes, bypassed nodes, primitives and the
-borders of subgraphs, so that only links between nodes that run remain.
+Links are followed from an input back to what really feeds it: through reroutes, bypassed nodes, primitives, Set and Get
+nodes and the borders of subgraphs, so that only links between nodes that run remain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from .graph import Link
-from .problems import stop
+from .graph import Box, Link
+from .problems import short
+from .promoted import BoxWidget, box_widgets, opened
+from .subgraphs import check_size, read_definitions
+from .ui_nodes import BYPASSED, MUTED, SUBGRAPH_INPUT, Level, UiNode, first_text, read_level
 
-MUTED, BYPASSED = 2, 4
 NOTES = frozenset({"Note", "MarkdownNote"})
-SUBGRAPH_INPUT, SUBGRAPH_OUTPUT = -10, -20
-"""Ids that stand for the border of a subgraph in its links."""
-FARTHEST = 1000
-"""Steps after which following a link is given up: only a circle of reroutes is that long."""
+REROUTES = frozenset({"Reroute", "Reroute (rgthree)", "SetNode"})
+"""Nodes of the page that hand their first input on."""
+PRIMITIVE, GET = "PrimitiveNode", "GetNode"
+PAGE_ONLY = NOTES | REROUTES | {PRIMITIVE, GET}
+"""What the page draws and never sends."""
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A value that a primitive node gives to an input."""
+    """A value that a primitive node or a box gives to an input."""
 
     value: Any
 
@@ -41,131 +44,190 @@ Source = Link | Constant | Severed | None
 
 @dataclass(frozen=True)
 class Scope:
-    """The nodes of one level of a file.
+    """One level of a file at the place where it is used.
 
     prefix:   what ids of this scope start with in the flat graph, such as '' or '12:'
-    nodes:    raw nodes by id
-    origins:  by link id, the node id and output slot it comes from
-    outlets:  by output slot of the subgraph, the link that leads there
-    parent:   the scope and the raw node this subgraph stands in; None for the file's own level
+    parent:   the scope and the box that this subgraph stands in; None for the file's own level
+    values:   by input of the subgraph, the value of the box's widget
+    promoted: by id of a node in here, what boxes outside say about its widgets (see `Opened`)
     """
 
     prefix: str
-    nodes: Mapping[Any, dict[str, Any]]
-    origins: Mapping[Any, tuple[Any, int]]
-    outlets: Mapping[int, Any]
-    parent: tuple[Scope, dict[str, Any]] | None = None
+    level: Level
+    parent: tuple[Scope, UiNode] | None = None
+    values: Mapping[int, Any] = field(default_factory=dict)
+    promoted: Mapping[str, Sequence[tuple[tuple[str, ...], str, Any]]] = field(default_factory=dict)
+
+    def flat(self, node_id: str) -> str:
+        """The id in the flat graph."""
+        return f"{self.prefix}{node_id}"
 
 
-def open_scope(level: Mapping[str, Any], prefix: str = "", parent: tuple[Scope, dict[str, Any]] | None = None) -> Scope:
-    """The scope of a file's top level or of a subgraph's definition; raises InvalidWorkflow where it is malformed."""
-    origins: dict[Any, tuple[Any, int]] = {}
-    outlets: dict[int, Any] = {}
-    try:
-        nodes = {node["id"]: _shaped(node) for node in level["nodes"] if isinstance(node["type"], str)}
-        for entry in level.get("links") or ():
-            link, origin, slot, target, target_slot = _link_ends(entry)
-            origins[link] = (origin, int(slot))
-            if target == SUBGRAPH_OUTPUT:
-                outlets[int(target_slot)] = link
-    except (KeyError, TypeError, ValueError) as error:
-        raise stop(
-            f"the workflow's nodes or links are malformed ({type(error).__name__}: {error}); "
-            f"version 0.4 of the format is needed. Export it from ComfyUI again."
-        ) from error
-    return Scope(prefix, nodes, origins, outlets, parent)
+Place = tuple[Scope, UiNode, int]
+"""An input: its scope, its node and which of the node's inputs it is."""
+Setter = tuple[str, int]
+"""What a user may set instead of an input: an input of a box, or 0 of a primitive, by flat id."""
 
 
-def _shaped(node: dict[str, Any]) -> dict[str, Any]:
-    """The node itself; raises TypeError where its sockets or widgets are not what the format says."""
-    for socket in node.get("inputs") or ():
-        if not isinstance(socket, dict) or not isinstance(socket.get("link"), (int, str, type(None))):
-            raise TypeError(f"an input of node {node['id']} is {socket!r}")
-    if not isinstance(node.get("widgets_values"), (list, dict, type(None))):
-        raise TypeError(f"widgets_values of node {node['id']} are {node['widgets_values']!r}")
-    return node
+@dataclass(frozen=True)
+class Step:
+    """One step back from an input.
 
+    to:     the source, or the input that the link's other end hands on
+    setter: the box's input or the primitive on the way
+    value:  of the box's widget there; counts where nothing is linked to it
+    """
 
-def _link_ends(entry: Any) -> tuple[Any, Any, Any, Any, Any]:  # noqa: ANN401 - unchecked JSON
-    if isinstance(entry, dict):
-        return tuple(entry[key] for key in ("id", "origin_id", "origin_slot", "target_id", "target_slot"))
-    link, origin, slot, target, target_slot = entry[:5]
-    return link, origin, slot, target, target_slot
+    to: Place | Source
+    setter: Setter | None = None
+    value: Any = None
 
 
 class Wiring:
-    """Follows the links of a file with subgraphs; opens each subgraph where it is used."""
+    """A file with its subgraphs, each opened where it is used."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        try:
-            subgraphs = (document.get("definitions") or {}).get("subgraphs") or ()
-            self._definitions = {entry["id"]: entry for entry in subgraphs}
-        except (AttributeError, KeyError, TypeError) as error:
-            raise stop(
-                f"the workflow's subgraph definitions are malformed ({type(error).__name__}: {error}); a list of "
-                f"definitions with ids is needed. Export it from ComfyUI again."
-            ) from error
-        self.root = open_scope(document)
-        self._inner: dict[str, Scope] = {}
+        self._definitions = read_definitions(document)
+        self.root = Scope("", read_level(document))
+        check_size(self.root.level, self._definitions)
+        self._inner: dict[str, tuple[Scope, list[BoxWidget]]] = {}
+        self._found: dict[tuple[str, str, int], tuple[Source, tuple[Setter, ...]]] = {}
+        self._targets: dict[Setter, list[tuple[str, str]]] = {}
 
-    def inner(self, scope: Scope, node: dict[str, Any]) -> Scope | None:
+    def inner(self, scope: Scope, node: UiNode) -> Scope | None:
         """The scope inside a node that is a subgraph; None for any other node."""
-        definition = self._definitions.get(node["type"])
-        if definition is None:
+        level = self._definitions.get(node.type)
+        if level is None:
             return None
-        prefix = f"{scope.prefix}{node['id']}:"
-        if prefix.count(":") > len(self._definitions):
-            raise stop(f"subgraph '{definition.get('name', node['type'])}' contains itself. Take it out of itself.")
+        prefix = f"{scope.flat(node.id)}:"
         if prefix not in self._inner:
-            self._inner[prefix] = open_scope(definition, prefix, (scope, node))
-        return self._inner[prefix]
+            widgets = box_widgets(node, level, self._definitions)
+            said = opened(widgets, level, self._definitions, scope.promoted.get(node.id, ()))
+            self._inner[prefix] = Scope(prefix, level, (scope, node), said.values, said.promoted), widgets
+        return self._inner[prefix][0]
 
-    def source(self, scope: Scope, node: dict[str, Any], slot: int) -> Source:
-        """What feeds input `slot` of a node."""
-        place: tuple[Scope, dict[str, Any], int] | Source = (scope, node, slot)
-        for _ in range(FARTHEST):
-            if not isinstance(place, tuple):
-                return place
-            place = self._step_back(*place)
-        return Severed("its link runs in a circle")
+    def source(self, scope: Scope, node: UiNode, slot: int) -> Source:
+        """What feeds input `slot` of a node that runs; `boxes` knows it from then on."""
+        found, setters = self._follow((scope, node, slot))
+        for setter in setters:
+            self._targets.setdefault(setter, []).append((scope.flat(node.id), node.inputs[slot].name))
+        return found
 
-    def _step_back(self, scope: Scope, node: dict[str, Any], slot: int) -> tuple[Scope, dict[str, Any], int] | Source:
-        """Across one link: the source itself, or the input that the link's other end hands on."""
-        inputs = node.get("inputs") or ()
-        link = inputs[slot].get("link") if slot < len(inputs) else None
-        return None if link is None else self._behind(scope, link)
+    def boxes(self) -> Iterator[Box]:
+        """What the page shows and a user may set, though it does not run. To be asked after all sources."""
+        for scope, widgets in self._inner.values():
+            if scope.parent is not None:
+                yield self._box(scope, *scope.parent, widgets)
+        for scope in (self.root, *(scope for scope, _ in self._inner.values())):
+            for node in scope.level.nodes.values():
+                targets = self._targets.get((scope.flat(node.id), 0))
+                if node.type == PRIMITIVE and targets:
+                    yield Box(scope.flat(node.id), (node.title or PRIMITIVE,), {"value": tuple(targets)})
 
-    def _behind(self, scope: Scope, link: Any) -> tuple[Scope, dict[str, Any], int] | Source:  # noqa: ANN401
-        if link not in scope.origins:
-            return Severed(f"its link {link} is not in the file")
-        origin, slot = scope.origins[link]
-        if origin == SUBGRAPH_INPUT and scope.parent is not None:
-            return (*scope.parent, slot)
-        node = scope.nodes.get(origin)
+    def _box(self, scope: Scope, outer: Scope, node: UiNode, widgets: Sequence[BoxWidget]) -> Box:
+        flat = outer.flat(node.id)
+        inputs = scope.level.inputs or tuple((socket.name, "") for socket in node.inputs)
+        targets: dict[str, tuple[tuple[str, str], ...]] = {}
+        for slot, names in enumerate(inputs):
+            for name in filter(None, names):
+                targets.setdefault(name, tuple(self._targets.get((flat, slot), ())))
+        for widget in widgets:
+            inside = (scope.flat(":".join(widget.inside.path)), widget.inside.widget)
+            found = (inside,) if widget.slot is None else tuple(self._targets.get((flat, widget.slot), ()))
+            targets.setdefault(widget.name, found)
+        names = tuple(dict.fromkeys(name for name in (node.title, scope.level.name) if name))
+        return Box(flat, names or (node.type,), targets)
+
+    def _follow(self, start: Place) -> tuple[Source, tuple[Setter, ...]]:
+        """The source of an input, and all that may be set instead; no place is looked at twice."""
+        steps: list[tuple[tuple[str, str, int], Step]] = []
+        under_way: set[tuple[str, str, int]] = set()
+        place: Place | Source = start
+        setters: tuple[Setter, ...] = ()
+        while isinstance(place, tuple):
+            key = (place[0].prefix, place[1].id, place[2])
+            if key in self._found:
+                place, setters = self._found[key]
+            elif key in under_way:
+                place = Severed("its link runs in a circle")
+            else:
+                under_way.add(key)
+                steps.append((key, self._step_back(*place)))
+                place = steps[-1][1].to
+        for key, step in reversed(steps):
+            setters = setters if step.setter is None else (step.setter, *setters)
+            place = Constant(step.value) if place is None and step.value is not None else place
+            self._found[key] = place, setters
+        return place, setters
+
+    def _step_back(self, scope: Scope, node: UiNode, slot: int) -> Step:
+        """Across one link."""
+        link = node.inputs[slot].link if slot < len(node.inputs) else None
+        return Step(None) if link is None else self._behind(scope, link)
+
+    def _behind(self, scope: Scope, link_id: str) -> Step:
+        link = scope.level.links.get(link_id)
+        if link is None:
+            return Step(Severed(f"its link {link_id} is not in the file"))
+        if link.origin == SUBGRAPH_INPUT and scope.parent is not None:
+            return _outwards(scope, *scope.parent, link.slot)
+        node, name = scope.level.nodes.get(link.origin), f"#{short(scope.flat(link.origin))}"
         if node is None:
-            return Severed(f"its source #{scope.prefix}{origin} is not in the file")
-        if node.get("mode") == MUTED:
-            return Severed(f"its source #{scope.prefix}{origin} is muted")
-        if node.get("mode") == BYPASSED:
-            return _bypass(scope, node, slot)
-        if node["type"] == "Reroute":
-            return scope, node, 0
-        if node["type"] == "PrimitiveNode":
-            values = node.get("widgets_values") or [None]
-            return Constant(values[0])
+            return Step(Severed(f"its source {name} is not in the file"))
+        if node.mode == MUTED:
+            return Step(Severed(f"its source {name} is muted"))
+        if node.mode == BYPASSED:
+            return Step(_bypass(scope, node, link.slot))
+        if node.type == PRIMITIVE:
+            value = _primitive_value(scope, node)
+            return Step(None if value is None else Constant(value), (scope.flat(node.id), 0))
+        if node.type == GET:
+            return Step(_set_node(scope, node))
+        if node.type in REROUTES:
+            return Step((scope, node, 0))
         inner = self.inner(scope, node)
         if inner is None:
-            return Link(f"{scope.prefix}{origin}", slot)
-        if slot not in inner.outlets:
-            return Severed(f"output {slot} of subgraph #{scope.prefix}{origin} has no source inside")
-        return self._behind(inner, inner.outlets[slot])
+            return Step(Link(scope.flat(node.id), link.slot))
+        if link.slot not in inner.level.outlets:
+            return Step(Severed(f"output {link.slot} of subgraph {name} has no source inside"))
+        return self._behind(inner, inner.level.outlets[link.slot])
 
 
-def _bypass(scope: Scope, node: dict[str, Any], slot: int) -> tuple[Scope, dict[str, Any], int] | Source:
+def _outwards(scope: Scope, outer: Scope, box: UiNode, slot: int) -> Step:
+    """From input `slot` of a subgraph to the same input of its box, which the page finds by its name."""
+    setter, value, inputs = (outer.flat(box.id), slot), scope.values.get(slot), scope.level.inputs
+    position = slot if not inputs else box.positions.get(inputs[slot][0]) if 0 <= slot < len(inputs) else None
+    if position is None or position < 0:
+        return Step(None if value is None else Constant(value), setter)
+    return Step((outer, box, position), setter, value)
+
+
+def _primitive_value(scope: Scope, node: UiNode) -> Any:  # noqa: ANN401 - what the widget holds
+    """The value of a primitive's only widget, under whatever name a box outside shows it; None where it has none."""
+    promoted = [value for _, _, value in scope.promoted.get(node.id, ())]
+    values = list(node.values.values()) if isinstance(node.values, Mapping) else node.values or ()
+    return promoted[-1] if promoted else values[0] if values else None
+
+
+def _set_node(scope: Scope, node: UiNode) -> Place | Severed:
+    """The input of the Set node that a Get node names, on its own level or on one around it."""
+    name = first_text(node)
+    at: Scope | None = scope
+    while at is not None:
+        found = at.level.setters.get(name, ())
+        if len(found) > 1:
+            return Severed(f"several Set nodes are called '{short(name)}'")
+        if found:
+            muted = found[0].mode == MUTED
+            return Severed(f"the Set node '{short(name)}' is muted") if muted else (at, found[0], 0)
+        at = at.parent[0] if at.parent is not None else None
+    return Severed(f"no Set node is called '{short(name)}'")
+
+
+def _bypass(scope: Scope, node: UiNode, slot: int) -> Place | Severed:
     """The input that a bypassed node hands on as output `slot`: the one beside it or the first, of the same type."""
-    outputs, inputs = node.get("outputs") or (), node.get("inputs") or ()
-    wanted = outputs[slot].get("type") if slot < len(outputs) else None
-    for index in (slot, *range(len(inputs))):
-        if index < len(inputs) and inputs[index].get("type") in (wanted, "*"):
+    wanted = node.outputs[slot] if 0 <= slot < len(node.outputs) else "*"
+    for index in (slot, *range(len(node.inputs))):
+        if 0 <= index < len(node.inputs) and node.inputs[index].kind in (wanted, "*"):
             return scope, node, index
-    return Severed(f"its source #{scope.prefix}{node['id']} is bypassed and has no {wanted} input to hand on")
+    return Severed(f"its source #{short(scope.flat(node.id))} is bypassed and has no {short(wanted)} input to hand on")

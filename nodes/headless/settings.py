@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..api import io
-from .graph import Graph, Node
-from .problems import InvalidWorkflow, Problem, stop
+from .graph import Box, Graph, Node
+from .problems import InvalidWorkflow, Problem, short, shown, stop
 from .registry import NodeTypes, has_widget, near_miss
 
 SYNTAX = "A setting is NODE.INPUT=VALUE, such as 6.edit_prompt='a blue ball'."
@@ -27,6 +27,8 @@ class Setting:
         return f"{self.node}.{self.input}={self.value}"
 
 
+MOST_LISTED = 20
+"""Nodes that a message lists."""
 OWN_PREFIX = "FateZero_"
 """In front of this pack's classes; people leave it out."""
 
@@ -45,8 +47,9 @@ def apply_settings(graph: Graph, settings: Sequence[Setting], types: NodeTypes) 
     problems: list[Problem] = []
     for setting in settings:
         try:
-            node = _find(graph, setting, types)
-            graph = graph.with_inputs(node.id, {setting.input: _constant(node, setting, types)})
+            for node_id, name in _inputs(graph, setting, types):
+                value = _constant(graph.nodes[node_id], replace(setting, input=name), types)
+                graph = graph.with_inputs(node_id, {name: value})
         except InvalidWorkflow as error:
             problems.extend(error.problems)
     if problems:
@@ -54,23 +57,52 @@ def apply_settings(graph: Graph, settings: Sequence[Setting], types: NodeTypes) 
     return graph
 
 
-def _find(graph: Graph, setting: Setting, types: NodeTypes) -> Node:
-    if setting.node in graph.nodes:
-        return graph.nodes[setting.node]
-    found = [node for node in graph.nodes.values() if setting.node in _names(node, types)]
+def _inputs(graph: Graph, setting: Setting, types: NodeTypes) -> list[tuple[str, str]]:
+    """The inputs that a setting means: one of a node, or all that a widget of a box feeds."""
+    found = _find(graph, setting, types)
+    if isinstance(found, Node):
+        return [(found.id, setting.input)]
+    if setting.input not in found.widgets:
+        known = ", ".join(short(name) for name in found.widgets) or "none"
+        text = f"there is no such widget; settable are: {known}.{near_miss(setting.input, found.widgets)}"
+        raise InvalidWorkflow([Problem(text, found.label, setting.input)])
+    reached: dict[tuple[str, str], None] = {}
+    waiting, met = list(found.widgets[setting.input]), set()
+    while waiting:
+        target = node_id, name = waiting.pop()
+        if target in met:
+            continue
+        met.add(target)
+        if node_id in graph.nodes:
+            reached[target] = None
+        elif node_id in graph.boxes:
+            waiting.extend(graph.boxes[node_id].widgets.get(name, ()))
+    if not reached:
+        text = "the widget leads to no node that runs. Unmute the nodes inside, or leave the setting out."
+        raise InvalidWorkflow([Problem(text, found.label, setting.input)])
+    return list(reached)
+
+
+def _find(graph: Graph, setting: Setting, types: NodeTypes) -> Node | Box:
+    by_id = graph.nodes.get(setting.node) or graph.boxes.get(setting.node)
+    if by_id is not None:
+        return by_id
+    named: list[tuple[Node | Box, set[str]]] = [(node, _names(node, types)) for node in graph.nodes.values()]
+    named += [(box, set(box.names)) for box in graph.boxes.values()]
+    found = [thing for thing, names in named if setting.node in names]
     if len(found) == 1:
         return found[0]
-    listed = ", ".join(node.label for node in (found or graph.nodes.values()))
+    listed = ", ".join(thing.label for thing in (found or [thing for thing, _ in named])[:MOST_LISTED])
     if found:
         raise stop(f"setting '{setting}' fits several nodes: {listed}. Name one by its id.")
-    known = {name for node in graph.nodes.values() for name in _names(node, types)}
+    known = {name for _, names in named for name in names}
     raise stop(f"setting '{setting}' names no node; there are {listed}.{near_miss(setting.node, known)}")
 
 
 def _names(node: Node, types: NodeTypes) -> set[str]:
-    shown = types[node.class_type].schema.display_name if node.class_type in types else None
+    displayed = types[node.class_type].schema.display_name if node.class_type in types else None
     own = node.class_type.removeprefix(OWN_PREFIX)
-    return {node.title, node.class_type, own} | ({shown} if shown else set())
+    return {node.title, node.class_type, own} | ({displayed} if displayed else set())
 
 
 def _constant(node: Node, setting: Setting, types: NodeTypes) -> Any:  # noqa: ANN401 - what the input holds
@@ -84,7 +116,7 @@ def _constant(node: Node, setting: Setting, types: NodeTypes) -> Any:  # noqa: A
         raise InvalidWorkflow([Problem(text, node.label, setting.input)])
     if not has_widget(socket):
         kind = socket.get_io_type()
-        text = f"it takes a link of type {kind}, not the value '{setting.value}'. Change it in the workflow."
+        text = f"it takes a link of type {kind}, not the value {shown(setting.value)}. Change it in the workflow."
         raise InvalidWorkflow([Problem(text, node.label, setting.input)])
     return _typed(socket, setting.value)
 

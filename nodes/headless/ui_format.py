@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
 from .graph import Graph, Link, Node, graph_of
-from .registry import NodeType, NodeTypes
-from .scopes import BYPASSED, MUTED, NOTES, Constant, Scope, Severed, Wiring
+from .misspelt import MEANT, MOST_STRANGE
+from .problems import InvalidWorkflow, Problem, short
+from .promoted import AFTER_GENERATE, CONTROL
+from .registry import NodeType, NodeTypes, close_names
+from .scopes import PAGE_ONLY, Constant, Scope, Severed, Wiring
+from .ui_nodes import UiNode
 
 SEED_NAMES = frozenset({"seed", "noise_seed"})
-AFTER_GENERATE = frozenset({"fixed", "increment", "decrement", "randomize"})
-"""Values of the widget that the frontend puts behind a seed; the file has it among the node's own widgets."""
+PREVIEW = "$$"
+"""What the names of previews start with, which a box lists among its widgets."""
 
 
 def read_ui_format(document: Mapping[str, Any], types: NodeTypes) -> Graph:
@@ -22,54 +27,71 @@ def read_ui_format(document: Mapping[str, Any], types: NodeTypes) -> Graph:
     A node inside a subgraph gets the id 'outer:inner'.
     """
     wiring = Wiring(document)
-    return graph_of(_nodes(wiring, wiring.root, types))
+    nodes = list(_nodes(wiring, wiring.root, types))
+    return graph_of(nodes, wiring.boxes())
 
 
 def _nodes(wiring: Wiring, scope: Scope, types: NodeTypes) -> Iterator[Node]:
-    virtual = NOTES | {"Reroute", "PrimitiveNode"}
-    for raw in scope.nodes.values():
-        if raw.get("mode") in (MUTED, BYPASSED) or raw["type"] in virtual:
+    for raw in scope.level.nodes.values():
+        if not raw.runs or raw.type in PAGE_ONLY:
             continue
         inner = wiring.inner(scope, raw)
         if inner is None:
-            yield _node(wiring, scope, raw, types.get(raw["type"]))
+            yield _node(wiring, scope, raw, types.get(raw.type))
         else:
             yield from _nodes(wiring, inner, types)
 
 
-def _node(wiring: Wiring, scope: Scope, raw: dict[str, Any], node_type: NodeType | None) -> Node:
-    inputs = {} if node_type is None else _widget_values(raw.get("widgets_values"), node_type)
-    severed: dict[str, str] = {}
-    for slot, socket in enumerate(raw.get("inputs") or ()):
-        source = wiring.source(scope, raw, slot)
-        name = socket.get("name", "")
+def _node(wiring: Wiring, scope: Scope, raw: UiNode, node_type: NodeType | None) -> Node:
+    title = raw.title or (node_type.schema.display_name if node_type else None) or raw.type
+    inputs, severed = ({}, {}) if node_type is None else _widget_values(raw.values, node_type)
+    for path, name, value in scope.promoted.get(raw.id, ()):
+        if not path and name != CONTROL and not name.startswith(PREVIEW):
+            inputs[name] = value
+    linked: set[str] = set()
+    for slot, socket in enumerate(raw.inputs):
+        source, name = wiring.source(scope, raw, slot), socket.name
+        if socket.link is not None and name in linked:
+            twice = f"two inputs are called '{short(name)}' and both are linked; one is meant. Remove one of the links."
+            raise InvalidWorkflow([Problem(twice, f"#{scope.flat(raw.id)} {title}", name)])
+        if socket.link is not None:
+            linked.add(name)
         if isinstance(source, Link):
             inputs[name] = source
         elif isinstance(source, Constant):
             inputs[name] = source.value
         elif isinstance(source, Severed):
             severed[name] = source.reason
-    title = raw.get("title") or _shown_name(raw, node_type)
-    return Node(f"{scope.prefix}{raw['id']}", raw["type"], title, MappingProxyType(inputs), MappingProxyType(severed))
+    return Node(scope.flat(raw.id), raw.type, title, MappingProxyType(inputs), MappingProxyType(severed))
 
 
-def _shown_name(raw: dict[str, Any], node_type: NodeType | None) -> str:
-    return (node_type.schema.display_name if node_type else None) or raw["type"]
+def _widget_values(values: Any, node_type: NodeType) -> tuple[dict[str, Any], dict[str, str]]:  # noqa: ANN401 - JSON
+    """Constants by input id, and why there is none.
 
-
-def _widget_values(values: Any, node_type: NodeType) -> dict[str, Any]:  # noqa: ANN401 - unchecked JSON
-    """Constants by input id. A widget the file has no value for (one appended since) takes its default."""
+    A widget that the file has no value for (one appended since) takes its default, but a node without any values is
+    no node that the page has saved.
+    """
+    if values is None:
+        return {}, {widget.id: "the node has no widgets_values" for widget in node_type.widgets}
     defaults = {widget.id: widget.default for widget in node_type.widgets if widget.default is not None}
-    if isinstance(values, dict):
-        known = {widget.id for widget in node_type.widgets}
-        return defaults | {name: value for name, value in values.items() if name in known}
-    remaining = list(values or ())
+    if isinstance(values, Mapping):
+        meant = _meant(values, defaults)
+        return {name: value for name, value in defaults.items() if name not in meant} | dict(values), {}
     read: dict[str, Any] = {}
+    position = 0
     for widget in node_type.widgets:
-        if not remaining:
+        if position >= len(values):
             break
-        read[widget.id] = remaining.pop(0)
+        read[widget.id] = values[position]
+        position += 1
         followed = widget.id in SEED_NAMES or getattr(widget, "control_after_generate", None)
-        if followed and remaining and isinstance(remaining[0], str) and remaining[0] in AFTER_GENERATE:
-            remaining.pop(0)
-    return defaults | read
+        behind = values[position] if followed and position < len(values) else None
+        position += isinstance(behind, str) and behind in AFTER_GENERATE
+    return defaults | read, {}
+
+
+def _meant(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> set[str]:
+    """Widgets without a value whose names are near to one that no widget has: the user must say what is meant."""
+    without = [name for name in defaults if name not in values]
+    strange = islice((name for name in values if name not in defaults), MOST_STRANGE)
+    return {near for name in strange for near in close_names(name, without, cutoff=MEANT)}

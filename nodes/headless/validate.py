@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from ..api import io
@@ -12,73 +14,80 @@ from ..verdicts import mistakes_of, validating
 from .awaiting import finished
 from .graph import Graph, Link, Node
 from .lists import as_lists
-from .problems import InvalidWorkflow, Problem
+from .misspelt import check_names, left_out, left_out_remark, unknown
+from .problems import Problem, refuse, short, shown
 from .registry import NodeType, NodeTypes, has_widget, near_miss
+
+PRIMITIVE = "Primitive"
+"""Start of the ids of the core nodes that hand their only input, `value`, on."""
+LONGEST_WALK = 20
+"""Nodes of a cycle that a message names."""
+LONGEST_TEXT = 100_000
+"""Letters of a text; a prompt that is read to its end has some 400."""
 
 
 def output_nodes(graph: Graph, types: NodeTypes) -> list[str]:
     """Ids of the nodes that a run is for."""
-    return [node.id for node in graph.nodes.values() if types[node.class_type].schema.is_output_node]
+    known = [node for node in graph.nodes.values() if node.class_type in types]
+    return [node.id for node in known if types[node.class_type].schema.is_output_node]
 
 
 def validated(graph: Graph, types: NodeTypes) -> Graph:
-    """The graph with every constant in its input's type ("4" becomes 4).
+    """The graph with every constant in its input's type ("4" becomes 4), without nodes that nobody knows or needs.
 
-    Looks at all nodes for unknown classes and cycles, and at what the output nodes need for the rest.
+    Looks at what the output nodes need; its `remarks` name the rest that was left out.
     Raises InvalidWorkflow listing every problem.
     """
-    _refuse(list(_unknown_nodes(graph, types)))
-    _refuse(list(_cycles(graph)))
     targets = output_nodes(graph, types)
+    needed = graph.needed_for(targets)
+    refuse(unknown(graph, needed if targets else list(graph.nodes), types))
+    spare = left_out(graph, needed, types)
     if not targets:
-        _refuse([Problem("the workflow has no output node, so there is nothing to run. Add one, such as Save Video.")])
-    _refuse(list(_dangling(graph)))
-    problems: list[Problem] = []
-    seen = graph.api_format()
-    with validating({"prompt": seen}):
-        for node_id in graph.needed_for(targets):
-            node = graph.nodes[node_id]
-            converted: dict[str, Any] = {}
-            found = list(_check_inputs(graph, node, types, converted))
-            graph = graph.with_inputs(node_id, converted)
-            seen[node_id]["inputs"].update(converted)
-            if not found:
-                found = list(_check_own(graph.nodes[node_id], types[node.class_type]))
-            problems.extend(found)
-    _refuse(problems)
-    return graph
+        refuse([Problem("the workflow has no output node, so there is nothing to run. Add one, such as SaveVideo.")])
+    refuse(_cycles(graph, targets))
+    refuse(_dangling(graph, needed))
+    nodes = {node_id: node for node_id, node in graph.nodes.items() if node_id not in spare}
+    remarks = [left_out_remark(spare)] if spare else []
+    checked = replace(graph, nodes=MappingProxyType(nodes))
+    with validating({"prompt": (seen := checked.api_format())}):
+        problems = [found for node_id in needed for found in _check_node(nodes, nodes[node_id], types, remarks, seen)]
+    refuse(problems)
+    return replace(checked, remarks=(*graph.remarks, *remarks))
 
 
-def _refuse(problems: list[Problem]) -> None:
-    if problems:
-        raise InvalidWorkflow(problems)
+def _check_node(
+    nodes: dict[str, Node], node: Node, types: NodeTypes, remarks: list[str], seen: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """Problems of one node; puts it back into `nodes` and `seen` with its constants in their inputs' type.
+
+    seen: the graph in the API's format, as the nodes' own checks see it
+    """
+    node_type = types[node.class_type]
+    converted: dict[str, Any] = {}
+    found = [*check_names(node, node_type, remarks), *_check_inputs(nodes, node, types, converted)]
+    nodes[node.id] = node.with_inputs(converted)
+    seen[node.id]["inputs"].update(converted)
+    yield from found or _check_own(nodes, nodes[node.id], node_type)
 
 
-def _unknown_nodes(graph: Graph, types: NodeTypes) -> Iterator[Problem]:
-    for node in graph.nodes.values():
-        if node.class_type not in types:
-            text = (
-                f"the runner does not know nodes of class '{node.class_type}'."
-                f"{near_miss(node.class_type, types)} Take the node out, or run the workflow in ComfyUI."
-            )
-            yield Problem(text, node.label)
-
-
-def _cycles(graph: Graph) -> Iterator[Problem]:
-    cycle = graph.cycle()
+def _cycles(graph: Graph, targets: list[str]) -> Iterator[Problem]:
+    cycle = [f"#{short(node_id)}" for node_id in reversed(graph.cycle(targets))]
     if cycle:
-        walk = " > ".join(f"#{node_id}" for node_id in reversed(cycle))
+        walk = " > ".join(cycle if len(cycle) <= LONGEST_WALK else [*cycle[: LONGEST_WALK - 1], "...", cycle[-1]])
         yield Problem(f"the nodes {walk} feed each other in a cycle; a node needs its inputs first. Cut one link.")
 
 
-def _dangling(graph: Graph) -> Iterator[Problem]:
-    for node in graph.nodes.values():
+def _dangling(graph: Graph, needed: list[str]) -> Iterator[Problem]:
+    for node in map(graph.nodes.__getitem__, needed):
         for name, link in node.links.items():
             if link.node not in graph.nodes:
-                yield Problem(f"it is linked to node #{link.node}, which is not there. Link it anew.", node.label, name)
+                text = f"it is linked to node #{short(link.node)}, which is not there. Link it anew."
+                yield Problem(text, node.label, name)
 
 
-def _check_inputs(graph: Graph, node: Node, types: NodeTypes, converted: dict[str, Any]) -> Iterator[Problem]:
+def _check_inputs(
+    nodes: Mapping[str, Node], node: Node, types: NodeTypes, converted: dict[str, Any]
+) -> Iterator[Problem]:
     """Problems of each input in turn; `converted` gets the constants in their input's type."""
     node_type = types[node.class_type]
     checked_by_node = _own_arguments(node_type)
@@ -89,11 +98,10 @@ def _check_inputs(graph: Graph, node: Node, types: NodeTypes, converted: dict[st
             continue
         value = node.inputs[name]
         if isinstance(value, Link):
-            text = _link_problem(graph, value, socket, types)
+            text = _link_problem(nodes, value, socket, types)
         elif not has_widget(socket):
-            text = (
-                f"it holds the value {value!r}, but needs a link of type {socket.get_io_type()}. Link it to an output."
-            )
+            kind = socket.get_io_type()
+            text = f"it holds the value {shown(value)}, but needs a link of type {kind}. Link it to an output."
         else:
             value, text = _convert(value, socket)
             if not text and name not in checked_by_node:
@@ -110,8 +118,8 @@ def _missing(node: Node, name: str, socket: io.Input) -> Problem:
     return Problem(f"{because}a {kind} is required. Connect or fill it.", node.label, name)
 
 
-def _link_problem(graph: Graph, link: Link, socket: io.Input, types: NodeTypes) -> str:
-    source = graph.nodes[link.node]
+def _link_problem(nodes: Mapping[str, Node], link: Link, socket: io.Input, types: NodeTypes) -> str:
+    source = nodes[link.node]
     outputs = types[source.class_type].output_types
     if not 0 <= link.slot < len(outputs):
         return f"it is linked to output {link.slot} of {source.label}, which has {len(outputs)}. Link it anew."
@@ -143,15 +151,24 @@ def _convert(value: Any, socket: io.Input) -> tuple[Any, str]:  # noqa: ANN401 -
             return float(value), ""
     except (TypeError, ValueError, OverflowError):
         wanted = "a whole number" if kind == "INT" else "a number"
-        return value, f"{value!r} is not {wanted}, which it needs. Correct the value."
+        return value, f"{shown(value)} is not {wanted}, which it needs. Correct the value."
     if kind == "BOOLEAN" and not isinstance(value, bool):
-        return value, f"{value!r} is neither true nor false. Give one of them."
+        return value, f"{shown(value)} is neither true nor false. Give one of them."
     options = getattr(socket, "options", None) or ()
     if kind == "COMBO" and not isinstance(value, str) and all(isinstance(option, str) for option in options):
-        return value, f"'{value}' is not in the list, which holds names only. Choose one of them."
+        return value, f"'{short(str(value))}' is not in the list, which holds names only. Choose one of them."
     if kind == "STRING" and not isinstance(value, str):
-        return (str(value), "") if isinstance(value, (int, float)) else (value, f"{value!r} is not text. Give text.")
-    return value, ""
+        wrong = "" if isinstance(value, (int, float)) else f"{shown(value)} is not text. Give text."
+        return value if wrong else str(value), wrong
+    return value, _text_problem(value) if isinstance(value, str) else ""
+
+
+def _text_problem(text: str) -> str:
+    if len(text) > LONGEST_TEXT:
+        return f"the text has {len(text)} letters; at most {LONGEST_TEXT} are read. Shorten it."
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        return f"{shown(text)} holds half a character, which is no text. Write it anew."
+    return ""
 
 
 def _range_problem(value: Any, socket: io.Input) -> str:  # noqa: ANN401 - a converted constant
@@ -161,9 +178,10 @@ def _range_problem(value: Any, socket: io.Input) -> str:  # noqa: ANN401 - a con
         return f"{value} is out of range; allowed is {span}. Choose a value inside."
     options = getattr(socket, "options", None)
     if socket.get_io_type() == "COMBO" and options is not None and value not in options:
-        listed = ", ".join(str(option) for option in options[:20]) or "nothing yet"
+        listed = ", ".join(short(str(option)) for option in options[:20]) or "nothing yet"
         known = [option for option in options if isinstance(option, str)]
-        return f"'{value}' is not in the list; there is {listed}.{near_miss(str(value), known)} Choose one of them."
+        wrong = f"'{short(value)}'" if isinstance(value, str) else shown(value)
+        return f"{wrong} is not in the list; there is {listed}.{near_miss(str(value), known)} Choose one of them."
     return ""
 
 
@@ -178,19 +196,22 @@ def _own_arguments(node_type: NodeType) -> set[str]:
     return set(node_type.inputs) if signature.varkw else set(signature.args) & set(node_type.inputs)
 
 
-def _check_own(node: Node, node_type: NodeType) -> Iterator[Problem]:
-    """Ask the node's own `validate_inputs`; it sees constants, and None for links."""
+def _check_own(nodes: Mapping[str, Node], node: Node, node_type: NodeType) -> Iterator[Problem]:
+    """Ask the node's own `validate_inputs`; it sees constants, and None for links to what is not known yet."""
     named = _own_arguments(node_type)
     if not named:
         return
-    arguments = {name: None if isinstance(node.inputs[name], Link) else node.inputs[name] for name in node.inputs}
-    given = {name: value for name, value in arguments.items() if name in named}
-    verdict = finished(_with_id(node, node_type).validate_inputs(**as_lists(node_type, given)))
+    given = {name: _known_value(nodes, value) for name, value in node.inputs.items() if name in named}
+    place = next(iter(named)) if len(named) == 1 else ""
+    try:
+        verdict = finished(_with_id(node, node_type).validate_inputs(**as_lists(node_type, given)))
+    except Exception as error:  # any node's code may fail here; as in ComfyUI that is the node's refusal
+        yield Problem(f"its own check failed ({type(error).__name__}: {error}). Correct its values.", node.label, place)
+        return
     if verdict is True:
         return
     text = verdict if isinstance(verdict, str) else "the node refuses the value. Choose another."
-    told = mistakes_of(text) or {next(iter(named)) if len(named) == 1 else "": text}
-    for name, mistake in told.items():
+    for name, mistake in (mistakes_of(text) or {place: text}).items():
         yield Problem(mistake, node.label, name)
 
 
@@ -199,3 +220,12 @@ def _with_id(node: Node, node_type: NodeType) -> type[io.ComfyNode]:
     if io.Hidden.unique_id not in (node_type.schema.hidden or ()):
         return node_type.node_class
     return type(node_type.node_class.__name__, (node_type.node_class,), {"hidden": io.HiddenHolder(unique_id=node.id)})
+
+
+def _known_value(nodes: Mapping[str, Node], value: Any) -> Any:  # noqa: ANN401 - what the input holds
+    """The constant, or that of the primitive that the input is linked to; None for any other link."""
+    if not isinstance(value, Link):
+        return value
+    source = nodes[value.node]
+    constant = source.inputs.get("value") if source.class_type.startswith(PRIMITIVE) else None
+    return None if isinstance(constant, Link) else constant

@@ -1,5 +1,6 @@
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 DOCUMENT = {
@@ -77,6 +78,7 @@ def test_setting_out_of_range_is_refused_by_the_validation(headless, types, afte
         headless.validate.validated(after("1.value=11"), types)
 
 
+@examples(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     node=st.from_regex(r"[A-Za-z0-9 .:]*[A-Za-z0-9]", fullmatch=True).filter(lambda name: name == name.strip()),
     name=st.from_regex(r"[a-z_]+", fullmatch=True),

@@ -4,6 +4,8 @@ import re
 
 import torch
 
+from fatezero_ext.ldm_names import ldm_name
+
 RANK = 2
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn{}.to_{}"
 LAYERS = (
@@ -130,4 +132,22 @@ def old_text(pairs):
         name = re.sub(r"self_attn\.(q|k|v|out)_proj", r"self_attn.to_\1_lora", layer)
         name = f"text_encoder.text_model.{name}" + (".lora_linear_layer" if ".mlp." in layer else "")
         weights |= {f"{name}.up.weight": up, f"{name}.down.weight": down}
+    return weights
+
+
+def comfyui(pairs, net):
+    """As ComfyUI's Extract and Save Lora writes a UNet's, by the first checkpoints' names with points."""
+    weights = {}
+    for layer, (up, down) in pairs.items():
+        name = f"diffusion_model.{ldm_name(layer, net)}"
+        weights |= {f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down}
+    return weights
+
+
+def comfyui_text(pairs, encoder="clip_l"):
+    """The same of a text encoder."""
+    weights = {}
+    for layer, (up, down) in pairs.items():
+        name = f"text_encoders.{encoder}.transformer.text_model.{layer}"
+        weights |= {f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down}
     return weights

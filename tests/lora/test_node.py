@@ -13,6 +13,7 @@ from fatezero_ext import Controller, apply_lora, invert
 from fatezero_ext.pack import load_pack
 from fatezero_ext.video import read_video, write_video
 
+from ..conftest import relative
 from .files import LAYERS, TEXT_LAYERS, drawn, kohya, kohya_text
 
 PROMPT = "a red circle"
@@ -80,14 +81,14 @@ def test_a_workflow_with_a_lora_gives_the_inversion_of_python(folder, toy):
     assert unet.name == "built-in toy model + style (0.8)" and text is not nodes["FateZero_LoadPseudo3DUNet"].outputs[1]
     got = nodes["FateZero_DDIMInvert"].outputs[0].trace.latents
     assert got.equal(by_hand(toy, folder, unet_strength=0.8))
-    assert not got.equal(by_hand(toy, folder, unet_strength=0.0))
+    assert relative(got, by_hand(toy, folder, unet_strength=0.0)) > 1e-3
 
 
 def test_taking_the_lora_off_again_gives_the_first_inversion_bit_for_bit(folder, toy):
     variants = [["5.lora_name=none"], [], ["5.lora_name=none"], ["5.strength_unet=0", "5.strength_text=0"]]
     results = runs(folder, graph(), variants=variants)
     off, on, again, at_0 = (nodes["FateZero_DDIMInvert"].outputs[0].trace.latents for nodes in results)
-    assert off.equal(again) and off.equal(at_0) and not off.equal(on)
+    assert off.equal(again) and off.equal(at_0) and relative(off, on) > 1e-3
     assert off.equal(by_hand(toy, folder, unet_strength=0, text_strength=0))
 
 
@@ -134,7 +135,7 @@ def test_names_that_are_not_in_the_list_are_refused(folder, name):
 
 
 def test_a_broken_file_in_the_list_is_said_when_it_is_chosen(folder):
-    with pytest.raises(ValueError, match=r"#5 FateZero_LoadLoRA: .*broken.safetensors cannot be read"):
+    with pytest.raises(ValueError, match=r"#5 Load LoRA \(FateZero\): .*broken.safetensors cannot be read"):
         outcome(folder, graph(lora_name="broken.safetensors"))
 
 

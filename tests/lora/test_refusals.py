@@ -31,9 +31,7 @@ def pair(name, out=32, into=32, rank=2):
         (f"{Q}.on_input", "IA3"),
         ("base_model.model.conv_in.ia3_l", "IA3"),
         (f"{Q}.a1.weight", "GLoRA"),
-        (f"{Q}.diff", "full weight differences"),
-        (f"{Q}.diff_b", "full weight differences"),
-        (f"{Q}.w_norm", "differences of norms"),
+        (f"{Q}.set_weight", "a replacement of whole weights"),
         ("unet.conv_in.lora_B.bias", "with biases"),
     ],
 )
@@ -45,7 +43,8 @@ def test_other_algorithms_are_named_with_the_number_of_their_keys(toy, key, mess
 @pytest.mark.parametrize(
     ("layer", "family"),
     [
-        ("lora_te1_text_model_encoder_layers_0_mlp_fc1", "SDXL"),
+        ("text_encoders.clip_g.transformer.text_model.encoder.layers.0.mlp.fc1", "SDXL"),
+        ("text_encoders.t5xxl.transformer.encoder.block.0.layer.0.SelfAttention.q", "SD3 or Flux"),
         ("lora_te2_text_model_encoder_layers_0_mlp_fc1", "SDXL"),
         ("text_encoder_2.text_model.encoder.layers.0.mlp.fc1", "SDXL"),
         ("lora_unet_input_blocks_4_1_transformer_blocks_1_attn1_to_q", "SDXL"),
@@ -115,11 +114,18 @@ def test_keys_that_match_no_layer_are_an_error_if_none_does_and_a_warning_otherw
 
 
 def test_layers_of_the_text_encoder_without_one_are_said(toy):
-    words = kohya_text(drawn(toy.text.net, TEXT_LAYERS))
+    words, said = kohya_text(drawn(toy.text.net, TEXT_LAYERS)), []
     with pytest.raises(ModelError, match="12 keys .* are for the text encoder: connect a clip"):
         apply_lora(toy.unet, None, words)
-    unet, text = apply_lora(toy.unet, None, words | pair(Q))
+    unet, text = apply_lora(toy.unet, None, words | pair(Q), say=said.append)
     assert text is None and unet is not toy.unet
+    assert len(said) == 1 and "left out 12 keys" in said[0] and "no clip is given" in said[0]
+
+
+def test_a_bias_of_a_layer_without_one_is_said(toy):
+    said = []
+    apply_lora(toy.unet, None, pair(Q) | {f"{Q}.diff_b": torch.zeros(32)}, say=said.append)
+    assert len(said) == 1 and f"left out 1 keys ({Q}.bias)" in said[0]
 
 
 @pytest.mark.parametrize(
@@ -134,6 +140,11 @@ def test_layers_of_the_text_encoder_without_one_are_said(toy):
         (lambda w: w.update({f"{Q}.lora_up.weight": torch.zeros(32, 2, 3, 3)}), "floating-point matrices"),
         (lambda w: w.update({f"{Q}.lora_mid.weight": torch.zeros(2, 2)}), "floating-point matrices"),
         (lambda w: w.update({f"{Q}.alpha": torch.tensor(float("nan"))}), "the alpha nan"),
+        (lambda w: w.update({f"{Q}.diff": torch.zeros(32, 32)}), "two changes"),
+        (lambda w: w.update({f"{Q}.w_norm": torch.zeros(32, 32)}), "two changes"),
+        (lambda w: w.update({"lora_unet_conv_in.diff": torch.zeros(3)}), r"conv_in is \[32, 4, 3, 3\], the LoRA's is"),
+        (lambda w: w.update({"lora_unet_conv_in.diff_b": torch.zeros(3)}), r"conv_in.bias is \[32\], the LoRA's is"),
+        (lambda w: w.update({"lora_unet_conv_in.diff_b": torch.zeros(32).int()}), "floating-point numbers"),
         (lambda w: w.update({f"{Q}.alpha": torch.zeros(2)}), "the alpha"),
         (lambda w: w.update({f"{Q}.lora_up.weight": torch.full((32, 2), float("nan"))}), "infinite or undefined"),
         (

@@ -59,8 +59,8 @@ def test_a_run_that_stopped_and_went_on_equals_one_that_did_not(work):
 def test_a_batch_depends_on_its_seed_and_step_alone(pool):
     first, again, other = draw(pool, 3), draw(pool, 3), draw(pool, 4)
     assert torch.equal(first.noisy, again.noisy)
-    assert not torch.equal(first.noisy, other.noisy)
-    assert not torch.equal(first.noisy, draw(pool, 3, seed=1).noisy)
+    for another in (other, draw(pool, 3, seed=1)):
+        assert (first.noisy - another.noisy).norm() > 0.1 * first.noisy.norm()
 
 
 def test_every_batch_has_all_noise_levels(pool):

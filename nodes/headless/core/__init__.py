@@ -1,11 +1,13 @@
-"""Stand-ins for the ComfyUI core nodes that the example workflows use: same ids, sockets and meaning."""
+"""Stand-ins for the ComfyUI core nodes that the example workflows and their kin use: same ids, sockets and meaning."""
 
 from __future__ import annotations
 
 from ...api import io
 from .images import ImageBatch, ImageFromBatch, ImageScale, LoadImage, MaskToImage, RepeatImageBatch, SaveImage
 from .latents import CLIPTextEncode, VAEDecode, VAEEncode
+from .masks import MASK_NODES
 from .previews import PreviewAny, PreviewImage
+from .primitives import PRIMITIVE_NODES
 from .videos import CreateVideo, GetVideoComponents, LoadVideo, SaveVideo
 
 CORE_NODES: tuple[type[io.ComfyNode], ...] = (
@@ -25,4 +27,6 @@ CORE_NODES: tuple[type[io.ComfyNode], ...] = (
     SaveVideo,
     VAEDecode,
     VAEEncode,
+    *MASK_NODES,
+    *PRIMITIVE_NODES,
 )

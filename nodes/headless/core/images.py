@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ....fatezero_ext.clip import FileFrames
 from ....fatezero_ext.errors import FateZeroError
 from ....fatezero_ext.files import whole_file
+from ....fatezero_ext.frame_files import check_picture, read_pictures
 from ....fatezero_ext.video import to_bytes
 from ... import host
 from ...api import io
@@ -20,29 +22,12 @@ from .stamps import file_stamp
 
 LARGEST = 16384
 """Longest side of a picture in pixels, as in ComfyUI."""
-NO_MASK = (64, 64)
-"""Size of the empty mask that ComfyUI gives for a picture without an alpha channel."""
 METHODS = ["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]
 PILLOW_METHODS = {"lanczos": Image.Resampling.LANCZOS}
 
 
-def cut_to_bytes(images: Tensor) -> Tensor:
-    """Values as they are after ComfyUI has saved them: it cuts 8-bit numbers off where `to_bytes` rounds."""
-    return images.clamp(0, 1).mul(255).floor().div(255)
-
-
-def open_image(name: str) -> Image.Image:
-    """The input picture of that name, turned upright; raises FateZeroError where there is none."""
-    path = host.input_file(name)
-    try:
-        with Image.open(path) as image:
-            return ImageOps.exif_transpose(image)
-    except (UnidentifiedImageError, OSError) as error:
-        raise FateZeroError(f"{path} is not a readable picture ({error}). Give a PNG, JPEG or WebP file.") from error
-
-
 class LoadImage(io.ComfyNode):
-    """Reads a picture from the input folder; the mask is 1 where the picture is transparent."""
+    """Reads a picture from the input folder, of an animation all; the mask is 1 where they are transparent."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -57,9 +42,9 @@ class LoadImage(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, image: str) -> bool | str:
-        """Look for the file and try to read it, before anything runs."""
+        """Look for the file and at its first picture, before anything runs."""
         try:
-            open_image(image)
+            check_picture(host.input_file(image))
         except FateZeroError as error:
             return str(error)
         return True
@@ -71,13 +56,8 @@ class LoadImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: str) -> io.NodeOutput:
-        """Decode the picture."""
-        opened = open_image(image)
-        rgb = torch.from_numpy(np.array(opened.convert("RGB"))).float() / 255
-        if not opened.has_transparency_data:
-            return io.NodeOutput(rgb[None], torch.zeros(1, *NO_MASK))
-        alpha = torch.from_numpy(np.array(opened.convert("RGBA").getchannel("A"))).float() / 255
-        return io.NodeOutput(rgb[None], 1 - alpha[None])
+        """Decode all pictures."""
+        return io.NodeOutput(*read_pictures(host.input_file(image)))
 
 
 class SaveImage(io.ComfyNode):
@@ -108,7 +88,7 @@ class SaveImage(io.ComfyNode):
         """images: [frames, height, width, 3], 0..1."""
         height, width = images.shape[1:3]
         saved = []
-        for picture in to_bytes(cut_to_bytes(images)):
+        for picture in to_bytes(images, torch.floor):  # ComfyUI cuts levels off, where others round
             path = next_free(host.output_directory(), filename_prefix, "png", width=width, height=height)
             with whole_file(path) as partial:
                 Image.fromarray(picture).save(partial, format="PNG")
@@ -159,6 +139,8 @@ class RepeatImageBatch(io.ComfyNode):
 class ImageFromBatch(io.ComfyNode):
     """Takes some pictures out of a batch."""
 
+    TAKES_FILE_FRAMES = True
+
     @classmethod
     def define_schema(cls) -> io.Schema:
         """As in ComfyUI."""
@@ -175,8 +157,10 @@ class ImageFromBatch(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image: Tensor, batch_index: int, length: int) -> io.NodeOutput:
+    def execute(cls, image: Tensor | FileFrames, batch_index: int, length: int) -> io.NodeOutput:
         """As many as there are from `batch_index` on, at least the last one."""
+        if isinstance(image, FileFrames):
+            return io.NodeOutput(image.part(batch_index, length))
         first = min(batch_index, image.shape[0] - 1)
         return io.NodeOutput(image[first : first + length].clone())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from pathlib import Path
@@ -9,6 +10,16 @@ from pathlib import Path
 from ....fatezero_ext.errors import SettingsError
 
 DIGITS = 5
+ADDED = 48
+"""Bytes that a name grows by, at most: "_00001_.mp4", and what the unfinished file is called beside it."""
+HAS_LIMITS, USUAL_LIMITS = hasattr(os, "pathconf"), (255, 4096)
+"""Whether the system says how long names and paths may be, in bytes, and what they may be where it does not."""
+LARGEST_SIDE = 16384
+"""Pixels; sizes up to this one are known to fit into the name before they are known."""
+STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that steer a terminal or a line when the name is listed, and halves of characters."""
+SHOWN = 40
+"""Letters of a prefix that a message repeats."""
 
 
 def next_free(folder: Path, prefix: str, extension: str, *, width: int, height: int, start: int = 1) -> Path:
@@ -16,7 +27,7 @@ def next_free(folder: Path, prefix: str, extension: str, *, width: int, height: 
 
     prefix: may name subfolders, and hold %width%, %height%, %year%, %month%, %day%, %hour%, %minute%, %second%
     start:  least number to give
-    Raises SettingsError where the prefix leads out of `folder`.
+    Raises SettingsError where the prefix leads out of `folder`, or no file may be called so.
     """
     named = named_below(folder, prefix, width=width, height=height)
     pattern = re.compile(re.escape(named.name) + r"_(\d+)_")
@@ -26,15 +37,44 @@ def next_free(folder: Path, prefix: str, extension: str, *, width: int, height: 
     return named.with_name(f"{named.name}_{number:0{DIGITS}}_.{extension}")
 
 
-def named_below(folder: Path, prefix: str, *, width: int = 0, height: int = 0) -> Path:
-    """The path that `prefix` names below `folder`; raises SettingsError where it leads out of it."""
-    named = folder / _filled(prefix, width, height)
-    if not named.resolve().is_relative_to(folder.resolve()) or not Path(prefix).name or prefix.endswith("/"):
+def named_below(folder: Path, prefix: str, *, width: int = LARGEST_SIDE, height: int = LARGEST_SIDE) -> Path:
+    """The path that `prefix` names below `folder`.
+
+    Raises SettingsError where it leads out of `folder`, or where no file may be called so.
+    """
+    steering = STEERING.search(prefix)
+    if steering:
         raise SettingsError(
-            f"filename_prefix '{prefix}' names no file below the output folder; results are saved there only. "
+            f"filename_prefix {prefix[:SHOWN]!r} holds the control character {steering[0]!r}; a file's name is text. "
             f"Use a plain name such as 'video/edit'."
         )
+    named = folder / _filled(prefix, width, height)
+    if not _is_below(named, folder) or not Path(prefix).name or prefix.endswith("/"):
+        raise SettingsError(
+            f"filename_prefix '{prefix[:SHOWN]}' names no file below the output folder; results are saved there only. "
+            f"Use a plain name such as 'video/edit'."
+        )
+    _check_length(folder, named, prefix)
     return named
+
+
+def _is_below(named: Path, folder: Path) -> bool:
+    try:
+        return named.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # links that lead in a circle
+        return False
+
+
+def _check_length(folder: Path, named: Path, prefix: str) -> None:
+    present = next((path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir()), Path("/"))
+    limits = [os.pathconf(present, limit) for limit in ("PC_NAME_MAX", "PC_PATH_MAX")] if HAS_LIMITS else USUAL_LIMITS
+    *folders, name = (len(os.fsencode(part)) for part in named.relative_to(folder).parts)
+    most_name, most_path = limits
+    if max([name + ADDED, *folders]) > most_name or len(os.fsencode(named.absolute())) + ADDED > most_path:
+        raise SettingsError(
+            f"filename_prefix '{prefix[:SHOWN]}...' has {len(os.fsencode(prefix))} bytes; the file system of {present} "
+            f"takes names of {most_name} and paths of {most_path}, {ADDED} of them for number and ending. Shorten it."
+        )
 
 
 def prefix_verdict(folder: Path, prefix: str | None) -> bool | str:

@@ -2,49 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from ....fatezero_ext.clip import FileFrames, VideoClip, opened_clip
 from ....fatezero_ext.errors import FateZeroError
-from ....fatezero_ext.sound import has_sound
-from ....fatezero_ext.video import read_video, write_video
+from ....fatezero_ext.sound import SoundFile
+from ....fatezero_ext.video import write_video
 from ... import host
 from ...api import io
-from .images import cut_to_bytes
 from .naming import next_free, prefix_verdict
 from .stamps import file_stamp
 
 COMFYUI_CRF = 23  # x264's own default
-
-
-@dataclass(frozen=True)
-class Clip:
-    """What travels on a VIDEO socket here.
-
-    images:     [frames, height, width, 3], 0..1
-    frame_rate: frames per second
-    sound:      None for a silent clip
-    """
-
-    images: Tensor
-    frame_rate: Fraction
-    sound: Sound | None
-
-
-@dataclass(frozen=True)
-class Sound:
-    """What travels on an AUDIO socket here: the video file that the sound is copied from."""
-
-    source: Path
-
-
-def opened(path: Path) -> Clip:
-    """A video file as it travels here, all its frames decoded."""
-    return Clip(*read_video(path), Sound(path) if has_sound(path) else None)
 
 
 class LoadVideo(io.ComfyNode):
@@ -65,7 +39,7 @@ class LoadVideo(io.ComfyNode):
     def validate_inputs(cls, file: str) -> bool | str:
         """Look for the file and at its first frame, before anything runs."""
         try:
-            read_video(host.input_file(file), count=1)
+            opened_clip(host.input_file(file))
         except FateZeroError as error:
             return str(error)
         return True
@@ -77,8 +51,8 @@ class LoadVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        """Decode all frames."""
-        return io.NodeOutput(opened(host.input_file(file)))
+        """Decode no frame but the first yet."""
+        return io.NodeOutput(opened_clip(host.input_file(file)))
 
 
 class GetVideoComponents(io.ComfyNode):
@@ -100,9 +74,9 @@ class GetVideoComponents(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, video: Clip) -> io.NodeOutput:
-        """The sound is None for a silent video."""
-        return io.NodeOutput(video.images, video.sound, float(video.frame_rate))
+    def execute(cls, video: VideoClip) -> io.NodeOutput:
+        """The frames of a file are decoded where they are used; the sound is None for a silent video."""
+        return io.NodeOutput(video.frames, video.sound, float(video.frame_rate))
 
 
 class CreateVideo(io.ComfyNode):
@@ -124,9 +98,9 @@ class CreateVideo(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images: Tensor, fps: float, audio: Sound | None = None) -> io.NodeOutput:
+    def execute(cls, images: Tensor, fps: float, audio: SoundFile | Mapping[str, Any] | None = None) -> io.NodeOutput:
         """images: [frames, height, width, 3], 0..1."""
-        return io.NodeOutput(Clip(images, Fraction(round(fps * 1000), 1000), audio))
+        return io.NodeOutput(VideoClip(images, Fraction(round(fps * 1000), 1000), audio))
 
 
 class SaveVideo(io.ComfyNode):
@@ -155,10 +129,18 @@ class SaveVideo(io.ComfyNode):
         return prefix_verdict(host.output_directory(), filename_prefix)
 
     @classmethod
-    def execute(cls, video: Clip, filename_prefix: str, format: str, codec: str) -> io.NodeOutput:
+    def execute(cls, video: VideoClip, filename_prefix: str, format: str, codec: str) -> io.NodeOutput:
         """Both choices of format and of codec mean H.264 in MP4, as ComfyUI encodes it: its frames are the same."""
-        height, width = video.images.shape[1:3]
+        frames = video.frames.all() if isinstance(video.frames, FileFrames) else video.frames
+        height, width = frames.shape[1:3]
         path = next_free(host.output_directory(), filename_prefix, "mp4", width=width, height=height)
-        sound = video.sound and video.sound.source
-        write_video(path, cut_to_bytes(video.images), video.frame_rate, crf=COMFYUI_CRF, repeatable=False, sound=sound)
-        return io.NodeOutput(ui={"saved": (str(path),)})
+        lost = write_video(
+            path,
+            frames,
+            video.frame_rate,
+            crf=COMFYUI_CRF,
+            repeatable=False,
+            sound=video.sound,
+            rounding=torch.floor,  # ComfyUI cuts levels off, where others round
+        )
+        return io.NodeOutput(ui={"saved": (str(path),), "text": () if lost is None else (lost,)})

@@ -1,0 +1,1 @@
+"""Everything that has to be seen on a GPU, in one run of minutes: `python -m benchmarks.gpu --json FILE`."""

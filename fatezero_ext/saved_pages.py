@@ -1,0 +1,71 @@
+"""What the files of a saved inversion must hold: every page every layer, and levels that are numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from torch import Tensor
+
+from .cache_entry import DamagedFile, Entry
+from .cache_manifest import JSON
+
+LEVELS = "levels"
+LAYERS = "layers"
+"""In what an entry is about: the layers that each of its pages has, as they print."""
+PAGE = "step-"
+
+
+def page_name(step: int) -> str:
+    """The file of a step's page."""
+    return f"{PAGE}{step:03d}"
+
+
+def content_faults(entry: Entry, unread: Collection[str]) -> dict[str, str]:
+    """Files whose bytes are as written but hold too little, with the reason, a clause.
+
+    unread: files that are damaged already
+    """
+    names = [name for name in entry.names if name not in unread]
+    pages = {name: layers_of(entry.tensor_names(name)) for name in names if name.startswith(PAGE)}
+    faults = incomplete_pages(entry.about, pages, unread)
+    if LEVELS in names:
+        try:
+            if reason := undefined(entry.read(LEVELS)):
+                faults[LEVELS] = reason
+        except DamagedFile as damage:
+            faults[LEVELS] = damage.reason
+    return faults
+
+
+def layers_of(tensor_names: Collection[str]) -> frozenset[str]:
+    """The layers that a page's tensors belong to, such as `up.1.0.cross` of `up.1.0.cross:features`."""
+    return frozenset(name.partition(":")[0] for name in tensor_names)
+
+
+def incomplete_pages(
+    about: Mapping[str, JSON], pages: Mapping[str, frozenset[str]], damaged: Collection[str] = ()
+) -> dict[str, str]:
+    """Pages that lack a layer or are not there, with the reason.
+
+    about:   of the entry; where it does not say which layers and steps there are, pages are held against each other
+    pages:   layers by file
+    damaged: files that are known to be there and are not in `pages`
+    """
+    said, steps = about.get(LAYERS), about.get("steps")
+    wanted = set(map(str, said)) if isinstance(said, list) else set().union(*pages.values())
+    faults = {name: lacking(wanted - layers) for name, layers in pages.items() if wanted - layers}
+    if isinstance(said, list) and said and isinstance(steps, int):
+        known = {*pages, *damaged}
+        faults |= {name: "it is not there" for name in map(page_name, range(steps)) if name not in known}
+    return faults
+
+
+def lacking(layers: Collection[str]) -> str:
+    """The reason for which a page cannot be used."""
+    first, *more = sorted(layers)
+    return f"it has no attention of {first}" + (f" and {len(more)} more layers" if more else "")
+
+
+def undefined(tensors: Mapping[str, Tensor]) -> str:
+    """The reason for which levels cannot be used; empty where they can."""
+    return "" if all(x.isfinite().all() for x in tensors.values()) else "it holds values that are not finite"

@@ -1,0 +1,233 @@
+"""Pickles of weights, looked through before torch opens them: nothing is run, unpacked or allocated.
+
+torch's `weights_only` runs no code, but it inflates archives, makes whatever a pickle asks for (`bytearray(10**10)`),
+and hashes tuples that hold each other a billion times. A state dict needs nothing of that.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from pickle import UnpicklingError
+from pickletools import OpcodeInfo, genops
+from typing import Any, BinaryIO, NamedTuple
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
+
+import torch
+
+PICKLE_BYTES = 16 * 2**20
+"""Most bytes of names and shapes; those of Stable Diffusion's training checkpoints take three million."""
+OPERATIONS = 3_000_000
+DIRECTORY_BYTES = 16 * 2**20
+KEY_PARTS = 100  # of a dictionary's key, with all that it holds
+TUPLE_PARTS = 100_000
+LEGACY_PICKLES = 5  # magic number, version, system, weights, names of the storages
+END_OF_ARCHIVE = struct.Struct("<4s4H2LH")
+END_MARK, LARGE_END_MARK, LARGE_END_BYTES = b"PK\x05\x06", b"PK\x06\x07", 76
+IN_LARGE_END = 0xFFFFFFFF
+NUMPY_NUMBER = re.compile(r"[<>=|]?[biuf][1248]")
+REBUILDERS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter")
+SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
+CALLBACK = "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"
+ORDERED, ENCODE, NUMPY_DTYPE = "collections.OrderedDict", "_codecs.encode", "numpy.dtype"
+CALLED = {*(f"torch._utils.{name}" for name in REBUILDERS), *SCALARS, ORDERED, ENCODE, NUMPY_DTYPE, "torch.Size"}
+"""Functions of a state dict, and of the numbers that training programs leave beside it."""
+OPCODES = frozenset(
+    "PROTO STOP MARK GLOBAL REDUCE BUILD APPEND APPENDS SETITEM SETITEMS TUPLE TUPLE1 TUPLE2 TUPLE3 NONE NEWFALSE "
+    "NEWTRUE EMPTY_TUPLE EMPTY_LIST EMPTY_DICT BININT BININT1 BININT2 BINFLOAT BINUNICODE SHORT_BINSTRING BINPERSID "
+    "BINGET LONG_BINGET BINPUT LONG_BINPUT LONG1".split()
+)
+
+
+class Named(NamedTuple):
+    """A class or function that a pickle names."""
+
+    name: str
+
+
+class Item(NamedTuple):
+    """Something on a pickle's stack.
+
+    parts: how many things it is made of, each counted as often as it is met
+    value: of text, numbers, names and short tuples; else None
+    """
+
+    parts: int
+    value: Any = None
+
+
+MARK = Item(0)
+DAMAGED = "it is a damaged pickle, or one that holds more than tensors"
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a pickle of weights is an archive with the numbers beside the pickle, as torch writes since 1.6."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PK\x03\x04"
+
+
+def check_pickle(path: Path) -> None:
+    """Raise UnpicklingError, with our own words, for what is no state dict that torch can open at its own size."""
+    size = path.stat().st_size
+    try:
+        if is_archive(path):
+            _check_archive(path, size)
+            return
+        with path.open("rb") as file:
+            if file.read(1) != b"\x80":
+                raise UnpicklingError(DAMAGED)
+            file.seek(0)
+            for _ in range(LEGACY_PICKLES):
+                _check_operations(file, size)
+    except (OSError, MemoryError, UnpicklingError):
+        raise
+    except Exception as error:  # what reads damaged archives and pickles raises anything
+        raise UnpicklingError(DAMAGED) from error
+
+
+def _check_archive(path: Path, size: int) -> None:
+    with path.open("rb") as file:
+        _check_directory(file, size)
+        with ZipFile(file) as archive:
+            members = archive.infolist()
+            _check_members(members, size)
+            pickled = members[0].filename.partition("/")[0] + "/data.pkl"
+            if archive.getinfo(pickled).file_size > PICKLE_BYTES:
+                raise UnpicklingError(f"its names and shapes alone take more than {PICKLE_BYTES:,} bytes")
+            _check_operations(BytesIO(archive.read(pickled)), size)
+
+
+def _check_directory(file: BinaryIO, size: int) -> None:
+    """One directory, of bounded size, at the very end: other programs could find another one elsewhere."""
+    file.seek(-min(size, END_OF_ARCHIVE.size), 2)
+    mark, *_, length, offset, comment = END_OF_ARCHIVE.unpack(file.read())
+    end = size - END_OF_ARCHIVE.size
+    file.seek(max(0, end - LARGE_END_BYTES))
+    large = file.read(LARGE_END_BYTES)
+    if large[56:60] == LARGE_END_MARK:
+        end -= LARGE_END_BYTES
+        length, offset = struct.unpack("<2Q", large[40:56])
+        if struct.unpack("<Q", large[64:72])[0] != end:
+            raise UnpicklingError(DAMAGED)
+    if mark != END_MARK or comment or length + offset != end:
+        raise UnpicklingError(DAMAGED)
+    if length > DIRECTORY_BYTES:
+        raise UnpicklingError(f"its table of contents alone takes {length:,} bytes")
+
+
+def _check_members(members: Sequence[ZipInfo], size: int) -> None:
+    names = [member.filename.lower() for member in members]  # torch does not tell cases apart
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise UnpicklingError("it is a TorchScript program, not weights")
+    root = names[0].partition("/")[0] + "/"
+    if len(set(names)) != len(names) or not all(name.startswith(root) for name in names):
+        raise UnpicklingError(DAMAGED)
+    packed = [member for member in members if member.compress_type != ZIP_STORED or member.flag_bits & 1]
+    if packed:
+        unpacked = sum(member.file_size for member in members)
+        raise UnpicklingError(f"it is compressed, to be unpacked to {unpacked:,} bytes, which torch never does")
+    if sum(member.file_size for member in members) > size:
+        raise UnpicklingError(DAMAGED)
+
+
+def _check_operations(stream: BinaryIO, size: int) -> None:
+    """One pickle, followed on a stack of our own; size: bytes of the file, which the storages cannot exceed."""
+    stack: list[Item] = []
+    memo: dict[int, Item] = {}
+    storages: dict[object, int] = {}
+    start = stream.tell()
+    for number, (operation, argument, at) in enumerate(genops(stream)):
+        if operation.name not in OPCODES or number > OPERATIONS or (at or 0) - start > PICKLE_BYTES:
+            raise UnpicklingError(DAMAGED)
+        if operation.name in ("BINPUT", "LONG_BINPUT"):
+            if stack[-1] is MARK:
+                raise UnpicklingError(DAMAGED)
+            memo[argument] = stack[-1]
+        elif operation.name in ("BINGET", "LONG_BINGET"):
+            stack.append(memo[argument])
+        elif operation.name == "MARK":
+            stack.append(MARK)
+        else:
+            _step(operation, argument, stack, storages)
+    if sum(storages.values()) > size:
+        raise UnpicklingError(f"it claims {sum(storages.values()):,} numbers, more than a file of {size:,} bytes has")
+
+
+def _step(operation: OpcodeInfo, argument: object, stack: list[Item], storages: dict[object, int]) -> None:
+    name = operation.name
+    taken = _taken(operation, stack)
+    if name == "GLOBAL":
+        stack.append(Item(1, _allowed(str(argument).replace(" ", "."))))
+    elif name in ("REDUCE", "BINPERSID"):
+        if name == "REDUCE":
+            _check_call(*(item.value for item in taken))
+        else:
+            _add_storage(taken[0].value, storages)
+        stack.append(Item(1))
+    elif name.startswith("TUPLE"):
+        parts = 1 + sum(item.parts for item in taken)
+        if parts > TUPLE_PARTS:
+            raise UnpicklingError("it has tuples that hold each other over and over")
+        stack.append(Item(parts, tuple(item.value for item in taken)))
+    elif name in ("SETITEM", "SETITEMS"):
+        keys = taken[1::2]
+        if any(key.parts > KEY_PARTS for key in keys):
+            raise UnpicklingError("it has tuples that hold each other over and over")
+        stack.append(taken[0])
+    elif name in ("APPEND", "APPENDS", "BUILD"):
+        stack.append(taken[0])
+    elif operation.stack_after:
+        stack.append(Item(1, argument if name != "EMPTY_TUPLE" else ()))
+
+
+def _add_storage(named: tuple[Any, ...], storages: dict[object, int]) -> None:
+    _, _, key, _, count, *_ = named
+    if not isinstance(key, str) or not isinstance(count, int) or count < 0:
+        raise UnpicklingError(DAMAGED)
+    storages[key] = max(count, storages.get(key, 0))
+
+
+def _taken(operation: OpcodeInfo, stack: list[Item]) -> list[Item]:
+    """What an operation takes off the stack, in order, without the mark."""
+    before = [each.name for each in operation.stack_before]
+    if "mark" not in before:
+        count = len(before)
+        taken = stack[len(stack) - count :]
+        if len(taken) != count or any(item is MARK for item in taken):
+            raise UnpicklingError(DAMAGED)
+        del stack[len(stack) - count :]
+        return taken
+    mark = len(stack) - 1
+    while stack[mark] is not MARK:
+        mark -= 1  # ends with IndexError where there is no mark
+        if mark < 0:
+            raise UnpicklingError(DAMAGED)
+    under = before.index("mark")
+    taken = [*stack[mark - under : mark], *stack[mark + 1 :]]
+    del stack[mark - under :]
+    return taken
+
+
+def _allowed(name: str) -> Named:
+    module, _, last = name.rpartition(".")
+    of_torch = module == "torch" and (last.endswith("Storage") or isinstance(getattr(torch, last, None), torch.dtype))
+    if of_torch or name in CALLED or name in (CALLBACK, "torch.storage.UntypedStorage"):
+        return Named(name)
+    raise UnpicklingError(f"it holds {name[:80]!r}, which is no part of tensors; code in it is not run")
+
+
+def _check_call(function: object, arguments: object) -> None:
+    """Calls with no more than what a state dict needs."""
+    name = function.name if isinstance(function, Named) else ""
+    fits = name in CALLED and isinstance(arguments, tuple)
+    if name == ORDERED:
+        fits = arguments == ()
+    elif name == ENCODE:  # bytes, as the second protocol writes them
+        fits = fits and arguments[1:] in (("latin1",), ("latin-1",))
+    elif name == NUMPY_DTYPE:
+        fits = fits and isinstance(arguments[0], str) and bool(NUMPY_NUMBER.fullmatch(arguments[0]))
+    if not fits:
+        raise UnpicklingError(DAMAGED)

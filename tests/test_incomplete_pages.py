@@ -1,0 +1,95 @@
+"""A page without one of its layers is written nowhere, and on disk it is damage."""
+
+import pytest
+
+from fatezero_ext import Storage
+from fatezero_ext.cache_command import main
+from fatezero_ext.cache_folder import InversionCache
+from fatezero_ext.disk_store import DiskDraft
+from fatezero_ext.errors import StoreError
+from fatezero_ext.records import named_tensors
+from fatezero_ext.saved_pages import page_name
+from fatezero_ext.stores import MemoryStore
+
+from .small_runs import STEPS, edited, inverted
+
+KEY = "ab" * 32
+
+
+@pytest.fixture(scope="module")
+def page(model):
+    """One step's page of the reference model."""
+    return inverted(model, Storage("features", "ram"), steps=1).trace.store.read(0)
+
+
+@pytest.fixture
+def saved(model, tmp_path):
+    """A controller whose inversion is on disk, its cache, and its edit."""
+    cache = InversionCache(tmp_path)
+    controller = inverted(model, Storage("features", "disk", cache=cache))
+    return controller, cache, edited(model, inverted(model, Storage("features", "ram")))
+
+
+def without(page, layer):
+    return {at: record for at, record in page.items() if at != layer}
+
+
+@pytest.mark.parametrize("place", ["ram", "disk"])
+def test_a_store_refuses_a_page_that_lacks_a_layer(page, tmp_path, place):
+    layers, cache = frozenset(page), InversionCache(tmp_path)
+    last = list(page)[-1]
+    with cache.begin(KEY, {}, 0) as draft:
+        store = MemoryStore(layers=layers) if place == "ram" else DiskDraft(draft, "as computed", layers)
+        with pytest.raises(StoreError, match=rf"page of step 3 has no attention of {last}; all of {len(page)} layers"):
+            store.write(3, without(page, last))
+        store.write(3, page)
+        store.seal()
+
+
+def test_a_saved_page_that_lacks_a_layer_is_computed_again_and_mended(model, saved, caplog, capsys):
+    controller, cache, wanted = saved
+    store = controller.trace.store
+    page = store.read(2)
+    lost = list(page)[3]
+    store.entry.repair(page_name(2), named_tensors(without(page, lost)))
+    (checked,) = cache.verify()
+    assert checked.damaged == {"step-002": f"it has no attention of {lost}"}
+    assert main(["verify", "--folder", str(cache.folder)]) == 1
+    assert f"step-002: it has no attention of {lost}" in capsys.readouterr().out
+    assert edited(model, controller).equal(wanted)
+    (said,) = caplog.messages
+    assert f"is damaged (it has no attention of {lost})" in said and said.endswith("Step 2 is computed again.")
+    (checked,) = cache.verify()
+    assert checked.sound
+
+
+def saved_again(cache, entry, *, about, files):
+    """Other entries of the same tensors, under KEY."""
+    with cache.begin(KEY, about, 0) as draft:
+        for name, tensors in files.items():
+            draft.write(name, tensors)
+        return draft.publish()
+
+
+def test_a_saved_page_that_is_not_there_is_damage(model, saved):
+    controller, cache, _ = saved
+    entry = controller.trace.store.entry
+    files = {name: entry.read(name) for name in entry.names if name != page_name(STEPS - 1)}
+    again = saved_again(cache, entry, about=entry.about, files=files)
+    checked = {checked.key: checked for checked in cache.verify()}
+    assert checked[KEY].damaged == {page_name(STEPS - 1): "it is not there"}
+    object.__setattr__(controller.trace.store, "entry", again)
+    with pytest.raises(StoreError, match="it is not there.*must be computed again"):
+        controller.trace.store.read(STEPS - 1)
+
+
+def test_pages_of_an_entry_that_does_not_say_its_layers_are_held_against_each_other(model, saved):
+    controller, cache, _ = saved
+    entry = controller.trace.store.entry
+    files = {name: entry.read(name) for name in entry.names}
+    lost = sorted(files[page_name(1)])[0]
+    del files[page_name(1)][lost]
+    about = {name: value for name, value in entry.about.items() if name != "layers"}
+    saved_again(cache, entry, about=about, files=files)
+    (checked,) = (checked for checked in cache.verify() if checked.key == KEY)
+    assert checked.damaged == {page_name(1): f"it has no attention of {lost.partition(':')[0]}"}
