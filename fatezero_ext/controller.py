@@ -141,7 +141,7 @@ def plan_edit(
     if not trace.capture.self_attention and any(step.fuse_self for step in plan.steps):
         raise SettingsError(
             f"self_replace is {settings.self_replace} but the inversion recorded no self-attention; it is needed for "
-            f"that. Record self-attention, or set self_replace to 0."
+            f"that. Record self-attention (self_attention of Register Attention Control), or set self_replace to 0."
         )
     if with_mask:
         _check_mask_is_read(plan, len(trace.schedule))

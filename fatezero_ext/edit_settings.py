@@ -55,8 +55,9 @@ class BlendSettings:
         _finite("subtract threshold", self.subtract_threshold)
         for name, use in (("subtract_words", "take them from"), ("edit_words", "join them to")):
             if getattr(self, name) and not self.source_words:
+                shown = name.replace("edit_words", "blend_edit_words")
                 raise SettingsError(
-                    f"{name} are {', '.join(getattr(self, name))} without blend_words to {use}; both are needed. "
+                    f"{shown} are {', '.join(getattr(self, name))} without blend_words to {use}; both are needed. "
                     f"Name the words that make the mask."
                 )
 

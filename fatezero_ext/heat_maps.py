@@ -46,7 +46,7 @@ def asked_words(controller: Controller, phrases: Sequence[str] = ()) -> tuple[Wo
         return tuple(Word(phrase, prompt.find(phrase, "words")) for phrase in phrases)
     if not prompt.words:
         raise PromptError(
-            "the source prompt is empty, so there are no words to look at; at least one is needed. "
+            "source_prompt is empty, so there are no words to look at; at least one is needed. "
             "Invert the clip under a prompt that describes it."
         )
     return prompt.words

@@ -193,6 +193,11 @@ def _source_path(source: str) -> Path:
             _check_inside(file, root)
         if found:
             return path
+    if not source.strip():
+        raise VideoError(
+            f"source is empty; a folder of pictures or a video file in {', '.join(str(root) for root in roots)} is "
+            f"needed. Write its name."
+        )
     raise VideoError(
         f"there is no folder and no file {source!r} in {', '.join(str(root) for root in roots)}; source needs a folder "
         f"of pictures or a video file there. Correct the name, or copy the clip there."

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-EDIT_NODE, INVERT_NODE, PROMPTS_NODE = "FateZero_P2PEdit", "FateZero_DDIMInvert", "FateZero_EditPrompts"
+EDIT_NODE, INVERT_NODE = "FateZero_P2PEdit", "FateZero_DDIMInvert"
+HEAT_NODE, PROMPTS_NODE = "FateZero_WordHeatMaps", "FateZero_EditPrompts"
 TEXT_NODES = {"PrimitiveString": "value", "PrimitiveStringMultiline": "value"}
 """ComfyUI's nodes that are a text, and the widget that holds it."""
 
@@ -59,10 +60,10 @@ def source_prompt_of(graph: Graph, inputs: Mapping[str, Any]) -> str | None:
     return texts[0] if texts is not None and len(texts) == 1 else None
 
 
-def edits_of(graph: Graph, node_id: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Id and inputs of every P2P Edit of an inversion."""
+def readers_of(graph: Graph, node_id: str, class_type: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Id and inputs of every node of a class that reads an inversion."""
     for name in graph:
-        inputs = inputs_of(graph, name, EDIT_NODE)
+        inputs = inputs_of(graph, name, class_type)
         if inputs is not None and link_of(inputs.get("controller")) == node_id:
             yield name, inputs
 

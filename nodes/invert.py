@@ -12,7 +12,7 @@ from .api import advanced, io, schema
 from .control import CONTROLLER
 from .edit import EDIT_WIDGETS
 from .edit_checks import needs_source_words
-from .graph_texts import INVERT_NODE, edits_of
+from .graph_texts import EDIT_NODE, HEAT_NODE, INVERT_NODE, Graph, readers_of
 from .lookahead import check_edits
 from .verdicts import graph_now, verdict
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 INVERSION, RECONSTRUCTION = "inversion", "reconstruction"
 EMPTY_SOURCE = (
-    "source_prompt is empty; the P2P Edit behind it replaces or masks words of it. Describe in plain words what the "
-    "clip shows."
+    "source_prompt is empty; a node behind DDIM Invert replaces, masks or shows words of it. Describe in plain words "
+    "what the clip shows."
 )
 FAR = 3  # times as large or small as what a model was trained on; results are poor long before
 
@@ -99,10 +99,8 @@ class DDIMInvert(io.ComfyNode):
             read = read_words(source_prompt, "source prompt")
         except PromptError as error:
             return verdict({"source_prompt": str(error)})
-        edits = edits_of(graph_now(), str(getattr(cls.hidden, "unique_id", None)))
-        if not read.words and any(needs_source_words(inputs) for _, inputs in edits):
-            return verdict({"source_prompt": EMPTY_SOURCE})
-        return True
+        wanted = not read.words and _words_are_read(graph_now(), str(getattr(cls.hidden, "unique_id", None)))
+        return verdict({"source_prompt": EMPTY_SOURCE} if wanted else {})
 
     @classmethod
     def execute(
@@ -139,6 +137,12 @@ class DDIMInvert(io.ComfyNode):
             on_step=on_step,
         )
         return io.NodeOutput(inverted)
+
+
+def _words_are_read(graph: Graph, node_id: str) -> bool:
+    """Whether something behind an inversion needs words of its source prompt."""
+    edits = readers_of(graph, node_id, EDIT_NODE)
+    return any(needs_source_words(inputs) for _, inputs in edits) or any(readers_of(graph, node_id, HEAT_NODE))
 
 
 def _samples(latent: Mapping[str, Any]) -> Tensor:

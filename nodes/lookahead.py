@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..fatezero_ext.errors import FateZeroError
 from . import edit_settings
-from .graph_texts import EDIT_NODE, Graph, constants, edits_of, link_of, shown_name
+from .graph_texts import EDIT_NODE, Graph, constants, link_of, readers_of, shown_name
 
 if TYPE_CHECKING:
     from ..fatezero_ext.controller import Controller
@@ -39,7 +39,7 @@ def check_edits(
 
     graph, node_id = graph or {}, str(node_id)
     first: FateZeroError | None = None
-    for name, inputs in edits_of(graph, node_id):
+    for name, inputs in readers_of(graph, node_id, EDIT_NODE):
         if not _is_read(graph, name):
             continue
         try:

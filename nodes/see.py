@@ -11,7 +11,7 @@ from . import host
 from .api import advanced, io, schema
 from .control import CONTROLLER
 from .edit_settings import RESOLUTIONS, window
-from .graph_texts import inputs_of, source_prompt_of
+from .graph_texts import HEAT_NODE, inputs_of, source_prompt_of
 from .verdicts import Found, graph_now, verdict
 from .words import words as split_words
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from ..fatezero_ext.heat_maps import OnPage
     from ..fatezero_ext.prompts import Clip
     from ..fatezero_ext.trace import Trace
-
-HEAT_NODE = "FateZero_WordHeatMaps"
 
 
 class WordHeatMaps(io.ComfyNode):

@@ -101,7 +101,11 @@ def put_right(errors: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             kept.append(error)
             continue
         told = [
-            {**error, "details": f"{place} - {text}", "extra_info": {**error["extra_info"], "input_name": place}}
+            {
+                **error,
+                "details": f"{place} - {text.removeprefix(f'{place}: ')}",
+                "extra_info": {**error["extra_info"], "input_name": place},
+            }
             for place, text in mistakes.items()
         ]
         kept += [each for each in told if each not in kept]

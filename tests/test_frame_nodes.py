@@ -174,7 +174,8 @@ def test_the_widgets_are_in_the_published_order():
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("", "there is no folder and no file ''"),
+        ("", "source is empty;.*Write its name"),
+        (" \n", "source is empty;.*Write its name"),
         ("absent", "there is no folder and no file 'absent'"),
         ("../elsewhere", "is outside the input folder"),
         ("/", "is outside the input folder"),

@@ -168,7 +168,7 @@ def test_self_attention_that_was_not_recorded_is_refused(model, latents):
 
 def test_an_empty_prompt_has_no_words_to_look_at(model, latents):
     planned = plan_inversion(Controller(model.unet), model.text, latents, "")
-    with pytest.raises(PromptError, match="source prompt is empty"):
+    with pytest.raises(PromptError, match="source_prompt is empty"):
         word_heats(planned, on_page=never)
 
 

@@ -89,5 +89,5 @@ def graph_from(document: Any, types: NodeTypes, *, origin: str = "workflow") -> 
     else:
         raise stop(f"{origin} has neither a list 'nodes' nor nodes by id, so it is no workflow. {FORMATS_HINT}")
     if not graph.nodes:
-        raise stop(f"{origin} has no nodes to run; at least one output node is needed. Add one, such as SaveVideo.")
+        raise stop(f"{origin} has no nodes to run; at least one output node is needed. Add one, such as Save Video.")
     return graph

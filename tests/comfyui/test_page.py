@@ -112,17 +112,29 @@ def test_previews_arrive_while_inversion_and_edit_run(page):
     assert set(nodes) == {INVERT, EDIT}
 
 
-def test_a_mistake_is_shown_on_the_page_with_node_and_input(page):
+MISTAKES = {
+    "missing_checkpoint": ("FateZero_LoadPseudo3DUNet", "model", "gone.safetensors", "'gone.safetensors' is not there"),
+    "wrong_equalizer": ("FateZero_P2PEdit", "equalizer", "circle", "equalizer has 'circle'"),
+    "wrong_word": ("FateZero_P2PEdit", "blend_words", "cat", "'cat' is not in the prompt"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_shown_once_on_the_page_at_its_node_and_input(page, name):
+    node_type, widget, value, said = MISTAKES[name]
     page.load(json.loads(TEMPLATES[0].read_text()))
-    page.set_widget("FateZero_LoadPseudo3DUNet", "model", "gone.safetensors")
-    page.page.evaluate("() => { app.queuePrompt(0, 1) }")
+    page.set_widget(node_type, widget, value)
+    page.page.evaluate("() => { seen.length = 0; app.queuePrompt(0, 1) }")
     page.page.wait_for_function("Object.keys(app.lastNodeErrors ?? {}).length > 0")
-    page.drawn()
-    page.picture("mistake")
+    page.show_all()
+    page.picture(f"mistake_{name}")
     ((node, found),) = page.page.evaluate("app.lastNodeErrors").items()
-    assert api_graph(TEMPLATES[0])[node]["class_type"] == "FateZero_LoadPseudo3DUNet"
-    assert any("'gone.safetensors' is not there" in each["details"] for each in found["errors"])
+    assert api_graph(TEMPLATES[0])[node]["class_type"] == node_type
+    (error,) = found["errors"]
+    assert error["extra_info"]["input_name"] == widget and said in error["details"]
+    assert page.page.evaluate("seen") == []  # nothing ran
     page.page.keyboard.press("Escape")
+    page.picture(f"mistake_{name}_on_the_graph")
 
 
 @pytest.mark.skipif(not (ROOT / "web" / "docs").is_dir(), reason="there are no node pages")

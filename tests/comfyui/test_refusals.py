@@ -84,6 +84,10 @@ WORDS = {
         lambda: with_text(INVERT, "source_prompt", TEXT),
         Mistake(EDIT, "blend_words", "'(red )?circle' is not in the prompt 'a red square"),
     ),
+    "heat of no words": (
+        lambda: heat_maps() | {INVERT: with_value(INVERT, "source_prompt", "\n")[INVERT]},
+        Mistake(INVERT, "source_prompt", "source_prompt is empty;.*shows words of it"),
+    ),
     "heat of a word that is not there": (
         lambda: heat_maps(words="cat"),
         Mistake(ADDED, "words", "'cat' is not in the prompt"),
@@ -128,8 +132,9 @@ def test_two_mistakes_of_a_node_are_two_errors(server):
     status, found = refusal(server, edited(equalizer="circle", blend_words="cat"))
     assert status == 400
     assert sorted(place for place, _ in found[EDIT]) == ["blend_words", "equalizer"]
-    for place, said in found[EDIT]:
-        assert _matches(said, f"{place} - {place}"), said
+    told = dict(found[EDIT])
+    assert _matches(told["blend_words"], "blend_words - 'cat' is not in the prompt")
+    assert _matches(told["equalizer"], "equalizer - equalizer has 'circle'")
 
 
 def test_comfyuis_own_checks_stay_beside_the_nodes(server):
