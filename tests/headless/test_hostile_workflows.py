@@ -126,7 +126,7 @@ def test_misspelt_optional_inputs_are_refused(refused):
     number = {"class_type": "Number", "inputs": {"value": 1, "mode": "plain", "exakt": False}}
     document = {"1": number, "2": {"class_type": "Show", "inputs": {"source": ["1", 0]}}}
     assert (
-        "#1 Number input 'exakt': the node has no such input; it has value, mode, exact. Did you mean exact?"
+        "#1 A number input 'exakt': the node has no such input; it has value, mode, exact. Did you mean exact?"
         in refused(document)
     )
 
@@ -148,7 +148,7 @@ def test_a_value_of_another_version_is_left_out_and_told(headless, types):
     graph = headless.workflow.graph_from(
         {"1": number, "2": {"class_type": "Show", "inputs": {"source": ["1", 0]}}}, types
     )
-    assert headless.validate.validated(graph, types).remarks == ("#1 Number: the node has no input 'zzz'; left out.",)
+    assert headless.validate.validated(graph, types).remarks == ("#1 A number: the node has no input 'zzz'; left out.",)
 
 
 def doubled(levels, times):

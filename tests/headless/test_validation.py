@@ -13,7 +13,7 @@ def document(number=None, **more):
 @pytest.mark.parametrize(
     ("inputs", "words"),
     [
-        ({"value": 11}, "#1 Number input 'value': 11 is out of range; allowed is 0 to 10"),
+        ({"value": 11}, "#1 A number input 'value': 11 is out of range; allowed is 0 to 10"),
         ({"value": -1}, "-1 is out of range"),
         ({"value": 1.5}, "1.5 is not a whole number"),
         ({"value": "many"}, "'many' is not a whole number"),
@@ -21,11 +21,11 @@ def document(number=None, **more):
         ({"value": None}, "None is not a whole number"),
         (
             {"mode": "doubel"},
-            "#1 Number input 'mode': 'doubel' is not in the list; there is plain, double. Did you mean",
+            "#1 A number input 'mode': 'doubel' is not in the list; there is plain, double. Did you mean",
         ),
         ({"mode": 3}, "'3' is not in the list"),
         ({"exact": "yes"}, "'yes' is neither true nor false"),
-        ({"value": ["7", 0]}, "#1 Number input 'value': it is linked to node #7, which is not there"),
+        ({"value": ["7", 0]}, "#1 A number input 'value': it is linked to node #7, which is not there"),
     ],
 )
 def test_wrong_value_names_node_and_input(refused, inputs, words):
@@ -75,7 +75,7 @@ def test_value_on_a_socket_without_a_widget_is_refused(refused):
 
 
 def test_output_number_that_does_not_exist_is_refused(refused):
-    assert "linked to output 4 of #1 Number, which has 1" in refused(
+    assert "linked to output 4 of #1 A number, which has 1" in refused(
         document(**{"2": {"class_type": "Show", "inputs": {"source": ["1", 4]}}})
     )
 
