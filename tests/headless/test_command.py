@@ -91,7 +91,7 @@ def test_missing_video_is_told_before_anything_runs(folder, capsys):
     (folder / "clip.mp4").rename(folder / "clips.mp4")
     assert main(["run", str(folder / "copy.json"), "--output", str(folder / "out")]) == 2
     told = capsys.readouterr().err
-    assert "#1 LoadVideo input 'file': there is no file 'clip.mp4'" in told and "Did you mean clips.mp4?" in told
+    assert "#1 Load Video input 'file': there is no file 'clip.mp4'" in told and "Did you mean clips.mp4?" in told
 
 
 def test_input_folder_can_be_given(folder, tmp_path_factory):
