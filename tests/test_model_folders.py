@@ -66,7 +66,7 @@ def test_what_would_fetch_code_or_change_the_model_is_passed_over(folder, model,
     [
         ("unet/config.json", "block_out_channels", [10**9] * 4, "each a whole number from 1 to 8,192"),
         ("unet/config.json", "layers_per_block", 10**9, "layers_per_block is 1000000000; a whole number from 1 to 16"),
-        ("unet/config.json", "layers_per_block", 16, None),
+        ("unet/config.json", "layers_per_block", 16, "no complete UNet2DConditionModel: .* missing"),
         ("unet/config.json", "attention_head_dim", 7, "16 channels with attention_head_dim 7; one that divides"),
         ("unet/config.json", "down_block_types", ["os.system"] * 4, "CrossAttnDownBlock2D, DownBlock2D"),
         ("unet/config.json", "addition_embed_type", "text_time", "listens to a prompt alone"),
