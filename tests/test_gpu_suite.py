@@ -28,7 +28,7 @@ def started(*words, timeout):
 @pytest.fixture(scope="module")
 def report(tmp_path_factory):
     place = tmp_path_factory.mktemp("gpu") / "report.json"
-    done = started("--device", "cpu", "--tiny", "--minutes", "9", "--json", str(place), timeout=600)
+    done = started("--device", "cpu", "--tiny", "--minutes", "60", "--json", str(place), timeout=3600)
     return done, json.loads(place.read_text())
 
 
