@@ -60,7 +60,7 @@ def test_each_variant_saves_its_own_file(folder, capsys):
     printed = capsys.readouterr()
     assert code == 0
     assert [len(read_video(line).frames) for line in printed.out.splitlines()] == [1, 3]
-    assert "#1 LoadVideo  unchanged" in printed.err and "variant 2 of 2: 3.length=3" in printed.err
+    assert "#1 Load Video  unchanged" in printed.err and "variant 2 of 2: 3.length=3" in printed.err
 
 
 def test_bad_last_variant_is_told_before_the_first_one_runs(folder, capsys):
