@@ -380,6 +380,7 @@ def test_a_window_the_wrong_way_round_is_refused_before_anything_runs(folder):
             run(folder, f"{node}.from_step=0.9", f"{node}.to_step=0.3")
 
 
-def test_words_that_are_not_in_the_prompt_end_the_node(folder):
-    with pytest.raises(ValueError, match="WordHeatMaps: words: 'boat' is not in the prompt"):
+def test_words_that_are_not_in_the_prompt_are_refused_before_anything_runs(folder):
+    said = "Word Heat Maps input 'words': words: 'boat' is not in the prompt"
+    with pytest.raises(load_pack("nodes.headless.problems").InvalidWorkflow, match=said):
         run(folder, "7.words=boat")
