@@ -16,7 +16,7 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "example_workflows", tmp_path / "example_workflows")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     Path("readme.py").write_text("\n".join(blocks))
     names = runpy.run_path("readme.py")
     assert Path("edited.mp4").stat().st_size > 1000
