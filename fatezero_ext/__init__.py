@@ -26,10 +26,19 @@ if TYPE_CHECKING:
     from .checkpoints import load_model as load_model
     from .checkpoints import load_toy as load_toy
     from .checkpoints import load_unet as load_unet
+    from .choices import Kernel as Kernel
+    from .choices import Place as Place
+    from .choices import Policy as Policy
+    from .choices import Precision as Precision
+    from .choices import Side as Side
     from .controlled import ControlledLayer as ControlledLayer
     from .controller import Controller as Controller
     from .controller import EditResult as EditResult
     from .controller import edit as edit
+    from .edit_settings import BlendSettings as BlendSettings
+    from .edit_settings import EditSettings as EditSettings
+    from .edit_settings import MaskUse as MaskUse
+    from .edit_settings import Mode as Mode
     from .errors import FateZeroError as FateZeroError
     from .errors import ModelError as ModelError
     from .errors import PromptError as PromptError
@@ -37,8 +46,6 @@ if TYPE_CHECKING:
     from .errors import StoreError as StoreError
     from .errors import VideoError as VideoError
     from .heat_maps import OnPage as OnPage
-    from .heat_maps import Reading as Reading
-    from .heat_maps import Side as Side
     from .heat_maps import asked_words as asked_words
     from .heat_maps import principal_components as principal_components
     from .heat_maps import self_attention_maps as self_attention_maps
@@ -47,7 +54,6 @@ if TYPE_CHECKING:
     from .inversion import OnPlan as OnPlan
     from .inversion import Reconstruction as Reconstruction
     from .inversion import invert as invert
-    from .kernels import Kernel as Kernel
     from .latent_colours import LatentColours as LatentColours
     from .layers import KeyFrame as KeyFrame
     from .layers import Kind as Kind
@@ -63,10 +69,6 @@ if TYPE_CHECKING:
     from .noise_model import NoiseModel as NoiseModel
     from .noise_model import Registration as Registration
     from .noise_model import register_attention_control as register_attention_control
-    from .plan import BlendSettings as BlendSettings
-    from .plan import EditSettings as EditSettings
-    from .plan import MaskUse as MaskUse
-    from .plan import Mode as Mode
     from .prompt_to_prompt import AttentionControl as AttentionControl
     from .prompt_to_prompt import AttentionStore as AttentionStore
     from .prompt_to_prompt import DummyController as DummyController
@@ -77,17 +79,17 @@ if TYPE_CHECKING:
     from .prompts import Quirks as Quirks
     from .prompts import Window as Window
     from .prompts import Word as Word
+    from .reading import Reading as Reading
     from .records import Form as Form
     from .records import Kept as Kept
     from .records import Page as Page
-    from .records import Precision as Precision
     from .records import Record as Record
     from .residence import Prepare as Prepare
     from .schedule import Schedule as Schedule
     from .single_file import Prediction as Prediction
+    from .sound import Sound as Sound
+    from .sound import SoundFile as SoundFile
     from .stores import PageStore as PageStore
-    from .stores import Place as Place
-    from .stores import Policy as Policy
     from .stores import Storage as Storage
     from .text import TextEncoder as TextEncoder
     from .text import Tokens as Tokens
@@ -97,6 +99,7 @@ if TYPE_CHECKING:
     from .unet import TemporalLayers as TemporalLayers
     from .unet.temporal import TemporalPosition as TemporalPosition
     from .vae import VideoVAE as VideoVAE
+    from .video import Rounding as Rounding
     from .video import Video as Video
     from .video import read_video as read_video
     from .video import write_video as write_video
@@ -109,32 +112,34 @@ _HOMES = {
     "cache_folder": "Checked InversionCache Pruned default_cache",
     "cache_room": "Listing",
     "checkpoints": "VideoModel load_model load_toy load_unet",
+    "choices": "Kernel Place Policy Precision Side",
     "controlled": "ControlledLayer",
     "controller": "Controller EditResult edit",
+    "edit_settings": "BlendSettings EditSettings MaskUse Mode",
     "errors": "FateZeroError ModelError PromptError SettingsError StoreError VideoError",
-    "heat_maps": "OnPage Reading Side asked_words principal_components self_attention_maps word_heats word_labels",
+    "heat_maps": "OnPage asked_words principal_components self_attention_maps word_heats word_labels",
     "inversion": "OnPlan Reconstruction invert",
-    "kernels": "Kernel",
     "latent_colours": "LatentColours",
     "layers": "KeyFrame Kind LayerAddress Projection Site Stage",
     "loops": "OnStep StepDone",
     "lora": "apply_lora",
     "map_control": "MapController",
     "noise_model": "LatentFormat NoiseModel Registration register_attention_control",
-    "plan": "BlendSettings EditSettings MaskUse Mode",
     "prompt_to_prompt": "AttentionControl AttentionStore DummyController EmptyControl StepMaps",
     "prompts": "Clip Prompt Quirks Window Word",
-    "records": "Form Kept Page Precision Record",
+    "reading": "Reading",
+    "records": "Form Kept Page Record",
     "residence": "Prepare",
     "schedule": "Schedule",
     "single_file": "Prediction",
-    "stores": "PageStore Place Policy Storage",
+    "sound": "Sound SoundFile",
+    "stores": "PageStore Storage",
     "text": "TextEncoder Tokens",
     "trace": "Trace",
     "unet": "InflationSettings Pseudo3DUNet TemporalLayers",
     "unet.temporal": "TemporalPosition",
     "vae": "VideoVAE",
-    "video": "Video read_video write_video",
+    "video": "Rounding Video read_video write_video",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

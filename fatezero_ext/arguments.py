@@ -10,10 +10,7 @@ from torch import Tensor
 from .errors import ModelError, PromptError, SettingsError, StoreError
 from .noise_model import NoiseModel
 
-RAW = (
-    "raw latents of a VAE, [frames, channels, height, width] of floating-point numbers, with at least one frame, are "
-    "needed"
-)
+RAW = "[frames, channels, height, width] with at least one frame, raw latents of a VAE, are needed"
 COLOURS = 3
 
 
@@ -69,28 +66,25 @@ def check_latents(latents: object, unet: NoiseModel) -> None:
         raise StoreError(
             f"{said(latents)} came in place of the clip's latents; {RAW}. {_in_place_of_a_tensor(latents)}"
         )
-    came = f"the clip's latents are {said(latents)}"
+    came = f"the clip's latents are shaped {list(latents.shape)}"
     if latents.ndim != 4 or not latents.numel():
-        advice = "Encode the frames of one clip: model.vae.encode(frames)."
+        advice = "Encode the frames of one clip with the VAE."
         if latents.ndim == 5 and len(latents) == 1 and latents.shape[1] == unet.channels:
-            advice = "These look like [1, channels, frames, height, width]: give latents[0].transpose(0, 1)."
+            advice += " If these are [1, channels, frames, height, width], give latents[0].transpose(0, 1)."
         raise StoreError(f"{came}; {RAW}. {advice}")
     frames, channels = latents.shape[:2]
     if channels != unet.channels:
+        came = f"{came}, with {channels} channels; {RAW}, with {unet.channels} channels"
         if frames == unet.channels:
-            raise StoreError(
-                f"{came}; {RAW}, with {unet.channels} channels. These look like [channels, frames, height, width]: "
-                f"give latents.transpose(0, 1)."
-            )
+            raise ModelError(f"{came}. If these are [channels, frames, height, width], give latents.transpose(0, 1).")
         if COLOURS in (channels, latents.shape[-1]):
             axes = "" if latents.shape[-1] == COLOURS else ".permute(0, 2, 3, 1)"
-            raise StoreError(
-                f"{came}; {RAW}, with {unet.channels} channels. These look like frames: give "
-                f"model.vae.encode(frames{axes}), of values 0..1."
-            )
+            raise ModelError(f"{came}. These look like frames: give model.vae.encode(frames{axes}), of values 0..1.")
     unet.check_latents(latents)
     if not latents.is_floating_point():
-        raise StoreError(f"{came} of {latents.dtype}; {RAW}. Convert them with latents.float().")
+        raise StoreError(
+            f"{came} of {latents.dtype}; numbers with a fraction are needed. Convert them: latents.float()."
+        )
     if not latents.isfinite().all():
         raise StoreError(
             "the clip's latents hold values that are not finite; numbers are needed. Encode the frames again, with the "

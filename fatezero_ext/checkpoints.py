@@ -23,6 +23,7 @@ from .key_names import clip_names, standard_vae_name
 from .latent_colours import FILE as COLOURS_FILE
 from .latent_colours import LatentColours
 from .ldm_configs import scheduler_config
+from .model_folders import TOY_FOLDER
 from .noise_model import LatentFormat
 from .plain_files import read_json, shown
 from .single_file import Prediction, SingleFile
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel
 
 log = logging.getLogger(__name__)
-
-TOY_FOLDER = Path(__file__).parent / "toy" / "model"
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from .framing import Framing, fit
 from .sound import Sound, SoundFile, has_sound
-from .video import pictures_of, read_video, stacked
+from .video import pictures_of, read_video, stacked, video_rate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -64,4 +70,4 @@ class VideoClip:
 
 def opened_clip(path: Path) -> VideoClip:
     """A video file as a clip; raises VideoError where it shows no frame or has no rate."""
-    return VideoClip(FileFrames(path), read_video(path, count=1).fps, SoundFile(path) if has_sound(path) else None)
+    return VideoClip(FileFrames(path), video_rate(path), SoundFile(path) if has_sound(path) else None)

@@ -89,14 +89,6 @@ class ClipScorer:
         return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
 
 
-def is_clip_folder(folder: Path) -> bool:
-    """Whether the folder's config.json describes a CLIP model with both towers; reads no other file."""
-    try:
-        return read_json(folder / "config.json").get("model_type") == "clip"
-    except ModelError:
-        return False
-
-
 def load_clip(folder: Path | str, *, device: torch.device | str = "cpu") -> ClipScorer:
     """Load a CLIP model, float32, from a folder in Hugging Face layout; nothing is fetched from the network.
 

@@ -10,13 +10,14 @@ from torch import Tensor
 from .arguments import check_controller, check_kind, check_text, check_text_encoder, check_unet
 from .attend import Capture
 from .blend import blend_layers
+from .edit_settings import EditSettings, check_mask_is_made
 from .errors import SettingsError, StoreError
 from .guidance import guided_text
 from .loops import EditedLatents, OnStep, edit_latents, ignore_step
 from .map_control import OnMaps
 from .memory_report import MemoryReport
 from .noise_model import NoiseModel
-from .plan import BlendSettings, EditPlan, EditSettings, compile_edit
+from .plan import EditPlan, compile_edit
 from .prompts import Clip, read_prompt
 from .stores import Storage
 from .trace import Trace
@@ -145,15 +146,6 @@ def plan_edit(
     if with_mask:
         _check_mask_is_read(plan, len(trace.schedule))
     return replace(plan, source_mask=None, edit_mask=None) if overridden else plan
-
-
-def check_mask_is_made(blend: BlendSettings | None, *, with_mask: bool) -> None:
-    """Raise SettingsError where blending is on and nothing makes its mask; with_mask: whether a user's comes along."""
-    if blend is not None and not blend.source_words and not with_mask:
-        raise SettingsError(
-            "blending has neither blend_words nor a mask; words of the source prompt or a mask are needed. Name the "
-            "object that may change, or leave out blending's other words and switches."
-        )
 
 
 def _check_mask_is_read(plan: EditPlan, steps: int) -> None:

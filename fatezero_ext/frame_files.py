@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from PIL import Image, ImageOps
-from torch import Tensor
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import VideoError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PICTURE_ENDINGS = frozenset(".png .jpg .jpeg .webp .bmp .tif .tiff .ppm .pgm".split())
 ANIMATION_ENDINGS = PICTURE_ENDINGS | {".gif", ".apng"}
@@ -60,7 +62,8 @@ def opened_picture(path: Path) -> Iterator[Image.Image]:
     except VideoError:
         raise
     except BROKEN_PICTURE as error:
-        reason = str(error) or type(error).__name__
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "of another kind" if unknown else str(error) or type(error).__name__
         raise VideoError(
             f"{path} is not a readable picture ({reason}); PNG, JPEG, WebP, BMP, TIFF, PPM or GIF is needed. Replace "
             f"the file or take it out."
@@ -95,9 +98,11 @@ def read_pictures(path: Path) -> tuple[Tensor, Tensor]:
     a file without transparency are empty and [count, 64, 64]. Pictures of another size than the first are left out.
     Raises VideoError where the file cannot be read or is too large.
     """
+    import torch
+
     pictures, masks = [], []
     with opened_picture(path) as opened:
-        check_size(path, opened)
+        _check_size(path, opened)
         for index in range(_count(opened)):
             opened.seek(index)
             picture = ImageOps.exif_transpose(opened)
@@ -112,7 +117,7 @@ def read_pictures(path: Path) -> tuple[Tensor, Tensor]:
     return torch.stack(pictures), torch.stack([opaque if mask is None else mask for mask in masks])
 
 
-def check_size(path: Path, opened: Image.Image) -> None:
+def _check_size(path: Path, opened: Image.Image) -> None:
     """Raise VideoError where all pictures of a file together would fill the memory."""
     pixels = _count(opened) * opened.width * opened.height
     if pixels > MOST_PIXELS:
@@ -125,7 +130,7 @@ def check_size(path: Path, opened: Image.Image) -> None:
 def check_picture(path: Path) -> None:
     """Read a file's first picture and the number of all; raises VideoError as `read_pictures` does."""
     with opened_picture(path) as opened:
-        check_size(path, opened)
+        _check_size(path, opened)
         opened.load()
 
 
@@ -155,10 +160,14 @@ def _transparency(picture: Image.Image) -> Tensor | None:
     """Where a picture is transparent, [height, width], 0..1; None where it says nothing of it."""
     if not picture.has_transparency_data:
         return None
+    import torch
+
     return 1 - torch.from_numpy(np.array(picture.convert("RGBA").getchannel("A"))).float() / 255
 
 
 def _as_tensor(picture: Image.Image) -> Tensor:
+    import torch
+
     if picture.mode == "F":
         raise ValueError("its values are floating-point numbers without a known range")
     if picture.mode.startswith("I"):  # Pillow's own conversion cuts 16-bit values off at 255

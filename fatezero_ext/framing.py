@@ -9,14 +9,14 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-
-import torch
-from torch import Tensor
-from torch.nn.functional import interpolate
+from typing import TYPE_CHECKING
 
 from .errors import SettingsError, VideoError
 from .frame_files import ANIMATION_ENDINGS, PICTURE_ENDINGS, animation, picture_count, read_picture
 from .video import read_video
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LONGEST_SIDE = 16384
 """In pixels, as ComfyUI's own limit; a sliver scaled to a usual short side would otherwise fill the memory."""
@@ -127,6 +127,8 @@ def _margins(before: int, after: int, side: int) -> tuple[int, int]:
 
 def _scaled(frames: Tensor, short_side: int) -> Tensor:
     """frames [frames, height, width, channels] with their shorter side scaled to `short_side`."""
+    from torch.nn.functional import interpolate
+
     height, width = frames.shape[1:3]
     short, long = sorted((height, width))
     # Rounding may leave a square picture one pixel short of square, which the published program cannot crop.
@@ -178,8 +180,11 @@ def read_animation(path: Path, framing: Framing) -> tuple[Tensor, Fraction | Non
     together as in the file.
     Returns as `read_frames` does, and raises as it does.
     """
+    import torch
+
     count = picture_count(path)
     taken = frame_indices(framing, count, name=str(path))
+
     frames: list[Tensor] = []
     size, together = None, Fraction(0)
     for picture, milliseconds in animation(path, taken):
@@ -204,6 +209,8 @@ def read_folder(folder: Path | str, framing: Framing) -> Tensor:
     Returns [count, height, width, 3], float32, 0..1.
     Raises VideoError for a folder that is not there, has too few pictures, one that cannot be read, or other sizes.
     """
+    import torch
+
     folder = Path(folder)
     pictures = pictures_in(folder)
     taken = [pictures[index] for index in frame_indices(framing, len(pictures), name=str(folder))]

@@ -3,55 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from .blend import blend_layers
+from .choices import Side
 from .controller import Controller
 from .errors import PromptError, SettingsError, StoreError
 from .layers import LayerAddress, Site
 from .pages import SourcePages
-from .plan import Window
 from .prompts import PROMPT_TOKENS, Word
+from .reading import Reading
 from .trace import Trace
-
-Side = Literal["queries", "keys"]
-SIDES: tuple[Side, ...] = ("queries", "keys")
 
 OnPage = Callable[[int, int], None]
 
 
 def ignore_page(done: int, total: int) -> None:
     """The default `on_page`: called after every step's page; one that raises ends the reading there."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Which of an inversion's recorded maps are averaged.
-
-    window:    fraction of the steps, 0..1, from the noisiest on; at least one step is always read
-    downscale: latent cells per map cell; None: a quarter of the latents, finer for small frames, as for blend masks
-    """
-
-    window: Window = (0.0, 1.0)
-    downscale: int | None = None
-
-    def __post_init__(self) -> None:
-        start, end = self.window
-        if not 0 <= start <= end <= 1:
-            raise SettingsError(
-                f"the steps to read are {start} to {end}; fractions with 0 <= start <= end <= 1 are needed. "
-                f"Use 0 to 1 for all of them."
-            )
-
-    def steps(self, count: int) -> range:
-        """The steps to read of `count`: int(start * count) up to int(end * count), at least one."""
-        start, end = self.window
-        first = min(int(start * count), count - 1)
-        return range(first, max(int(end * count), first + 1))
 
 
 def inverted(controller: Controller) -> Trace:

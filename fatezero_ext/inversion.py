@@ -15,6 +15,7 @@ from .cache_entry import DamagedFile, Entry
 from .cache_folder import InversionCache, default_cache
 from .controller import Controller
 from .disk_store import DiskDraft, DiskStore, aligned
+from .edit_settings import check_guidance
 from .errors import SettingsError, StoreError
 from .fingerprint import combined
 from .footprint import ClipShape, recorded_forms
@@ -22,7 +23,6 @@ from .guidance import embedded, guided_text
 from .layers import LayerAddress
 from .loops import NOTHING, OnStep, Recording, StepDone, ignore_step, invert_latents, reconstruct_latents
 from .noise_model import NoiseModel
-from .plan import check_guidance
 from .prompts import Clip, read_prompt
 from .records import Form
 from .saved_pages import LAYERS, LEVELS, undefined

@@ -6,7 +6,6 @@ import threading
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +13,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .attention import Attend, explicit, gather_key_frames, plain, sliced
+from .choices import KERNELS, Kernel
 from .errors import SettingsError
 from .layers import Site
 
-Kernel = Literal["auto", "sdpa", "xformers", "sliced", "explicit"]
-KERNELS: tuple[Kernel, ...] = get_args(Kernel)
 MAPS_AT_ONCE = 8  # of 64x64 cells with two key frames in half precision: 0.5 GiB
 KEYS_ALIGNMENT = 8  # 16 bytes in half precision, 32 in float32
 _PROBING = threading.Lock()

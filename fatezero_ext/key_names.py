@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from .model_kinds import EMA, UNET
 from .weight_files import WeightFile
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 ATTENTION = ".mid.attn_1."
 VAE_ATTENTION = {"group_norm.": "norm.", "to_q.": "q.", "to_k.": "k.", "to_v.": "v.", "to_out.0.": "proj_out."}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from .errors import ModelError
 from .files import whole_file
+from .plain_files import read_json
 
 FILE = "latent_colours.json"
 """Where a model folder may have its own."""
@@ -51,14 +53,18 @@ class LatentColours:
         path = folder / FILE
         if not path.exists():
             return None
+        read = read_json(path)
         try:
-            read = json.loads(path.read_text(encoding="utf-8"))
             rows = [tuple(float(value) for value in row) for row in (*read["factors"], read["bias"])]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise ModelError(
-                f"{path} cannot be read ({error!r}); factors [channels][3] and bias [3] are needed. Restore the "
-                f"file, or remove it."
+                f"{path} has no factors [channels][3] and bias [3] of numbers; these are needed. Restore the file, or "
+                f"remove it."
             ) from error
+        if not all(math.isfinite(value) for row in rows for value in row):
+            raise ModelError(
+                f"{path} has numbers that are not finite; finite ones are needed. Restore the file, or remove it."
+            )
         if len(rows) < 2 or any(len(row) != 3 for row in rows):
             raise ModelError(
                 f"{path} has rows of {[len(row) for row in rows]} numbers; 3 are needed, of every channel and of the "

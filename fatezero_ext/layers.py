@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, get_args
 
 from .errors import SettingsError, StoreError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Stage = Literal["down", "mid", "up"]
 Kind = Literal["self", "cross"]
 KeyFrame = int | str
-Projection = Callable[[Tensor], tuple[Tensor, Tensor]]
+Projection = Callable[["Tensor"], tuple["Tensor", "Tensor"]]
 """From what is kept of a layer, one tensor, to its queries and keys as the layer itself projects them."""
 
 DEFAULT_KEY_FRAMES: tuple[KeyFrame, ...] = (-1, "first")
@@ -131,4 +132,6 @@ def _checked_key_frame(entry: KeyFrame) -> KeyFrame:
 
 def key_frame_tensors(key_frames: Sequence[KeyFrame], frames: int, device: torch.device) -> tuple[Tensor, ...]:
     """The table of `resolve_key_frames` as index tensors [frames] on `device`."""
+    import torch  # here alone: the words and addresses above are read without it
+
     return tuple(torch.tensor(row, device=device) for row in resolve_key_frames(key_frames, frames))

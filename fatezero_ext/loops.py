@@ -39,14 +39,19 @@ class StepDone:
 
     done, total: steps, 1 after the first
     latents:     [frames, channels, height, width] the clip after the step, scaled; not to be changed
-    shown:       gives latents of that shape which show best what goes on: an inversion's own, which turn into noise;
-                 what an edit takes for the clean clip
+    shown:       gives latents of that shape, scaled too, which show best what goes on: an inversion's own, which turn
+                 into noise; what an edit takes for the clean clip
+    attention_mask: bool [frames, height, width] in latent cells, where the computation runs: True where this step of an
+                 edit kept its own self-attention; None where it was not fused under a mask
+    latent_mask: the same of latent blending: False where the source's latents were put back
     """
 
     done: int
     total: int
     latents: Tensor
     shown: Callable[[], Tensor]
+    attention_mask: Tensor | None = None
+    latent_mask: Tensor | None = None
 
 
 OnStep = Callable[[StepDone], None]
@@ -253,7 +258,7 @@ def edit_latents(
             if watched(x, last=step == steps - 1):
                 said = f"step {step + 1} of {steps} of the edit"
                 check_result(unet, x, said, given=trace.noise, guidance=plan.settings.guidance)
-            on_step(StepDone(step + 1, steps, x, shown))
+            on_step(StepDone(step + 1, steps, x, shown, run.attention_mask, run.latent_mask))
     return EditedLatents(x, run.mean_mask())
 
 
@@ -274,6 +279,8 @@ class _EditRun:
         self.source_latents = trace.latents.to(unet.device) if blends else trace.latents
         self.edit_maps: dict[LayerAddress, Tensor] = {}
         self.user_masks: dict[tuple[int, int], Tensor] = {}
+        self.attention_mask: Tensor | None = None
+        self.latent_mask: Tensor | None = None
         self.mask_sum = torch.zeros(trace.frames, *self.size, dtype=torch.float32, device=unet.device)
         self.mask_count = 0
 
@@ -299,9 +306,11 @@ class _EditRun:
         """A step's attention, and the source's heat: it is made once a step, masks once a size."""
         plan, original = self.plan.steps[step], self.plan.settings.quirks == "original"
         heat, mask = cache(partial(self._source_heat, source)), None
+        self.attention_mask = self.latent_mask = None
         if plan.fuse_self and self._fuses_under_mask:
             mask = cache(partial(self._free, heat))
-            self._count_mask(mask(self.size))
+            self.attention_mask = mask(self.size)
+            self._count_mask(self.attention_mask)
         joins = self.plan.edit_mask is not None and (plan.blend_latents or original)
         attend = EditAttention(
             plan=plan,
@@ -325,7 +334,7 @@ class _EditRun:
             self.edit_maps[address] = self.edit_maps[address] + probs if summed else probs
         if not self.plan.steps[step].blend_latents:
             return x
-        free = self._free(heat, self.size, with_edit=True)
+        free = self.latent_mask = self._free(heat, self.size, with_edit=True)
         self._count_mask(free)
         # After step j the edit stands at level T - 1 - j; the authors' program reads one level noisier.
         level = len(self.trace.schedule) - 1 - step + int(original)

@@ -75,7 +75,7 @@ UNET: Mapping[str, Rule] = {
     "only_cross_attention": _either(FLAG, _each(FLAG, LEVELS)),
     "block_out_channels": _each(WIDTH, LEVELS),
     "layers_per_block": _either(LAYERS, _each(LAYERS, LEVELS)),
-    "downsample_padding": _whole(0, 8),
+    "downsample_padding": _one_of(0, 1),
     "mid_block_scale_factor": SCALE,
     "dropout": SMALL,
     "act_fn": ACTIVATION,

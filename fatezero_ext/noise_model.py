@@ -203,7 +203,7 @@ class NoiseModel(ABC):
         return chunks * frames * height * width * self.dtype.itemsize * BYTES_PER_CELL_AND_BYTE
 
     def check_latents(self, latents: Tensor) -> None:
-        """Raise ModelError unless `latents` [.., channels, height, width] fit this model."""
+        """Raise ModelError unless `latents` [.., channels, height, width], raw or scaled, fit this model."""
         channels, height, width = latents.shape[-3:]
         if channels != self.channels:
             raise ModelError(
@@ -219,7 +219,7 @@ class NoiseModel(ABC):
             )
 
     def check_call(self, latents: Tensor, text: Tensor, frames: int) -> None:
-        """Raise ModelError unless latents [(chunks frames) or frames, ...] and text [chunks, ...] fit together."""
+        """Raise ModelError unless scaled latents [(chunks frames) or frames, ..] and text [chunks, ..] fit together."""
         self.check_latents(latents)
         chunks, rest = divmod(len(latents), frames)
         if rest or chunks not in (1, len(text)):

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from .attention import Attend, apply_probs, attention_probs, plain
+from .choices import Precision
 from .errors import StoreError
 from .layers import LayerAddress, Site
 
 Form = Literal["features", "map"]
-Precision = Literal["as computed", "float32", "float16", "bfloat16", "int8"]
 PRECISIONS: dict[Precision, torch.dtype | None] = {
     "as computed": None,
     "float32": torch.float32,

@@ -25,16 +25,16 @@ def content_faults(entry: Entry, unread: Collection[str]) -> dict[str, str]:
 
     unread: files that are damaged already
     """
-    names = [name for name in entry.names if name not in unread]
-    pages = {name: layers_of(entry.tensor_names(name)) for name in names if name.startswith(PAGE)}
-    faults = incomplete_pages(entry.about, pages, unread)
-    if LEVELS in names:
+    pages, faults = {}, {}
+    for name in (name for name in entry.names if name not in unread):
         try:
-            if reason := undefined(entry.read(LEVELS)):
-                faults[LEVELS] = reason
+            if name.startswith(PAGE):
+                pages[name] = layers_of(entry.tensor_names(name))
+            elif name == LEVELS and (reason := undefined(entry.read(name))):
+                faults[name] = reason
         except DamagedFile as damage:
-            faults[LEVELS] = damage.reason
-    return faults
+            faults[name] = damage.reason
+    return faults | incomplete_pages(entry.about, pages, [*unread, *faults])
 
 
 def layers_of(tensor_names: Collection[str]) -> frozenset[str]:

@@ -11,6 +11,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from .errors import ModelError, SettingsError
+from .model_configs import scheduler_config
 
 STABLE_DIFFUSION_SCHEDULER: Mapping[str, object] = {
     "num_train_timesteps": 1000,
@@ -49,9 +50,9 @@ class Schedule:
         """Read a diffusers scheduler config; None or an empty one: Stable Diffusion 1.x.
 
         steps: number of DDIM steps, 1 .. num_train_timesteps - steps_offset
-        Raises SettingsError for a step count outside the schedule, ModelError for an unknown prediction type.
+        Raises SettingsError for a step count outside the schedule, ModelError for a config that is none of DDIM's.
         """
-        scheduler = DDIMScheduler.from_config(dict(config or STABLE_DIFFUSION_SCHEDULER))
+        scheduler = DDIMScheduler(**scheduler_config(config or STABLE_DIFFUSION_SCHEDULER, "the scheduler's config"))
         # The offset moves the noisiest timestep up by that many; a full set of steps would leave the schedule.
         most = scheduler.config.num_train_timesteps - scheduler.config.steps_offset
         if not isinstance(steps, Integral) or not 1 <= steps <= most:

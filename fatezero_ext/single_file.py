@@ -6,7 +6,8 @@ diffusers' own converters name the tensors; configs are read off their shapes, s
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -22,61 +23,26 @@ from diffusers.loaders.single_file_utils import (
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from . import model_configs
+from .checkpoint_check import SD1_TEXT_PREFIXES, SD2_TEXT_PREFIXES, VAE_PREFIXES, checked_kind, first_prefix
 from .empty_models import Net, check_fit, empty, fill, shapes_of
 from .errors import ModelError
 from .key_names import NamedFile
 from .ldm_configs import END, V_PREDICTION_KEY, V_PREDICTION_SPREAD, text_config, unet_config, vae_config
-from .model_kinds import UNET, Kind, kind_of
+from .model_kinds import UNET
 from .unet import Pseudo3DUNet
-from .weight_files import some
 
 log = logging.getLogger(__name__)
 
 Prediction = Literal["epsilon", "v_prediction"]
 TOKENIZER = Path(__file__).parent / "configs" / "clip_tokenizer"
 SD2_PAD_TOKEN = "!"  # id 0
-VAE_PREFIXES = ("first_stage_model.", "vae.")
-SD1_TEXT_PREFIXES = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
-SD2_TEXT_PREFIXES = ("cond_stage_model.model.", "conditioner.embedders.0.model.")
 SD2_TEXT_WIDTH = 1024
 SD2_LAYERS_USED = 23  # of 24: the last but one speaks to the UNet
+PART_TENSORS = 3000
 V_PREDICTION_MARK, ZERO_TERMINAL_MARK = "v_pred", "ztsnr"
 """Names of empty tensors that authors put into a file to say what it predicts, and on which schedule."""
 V_PREDICTION_WORDS, EPSILON_WORDS = {"v", "v_prediction", "v-prediction"}, {"eps", "epsilon"}
-QUANTISED = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant", ".absmax", ".quant_map")
-
-
-def check_checkpoint(path: str | Path) -> Kind:
-    """What kind of checkpoint a file is; only its header is read, unless it is a pickle.
-
-    Raises ModelError for a file that cannot be read, and for every kind that cannot be loaded, naming it.
-    """
-    return _checked(NamedFile(path))
-
-
-def _checked(file: NamedFile) -> Kind:
-    kind = kind_of(file.shapes)
-    if not kind.family:
-        raise ModelError(
-            f"{file.path.name} is {kind.name}; a whole checkpoint of Stable Diffusion 1.x or 2.x is needed. "
-            f"{kind.advice}"
-        )
-    if scaled := [name for name in file.shapes if name.endswith(QUANTISED)]:
-        raise ModelError(
-            f"{file.path.name} has quantised weights ({some(scaled)}); float16, bfloat16 or float32 are needed. Use "
-            f"the model's plain file, or connect it as a MODEL."
-        )
-    if not any(_first_prefix(file, prefixes) for prefixes in (SD1_TEXT_PREFIXES, SD2_TEXT_PREFIXES)):
-        raise ModelError(
-            f"{file.path.name} has no text encoder; a checkpoint with UNet, text encoder and VAE is needed. Use the "
-            f"complete file, or connect it as a MODEL."
-        )
-    if not _first_prefix(file, VAE_PREFIXES):
-        raise ModelError(
-            f"{file.path.name} has no VAE; a checkpoint with UNet, text encoder and VAE is needed. Use the complete "
-            f"file, or connect it as a MODEL."
-        )
-    return kind
 
 
 class SingleFile:
@@ -85,7 +51,7 @@ class SingleFile:
     def __init__(self, path: str | Path) -> None:
         """Raises what `check_checkpoint` does."""
         self._file = NamedFile(path)
-        self.kind = _checked(self._file)
+        self.kind = checked_kind(self._file)
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -94,21 +60,25 @@ class SingleFile:
 
     def unet(self, dtype: torch.dtype) -> UNet2DConditionModel:
         """The 2-D UNet, not inflated."""
-        config = self._configured(unet_config, self.kind.family)
-        named = convert_ldm_unet_checkpoint(self._read(UNET, dtype=dtype), config=config)
+        with self._laid_out():
+            config = model_configs.unet_config(unet_config(self.shapes, self.kind.family), self._file.path.name)
+            named = convert_ldm_unet_checkpoint(self._read(UNET, dtype=dtype), config=config)
         return self._filled(lambda: UNet2DConditionModel(**config), named, dtype)
 
     def vae(self, dtype: torch.dtype) -> AutoencoderKL:
         """The VAE."""
-        prefix = _first_prefix(self._file, VAE_PREFIXES)
-        config = self._configured(vae_config, prefix)
-        named = convert_ldm_vae_checkpoint(self._read(prefix, dtype=dtype), config=config)
+        prefix = first_prefix(self._file, VAE_PREFIXES)
+        with self._laid_out():
+            config = model_configs.vae_config(vae_config(self.shapes, prefix), self._file.path.name)
+            named = convert_ldm_vae_checkpoint(self._read(prefix, dtype=dtype), config=config)
         return self._filled(lambda: AutoencoderKL(**config), named, dtype)
 
     def text_encoder(self, dtype: torch.dtype) -> CLIPTextModel:
         """The text encoder; of Stable Diffusion 2.x up to the last layer but one, where the UNet listens."""
-        named = self._text_weights(dtype)
-        config = text_config({name: tuple(x.shape) for name, x in named.items()}, self.kind.family)
+        with self._laid_out():
+            named = self._text_weights(dtype)
+            config = text_config({name: tuple(x.shape) for name, x in named.items()}, self.kind.family)
+            config = model_configs.text_config(config, self._file.path.name)
         if config["vocab_size"] <= END:
             raise ModelError(
                 f"the text encoder of {self._file.path.name} knows {config['vocab_size']} tokens; CLIP's {END + 1} are "
@@ -137,18 +107,22 @@ class SingleFile:
         said = self._file.metadata.get("ss_zero_terminal_snr", "").lower()
         return ZERO_TERMINAL_MARK in self._file.shapes or said == "true"
 
-    def _configured(self, read_off: Callable[..., dict[str, object]], *given: object) -> dict[str, object]:
+    @contextmanager
+    def _laid_out(self) -> Iterator[None]:
+        """Say in our own words that a file has not the names and shapes that its kind has."""
         try:
-            return read_off(self._file.shapes, *given)
-        except (KeyError, IndexError, ValueError, StopIteration) as error:
+            yield
+        except (ModelError, MemoryError):
+            raise
+        except Exception as error:  # diffusers' converters raise anything
             raise ModelError(
-                f"{self._file.path.name} is not laid out as {self.kind.name} is ({error} is missing or odd). Use a "
-                f"complete checkpoint."
+                f"{self._file.path.name} is not laid out as {self.kind.name} is; all tensors by their usual names are "
+                f"needed. Use a complete checkpoint."
             ) from error
 
     def _text_weights(self, dtype: torch.dtype) -> Mapping[str, Tensor]:
         """By transformers' names, with `text_model.` in front."""
-        if prefix := _first_prefix(self._file, SD2_TEXT_PREFIXES):
+        if prefix := first_prefix(self._file, SD2_TEXT_PREFIXES):
             read = self._read(prefix, dtype=dtype)
             layers = {int(key.split("resblocks.")[1].split(".")[0]) for key in read if "resblocks." in key}
             unused = f"resblocks.{max(layers)}." if len(layers) != SD2_LAYERS_USED else "text_projection"
@@ -157,12 +131,18 @@ class SingleFile:
             holder = nn.Module()
             holder.config = CLIPTextConfig(hidden_size=width)
             return convert_open_clip_checkpoint(holder, read, prefix=prefix)
-        prefix = _first_prefix(self._file, SD1_TEXT_PREFIXES)
+        prefix = first_prefix(self._file, SD1_TEXT_PREFIXES)
         named = convert_ldm_clip_checkpoint(self._read(prefix, dtype=dtype))
         return {_with_text_model(key): x for key, x in named.items() if not key.endswith("position_ids")}
 
     def _read(self, prefix: str, *, dtype: torch.dtype) -> dict[str, Tensor]:
-        return self._file.read([name for name in self._file.shapes if name.startswith(prefix)], dtype)
+        names = [name for name in self._file.shapes if name.startswith(prefix)]
+        if len(names) > PART_TENSORS:
+            raise ModelError(
+                f"{self._file.path.name} has {len(names):,} tensors that begin with {prefix}; at most {PART_TENSORS:,} "
+                f"are needed, Stable Diffusion has 700. Use a complete checkpoint."
+            )
+        return self._file.read(names, dtype)
 
     def _filled(self, build: Callable[[], Net], weights: Mapping[str, Tensor], dtype: torch.dtype) -> Net:
         """A module with these weights and no others; they are taken over, not copied."""
@@ -181,18 +161,14 @@ def _kind(net: nn.Module) -> str:
 
 def told_prediction(unet: Pseudo3DUNet) -> Prediction:
     """What a UNet without scheduler predicts: of Stable Diffusion 2.x told from its last attention, else noise."""
-    if unet.text_width != SD2_TEXT_WIDTH:
+    attentions = getattr(unet.net.up_blocks[-1], "attentions", None)
+    if unet.text_width != SD2_TEXT_WIDTH or not attentions:
         return "epsilon"
-    last = unet.net.up_blocks[-1].attentions[-1].transformer_blocks[0].norm1.bias
-    return _by_spread(last)
+    return _by_spread(attentions[-1].transformer_blocks[0].norm1.bias)
 
 
 def _by_spread(bias: Tensor) -> Prediction:
     return "v_prediction" if bias.float().std(correction=0) > V_PREDICTION_SPREAD else "epsilon"
-
-
-def _first_prefix(file: NamedFile, prefixes: tuple[str, ...]) -> str:
-    return next((prefix for prefix in prefixes if any(name.startswith(prefix) for name in file.shapes)), "")
 
 
 def _with_text_model(key: str) -> str:

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Protocol
 
 import av
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from .errors import VideoError
@@ -229,6 +228,8 @@ def _waveform(audio: Mapping[str, Any], seconds: Fraction) -> Waveform:
 
     Raises VideoError where it is something else.
     """
+    import torch
+
     try:
         rate = int(audio["sample_rate"])
         samples = torch.as_tensor(audio["waveform"])[0]

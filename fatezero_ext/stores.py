@@ -6,22 +6,18 @@ import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol, get_args
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from .cache_folder import InversionCache
 from .carrier import CPU, Carrier
+from .choices import PLACES, POLICIES, PRECISION_NAMES, Place, Policy, Precision
 from .errors import SettingsError, StoreError
 from .layers import LayerAddress
 from .memory import free_ram
-from .records import PRECISIONS, Page, Precision, check_page, packed, page_bytes, page_tensors
-
-Policy = Literal["auto", "features", "maps", "recompute", "recompute same level"]
-Place = Literal["auto", "gpu", "ram", "disk"]
-POLICIES: tuple[Policy, ...] = get_args(Policy)
-PLACES: tuple[Place, ...] = get_args(Place)
+from .records import Page, check_page, packed, page_bytes, page_tensors
 
 
 @dataclass(frozen=True)
@@ -45,7 +41,7 @@ class Storage:
     cache: InversionCache | None = None
 
     def __post_init__(self) -> None:
-        choices = {"policy": POLICIES, "place": PLACES, "precision": tuple(PRECISIONS)}
+        choices = {"policy": POLICIES, "place": PLACES, "precision": PRECISION_NAMES}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise SettingsError(

@@ -16,14 +16,14 @@ from .stores import PageStore
 
 @dataclass(frozen=True)
 class Trace:
-    """All an inversion leaves behind; nothing in it is ever changed.
+    """All an inversion leaves behind; nothing in it is ever changed. Its latents are scaled, as the model sees them.
 
     schedule: its steps
     prompt:   the source prompt
     text:     [1, tokens, width] its embedding, on the CPU
     latents:  [T + 1, frames, channels, height, width] on the CPU, level k is the clip after k inversion steps; in
               float16 where the UNet computes in that: it reads them rounded so, and latent blending puts them back so
-    noise:    [frames, channels, height, width] float32 on the CPU, the last level, from which edits start
+    noise:    [frames, channels, height, width] float32 on the CPU, the last level, scaled too; edits start from it
     store:    sealed pages, one a step
     capture:  which layers were recorded
     """

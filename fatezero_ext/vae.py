@@ -121,7 +121,7 @@ class VideoVAE(WeightsReport):
         overlap: int | None = None,
         **_time: int | None,
     ) -> Tensor:
-        """`decode` in square tiles that fade into each other.
+        """`decode` raw latents in square tiles that fade into each other.
 
         tile_x, tile_y, overlap: as of `encode_tiled`, but in cells, as ComfyUI's VAEDecodeTiled gives them
         """

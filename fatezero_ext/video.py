@@ -7,19 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import av
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from .errors import VideoError
 from .files import whole_file
 from .media_file import BROKEN_MEDIA, opened_media
 from .sound import Sound, SoundFile, Track, tracks
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,10 @@ BT601, STUDIO_RANGE = 6, 1
 """FFmpeg's numbers for the colour matrix and range it converts RGB with, written to the file for players."""
 LONGEST_SIDE = 16384
 """In pixels, as ComfyUI's own limit; a small file may claim any size."""
+
+Rounding = Literal["round", "floor"]
+"""How values become 8-bit numbers; ComfyUI cuts levels off."""
+Kept = TypeVar("Kept")
 
 
 class Video(NamedTuple):
@@ -58,30 +63,52 @@ def read_video(
     The rate is divided by `stride`; frames are turned upright where the file says so.
     Raises VideoError where the file is not a readable video, is cut off, or has fewer frames than asked for.
     """
-    path = Path(path)
+    import torch
+
+    def kept(picture: NDArray[np.uint8]) -> NDArray[np.uint8] | Tensor:
+        return picture if fit is None else fit(_as_floats(picture[None]))
+
+    # As bytes, or fitted, while they come: a long clip at full size would fill the memory.
+    pictures, rate = _pictures(Path(path), start, count, stride, kept)
+    return Video(stacked(pictures) if fit is None else torch.cat(pictures), rate / stride)
+
+
+def video_rate(path: Path | str) -> Fraction:
+    """A video's frames per second; raises what `read_video` does of the first frame, and decodes no other."""
+    _, rate = _pictures(Path(path), 0, 1, 1, lambda picture: None)
+    return rate
+
+
+def _pictures(
+    path: Path, start: int, count: int | None, stride: int, kept: Callable[[NDArray[np.uint8]], Kept]
+) -> tuple[list[Kept], Fraction]:
+    """What is kept of each frame that `read_video` selects, given as [height, width, 3], and the video's own rate."""
     if start < 0 or stride < 1 or count is not None and count < 1:
         raise VideoError(
             f"start {start}, count {count}, stride {stride} select no frames of {path.name}; needed are start >= 0, "
             f"count >= 1, stride >= 1. Change them."
         )
     stop = None if count is None else start + (count - 1) * stride + 1
-    kept, rate = [], None
+    found, rate = [], None
     for picture, told_rate in pictures_of(path, start, stop, stride):
         rate = told_rate
-        # As bytes, or fitted, while they come: a long clip at full size would fill the memory.
-        kept.append(picture if fit is None else fit(_as_floats(picture[None])))
-    _check_selection(path, len(kept), start, count, stride)
+        found.append(kept(picture))
+    _check_selection(path, len(found), start, count, stride)
     if not rate:
         raise VideoError(f"{path} does not say its frame rate; one is needed. Encode it again with a rate.")
-    return Video(stacked(kept) if fit is None else torch.cat(kept), Fraction(rate) / stride)
+    return found, Fraction(rate)
 
 
 def _as_floats(pictures: NDArray[np.uint8]) -> Tensor:
+    import torch
+
     return torch.from_numpy(pictures).float().div_(255)
 
 
 def stacked(pictures: list[NDArray[np.uint8]]) -> Tensor:
     """Pictures as one tensor of floats, 0..1; the list is emptied on the way, to never hold the whole clip twice."""
+    import torch
+
     frames = torch.empty(len(pictures), *pictures[0].shape)
     for number in reversed(range(len(pictures))):
         frames[number] = _as_floats(pictures.pop())
@@ -159,7 +186,7 @@ def write_video(
     lossless: bool = False,
     repeatable: bool = True,
     sound: Path | Sound | None = None,
-    rounding: Callable[[Tensor], Tensor] = torch.round,
+    rounding: Rounding = "round",
 ) -> str | None:
     """Save H.264 in MP4. The file appears whole or not at all.
 
@@ -188,8 +215,6 @@ def write_video(
     encoding = _Encoding(rate, pixels, quality, int(repeatable), rounding)
     heard = SoundFile(sound) if isinstance(sound, Path) else sound
     with whole_file(Path(path)) as partial:
-        if heard is None:
-            return _encode(partial, frames, encoding, None)
         return _encode_with_sound(partial, frames, encoding, heard)
 
 
@@ -198,18 +223,20 @@ class _Encoding(NamedTuple):
     pixels: str
     quality: dict[str, str]
     threads: int
-    rounding: Callable[[Tensor], Tensor]
+    rounding: Rounding
 
 
-def _encode_with_sound(path: Path, frames: Tensor, encoding: _Encoding, sound: Sound) -> str | None:
+def _encode_with_sound(path: Path, frames: Tensor, encoding: _Encoding, sound: Sound | None) -> str | None:
     """Encode with the sound in the best way that works, at last without; returns what was lost."""
     reason: Exception | None = None
-    for track in tracks(sound, len(frames) / encoding.rate):
+    for track in () if sound is None else tracks(sound, len(frames) / encoding.rate):
         try:
             return _encode(path, frames, encoding, track())
         except (VideoError, OSError, *BROKEN_MEDIA) as error:
             reason = error
     _encode(path, frames, encoding, None)
+    if reason is None:
+        return None
     lost = f"The clip was saved without its sound, which cannot be stored: {reason}"
     log.warning(lost)
     return lost
@@ -237,7 +264,7 @@ def _encode(path: Path, frames: Tensor, encoding: _Encoding, track: Track | None
             track.write(container)
 
 
-def to_bytes(frames: Tensor, rounding: Callable[[Tensor], Tensor] = torch.round) -> NDArray[np.uint8]:
+def to_bytes(frames: Tensor, rounding: Rounding = "round") -> NDArray[np.uint8]:
     """Frames as 8-bit numbers, rounded; values outside 0..1 are clipped.
 
     frames: [frames, height, width, 3]
@@ -257,8 +284,9 @@ def _check_frames(frames: Tensor) -> None:
         raise VideoError("frames hold values that are not numbers (NaN); needed is 0..1. Check the model's precision.")
 
 
-def _as_bytes(frames: Tensor, rounding: Callable[[Tensor], Tensor]) -> NDArray[np.uint8]:
-    return rounding(frames.detach().float().clamp(0, 1).mul(255)).byte().cpu().numpy()
+def _as_bytes(frames: Tensor, rounding: Rounding) -> NDArray[np.uint8]:
+    levels = frames.detach().float().clamp(0, 1).mul(255)
+    return (levels.floor() if rounding == "floor" else levels.round()).byte().cpu().numpy()
 
 
 PAPER = (214, 214, 214)

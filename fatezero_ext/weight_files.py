@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from _codecs import encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from .errors import ModelError
 from .plain_files import plain_size, shown
 from .weight_pickles import DAMAGED as DAMAGED_PICKLE
 from .weight_pickles import check_pickle, is_archive
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 PICKLES_SAFE_FROM = "2.6"
 SAFETENSORS = (".safetensors", ".sft")
@@ -45,7 +49,7 @@ class WeightFile:
         if self.path.suffix.lower() in SAFETENSORS:
             with _readable(self.path):
                 _check_header(self.path, size)
-                with safe_open(self.path, "pt") as file:
+                with safe_open(self.path, "np") as file:  # a header is read without torch
                     self.metadata = file.metadata() or {}
                     self.shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
         else:
@@ -75,7 +79,7 @@ class WeightFile:
         size = 0
         for name in names:
             window.append(name)
-            size += 4 * torch.Size(self.shapes[name]).numel()
+            size += 4 * math.prod(self.shapes[name])
             if size >= WINDOW:
                 yield window
                 window, size = [], 0
@@ -95,6 +99,8 @@ def _own(x: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 def _tensors(weights: Mapping[object, object], path: Path) -> dict[str, Tensor]:
     """Those of a state dict; training programs put theirs one level down, beside numbers that nobody needs here."""
+    from torch import Tensor
+
     inner = weights.get("state_dict")
     weights = inner if isinstance(inner, Mapping) else weights
     foreign = [
@@ -115,6 +121,8 @@ def _tensors(weights: Mapping[object, object], path: Path) -> dict[str, Tensor]:
 
 def _is_stored(x: Tensor) -> bool:
     """Whether each number has a place of its own: a pickle may claim terabytes that repeat one number."""
+    import torch
+
     plain = x.layout is torch.strided and x.device.type == "cpu"
     return plain and x.nbytes <= x.untyped_storage().nbytes()
 
@@ -150,6 +158,8 @@ def _unreadable(path: Path, why: str) -> ModelError:
 
 def _unpickled(path: Path) -> dict[object, object]:
     """A pickle that may hold tensors and plain containers only: code in it is refused, not run."""
+    import torch
+
     check_pickles_are_safe(path)
     check_pickle(path)
     try:
@@ -181,6 +191,8 @@ class _Callback:
 
 def check_pickles_are_safe(path: Path) -> None:
     """Raise ModelError where torch's `weights_only` can be tricked into running code (CVE-2025-32434)."""
+    import torch
+
     if torch.__version__ < PICKLES_SAFE_FROM:
         raise ModelError(
             f"{path} has pickled weights, which torch {torch.__version__} cannot open safely; torch "

@@ -12,15 +12,14 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
-from pickletools import OpcodeInfo, genops
+from pickletools import OpcodeInfo, genops, opcodes
 from typing import Any, BinaryIO, NamedTuple
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
-import torch
-
 PICKLE_BYTES = 16 * 2**20
 """Most bytes of names and shapes; those of Stable Diffusion's training checkpoints take three million."""
-OPERATIONS = 3_000_000
+OPERATIONS = 600_000
+"""Most steps of a pickle; the same checkpoints take 200,000."""
 DIRECTORY_BYTES = 16 * 2**20
 KEY_PARTS = 100  # of a dictionary's key, with all that it holds
 TUPLE_PARTS = 100_000
@@ -42,6 +41,10 @@ OPCODES = frozenset(
 )
 
 
+TAKEN = {each.name: [slot.name for slot in each.stack_before] for each in opcodes if each.name in OPCODES}
+"""What each operation takes off the stack, the last thing last."""
+
+
 class Named(NamedTuple):
     """A class or function that a pickle names."""
 
@@ -59,7 +62,9 @@ class Item(NamedTuple):
     value: Any = None
 
 
-MARK = Item(0)
+MARK, ONE = Item(0), Item(1)
+PLAIN = frozenset("NONE NEWFALSE NEWTRUE EMPTY_LIST EMPTY_DICT BINFLOAT".split())
+"""Operations that give something new, whose value does not matter here."""
 DAMAGED = "it is a damaged pickle, or one that holds more than tensors"
 
 
@@ -150,6 +155,8 @@ def _check_operations(stream: BinaryIO, size: int) -> None:
             stack.append(memo[argument])
         elif operation.name == "MARK":
             stack.append(MARK)
+        elif operation.name in PLAIN:
+            stack.append(ONE)
         else:
             _step(operation, argument, stack, storages)
     if sum(storages.values()) > size:
@@ -158,7 +165,7 @@ def _check_operations(stream: BinaryIO, size: int) -> None:
 
 def _step(operation: OpcodeInfo, argument: object, stack: list[Item], storages: dict[object, int]) -> None:
     name = operation.name
-    taken = _taken(operation, stack)
+    taken = _taken(TAKEN[name], stack)
     if name == "GLOBAL":
         stack.append(Item(1, _allowed(str(argument).replace(" ", "."))))
     elif name in ("REDUCE", "BINPERSID"):
@@ -190,9 +197,10 @@ def _add_storage(named: tuple[Any, ...], storages: dict[object, int]) -> None:
     storages[key] = max(count, storages.get(key, 0))
 
 
-def _taken(operation: OpcodeInfo, stack: list[Item]) -> list[Item]:
+def _taken(before: Sequence[str], stack: list[Item]) -> list[Item]:
     """What an operation takes off the stack, in order, without the mark."""
-    before = [each.name for each in operation.stack_before]
+    if not before:
+        return []
     if "mark" not in before:
         count = len(before)
         taken = stack[len(stack) - count :]
@@ -212,6 +220,8 @@ def _taken(operation: OpcodeInfo, stack: list[Item]) -> list[Item]:
 
 
 def _allowed(name: str) -> Named:
+    import torch
+
     module, _, last = name.rpartition(".")
     of_torch = module == "torch" and (last.endswith("Storage") or isinstance(getattr(torch, last, None), torch.dtype))
     if of_torch or name in CALLED or name in (CALLBACK, "torch.storage.UntypedStorage"):

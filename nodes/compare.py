@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..fatezero_ext.errors import PromptError, VideoError
-from ..fatezero_ext.grid import compare, cut_like
 from .api import io, schema
 from .graph_texts import PROMPTS_NODE, lines_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_EDITS = 8
 
@@ -105,6 +107,8 @@ class CompareClips(io.ComfyNode):
         edit_labels: list[str] | None = None,
         **edits: list[Tensor | None],
     ) -> io.NodeOutput:
+        from ..fatezero_ext.grid import compare, cut_like
+
         if len(source) != 1:
             raise VideoError(f"source brings {len(source)} clips; one is needed. Link the clip that was edited.")
         further = [edits.get(f"edit_{number}") or [] for number in range(2, MOST_EDITS + 1)]

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..fatezero_ext.attend import Capture
-from ..fatezero_ext.controller import Controller
+from ..fatezero_ext.choices import PLACES, POLICIES, PRECISION_NAMES
 from ..fatezero_ext.errors import FateZeroError, SettingsError
 from ..fatezero_ext.layers import MOST_CELLS
-from ..fatezero_ext.noise_model import NoiseModel
-from ..fatezero_ext.records import PRECISIONS
-from ..fatezero_ext.stores import PLACES, POLICIES, Storage
 from . import words
 from .api import advanced, io, schema
 from .load import UNET
-from .native import NativeModel
+
+if TYPE_CHECKING:
+    from ..fatezero_ext.controller import Controller
 
 CONTROLLER = io.Custom("FATEZERO_CONTROLLER")
 
@@ -89,6 +87,11 @@ class RegisterAttentionControl(io.ComfyNode):
         key_frames: str = "-1, first",
         conditioning: Any = None,  # noqa: ANN401 - ComfyUI's CONDITIONING
     ) -> io.NodeOutput:
+        from ..fatezero_ext.attend import Capture
+        from ..fatezero_ext.controller import Controller
+        from ..fatezero_ext.noise_model import NoiseModel
+        from .native import NativeModel
+
         if not isinstance(unet, NoiseModel):
             unet = NativeModel(unet, words.key_frames(key_frames), conditioning)
         elif conditioning is not None:
@@ -131,7 +134,7 @@ class AttentionStoreCache(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "precision",
-                    options=list(PRECISIONS),
+                    options=list(PRECISION_NAMES),
                     default="as computed",
                     tooltip="Of what is kept. Half precision halves the memory of a float32 model, with rounding. "
                     "int8 halves it again and changes edits slightly.",
@@ -155,5 +158,7 @@ class AttentionStoreCache(io.ComfyNode):
     def execute(
         cls, controller: Controller, policy: str, place: str, precision: str, budget_gb: float = 0.0
     ) -> io.NodeOutput:
+        from ..fatezero_ext.stores import Storage
+
         budget = int(budget_gb * 2**30) if budget_gb else None
         return io.NodeOutput(controller.with_storage(Storage(policy, place, precision, budget)))

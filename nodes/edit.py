@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from ..fatezero_ext.controller import Controller, EditResult, edit
-from ..fatezero_ext.prompts import Clip
 from . import edit_settings, host
 from .api import advanced, io, schema
 from .control import CONTROLLER
 from .edit_checks import edit_mistakes
 from .graph_texts import EDIT_NODE, constants, inputs_of, source_prompt_of, texts_of
 from .verdicts import graph_now, verdict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..fatezero_ext.controller import Controller, EditResult
+    from ..fatezero_ext.prompts import Clip
 
 
 class P2PEdit(io.ComfyNode):
@@ -76,6 +78,8 @@ class P2PEdit(io.ComfyNode):
         mask: Tensor | None = None,
         **widgets: Any,  # noqa: ANN401 - the remaining widgets, each of its own type
     ) -> io.NodeOutput:
+        from ..fatezero_ext.controller import edit
+
         trace = controller.trace
         bar = host.progress(0 if trace is None else len(trace.schedule), controller.unet.latents)
         if trace is not None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..fatezero_ext.controller import check_mask_is_made
-from ..fatezero_ext.plan import EditSettings
+from ..fatezero_ext.edit_settings import EditSettings, check_mask_is_made
 from ..fatezero_ext.prompts import Prompt, check_word_counts
 from ..fatezero_ext.word_tokens import read_words
 from . import edit_settings, words

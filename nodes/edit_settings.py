@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..fatezero_ext.plan import BlendSettings, EditSettings, Window
+from ..fatezero_ext.edit_settings import BlendSettings, EditSettings
 from . import words
+
+if TYPE_CHECKING:
+    from ..fatezero_ext.prompts import Window
 
 RESOLUTIONS = {"auto": None, "1/1": 1, "1/2": 2, "1/4": 4, "1/8": 8}
 BLEND_WIDGETS = ("blend_words", "blend_edit_words", "subtract_words")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..fatezero_ext.clip import FileFrames
 from ..fatezero_ext.errors import SettingsError, VideoError
@@ -13,10 +12,13 @@ from ..fatezero_ext.frame_files import ANIMATION_ENDINGS, picture_count
 from ..fatezero_ext.framing import LONGEST_SIDE, Framing, pictures_in, read_frames, reframe
 from ..fatezero_ext.framing import frame_indices as check_selection
 from ..fatezero_ext.sound import Sound, later
-from ..fatezero_ext.video import read_video
+from ..fatezero_ext.video import video_rate
 from . import host
 from .api import io, schema
 from .verdicts import Found, verdict
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SAMPLE_CLIP = Path(__file__).parents[1] / "example_workflows" / "red_circle_on_grass.mp4"
 MOST_FRAMES = 1_000_000
@@ -214,7 +216,7 @@ def _check_source(path: Path, selection: Framing) -> None:
     elif path.suffix.lower() in ANIMATION_ENDINGS:
         check_selection(selection, picture_count(path), name=str(path))
     else:
-        read_video(path, count=1)
+        video_rate(path)
 
 
 def _source_widget() -> io.Input:

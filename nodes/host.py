@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from ..fatezero_ext.noise_model import LatentFormat
-from ..fatezero_ext.residence import Prepare
 from .api import IN_COMFYUI
 from .program import Host, ModelKind, ModelPart, Progress, PythonHost
 from .verdicts import answer_put_right, begin, validating
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from ..fatezero_ext.noise_model import LatentFormat
+    from ..fatezero_ext.residence import Prepare
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +99,7 @@ class ComfyHost:
 
     def weight_dtype(self) -> torch.dtype:
         """What ComfyUI would compute Stable Diffusion 1.x in, its flags considered."""
+        import torch
         from comfy import model_management as mm
 
         device, known = mm.get_torch_device(), [torch.float16, torch.bfloat16, torch.float32]
@@ -108,6 +111,7 @@ class ComfyHost:
         """Let ComfyUI load it in full right before each use, and unload it when memory is short."""
         from comfy import model_management as mm
         from comfy.model_patcher import ModelPatcher
+        from torch import nn
 
         load, offload = {
             "unet": (mm.get_torch_device, mm.unet_offload_device),

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from ..fatezero_ext.controller import Controller
 from ..fatezero_ext.errors import PromptError, StoreError
-from ..fatezero_ext.inversion import Reconstruction, invert_planned, plan_inversion
-from ..fatezero_ext.loops import StepDone
-from ..fatezero_ext.prompts import Clip
 from ..fatezero_ext.word_tokens import read_words
 from . import host
 from .api import advanced, io, schema
@@ -21,6 +15,13 @@ from .edit_checks import needs_source_words
 from .graph_texts import EDIT_NODE, HEAT_NODE, INVERT_NODE, Graph, readers_of
 from .lookahead import check_edits
 from .verdicts import graph_now, verdict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..fatezero_ext.controller import Controller
+    from ..fatezero_ext.loops import StepDone
+    from ..fatezero_ext.prompts import Clip
 
 INVERSION, RECONSTRUCTION = "inversion", "reconstruction"
 EMPTY_SOURCE = (
@@ -112,6 +113,8 @@ class DDIMInvert(io.ComfyNode):
         attention_from: str = INVERSION,
         reconstruction_guidance: float = 7.5,
     ) -> io.NodeOutput:
+        from ..fatezero_ext.inversion import Reconstruction, invert_planned, plan_inversion
+
         planned = plan_inversion(controller, clip, _samples(latent), source_prompt, steps=steps)
         check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id, EDIT_WIDGETS)
         reconstruct = Reconstruction(reconstruction_guidance) if attention_from == RECONSTRUCTION else None
@@ -144,6 +147,8 @@ def _words_are_read(graph: Graph, node_id: str) -> bool:
 
 def _samples(latent: Mapping[str, Any]) -> Tensor:
     """The clip of a LATENT; raises StoreError for what an inversion cannot follow, as a mask that spares a place."""
+    from torch import Tensor
+
     given = latent if isinstance(latent, Mapping) else {}
     samples, mask = given.get("samples"), given.get("noise_mask")
     if not isinstance(samples, Tensor):

@@ -5,25 +5,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from ..fatezero_ext.checkpoints import load_model, load_unet
-from ..fatezero_ext.kernels import KERNELS, kernel
-from ..fatezero_ext.ldm_configs import scheduler_config
-from ..fatezero_ext.single_file import check_checkpoint, told_prediction
-from ..fatezero_ext.unet import InflationSettings, Pseudo3DUNet
+from ..fatezero_ext.checkpoint_check import check_checkpoint
+from ..fatezero_ext.choices import KERNELS
 from ..fatezero_ext.weight_files import SAFETENSORS
 from . import host, words
 from .api import advanced, io, schema
 from .models import BUILT_IN, AbsentPart, is_bare_unet, model_names, model_path, stamps
 from .verdicts import Found, verdict
 
+if TYPE_CHECKING:
+    import torch
+
+    from ..fatezero_ext.unet import InflationSettings, Pseudo3DUNet
+
 log = logging.getLogger(__name__)
 
 AUTO = "auto"
-PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+PRECISIONS = ("float32", "float16", "bfloat16")
+"""torch's names of the types that weights are kept in."""
 UNET = io.Custom("FATEZERO_UNET")
 
 
@@ -72,8 +73,15 @@ class LoadPseudo3DUNet(io.ComfyNode):
         prediction: str = AUTO,
         zero_terminal: str = AUTO,
     ) -> io.NodeOutput:
+        import torch
+
+        with torch.inference_mode(False):  # or diffusers' own constants, made on import, could never be trained with
+            from ..fatezero_ext.checkpoints import load_model
+        from ..fatezero_ext.kernels import kernel
+        from ..fatezero_ext.unet import InflationSettings
+
         settings, device = InflationSettings(words.key_frames(key_frames), least_sc_channel, norm), host.device()
-        dtype = host.weight_dtype() if precision == AUTO else PRECISIONS[precision]
+        dtype = host.weight_dtype() if precision == AUTO else getattr(torch, precision)
         computes, path = kernel(attention, device, dtype), model_path(model)
         told = {
             "prediction": None if prediction == AUTO else prediction,
@@ -97,6 +105,10 @@ def _bare(
     path: Path, settings: InflationSettings, dtype: torch.dtype, name: str, told: Mapping[str, Any]
 ) -> tuple[Pseudo3DUNet, AbsentPart, AbsentPart]:
     """A UNet alone; text encoder and VAE come from other nodes."""
+    from ..fatezero_ext.checkpoints import load_unet
+    from ..fatezero_ext.ldm_configs import scheduler_config
+    from ..fatezero_ext.single_file import told_prediction
+
     unet = load_unet(path, settings, dtype=dtype)
     unet.name = name
     prediction = told["prediction"] or told_prediction(unet)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..fatezero_ext.controller import Controller, plan_edit
 from ..fatezero_ext.errors import FateZeroError
-from ..fatezero_ext.prompts import Clip, read_prompt
 from . import edit_settings
 from .graph_texts import EDIT_NODE, Graph, constants, link_of, readers_of, shown_name
+
+if TYPE_CHECKING:
+    from ..fatezero_ext.controller import Controller
+    from ..fatezero_ext.prompts import Clip
 
 SOCKETS = {"controller", "clip", "mask"}
 """Inputs of an edit that are always links."""
@@ -32,6 +34,9 @@ def check_edits(
     Left to speak for themselves when they run: edits with a widget fed by another node or with another text encoder,
     and an edit beside which something else reads the inversion. Left out: edits whose results nothing reads.
     """
+    from ..fatezero_ext.controller import plan_edit
+    from ..fatezero_ext.prompts import read_prompt
+
     graph, node_id = graph or {}, str(node_id)
     first: FateZeroError | None = None
     for name, inputs in readers_of(graph, node_id, EDIT_NODE):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..fatezero_ext.errors import ModelError
-from ..fatezero_ext.lora import apply_lora
-from ..fatezero_ext.text import TextEncoder
-from ..fatezero_ext.unet import Pseudo3DUNet
 from . import host
 from .api import io, schema
 from .load import UNET
+
+if TYPE_CHECKING:
+    from ..fatezero_ext.text import TextEncoder
+    from ..fatezero_ext.unet import Pseudo3DUNet
 
 NO_LORA = "none"
 
@@ -70,6 +71,8 @@ class LoadLoRA(io.ComfyNode):
     ) -> io.NodeOutput:
         if lora_name == NO_LORA:
             return io.NodeOutput(unet, clip)
+        from ..fatezero_ext.lora import apply_lora
+
         _check_own(clip)
         node_id = cls.hidden.unique_id
 
@@ -98,6 +101,8 @@ def _strength(name: str, part: str) -> io.Input:
 
 
 def _check_own(clip: object) -> None:
+    from ..fatezero_ext.text import TextEncoder
+
     if clip is not None and not isinstance(clip, TextEncoder):
         raise ModelError(
             f"the clip is ComfyUI's own ({type(clip).__name__}); that of Load Pseudo-3D UNet is needed. Leave clip "

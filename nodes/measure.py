@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-
-from ..fatezero_ext.clip_scores import ClipScorer, is_clip_folder, load_clip
 from ..fatezero_ext.errors import ModelError
-from ..fatezero_ext.metrics import measure_edit, report
+from ..fatezero_ext.model_folders import is_clip_folder
 from . import host
 from .api import io, schema
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..fatezero_ext.clip_scores import ClipScorer
 
 NO_CLIP = "none"
 
@@ -62,6 +65,8 @@ class MeasureEdit(io.ComfyNode):
         edit_prompt: str,
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
+        from ..fatezero_ext.metrics import measure_edit, report
+
         measures = measure_edit(
             source[..., :3],
             edited[..., :3],
@@ -111,6 +116,8 @@ def _inputs() -> list[io.Input]:
 def _clip(name: str) -> ClipScorer | None:
     if name == NO_CLIP:
         return None
+    from ..fatezero_ext.clip_scores import load_clip
+
     clip = load_clip(_folder(name))
     clip.prepare = host.residence(clip.net, "text encoder")
     return clip

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NoReturn
 
-from ..fatezero_ext.checkpoints import TOY_FOLDER
 from ..fatezero_ext.errors import FateZeroError, ModelError, NotOfferedError
+from ..fatezero_ext.model_folders import TOY_FOLDER
 from ..fatezero_ext.plain_files import read_json
 from . import host
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import torch
-from torch import Tensor, nn
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
-from ..fatezero_ext.noise_model import LatentFormat
-from ..fatezero_ext.residence import Prepare
+    from ..fatezero_ext.noise_model import LatentFormat
+    from ..fatezero_ext.residence import Prepare
 
 log = logging.getLogger(__name__)
 
@@ -100,14 +101,20 @@ class PythonHost:
 
     def device(self) -> torch.device:
         """The CUDA device if there is one, else the CPU."""
+        import torch
+
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def intermediate_device(self) -> torch.device:
         """The CPU."""
+        import torch
+
         return torch.device("cpu")
 
     def weight_dtype(self) -> torch.dtype:
         """Half precision beside an accelerator."""
+        import torch
+
         return torch.float32 if self.device().type == "cpu" else torch.float16
 
     def residence(self, net: nn.Module, part: ModelPart) -> Prepare:

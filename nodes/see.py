@@ -2,25 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from ..fatezero_ext.controller import Controller
-from ..fatezero_ext.heat_maps import (
-    SIDES,
-    OnPage,
-    Reading,
-    Side,
-    asked_words,
-    inverted,
-    principal_components,
-    self_attention_maps,
-    word_heats,
-    word_labels,
-)
-from ..fatezero_ext.heat_pictures import component_tiles, fitted_frames, heat_tiles, sheets, spread, tile_size
-from ..fatezero_ext.pieces import described_words
-from ..fatezero_ext.prompts import Clip
-from ..fatezero_ext.trace import Trace
+from ..fatezero_ext.choices import SIDES
+from ..fatezero_ext.reading import Reading
 from ..fatezero_ext.word_tokens import read_words
 from . import host
 from .api import advanced, io, schema
@@ -29,6 +14,15 @@ from .edit_settings import RESOLUTIONS, window
 from .graph_texts import HEAT_NODE, inputs_of, source_prompt_of
 from .verdicts import Found, graph_now, verdict
 from .words import words as split_words
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..fatezero_ext.choices import Side
+    from ..fatezero_ext.controller import Controller
+    from ..fatezero_ext.heat_maps import OnPage
+    from ..fatezero_ext.prompts import Clip
+    from ..fatezero_ext.trace import Trace
 
 
 class WordHeatMaps(io.ComfyNode):
@@ -87,6 +81,9 @@ class WordHeatMaps(io.ComfyNode):
         resolution: str,
         images: Tensor | None = None,
     ) -> io.NodeOutput:
+        from ..fatezero_ext.heat_maps import asked_words, inverted, word_heats, word_labels
+        from ..fatezero_ext.heat_pictures import heat_tiles, sheets, spread, tile_size
+
         reading = _reading(from_step, to_step, resolution)
         trace, asked = inverted(controller), split_words(words)
         labels, source = word_labels(asked_words(controller, asked)), _source(trace, images)
@@ -150,6 +147,9 @@ class SelfAttentionComponents(io.ComfyNode):
         side: Side,
         images: Tensor | None = None,
     ) -> io.NodeOutput:
+        from ..fatezero_ext.heat_maps import inverted, principal_components, self_attention_maps
+        from ..fatezero_ext.heat_pictures import component_tiles, sheets, tile_size
+
         reading = _reading(from_step, to_step, resolution)
         trace = inverted(controller)
         source = _source(trace, images)
@@ -185,6 +185,8 @@ class ShowWords(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: Clip, prompt: str) -> io.NodeOutput:
+        from ..fatezero_ext.pieces import described_words
+
         return io.NodeOutput(described_words(clip, prompt))
 
 
@@ -253,4 +255,6 @@ def _cells(trace: Trace) -> tuple[int, int]:
 
 
 def _source(trace: Trace, images: Tensor | None) -> Tensor | None:
+    from ..fatezero_ext.heat_pictures import fitted_frames
+
     return None if images is None else fitted_frames(images.cpu(), trace.frames, _cells(trace))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from ..fatezero_ext.errors import SettingsError
 from ..fatezero_ext.layers import KEY_FRAME_WORDS, KeyFrame
-from ..fatezero_ext.plan import Window
+
+if TYPE_CHECKING:
+    from ..fatezero_ext.prompts import Window
 
 
 def words(text: str) -> tuple[str, ...]:

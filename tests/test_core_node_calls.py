@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from benchmarks.make_checkpoint import parts
+from fatezero_ext.alignment import refinement_mapper
 from fatezero_ext.errors import ModelError, PromptError
 from fatezero_ext.pieces import described_words
-from fatezero_ext.prompts import read_prompt, refinement_mapper
+from fatezero_ext.prompts import read_prompt
 from fatezero_ext.single_file import _tokenizer
 from fatezero_ext.text import TextEncoder
 

@@ -9,8 +9,9 @@ import torch
 
 from fatezero_ext.attend import EditAttention, SourceAttention
 from fatezero_ext.blend import word_heat
+from fatezero_ext.edit_settings import BlendSettings, EditSettings
 from fatezero_ext.layers import LayerAddress, Site
-from fatezero_ext.plan import BlendSettings, EditSettings, compile_edit
+from fatezero_ext.plan import compile_edit
 from fatezero_ext.prompts import read_prompt
 from fatezero_ext.records import Kept, MapRecord
 

@@ -1,10 +1,13 @@
 """A page without one of its layers is written nowhere, and on disk it is damage."""
 
+import hashlib
+
 import pytest
 
-from fatezero_ext import Storage
+from fatezero_ext import Storage, cache_entry
 from fatezero_ext.cache_command import main
 from fatezero_ext.cache_folder import InversionCache
+from fatezero_ext.cache_manifest import FileLine
 from fatezero_ext.disk_store import DiskDraft
 from fatezero_ext.errors import StoreError
 from fatezero_ext.records import named_tensors
@@ -93,3 +96,22 @@ def test_pages_of_an_entry_that_does_not_say_its_layers_are_held_against_each_ot
     saved_again(cache, entry, about=about, files=files)
     (checked,) = (checked for checked in cache.verify() if checked.key == KEY)
     assert checked.damaged == {page_name(1): f"it has no attention of {lost.partition(':')[0]}"}
+
+
+def test_a_saved_page_that_holds_no_tensors_under_a_true_checksum_is_damage(model, saved, monkeypatch):
+    """As a stranger may write it: the bytes match the manifest, and mean nothing."""
+    controller, cache, _ = saved
+    entry = controller.trace.store.entry
+    files = {name: entry.read(name) for name in entry.names}
+    written = cache_entry.write_tensors
+
+    def nothing(path, tensors):
+        path.write_bytes(b"nothing")
+        return FileLine(nbytes=7, sha256=hashlib.sha256(b"nothing").hexdigest())
+
+    monkeypatch.setattr(
+        cache_entry, "write_tensors", lambda path, x: (nothing if page_name(3) in path.name else written)(path, x)
+    )
+    saved_again(cache, entry, about=entry.about, files=files)
+    (checked,) = (checked for checked in cache.verify() if checked.key == KEY)
+    assert checked.damaged == {page_name(3): "it holds no tensors"}

@@ -26,7 +26,7 @@ def edited_by_hand(source, own, mapper, kept, equalizer, taken):
 
 
 def test_one_linear_formula_is_refine_then_reweight(model, noise):
-    from fatezero_ext.prompts import refinement_mapper
+    from fatezero_ext.alignment import refinement_mapper
 
     source, target = (read_prompt(model.text, text) for text in (SOURCE, EDIT))
     mapper, kept = refinement_mapper(source, target)

@@ -1,6 +1,8 @@
 """The public names: whatever a public signature names can be imported, and names load when they are used."""
 
 import ast
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +11,7 @@ import pytest
 
 import fatezero_ext
 
-from .public_names import all_named
+from .public_names import all_named, public_callables
 
 SOURCE = ast.parse(Path(fatezero_ext.__file__).read_text())
 PUBLIC = {name: getattr(fatezero_ext, name) for name in fatezero_ext.__all__}
@@ -56,3 +58,19 @@ def test_importing_the_package_imports_nothing_else():
 
 
 SOURCE_ROOT = Path(fatezero_ext.__file__).parents[1]
+
+
+def latent_arguments():
+    """(name, docstring) of public calls and values that take, hold or give latents."""
+    for name, value in PUBLIC.items():
+        members = [(name, value)] if inspect.isclass(value) else []
+        for called, function in [*members, *((f"{name}.{f.__name__}", f) for f in public_callables(value))]:
+            hints = getattr(function, "__annotations__", {})
+            named = {hint for hint, kind in hints.items() if "Tensor" in str(kind)}
+            if named & {"latents", "noise", "x_t", "samples", "latents_store"}:
+                yield called, function.__doc__ or value.__doc__ or ""
+
+
+@pytest.mark.parametrize(("name", "doc"), list(latent_arguments()))
+def test_latents_are_said_to_be_raw_or_scaled(name, doc):
+    assert re.search(r"\b(raw|scaled)\b", doc), f"{name}: {doc}"

@@ -24,15 +24,24 @@ from fatezero_ext.video import Video
 from .small_runs import EDIT, SOURCE, calls_of, clip, inverted
 
 FRAMES = torch.rand(3, 64, 64, 3)
-RAW = r"raw latents of a VAE, \[frames, channels, height, width\]"
+RAW = r"\[frames, channels, height, width\] with at least one frame, raw latents of a VAE"
 LATENTS = {
-    "channels first": (clip(frames=3).transpose(0, 1), rf"\[4, 3, 16, 16\]; {RAW}.*give latents.transpose\(0, 1\)"),
+    "channels first": (
+        clip(frames=3).transpose(0, 1),
+        rf"\[4, 3, 16, 16\], with 3 channels; {RAW}.*give latents.transpose\(0, 1\)",
+    ),
     "with a batch axis": (clip().transpose(0, 1)[None], rf"\[1, 4, 3, 16, 16\]; {RAW}.*latents\[0\].transpose\(0, 1\)"),
     "five axes": (clip()[None], rf"\[1, 3, 4, 16, 16\]; {RAW}.*Encode the frames of one clip"),
-    "frames": (FRAMES, rf"\[3, 64, 64, 3\]; {RAW}.*look like frames: give model.vae.encode\(frames\)"),
+    "frames": (
+        FRAMES,
+        rf"\[3, 64, 64, 3\], with 64 channels; {RAW}.*look like frames: give model.vae.encode\(frames\)",
+    ),
     "frames, channels first": (FRAMES.permute(0, 3, 1, 2), rf"{RAW}.*encode\(frames.permute\(0, 2, 3, 1\)\)"),
     "frames as bytes": ((FRAMES * 255).byte(), rf"{RAW}.*look like frames.*of values 0..1"),
-    "whole numbers": (torch.zeros(3, 4, 16, 16, dtype=torch.int64), rf"torch.int64; {RAW}.*latents.float\(\)"),
+    "whole numbers": (
+        torch.zeros(3, 4, 16, 16, dtype=torch.int64),
+        r"torch.int64; numbers with a fraction.*latents.float\(\)",
+    ),
     "none": (clip()[:0], rf"\[0, 4, 16, 16\]; {RAW}"),
     "a picture": (FRAMES[0], rf"\[64, 64, 3\]; {RAW}"),
     "numpy": (clip().numpy(), rf"array shaped \[3, 4, 16, 16\] came.*{RAW}.*torch.from_numpy"),

@@ -28,7 +28,7 @@ def test_threads_that_share_a_model_compute_what_one_computes_alone(model, tmp_p
     """The whole of it is `python -m tests.shared_model`."""
     assert set(SHORT) <= set(JOBS)
     wanted = alone(model, tmp_path, SHORT)
-    assert not shared(model, wanted, InversionCache(tmp_path / "shared"), threads=4, edits=3)
+    assert not shared(model, wanted, InversionCache(tmp_path / "shared"), threads=4, edits=2)
 
 
 def test_two_threads_that_save_the_same_inversion_at_once_are_both_right(model, tmp_path):
@@ -119,15 +119,14 @@ def test_threads_that_share_a_text_encoder_read_the_same(model, clip_skip):
     assert all(found)
 
 
-@pytest.mark.parametrize("name", ["blend", "refine"])
-def test_a_run_is_the_same_while_another_thread_loads_a_model(model, name):
+def test_a_run_is_the_same_while_another_thread_loads_a_model(model):
     """diffusers and transformers set the default dtype of the whole process to a model's while they build it."""
     latents = clip()
-    wanted = edited(model, inverted(model, Storage("features", "ram"), latents=latents), name)
+    wanted = edited(model, inverted(model, Storage("features", "ram"), latents=latents))
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float16)
     try:
-        found = edited(model, inverted(model, Storage("features", "ram"), latents=latents), name)
+        found = edited(model, inverted(model, Storage("features", "ram"), latents=latents))
     finally:
         torch.set_default_dtype(before)
     assert found.equal(wanted)

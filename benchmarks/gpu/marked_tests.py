@@ -13,7 +13,7 @@ from benchmarks.gpu.report import CHECKOUT
 MARK = "pytest.mark.gpu"
 OUTCOME = re.compile(r"^(tests/\S+?\.py\S*(?: \S+)*?) (PASSED|FAILED|SKIPPED|ERROR|XFAIL|XPASS)", re.MULTILINE)
 CAUSE = re.compile(r"^(?:FAILED|ERROR) (.+)$", re.MULTILINE)
-SECONDS = 120.0
+SECONDS = 150.0
 
 
 def run(bench: Bench) -> None:

@@ -136,13 +136,14 @@ def _one_job(bench: Bench, scene: Scene, name: str, storage: Storage, frames: in
 def lengths_and_kernels(bench: Bench) -> None:
     """xformers where it is there; then longer clips beside the bare loop, whose time grows with them."""
     usual = bench.scale.frames[0]
-    if has_xformers(bench.device):
-        with _one_refusal(bench, "xformers"):
-            other = bench.scene.with_kernel("xformers")
-            other.edited(other.inverted(ON_GPU, steps=bench.scale.few))
-            _one_job(bench, other, "xformers", ON_GPU)
+    other = "xformers" if has_xformers(bench.device) else "sliced" if bench.scale.tiny else None
+    if other is None:
+        bench.line("xformers", "left out: it is not installed")
     else:
-        bench.line("xformers", "left out: it is not installed, or there is no GPU")
+        with _one_refusal(bench, other):
+            scene = bench.scene.with_kernel(other)
+            scene.edited(scene.inverted(ON_GPU, steps=bench.scale.few))
+            _one_job(bench, scene, other, ON_GPU)
     for frames in bench.scale.frames[1:]:
         with _one_refusal(bench, f"{frames} frames"):
             if bench.has(2.2 * A_JOB * frames / usual, f"{frames} frames"):

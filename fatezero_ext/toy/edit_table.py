@@ -21,8 +21,8 @@ from rich.table import Table
 
 from ..checkpoints import TOY_FOLDER, VideoModel, load_model
 from ..controller import Controller, edit
+from ..edit_settings import BlendSettings, EditSettings
 from ..inversion import invert
-from ..plan import BlendSettings, EditSettings
 from ..unet import InflationSettings
 from .captions import caption
 from .clips import READABLE_COLOURS, READABLE_SHAPES, Clip, sample_clip

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..attend import Capture
 from ..controller import Controller, edit
+from ..edit_settings import EditSettings
 from ..inversion import invert
-from ..plan import EditSettings
 from ..text import TextEncoder
 from ..unet import InflationSettings, Pseudo3DUNet
 from ..vae import VideoVAE

@@ -10,6 +10,8 @@ from .graph import Graph, Link, Node, graph_of
 from .problems import Problem, refuse, shown
 from .registry import NodeTypes, close_names
 
+MOST_KEYS = 100
+"""Keys of a node that are compared with 'inputs'; the page writes 3."""
 NO_TYPES: NodeTypes = MappingProxyType({})
 
 
@@ -36,7 +38,7 @@ def _node(node_id: str, entry: Any, types: NodeTypes, problems: list[Problem]) -
     title = meta.get("title") if isinstance(meta, dict) else None
     known = types[class_type].schema.display_name if class_type in types else None
     node = Node(node_id, class_type, title if isinstance(title, str) and title else known or class_type)
-    misspelt = [] if "inputs" in entry else close_names("inputs", entry)
+    misspelt = [] if "inputs" in entry else close_names("inputs", list(entry)[:MOST_KEYS])
     if misspelt or not isinstance(inputs, dict):
         what = f"the node has {shown(misspelt[0])} where 'inputs' belongs" if misspelt else "inputs are not an object"
         problems.append(Problem(f"{what}; name every input. Export the workflow again.", node.label))

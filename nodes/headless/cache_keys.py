@@ -12,6 +12,7 @@ from uuid import uuid4
 from .awaiting import finished
 from .graph import Graph, Link, Node
 from .lists import as_lists
+from .problems import visible
 from .registry import NodeType, NodeTypes
 
 LOG = logging.getLogger(__name__)
@@ -49,6 +50,6 @@ def _fingerprint(node: Node, node_type: NodeType) -> Any:  # noqa: ANN401 - what
     try:
         print_ = finished(node_type.node_class.fingerprint_inputs(**as_lists(node_type, arguments)))
     except Exception as error:  # a node may raise anything here; the run itself will show what is wrong
-        LOG.warning("%s cannot tell whether it changed (%s); it runs again.", node.label, error)
+        LOG.warning("%s cannot tell whether it changed (%s); it runs again.", node.label, visible(str(error)))
         return uuid4().hex
     return print_ if print_ == print_ else uuid4().hex

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
-
 from ...fatezero_ext.clip import FileFrames
 from ..api import io
 from .awaiting import finished
@@ -107,6 +105,8 @@ def _decoded(value: Any) -> Any:  # noqa: ANN401 - outputs have any type
 
 
 def _call(node: Node, prepared: type[io.ComfyNode], arguments: dict[str, Any]) -> io.NodeOutput:
+    import torch
+
     try:
         with torch.inference_mode():
             if not getattr(prepared, "TAKES_FILE_FRAMES", False):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...fatezero_ext.errors import FateZeroError
-from ...fatezero_ext.noise_model import LatentFormat
 from ...fatezero_ext.weight_files import WEIGHT_SUFFIXES
 from ..program import ModelKind, Progress, PythonHost
 from .registry import near_miss
 from .report import Reporter
+
+if TYPE_CHECKING:
+    from ...fatezero_ext.noise_model import LatentFormat
 
 INPUT_MARK = " [input]"
 """What ComfyUI may put behind the name of a file in its input folder."""
@@ -47,9 +50,7 @@ class Folders:
             except (OSError, ValueError, RuntimeError) as error:  # too long, a zero character, a loop of links
                 reason = getattr(error, "strerror", None) or error
                 shown = plain if len(plain) <= SHOWN else f"{plain[:SHOWN]}..."
-                raise InputFileError(
-                    f"{shown!r} is no name of a file ({reason}); one is needed. Correct it."
-                ) from error
+                raise InputFileError(f"{shown!r} is no file name ({reason}); one is needed. Correct it.") from error
             if not path.is_relative_to(folder.resolve()):
                 raise InputFileError(
                     f"'{plain}' is outside the input folder {folder}; only files inside are read. "

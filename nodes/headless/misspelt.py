@@ -16,7 +16,7 @@ MISSPELT = 0.85
 """Likeness of two class names of which one is the other misspelt."""
 MOST_KINDS = 500
 """Unknown classes that are compared with the known ones."""
-MOST_STRANGE = 100
+MOST_STRANGE = 20
 """Unknown inputs of a node that are looked at."""
 MOST_LISTED = 10
 """Nodes that a remark names."""

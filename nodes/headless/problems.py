@@ -13,6 +13,8 @@ MOST_PROBLEMS = 20
 """Problems told at once; a file with thousands of them is not mended one by one."""
 SHOWN_LETTERS = 120
 """Letters of a value that a message repeats."""
+LONGEST_TEXT = 2000
+"""Letters of a problem; it may list the names that there are, and repeats no prompt to its end."""
 INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that steer a terminal or reorder a line, and halves of characters, which no terminal can encode."""
 
@@ -31,7 +33,10 @@ def shown(value: object) -> str:
         part = value if isinstance(value, str) else ""
         kind = "letters" if isinstance(value, str) else "entries"
         return visible(f"{part[:SHOWN_LETTERS]!r}... ({len(value)} {kind})")
-    text = visible(repr(value))
+    try:
+        text = visible(repr(value))
+    except RecursionError:
+        return f"a deeply nested {type(value).__name__}"
     return text if len(text) <= 2 * SHOWN_LETTERS else f"{text[: 2 * SHOWN_LETTERS]}..."
 
 
@@ -55,7 +60,8 @@ class Problem:
 
     def __str__(self) -> str:
         place = " ".join(part for part in (self.node, f"input '{short(self.input)}'" if self.input else "") if part)
-        return visible(f"{place}: {self.text}" if place else self.text)
+        text = self.text if len(self.text) <= LONGEST_TEXT else f"{self.text[:LONGEST_TEXT]}..."
+        return visible(f"{place}: {text}" if place else text)
 
 
 class InvalidWorkflow(WorkflowError):

@@ -20,6 +20,8 @@ NOTES = frozenset({"Note", "MarkdownNote"})
 REROUTES = frozenset({"Reroute", "Reroute (rgthree)", "SetNode"})
 """Nodes of the page that hand their first input on."""
 PRIMITIVE, GET = "PrimitiveNode", "GetNode"
+MOST_SETTERS = 100
+"""Boxes and primitives that one input may be set by; as many as there may be subgraphs inside each other."""
 PAGE_ONLY = NOTES | REROUTES | {PRIMITIVE, GET}
 """What the page draws and never sends."""
 
@@ -109,8 +111,9 @@ class Wiring:
     def source(self, scope: Scope, node: UiNode, slot: int) -> Source:
         """What feeds input `slot` of a node that runs; `boxes` knows it from then on."""
         found, setters = self._follow((scope, node, slot))
+        target = (scope.flat(node.id), node.inputs[slot].name)
         for setter in setters:
-            self._targets.setdefault(setter, []).append((scope.flat(node.id), node.inputs[slot].name))
+            self._targets.setdefault(setter, []).append(target)
         return found
 
     def boxes(self) -> Iterator[Box]:
@@ -155,7 +158,7 @@ class Wiring:
                 steps.append((key, self._step_back(*place)))
                 place = steps[-1][1].to
         for key, step in reversed(steps):
-            setters = setters if step.setter is None else (step.setter, *setters)
+            setters = setters if step.setter is None else (step.setter, *setters[:MOST_SETTERS])
             place = Constant(step.value) if place is None and step.value is not None else place
             self._found[key] = place, setters
         return place, setters

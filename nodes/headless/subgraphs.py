@@ -84,10 +84,15 @@ def _used(level: Level, definitions: Definitions) -> Iterator[str]:
     return (node.type for node in level.nodes.values() if node.runs and node.type in definitions)
 
 
+def _inputs(level: Level) -> int:
+    """Inputs and promoted widgets of a level, all that is gone through where it is used."""
+    return len(level.inputs) + sum(len(node.inputs) + len(node.promotions or ()) for node in level.nodes.values())
+
+
 def _checked(level: Level, inside: list[_Size]) -> _Size:
     size = _Size(
         len(level.nodes) + sum(size.nodes for size in inside),
-        sum(len(node.inputs) for node in level.nodes.values()) + sum(size.inputs for size in inside),
+        _inputs(level) + sum(size.inputs for size in inside),
         1 + max((size.depth for size in inside), default=0),
     )
     if size.nodes > MOST_NODES:

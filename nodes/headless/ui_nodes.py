@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+from .graph import MOST_NODES, too_many_nodes
 from .problems import InvalidWorkflow, Problem, refuse, shown
-from .registry import close_names
+from .registry import LONGEST_NAME, close_names
 
 MUTED, BYPASSED = 2, 4
 SUBGRAPH_INPUT, SUBGRAPH_OUTPUT = "-10", "-20"
@@ -17,6 +18,8 @@ SUBGRAPH_INPUT, SUBGRAPH_OUTPUT = "-10", "-20"
 BOX_ITSELF = "-1"
 """Stands for the box in `proxyWidgets`: the widget is that of one of its own inputs."""
 EXPORT_AGAIN = "Export the workflow from ComfyUI again."
+MOST_KEYS = 100
+"""Keys of a node that are compared with these; the page writes some 20."""
 LONGEST_ID = 64
 """Letters of an id; ids of nodes in subgraphs are put together of those of all boxes around."""
 NODE_KEYS = ("inputs", "outputs", "widgets_values", "widgets_values_named")
@@ -150,6 +153,8 @@ def read_level(raw: Mapping[str, Any], place: str = "") -> Level:
     entries, links = raw.get("nodes"), raw.get("links")
     if not isinstance(entries, list) or not isinstance(links, (list, type(None))):
         raise _malformed(f"nodes and links{place} are not two lists")
+    if len(entries) > MOST_NODES:
+        raise too_many_nodes()
     nodes: dict[str, UiNode] = {}
     problems: list[Problem] = []
     for entry in entries:
@@ -214,7 +219,7 @@ def _node(raw: Any) -> UiNode:  # noqa: ANN401 - unchecked JSON
 def _misspelt(keys: tuple[str, ...]) -> tuple[str, str] | None:
     """A key that is nearly one of NODE_KEYS, and that one, where the node does not have it."""
     for key in NODE_KEYS:
-        strange = [other for other in keys if other not in NODE_KEYS]
+        strange = [other for other in keys[:MOST_KEYS] if other not in NODE_KEYS]
         near = [] if key in keys else close_names(key, strange, cutoff=0.8)
         if near:
             return near[0], key
@@ -297,6 +302,8 @@ def _promotions(properties: Any, label: str) -> tuple[Promotion, ...] | None:  #
 def _promotion(entry: Any) -> Promotion | None:  # noqa: ANN401 - unchecked JSON
     """A widget inside a box inside the box may be written as "5: seed" of that box, or with "10:5" as its node."""
     if not isinstance(entry, list) or not 2 <= len(entry) <= 3 or not isinstance(entry[1], str):
+        return None
+    if len(entry[1]) > LONGEST_NAME:
         return None
     ids = [_id(part) for part in (entry[0], *entry[2:])]
     if None in ids:

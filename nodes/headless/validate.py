@@ -50,8 +50,7 @@ def validated(graph: Graph, types: NodeTypes) -> Graph:
     remarks = [left_out_remark(spare)] if spare else []
     checked = replace(graph, nodes=MappingProxyType(nodes))
     with validating({"prompt": (seen := checked.api_format())}):
-        problems = [found for node_id in needed for found in _check_node(nodes, nodes[node_id], types, remarks, seen)]
-    refuse(problems)
+        refuse(found for node_id in needed for found in _check_node(nodes, nodes[node_id], types, remarks, seen))
     return replace(checked, remarks=(*graph.remarks, *remarks))
 
 

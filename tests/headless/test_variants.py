@@ -16,7 +16,7 @@ def test_second_variant_repeats_only_what_changed(run, calls):
     shown, reused = run(chain(1), chain(2))
     assert shown == [["6", "5"], ["7", "5"]]
     assert calls[-3:] == [("Number", 2), ("Sum", 7), ("Show", 7)] and calls.count(("Number", 5)) == 1
-    assert reused == ["#2 Number", "#5 Show"]
+    assert reused == ["#2 A number", "#5 Show"]
 
 
 def test_same_variant_again_runs_nothing(run, calls):

@@ -21,7 +21,7 @@ SEEDS = ()
 """Of mutants that found faults."""
 FEW, MANY = 150, 5000
 SLOW = 5.0
-"""Seconds after which a check counts as hanging; a sound one takes some hundredths."""
+"""Seconds of the processor after which a check counts as hanging; a sound one takes some hundredths."""
 PEAK = 2**20
 """Kilobytes that the process may reach, all libraries of the project in it."""
 STEERING = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -47,17 +47,17 @@ def documents(headless, types):
 
 @pytest.fixture
 def check(headless, types, tmp_path):
-    """What `run --check` of these bytes gives: exit code, all it says, seconds."""
+    """What `run --check` of these bytes gives: exit code, all it says, seconds of the processor."""
 
     def run(content):
         path = tmp_path / "mutant.json"
         path.write_bytes(content)
         told = text_io.StringIO()
         command = headless.command.Command(path, check=True, output=tmp_path / "out")
-        began = time.perf_counter()
+        began = time.process_time()
         with patch.object(headless.command, "Console", lambda **_: Console(file=told, width=200)):
             code = headless.command.run_command(command, types)
-        return code, told.getvalue(), time.perf_counter() - began
+        return code, told.getvalue(), time.process_time() - began
 
     return run
 

@@ -174,3 +174,17 @@ def test_new_parts_are_brought_to_the_device_by_the_host_and_old_ones_stay(folde
     before = toy.unet.prepare
     unet, clip = node.execute(toy.unet, "other.safetensors", 1.0, 1.0, toy.text).args
     assert asked == [(unet.net, "unet")] and clip is toy.text and toy.unet.prepare is before is not unet.prepare
+
+
+def test_what_of_a_file_has_no_place_is_said_on_the_node(folder, toy, tmp_path, monkeypatch):
+    node, host = load_pack("nodes.lora").LoadLoRA, load_pack("nodes.host")
+    weights = kohya(drawn(toy.unet.net, LAYERS))
+    weights |= {
+        key.replace("down_blocks_0", "down_blocks_9"): w for key, w in weights.items() if "down_blocks_0" in key
+    }
+    save_file({key: w.clone() for key, w in weights.items()}, tmp_path / "half.safetensors")
+    monkeypatch.setattr(host, "lora_files", lambda: {"half.safetensors": tmp_path / "half.safetensors"})
+    said = []
+    monkeypatch.setattr(host, "say", lambda text, node_id: said.append(text))
+    node.execute(load_pack("fatezero_ext").load_toy().unet, "half.safetensors", 1.0, 1.0)
+    assert len(said) == 1 and "half: left out 8 keys" in said[0] and "match no layer" in said[0]

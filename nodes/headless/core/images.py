@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
-from torch.nn.functional import interpolate
 
 from ....fatezero_ext.clip import FileFrames
 from ....fatezero_ext.errors import FateZeroError
@@ -19,6 +16,9 @@ from ... import host
 from ...api import io
 from .naming import next_free, prefix_verdict
 from .stamps import file_stamp
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LARGEST = 16384
 """Longest side of a picture in pixels, as in ComfyUI."""
@@ -88,7 +88,7 @@ class SaveImage(io.ComfyNode):
         """images: [frames, height, width, 3], 0..1."""
         height, width = images.shape[1:3]
         saved = []
-        for picture in to_bytes(images, torch.floor):  # ComfyUI cuts levels off, where others round
+        for picture in to_bytes(images, "floor"):  # ComfyUI cuts levels off, where others round
             path = next_free(host.output_directory(), filename_prefix, "png", width=width, height=height)
             with whole_file(path) as partial:
                 Image.fromarray(picture).save(partial, format="PNG")
@@ -182,6 +182,8 @@ class ImageBatch(io.ComfyNode):
     @classmethod
     def execute(cls, image1: Tensor, image2: Tensor) -> io.NodeOutput:
         """image1, image2: [frames, height, width, channels]."""
+        import torch
+
         height, width = image1.shape[1:3]
         return io.NodeOutput(torch.cat([image1, scaled(image2, width, height, "bilinear", crop=True)]))
 
@@ -221,6 +223,8 @@ def scaled(image: Tensor, width: int, height: int, method: str, *, crop: bool) -
     image: [frames, rows, columns, channels]
     crop:  cut the longer side at its centre first, so that shapes keep their proportions
     """
+    import torch
+
     if crop:
         image = _cropped(image, width / height)
     if image.shape[1:3] == (height, width):
@@ -230,7 +234,7 @@ def scaled(image: Tensor, width: int, height: int, method: str, *, crop: bool) -
             Image.fromarray(picture).resize((width, height), PILLOW_METHODS[method]) for picture in to_bytes(image)
         ]
         return torch.stack([torch.from_numpy(np.array(picture)).float() / 255 for picture in pictures])
-    return interpolate(image.movedim(-1, 1), size=(height, width), mode=method).movedim(1, -1)
+    return torch.nn.functional.interpolate(image.movedim(-1, 1), size=(height, width), mode=method).movedim(1, -1)
 
 
 def _cropped(image: Tensor, aspect: float) -> Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ...api import io
 from .images import LoadImage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHANNELS = ["red", "green", "blue", "alpha"]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ...api import io
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class PreviewAny(io.ComfyNode):

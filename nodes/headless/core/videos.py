@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ....fatezero_ext.clip import FileFrames, VideoClip, opened_clip
 from ....fatezero_ext.errors import FateZeroError
@@ -17,6 +14,9 @@ from ... import host
 from ...api import io
 from .naming import next_free, prefix_verdict
 from .stamps import file_stamp
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COMFYUI_CRF = 23  # x264's own default
 
@@ -141,6 +141,6 @@ class SaveVideo(io.ComfyNode):
             crf=COMFYUI_CRF,
             repeatable=False,
             sound=video.sound,
-            rounding=torch.floor,  # ComfyUI cuts levels off, where others round
+            rounding="floor",  # ComfyUI cuts levels off, where others round
         )
         return io.NodeOutput(ui={"saved": (str(path),), "text": () if lost is None else (lost,)})

@@ -1,0 +1,68 @@
+"""What a workflow file may have of anything is bounded before time or memory grow with its square."""
+
+import json
+
+import pytest
+
+from fatezero_ext.pack import load_pack
+
+from .ui_documents import box, node, show, subgraph, workflow
+
+NUMBER = node(1, "Number", (4,))
+
+
+def test_more_nodes_than_are_run_are_refused_before_they_are_read(refused):
+    assert "more than 20000 nodes" in refused({"nodes": [None] * 20_001, "links": []})
+
+
+def test_keys_of_a_node_without_end_are_not_all_compared(headless, types, monkeypatch):
+    nodes, compared = load_pack("nodes.headless.ui_nodes"), []
+    monkeypatch.setattr(nodes, "close_names", lambda name, known, cutoff: compared.append(len(known)) or [])
+    strange = node(1, "Number", (4,)) | {f"strange_{i}": 1 for i in range(1000)}
+    headless.workflow.graph_from(workflow([strange, show(2, 7)], [(7, 1, 0, 2, 0)]), types)
+    assert 0 < max(compared) <= 100
+
+
+def test_inputs_of_definitions_and_promoted_widgets_are_counted(refused, monkeypatch):
+    monkeypatch.setattr(load_pack("nodes.headless.subgraphs"), "MOST_INPUTS", 2000)
+    wide = subgraph([], [], [f"i{i}" for i in range(100)])
+    boxes = [box(i) for i in range(10, 40)]
+    assert "more than 2000 inputs" in refused(workflow([NUMBER, show(2, 7), *boxes], [(7, 1, 0, 2, 0)], [wide]))
+    listed = [box(i, proxies=[("1", "value")] * 100) for i in range(10, 40)]
+    document = workflow([NUMBER, show(2, 7), *listed], [(7, 1, 0, 2, 0)], [subgraph([NUMBER], [])])
+    assert "more than 2000 inputs" in refused(document)
+
+
+@pytest.mark.parametrize("name", ["1:" * 1_000_000, "x" * 256])
+def test_a_promoted_name_without_end_is_refused(refused, name):
+    boxed = box(5, proxies=[("1", name)])
+    assert "its proxyWidgets are" in refused(workflow([boxed, show(2, 7)], [(7, 5, 0, 2, 0)], [subgraph([NUMBER], [])]))
+
+
+def test_proxy_widgets_nested_as_deep_as_json_may_be_are_refused(refused):
+    boxed = box(5)
+    depth = next(depth for depth in range(990, 0, -10) if _is_json("[" * depth + "]" * depth))
+    boxed["properties"]["proxyWidgets"] = "[" * depth + "]" * depth
+    assert "its proxyWidgets are" in refused(workflow([boxed, show(2, 7)], [(7, 5, 0, 2, 0)], [subgraph([NUMBER], [])]))
+
+
+def _is_json(text):
+    try:
+        json.loads(text)
+    except RecursionError:
+        return False
+    return True
+
+
+def test_a_row_of_boxes_that_hand_their_input_on_is_remembered_in_part(headless, types):
+    """All boxes for each input would be memory that grows with the square."""
+    handed = subgraph([], [(1, -10, 0, -20, 0)], ["a"])
+    boxes = [box(i, (), [("a", i - 1)]) for i in range(11, 511)]
+    links = [(10, 1, 0, 11, 0), *((i, i, 0, i + 1, 0) for i in range(11, 510)), (510, 510, 0, 2, 0)]
+    graph = headless.workflow.graph_from(workflow([NUMBER, *boxes, show(2, 510)], links, [handed]), types)
+    assert graph.nodes["2"].links["source"].node == "1"
+    assert sum(len(found) for each in graph.boxes.values() for found in each.widgets.values()) < 110
+
+
+def test_a_problem_repeats_no_prompt_to_its_end(headless):
+    assert len(str(headless.problems.Problem("the word " + "x" * 100_000))) < 2100
