@@ -348,7 +348,7 @@ def _code(chance, folder):
             Call(exec, f"open({mark!r}, 'w').close()"),
             Call(open, mark, "w"),
             Call(os.mkdir, mark),
-            Call(getattr, os, "system"),
+            Call(getattr, "text", "upper"),
             Call(bytearray, 10**10),
             Call(collections.Counter, {"a": 1}),
             Call(set, [1]),
