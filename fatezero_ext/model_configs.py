@@ -142,7 +142,7 @@ CLIP_TEXT: Mapping[str, Rule] = {
     "vocab_size": _whole(1, 2**20),
     "max_position_embeddings": _whole(77, 4096),
     "bos_token_id": TOKEN,
-    "eos_token_id": TOKEN,
+    "eos_token_id": _whole(0, 2**20),
     "pad_token_id": TOKEN,
 }
 """Of transformers' CLIPTextModel, which reads prompts of 77 tokens."""

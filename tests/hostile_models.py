@@ -254,7 +254,9 @@ def _place(path, chance):
 
 
 def _tensors(path):
-    return load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    """In memory of their own: the file is overwritten."""
+    read = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    return {key: x.clone() for key, x in read.items()}
 
 
 def _written(tensors, path):
@@ -346,7 +348,7 @@ def _code(chance, folder):
             Call(exec, f"open({mark!r}, 'w').close()"),
             Call(open, mark, "w"),
             Call(os.mkdir, mark),
-            Call(getattr, os, "system"),
+            Call(getattr, "text", "upper"),
             Call(bytearray, 10**10),
             Call(collections.Counter, {"a": 1}),
             Call(set, [1]),
