@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from _codecs import encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ HEADER_LENGTH = 8  # bytes that say how long the header is
 HEADER_BYTES = 16 * 2**20
 """Most bytes of a safetensors file's names and shapes; those of Stable Diffusion's largest files take 300,000."""
 DAMAGED = "it is damaged or cut off, or of a format that the installed safetensors and torch do not know"
+_LOADING = threading.Lock()
 WINDOW = 256 * 2**20  # bytes of a file that are mapped at once: what was read is let go before more is
 
 
@@ -163,7 +165,7 @@ def _unpickled(path: Path) -> dict[object, object]:
     check_pickles_are_safe(path)
     check_pickle(path)
     try:
-        with torch.serialization.safe_globals(_idle_globals()):
+        with _idle_globals_allowed():
             # What torch wrote before 1.6 cannot be mapped.
             weights = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive(path))
     except OSError:
@@ -173,6 +175,19 @@ def _unpickled(path: Path) -> dict[object, object]:
     if not isinstance(weights, dict):
         raise UnpicklingError(f"it holds {type(weights).__name__}, not tensors by name")
     return weights
+
+
+@contextmanager
+def _idle_globals_allowed() -> Iterator[None]:
+    """torch's list of allowed names is one for all threads and programs: ours are added and taken away by one thread at
+    a time, and names that another program has put there stay.
+    """
+    import torch
+
+    with _LOADING:
+        allowed = torch.serialization.get_safe_globals()
+        with torch.serialization.safe_globals([each for each in _idle_globals() if each not in allowed]):
+            yield
 
 
 def _idle_globals() -> list[object]:
