@@ -22,6 +22,8 @@ COPIED = frozenset("aac mp3 ac3 eac3 alac flac opus".split())
 AAC_RATES = frozenset((96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000))
 """Samples per second that AAC can be encoded with."""
 USUAL_RATE = 48000
+HIGHEST_RATE = 192_000
+"""Samples per second that sound is decoded to at most; a small file may claim billions."""
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 """Names of what so many channels usually are."""
 AAC_FRAME = 1024
@@ -77,11 +79,12 @@ def has_sound(path: Path) -> bool:
     return False
 
 
-def later(sound: Sound, seconds: Fraction | float) -> Sound:
-    """The sound from `seconds` on, of either kind."""
+def later(sound: Sound, seconds: Fraction | float) -> Sound | None:
+    """The sound from `seconds` on, of either kind; None for a waveform of which nothing is left."""
     if isinstance(sound, SoundFile):
         return replace(sound, start=sound.start + Fraction(seconds))
-    return {**sound, "waveform": sound["waveform"][..., round(seconds * sound["sample_rate"]) :]}
+    left = sound["waveform"][..., round(seconds * sound["sample_rate"]) :]
+    return {**sound, "waveform": left} if left.shape[-1] else None
 
 
 def tracks(sound: Sound, seconds: Fraction) -> Iterator[Callable[[], Track]]:
@@ -186,7 +189,7 @@ def read_sound(sound: SoundFile, seconds: Fraction) -> Waveform:
     begin = _begin(sound)
     with opened_media(sound.path) as container:
         stream = _sound_stream(container, sound.path)
-        rate = stream.rate or USUAL_RATE
+        rate = min(stream.rate or USUAL_RATE, HIGHEST_RATE)
         layout = LAYOUTS[min(stream.channels, 2)]
         samples = np.zeros((min(stream.channels, 2), math.ceil(seconds * rate)), np.float32)
         decoded, filled = False, None
