@@ -203,7 +203,7 @@ def write_video(
     Raises VideoError where the frames are no video.
     """
     _check_frames(frames)
-    rate = Fraction(fps).limit_denominator(1000)
+    rate = Fraction(fps).limit_denominator(1001)  # that of broadcasts: 30000/1001
     if rate <= 0:
         raise VideoError(f"{fps} frames per second is no rate; a positive one is needed. Change fps.")
     if not 0 <= crf <= 51:

@@ -30,6 +30,8 @@ HEADER_LENGTH = 8  # bytes that say how long the header is
 HEADER_BYTES = 16 * 2**20
 """Most bytes of a safetensors file's names and shapes; those of Stable Diffusion's largest files take 300,000."""
 DAMAGED = "it is damaged or cut off, or of a format that the installed safetensors and torch do not know"
+IDLE = (int, float, str, bytes, type(None), np.generic, Mapping, list, tuple)
+"""What a training program may leave beside its tensors: it is passed over."""
 _LOADING = threading.Lock()
 WINDOW = 256 * 2**20  # bytes of a file that are mapped at once: what was read is let go before more is
 
@@ -100,25 +102,26 @@ def _own(x: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def _tensors(weights: Mapping[object, object], path: Path) -> dict[str, Tensor]:
-    """Those of a state dict; training programs put theirs one level down, beside numbers that nobody needs here."""
+    """Those of a state dict; training programs put theirs one level down, or beside numbers that nobody needs here."""
     from torch import Tensor
 
     inner = weights.get("state_dict")
-    weights = inner if isinstance(inner, Mapping) else weights
-    foreign = [
-        shown(key) for key, value in weights.items() if not isinstance(key, str) or not isinstance(value, Tensor)
-    ]
-    if foreign:
+    if isinstance(inner, Mapping) and any(isinstance(value, Tensor) for value in inner.values()):
+        weights = inner
+    found = {key: x for key, x in weights.items() if isinstance(key, str) and isinstance(x, Tensor)}
+    beside = {key: value for key, value in weights.items() if not isinstance(key, str) or key not in found}
+    foreign = [shown(key) for key, value in beside.items() if not found or not isinstance(value, IDLE)]
+    if foreign or not found:
         raise ModelError(
-            f"{path} holds more than tensors by name: {some(foreign)}; a state dict is needed. Save it with "
-            f"save_pretrained, or as safetensors."
+            f"{path} holds {f'more than tensors by name: {some(foreign)}' if foreign else 'no tensors by name'}; a "
+            f"state dict is needed. Save it with save_pretrained, or as safetensors."
         )
-    if repeated := [name for name, x in weights.items() if not _is_stored(x)]:
+    if repeated := [name for name, x in found.items() if not _is_stored(x)]:
         raise ModelError(
             f"{path} has tensors that are larger than what is stored of them: {some(repeated)}; plain ones are needed. "
             f"Convert or restore the file."
         )
-    return dict(weights)
+    return found
 
 
 def _is_stored(x: Tensor) -> bool:

@@ -26,6 +26,9 @@ TUPLE_PARTS = 200
 """Things in a tuple, with all that it holds; those that make a tensor hold twenty."""
 DIMENSIONS = 16
 """Most of a tensor; weights have at most five. One tuple may stand for the shapes of a hundred thousand tensors."""
+DEVICE_NAME = 16
+COPIED = 2 * OPERATIONS
+"""Most steps of a pickle whose results are copied, each counted as often as that happens: a counter copies a dict."""
 ENCODED = 256  # letters of a text that is made bytes; numbers of numpy's take eight
 LEGACY_PICKLES = 5  # magic number, version, system, weights, names of the storages
 END_OF_ARCHIVE = struct.Struct("<4s4H2LH")
@@ -36,7 +39,8 @@ SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 CALLBACK = "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"
 ORDERED, ENCODE, NUMPY_DTYPE, SIZE = "collections.OrderedDict", "_codecs.encode", "numpy.dtype", "torch.Size"
 REBUILT = frozenset(f"torch._utils.{name}" for name in REBUILDERS)
-CALLED = {*REBUILT, *SCALARS, ORDERED, ENCODE, NUMPY_DTYPE, SIZE}
+COUNTER, DEVICE = "collections.Counter", "torch.device"
+CALLED = {*REBUILT, *SCALARS, ORDERED, ENCODE, NUMPY_DTYPE, SIZE, COUNTER, DEVICE}
 """Functions of a state dict, and of the numbers that training programs leave beside it."""
 OPCODES = frozenset(
     "PROTO STOP MARK GLOBAL REDUCE BUILD APPEND APPENDS SETITEM SETITEMS TUPLE TUPLE1 TUPLE2 TUPLE3 NONE NEWFALSE "
@@ -59,14 +63,14 @@ class Item(NamedTuple):
     """Something on a pickle's stack.
 
     parts: how many things it is made of, each counted as often as it is met
-    value: of text, numbers, names, shapes and short tuples; TENSOR; else None
+    value: of text, numbers, names, shapes and short tuples; TENSOR, STORAGE; else None
     """
 
     parts: int
     value: Any = None
 
 
-MARK, ONE, TENSOR = Item(0), Item(1), object()
+MARK, ONE, TENSOR, STORAGE = Item(0), Item(1), object(), object()
 PLAIN = frozenset("NONE NEWFALSE NEWTRUE EMPTY_LIST EMPTY_DICT BINFLOAT".split())
 """Operations that give something new, whose value does not matter here."""
 DAMAGED = "it is a damaged pickle, or one that holds more than tensors"
@@ -147,10 +151,14 @@ def _check_operations(stream: BinaryIO, size: int) -> None:
     stack: list[Item] = []
     memo: dict[int, Item] = {}
     storages: dict[object, int] = {}
-    start = stream.tell()
+    start, copied = stream.tell(), 0
     for number, (operation, argument, at) in enumerate(genops(stream)):
         if operation.name not in OPCODES or number > OPERATIONS or (at or 0) - start > PICKLE_BYTES:
             raise UnpicklingError(DAMAGED)
+        if operation.name == "REDUCE" and stack[-2].value == Named(COUNTER):
+            copied += number
+            if copied > COPIED:
+                raise UnpicklingError(DAMAGED)
         if operation.name in ("BINPUT", "LONG_BINPUT"):
             if stack[-1] is MARK:
                 raise UnpicklingError(DAMAGED)
@@ -176,7 +184,7 @@ def _step(operation: OpcodeInfo, argument: object, stack: list[Item], storages: 
         stack.append(Item(1, _called(*(item.value for item in taken))))
     elif name == "BINPERSID":
         _add_storage(taken[0].value, storages)
-        stack.append(ONE)
+        stack.append(Item(1, STORAGE))
     elif name.startswith("TUPLE"):
         parts = 1 + sum(item.parts for item in taken)
         if parts > TUPLE_PARTS:
@@ -245,6 +253,10 @@ def _called(function: object, arguments: object) -> object:
         fits = isinstance(text, str) and len(text) <= ENCODED and arguments[1:] in (("latin1",), ("latin-1",))
     elif name == NUMPY_DTYPE:
         fits = fits and isinstance(arguments[0], str) and bool(NUMPY_NUMBER.fullmatch(arguments[0]))
+    elif name == COUNTER:
+        fits = arguments == (None,)  # a container, or what is none at all
+    elif name == DEVICE:
+        fits = fits and isinstance(arguments[0], str) and len(arguments[0]) <= DEVICE_NAME and len(arguments) <= 2
     elif name == SIZE:
         fits = fits and len(arguments) == 1 and _is_shape(arguments[0])
     elif name in REBUILT and not name.endswith("_parameter"):

@@ -2,8 +2,9 @@
 
 import struct
 import zipfile
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from pickle import BINGET, BINPUT, BINUNICODE, EMPTY_LIST, GLOBAL, MARK, PROTO, REDUCE, STOP, TUPLE, TUPLE1
+from pickle import BINGET, BINPUT, BINUNICODE, EMPTY_DICT, EMPTY_LIST, GLOBAL, MARK, PROTO, REDUCE, STOP, TUPLE, TUPLE1
 
 import numpy as np
 import pytest
@@ -103,4 +104,65 @@ def archive(path, content):
 def test_a_small_pickle_that_makes_large_things_again_and_again_is_refused(tmp_path, first, repeated):
     content = PROTO + b"\x02" + b"}" + text("x") + EMPTY_LIST + MARK + first + repeated * 3 + b"e" + b"s" + STOP
     with pytest.raises(ModelError, match="damaged pickle, or one that holds more than tensors|over and over"):
+        WeightFile(archive(tmp_path / "bomb.ckpt", content))
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"global_step": 5},
+        {
+            "epoch": 1.5,
+            "name": "mine",
+            "best": None,
+            "loss": np.float64(1),
+            "history": [1, 2],
+            "ema": {"x": torch.ones(1)},
+        },
+        {"state_dict": {}},
+        {"state_dict": {"step": 3}},
+    ],
+)
+def test_what_stands_beside_the_tensors_is_passed_over(tmp_path, beside):
+    torch.save({"x": torch.zeros(2), **beside}, tmp_path / "x.ckpt")
+    assert WeightFile(tmp_path / "x.ckpt").shapes == {"x": (2,)}
+    torch.save({"state_dict": {"x": torch.zeros(2), **beside}, "y": torch.zeros(3)}, tmp_path / "x.ckpt")
+    assert WeightFile(tmp_path / "x.ckpt").shapes == {"x": (2,)}
+
+
+@pytest.mark.parametrize(
+    "held", [{}, {"step": 5}, {"state_dict": {}}, {5: torch.zeros(1)}, {"state_dict": {"a": 1}, "b": 2}]
+)
+def test_a_pickle_without_tensors_by_name_is_refused(tmp_path, held):
+    torch.save(held, tmp_path / "x.ckpt")
+    with pytest.raises(ModelError, match="a state dict is needed"):
+        WeightFile(tmp_path / "x.ckpt")
+
+
+def test_schedules_and_devices_beside_a_state_dict_are_passed_over(tmp_path):
+    """Lightning's checkpoints hold the milestones of a MultiStepLR as a Counter."""
+    weights = {"x": torch.zeros(2)}
+    schedule = {"milestones": Counter([30, 30, 80]), "gamma": 0.1}
+    devices = [torch.device("cpu"), torch.device("cuda", 1)]
+    torch.save({"state_dict": weights, "lr_schedulers": [schedule] * 3, "devices": devices}, tmp_path / "x.ckpt")
+    assert WeightFile(tmp_path / "x.ckpt").shapes == {"x": (2,)}
+
+
+COUNTER = named("collections", "Counter") + kept(0)
+LARGE = EMPTY_DICT + MARK + b"".join(number(each) + number(0) for each in range(20_000)) + b"u" + TUPLE1 + kept(1)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        COUNTER + LARGE + (again(0) + again(1) + REDUCE) * 500,
+        COUNTER + text("abc") + TUPLE1 + REDUCE,
+        COUNTER + b")" + REDUCE + MARK + EMPTY_DICT + TUPLE + b"b",
+        named("torch", "device") + text("cuda" * 99) + TUPLE1 + REDUCE,
+        named("torch", "device") + EMPTY_LIST + TUPLE1 + REDUCE,
+    ],
+)
+def test_counters_and_devices_of_other_arguments_are_refused(tmp_path, content):
+    content = PROTO + b"\x02" + b"}" + text("x") + EMPTY_LIST + MARK + content + b"e" + b"s" + STOP
+    with pytest.raises(ModelError, match="damaged pickle, or one that holds more than tensors"):
         WeightFile(archive(tmp_path / "bomb.ckpt", content))
