@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -87,40 +87,45 @@ def later(sound: Sound, seconds: Fraction | float) -> Sound | None:
     return {**sound, "waveform": left} if left.shape[-1] else None
 
 
-def tracks(sound: Sound, seconds: Fraction) -> Iterator[Callable[[], Track]]:
+def tracks(sound: Sound, seconds: Fraction) -> Iterator[Callable[[], AbstractContextManager[Track]]]:
     """Ways to store the first `seconds` of a sound, the best one first; each reads it and raises where it fails."""
     if isinstance(sound, SoundFile):
-        yield lambda: _Copied(sound, seconds)
-        yield lambda: _Encoded(read_sound(sound, seconds))
+        yield lambda: _copied(sound, seconds)
+        yield lambda: nullcontext(_Encoded(read_sound(sound, seconds)))
     else:
-        yield lambda: _Encoded(_waveform(sound, seconds))
+        yield lambda: nullcontext(_Encoded(_waveform(sound, seconds)))
 
 
-class _Copied:
-    """Packets of a file as they are."""
-
-    def __init__(self, sound: SoundFile, seconds: Fraction) -> None:
-        begin = _begin(sound)
-        # Open until the packets are written: a stream of a closed file cannot be a template.
-        self._container = open_media(sound.path)
+@contextmanager
+def _copied(sound: SoundFile, seconds: Fraction) -> Iterator[Track]:
+    """Packets of a file as they are; the file is open in the block: a stream of a closed one cannot be a template."""
+    begin = _begin(sound)
+    with open_media(sound.path) as container:
         with errors_told(sound.path):
-            self._source = _sound_stream(self._container, sound.path)
-            codec = self._source.codec_context.name
+            source = _sound_stream(container, sound.path)
+            codec = source.codec_context.name
             if codec not in COPIED:
                 raise VideoError(
                     f"MP4 holds {', '.join(sorted(COPIED))}; the sound of {sound.path} is {codec}. Encode it anew."
                 )
-            self._packets = list(_heard(self._container.demux(self._source), begin, seconds))
+            packets = list(_heard(container.demux(source), begin, seconds))
+        yield _Copied(source, packets)
+
+
+class _Copied:
+    """Packets of an open file."""
+
+    def __init__(self, source: av.audio.stream.AudioStream, packets: Sequence[av.Packet]) -> None:
+        self._source, self._packets = source, packets
 
     def add(self, into: av.container.OutputContainer) -> None:
         if self._packets:
             self._stream = into.add_stream_from_template(self._source)
 
     def write(self, into: av.container.OutputContainer) -> None:
-        with self._container:
-            for packet in self._packets:
-                packet.stream = self._stream
-                into.mux(packet)
+        for packet in self._packets:
+            packet.stream = self._stream
+            into.mux(packet)
 
 
 def _heard(packets: Iterator[av.Packet], begin: Fraction, seconds: Fraction) -> Iterator[av.Packet]:

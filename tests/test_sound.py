@@ -1,6 +1,7 @@
 """Sound of any file beside the frames it belongs to, and frames that no sound can cost."""
 
 import logging
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from fatezero_ext.sound import SoundFile, has_sound, later, read_sound
+from fatezero_ext.errors import VideoError
+from fatezero_ext.sound import SoundFile, has_sound, later, read_sound, tracks
 from fatezero_ext.video import read_video, write_video
 
 from .sounding_clips import BEEP, FPS, RATE, beeping, heard, write_clip
@@ -242,3 +244,15 @@ def test_a_file_that_claims_ten_million_samples_a_second_is_read_at_a_rate_that_
     (tmp_path / "tone.wav").write_bytes(content)
     found = read_sound(SoundFile(tmp_path / "tone.wav"), Fraction(1, 1000))
     assert found.rate == 192_000 and found.samples.shape == (1, 192)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are listed there")
+@pytest.mark.parametrize("sound", ["pcm_s16le", "aac"])
+def test_a_file_whose_sound_is_not_copied_after_all_is_closed(tmp_path, sound):
+    """Whether the codec does not suit MP4, or encoding the frames beside it fails."""
+    path = write_clip(tmp_path / "clip.mkv", sound)
+    copied = next(tracks(SoundFile(path), Fraction(1)))
+    with pytest.raises((VideoError, ZeroDivisionError)) as refused, copied():
+        raise ZeroDivisionError
+    opened = [str(each.resolve()) for each in Path("/proc/self/fd").iterdir()]
+    assert refused.value and str(path) not in opened
