@@ -149,7 +149,7 @@ def test_the_list_of_models_passes_over_what_is_no_plain_file(tmp_path, monkeypa
     assert [name for name in models.model_names() if name in ("pipe", "endless", "loop", "good")] == ["good"]
 
 
-@pytest.mark.parametrize("text", ["[" * 10**5, '{"x": ' + "9" * 10**4 + "}", "\ufeff{}", "{}" + " " * 2**21])
+@pytest.mark.parametrize("text", ["[" * 10**5, '{"x": ' + "9" * 10**4 + "}", "\ufeff\ufeff{}", "{}" + " " * 2**21])
 def test_json_that_upsets_a_parser_is_an_error(tmp_path, text):
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(ModelError, match="config.json (cannot be read|has 2,097,154 bytes; at most 1,048,576)"):
