@@ -17,9 +17,6 @@ from .video import pictures_of, read_video, stacked, video_rate
 if TYPE_CHECKING:
     from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 @dataclass(frozen=True)
 class FileFrames:
@@ -28,7 +25,10 @@ class FileFrames:
     path: Path
 
     def all(self) -> Tensor:
-        """All of them, [frames, height, width, 3], float32, 0..1; raises VideoError where the file is damaged."""
+        """All of them, [frames, height, width, 3], float32, 0..1.
+
+        Raises VideoError where the file is damaged, or takes more than the free memory.
+        """
         return read_video(self.path).frames
 
     def part(self, first: int, length: int) -> Tensor:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from .clip_tokenizer import read_clip_tokenizer
+from .clip_tokenizer import TOKENIZING, read_clip_tokenizer
 from .empty_models import check_fit, empty, fill, shapes_of
 from .errors import ModelError, PromptError
 from .folder_weights import TEXT, folder_weights
@@ -78,14 +78,15 @@ class ClipScorer:
 
     def _tokens(self, prompts: Sequence[str]) -> dict[str, Tensor]:
         most = self.net.config.text_config.max_position_embeddings
-        for prompt in prompts:
-            length = len(self.tokenizer(prompt, verbose=False)["input_ids"])
+        with TOKENIZING:
+            lengths = [len(self.tokenizer(prompt, verbose=False)["input_ids"]) for prompt in prompts]
+            tokens = self.tokenizer(list(prompts), padding=True, return_tensors="pt", verbose=False)
+        for prompt, length in zip(prompts, lengths, strict=True):
             if length > most:
                 raise PromptError(
                     f"the prompt has {length} tokens with its start and end; {most} fit this CLIP model. "
                     f"Shorten the prompt that begins {prompt[:40]!r}."
                 )
-        tokens = self.tokenizer(list(prompts), padding=True, return_tensors="pt", verbose=False)
         return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
 
 

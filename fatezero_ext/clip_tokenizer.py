@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +27,8 @@ ROLES = {
 WORD = 200  # characters of a token; CLIP's longest has 60
 MARKS = ("lstrip", "rstrip", "normalized", "single_word", "special")
 LENGTH = 77
+TOKENIZING = threading.Lock()
+"""A tokenizer's settings change with every call: a second thread would be told "Already borrowed"."""
 
 
 def read_clip_tokenizer(folder: Path, words: int) -> CLIPTokenizer:

@@ -19,6 +19,8 @@ UNET_AND_VAE = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.
 """As diffusers names them, the file that is preferred first."""
 TEXT = ("model.safetensors", "pytorch_model.bin")
 """As transformers names them."""
+VARIANTS = ("fp16", "non_ema")
+"""Of weights that are published in several ways, whose names have this before the ending."""
 
 
 class Weights(Protocol):
@@ -61,16 +63,18 @@ class ShardedWeights:
 
 
 def folder_weights(folder: Path, names: tuple[str, str]) -> Weights:
-    """The weights of a folder: safetensors where there are any, else a pickle of tensors.
+    """The weights of a folder: safetensors where there are any, else a pickle of tensors; variants after plain ones.
 
     names: of the safetensors file and of the pickle, UNET_AND_VAE or TEXT
     Raises ModelError for a folder that has neither, and for files that cannot be read.
     """
-    for name in names:
-        if (folder / name).exists():
-            return WeightFile(folder / name)
-        if (folder / f"{name}.index.json").exists():
-            return ShardedWeights(folder / f"{name}.index.json")
+    for variant in ("", *(f".{variant}" for variant in VARIANTS)):
+        for name in names:
+            whole = Path(name).stem + variant + Path(name).suffix
+            if (folder / whole).exists():
+                return WeightFile(folder / whole)
+            if (index := folder / f"{name}.index{variant}.json").exists():
+                return ShardedWeights(index)
     raise ModelError(
         f"{folder} cannot be read: it has neither {names[0]} nor {names[1]}; one of them is needed. Use a complete "
         f"folder, as save_pretrained writes it."
@@ -82,7 +86,7 @@ def _homes(index: Path) -> dict[str, str]:
     homes = read_json(index, INDEX_BYTES).get("weight_map")
     if not isinstance(homes, dict) or not homes or not all(isinstance(name, str) for name in homes.values()):
         raise ModelError(f"{index} has no weight_map of file names; one is needed. Restore the file.")
-    suffix = Path(index.name.removesuffix(".index.json")).suffix
+    suffix = Path(index.name.rpartition(".index.")[0]).suffix
     for name in set(homes.values()):
         if Path(name).name != name or Path(name).suffix != suffix:
             raise ModelError(

@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING
 
 from .errors import SettingsError, VideoError
 from .frame_files import ANIMATION_ENDINGS, PICTURE_ENDINGS, animation, picture_count, read_picture
-from .video import read_video
+from .video import LONGEST_SIDE, read_video
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-LONGEST_SIDE = 16384
-"""In pixels, as ComfyUI's own limit; a sliver scaled to a usual short side would otherwise fill the memory."""
 LEAST = {
     "start": 0,
     "count": 1,
@@ -133,7 +131,7 @@ def _scaled(frames: Tensor, short_side: int) -> Tensor:
     short, long = sorted((height, width))
     # Rounding may leave a square picture one pixel short of square, which the published program cannot crop.
     length = max(short_side, int(short_side / short * long))
-    if length > LONGEST_SIDE:
+    if length > LONGEST_SIDE:  # a sliver scaled to a usual short side would fill the memory
         raise SettingsError(
             f"{height}x{width} pixels, scaled to a short side of {short_side}, would be {length} long; at most "
             f"{LONGEST_SIDE} is allowed. Crop less, or lower the short side."

@@ -9,6 +9,9 @@ from .plain_files import read_json
 
 TOY_FOLDER = Path(__file__).parent / "toy" / "model"
 """The built-in model."""
+PLAIN, FATEZERO, TUNE_A_VIDEO = "UNet2DConditionModel", "UNetPseudo3DConditionModel", "UNet3DConditionModel"
+UNET_CLASSES = (PLAIN, FATEZERO, TUNE_A_VIDEO)
+"""What a config.json may call a UNet that is loaded here."""
 
 
 def is_clip_folder(folder: Path) -> bool:

@@ -88,23 +88,25 @@ def _other_family(shapes: Shapes) -> Kind | None:
     if any(key.startswith("conditioner.embedders.1.") for key in shapes):
         return Kind("", "an SDXL checkpoint")
     if any(
-        key.startswith("conditioner.embedders.0.model.") and shapes[key][0] == 1280 for key in shapes if shapes[key]
+        key.startswith("conditioner.embedders.0.model.") and _side(shape, 0) == 1280 for key, shape in shapes.items()
     ):
         return Kind("", "an SDXL refiner")
-    labels = next(
-        (key for key in shapes if key.endswith(("label_emb.0.0.weight", "add_embedding.linear_1.weight"))), ""
-    )
-    if labels:
-        wide = {2816: "an SDXL model", 2560: "an SDXL refiner"}.get(shapes[labels][-1], "conditioned on more than text")
-        return Kind("", wide if wide.startswith("an") else f"a UNet {wide}")
-    return None
+    labels = next((shape for key, shape in shapes.items() if key.endswith(LABELS)), None)
+    if labels is None:
+        return None
+    return Kind("", LABEL_WIDTHS.get(_side(labels, -1), "a UNet conditioned on more than text"))
+
+
+def _side(shape: tuple[int, ...], place: int) -> int:
+    """The size of one dimension; 0 where there is none, whatever the tensor's name promises."""
+    return shape[place] if -len(shape) <= place < len(shape) else 0
 
 
 def _part(shapes: Shapes) -> Kind | None:
     """Parts of a checkpoint."""
     if _starts(shapes, UNET, EMA):
         return None
-    if shapes.get("conv_in.weight", (0, 0))[1] == 4 and _starts(shapes, "down_blocks."):
+    if _side(shapes.get("conv_in.weight", ()), 1) == 4 and _starts(shapes, "down_blocks."):
         return Kind("", "a UNet in diffusers' layout", "Keep it as a folder with its config.json in models/diffusers.")
     if _starts(shapes, "input_blocks."):
         return Kind("", "a UNet without text encoder and VAE", f"{LOAD_SD} that has all its parts.")
@@ -120,10 +122,10 @@ def _checkpoint(shapes: Shapes) -> Kind | None:
     first = shapes.get(f"{UNET}input_blocks.0.0.weight")
     if first is None:
         return Kind("", "a checkpoint of averaged (EMA) weights of no UNet") if _starts(shapes, EMA) else None
-    if first[1] != 4:
-        purpose = CHANNELS.get(first[1], "special-purpose")
-        return Kind("", f"a checkpoint for {purpose} ({first[1]} input channels)")
-    widths = {shape[1] for key, shape in shapes.items() if key.startswith(UNET) and key.endswith(CONTEXT_KEY)}
+    if (channels := _side(first, 1)) != 4:
+        purpose = CHANNELS.get(channels, "special-purpose")
+        return Kind("", f"a checkpoint for {purpose} ({channels} input channels)")
+    widths = {_side(shape, 1) for key, shape in shapes.items() if key.startswith(UNET) and key.endswith(CONTEXT_KEY)}
     if len(widths) != 1:
         return Kind("", "a UNet without attention to words" if not widths else "a UNet of several text widths")
     if _starts(shapes, "cond_stage_model.model.", "conditioner.embedders.0.model."):

@@ -57,7 +57,7 @@ def read_json(path: Path, most: int = CONFIG_BYTES) -> dict[str, object]:
     """The JSON object in a plain file of at most `most` bytes; raises ModelError for anything else."""
     content = read_bytes(path, most)
     try:
-        found = json.loads(content.decode("utf-8"))
+        found = json.loads(content.decode("utf-8-sig"))  # editors of Windows put a mark first
     except json.JSONDecodeError as error:
         raise _no_json(path, f"it is no JSON from line {error.lineno}, column {error.colno}") from error
     except UnicodeDecodeError as error:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +22,8 @@ COPIED = frozenset("aac mp3 ac3 eac3 alac flac opus".split())
 AAC_RATES = frozenset((96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000))
 """Samples per second that AAC can be encoded with."""
 USUAL_RATE = 48000
+HIGHEST_RATE = 192_000
+"""Samples per second that sound is decoded to at most; a small file may claim billions."""
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
 """Names of what so many channels usually are."""
 AAC_FRAME = 1024
@@ -77,47 +79,53 @@ def has_sound(path: Path) -> bool:
     return False
 
 
-def later(sound: Sound, seconds: Fraction | float) -> Sound:
-    """The sound from `seconds` on, of either kind."""
+def later(sound: Sound, seconds: Fraction | float) -> Sound | None:
+    """The sound from `seconds` on, of either kind; None for a waveform of which nothing is left."""
     if isinstance(sound, SoundFile):
         return replace(sound, start=sound.start + Fraction(seconds))
-    return {**sound, "waveform": sound["waveform"][..., round(seconds * sound["sample_rate"]) :]}
+    left = sound["waveform"][..., round(seconds * sound["sample_rate"]) :]
+    return {**sound, "waveform": left} if left.shape[-1] else None
 
 
-def tracks(sound: Sound, seconds: Fraction) -> Iterator[Callable[[], Track]]:
+def tracks(sound: Sound, seconds: Fraction) -> Iterator[Callable[[], AbstractContextManager[Track]]]:
     """Ways to store the first `seconds` of a sound, the best one first; each reads it and raises where it fails."""
     if isinstance(sound, SoundFile):
-        yield lambda: _Copied(sound, seconds)
-        yield lambda: _Encoded(read_sound(sound, seconds))
+        yield lambda: _copied(sound, seconds)
+        yield lambda: nullcontext(_Encoded(read_sound(sound, seconds)))
     else:
-        yield lambda: _Encoded(_waveform(sound, seconds))
+        yield lambda: nullcontext(_Encoded(_waveform(sound, seconds)))
 
 
-class _Copied:
-    """Packets of a file as they are."""
-
-    def __init__(self, sound: SoundFile, seconds: Fraction) -> None:
-        begin = _begin(sound)
-        # Open until the packets are written: a stream of a closed file cannot be a template.
-        self._container = open_media(sound.path)
+@contextmanager
+def _copied(sound: SoundFile, seconds: Fraction) -> Iterator[Track]:
+    """Packets of a file as they are; the file is open in the block: a stream of a closed one cannot be a template."""
+    begin = _begin(sound)
+    with open_media(sound.path) as container:
         with errors_told(sound.path):
-            self._source = _sound_stream(self._container, sound.path)
-            codec = self._source.codec_context.name
+            source = _sound_stream(container, sound.path)
+            codec = source.codec_context.name
             if codec not in COPIED:
                 raise VideoError(
                     f"MP4 holds {', '.join(sorted(COPIED))}; the sound of {sound.path} is {codec}. Encode it anew."
                 )
-            self._packets = list(_heard(self._container.demux(self._source), begin, seconds))
+            packets = list(_heard(container.demux(source), begin, seconds))
+        yield _Copied(source, packets)
+
+
+class _Copied:
+    """Packets of an open file."""
+
+    def __init__(self, source: av.audio.stream.AudioStream, packets: Sequence[av.Packet]) -> None:
+        self._source, self._packets = source, packets
 
     def add(self, into: av.container.OutputContainer) -> None:
         if self._packets:
             self._stream = into.add_stream_from_template(self._source)
 
     def write(self, into: av.container.OutputContainer) -> None:
-        with self._container:
-            for packet in self._packets:
-                packet.stream = self._stream
-                into.mux(packet)
+        for packet in self._packets:
+            packet.stream = self._stream
+            into.mux(packet)
 
 
 def _heard(packets: Iterator[av.Packet], begin: Fraction, seconds: Fraction) -> Iterator[av.Packet]:
@@ -186,7 +194,7 @@ def read_sound(sound: SoundFile, seconds: Fraction) -> Waveform:
     begin = _begin(sound)
     with opened_media(sound.path) as container:
         stream = _sound_stream(container, sound.path)
-        rate = stream.rate or USUAL_RATE
+        rate = min(stream.rate or USUAL_RATE, HIGHEST_RATE)
         layout = LAYOUTS[min(stream.channels, 2)]
         samples = np.zeros((min(stream.channels, 2), math.ceil(seconds * rate)), np.float32)
         decoded, filled = False, None

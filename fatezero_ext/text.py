@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from .clip_tokenizer import TOKENIZING
 from .errors import NotOfferedError, PromptError
 from .memory_report import WeightsReport
 from .prompts import PROMPT_TOKENS
@@ -22,8 +22,6 @@ Tokens = dict[str, list[list[tuple[int, float]]]]
 
 BRACKET = re.compile(r"(?<!\\)[()]")
 EMBEDDING = re.compile(r"embedding:\S*")
-_TOKENIZING = threading.Lock()
-"""A tokenizer's settings change with every call: a second thread would be told "Already borrowed"."""
 OPEN_CLIP_LAYERS = 23
 """Of Stable Diffusion 2.x's text encoder, which is stored without the last of its 24 layers: nothing listens to it."""
 
@@ -141,7 +139,7 @@ class TextEncoder(WeightsReport):
 
     def _ids(self, text: str) -> list[int]:
         """With start and end. The padding token of Stable Diffusion 2.x is "!", which in a prompt is a plain mark."""
-        with _TOKENIZING:
+        with TOKENIZING:
             return self.tokenizer(text, verbose=False, split_special_tokens=True)["input_ids"]
 
     @property

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .errors import ModelError
+from .model_folders import FATEZERO, PLAIN, TUNE_A_VIDEO, UNET_CLASSES
 from .plain_files import shown
 from .unet import TemporalLayers
 from .weight_files import some
 
-PLAIN, FATEZERO, TUNE_A_VIDEO = "UNet2DConditionModel", "UNetPseudo3DConditionModel", "UNet3DConditionModel"
-UNET_CLASSES = (PLAIN, FATEZERO, TUNE_A_VIDEO)
-"""What a config.json may call a UNet that is loaded here."""
 TUNE_A_VIDEO_NAMES = {".attn_temp.": ".attn_temporal.", ".norm_temp.": ".norm_temporal."}
 """Tune-A-Video's names of the layers that attend over time, and ours, which are FateZero's."""
 CONVOLUTION, RANK_KEY = ".conv_temporal.", ".conv_temporal.down.weight"

@@ -30,7 +30,9 @@ CRF = 17
 BT601, STUDIO_RANGE = 6, 1
 """FFmpeg's numbers for the colour matrix and range it converts RGB with, written to the file for players."""
 LONGEST_SIDE = 16384
-"""In pixels, as ComfyUI's own limit; a small file may claim any size."""
+"""Of a picture in pixels, as ComfyUI's own limit; a small file may claim any size."""
+
+FLOAT_BYTES = 4  # of a number of a frame, which is a byte in the file
 
 Rounding = Literal["round", "floor"]
 """How values become 8-bit numbers; ComfyUI cuts levels off."""
@@ -61,12 +63,26 @@ def read_video(
     fit: given each frame as [1, height, width, 3], 0..1, makes what is kept of it; None: all of it
 
     The rate is divided by `stride`; frames are turned upright where the file says so.
-    Raises VideoError where the file is not a readable video, is cut off, or has fewer frames than asked for.
+    Raises VideoError where the file is not a readable video, is cut off, has fewer frames than asked for, or takes more
+    than the free memory.
     """
     import torch
 
+    from .memory import free_ram
+
+    free, held = free_ram(), 0
+
     def kept(picture: NDArray[np.uint8]) -> NDArray[np.uint8] | Tensor:
-        return picture if fit is None else fit(_as_floats(picture[None]))
+        nonlocal held
+        if fit is not None:
+            return fit(_as_floats(picture[None]))
+        held += picture.nbytes
+        if held * FLOAT_BYTES > free:
+            raise VideoError(
+                f"{path} takes more than the free memory, {free / 2**30:.1f} GiB, at its own size; fewer or smaller "
+                f"frames are needed. Take a part of it or scale it: with Prepare Frames, or with count or fit."
+            )
+        return picture
 
     # As bytes, or fitted, while they come: a long clip at full size would fill the memory.
     pictures, rate = _pictures(Path(path), start, count, stride, kept)
@@ -203,7 +219,7 @@ def write_video(
     Raises VideoError where the frames are no video.
     """
     _check_frames(frames)
-    rate = Fraction(fps).limit_denominator(1000)
+    rate = Fraction(fps).limit_denominator(1001)  # that of broadcasts: 30000/1001
     if rate <= 0:
         raise VideoError(f"{fps} frames per second is no rate; a positive one is needed. Change fps.")
     if not 0 <= crf <= 51:
@@ -231,7 +247,8 @@ def _encode_with_sound(path: Path, frames: Tensor, encoding: _Encoding, sound: S
     reason: Exception | None = None
     for track in () if sound is None else tracks(sound, len(frames) / encoding.rate):
         try:
-            return _encode(path, frames, encoding, track())
+            with track() as prepared:
+                return _encode(path, frames, encoding, prepared)
         except (VideoError, OSError, *BROKEN_MEDIA) as error:
             reason = error
     _encode(path, frames, encoding, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from _codecs import encode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,9 @@ HEADER_LENGTH = 8  # bytes that say how long the header is
 HEADER_BYTES = 16 * 2**20
 """Most bytes of a safetensors file's names and shapes; those of Stable Diffusion's largest files take 300,000."""
 DAMAGED = "it is damaged or cut off, or of a format that the installed safetensors and torch do not know"
+IDLE = (int, float, str, bytes, type(None), np.generic, Mapping, list, tuple)
+"""What a training program may leave beside its tensors: it is passed over."""
+_LOADING = threading.Lock()
 WINDOW = 256 * 2**20  # bytes of a file that are mapped at once: what was read is let go before more is
 
 
@@ -98,25 +102,26 @@ def _own(x: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def _tensors(weights: Mapping[object, object], path: Path) -> dict[str, Tensor]:
-    """Those of a state dict; training programs put theirs one level down, beside numbers that nobody needs here."""
+    """Those of a state dict; training programs put theirs one level down, or beside numbers that nobody needs here."""
     from torch import Tensor
 
     inner = weights.get("state_dict")
-    weights = inner if isinstance(inner, Mapping) else weights
-    foreign = [
-        shown(key) for key, value in weights.items() if not isinstance(key, str) or not isinstance(value, Tensor)
-    ]
-    if foreign:
+    if isinstance(inner, Mapping) and any(isinstance(value, Tensor) for value in inner.values()):
+        weights = inner
+    found = {key: x for key, x in weights.items() if isinstance(key, str) and isinstance(x, Tensor)}
+    beside = {key: value for key, value in weights.items() if not isinstance(key, str) or key not in found}
+    foreign = [shown(key) for key, value in beside.items() if not found or not isinstance(value, IDLE)]
+    if foreign or not found:
         raise ModelError(
-            f"{path} holds more than tensors by name: {some(foreign)}; a state dict is needed. Save it with "
-            f"save_pretrained, or as safetensors."
+            f"{path} holds {f'more than tensors by name: {some(foreign)}' if foreign else 'no tensors by name'}; a "
+            f"state dict is needed. Save it with save_pretrained, or as safetensors."
         )
-    if repeated := [name for name, x in weights.items() if not _is_stored(x)]:
+    if repeated := [name for name, x in found.items() if not _is_stored(x)]:
         raise ModelError(
             f"{path} has tensors that are larger than what is stored of them: {some(repeated)}; plain ones are needed. "
             f"Convert or restore the file."
         )
-    return dict(weights)
+    return found
 
 
 def _is_stored(x: Tensor) -> bool:
@@ -163,7 +168,7 @@ def _unpickled(path: Path) -> dict[object, object]:
     check_pickles_are_safe(path)
     check_pickle(path)
     try:
-        with torch.serialization.safe_globals(_idle_globals()):
+        with _idle_globals_allowed():
             # What torch wrote before 1.6 cannot be mapped.
             weights = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive(path))
     except OSError:
@@ -173,6 +178,19 @@ def _unpickled(path: Path) -> dict[object, object]:
     if not isinstance(weights, dict):
         raise UnpicklingError(f"it holds {type(weights).__name__}, not tensors by name")
     return weights
+
+
+@contextmanager
+def _idle_globals_allowed() -> Iterator[None]:
+    """torch's list of allowed names is one for all threads and programs: ours are added and taken away by one thread at
+    a time, and names that another program has put there stay.
+    """
+    import torch
+
+    with _LOADING:
+        allowed = torch.serialization.get_safe_globals()
+        with torch.serialization.safe_globals([each for each in _idle_globals() if each not in allowed]):
+            yield
 
 
 def _idle_globals() -> list[object]:

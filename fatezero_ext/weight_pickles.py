@@ -22,17 +22,25 @@ OPERATIONS = 600_000
 """Most steps of a pickle; the same checkpoints take 200,000."""
 DIRECTORY_BYTES = 16 * 2**20
 KEY_PARTS = 100  # of a dictionary's key, with all that it holds
-TUPLE_PARTS = 100_000
+TUPLE_PARTS = 200
+"""Things in a tuple, with all that it holds; those that make a tensor hold twenty."""
+DIMENSIONS = 16
+"""Most of a tensor; weights have at most five. One tuple may stand for the shapes of a hundred thousand tensors."""
+DEVICE_NAME = 16
+COPIED = 2 * OPERATIONS
+"""Most steps of a pickle whose results are copied, each counted as often as that happens: a counter copies a dict."""
+ENCODED = 256  # letters of a text that is made bytes; numbers of numpy's take eight
 LEGACY_PICKLES = 5  # magic number, version, system, weights, names of the storages
 END_OF_ARCHIVE = struct.Struct("<4s4H2LH")
 END_MARK, LARGE_END_MARK, LARGE_END_BYTES = b"PK\x05\x06", b"PK\x06\x07", 76
-IN_LARGE_END = 0xFFFFFFFF
 NUMPY_NUMBER = re.compile(r"[<>=|]?[biuf][1248]")
 REBUILDERS = ("_rebuild_tensor", "_rebuild_tensor_v2", "_rebuild_tensor_v3", "_rebuild_parameter")
 SCALARS = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
 CALLBACK = "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"
-ORDERED, ENCODE, NUMPY_DTYPE = "collections.OrderedDict", "_codecs.encode", "numpy.dtype"
-CALLED = {*(f"torch._utils.{name}" for name in REBUILDERS), *SCALARS, ORDERED, ENCODE, NUMPY_DTYPE, "torch.Size"}
+ORDERED, ENCODE, NUMPY_DTYPE, SIZE = "collections.OrderedDict", "_codecs.encode", "numpy.dtype", "torch.Size"
+REBUILT = frozenset(f"torch._utils.{name}" for name in REBUILDERS)
+COUNTER, DEVICE = "collections.Counter", "torch.device"
+CALLED = {*REBUILT, *SCALARS, ORDERED, ENCODE, NUMPY_DTYPE, SIZE, COUNTER, DEVICE}
 """Functions of a state dict, and of the numbers that training programs leave beside it."""
 OPCODES = frozenset(
     "PROTO STOP MARK GLOBAL REDUCE BUILD APPEND APPENDS SETITEM SETITEMS TUPLE TUPLE1 TUPLE2 TUPLE3 NONE NEWFALSE "
@@ -55,14 +63,14 @@ class Item(NamedTuple):
     """Something on a pickle's stack.
 
     parts: how many things it is made of, each counted as often as it is met
-    value: of text, numbers, names and short tuples; else None
+    value: of text, numbers, names, shapes and short tuples; TENSOR, STORAGE; else None
     """
 
     parts: int
     value: Any = None
 
 
-MARK, ONE = Item(0), Item(1)
+MARK, ONE, TENSOR, STORAGE = Item(0), Item(1), object(), object()
 PLAIN = frozenset("NONE NEWFALSE NEWTRUE EMPTY_LIST EMPTY_DICT BINFLOAT".split())
 """Operations that give something new, whose value does not matter here."""
 DAMAGED = "it is a damaged pickle, or one that holds more than tensors"
@@ -143,10 +151,14 @@ def _check_operations(stream: BinaryIO, size: int) -> None:
     stack: list[Item] = []
     memo: dict[int, Item] = {}
     storages: dict[object, int] = {}
-    start = stream.tell()
+    start, copied = stream.tell(), 0
     for number, (operation, argument, at) in enumerate(genops(stream)):
         if operation.name not in OPCODES or number > OPERATIONS or (at or 0) - start > PICKLE_BYTES:
             raise UnpicklingError(DAMAGED)
+        if operation.name == "REDUCE" and stack[-2].value == Named(COUNTER):
+            copied += number
+            if copied > COPIED:
+                raise UnpicklingError(DAMAGED)
         if operation.name in ("BINPUT", "LONG_BINPUT"):
             if stack[-1] is MARK:
                 raise UnpicklingError(DAMAGED)
@@ -168,12 +180,11 @@ def _step(operation: OpcodeInfo, argument: object, stack: list[Item], storages: 
     taken = _taken(TAKEN[name], stack)
     if name == "GLOBAL":
         stack.append(Item(1, _allowed(str(argument).replace(" ", "."))))
-    elif name in ("REDUCE", "BINPERSID"):
-        if name == "REDUCE":
-            _check_call(*(item.value for item in taken))
-        else:
-            _add_storage(taken[0].value, storages)
-        stack.append(Item(1))
+    elif name == "REDUCE":
+        stack.append(Item(1, _called(*(item.value for item in taken))))
+    elif name == "BINPERSID":
+        _add_storage(taken[0].value, storages)
+        stack.append(Item(1, STORAGE))
     elif name.startswith("TUPLE"):
         parts = 1 + sum(item.parts for item in taken)
         if parts > TUPLE_PARTS:
@@ -185,6 +196,8 @@ def _step(operation: OpcodeInfo, argument: object, stack: list[Item], storages: 
             raise UnpicklingError("it has tuples that hold each other over and over")
         stack.append(taken[0])
     elif name in ("APPEND", "APPENDS", "BUILD"):
+        if name == "BUILD" and taken[0].value is TENSOR:  # a shape of any length, past what is checked here
+            raise UnpicklingError(DAMAGED)
         stack.append(taken[0])
     elif operation.stack_after:
         stack.append(Item(1, argument if name != "EMPTY_TUPLE" else ()))
@@ -229,15 +242,29 @@ def _allowed(name: str) -> Named:
     raise UnpicklingError(f"it holds {name[:80]!r}, which is no part of tensors; code in it is not run")
 
 
-def _check_call(function: object, arguments: object) -> None:
-    """Calls with no more than what a state dict needs."""
+def _called(function: object, arguments: object) -> object:
+    """The value of a call; raises UnpicklingError for more than what a state dict needs."""
     name = function.name if isinstance(function, Named) else ""
     fits = name in CALLED and isinstance(arguments, tuple)
     if name == ORDERED:
         fits = arguments == ()
     elif name == ENCODE:  # bytes, as the second protocol writes them
-        fits = fits and arguments[1:] in (("latin1",), ("latin-1",))
+        text = arguments[0] if fits and arguments else None
+        fits = isinstance(text, str) and len(text) <= ENCODED and arguments[1:] in (("latin1",), ("latin-1",))
     elif name == NUMPY_DTYPE:
         fits = fits and isinstance(arguments[0], str) and bool(NUMPY_NUMBER.fullmatch(arguments[0]))
+    elif name == COUNTER:
+        fits = arguments == (None,)  # a container, or what is none at all
+    elif name == DEVICE:
+        fits = fits and isinstance(arguments[0], str) and len(arguments[0]) <= DEVICE_NAME and len(arguments) <= 2
+    elif name == SIZE:
+        fits = fits and len(arguments) == 1 and _is_shape(arguments[0])
+    elif name in REBUILT and not name.endswith("_parameter"):
+        fits = fits and all(_is_shape(part) for part in arguments[2:4])
     if not fits:
         raise UnpicklingError(DAMAGED)
+    return TENSOR if name in REBUILT else arguments[0] if name == SIZE else None
+
+
+def _is_shape(value: object) -> bool:
+    return isinstance(value, tuple) and len(value) <= DIMENSIONS

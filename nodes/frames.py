@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 from ..fatezero_ext.clip import FileFrames
 from ..fatezero_ext.errors import SettingsError, VideoError
 from ..fatezero_ext.frame_files import ANIMATION_ENDINGS, picture_count
-from ..fatezero_ext.framing import LONGEST_SIDE, Framing, pictures_in, read_frames, reframe
+from ..fatezero_ext.framing import Framing, pictures_in, read_frames, reframe
 from ..fatezero_ext.framing import frame_indices as check_selection
 from ..fatezero_ext.sound import Sound, later
-from ..fatezero_ext.video import video_rate
+from ..fatezero_ext.video import LONGEST_SIDE, video_rate
 from . import host
 from .api import io, schema
 from .verdicts import Found, verdict
@@ -126,10 +126,15 @@ class PrepareFrames(io.ComfyNode):
                 # Optional, so that files of the API format from before it was there still run.
                 _rate_widget(
                     "Frames per second of the clip that comes in, from Get Video Components. What goes out is divided "
-                    "by sampling_rate.",
+                    "by sampling_rate. Connect it with audio: the sound's place depends on it.",
                     optional=True,
                 ),
-                io.Audio.Input("audio", optional=True, tooltip="The clip's sound, from Get Video Components."),
+                io.Audio.Input(
+                    "audio",
+                    optional=True,
+                    tooltip="The clip's sound, from Get Video Components. It begins at start / fps seconds: connect "
+                    "the clip's fps too.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The frames, for VAE Encode."),

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..fatezero_ext.errors import FateZeroError, ModelError, NotOfferedError
-from ..fatezero_ext.model_folders import TOY_FOLDER
+from ..fatezero_ext.model_folders import TOY_FOLDER, UNET_CLASSES
 from ..fatezero_ext.plain_files import read_json
 from . import host
 
 BUILT_IN = "built-in toy model"
 SHOWN = 12  # names in an error
-UNET_CLASSES = ("UNet2DConditionModel", "UNetPseudo3DConditionModel", "UNet3DConditionModel")
 
 
 def model_names() -> list[str]:

@@ -179,6 +179,38 @@ def test_a_variant_of_the_weights_does_not_hide_the_pickle(folder):
     load_model(folder)
 
 
+def renamed(folder, variant, ending):
+    """Weights as `save_pretrained(variant=...)` names them."""
+    if ending == "bin":
+        pickled(folder)
+    for path in folder.rglob(f"*model.{ending}"):
+        path.rename(path.with_name(path.name.replace("model.", f"model.{variant}.")))
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "bin"])
+@pytest.mark.parametrize("variant", ["fp16", "non_ema"])
+def test_a_folder_of_a_variant_alone_is_the_model(folder, model, variant, ending):
+    renamed(folder, variant, ending)
+    loaded = load_model(folder)
+    assert loaded.unet.digest() == model.unet.digest()
+    assert loaded.text.encode("a road").equal(model.text.encode("a road"))
+
+
+@pytest.mark.parametrize(
+    "shard", ["diffusion_pytorch_model-{}.fp16.safetensors", "diffusion_pytorch_model.fp16-{}.safetensors"]
+)
+def test_a_variant_in_several_files_is_the_model(folder, model, shard):
+    unet = folder / "unet"
+    weights = load_file(unet / WEIGHTS)
+    (unet / WEIGHTS).unlink()
+    names = sorted(weights)
+    homes = {name: shard.format(f"0000{1 + number % 2}-of-00002") for number, name in enumerate(names)}
+    for home in set(homes.values()):
+        save_file({name: weights[name] for name in names if homes[name] == home}, unet / home)
+    (unet / f"{WEIGHTS}.index.fp16.json").write_text(json.dumps({"weight_map": homes}))
+    assert load_model(folder).unet.digest() == model.unet.digest()
+
+
 @pytest.mark.parametrize("content", [b"hello, this is text", b"", b"\x80\x02."])
 def test_damaged_pickles_are_named(golden, tmp_path, content):
     shutil.copy(golden.tuned_folder / "config.json", tmp_path)

@@ -110,6 +110,18 @@ def test_prepared_frames_have_the_sound_from_their_first_frame_on():
     assert prepare(fps=4.0, start=2)[2] is None
 
 
+def test_prepare_frames_says_that_the_place_of_its_sound_is_told_by_the_rate():
+    """An unconnected rate is a number like any other: a node cannot tell it from one that was meant."""
+    said = {each.id: each.tooltip for each in load_pack("nodes.frames").PrepareFrames.define_schema().inputs}
+    assert "start / fps" in said["audio"] and "with audio" in said["fps"]
+
+
+def test_sound_that_ends_before_the_first_frame_is_none():
+    """Core's Save Video runs out of memory over a sound without samples."""
+    short = {"waveform": torch.zeros(1, 2, 50), "sample_rate": 100}
+    assert prepare(fps=4.0, start=2, audio=short)[2] is None
+
+
 @pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_rate_that_is_none_is_refused(fps):
     with pytest.raises(ValueError, match="a positive rate is needed"):

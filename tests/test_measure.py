@@ -15,6 +15,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from fatezero_ext.__main__ import main
 from fatezero_ext.clip_scores import _image_processor, load_clip
+from fatezero_ext.clip_tokenizer import TOKENIZING
 from fatezero_ext.errors import ModelError, PromptError
 from fatezero_ext.metrics import measure_edit
 from fatezero_ext.pack import load_pack
@@ -75,6 +76,20 @@ def test_a_prompt_has_the_same_embedding_beside_any_other(clip_folder, frames):
     alone = clip.embeddings(frames[:1], (SOURCE,)).prompts[0]
     beside = clip.embeddings(frames[:1], (SOURCE, "a very much longer prompt about cars on a road")).prompts[0]
     torch.testing.assert_close(alone, beside, rtol=1e-4, atol=1e-5)
+
+
+def test_prompts_become_tokens_for_one_thread_at_a_time(clip_folder, frames):
+    """A tokenizer's settings change with every call, here as in a prompt's encoding."""
+    clip, locked = load_clip(clip_folder), []
+    tokenizer = clip.tokenizer
+
+    def watched(*given, **settings):
+        locked.append(TOKENIZING.locked())
+        return tokenizer(*given, **settings)
+
+    clip.tokenizer = watched
+    clip.embeddings(frames[:1], (SOURCE,))
+    assert locked and all(locked) and not TOKENIZING.locked()
 
 
 def test_progress_counts_pictures(clip_folder, frames):

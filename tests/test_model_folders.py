@@ -88,6 +88,13 @@ def test_numbers_and_names_without_bounds_are_refused_with_the_limit(folder, par
         load_model(folder)
 
 
+def test_a_config_with_a_byte_order_mark_is_read(folder, model):
+    """Editors of Windows put one first."""
+    for path in [*folder.rglob("*.json")]:
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert load_model(folder).unet.digest() == model.unet.digest()
+
+
 def test_a_schedule_of_a_billion_steps_is_refused_in_python_too():
     with pytest.raises(ModelError, match=r"num_train_timesteps is 1000000000; .*1 to 100,000"):
         Schedule.from_config({"num_train_timesteps": 10**9}, 10)
@@ -142,7 +149,7 @@ def test_the_list_of_models_passes_over_what_is_no_plain_file(tmp_path, monkeypa
     assert [name for name in models.model_names() if name in ("pipe", "endless", "loop", "good")] == ["good"]
 
 
-@pytest.mark.parametrize("text", ["[" * 10**5, '{"x": ' + "9" * 10**4 + "}", "\ufeff{}", "{}" + " " * 2**21])
+@pytest.mark.parametrize("text", ["[" * 10**5, '{"x": ' + "9" * 10**4 + "}", "\ufeff\ufeff{}", "{}" + " " * 2**21])
 def test_json_that_upsets_a_parser_is_an_error(tmp_path, text):
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(ModelError, match="config.json (cannot be read|has 2,097,154 bytes; at most 1,048,576)"):

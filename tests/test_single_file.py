@@ -343,3 +343,21 @@ def test_an_unreadable_path_is_named(tmp_path):
         load_model(tmp_path / "absent.safetensors")
     with pytest.raises(ModelError, match="absent.safetensors cannot be read"):
         check_checkpoint(tmp_path / "absent.safetensors")
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {f"{UNET}input_blocks.0.0.weight": (320,)},
+        {f"{UNET}input_blocks.0.0.weight": ()},
+        {f"{UNET}input_blocks.0.0.weight": (320, 4, 3, 3), f"{UNET}x.transformer_blocks.0.attn2.to_k.weight": (5,)},
+        {"conv_in.weight": (4,), "down_blocks.x": (1,)},
+        {"label_emb.0.0.weight": ()},
+        {"conditioner.embedders.0.model.x": ()},
+    ],
+)
+def test_a_file_whose_tensors_have_too_few_dimensions_is_refused_in_our_words(tmp_path, shapes):
+    file = saved({name: torch.zeros(shape) for name, shape in shapes.items()}, tmp_path / "x.safetensors")
+    assert kind_of(shapes).family == ""
+    with pytest.raises(ModelError, match=r"x.safetensors is .*a whole checkpoint of"):
+        load_model(file)

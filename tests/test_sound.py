@@ -1,6 +1,7 @@
 """Sound of any file beside the frames it belongs to, and frames that no sound can cost."""
 
 import logging
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from fatezero_ext.sound import SoundFile, has_sound, later
+from fatezero_ext.errors import VideoError
+from fatezero_ext.sound import SoundFile, has_sound, later, read_sound, tracks
 from fatezero_ext.video import read_video, write_video
 
 from .sounding_clips import BEEP, FPS, RATE, beeping, heard, write_clip
@@ -225,3 +227,32 @@ def test_later_audio_begins_later(tmp_path, seconds):
     path, _ = saved(tmp_path, later(whole, seconds), FRAMES[: 2 * FPS])
     assert heard(path)[0] == pytest.approx(BEEP - seconds, abs=2 * ATTACK)
     assert whole["waveform"].shape == (1, 2, 4 * RATE)
+
+
+def test_audio_that_ends_before_the_later_part_is_none():
+    assert later(audio(beeping()), 4) is None and later(audio(beeping()), 9.5) is None
+
+
+def test_a_file_that_claims_ten_million_samples_a_second_is_read_at_a_rate_that_sound_has(tmp_path):
+    with av.open(str(tmp_path / "tone.wav"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=RATE, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.full((1, RATE), 99, np.int16), format="s16", layout="mono")
+        frame.sample_rate = RATE
+        container.mux(stream.encode(frame))
+    content = bytearray((tmp_path / "tone.wav").read_bytes())
+    content[24:28] = (10**7).to_bytes(4, "little")
+    (tmp_path / "tone.wav").write_bytes(content)
+    found = read_sound(SoundFile(tmp_path / "tone.wav"), Fraction(1, 1000))
+    assert found.rate == 192_000 and found.samples.shape == (1, 192)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are listed there")
+@pytest.mark.parametrize("sound", ["pcm_s16le", "aac"])
+def test_a_file_whose_sound_is_not_copied_after_all_is_closed(tmp_path, sound):
+    """Whether the codec does not suit MP4, or encoding the frames beside it fails."""
+    path = write_clip(tmp_path / "clip.mkv", sound)
+    copied = next(tracks(SoundFile(path), Fraction(1)))
+    with pytest.raises((VideoError, ZeroDivisionError)) as refused, copied():
+        raise ZeroDivisionError
+    opened = [str(each.resolve()) for each in Path("/proc/self/fd").iterdir()]
+    assert refused.value and str(path) not in opened

@@ -168,7 +168,7 @@ def _check_shape(name: str, layer: str, change: Change, weight: Tensor) -> None:
     # A 1x1 convolution and a linear layer are the same: Stable Diffusion 1.x and 2.x differ in which they use.
     if _without_single_cells(wanted) == _without_single_cells(got):
         return
-    known = MADE_FOR.get(got[1]) if layer.endswith(("attn2.to_k", "attn2.to_v")) else None
+    known = MADE_FOR.get(got[1]) if len(got) > 1 and layer.endswith(("attn2.to_k", "attn2.to_v")) else None
     raise ModelError(
         f"{name} does not fit: layer {layer} is {wanted}, the LoRA's is {got}{f', as of {known}' if known else ''}. It "
         f"was made for another model; use one made for this one."

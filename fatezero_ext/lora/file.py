@@ -120,7 +120,7 @@ def read_lora(source: str | Path | Mapping[str, Tensor], name: str | None = None
     parts: dict[str, dict[str, Tensor]] = {}
     for key, match in spelt.items():
         part = PEFT_PARTS.get(match["part"], match["part"])
-        parts.setdefault(match["layer"].removesuffix("_lora"), {})[part] = weights[key]
+        parts.setdefault(_layer(match), {})[part] = weights[key]
     layers, biases = {}, {}
     for layer, tensors in parts.items():
         if (change := _weight_change(name, layer, tensors, alphas)) is not None:
@@ -128,7 +128,12 @@ def read_lora(source: str | Path | Mapping[str, Tensor], name: str | None = None
         if (bias := _difference(name, layer, tensors, BIASES)) is not None:
             biases[layer] = bias
     keys = weights if isinstance(source, Mapping) else file.shapes
-    return LoraFile(name, layers, biases, unread=tuple(sorted(keys.keys() - spelt.keys())))
+    lone = {key for key, match in spelt.items() if match["part"] == "alpha" and _layer(match) not in layers}
+    return LoraFile(name, layers, biases, unread=tuple(sorted(lone | keys.keys() - spelt.keys())))
+
+
+def _layer(match: re.Match[str]) -> str:
+    return match["layer"].removesuffix("_lora")
 
 
 def _checked_spellings(keys: Iterable[str], name: str) -> dict[str, re.Match[str]]:
@@ -139,9 +144,9 @@ def _checked_spellings(keys: Iterable[str], name: str) -> dict[str, re.Match[str
 
 
 def _weight_change(name: str, layer: str, tensors: Mapping[str, Tensor], alphas: Mapping[str, float]) -> Change | None:
-    """None: the layer's bias alone changes."""
+    """None: the layer's bias alone changes, or nothing, where a trainer left an alpha without matrices."""
     difference = _difference(name, layer, tensors, DIFFERENCES)
-    if difference is None and tensors.keys() <= {*BIASES}:
+    if difference is None and tensors.keys() <= {*BIASES, "alpha"}:
         return None
     if difference is not None and tensors.keys() & {"up", "down", "mid"}:
         raise two_changes(name, layer)
@@ -175,8 +180,8 @@ def _spelling(key: str) -> re.Match[str] | None:
 def _low_rank(name: str, layer: str, tensors: Mapping[str, Tensor], alphas: Mapping[str, float]) -> LowRank:
     if missing := {"up", "down"} - tensors.keys():
         raise ModelError(
-            f"{name} has no {' and no '.join(sorted(missing))} matrix for {layer}; a LoRA has both for every layer. "
-            f"Use a complete file."
+            f"{name} has no {' and no '.join(sorted(missing))} matrix for {shown(layer)}; a LoRA has both for every "
+            f"layer. Use a complete file."
         )
     up, down, mid = tensors["up"], tensors["down"], tensors.get("mid")
     rank = len(down) if down.ndim else 0
@@ -187,8 +192,8 @@ def _low_rank(name: str, layer: str, tensors: Mapping[str, Tensor], alphas: Mapp
     floats = all(part.is_floating_point() for part in tensors.values() if part is not tensors.get("alpha"))
     if not fits or not floats:
         raise ModelError(
-            f"{name} has {shapes} in {up.dtype} for {layer}; floating-point matrices [out, rank] and [rank, in] are "
-            f"needed. Use an undamaged LoRA file."
+            f"{name} has {shown(shapes)} in {up.dtype} for {shown(layer)}; floating-point matrices [out, rank] and "
+            f"[rank, in] are needed. Use an undamaged LoRA file."
         )
     return LowRank(up, down, mid, _alpha(name, layer, tensors, alphas, rank) / rank)
 
@@ -198,8 +203,9 @@ def _alpha(name: str, layer: str, tensors: Mapping[str, Tensor], alphas: Mapping
     alpha = tensors.get("alpha")
     if alpha is None:
         return next((value for part, value in alphas.items() if layer.startswith(part)), float(rank))
-    if alpha.numel() != 1 or not math.isfinite(alpha.item()):
-        raise ModelError(f"{name} has the alpha {alpha.tolist()} for {layer}; one number is needed. Use another file.")
+    if alpha.numel() != 1 or alpha.is_complex() or not math.isfinite(alpha.item()):
+        given = shown(alpha.item()) if alpha.numel() == 1 else f"of shape {shown(list(alpha.shape))}"
+        raise ModelError(f"{name} has the alpha {given} for {shown(layer)}; one number is needed. Use another file.")
     return float(alpha.item())
 
 

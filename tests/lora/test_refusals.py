@@ -146,6 +146,12 @@ def test_a_bias_of_a_layer_without_one_is_said(toy):
         (lambda w: w.update({"lora_unet_conv_in.diff_b": torch.zeros(3)}), r"conv_in.bias is \[32\], the LoRA's is"),
         (lambda w: w.update({"lora_unet_conv_in.diff_b": torch.zeros(32).int()}), "floating-point numbers"),
         (lambda w: w.update({f"{Q}.alpha": torch.zeros(2)}), "the alpha"),
+        (lambda w: w.update({f"{Q}.alpha": torch.tensor(1j, dtype=torch.complex64)}), "the alpha"),
+        (
+            lambda w: w.update({f"{K}.diff": torch.zeros(3)} | dict.fromkeys(pair(K))),
+            r"attn2.to_k is .* LoRA's is \[3\]",
+        ),
+        (lambda w: w.update({f"{K}.diff": torch.tensor(3.0)} | dict.fromkeys(pair(K))), r"the LoRA's is \[\]"),
         (lambda w: w.update({f"{Q}.lora_up.weight": torch.full((32, 2), float("nan"))}), "infinite or undefined"),
         (
             lambda w: w.update(peft({LAYERS[0]: (torch.zeros(32, 2), torch.zeros(2, 32))}, prefix="unet.")),
@@ -156,8 +162,43 @@ def test_a_bias_of_a_layer_without_one_is_said(toy):
 def test_damaged_layers_are_named(toy, change, message):
     weights = pair(Q) | pair(K, 32, 64)
     change(weights)
+    weights = {key: tensor for key, tensor in weights.items() if tensor is not None}
     with pytest.raises(ModelError, match=message):
         apply_lora(toy.unet, None, weights)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        pair(Q) | {f"{Q}.alpha": torch.zeros(2000)},
+        pair("a\tb\x1b[2J") | {"a\tb\x1b[2J.alpha": torch.zeros(2)},
+        pair("a\tb", rank=0),
+        {"a\tb.lora_up.weight": torch.zeros(1, 1)},
+        pair("x" * 9999, rank=0),
+        {f"{Q}.lora_up.weight": torch.zeros([1] * 60), f"{Q}.lora_down.weight": torch.zeros([1] * 60)},
+    ],
+)
+def test_what_is_said_of_damaged_layers_is_short_and_printable(toy, weights):
+    with pytest.raises(ModelError) as refused:
+        apply_lora(toy.unet, None, weights)
+    assert len(str(refused.value)) < 500 and str(refused.value).isprintable()
+
+
+def test_scales_without_matrices_are_left_out_and_said(toy):
+    """ComfyUI passes over such leftovers."""
+    said, lone = [], "lora_unet_conv_in"
+    weights = pair(Q) | {f"{Q}.lora_up.weight": torch.ones(32, 2), f"{Q}.lora_down.weight": torch.ones(2, 32)}
+    biased = {"lora_unet_conv_out.diff_b": torch.ones(4)}
+    unet, _ = apply_lora(
+        toy.unet,
+        None,
+        weights | biased | {f"{lone}.alpha": torch.tensor(1.0), "lora_unet_conv_out.alpha": torch.tensor(1.0)},
+        say=said.append,
+    )
+    plain, _ = apply_lora(toy.unet, None, weights | biased)
+    wanted = plain.net.state_dict()
+    assert all(tensor.equal(wanted[name]) for name, tensor in unet.net.state_dict().items())
+    assert len(said) == 1 and f"left out 2 keys ({lone}.alpha, lora_unet_conv_out.alpha)" in said[0]
 
 
 def test_weights_taken_out_of_their_range_are_refused(toy):

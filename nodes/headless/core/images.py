@@ -11,7 +11,7 @@ from ....fatezero_ext.clip import FileFrames
 from ....fatezero_ext.errors import FateZeroError
 from ....fatezero_ext.files import whole_file
 from ....fatezero_ext.frame_files import check_picture, read_pictures
-from ....fatezero_ext.video import to_bytes
+from ....fatezero_ext.video import LONGEST_SIDE, to_bytes
 from ... import host
 from ...api import io
 from .naming import next_free, prefix_verdict
@@ -20,8 +20,6 @@ from .stamps import file_stamp
 if TYPE_CHECKING:
     from torch import Tensor
 
-LARGEST = 16384
-"""Longest side of a picture in pixels, as in ComfyUI."""
 METHODS = ["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]
 PILLOW_METHODS = {"lanczos": Image.Resampling.LANCZOS}
 
@@ -201,8 +199,8 @@ class ImageScale(io.ComfyNode):
             inputs=[
                 io.Image.Input("image"),
                 io.Combo.Input("upscale_method", options=METHODS),
-                io.Int.Input("width", default=512, min=0, max=LARGEST, step=1),
-                io.Int.Input("height", default=512, min=0, max=LARGEST, step=1),
+                io.Int.Input("width", default=512, min=0, max=LONGEST_SIDE, step=1),
+                io.Int.Input("height", default=512, min=0, max=LONGEST_SIDE, step=1),
                 io.Combo.Input("crop", options=["disabled", "center"]),
             ],
             outputs=[io.Image.Output()],

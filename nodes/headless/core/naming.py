@@ -8,14 +8,13 @@ import time
 from pathlib import Path
 
 from ....fatezero_ext.errors import SettingsError
+from ....fatezero_ext.video import LONGEST_SIDE
 
 DIGITS = 5
 ADDED = 48
 """Bytes that a name grows by, at most: "_00001_.mp4", and what the unfinished file is called beside it."""
 HAS_LIMITS, USUAL_LIMITS = hasattr(os, "pathconf"), (255, 4096)
 """Whether the system says how long names and paths may be, in bytes, and what they may be where it does not."""
-LARGEST_SIDE = 16384
-"""Pixels; sizes up to this one are known to fit into the name before they are known."""
 STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that steer a terminal or a line when the name is listed, and halves of characters."""
 SHOWN = 40
@@ -37,7 +36,7 @@ def next_free(folder: Path, prefix: str, extension: str, *, width: int, height: 
     return named.with_name(f"{named.name}_{number:0{DIGITS}}_.{extension}")
 
 
-def named_below(folder: Path, prefix: str, *, width: int = LARGEST_SIDE, height: int = LARGEST_SIDE) -> Path:
+def named_below(folder: Path, prefix: str, *, width: int = LONGEST_SIDE, height: int = LONGEST_SIDE) -> Path:
     """The path that `prefix` names below `folder`.
 
     Raises SettingsError where it leads out of `folder`, or where no file may be called so.
