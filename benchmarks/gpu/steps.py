@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -12,7 +14,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.meter import finish, seconds
 from benchmarks.gpu.scene import random_unet
-from fatezero_ext import Storage
+from fatezero_ext import Storage, loops
 from fatezero_ext.loops import OnStep, StepDone
 
 SHOWN = 25
@@ -80,10 +82,9 @@ def _window(
             stop()
             raise Enough
 
-    try:
+    # A CPU's results are looked at after each step, which waits for nothing there; elsewhere only the last one is.
+    with patch.object(loops, "watched", lambda _x, *, last: last), suppress(Enough):
         steps(on_step)
-    except Enough:
-        pass
     return took[0] / count
 
 
