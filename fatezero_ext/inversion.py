@@ -25,7 +25,7 @@ from .loops import NOTHING, OnStep, Recording, StepDone, ignore_step, invert_lat
 from .noise_model import NoiseModel
 from .prompts import Clip, read_prompt
 from .records import Form
-from .saved_pages import LAYERS, LEVELS, undefined
+from .saved_pages import LAYERS, LEVELS, unusable
 from .storage_plan import StoragePlan, check_room, choose_storage, kept_as, measured_room
 from .stores import MemoryStore, PageStore, Recomputed
 from .trace import Trace
@@ -273,8 +273,10 @@ class _Inversion:
         if entry is None:
             return None
         try:
+            if LEVELS not in entry.names:
+                raise DamagedFile(entry.place(LEVELS), "it is not there")
             levels = {name: aligned(tensor) for name, tensor in entry.read(LEVELS).items()}
-            if reason := undefined(levels):
+            if reason := unusable(levels, len(self.planned.schedule), self.planned.noise.shape):
                 raise DamagedFile(entry.place(LEVELS), reason)
         except DamagedFile as damage:
             log.warning("%s The clip is inverted again.", damage)
