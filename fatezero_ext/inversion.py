@@ -110,6 +110,7 @@ def plan_inversion(
 def _check_control(controller: Controller) -> None:
     """Raise SettingsError where a registered control, which may not do the same twice, does not go with the storage."""
     storage = controller.storage
+    controller.unet.report_left_out()
     if storage.place == "disk" and controller.unet.nameless:
         raise SettingsError(
             f"place 'disk' finds an inversion again by what made it, but {controller.unet.name} has "
