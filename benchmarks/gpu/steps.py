@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 from unittest.mock import patch
 
@@ -49,7 +49,13 @@ def run(bench: Bench) -> None:
 def _step(bench: Bench, name: str, steps: Callable[[OnStep], object]) -> None:
     plain = _window(bench, steps, lambda: None, lambda: None, count=bench.scale.few - FIRST - 1)
     watched: Any = _profile(bench)
-    _window(bench, steps, watched.start, watched.stop, count=1)
+    with ExitStack() as stopped:  # also where the step fails or is interrupted
+
+        def start() -> None:
+            watched.start()
+            stopped.callback(watched.stop)
+
+        _window(bench, steps, start, stopped.close, count=1)
     figures = {"step_ms": plain * 1000, **_read(watched, on_gpu=bench.device.type == "cuda")}
     bench.keep(name, figures)
     waits = sum(figures["waits"].values())
