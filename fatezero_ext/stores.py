@@ -17,7 +17,7 @@ from .choices import PLACES, POLICIES, PRECISION_NAMES, Place, Policy, Precision
 from .errors import SettingsError, StoreError
 from .layers import LayerAddress
 from .memory import free_ram
-from .records import Page, check_page, packed, page_bytes, page_tensors
+from .records import Page, beyond_range, check_page, check_range, narrowed, packed, page_bytes, page_tensors
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class PageStore(Protocol):
         ...
 
     def seal(self) -> None:
-        """Allow no more writing."""
+        """Allow no more writing. Raises SettingsError where what was written did not fit its precision."""
         ...
 
     @property
@@ -105,6 +105,7 @@ class MemoryStore:
         self._pages: dict[int, Page] = {}
         self._carrier: Carrier | None = None
         self._sealed = False
+        self._unchecked: list[int] = []
 
     def __repr__(self) -> str:
         return f"MemoryStore({len(self._pages)} steps, {self.nbytes / 2**20:.1f} MiB)"
@@ -128,7 +129,12 @@ class MemoryStore:
             self._carrier = self._carrier or Carrier(self.precision)
             self._carrier.carry(page, partial(self._pages.__setitem__, step))
         else:
-            self._pages[step] = packed(page, self.device, self.precision)
+            kept = packed(page, self.device, self.precision)
+            if all(tensor.device == CPU for tensor in page_tensors(kept)):
+                check_range(page, kept)
+            elif narrowed(page, kept):  # looking would wait for the device at every step
+                self._unchecked.append(step)
+            self._pages[step] = kept
 
     def read(self, step: int) -> Page:
         if step not in self._pages:
@@ -142,6 +148,10 @@ class MemoryStore:
         if self._carrier is not None:
             self._carrier.finish()
         self._carrier, self._sealed = None, True
+        finite = [x.isfinite().all() for step in self._unchecked for x in page_tensors(self._pages[step])]
+        if finite and not torch.stack(finite).all():
+            self._pages.clear()
+            raise beyond_range("some of it is larger")
 
     def leave_device(self) -> bool:
         """Move everything to the computer's memory, now and later; whether there was anything to move, and room."""
