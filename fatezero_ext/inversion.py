@@ -25,7 +25,7 @@ from .loops import NOTHING, OnStep, Recording, StepDone, ignore_step, invert_lat
 from .noise_model import NoiseModel
 from .prompts import Clip, read_prompt
 from .records import Form
-from .saved_pages import LAYERS, LEVELS, unusable
+from .saved_pages import LAYERS, LEVELS, page_name, unusable
 from .storage_plan import StoragePlan, check_room, choose_storage, kept_as, measured_room
 from .stores import MemoryStore, PageStore, Recomputed
 from .trace import Trace
@@ -274,8 +274,10 @@ class _Inversion:
         if entry is None:
             return None
         try:
-            if LEVELS not in entry.names:
-                raise DamagedFile(entry.place(LEVELS), "it is not there")
+            steps = () if self.chosen.storage.recomputes else range(len(self.planned.schedule))
+            for name in (LEVELS, *map(page_name, steps)):
+                if name not in entry.names:  # what a manifest does not name is never mended
+                    raise DamagedFile(entry.place(name), "it is not there")
             levels = {name: aligned(tensor) for name, tensor in entry.read(LEVELS).items()}
             if reason := unusable(levels, len(self.planned.schedule), self.planned.noise.shape):
                 raise DamagedFile(entry.place(LEVELS), reason)

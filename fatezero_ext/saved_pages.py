@@ -47,7 +47,7 @@ def content_faults(entry: Entry, unread: Collection[str]) -> dict[str, str]:
 
 def layers_of(tensor_names: Collection[str]) -> frozenset[str]:
     """The layers that a page's tensors belong to, such as `up.1.0.cross` of `up.1.0.cross:features`."""
-    return frozenset(name.partition(":")[0] for name in tensor_names)
+    return frozenset(name.partition(":")[0] for name in tensor_names if not name.endswith(":scale"))
 
 
 def incomplete_pages(

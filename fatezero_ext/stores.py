@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -93,6 +94,9 @@ class MemoryStore:
     layers: that every page must have
     """
 
+    _leaving: ClassVar[threading.Lock] = threading.Lock()
+    """Of all stores, which can be copied and pickled without it; few ever leave their device."""
+
     def __init__(
         self,
         device: torch.device | None = None,
@@ -155,11 +159,15 @@ class MemoryStore:
 
     def leave_device(self) -> bool:
         """Move everything to the computer's memory, now and later; whether there was anything to move, and room."""
-        if self.device == CPU or self.nbytes > free_ram():
-            return False
-        self.device = CPU
-        self._pages = {step: packed(page, self.device, "as computed") for step, page in self._pages.items()}
-        return True
+        on_device = self.device != CPU
+        with self._leaving:
+            if self.device == CPU:
+                return on_device  # another thread, which reads the same store, has moved it meanwhile
+            if self.nbytes > free_ram():
+                return False
+            self._pages = {step: packed(page, CPU, "as computed") for step, page in self._pages.items()}
+            self.device = CPU
+            return True
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from fatezero_ext.cache_manifest import FileLine
 from fatezero_ext.disk_store import DiskDraft
 from fatezero_ext.errors import StoreError
 from fatezero_ext.records import named_tensors
-from fatezero_ext.saved_pages import incomplete_pages, page_name
+from fatezero_ext.saved_pages import incomplete_pages, layers_of, page_name
 from fatezero_ext.stores import MemoryStore
 
 from .small_runs import STEPS, edited, inverted
@@ -67,9 +67,9 @@ def test_a_saved_page_that_lacks_a_layer_is_computed_again_and_mended(model, sav
     assert checked.sound
 
 
-def saved_again(cache, entry, *, about, files):
+def saved_again(cache, entry, *, about, files, key=KEY):
     """Other entries of the same tensors, under KEY."""
-    with cache.begin(KEY, about, 0) as draft:
+    with cache.begin(key, about, 0) as draft:
         for name, tensors in files.items():
             draft.write(name, tensors)
         return draft.publish()
@@ -158,3 +158,23 @@ def test_saved_levels_that_are_not_whole_are_told_of_and_inverted_anew(model, sa
 def test_steps_that_an_entry_says_of_itself_are_not_counted_to_without_end():
     about = {"layers": ["up.1.0.cross"], "steps": 10**15}
     assert len(incomplete_pages(about, {})) == 1000
+
+
+def test_a_scale_alone_is_no_layer():
+    assert layers_of(["up.1.0.cross:features:scale", "up.1.0.self:features"]) == {"up.1.0.self"}
+
+
+def test_a_saved_inversion_whose_manifest_lacks_a_page_is_made_anew(model, saved, caplog):
+    """A page that is not named there is never mended, and would be computed again at every edit."""
+    controller, cache, wanted = saved
+    entry = controller.trace.store.entry
+    files = {name: entry.read(name) for name in entry.names if name != page_name(1)}
+    key, about = entry.key, entry.about
+    entry.release()
+    assert cache.remove(key)
+    saved_again(cache, entry, about=about, files=files, key=key).release()
+    again = inverted(model, Storage("features", "disk", cache=cache))
+    (said,) = caplog.messages
+    assert "step-001.safetensors is damaged (it is not there)" in said and said.endswith("The clip is inverted again.")
+    assert edited(model, again).equal(wanted) and len(caplog.messages) == 1
+    assert [checked.sound for checked in cache.verify()] == [True]
