@@ -93,8 +93,9 @@ def recorded_maps(controller: Controller, step: int, layers: Layers | None = Non
 
 def _addresses(layers: Layers) -> list[LayerAddress]:
     """The layers that are asked for; raises SettingsError for what is none."""
-    alone = isinstance(layers, (LayerAddress, str)) or not isinstance(layers, Collection)
-    return [_address(at) for at in ((layers,) if alone else layers)]
+    if isinstance(layers, (LayerAddress, str)) or not isinstance(layers, Collection):
+        layers = (layers,)
+    return [_address(at) for at in layers]
 
 
 def _address(at: object) -> LayerAddress:

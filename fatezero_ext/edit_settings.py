@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import SettingsError
 
@@ -117,7 +117,7 @@ class EditSettings:
 
 def texts(name: str, given: object) -> tuple[str, ...]:
     """The words of a setting: one text, a comma short of being a tuple, is one phrase. Raises SettingsError."""
-    words = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    words: tuple[Any, ...] = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
     if wrong := [word for word in words if not isinstance(word, str)]:
         raise SettingsError(
             f"{name} has {reprlib.repr(wrong[0])}; words of the prompt are needed, each a text. Write ('silver jeep',)."

@@ -84,7 +84,7 @@ def unusable(levels: Mapping[str, Tensor], steps: JSON, clip: Sequence[int] | No
     clip:   frames, channels, height, width; None: any
     """
     if levels.keys() != {"latents", "noise"}:
-        return f"it holds {', '.join(sorted(levels)) or 'nothing'}, and latents and noise are needed"
+        return f"it holds {', '.join(sorted(levels))[:80] or 'nothing'}, and latents and noise are needed"
     kept = [list(levels[name].shape) for name in ("latents", "noise")]
     one = kept[1] if clip is None else list(clip)
     count = [steps + 1] if isinstance(steps, int) else kept[0][:1]
