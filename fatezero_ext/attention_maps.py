@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from numbers import Integral
 
 import torch
@@ -11,12 +12,14 @@ from torch import Tensor
 from .arguments import check_controller
 from .attend import SourcePage
 from .controller import Controller
-from .errors import SettingsError
+from .errors import SettingsError, StoreError
 from .heat_maps import inverted
 from .layers import LayerAddress
 from .noise_model import NoiseModel
 from .pages import SourcePages
 from .trace import Trace
+
+Layers = LayerAddress | str | Collection[LayerAddress | str]
 
 
 class RecordedMaps(Mapping[LayerAddress, Tensor]):
@@ -51,11 +54,12 @@ class RecordedMaps(Mapping[LayerAddress, Tensor]):
         return len(self._page)
 
 
-def recorded_maps(controller: Controller, step: int, layers: Collection[LayerAddress] | None = None) -> RecordedMaps:
+def recorded_maps(controller: Controller, step: int, layers: Layers | None = None) -> RecordedMaps:
     """Read what an inversion recorded at a step, however it is kept: as maps, as features, on disk, or not at all.
 
     step:   0 is the noisiest, as in an edit; len(controller.trace.schedule) - 1 the cleanest
-    layers: those to read; None: all that were recorded
+    layers: those to read, each a LayerAddress or its text such as "up.1.0.cross"; one alone is one layer; None: all
+            that were recorded
     Returns a mapping from layers to maps [frames, heads, cells, keys] float32 on the CPU. `cells` are the rows and
     columns of the layer's site (`controller.unet.sites(frames, height, width)[address]`), row by row; `keys` are the 77
     tokens of the source prompt in cross-attention, and in self-attention the cells of each key frame in turn.
@@ -69,8 +73,9 @@ def recorded_maps(controller: Controller, step: int, layers: Collection[LayerAdd
     if not isinstance(step, Integral) or not 0 <= step < steps:
         raise SettingsError(f"step is {step!r}; the inversion has the steps 0 to {steps - 1}, noisiest first. Use one.")
     recorded = [at for at, site in sites.items() if trace.capture.covers(site)]
-    chosen = recorded if layers is None else [at for at in recorded if at in layers]
-    if missing := [at for at in layers or () if at not in recorded]:
+    asked = recorded if layers is None else _addresses(layers)
+    chosen = [at for at in recorded if at in asked]
+    if missing := [at for at in asked if at not in recorded]:
         raise SettingsError(
             f"layer {missing[0]} was not recorded; {', '.join(map(str, recorded))} were. Choose among these, or "
             f"record more with Capture."
@@ -84,3 +89,19 @@ def recorded_maps(controller: Controller, step: int, layers: Collection[LayerAdd
 
     with torch.no_grad():
         return RecordedMaps(unet, trace, unet.run(work, 1, trace.frames, *trace.size) if chosen else {})
+
+
+def _addresses(layers: Layers) -> list[LayerAddress]:
+    """The layers that are asked for; raises SettingsError for what is none."""
+    if isinstance(layers, (LayerAddress, str)) or not isinstance(layers, Collection):
+        layers = (layers,)
+    return [_address(at) for at in layers]
+
+
+def _address(at: object) -> LayerAddress:
+    with suppress(StoreError):  # it says what to do about a page
+        return at if isinstance(at, LayerAddress) else LayerAddress.parse(str(at))
+    raise SettingsError(
+        f"layer {at!r} is no attention layer; a LayerAddress, or a text such as 'up.1.0.cross', is needed. See which "
+        f"there are: list(recorded_maps(controller, 0))."
+    )

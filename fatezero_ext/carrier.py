@@ -9,7 +9,7 @@ from functools import cache
 import torch
 
 from .memory import OutOfMemoryError
-from .records import Page, Precision, packed
+from .records import Page, Precision, check_range, packed
 
 CPU = torch.device("cpu")
 
@@ -69,7 +69,9 @@ class Carrier:
 
     def _packed(self, page: Page) -> Page:
         try:
-            return packed(page, CPU, self._precision)
+            kept = packed(page, CPU, self._precision)
         except OutOfMemoryError:  # packing needs room on the device, beside a step at its peak; moving needs none
-            pass
-        return packed(packed(page, CPU, "as computed"), CPU, self._precision)
+            page = packed(page, CPU, "as computed")
+            kept = packed(page, CPU, self._precision)
+        check_range(page, kept)
+        return kept

@@ -162,6 +162,7 @@ def _check_mask_is_read(plan: EditPlan, steps: int) -> None:
 
 def _check_control(unet: NoiseModel, plan: EditPlan) -> None:
     """Raise SettingsError where a registered map controller and the edit would both change attention."""
+    unet.report_left_out()
     changes = any(step.replace_cross or step.fuse_self for step in plan.steps) or plan.edit_mask is not None
     if changes and isinstance(unet.attend, OnMaps):
         raise SettingsError(

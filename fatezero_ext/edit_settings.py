@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import reprlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import SettingsError
 
@@ -48,8 +49,7 @@ class BlendSettings:
 
     def __post_init__(self) -> None:
         for name in ("source_words", "edit_words", "subtract_words"):
-            if isinstance(getattr(self, name), str):  # one phrase, a comma short of being a tuple
-                object.__setattr__(self, name, (getattr(self, name),))
+            object.__setattr__(self, name, texts(name, getattr(self, name)))
         _one_of("mask_use", self.mask_use, ("intersect", "override"))
         _finite("blend threshold", self.threshold)
         _finite("subtract threshold", self.subtract_threshold)
@@ -108,6 +108,21 @@ class EditSettings:
                 f"blend is {self.blend!r}; BlendSettings, or None, is needed. Write blend=BlendSettings(('jeep',))."
             )
         check_guidance(self.guidance)
+
+    def __reduce__(self) -> tuple[type[EditSettings], tuple[object, ...]]:
+        """The call that makes them, for pickles and deep copies: read-only mappings go into neither."""
+        values = (getattr(self, one.name) for one in fields(self))
+        return type(self), tuple(dict(value) if isinstance(value, MappingProxyType) else value for value in values)
+
+
+def texts(name: str, given: object) -> tuple[str, ...]:
+    """The words of a setting: one text, a comma short of being a tuple, is one phrase. Raises SettingsError."""
+    words: tuple[Any, ...] = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    if wrong := [word for word in words if not isinstance(word, str)]:
+        raise SettingsError(
+            f"{name} has {reprlib.repr(wrong[0])}; words of the prompt are needed, each a text. Write ('silver jeep',)."
+        )
+    return words
 
 
 def check_mask_is_made(blend: BlendSettings | None, *, with_mask: bool) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from .blend import blend_layers
 from .choices import Side
 from .controller import Controller
+from .edit_settings import texts
 from .errors import PromptError, SettingsError, StoreError
 from .layers import LayerAddress, Site
 from .pages import SourcePages
@@ -35,15 +36,17 @@ def inverted(controller: Controller) -> Trace:
     return controller.trace
 
 
-def asked_words(controller: Controller, phrases: Sequence[str] = ()) -> tuple[Word, ...]:
+def asked_words(controller: Controller, phrases: str | Sequence[str] = ()) -> tuple[Word, ...]:
     """The words to look at, with their tokens: the asked ones, or every word of the source prompt if there are none.
 
-    phrases: words of the source prompt, or several in a row; one that occurs twice has the tokens of both places
-    Raises PromptError for words that are not in the prompt, StoreError without an inversion.
+    phrases: words of the source prompt, or several in a row; one that occurs twice has the tokens of both places; one
+             text is one phrase
+    Raises PromptError for words that are not in the prompt, SettingsError for what is no text, StoreError without an
+    inversion.
     """
     prompt = inverted(controller).prompt
-    if phrases:
-        return tuple(Word(phrase, prompt.find(phrase, "words")) for phrase in phrases)
+    if asked := () if phrases in (None, "") else texts("words", phrases):
+        return tuple(Word(phrase, prompt.find(phrase, "words")) for phrase in asked)
     if not prompt.words:
         raise PromptError(
             "source_prompt is empty, so there are no words to look at; at least one is needed. "
@@ -60,7 +63,7 @@ def word_labels(words: Sequence[Word]) -> list[str]:
 
 def word_heats(
     controller: Controller,
-    phrases: Sequence[str] = (),
+    phrases: str | Sequence[str] = (),
     reading: Reading | None = None,
     *,
     on_page: OnPage = ignore_page,

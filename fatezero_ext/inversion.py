@@ -25,7 +25,7 @@ from .loops import NOTHING, OnStep, Recording, StepDone, ignore_step, invert_lat
 from .noise_model import NoiseModel
 from .prompts import Clip, read_prompt
 from .records import Form
-from .saved_pages import LAYERS, LEVELS, undefined
+from .saved_pages import LAYERS, LEVELS, page_name, unusable
 from .storage_plan import StoragePlan, check_room, choose_storage, kept_as, measured_room
 from .stores import MemoryStore, PageStore, Recomputed
 from .trace import Trace
@@ -110,6 +110,7 @@ def plan_inversion(
 def _check_control(controller: Controller) -> None:
     """Raise SettingsError where a registered control, which may not do the same twice, does not go with the storage."""
     storage = controller.storage
+    controller.unet.report_left_out()
     if storage.place == "disk" and controller.unet.nameless:
         raise SettingsError(
             f"place 'disk' finds an inversion again by what made it, but {controller.unet.name} has "
@@ -273,8 +274,12 @@ class _Inversion:
         if entry is None:
             return None
         try:
+            steps = () if self.chosen.storage.recomputes else range(len(self.planned.schedule))
+            for name in (LEVELS, *map(page_name, steps)):
+                if name not in entry.names:  # what a manifest does not name is never mended
+                    raise DamagedFile(entry.place(name), "it is not there")
             levels = {name: aligned(tensor) for name, tensor in entry.read(LEVELS).items()}
-            if reason := undefined(levels):
+            if reason := unusable(levels, len(self.planned.schedule), self.planned.noise.shape):
                 raise DamagedFile(entry.place(LEVELS), reason)
         except DamagedFile as damage:
             log.warning("%s The clip is inverted again.", damage)

@@ -122,7 +122,7 @@ def invert_latents(
             # Packing needs room on the device as well.
             within_memory(partial(store.write, step, attend.page), _remedies(unet, store), LESS)
         if watched(x, last=step == 0):
-            check_result(unet, x, f"step {steps - step} of {steps} of the inversion", given=latents)
+            check_result(unet, x, _result_of(x, steps - step, steps, "the inversion"), given=latents)
         levels[steps - step] = x
         on_step(StepDone(steps - step, steps, x, partial(_same, x)))
     store.seal()
@@ -158,7 +158,7 @@ def reconstruct_latents(
             # Packing needs room on the device as well.
             within_memory(partial(store.write, step, attend.page), _remedies(unet, store), LESS)
         if watched(x, last=step == steps - 1):
-            said = f"step {step + 1} of {steps} of the reconstruction"
+            said = _result_of(x, step + 1, steps, "the reconstruction")
             check_result(unet, x, said, given=inverted.noise, guidance=guidance)
         levels[steps - 1 - step] = x
         on_step(StepDone(step + 1, steps, x, shown))
@@ -171,6 +171,11 @@ def _kept(unet: NoiseModel, levels: Tensor, given: Tensor) -> Tensor:
     kept = levels.cpu()
     check_result(unet, kept, f"the inversion, kept in {kept.dtype},", given=given)
     return kept
+
+
+def _result_of(x: Tensor, done: int, steps: int, run: str) -> str:
+    """What gave a result: its step only where each is looked at, else any of them may have gone wrong first."""
+    return f"step {done} of {steps} of {run}" if watched(x, last=False) else run
 
 
 def _same(x: Tensor) -> Tensor:
@@ -256,7 +261,7 @@ def edit_latents(
             # The page is an argument only: it is let go before the next one is read.
             x, shown = run.denoise(x, step, within_memory(read, _remedies(unet, store), LESS), predict)
             if watched(x, last=step == steps - 1):
-                said = f"step {step + 1} of {steps} of the edit"
+                said = _result_of(x, step + 1, steps, "the edit")
                 check_result(unet, x, said, given=trace.noise, guidance=plan.settings.guidance)
             on_step(StepDone(step + 1, steps, x, shown, run.attention_mask, run.latent_mask))
     return EditedLatents(x, run.mean_mask())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import weakref
 from abc import ABC, abstractmethod
@@ -21,6 +22,8 @@ from .latent_colours import LatentColours
 from .layers import LayerAddress, Site, key_frame_tensors
 from .map_control import MapController, OnMaps
 from .schedule import Schedule
+
+log = logging.getLogger(__name__)
 
 SD_LATENT_SCALE = 0.18215  # Stable Diffusion 1.x: gives encoded images unit variance
 SD_PIXELS_PER_CELL = 8
@@ -144,6 +147,19 @@ class NoiseModel(ABC):
         here = threading.current_thread()
         return next((found.attend for found in reversed(tuple(self._controls)) if found.thread() is here), self.kernel)
 
+    def report_left_out(self) -> None:
+        """Warn once of each control that another thread registered: a run of this one goes on without it."""
+        here = threading.current_thread()
+        for found in tuple(self._controls):
+            if found.thread() is not here and not found.reported and found.controller is not None:
+                found.reported = True
+                log.warning(
+                    "%s is registered on %s by another thread and takes no part in this one's run; controls belong to "
+                    "their thread. Register it in the thread that inverts and edits.",
+                    _called(found.controller),
+                    self.name,
+                )
+
     def after_step(self, latents: Tensor) -> Tensor:
         """Tell the control registered last that a step is done, if it works on maps; gives the latents to go on with.
 
@@ -236,6 +252,7 @@ class Registration:
     attend:         what the layers call for it
     num_att_layers: attention layers under control (32 for Stable Diffusion 1.x)
     thread:         the one that registered it; runs of other threads go on without it
+    reported:       whether a run of another thread has said so
     """
 
     unet: NoiseModel
@@ -243,6 +260,7 @@ class Registration:
     attend: Attend
     num_att_layers: int
     thread: weakref.ref[threading.Thread] = field(default_factory=lambda: weakref.ref(threading.current_thread()))
+    reported: bool = False
 
     def unregister(self) -> None:
         """Give the model back the control it had before; a second call does nothing."""
@@ -266,8 +284,8 @@ def register_attention_control(
                 leaves to an `Attend` what it does not change itself; beside a map controller it must change nothing.
     clip_axes:  a map controller's `step_callback` gets the scaled latents as [1, channels, frames, height, width], as
                 in the authors' program; else as [frames, channels, height, width]
-    It is bound for the thread that registers it: runs of other threads that share the model go on without it. Register
-    it in the thread that inverts and edits.
+    It is bound for the thread that registers it, and let go after that one has ended: runs of other threads that share
+    the model go on without it, and say so once. Register it in the thread that inverts and edits.
     Raises StoreError for what is neither.
     Returns the registration; undo it with `.unregister()` or use it in a `with` statement.
     Source: SPEC of FateZero (arXiv 2303.09535), register_attention_control.
@@ -283,5 +301,14 @@ def register_attention_control(
     registration = Registration(unet, controller, attend, len(unet.layers))
     if hasattr(controller, "num_att_layers"):
         controller.num_att_layers = len(unet.layers)
+    for other in tuple(unet._controls):
+        thread = other.thread()
+        if thread is None or not thread.is_alive():  # no run can take it up again
+            other.unregister()
     unet._controls.append(registration)
     return registration
+
+
+def _called(controller: object) -> str:
+    """What a control is called: a function by its name, an object by its class."""
+    return getattr(controller, "__name__", type(controller).__name__)

@@ -110,10 +110,7 @@ def read_prompt(clip: Clip, text: str, name: str = "prompt") -> Prompt:
             f"clip is nothing where the {name} is read; a text encoder is needed, and the checkpoint may "
             f"have none. Use Load CLIP with the text encoder of the same model, or another checkpoint."
         )
-    try:
-        ids = _token_ids(clip, text, name)
-    except PromptError as error:
-        raise PromptError(f"{name}: {error}") from error
+    ids = _token_ids(clip, text, name)
     words, position = [], 1
     for piece in text.split():
         count = len(_token_ids(clip, piece, name)) - 2
@@ -134,7 +131,10 @@ def read_prompt(clip: Clip, text: str, name: str = "prompt") -> Prompt:
 
 def _token_ids(clip: Clip, text: str, name: str) -> tuple[int, ...]:
     """Start token, tokens, end token."""
-    chunks, empty = _only_encoder(clip.tokenize(text)), _only_encoder(clip.tokenize(""))
+    try:
+        chunks, empty = _only_encoder(clip.tokenize(text)), _only_encoder(clip.tokenize(""))
+    except PromptError as error:  # which knows the text, and not what it is called
+        raise PromptError(f"{name}: {error}") from error
     end = empty[0][1][0]
     if len(chunks) > 1:
         raise PromptError(f"the {name} has more than {PROMPT_TOKENS} tokens; {PROMPT_TOKENS} fit. Shorten {text!r}.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING
 
 from .errors import SettingsError
@@ -23,7 +25,13 @@ class Reading:
     downscale: int | None = None
 
     def __post_init__(self) -> None:
-        start, end = self.window
+        window = self.window
+        if not isinstance(window, (tuple, list)) or [isinstance(bound, Real) for bound in window] != [True, True]:
+            raise SettingsError(
+                f"the steps to read are {reprlib.repr(window)}; two fractions, a start and an end, are needed. Write "
+                f"window=(0.0, 0.5) for the noisier half."
+            )
+        start, end = window
         if not 0 <= start <= end <= 1:
             raise SettingsError(
                 f"the steps to read are {start} to {end}; fractions with 0 <= start <= end <= 1 are needed. "

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .attention import Attend, apply_probs, attention_probs, plain
 from .choices import Precision
-from .errors import StoreError
+from .errors import SettingsError, StoreError
 from .layers import LayerAddress, Site
 
 Form = Literal["features", "map"]
@@ -143,6 +143,33 @@ def check_page(page: Page, layers: Collection[LayerAddress], step: int) -> None:
             f"the page of step {step} has no attention of {missing[0]}; all of {len(layers)} layers are needed. Let "
             f"nothing but its own run write to a store, and invert again."
         )
+
+
+def narrowed(page: Page, kept: Page) -> tuple[LayerAddress, ...]:
+    """The layers of `page` whose numbers may lie beyond the range that they have in `kept`: maps are shares of 1."""
+    return tuple(
+        at
+        for at, record in kept.items()
+        if record.form == "features" and record.kept.values.dtype == torch.float16 != page[at].kept.values.dtype
+    )
+
+
+def check_range(page: Page, kept: Page) -> None:
+    """Raise SettingsError where numbers of a page are lost as it is kept. Waits for the device of `kept`.
+
+    What was not finite before is left to the check of the run's own result, which names its cause.
+    """
+    for at in narrowed(page, kept):
+        if not kept[at].kept.values.isfinite().all() and (values := page[at].kept.values).isfinite().all():
+            raise beyond_range(f"that of {at} reaches {values.abs().max().item():.3g}")
+
+
+def beyond_range(what: str) -> SettingsError:
+    """The error for attention that float16 cannot hold."""
+    return SettingsError(
+        f"attention is to be kept in precision 'float16', which ends at {torch.finfo(torch.float16).max:.0f}, and "
+        f"{what}; a wider range is needed. Use precision 'bfloat16' or 'as computed'."
+    )
 
 
 def page_tensors(page: Page) -> Iterator[Tensor]:

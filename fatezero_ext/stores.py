@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from .choices import PLACES, POLICIES, PRECISION_NAMES, Place, Policy, Precision
 from .errors import SettingsError, StoreError
 from .layers import LayerAddress
 from .memory import free_ram
-from .records import Page, check_page, packed, page_bytes, page_tensors
+from .records import Page, beyond_range, check_page, check_range, narrowed, packed, page_bytes, page_tensors
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class PageStore(Protocol):
         ...
 
     def seal(self) -> None:
-        """Allow no more writing."""
+        """Allow no more writing. Raises SettingsError where what was written did not fit its precision."""
         ...
 
     @property
@@ -93,6 +94,9 @@ class MemoryStore:
     layers: that every page must have
     """
 
+    _leaving: ClassVar[threading.Lock] = threading.Lock()
+    """Of all stores, which can be copied and pickled without it; few ever leave their device."""
+
     def __init__(
         self,
         device: torch.device | None = None,
@@ -105,6 +109,7 @@ class MemoryStore:
         self._pages: dict[int, Page] = {}
         self._carrier: Carrier | None = None
         self._sealed = False
+        self._unchecked: list[int] = []
 
     def __repr__(self) -> str:
         return f"MemoryStore({len(self._pages)} steps, {self.nbytes / 2**20:.1f} MiB)"
@@ -128,7 +133,12 @@ class MemoryStore:
             self._carrier = self._carrier or Carrier(self.precision)
             self._carrier.carry(page, partial(self._pages.__setitem__, step))
         else:
-            self._pages[step] = packed(page, self.device, self.precision)
+            kept = packed(page, self.device, self.precision)
+            if all(tensor.device == CPU for tensor in page_tensors(kept)):
+                check_range(page, kept)
+            elif narrowed(page, kept):  # looking would wait for the device at every step
+                self._unchecked.append(step)
+            self._pages[step] = kept
 
     def read(self, step: int) -> Page:
         if step not in self._pages:
@@ -142,14 +152,22 @@ class MemoryStore:
         if self._carrier is not None:
             self._carrier.finish()
         self._carrier, self._sealed = None, True
+        finite = [x.isfinite().all() for step in self._unchecked for x in page_tensors(self._pages[step])]
+        if finite and not torch.stack(finite).all():
+            self._pages.clear()
+            raise beyond_range("some of it is larger")
 
     def leave_device(self) -> bool:
         """Move everything to the computer's memory, now and later; whether there was anything to move, and room."""
-        if self.device == CPU or self.nbytes > free_ram():
-            return False
-        self.device = CPU
-        self._pages = {step: packed(page, self.device, "as computed") for step, page in self._pages.items()}
-        return True
+        on_device = self.device != CPU
+        with self._leaving:
+            if self.device == CPU:
+                return on_device  # another thread, which reads the same store, has moved it meanwhile
+            if self.nbytes > free_ram():
+                return False
+            self._pages = {step: packed(page, CPU, "as computed") for step, page in self._pages.items()}
+            self.device = CPU
+            return True
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,12 @@
 Faults are injected at the borders: the UNet's calls, a store, what stands in for a library.
 """
 
+import copy
 import gc
+import threading
+import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,7 +18,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fatezero_ext import Capture, LayerAddress, Storage, kernels
+from fatezero_ext import Capture, LayerAddress, Storage, kernels, loops, stores
 from fatezero_ext import carrier as carriers
 from fatezero_ext.attention import explicit
 from fatezero_ext.carrier import Carrier, copy_stream
@@ -212,6 +216,29 @@ def test_a_page_that_did_not_fit_beside_a_step_is_fetched_between_two(model, ste
     assert edited(model, again).equal(edited(model, controller)) and store.fails_at is None
 
 
+def test_two_edits_of_one_store_that_run_out_of_memory_move_it_once_and_both_go_on(noise, monkeypatch):
+    store = MemoryStore()
+    store.write(0, {ADDRESS: FeatureRecord(Kept(noise(3, 12, 8)))})
+    store.seal()
+    moved, begun = [], threading.Barrier(2, timeout=60)
+
+    def slowly(page, device, precision):
+        moved.append(device)
+        time.sleep(0.2)  # the other one comes meanwhile
+        return packed(page, device, precision)
+
+    monkeypatch.setattr(stores, "packed", slowly)
+
+    def leave(_number):
+        begun.wait()
+        return store.leave_device()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(leave, range(2))) == [True, True]
+    assert moved == [CPU] and not store.leave_device()
+    assert copy.deepcopy(store).read(0)[ADDRESS].kept.values.equal(store.read(0)[ADDRESS].kept.values)
+
+
 def test_a_device_has_one_stream_for_copies(monkeypatch):
     made = []
     monkeypatch.setattr(carriers.torch.cuda, "Stream", lambda device: made.append(device) or object())
@@ -267,13 +294,13 @@ class Waits(TorchDispatchMode):
 
 
 def waits_between_steps(run):
-    """What a run makes the computer wait for after its first step and before its last."""
+    """What a run makes the computer wait for after its first step and before the last, whose result is looked at."""
     watch, on = Waits(), []
 
     def on_step(step):
         if step.done == 1:
             on.append(watch.__enter__())
-        elif step.done == step.total:
+        elif step.done == step.total - 1:
             on.pop().__exit__(None, None, None)
 
     run(on_step)
@@ -283,7 +310,8 @@ def waits_between_steps(run):
 
 @pytest.mark.parametrize("name", ["replace", "blend", "refine"])
 @pytest.mark.parametrize("policy", ["features", "maps", "recompute"])
-def test_nothing_in_a_step_makes_the_computer_wait_for_the_device(model, policy, name):
+def test_nothing_in_a_step_makes_the_computer_wait_for_the_device(model, monkeypatch, policy, name):
+    monkeypatch.setattr(loops, "watched", lambda _x, *, last: last)  # as on a device that computes by itself
     kept = []
     inversion = waits_between_steps(lambda on: kept.append(inverted(model, Storage(policy), on_step=on)))
     assert inversion == []

@@ -384,3 +384,13 @@ def test_words_that_are_not_in_the_prompt_are_refused_before_anything_runs(folde
     said = "Word Heat Maps input 'words': words: 'boat' is not in the prompt"
     with pytest.raises(load_pack("nodes.headless.problems").InvalidWorkflow, match=said):
         run(folder, "7.words=boat")
+
+
+def test_one_phrase_as_a_text_is_one_phrase(inverted):
+    assert asked_words(inverted, "silver jeep") == asked_words(inverted, ("silver jeep",))
+
+
+@pytest.mark.parametrize("phrases", [5, 0, [5], ("jeep", None)])
+def test_phrases_that_are_no_texts_are_refused(inverted, phrases):
+    with pytest.raises(SettingsError, match="words has (5|0|None); words of the prompt are needed, each a text. Write"):
+        word_heats(inverted, phrases)

@@ -1,6 +1,7 @@
 """A page without one of its layers is written nowhere, and on disk it is damage."""
 
 import hashlib
+import re
 
 import pytest
 
@@ -11,7 +12,7 @@ from fatezero_ext.cache_manifest import FileLine
 from fatezero_ext.disk_store import DiskDraft
 from fatezero_ext.errors import StoreError
 from fatezero_ext.records import named_tensors
-from fatezero_ext.saved_pages import page_name
+from fatezero_ext.saved_pages import incomplete_pages, layers_of, page_name
 from fatezero_ext.stores import MemoryStore
 
 from .small_runs import STEPS, edited, inverted
@@ -66,9 +67,9 @@ def test_a_saved_page_that_lacks_a_layer_is_computed_again_and_mended(model, sav
     assert checked.sound
 
 
-def saved_again(cache, entry, *, about, files):
+def saved_again(cache, entry, *, about, files, key=KEY):
     """Other entries of the same tensors, under KEY."""
-    with cache.begin(KEY, about, 0) as draft:
+    with cache.begin(key, about, 0) as draft:
         for name, tensors in files.items():
             draft.write(name, tensors)
         return draft.publish()
@@ -115,3 +116,65 @@ def test_a_saved_page_that_holds_no_tensors_under_a_true_checksum_is_damage(mode
     saved_again(cache, entry, about=entry.about, files=files)
     (checked,) = (checked for checked in cache.verify() if checked.key == KEY)
     assert checked.damaged == {page_name(3): "it holds no tensors"}
+
+
+LEVELS_AT_FAULT = {
+    "without the noise": (lambda kept: {"latents": kept["latents"]}, "it holds latents, and latents and noise"),
+    "of another clip": (
+        lambda kept: {name: x[..., :8] for name, x in kept.items()},
+        r"its levels are shaped \[6, 3, 4",
+    ),
+    "too few": (lambda kept: {**kept, "latents": kept["latents"][:3]}, r"its levels are shaped \[3, 3, 4, 16, 16\]"),
+    "one too many": (lambda kept: {**kept, "more": kept["noise"]}, "it holds latents, more, noise, and"),
+    "of no axes": (lambda kept: {name: x.mean() for name, x in kept.items()}, r"its levels are shaped \[\] and \[\]"),
+    "whole numbers": (lambda kept: {name: x.int() for name, x in kept.items()}, "levels in another precision"),
+    "not there": (lambda _kept: None, "it is not there"),
+}
+
+
+@pytest.mark.parametrize("fault", LEVELS_AT_FAULT)
+def test_saved_levels_that_are_not_whole_are_told_of_and_inverted_anew(model, saved, caplog, fault):
+    controller, cache, wanted = saved
+    entry, (spoil, reason) = controller.trace.store.entry, LEVELS_AT_FAULT[fault]
+    files = {name: entry.read(name) for name in entry.names}
+    files["levels"] = spoil(files["levels"])
+    about, key = entry.about, entry.key
+    entry.release()
+    assert cache.remove(key)
+    with cache.begin(key, about, 0) as draft:
+        for name, tensors in files.items():
+            if tensors is not None:
+                draft.write(name, tensors)
+        draft.publish().release()
+    (checked,) = cache.verify()
+    if fault != "of another clip":  # which only who inverts it knows
+        assert list(checked.damaged) == ["levels"] and re.search(reason, checked.damaged["levels"])
+    again = inverted(model, Storage("features", "disk", cache=cache))
+    assert re.search(reason, caplog.text) and "The clip is inverted again." in caplog.text
+    assert edited(model, again).equal(wanted)
+    assert [checked.sound for checked in cache.verify()] == [True]
+
+
+def test_steps_that_an_entry_says_of_itself_are_not_counted_to_without_end():
+    about = {"layers": ["up.1.0.cross"], "steps": 10**15}
+    assert len(incomplete_pages(about, {})) == 1000
+
+
+def test_a_scale_alone_is_no_layer():
+    assert layers_of(["up.1.0.cross:features:scale", "up.1.0.self:features"]) == {"up.1.0.self"}
+
+
+def test_a_saved_inversion_whose_manifest_lacks_a_page_is_made_anew(model, saved, caplog):
+    """A page that is not named there is never mended, and would be computed again at every edit."""
+    controller, cache, wanted = saved
+    entry = controller.trace.store.entry
+    files = {name: entry.read(name) for name in entry.names if name != page_name(1)}
+    key, about = entry.key, entry.about
+    entry.release()
+    assert cache.remove(key)
+    saved_again(cache, entry, about=about, files=files, key=key).release()
+    again = inverted(model, Storage("features", "disk", cache=cache))
+    (said,) = caplog.messages
+    assert "step-001.safetensors is damaged (it is not there)" in said and said.endswith("The clip is inverted again.")
+    assert edited(model, again).equal(wanted) and len(caplog.messages) == 1
+    assert [checked.sound for checked in cache.verify()] == [True]

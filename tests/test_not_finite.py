@@ -5,10 +5,11 @@ import copy
 import pytest
 import torch
 
-from fatezero_ext import EditSettings, Storage, edit, plain, register_attention_control
+from fatezero_ext import EditSettings, Storage, edit, loops, plain, register_attention_control, stores
 from fatezero_ext.cache_folder import InversionCache
-from fatezero_ext.errors import ModelError, VideoError
+from fatezero_ext.errors import ModelError, SettingsError, VideoError
 from fatezero_ext.inversion import Reconstruction
+from fatezero_ext.stores import MemoryStore
 
 from .small_runs import EDIT, SOURCE, STEPS, calls_of, clip, edited, inverted
 
@@ -39,6 +40,24 @@ def test_broken_weights_are_named_and_nothing_is_saved(model, unet, cache, value
         inverted(model, Storage("features", "disk", cache=cache), unet=unet)
     assert len(calls) == 1  # on a processor looking costs nothing: the next step is not begun
     assert cache.entries() == [] and list((cache.folder / ".drafts").iterdir()) == []
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch):
+    """Only the last step's result is looked at."""
+    monkeypatch.setattr(loops, "watched", lambda _x, *, last: last)
+
+
+def test_a_gpu_s_run_is_named_as_a_whole_where_its_steps_are_not_looked_at(model, unet, cache, as_on_a_gpu):
+    kept = inverted(model, Storage("features", "ram"), unet=unet)
+    break_a_weight(unet.net)
+    with calls_of(unet.net) as calls, pytest.raises(ModelError, match="^the inversion with own gives .*conv_in.weight"):
+        inverted(model, Storage("features", "disk", cache=cache), unet=unet)
+    assert len(calls) == STEPS and cache.entries() == []
+    with pytest.raises(ModelError, match="^the reconstruction with .*"):
+        inverted(model, Storage("features", "ram"), reconstruct=Reconstruction(1e38))
+    with pytest.raises(ModelError, match="^the edit with own gives .* weights hold such values"):
+        edited(model, kept)
 
 
 def test_half_precision_is_named_where_it_overflows(model, golden, cache):
@@ -154,3 +173,43 @@ def test_saved_levels_that_are_no_numbers_are_inverted_anew(model, cache, caplog
     again = inverted(model, storage)
     assert again.trace.latents.equal(wanted) and "it holds values that are not finite" in caplog.text
     assert [checked.sound for checked in cache.verify()] == [True]
+
+
+@pytest.fixture
+def unet_of_large_queries(unet):
+    """A UNet in float32 with queries beyond 65504, which is sound."""
+    with torch.no_grad():
+        unet.layers[1].module.to_q.weight *= 1e6
+    return unet
+
+
+@pytest.mark.parametrize("place", ["ram", "gpu", "disk"])
+def test_attention_beyond_the_precision_it_is_to_be_kept_in_is_refused(model, unet_of_large_queries, cache, place):
+    def inversion(precision):
+        return inverted(model, Storage("features", place, precision, cache=cache), unet=unet_of_large_queries)
+
+    wanted = r"precision 'float16', which ends at 65504, and that of down.0.0.cross reaches \S+e\+\d+; .*'bfloat16' or"
+    with pytest.raises(SettingsError, match=wanted):
+        inversion("float16")
+    assert cache.entries() == [] and not list(cache.folder.glob(".drafts/*"))
+    assert edited(model, inversion("bfloat16"), "replace").isfinite().all()
+
+
+def test_attention_on_a_device_is_looked_at_once_where_it_is_sealed(model, unet_of_large_queries, monkeypatch):
+    """As of a store on a GPU, where looking at each page would wait for it."""
+    page = inverted(model, Storage("features", "ram"), unet=unet_of_large_queries, steps=1).trace.store.read(0)
+    monkeypatch.setattr(stores, "CPU", torch.device("meta"))
+    store = MemoryStore(None, "float16")
+    store.write(0, page)
+    with pytest.raises(SettingsError, match="ends at 65504, and some of it is larger; .*Use precision 'bfloat16'"):
+        store.seal()
+    assert not len(store)
+    sound = MemoryStore(None, "bfloat16")
+    sound.write(0, page)
+    sound.seal()
+
+
+def test_attention_that_is_no_number_is_left_to_the_check_of_the_result(model, unet):
+    break_a_weight(unet.net)
+    with pytest.raises(ModelError, match="weights hold such values themselves"):
+        inverted(model, Storage("features", "ram", "float16"), unet=unet)

@@ -52,6 +52,18 @@ def test_phrases_that_do_not_occur_are_refused_with_the_words_there_are(read, ph
         read("a silver jeep").find(phrase)
 
 
+@pytest.mark.parametrize("tokens", [[(0, 1.0), (5, 1.3), (1, 1.0)], [(0, 1.0), (5, 1.0)]])
+def test_an_error_names_its_prompt_once(tokens):
+    class Encoder:
+        def tokenize(self, text):
+            whole = [(0, 1.0), (1, 1.0)]
+            return {"l": [tokens] if text and tokens[-1][0] == 1 else [whole] * (2 if text else 1)}
+
+    with pytest.raises(PromptError) as caught:
+        read_prompt(Encoder(), "a red house", "source prompt")
+    assert str(caught.value).count("source prompt") == 1
+
+
 def test_weight_syntax_is_refused():
     class Weighted:
         def tokenize(self, text):

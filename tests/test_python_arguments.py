@@ -1,5 +1,7 @@
 """What Python callers give in place of another thing is named, with what to give, before the UNet is called."""
 
+import copy
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from fatezero_ext import (
     Capture,
     Controller,
     EditSettings,
+    Reading,
     Reconstruction,
     Storage,
     edit,
@@ -177,3 +180,35 @@ def test_a_word_of_the_authors_windows_must_be_in_the_edit_prompt(model, recorde
 def test_what_is_no_mask_is_named(model, recorded, mask):
     with pytest.raises(FateZeroError, match="the mask is a (ndarray|str); a torch tensor is needed"):
         edit(recorded, model.text, EDIT, EditSettings(blend=BlendSettings(("jeep",))), mask=mask)
+
+
+@pytest.mark.parametrize("words", [5, [5], None, ("jeep", None), {"jeep": 1}.values()])
+@pytest.mark.parametrize("name", ["source_words", "edit_words", "subtract_words"])
+def test_words_that_are_no_texts_are_refused(name, words):
+    with pytest.raises(SettingsError, match=rf"{name} has (5|None|1); words of the prompt are needed.*Write \("):
+        BlendSettings(**{"source_words": ("jeep",), name: words})
+
+
+def test_words_are_kept_as_a_tuple():
+    assert BlendSettings(["jeep", "road"]) == BlendSettings(("jeep", "road"))
+
+
+@pytest.mark.parametrize("window", [0.5, ("a", 1), None, (0.5,), (0.0, 0.5, 1.0), "ab"])
+def test_windows_that_are_no_two_numbers_are_refused(window):
+    with pytest.raises(SettingsError, match="the steps to read are .*; two fractions, a start and an end, are needed"):
+        Reading(window=window)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_settings_can_be_copied_and_pickled(copied):
+    settings = EditSettings(
+        "refine",
+        {"default_": 0.8, "car": (0.2, 0.5)},
+        equalizer={"car": 2.0},
+        blend=BlendSettings("jeep", latents=True),
+        guidance=3.0,
+    )
+    again = copied(settings)
+    assert again == settings and again is not settings
+    with pytest.raises(TypeError):
+        again.equalizer["car"] = 1.0

@@ -113,3 +113,17 @@ def test_maps_of_nothing_are_refused(model):
         recorded_maps(Controller(model.unet), 0)
     with pytest.raises(StoreError, match="came in place of the controller"):
         recorded_maps(model, 0)
+
+
+AT = LayerAddress("up", 1, 0, "cross")
+
+
+@pytest.mark.parametrize("layers", [["up.1.0.cross"], "up.1.0.cross", AT, {AT}, ("up.1.0.cross", AT)])
+def test_layers_may_be_given_as_they_print_and_one_alone(model, layers):
+    assert list(recorded_maps(inverted(model, Storage("features")), 0, layers)) == [AT]
+
+
+@pytest.mark.parametrize("layers", ["up.1", ["up.1.0.cross", "cross"], 5, [None]])
+def test_layers_that_are_none_are_refused(model, layers):
+    with pytest.raises(SettingsError, match="layer .* is no attention layer; .* is needed. See which there are"):
+        recorded_maps(inverted(model, Storage("features")), 0, layers)

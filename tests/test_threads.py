@@ -1,7 +1,9 @@
 """Threads that share one model, and what each of them sees of the others: nothing."""
 
+import gc
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -63,6 +65,36 @@ def test_a_control_takes_part_in_the_thread_that_registered_it(model):
 
         assert in_a_thread(there) and model.unet.attend is here.attend
     assert model.unet.attend is model.unet.kernel
+
+
+def test_a_run_says_once_that_another_thread_s_control_takes_no_part(model, caplog):
+    def mine(*given):
+        return plain(*given)
+
+    def run():
+        return edited(model, inverted(model, Storage("features", "ram"), steps=1), "replace")
+
+    with register_attention_control(model.unet, mine), register_attention_control(model.unet, None):
+        in_a_thread(run)
+        in_a_thread(run)
+        (said,) = caplog.messages
+        assert said.startswith(f"mine is registered on {model.unet.name} by another thread and takes no part in this")
+    with register_attention_control(model.unet, mine):
+        run()
+        assert len(caplog.messages) == 1
+
+
+def test_a_control_of_a_thread_that_has_ended_is_let_go(model):
+    def control(*given):
+        return plain(*given)
+
+    left, wanted = weakref.ref(control), list(model.unet._controls)
+    in_a_thread(partial(register_attention_control, model.unet, control))
+    del control
+    with register_attention_control(model.unet, partial(plain)):
+        gc.collect()
+        assert left() is None
+    assert model.unet._controls == wanted
 
 
 def test_any_thread_may_take_a_control_off(model):

@@ -61,6 +61,12 @@ class Bench:
         self.part.lines.append((label, figure, goal))
         self.report.write()
 
+    def wrong(self, text: str) -> None:
+        """Let the running part end as failed, for a result that is not right; what it measures further is kept."""
+        self.part.state = "failed"
+        self.part.reason = "; ".join(filter(None, (self.part.reason, text)))
+        self.report.write()
+
     def has(self, seconds: float, what: str) -> bool:
         """Whether there is time for a measurement; where there is not, that is reported. seconds: on an H100."""
         if self.scale.tiny or seconds <= self.left:
@@ -103,9 +109,10 @@ def _run(part: Part, bench: Bench) -> None:
     try:
         with _alarm(limit):
             part.run(bench)
-        bench.part.state = "done"
+        if bench.part.state == "runs":
+            bench.part.state = "done"
     except Exception as error:  # whatever it is, it is in the report, and the next part runs
-        bench.part.state, bench.part.reason = "failed", _said(error)
+        bench.wrong(_said(error))
     finally:  # also where the run is interrupted
         bench.part.seconds = round(time.monotonic() - began, 2)
         bench.report.write()

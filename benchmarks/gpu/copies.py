@@ -9,7 +9,7 @@ from benchmarks.gpu.meter import finish, gib, measured, seconds
 from benchmarks.subjects import Subject
 from fatezero_ext.loops import Recording
 from fatezero_ext.pages import SourcePages
-from fatezero_ext.records import PRECISIONS, Page, packed, page_bytes
+from fatezero_ext.records import PRECISIONS, Kept, Page, packed, page_bytes
 from fatezero_ext.stores import MemoryStore, PageStore
 from fatezero_ext.trace import Trace
 
@@ -17,7 +17,9 @@ CPU = torch.device("cpu")
 
 
 class Both:
-    """A store that writes each page to several, so that they hold what one computation gave."""
+    """A store that writes each page to several, so that they hold what one computation gave, each in memory of its own:
+    what spoils one of them must not spoil the other alike.
+    """
 
     nbytes = 0
 
@@ -26,11 +28,15 @@ class Both:
 
     def write(self, step: int, page: Page) -> None:
         for store in self.stores:
-            store.write(step, page)
+            store.write(step, {at: type(record)(_own(record.kept)) for at, record in page.items()})
 
     def seal(self) -> None:
         for store in self.stores:
             store.seal()
+
+
+def _own(kept: Kept) -> Kept:
+    return Kept(kept.values.clone(), None if kept.scale is None else kept.scale.clone())
 
 
 def run(bench: Bench) -> None:
@@ -67,6 +73,8 @@ def _same_records(bench: Bench, subject: Subject) -> None:
         differing = _differing(stayed, moved, bench.scale.few)
         bench.keep(f"records that differ, {precision}", differing)
         bench.line(f"records that differ after their way, {precision}", str(len(differing)), "0")
+        if differing:
+            bench.wrong(f"{len(differing)} records in {precision} differ after their way")
 
 
 def _differing(one: PageStore, other: PageStore, steps: int) -> list[str]:
@@ -101,6 +109,8 @@ def _read_beside_work(bench: Bench, subject: Subject) -> None:
                     wrong.append(f"{step} {at}")
     bench.keep("records that differ when read beside work", wrong)
     bench.line("records that differ when read beside work", str(len(wrong)), "0")
+    if wrong:
+        bench.wrong(f"{len(wrong)} records differ when read beside work")
 
 
 def _hidden(bench: Bench, subject: Subject) -> None:

@@ -29,6 +29,7 @@ CPU = torch.device("cpu")
 REMEDIES = ("recorded attention moves to the computer's memory", "the two halves of guidance are computed one after the other")  # fmt: skip  # noqa: E501
 SMALL_THINGS = 256 * 2**20
 """Bytes: less than one call of 8 frames takes, more than latents, texts and masks do."""
+OUT_OF_ORDER, TOO_FAR = "OUT OF ORDER", "TOO FAR"
 LIKE = 2e-2
 """How far half precision may lie from itself where batches of another size take other kernels."""
 
@@ -114,7 +115,10 @@ class Drill:
         found["in_order"] = tuple(found["remedies"]) == REMEDIES[: len(found["remedies"])]
         tried = sum(key.startswith(f"{self.name} within") for key in self.bench.part.figures)
         self.bench.keep(f"{self.name} within limit {tried + 1}", found)
-        self.bench.line(f"{self.name} within {gib(int(limit))}", _told(found))
+        told = _told(found)
+        self.bench.line(f"{self.name} within {gib(int(limit))}", told)
+        if OUT_OF_ORDER in told or TOO_FAR in told:
+            self.bench.wrong(f"{self.name} within {gib(int(limit))}: {told}")
         return found
 
 
@@ -177,9 +181,9 @@ def _edits(drill: Drill, least: float) -> None:
 
 
 def _told(found: dict[str, object]) -> str:
-    taken = f"{len(found['remedies'])} remedies" + ("" if found["in_order"] else ", OUT OF ORDER")
+    taken = f"{len(found['remedies'])} remedies" + ("" if found["in_order"] else f", {OUT_OF_ORDER}")
     if found["error"] is None:
-        far = "" if found["relative"] <= LIKE else ", TOO FAR"
+        far = "" if found["relative"] <= LIKE else f", {TOO_FAR}"
         return f"{taken}, {'the same bits' if found['equal'] else format(found['relative'], '.1e')}{far}"
     return f"{taken}, then the error {'with' if LESS in found['error'] else 'WITHOUT'} its advice"
 

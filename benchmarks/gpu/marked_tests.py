@@ -33,8 +33,8 @@ def run(bench: Bench) -> None:
     )
     for cause in CAUSE.findall(said):
         bench.line("", cause[:200])
-    if ended != "exit code 0" and not (ended == "exit code 1" and counted["FAILED"]):
-        bench.line("", f"the tests' process ended with {ended}")
+    if ended != "exit code 0" or not outcomes:
+        bench.wrong(f"the tests' process ended with {ended}, {len(outcomes)} outcomes, {counted['FAILED']} failed")
 
 
 def _pytest(files: list[str], limit: float) -> tuple[str, str]:
