@@ -80,6 +80,11 @@ class UiNode:
         """Which of its inputs has a name; the first one where several have."""
         return {socket.name: slot for slot, socket in reversed(list(enumerate(self.inputs)))}
 
+    @cached_property
+    def kinds(self) -> dict[str, int]:
+        """Which of its inputs has a type; the first one where several have."""
+        return {socket.kind: slot for slot, socket in reversed(list(enumerate(self.inputs)))}
+
 
 @dataclass(frozen=True)
 class UiLink:
@@ -244,9 +249,10 @@ def _socket(raw: Any, label: str) -> Socket:  # noqa: ANN401 - unchecked JSON
 
 
 def _kind(raw: Any) -> str:  # noqa: ANN401 - unchecked JSON
-    """The type of a socket; older pages wrote the options of a list in its place."""
+    """The type of a socket, '*' for one too long to be one; older pages wrote the options of a list in its place."""
     kind = raw.get("type") if isinstance(raw, dict) else None
-    return kind if isinstance(kind, str) else "COMBO" if isinstance(kind, list) else "*"
+    fits = isinstance(kind, str) and len(kind) <= LONGEST_NAME
+    return kind if fits else "COMBO" if isinstance(kind, list) else "*"
 
 
 def _named(raw: Any) -> tuple[str, str]:  # noqa: ANN401 - unchecked JSON
