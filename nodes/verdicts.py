@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 from ..fatezero_ext.errors import FateZeroError
+from .graph_texts import Consumers, Graph, consumers_of
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +57,17 @@ class Validation:
     request: Mapping[str, Any]
     told: dict[str, Mistakes] = field(default_factory=dict)
 
+    @property
+    def graph(self) -> Graph:
+        """The graph as it is now."""
+        graph = self.request.get("prompt")
+        return graph if isinstance(graph, Mapping) else {}
+
+    @cached_property
+    def consumers(self) -> Consumers:
+        """Who reads each node, looked up once for all nodes: no link changes while a prompt is validated."""
+        return consumers_of(self.graph)
+
 
 _CURRENT: ContextVar[Validation | None] = ContextVar("fatezero_validation", default=None)
 
@@ -75,11 +88,16 @@ def begin(request: dict[str, Any]) -> dict[str, Any]:
     return request
 
 
-def graph_now() -> Mapping[str, Any]:
+def graph_now() -> Graph:
     """The graph that is being validated, in the API's format; {} where the program does not tell."""
     current = _CURRENT.get()
-    graph = None if current is None else current.request.get("prompt")
-    return graph if isinstance(graph, Mapping) else {}
+    return {} if current is None else current.graph
+
+
+def consumers_now() -> Consumers:
+    """Ids of the nodes that are linked to each node of that graph."""
+    current = _CURRENT.get()
+    return {} if current is None else current.consumers
 
 
 def verdict(mistakes: Mistakes) -> bool | str:
