@@ -13,6 +13,7 @@ from typing import Any
 from .graph import Box, Link
 from .problems import short
 from .promoted import BoxWidget, box_widgets, opened
+from .registry import NearNames
 from .subgraphs import check_size, read_definitions
 from .ui_nodes import BYPASSED, MUTED, SUBGRAPH_INPUT, Level, UiNode, first_text, read_level
 
@@ -93,8 +94,9 @@ class Wiring:
     """A file with its subgraphs, each opened where it is used."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        self._definitions = read_definitions(document)
-        self.root = Scope("", read_level(document))
+        self.near = NearNames()
+        self._definitions = read_definitions(document, self.near)
+        self.root = Scope("", read_level(document, self.near))
         check_size(self.root.level, self._definitions)
         self._inner: dict[str, tuple[Scope, list[BoxWidget]]] = {}
         self._found: dict[tuple[str, str, int], tuple[Source, tuple[Setter, ...]]] = {}
