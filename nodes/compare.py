@@ -56,7 +56,7 @@ class EditPrompts(io.ComfyNode):
 
 
 def _lines(prompts: str) -> list[str]:
-    lines = lines_of(prompts)
+    lines = list(lines_of(prompts))
     if not lines:
         raise PromptError("prompts is empty; at least one edit prompt is needed. Write one on a line.")
     return lines

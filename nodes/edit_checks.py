@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from ..fatezero_ext.edit_settings import EditSettings, check_mask_is_made
@@ -12,6 +14,8 @@ from . import edit_settings, words
 from .verdicts import Found
 
 WINDOWS = ("cross_replace", "self_replace")
+MOST_EDITS = 200
+"""Lines of a list of edit prompts that are checked before anything runs."""
 
 
 def edit_mistakes(
@@ -34,8 +38,8 @@ def edit_mistakes(
         _check_found(found, "blend_words", _list(widgets, "blend_words"), read)
         _check_found(found, "subtract_words", _list(widgets, "subtract_words"), read)
     weights, windows = _weights(found, widgets), _windows(found, widgets)
-    for text in edits:
-        edited = found.of("edit_prompt", read_words, text, "edit prompt")
+    for text in islice(dict.fromkeys(edits), MOST_EDITS):
+        edited = found.of("edit_prompt", _read_edit, text)
         if edited is None:
             continue
         if read is not None and read.words and widgets.get("mode") == "replace":
@@ -44,6 +48,12 @@ def edit_mistakes(
         for widget, phrases in named.items():  # of an empty prompt they are its own mistake
             _check_found(found, widget if edited.words else "edit_prompt", phrases, edited)
     return dict(found)
+
+
+@lru_cache(maxsize=MOST_EDITS)
+def _read_edit(text: str) -> Prompt:
+    """An edit prompt; every edit of a list of them asks for the same ones."""
+    return read_words(text, "edit prompt")
 
 
 def needs_source_words(inputs: Mapping[str, Any]) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 EDIT_NODE, INVERT_NODE = "FateZero_P2PEdit", "FateZero_DDIMInvert"
@@ -11,6 +12,8 @@ TEXT_NODES = {"PrimitiveString": "value", "PrimitiveStringMultiline": "value"}
 """ComfyUI's nodes that are a text, and the widget that holds it."""
 
 Graph = Mapping[str, Any]
+Consumers = Mapping[str, Sequence[str]]
+"""What `consumers_of` gives."""
 
 
 def link_of(value: object) -> str | None:
@@ -40,7 +43,7 @@ def texts_of(graph: Graph, value: object) -> tuple[str, ...] | None:
     prompts = inputs_of(graph, node_id, PROMPTS_NODE)
     if prompts is not None:
         given = prompts.get("prompts")
-        return tuple(lines_of(given)) or None if isinstance(given, str) else None
+        return lines_of(given) or None if isinstance(given, str) else None
     for class_type, widget in TEXT_NODES.items():
         inputs = inputs_of(graph, node_id, class_type)
         if inputs is not None and isinstance(inputs.get(widget), str):
@@ -48,9 +51,10 @@ def texts_of(graph: Graph, value: object) -> tuple[str, ...] | None:
     return None
 
 
-def lines_of(text: str) -> list[str]:
-    """The lines of a text that are not empty."""
-    return [line.strip() for line in text.splitlines() if line.strip()]
+@lru_cache(maxsize=8)
+def lines_of(text: str) -> tuple[str, ...]:
+    """The lines of a text that are not empty; every edit of a list of prompts asks for the same."""
+    return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def source_prompt_of(graph: Graph, inputs: Mapping[str, Any]) -> str | None:
@@ -60,11 +64,25 @@ def source_prompt_of(graph: Graph, inputs: Mapping[str, Any]) -> str | None:
     return texts[0] if texts is not None and len(texts) == 1 else None
 
 
-def readers_of(graph: Graph, node_id: str, class_type: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Id and inputs of every node of a class that reads an inversion."""
-    for name in graph:
+def consumers_of(graph: Graph) -> Consumers:
+    """By id of a node, the ids of the nodes that are linked to it."""
+    found: dict[str, list[str]] = {}
+    for name, node in graph.items():
+        inputs = node.get("inputs") if isinstance(node, Mapping) else None
+        for value in inputs.values() if isinstance(inputs, Mapping) else ():
+            source = link_of(value)
+            if source is not None:
+                found.setdefault(source, []).append(name)
+    return found
+
+
+def readers_of(
+    graph: Graph, consumers: Consumers, node_id: str, class_type: str
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Id and inputs of every node of a class that reads an inversion, where something reads that node in turn."""
+    for name in dict.fromkeys(consumers.get(node_id, ())):
         inputs = inputs_of(graph, name, class_type)
-        if inputs is not None and link_of(inputs.get("controller")) == node_id:
+        if inputs is not None and link_of(inputs.get("controller")) == node_id and consumers.get(name):
             yield name, inputs
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .api import IN_COMFYUI
 from .program import Host, ModelKind, ModelPart, Progress, PythonHost
-from .verdicts import answer_put_right, begin, validating
+from .verdicts import begin, put_answer_right, validating
 
 if TYPE_CHECKING:
     import torch
@@ -299,7 +299,7 @@ def show_graphs_to_nodes() -> None:
         with validating(None):  # a connection's requests share their context
             answer = await handler(request)
             if isinstance(answer, web.Response) and answer.content_type == "application/json":
-                answer.text = answer_put_right(answer.text or "")
+                put_answer_right(answer)
             return answer
 
     application.middlewares.append(put_right)

@@ -12,9 +12,9 @@ from .api import advanced, io, schema
 from .control import CONTROLLER
 from .edit import EDIT_WIDGETS
 from .edit_checks import needs_source_words
-from .graph_texts import EDIT_NODE, HEAT_NODE, INVERT_NODE, Graph, readers_of
+from .graph_texts import EDIT_NODE, HEAT_NODE, INVERT_NODE, readers_of
 from .lookahead import check_edits
-from .verdicts import graph_now, verdict
+from .verdicts import consumers_now, graph_now, verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -99,7 +99,7 @@ class DDIMInvert(io.ComfyNode):
             read = read_words(source_prompt, "source prompt")
         except PromptError as error:
             return verdict({"source_prompt": str(error)})
-        wanted = not read.words and _words_are_read(graph_now(), str(getattr(cls.hidden, "unique_id", None)))
+        wanted = not read.words and _words_are_read(str(getattr(cls.hidden, "unique_id", None)))
         return verdict({"source_prompt": EMPTY_SOURCE} if wanted else {})
 
     @classmethod
@@ -139,10 +139,12 @@ class DDIMInvert(io.ComfyNode):
         return io.NodeOutput(inverted)
 
 
-def _words_are_read(graph: Graph, node_id: str) -> bool:
-    """Whether something behind an inversion needs words of its source prompt."""
-    edits = readers_of(graph, node_id, EDIT_NODE)
-    return any(needs_source_words(inputs) for _, inputs in edits) or any(readers_of(graph, node_id, HEAT_NODE))
+def _words_are_read(node_id: str) -> bool:
+    """Whether something behind an inversion of the graph that is validated needs words of its source prompt."""
+    graph, consumers = graph_now(), consumers_now()
+    edits = readers_of(graph, consumers, node_id, EDIT_NODE)
+    heats = readers_of(graph, consumers, node_id, HEAT_NODE)
+    return any(needs_source_words(inputs) for _, inputs in edits) or any(heats)
 
 
 def _samples(latent: Mapping[str, Any]) -> Tensor:

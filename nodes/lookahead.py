@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..fatezero_ext.errors import FateZeroError
 from . import edit_settings
-from .graph_texts import EDIT_NODE, Graph, constants, link_of, readers_of, shown_name
+from .graph_texts import EDIT_NODE, Consumers, Graph, constants, consumers_of, readers_of, shown_name
 
 if TYPE_CHECKING:
     from ..fatezero_ext.controller import Controller
@@ -39,9 +39,8 @@ def check_edits(
 
     graph, node_id = graph or {}, str(node_id)
     first: FateZeroError | None = None
-    for name, inputs in readers_of(graph, node_id, EDIT_NODE):
-        if not _is_read(graph, name):
-            continue
+    consumers = consumers_of(graph)
+    for name, inputs in readers_of(graph, consumers, node_id, EDIT_NODE):
         try:
             if not _is_known(graph, node_id, inputs, widgets):
                 return
@@ -55,7 +54,7 @@ def check_edits(
             first = first or said
         else:
             return
-    if first is not None and not _others_read(graph, node_id):
+    if first is not None and not _others_read(graph, consumers, node_id):
         raise first
 
 
@@ -66,15 +65,6 @@ def _is_known(graph: Graph, node_id: str, inputs: Mapping[str, Any], widgets: fr
     return widgets <= given.keys() and inputs.keys() - given.keys() <= SOCKETS and same_clip
 
 
-def _is_read(graph: Graph, node_id: str) -> bool:
-    return any(link_of(value) == node_id for node in graph.values() for value in node["inputs"].values())
-
-
-def _others_read(graph: Graph, node_id: str) -> bool:
+def _others_read(graph: Graph, consumers: Consumers, node_id: str) -> bool:
     """Whether something else than an edit reads an inversion."""
-    return any(
-        link_of(value) == node_id
-        for node in graph.values()
-        if node["class_type"] != EDIT_NODE
-        for value in node["inputs"].values()
-    )
+    return any(graph[name].get("class_type") != EDIT_NODE for name in consumers.get(node_id, ()))

@@ -234,7 +234,7 @@ def _picture_inputs() -> list[io.Input]:
 def _window_mistakes(start: float | None, end: float | None) -> Found:
     """What is wrong with a window; a widget fed by a link is None and is checked when it runs."""
     found = Found()
-    inside = [bound is None or 0 <= bound <= 1 for bound in (start, end)]
+    inside = [bound is None or isinstance(bound, (int, float)) and 0 <= bound <= 1 for bound in (start, end)]
     found.of("to_step" if inside == [True, False] else "from_step", Reading, window(start, end))
     return found
 

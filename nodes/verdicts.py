@@ -8,13 +8,18 @@ a note of which input each mistake belongs to, by which the answer is put right.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from functools import cached_property
+from typing import Any, Protocol, TypeVar
 
 from ..fatezero_ext.errors import FateZeroError
+from .graph_texts import Consumers, Graph, consumers_of
+
+log = logging.getLogger(__name__)
 
 Got = TypeVar("Got")
 REPEATED = "custom_validation_failed"
@@ -28,9 +33,14 @@ class Found(dict[str, str]):
     """The first mistake of every widget."""
 
     def of(self, widget: str, work: Callable[..., Got], *arguments: Any, **named: Any) -> Got | None:  # noqa: ANN401
-        """What `work` gives, or None where it finds a mistake, which is then the widget's."""
+        """What `work` gives, or None where it finds a mistake, which is then the widget's.
+
+        A value of a type that its input does not take is no mistake here: ComfyUI has refused it already.
+        """
         try:
             return work(*arguments, **named)
+        except TypeError:
+            return None
         except FateZeroError as error:
             self.setdefault(widget, str(error))
             return None
@@ -46,6 +56,17 @@ class Validation:
 
     request: Mapping[str, Any]
     told: dict[str, Mistakes] = field(default_factory=dict)
+
+    @property
+    def graph(self) -> Graph:
+        """The graph as it is now."""
+        graph = self.request.get("prompt")
+        return graph if isinstance(graph, Mapping) else {}
+
+    @cached_property
+    def consumers(self) -> Consumers:
+        """Who reads each node, looked up once for all nodes: no link changes while a prompt is validated."""
+        return consumers_of(self.graph)
 
 
 _CURRENT: ContextVar[Validation | None] = ContextVar("fatezero_validation", default=None)
@@ -67,11 +88,16 @@ def begin(request: dict[str, Any]) -> dict[str, Any]:
     return request
 
 
-def graph_now() -> Mapping[str, Any]:
+def graph_now() -> Graph:
     """The graph that is being validated, in the API's format; {} where the program does not tell."""
     current = _CURRENT.get()
-    graph = None if current is None else current.request.get("prompt")
-    return graph if isinstance(graph, Mapping) else {}
+    return {} if current is None else current.graph
+
+
+def consumers_now() -> Consumers:
+    """Ids of the nodes that are linked to each node of that graph."""
+    current = _CURRENT.get()
+    return {} if current is None else current.consumers
 
 
 def verdict(mistakes: Mistakes) -> bool | str:
@@ -112,12 +138,25 @@ def put_right(errors: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return kept
 
 
-def answer_put_right(text: str) -> str:
-    """The server's JSON answer to a queued prompt, with each mistake once, at its own input."""
+class Answer(Protocol):
+    """A web server's answer."""
+
+    text: str | None
+
+
+def put_answer_right(answer: Answer) -> None:
+    """Put each mistake in the server's JSON answer to a queued prompt once, at its own input.
+
+    An answer that another pack has compressed or written anew is left as it is.
+    """
     current = _CURRENT.get()
     if current is None or not current.told:
-        return text
-    answer = json.loads(text)
-    for node in answer.get("node_errors", {}).values():
-        node["errors"] = put_right(node["errors"])
-    return json.dumps(answer)
+        return
+    try:
+        told = json.loads(answer.text or "null")
+        for node in told["node_errors"].values():
+            node["errors"] = put_right(node["errors"])
+        if told["node_errors"]:
+            answer.text = json.dumps(told)
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
+        log.debug("The answer to a prompt is left as it is: %s", error)

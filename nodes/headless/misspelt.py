@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from .graph import Graph, Link, Node
 from .problems import Problem, refuse, short, shown
-from .registry import NodeType, NodeTypes, close_names, near_miss
+from .registry import NearNames, NodeType, NodeTypes, close_names, near_miss
 
 MEANT = 0.75
 """Likeness of a name that no input has to one without a value, from which on it must be meant."""
@@ -63,7 +63,7 @@ def left_out_remark(spare: Mapping[str, Node]) -> str:
     return f"Left out, because the runner does not know them and no output needs them: {', '.join(labels)}{more}"
 
 
-def check_names(node: Node, node_type: NodeType, remarks: list[str]) -> Iterator[Problem]:
+def check_names(node: Node, node_type: NodeType, remarks: list[str], near: NearNames) -> Iterator[Problem]:
     """Inputs that the node's class does not have.
 
     A link, and a name like that of an input without a value, must be a mistake. Any other value is left out, as
@@ -73,10 +73,10 @@ def check_names(node: Node, node_type: NodeType, remarks: list[str]) -> Iterator
     strange = [name for name in node.inputs if name not in known and name not in PAGE_INPUTS][:MOST_STRANGE]
     missing = [name for name in known if name not in node.inputs]
     for name in strange:
-        if isinstance(node.inputs[name], Link) or close_names(name, missing, cutoff=MEANT):
-            near = near_miss(name, missing)
+        if isinstance(node.inputs[name], Link) or near.close(name, missing, MEANT):
+            meant = near_miss(name, missing)
             listed = ", ".join(known) or "none"
-            yield Problem(f"the node has no such input; it has {listed}.{near} Rename or remove it.", node.label, name)
+            yield Problem(f"the node has no such input; it has {listed}.{meant} Rename or remove it.", node.label, name)
     if strange and len(remarks) < MOST_LISTED:
         listed = ", ".join(shown(name) for name in strange[:MOST_LISTED])
         remarks.append(f"{node.label}: the node has no input {listed}; left out.")

@@ -86,7 +86,9 @@ def opened(
         else:
             promoted.setdefault(inside.path[0], []).append((inside.path[1:], inside.widget, value))
 
+    by_name: dict[str, list[tuple[int | None, Promotion]]] = {}
     for widget in widgets:
+        by_name.setdefault(widget.name, []).append((widget.slot, widget.inside))
         if widget.value is not None:
             put(widget.slot, widget.inside, widget.value)
     for path, name, value in outer:
@@ -94,10 +96,8 @@ def opened(
             further = Promotion(path, name)
             put(slot_of(further, level, definitions), further, value)
             continue
-        shown = [widget for widget in widgets if widget.name == name]
-        for slot, inside in [(widget.slot, widget.inside) for widget in shown] or [
-            (level.positions.get(name), Promotion((BOX_ITSELF,), name))
-        ]:
+        itself = [(level.positions.get(name), Promotion((BOX_ITSELF,), name))]
+        for slot, inside in by_name.get(name, itself):
             put(slot, inside, value)
     return Opened(values, promoted)
 
@@ -105,31 +105,47 @@ def opened(
 def _values(box: UiNode, names: Sequence[str]) -> list[Any]:
     """The box's value for each of its widgets, None where it has none.
 
-    A list may have more values than widgets: then the page has put `control_after_generate` behind a seed.
+    A list may have more values than widgets: then the page has put `control_after_generate` behind a seed, or behind
+    another whole number where there are more of them than seeds. "fixed" is a value of P2P Edit's `quirks` too.
     """
     if isinstance(box.values, Mapping):
         return [box.values.get(name) for name in names]
     given = box.values or ()
     found: list[Any] = []
     position, spare = 0, len(given) - len(names)
-    for following in (*names[1:], ""):
+    seeds = [_is_seed(name) for name in names]
+    for slot, following in enumerate((*names[1:], "")[: len(names)]):
         found.append(given[position] if position < len(given) else None)
         position += 1
         behind = given[position] if position < len(given) else None
-        if spare > 0 and isinstance(behind, str) and behind in AFTER_GENERATE and following != CONTROL:
+        followed = spare > 0 if seeds[slot] else spare > sum(seeds[slot:]) and _is_whole(found[-1])
+        if followed and isinstance(behind, str) and behind in AFTER_GENERATE and following != CONTROL:
             position, spare = position + 1, spare - 1
-    return found[: len(names)]
+    return found
+
+
+def _is_seed(name: str) -> bool:
+    return "seed" in name.lower()
+
+
+def _is_whole(value: Any) -> bool:  # noqa: ANN401 - a widget's value
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_widget(level: Level, slot: int, definitions: Definitions) -> bool:
     """Whether the subgraph's input leads to a widget, through boxes inside too."""
-    for node, socket in level.inlets.get(slot, ()):
-        if socket.is_widget:
-            return True
-        inner = definitions.get(node.type) if node.runs else None
-        position = None if inner is None else inner.positions.get(socket.name)
-        if inner is not None and position is not None and _is_widget(inner, position, definitions):
-            return True
+    waiting: list[tuple[Level, int]] = [(level, slot)]
+    met = {(id(level), slot)}
+    while waiting:
+        level, slot = waiting.pop()
+        for node, socket in level.inlets.get(slot, ()):
+            if socket.is_widget:
+                return True
+            inner = definitions.get(node.type) if node.runs else None
+            position = None if inner is None else inner.positions.get(socket.name)
+            if inner is not None and position is not None and (id(inner), position) not in met:
+                met.add((id(inner), position))
+                waiting.append((inner, position))
     return False
 
 

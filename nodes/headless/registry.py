@@ -14,6 +14,8 @@ from .problems import short
 
 LONGEST_NAME = 255
 """Letters of a name that is compared with others; comparing takes time that grows with the square."""
+MOST_PAIRS = 50_000
+"""Pairs of names of a file that are compared, about a second; a file of 500 nodes as the page saves it has 1,000."""
 
 
 @dataclass(frozen=True)
@@ -83,3 +85,25 @@ def close_names(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[st
         return []
     by_lower = {candidate.lower(): candidate for candidate in known if len(candidate) <= LONGEST_NAME}
     return [by_lower[match] for match in get_close_matches(name.lower(), by_lower, n=3, cutoff=cutoff)]
+
+
+class NearNames:
+    """Compares the names in a file with known ones, each pair once and no more than `MOST_PAIRS` of them.
+
+    A file may have more names than can be compared in a second; the rest are taken for what they are.
+    """
+
+    def __init__(self) -> None:
+        self._left = MOST_PAIRS
+        self._found: dict[tuple[str, tuple[str, ...], float], list[str]] = {}
+
+    def close(self, name: str, known: Iterable[str], cutoff: float) -> list[str]:
+        """What `close_names` gives; [] once there have been too many."""
+        key = (name, tuple(known), cutoff)
+        if key in self._found:
+            return self._found[key]
+        self._left -= 1 + len(key[1])
+        if self._left < 0:
+            return []
+        self._found[key] = close_names(*key)
+        return self._found[key]

@@ -13,6 +13,7 @@ from typing import Any
 from .graph import Box, Link
 from .problems import short
 from .promoted import BoxWidget, box_widgets, opened
+from .registry import NearNames
 from .subgraphs import check_size, read_definitions
 from .ui_nodes import BYPASSED, MUTED, SUBGRAPH_INPUT, Level, UiNode, first_text, read_level
 
@@ -20,6 +21,10 @@ NOTES = frozenset({"Note", "MarkdownNote"})
 REROUTES = frozenset({"Reroute", "Reroute (rgthree)", "SetNode"})
 """Nodes of the page that hand their first input on."""
 PRIMITIVE, GET = "PrimitiveNode", "GetNode"
+ANY = frozenset({"*", ""})
+"""Types of an input that takes anything."""
+MOST_COMPARED = 64
+"""Inputs of a bypassed node that are looked through for one of a fitting type."""
 MOST_SETTERS = 100
 """Boxes and primitives that one input may be set by; as many as there may be subgraphs inside each other."""
 PAGE_ONLY = NOTES | REROUTES | {PRIMITIVE, GET}
@@ -89,8 +94,9 @@ class Wiring:
     """A file with its subgraphs, each opened where it is used."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        self._definitions = read_definitions(document)
-        self.root = Scope("", read_level(document))
+        self.near = NearNames()
+        self._definitions = read_definitions(document, self.near)
+        self.root = Scope("", read_level(document, self.near))
         check_size(self.root.level, self._definitions)
         self._inner: dict[str, tuple[Scope, list[BoxWidget]]] = {}
         self._found: dict[tuple[str, str, int], tuple[Source, tuple[Setter, ...]]] = {}
@@ -166,9 +172,10 @@ class Wiring:
     def _step_back(self, scope: Scope, node: UiNode, slot: int) -> Step:
         """Across one link."""
         link = node.inputs[slot].link if slot < len(node.inputs) else None
-        return Step(None) if link is None else self._behind(scope, link)
+        return Step(None) if link is None else self._behind(scope, link, node, slot)
 
-    def _behind(self, scope: Scope, link_id: str) -> Step:
+    def _behind(self, scope: Scope, link_id: str, target: UiNode, target_slot: int) -> Step:
+        """What is at the other end of a link; target: the node that asks, and which of its inputs."""
         link = scope.level.links.get(link_id)
         if link is None:
             return Step(Severed(f"its link {link_id} is not in the file"))
@@ -180,7 +187,8 @@ class Wiring:
         if node.mode == MUTED:
             return Step(Severed(f"its source {name} is muted"))
         if node.mode == BYPASSED:
-            return Step(_bypass(scope, node, link.slot))
+            asked, reroute = _asked(target, target_slot), target.type in REROUTES
+            return Step(_bypass(scope, node, link.slot, asked, reroute=reroute))
         if node.type == PRIMITIVE:
             value = _primitive_value(scope, node)
             return Step(None if value is None else Constant(value), (scope.flat(node.id), 0))
@@ -193,7 +201,7 @@ class Wiring:
             return Step(Link(scope.flat(node.id), link.slot))
         if link.slot not in inner.level.outlets:
             return Step(Severed(f"output {link.slot} of subgraph {name} has no source inside"))
-        return self._behind(inner, inner.level.outlets[link.slot])
+        return self._behind(inner, inner.level.outlets[link.slot], target, target_slot)
 
 
 def _outwards(scope: Scope, outer: Scope, box: UiNode, slot: int) -> Step:
@@ -227,10 +235,34 @@ def _set_node(scope: Scope, node: UiNode) -> Place | Severed:
     return Severed(f"no Set node is called '{short(name)}'")
 
 
-def _bypass(scope: Scope, node: UiNode, slot: int) -> Place | Severed:
-    """The input that a bypassed node hands on as output `slot`: the one beside it or the first, of the same type."""
-    wanted = node.outputs[slot] if 0 <= slot < len(node.outputs) else "*"
-    for index in (slot, *range(len(node.inputs))):
-        if 0 <= index < len(node.inputs) and node.inputs[index].kind in (wanted, "*"):
+def _fits(kind: str, other: str) -> bool:
+    """Whether the page links sockets of these types; "IMAGE,MASK" is either, '*' and '' are any."""
+    first, second = (frozenset(each.lower().split(",")) for each in (kind, other))
+    return not first.isdisjoint(second) or not (first | second).isdisjoint(ANY)
+
+
+def _asked(node: UiNode, slot: int) -> str:
+    """The type that an input asks for; that of its output for a reroute, which takes anything."""
+    kind = node.inputs[slot].kind
+    return node.outputs[0] if kind in ANY and node.type in REROUTES and node.outputs else kind
+
+
+def _bypass(scope: Scope, node: UiNode, slot: int, asked: str, *, reroute: bool) -> Place | Severed:
+    """The input that a bypassed node hands on as output `slot`, chosen as the page does.
+
+    asked:   type of the input that is fed
+    reroute: whether that input is a reroute's, which asks for nothing of its own: then the output's type counts
+    """
+    given = node.outputs[slot] if 0 <= slot < len(node.outputs) else "*"
+    wanted = given if reroute and asked in ANY else asked
+    if wanted in ANY and node.inputs:
+        return scope, node, slot if 0 <= slot < len(node.inputs) else 0
+    beside = node.inputs[slot].kind if 0 <= slot < len(node.inputs) else None
+    if beside is not None and _fits(beside, given) and _fits(beside, wanted):
+        return scope, node, slot
+    if wanted in node.kinds:
+        return scope, node, node.kinds[wanted]
+    for index, socket in enumerate(node.inputs[:MOST_COMPARED]):
+        if _fits(socket.kind, given) and _fits(socket.kind, wanted):
             return scope, node, index
     return Severed(f"its source #{short(scope.flat(node.id))} is bypassed and has no {short(wanted)} input to hand on")

@@ -9,6 +9,7 @@ from typing import Any
 from .graph import MOST_NODES, too_many_nodes
 from .problems import InvalidWorkflow, short, stop
 from .promoted import Definitions
+from .registry import NearNames
 from .ui_nodes import EXPORT_AGAIN, Level, read_level
 
 DEEPEST = 100
@@ -26,7 +27,7 @@ class _Size:
     depth: int
 
 
-def read_definitions(document: Mapping[str, Any]) -> Definitions:
+def read_definitions(document: Mapping[str, Any], near: NearNames) -> Definitions:
     """The subgraphs by id, those defined inside others too; raises InvalidWorkflow where they are malformed."""
     found: dict[str, Level] = {}
     waiting = [document]
@@ -38,7 +39,7 @@ def read_definitions(document: Mapping[str, Any]) -> Definitions:
             title = short(name if isinstance(name, str) and name else key)
             if key in found:
                 raise _malformed(f"two, one of them '{title}', have the same id")
-            found[key] = read_level(raw, f" in subgraph '{title}'")
+            found[key] = read_level(raw, near, f" in subgraph '{title}'")
             waiting.append(raw)
     return found
 

@@ -11,7 +11,7 @@ from .graph import Graph, Link, Node, graph_of
 from .misspelt import MEANT, MOST_STRANGE
 from .problems import InvalidWorkflow, Problem, short
 from .promoted import AFTER_GENERATE, CONTROL
-from .registry import NodeType, NodeTypes, close_names
+from .registry import NearNames, NodeType, NodeTypes
 from .scopes import PAGE_ONLY, Constant, Scope, Severed, Wiring
 from .ui_nodes import UiNode
 
@@ -44,14 +44,14 @@ def _nodes(wiring: Wiring, scope: Scope, types: NodeTypes) -> Iterator[Node]:
 
 def _node(wiring: Wiring, scope: Scope, raw: UiNode, node_type: NodeType | None) -> Node:
     title = raw.title or (node_type.schema.display_name if node_type else None) or raw.type
-    inputs, severed = ({}, {}) if node_type is None else _widget_values(raw.values, node_type)
+    inputs, severed = ({}, {}) if node_type is None else _widget_values(raw.values, node_type, wiring.near)
     for path, name, value in scope.promoted.get(raw.id, ()):
         if not path and name != CONTROL and not name.startswith(PREVIEW):
             inputs[name] = value
     linked: set[str] = set()
     for slot, socket in enumerate(raw.inputs):
         source, name = wiring.source(scope, raw, slot), socket.name
-        if socket.link is not None and name in linked:
+        if node_type is not None and socket.link is not None and name in linked:
             twice = f"two inputs are called '{short(name)}' and both are linked; one is meant. Remove one of the links."
             raise InvalidWorkflow([Problem(twice, f"#{scope.flat(raw.id)} {title}", name)])
         if socket.link is not None:
@@ -65,7 +65,7 @@ def _node(wiring: Wiring, scope: Scope, raw: UiNode, node_type: NodeType | None)
     return Node(scope.flat(raw.id), raw.type, title, MappingProxyType(inputs), MappingProxyType(severed))
 
 
-def _widget_values(values: Any, node_type: NodeType) -> tuple[dict[str, Any], dict[str, str]]:  # noqa: ANN401 - JSON
+def _widget_values(values: Any, node_type: NodeType, near: NearNames) -> tuple[dict[str, Any], dict[str, str]]:  # noqa: ANN401 - JSON
     """Constants by input id, and why there is none.
 
     A widget that the file has no value for (one appended since) takes its default, but a node without any values is
@@ -75,7 +75,7 @@ def _widget_values(values: Any, node_type: NodeType) -> tuple[dict[str, Any], di
         return {}, {widget.id: "the node has no widgets_values" for widget in node_type.widgets}
     defaults = {widget.id: widget.default for widget in node_type.widgets if widget.default is not None}
     if isinstance(values, Mapping):
-        meant = _meant(values, defaults)
+        meant = _meant(values, defaults, near)
         return {name: value for name, value in defaults.items() if name not in meant} | dict(values), {}
     read: dict[str, Any] = {}
     position = 0
@@ -90,8 +90,8 @@ def _widget_values(values: Any, node_type: NodeType) -> tuple[dict[str, Any], di
     return defaults | read, {}
 
 
-def _meant(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> set[str]:
+def _meant(values: Mapping[str, Any], defaults: Mapping[str, Any], near: NearNames) -> set[str]:
     """Widgets without a value whose names are near to one that no widget has: the user must say what is meant."""
     without = [name for name in defaults if name not in values]
     strange = islice((name for name in values if name not in defaults), MOST_STRANGE)
-    return {near for name in strange for near in close_names(name, without, cutoff=MEANT)}
+    return {meant for name in strange for meant in near.close(name, without, MEANT)}

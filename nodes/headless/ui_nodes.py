@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 from .graph import MOST_NODES, too_many_nodes
 from .problems import InvalidWorkflow, Problem, refuse, shown
-from .registry import LONGEST_NAME, close_names
+from .registry import LONGEST_NAME, NearNames
 
 MUTED, BYPASSED = 2, 4
 SUBGRAPH_INPUT, SUBGRAPH_OUTPUT = "-10", "-20"
@@ -80,6 +80,11 @@ class UiNode:
         """Which of its inputs has a name; the first one where several have."""
         return {socket.name: slot for slot, socket in reversed(list(enumerate(self.inputs)))}
 
+    @cached_property
+    def kinds(self) -> dict[str, int]:
+        """Which of its inputs has a type; the first one where several have."""
+        return {socket.kind: slot for slot, socket in reversed(list(enumerate(self.inputs)))}
+
 
 @dataclass(frozen=True)
 class UiLink:
@@ -145,9 +150,10 @@ def first_text(node: UiNode) -> str:
     return value if isinstance(value, str) else ""
 
 
-def read_level(raw: Mapping[str, Any], place: str = "") -> Level:
+def read_level(raw: Mapping[str, Any], near: NearNames, place: str = "") -> Level:
     """One level of a file; raises InvalidWorkflow that names what is malformed.
 
+    near:  compares names of the file with known ones
     place: where the level is, such as " in subgraph 'Edit'", for the messages
     """
     entries, links = raw.get("nodes"), raw.get("links")
@@ -159,7 +165,7 @@ def read_level(raw: Mapping[str, Any], place: str = "") -> Level:
     problems: list[Problem] = []
     for entry in entries:
         try:
-            node = _node(entry)
+            node = _node(entry, near)
         except InvalidWorkflow as error:
             problems.extend(error.problems)
             continue
@@ -188,7 +194,7 @@ def _id(value: Any) -> str | None:  # noqa: ANN401 - unchecked JSON
     return None if text is None or len(text) > LONGEST_ID else text
 
 
-def _node(raw: Any) -> UiNode:  # noqa: ANN401 - unchecked JSON
+def _node(raw: Any, near: NearNames) -> UiNode:  # noqa: ANN401 - unchecked JSON
     if not isinstance(raw, dict):
         raise _malformed(f"a node is {shown(raw)}, not an object")
     node_id, kind = _id(raw.get("id")), raw.get("type")
@@ -197,7 +203,7 @@ def _node(raw: Any) -> UiNode:  # noqa: ANN401 - unchecked JSON
     label = f"#{node_id}"
     if not isinstance(kind, str):
         raise _malformed(f"the node's type is {shown(kind)}, not text", label)
-    misspelt = _misspelt(tuple(raw))
+    misspelt = _misspelt(tuple(raw), near)
     if misspelt:
         raise _malformed(f"the node has {shown(misspelt[0])} where '{misspelt[1]}' belongs", label)
     values, title, mode = raw.get("widgets_values"), raw.get("title"), raw.get("mode")
@@ -215,14 +221,13 @@ def _node(raw: Any) -> UiNode:  # noqa: ANN401 - unchecked JSON
     )
 
 
-@lru_cache(maxsize=256)
-def _misspelt(keys: tuple[str, ...]) -> tuple[str, str] | None:
+def _misspelt(keys: tuple[str, ...], near: NearNames) -> tuple[str, str] | None:
     """A key that is nearly one of NODE_KEYS, and that one, where the node does not have it."""
     for key in NODE_KEYS:
         strange = [other for other in keys[:MOST_KEYS] if other not in NODE_KEYS]
-        near = [] if key in keys else close_names(key, strange, cutoff=0.8)
-        if near:
-            return near[0], key
+        meant = [] if key in keys else near.close(key, strange, 0.8)
+        if meant:
+            return meant[0], key
     return None
 
 
@@ -244,9 +249,10 @@ def _socket(raw: Any, label: str) -> Socket:  # noqa: ANN401 - unchecked JSON
 
 
 def _kind(raw: Any) -> str:  # noqa: ANN401 - unchecked JSON
-    """The type of a socket; older pages wrote the options of a list in its place."""
+    """The type of a socket, '*' for one too long to be one; older pages wrote the options of a list in its place."""
     kind = raw.get("type") if isinstance(raw, dict) else None
-    return kind if isinstance(kind, str) else "COMBO" if isinstance(kind, list) else "*"
+    fits = isinstance(kind, str) and len(kind) <= LONGEST_NAME
+    return kind if fits else "COMBO" if isinstance(kind, list) else "*"
 
 
 def _named(raw: Any) -> tuple[str, str]:  # noqa: ANN401 - unchecked JSON

@@ -16,7 +16,7 @@ from .graph import Graph, Link, Node
 from .lists import as_lists
 from .misspelt import check_names, left_out, left_out_remark, unknown
 from .problems import Problem, refuse, short, shown
-from .registry import NodeType, NodeTypes, has_widget, near_miss
+from .registry import NearNames, NodeType, NodeTypes, has_widget, near_miss
 
 PRIMITIVE = "Primitive"
 """Start of the ids of the core nodes that hand their only input, `value`, on."""
@@ -49,13 +49,24 @@ def validated(graph: Graph, types: NodeTypes) -> Graph:
     nodes = {node_id: node for node_id, node in graph.nodes.items() if node_id not in spare}
     remarks = [left_out_remark(spare)] if spare else []
     checked = replace(graph, nodes=MappingProxyType(nodes))
+    near = NearNames()
     with validating({"prompt": (seen := checked.api_format())}):
-        refuse(found for node_id in needed for found in _check_node(nodes, nodes[node_id], types, remarks, seen))
+        refuse(
+            found
+            for node_id in needed
+            for found in _check_node(nodes, nodes[node_id], types, remarks=remarks, seen=seen, near=near)
+        )
     return replace(checked, remarks=(*graph.remarks, *remarks))
 
 
 def _check_node(
-    nodes: dict[str, Node], node: Node, types: NodeTypes, remarks: list[str], seen: Mapping[str, Any]
+    nodes: dict[str, Node],
+    node: Node,
+    types: NodeTypes,
+    *,
+    remarks: list[str],
+    seen: Mapping[str, Any],
+    near: NearNames,
 ) -> Iterator[Problem]:
     """Problems of one node; puts it back into `nodes` and `seen` with its constants in their inputs' type.
 
@@ -63,7 +74,7 @@ def _check_node(
     """
     node_type = types[node.class_type]
     converted: dict[str, Any] = {}
-    found = [*check_names(node, node_type, remarks), *_check_inputs(nodes, node, types, converted)]
+    found = [*check_names(node, node_type, remarks, near), *_check_inputs(nodes, node, types, converted)]
     nodes[node.id] = node.with_inputs(converted)
     seen[node.id]["inputs"].update(converted)
     yield from found or _check_own(nodes, nodes[node.id], node_type)

@@ -28,6 +28,17 @@ def test_unknown_nodes_that_no_output_needs_are_left_out(run, strange, links):
     assert run(shown_with(strange, links=links))[0] == [["4"]]
 
 
+def test_two_inputs_of_one_name_are_the_business_of_nodes_that_run(run, refused):
+    """rgthree's Fast Muter calls its inputs by the titles of the nodes that it mutes."""
+    more, links = (
+        [node(9, "Fast Muter (rgthree)", None, [("Number", 8), ("Number", 6)])],
+        [(8, 1, 0, 9, 0), (6, 1, 0, 9, 1)],
+    )
+    assert run(shown_with(*more, links=links))[0] == [["4"]]
+    more[0]["type"] = "Sum"
+    assert "two inputs are called 'Number' and both are linked" in refused(shown_with(*more, links=links))
+
+
 def test_a_remark_names_what_was_left_out(headless, types):
     graph = headless.workflow.graph_from(shown_with(LABEL, BOOKMARK), types)
     assert headless.validate.validated(graph, types).remarks == (

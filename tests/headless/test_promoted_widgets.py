@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from fatezero_ext.pack import load_pack
+
 from .ui_documents import BOX, box, node, show, subgraph, workflow
 
 CASES = Path(__file__).parents[1] / "cases"
@@ -75,6 +77,30 @@ def test_a_widget_is_shown_without_an_input(run, proxies):
 def test_a_promoted_control_after_generate_is_no_value(run):
     proxies = [("7", "seed"), ("7", "control_after_generate"), ("7", "text")]
     assert run(one_box((5, "randomize", "box"), promoted(()), proxies=proxies))[0] == [["5 0.5 box"]]
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "wanted"),
+    [
+        (("resolution", "quirks", "seed"), ("auto", "fixed", 5, "randomize"), ["auto", "fixed", 5]),
+        (("steps", "quirks", "seed"), (4, "fixed", 5, "randomize"), [4, "fixed", 5]),
+        (("guidance", "quirks"), (7.5, "fixed", "left over"), [7.5, "fixed"]),
+        (("noise_seed", "quirks"), (5, "fixed", "fixed"), [5, "fixed"]),
+        (("Seed", "value"), (5, "fixed", 3, "increment"), [5, 3]),
+        (("value", "text"), (3, "fixed", "hi"), [3, "hi"]),
+    ],
+)
+def test_fixed_is_a_value_where_no_seed_is_before_it(names, given, wanted):
+    inside = subgraph([], [], list(names))
+    scopes, promoted_widgets = load_pack("nodes.headless.scopes"), load_pack("nodes.headless.promoted")
+    wiring = scopes.Wiring(workflow([box(2, given, [(name, None, "widget") for name in names])], [], [inside]))
+    found = promoted_widgets.box_widgets(wiring.root.level.nodes["2"], *wiring_level(wiring))
+    assert [widget.value for widget in found] == wanted
+
+
+def wiring_level(wiring):
+    """The subgraph of a file, and all its subgraphs."""
+    return wiring._definitions[BOX], wiring._definitions
 
 
 def test_a_promoted_primitive_feeds_all_its_targets(run):

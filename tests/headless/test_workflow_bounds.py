@@ -1,6 +1,7 @@
 """What a workflow file may have of anything is bounded before time or memory grow with its square."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -16,11 +17,42 @@ def test_more_nodes_than_are_run_are_refused_before_they_are_read(refused):
 
 
 def test_keys_of_a_node_without_end_are_not_all_compared(headless, types, monkeypatch):
-    nodes, compared = load_pack("nodes.headless.ui_nodes"), []
-    monkeypatch.setattr(nodes, "close_names", lambda name, known, cutoff: compared.append(len(known)) or [])
+    registry, compared = load_pack("nodes.headless.registry"), []
+    monkeypatch.setattr(registry, "close_names", lambda name, known, cutoff: compared.append(len(known)) or [])
     strange = node(1, "Number", (4,)) | {f"strange_{i}": 1 for i in range(1000)}
     headless.workflow.graph_from(workflow([strange, show(2, 7)], [(7, 1, 0, 2, 0)]), types)
     assert 0 < max(compared) <= 100
+
+
+@pytest.mark.parametrize("where", ["keys", "named values", "inputs"])
+def test_names_of_a_file_are_compared_only_so_often(headless, types, monkeypatch, where):
+    registry, compared = load_pack("nodes.headless.registry"), []
+    monkeypatch.setattr(registry, "close_names", lambda name, known, cutoff: compared.append(len(known)) or [])
+    monkeypatch.setattr(registry, "MOST_PAIRS", 500)
+    strange = [{f"strange_{i}_{j}": 1 for j in range(10)} for i in range(300)]
+    sums = [node(500 + i, "Sum", (), [("a", 500 + i - 1), ("b", 1000 + i)]) for i in range(1, 300)]
+    numbers = [
+        node(i, "Number", strange[i] if where == "named values" else (4,)) | (strange[i] if where == "keys" else {})
+        for i in range(300)
+    ]
+    links = [(500, 0, 0, 501, 0), *((500 + i, 500 + i, 0, 501 + i, 0) for i in range(1, 299))]
+    links += [*((1000 + i, i, 0, 500 + i, 1) for i in range(1, 300)), (7, 799, 0, 3000, 0)]
+    graph = headless.workflow.graph_from(workflow([*numbers, *sums, show(3000, 7)], links), types)
+    if where == "inputs":
+        nodes = {key: each.with_inputs(strange[int(key) % 300]) for key, each in graph.nodes.items()}
+        headless.validate.validated(replace(graph, nodes=nodes), types)
+    assert 0 < sum(compared) <= 1000
+
+
+def test_two_inputs_of_one_name_in_boxes_inside_each_other_take_no_time_without_end(headless, types):
+    """Each level asks for the same input twice: 2 to the power of the levels, where each is looked at anew."""
+    inner = subgraph([node(7, "Sum", (), [("b", 1)])], [(1, -10, 0, 7, 0)], ["a"], "level-0")
+    levels = [inner]
+    for i in range(1, 60):
+        around = box(5, (), [("a", 1), ("a", 2)], type=f"level-{i - 1}")
+        levels.append(subgraph([around], [(1, -10, 0, 5, 0), (2, -10, 0, 5, 1)], ["a"], f"level-{i}"))
+    document = workflow([box(9, (), [("a", None)], type="level-59"), NUMBER, show(2, 7)], [(7, 1, 0, 2, 0)], levels)
+    assert "2" in headless.workflow.graph_from(document, types).nodes
 
 
 def test_inputs_of_definitions_and_promoted_widgets_are_counted(refused, monkeypatch):
