@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAMPLE_CLIP = Path(__file__).parents[1] / "example_workflows" / "red_circle_on_grass.mp4"
+LONGEST_NAME = 80
+"""Letters of a name that a message shows."""
 MOST_FRAMES = 1_000_000
 """Upper bound of the frame widgets; a bound at all keeps a slipped finger from asking for the impossible."""
 ALL = 0
@@ -187,12 +189,15 @@ def _source_path(source: str) -> Path:
     Raises VideoError where there is none, and for names and links that lead out of that folder.
     """
     roots = host.input_folders()
+    named = source if len(source) <= LONGEST_NAME else f"{source[:LONGEST_NAME]}..."
     for root in roots if source.strip() else ():
         try:
             path = (root / source).resolve()
             found = path.is_dir() or path.is_file()
         except (OSError, ValueError, RuntimeError) as error:
-            raise VideoError(f"{source!r} is no name of a file or folder ({error}). Correct source.") from error
+            raise VideoError(
+                f"{named!r} is no name of a file or folder ({type(error).__name__}). Correct source."
+            ) from error
         _check_inside(path, root)
         for file in pictures_in(path) if path.is_dir() else ():
             _check_inside(file, root)
@@ -204,7 +209,7 @@ def _source_path(source: str) -> Path:
             f"needed. Write its name."
         )
     raise VideoError(
-        f"there is no folder and no file {source!r} in {', '.join(str(root) for root in roots)}; source needs a folder "
+        f"there is no folder and no file {named!r} in {', '.join(str(root) for root in roots)}; source needs a folder "
         f"of pictures or a video file there. Correct the name, or copy the clip there."
     )
 

@@ -219,7 +219,7 @@ def test_clips_that_do_not_fit_the_model_are_refused(model, noise):
 
 
 def test_an_edit_without_an_inversion_is_refused(model):
-    with pytest.raises(StoreError, match="no inversion.*DDIMInvert"):
+    with pytest.raises(StoreError, match="no inversion.*DDIM Invert"):
         edit(Controller(model.unet), model.text, EDIT)
 
 

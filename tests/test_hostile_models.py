@@ -19,7 +19,7 @@ from fatezero_ext import apply_lora, load_model, load_unet
 from fatezero_ext.clip_scores import load_clip
 from fatezero_ext.errors import FateZeroError
 
-from . import hostile_models
+from . import hostile_models, hostile_pickles
 from .conftest import THOROUGH
 
 CASES = int(os.environ.get("FATEZERO_HOSTILE_MODELS", 300 if THOROUGH else 0))
@@ -111,7 +111,7 @@ def fault(number, good, folder):
     except BaseException as error:  # whatever it is, it is a fault
         return f"{number}: {kind}, {done}: {type(error).__name__}: {str(error)[:300]}"
     finally:
-        ran = any(path.name == hostile_models.MARKER for path in folder.rglob("*"))
+        ran = any(path.name == hostile_pickles.MARKER for path in folder.rglob("*"))
         shutil.rmtree(folder)
     if ran:
         return f"{number}: {kind}, {done}: code was run"

@@ -14,8 +14,7 @@ from .small_runs import SOURCE, clip
 
 @pytest.fixture
 def controlled(model):
-    control = load_pack("nodes.control")
-    return control.Controller(model.unet)
+    return load_pack("fatezero_ext").Controller(model.unet)
 
 
 def refused(controller, text, latent):
@@ -77,7 +76,7 @@ def test_the_sample_clip_is_that_of_the_examples():
 @pytest.mark.parametrize(("side", "remark"), [(16, False), (24, False), (48, True)])
 def test_a_clip_far_from_the_size_a_model_was_trained_on_gets_a_remark(side, remark, caplog):
     toy = load_pack("fatezero_ext").load_toy()
-    controller = load_pack("nodes.control").Controller(toy.unet)
+    controller = load_pack("fatezero_ext").Controller(toy.unet)
     with caplog.at_level("INFO"):
         latent = {"samples": clip(frames=1, height=side, width=side)}
         load_pack("nodes.invert").DDIMInvert.execute(controller, toy.text, latent, "a red circle", 1)
