@@ -4,6 +4,8 @@ Tolerances are those at which the program agrees with itself on another number o
 within 1e-4, masks equal on 99.9 % of pixels.
 """
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -24,30 +26,49 @@ def test_inverted_latents(golden, inverted, name):
     assert (thinned(trace.latents) - wanted).abs().max() < 1e-4
 
 
+@pytest.fixture(scope="module")
+def statistics(inverted):
+    """name -> {the reference's name of a map: (its statistics, how many numbers it has)}; sums over the steps too."""
+
+    @cache
+    def of(name):
+        unet, trace = inverted(name)
+        sites, steps = unet.source_sites(trace.text, trace.frames, 64, 64), len(trace.schedule)
+        found, sums = {}, {}
+        for inversion_step in range(steps):
+            seen = {}
+            for address, record in trace.store.read(steps - 1 - inversion_step).items():
+                place = f"{address.stage}_{address.kind}"
+                number = seen[place] = seen.get(place, -1) + 1
+                probs = record.probs(torch.zeros(()), sites[address])
+                found[f"step{inversion_step}.{place}.{number}"] = map_statistics(probs), probs.numel()
+                summed = f"cumulative.{place}.{number}"
+                sums[summed] = sums.get(summed, 0) + probs
+        return found | {key: (map_statistics(total), total.numel()) for key, total in sums.items()}
+
+    return of
+
+
 @pytest.mark.parametrize("name", INVERSIONS)
-def test_every_map_of_an_inversion(golden, inverted, name):
+def test_every_map_of_an_inversion(golden, statistics, name):
     """Mean, spread, sum, maximum and a position-weighted sum of each layer's map at each step, from kept features.
 
     At the last step also of its sum over the steps so far.
     """
-    wanted, maps = golden.tensors(f"{name}/map_stats"), maps_of(*inverted(name))
-    found = {key: map_statistics(probs) for key, probs in maps.items()}
-    assert len([key for key in maps if key.startswith("step")]) == 22 * INVERSIONS[name]
-    far = {
-        key: distance for key in found if (distance := statistics_distance(found[key], wanted[key], maps[key])) > FAR
-    }
-    assert not far
+    wanted, found = golden.tensors(f"{name}/map_stats"), statistics(name)
+    assert len([key for key in found if key.startswith("step")]) == 22 * INVERSIONS[name]
+    assert not [key for key, (got, numbers) in found.items() if statistics_distance(got, wanted[key], numbers) > FAR]
 
 
 @pytest.mark.parametrize("name", INVERSIONS)
-def test_no_map_passes_for_that_of_a_neighbouring_step(golden, inverted, name):
+def test_no_map_passes_for_that_of_a_neighbouring_step(golden, statistics, name):
     """The statistics can tell maps apart: each step's map is refused where the next step's is expected."""
-    wanted, maps = golden.tensors(f"{name}/map_stats"), maps_of(*inverted(name))
+    wanted, found = golden.tensors(f"{name}/map_stats"), statistics(name)
     passing = []
-    for key, probs in maps.items():
+    for key, (got, numbers) in found.items():
         step, _, layer = key.partition(".")
         neighbour = f"step{int(step.removeprefix('step')) + 1}.{layer}" if step != "cumulative" else None
-        if neighbour in maps and statistics_distance(map_statistics(probs), wanted[neighbour], probs) < FAR:
+        if neighbour in found and statistics_distance(got, wanted[neighbour], numbers) < FAR:
             passing.append(neighbour)
     assert not passing
 
@@ -57,35 +78,20 @@ FAR = 3e-4
 with other kernels, and the nearest of a wrong step is 6e-3 away."""
 
 
-def maps_of(unet, trace):
-    """Every map of an inversion, in float32, by the name that the reference gives it; sums over the steps too."""
-    sites, steps = unet.source_sites(trace.text, trace.frames, 64, 64), len(trace.schedule)
-    maps = {}
-    for inversion_step in range(steps):
-        seen = {}
-        for address, record in trace.store.read(steps - 1 - inversion_step).items():
-            place = f"{address.stage}_{address.kind}"
-            number = seen[place] = seen.get(place, -1) + 1
-            maps[f"step{inversion_step}.{place}.{number}"] = probs = record.probs(torch.zeros(()), sites[address])
-            summed = f"cumulative.{place}.{number}"
-            maps[summed] = maps.get(summed, 0) + probs
-    return maps
-
-
 def map_statistics(probs):
     x = probs.double().flatten()
     wave = torch.sin(0.37 * torch.arange(len(x), dtype=torch.float64) + 0.1)
     return torch.stack([x.mean(), x.std(), x.sum(), x.abs().max(), x @ wave])
 
 
-def statistics_distance(found, wanted, probs):
-    """The largest of five differences, each in units of its own size.
+def statistics_distance(found, wanted, numbers):
+    """The largest of five differences, each in units of its own size. numbers: how many a map has.
 
     A map's rows sum to 1, so its mean and sum say nothing; the wave's sum over numbers of that spread is about
     std * sqrt(n), whatever their mean.
     """
     size = wanted.abs()
-    size[-1] = wanted[1] * probs.numel() ** 0.5
+    size[-1] = wanted[1] * numbers**0.5
     return ((found - wanted).abs() / size).max().item()
 
 
