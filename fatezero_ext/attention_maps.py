@@ -19,8 +19,6 @@ from .noise_model import NoiseModel
 from .pages import SourcePages
 from .trace import Trace
 
-Layers = LayerAddress | str | Collection[LayerAddress | str]
-
 
 class RecordedMaps(Mapping[LayerAddress, Tensor]):
     """The maps of one step by layer, in the order the model runs its layers; made by `recorded_maps`.
@@ -54,7 +52,9 @@ class RecordedMaps(Mapping[LayerAddress, Tensor]):
         return len(self._page)
 
 
-def recorded_maps(controller: Controller, step: int, layers: Layers | None = None) -> RecordedMaps:
+def recorded_maps(
+    controller: Controller, step: int, layers: LayerAddress | str | Collection[LayerAddress | str] | None = None
+) -> RecordedMaps:
     """Read what an inversion recorded at a step, however it is kept: as maps, as features, on disk, or not at all.
 
     step:   0 is the noisiest, as in an edit; len(controller.trace.schedule) - 1 the cleanest
@@ -91,7 +91,7 @@ def recorded_maps(controller: Controller, step: int, layers: Layers | None = Non
         return RecordedMaps(unet, trace, unet.run(work, 1, trace.frames, *trace.size) if chosen else {})
 
 
-def _addresses(layers: Layers) -> list[LayerAddress]:
+def _addresses(layers: LayerAddress | str | Collection[LayerAddress | str]) -> list[LayerAddress]:
     """The layers that are asked for; raises SettingsError for what is none."""
     if isinstance(layers, (LayerAddress, str)) or not isinstance(layers, Collection):
         layers = (layers,)
