@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..fatezero_ext.visible import visible
 from .api import IN_COMFYUI
 from .program import Host, ModelKind, ModelPart, Progress, PythonHost
 from .verdicts import begin, put_answer_right, validating
@@ -81,7 +82,7 @@ class ComfyHost:
         """In the console, and on the node where ComfyUI can show text there."""
         from server import PromptServer
 
-        log.info(text)
+        log.info("%s", visible(text, keep="\n"))
         if node_id is not None and hasattr(PromptServer.instance, "send_progress_text"):
             PromptServer.instance.send_progress_text(text, node_id)
 

@@ -381,7 +381,7 @@ def test_a_window_the_wrong_way_round_is_refused_before_anything_runs(folder):
 
 
 def test_words_that_are_not_in_the_prompt_are_refused_before_anything_runs(folder):
-    said = "Word Heat Maps input 'words': words: 'boat' is not in the prompt"
+    said = "Word Heat Maps input 'words': 'boat' is not in the prompt"
     with pytest.raises(load_pack("nodes.headless.problems").InvalidWorkflow, match=said):
         run(folder, "7.words=boat")
 

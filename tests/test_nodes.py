@@ -178,7 +178,7 @@ def test_another_edit_prompt_repeats_neither_loading_nor_inverting(folder):
 
 
 def test_edit_mistakes_end_the_run_before_the_inversion(folder):
-    with pytest.raises(ValueError, match=r"#8 P2P Edit input 'blend_words': blend_words: 'boat' is not in the prompt"):
+    with pytest.raises(ValueError, match=r"#8 P2P Edit input 'blend_words': 'boat' is not in the prompt"):
         run(folder, "api.json", settings=["8.blend_words=boat"])
     with pytest.raises(ValueError, match=r"#8 P2P Edit input 'edit_prompt': .*source has 6, edit has 7"):
         run(folder, "api.json", settings=["8.edit_prompt=a silver car on the road today"])
@@ -240,7 +240,7 @@ def test_edits_nothing_reads_and_edits_not_yet_known_do_not_stop_an_inversion(fo
 @pytest.mark.parametrize("setting", ["8.blend_edit_words=submarine", "8.subtract_words=submarine"])
 def test_every_listed_word_is_looked_up(folder, setting):
     widget = setting.partition(".")[2].partition("=")[0]
-    with pytest.raises(ValueError, match=f"{widget}: 'submarine' is not in the prompt"):
+    with pytest.raises(ValueError, match=f"input '{widget}': 'submarine' is not in the prompt"):
         run(folder, "api.json", settings=[setting, "8.blend_latents=false"])
 
 

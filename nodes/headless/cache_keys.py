@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
+from ...fatezero_ext.visible import visible
 from .awaiting import finished
 from .graph import Graph, Link, Node
 from .lists import as_lists
-from .problems import visible
 from .registry import NodeType, NodeTypes
 
 LOG = logging.getLogger(__name__)

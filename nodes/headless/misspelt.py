@@ -47,8 +47,12 @@ def left_out(graph: Graph, needed: Sequence[str], types: NodeTypes) -> Mapping[s
 
 
 def is_misspelt(kind: str, known: Collection[str]) -> bool:
-    """Whether a class is a known one with a letter wrong, missing or too many; 'Note+' is another pack's own."""
-    if not kind.replace("_", "").isalnum():
+    """Whether a class is a known one with a letter wrong, missing or too many.
+
+    'Note+', 'ImageBatch2' and 'LoadImages' are other packs' own.
+    """
+    own = kind[-1:].isdigit() or kind[-1:] == "s"
+    if not kind.replace("_", "").isalnum() or own and kind[:-1] in known:
         return False
     return any(abs(len(kind) - len(name)) <= 1 for name in close_names(kind, known, cutoff=MISSPELT))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from ...fatezero_ext.errors import WorkflowError
+from ...fatezero_ext.visible import visible
 
 MOST_PROBLEMS = 20
 """Problems told at once; a file with thousands of them is not mended one by one."""
@@ -15,16 +15,6 @@ SHOWN_LETTERS = 120
 """Letters of a value that a message repeats."""
 LONGEST_TEXT = 2000
 """Letters of a problem; it may list the names that there are, and repeats no prompt to its end."""
-INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Characters that steer a terminal or reorder a line, and halves of characters, which no terminal can encode."""
-
-
-def visible(text: str, *, keep: str = "") -> str:
-    """The text with every character that a terminal would obey written as its escape.
-
-    keep: characters left as they are, such as line breaks
-    """
-    return INVISIBLE.sub(lambda match: match[0] if match[0] in keep else repr(match[0])[1:-1], text)
 
 
 def shown(value: object) -> str:

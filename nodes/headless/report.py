@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 if TYPE_CHECKING:
     from torch import Tensor
 
-from .problems import visible
+from ...fatezero_ext.visible import visible
 
 BRIEF = 0.05
 """Seconds under which a node's time says nothing and is not shown."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
 from .graph import Graph, Link, Node, graph_of
 from .misspelt import MEANT, MOST_STRANGE
+from .page_texts import with_filled_prefixes
 from .problems import InvalidWorkflow, Problem, short
 from .promoted import AFTER_GENERATE, CONTROL
 from .registry import NearNames, NodeType, NodeTypes
@@ -27,7 +29,7 @@ def read_ui_format(document: Mapping[str, Any], types: NodeTypes) -> Graph:
     A node inside a subgraph gets the id 'outer:inner'.
     """
     wiring = Wiring(document)
-    nodes = list(_nodes(wiring, wiring.root, types))
+    nodes = with_filled_prefixes(_nodes(wiring, wiring.root, types), datetime.now())
     return graph_of(nodes, wiring.boxes())
 
 

@@ -109,6 +109,8 @@ def _check_inputs(
         value = node.inputs[name]
         if isinstance(value, Link):
             text = _link_problem(nodes, value, socket, types)
+        elif value is None and socket.optional and not isinstance(socket, io.WidgetInput):
+            text = ""  # as in ComfyUI, which hands it to the node
         elif not has_widget(socket):
             kind = socket.get_io_type()
             text = f"it holds the value {shown(value)}, but needs a link of type {kind}. Link it to an output."
@@ -162,6 +164,8 @@ def _convert(value: Any, socket: io.Input) -> tuple[Any, str]:  # noqa: ANN401 -
     except (TypeError, ValueError, OverflowError):
         wanted = "a whole number" if kind == "INT" else "a number"
         return value, f"{shown(value)} is not {wanted}, which it needs. Correct the value."
+    if kind == "BOOLEAN" and isinstance(value, int) and value in (0, 1):
+        return bool(value), ""
     if kind == "BOOLEAN" and not isinstance(value, bool):
         return value, f"{shown(value)} is neither true nor false. Give one of them."
     options = getattr(socket, "options", None) or ()
@@ -222,7 +226,7 @@ def _check_own(nodes: Mapping[str, Node], node: Node, node_type: NodeType) -> It
         return
     text = verdict if isinstance(verdict, str) else "the node refuses the value. Choose another."
     for name, mistake in (mistakes_of(text) or {place: text}).items():
-        yield Problem(mistake, node.label, name)
+        yield Problem(mistake.removeprefix(f"{name}: "), node.label, name)
 
 
 def _with_id(node: Node, node_type: NodeType) -> type[io.ComfyNode]:

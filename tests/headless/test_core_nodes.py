@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
@@ -26,13 +29,16 @@ def folder(headless, tmp_path):
 
 SOCKETS = {
     "LoadVideo": (["file"], ["VIDEO"]),
-    "GetVideoComponents": (["video"], ["IMAGE", "AUDIO", "FLOAT"]),
-    "CreateVideo": (["images", "fps", "audio"], ["VIDEO"]),
-    "SaveVideo": (["video", "filename_prefix", "format", "codec"], []),
+    "GetVideoComponents": (["video"], ["IMAGE", "AUDIO", "FLOAT", "INT"]),
+    "CreateVideo": (["images", "fps", "audio", "bit_depth"], ["VIDEO"]),
+    "SaveVideo": (
+        ["video", "filename_prefix", "format", "format.codec", "format.codec.encoding", "codec"],
+        ["VIDEO"],
+    ),
     "LoadImage": (["image"], ["IMAGE", "MASK"]),
-    "SaveImage": (["images", "filename_prefix"], []),
+    "SaveImage": (["images", "filename_prefix"], ["IMAGE"]),
     "PreviewImage": (["images"], []),
-    "PreviewAny": (["source"], []),
+    "PreviewAny": (["source"], ["STRING"]),
     "VAEEncode": (["pixels", "vae"], ["LATENT"]),
     "VAEDecode": (["samples", "vae"], ["IMAGE"]),
     "CLIPTextEncode": (["text", "clip"], ["CONDITIONING"]),
@@ -125,6 +131,27 @@ def test_results_are_saved_below_the_output_folder_only(headless, tmp_path, pref
         headless.naming.next_free(tmp_path / "out", prefix, "mp4", width=1, height=1)
 
 
+def test_a_whole_path_inside_a_relative_output_folder_is_a_name(headless, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    for whole in (tmp_path / "out" / "v", tmp_path / "link" / "v"):
+        assert headless.naming.prefix_verdict(Path("out"), str(whole)) is True
+    assert "takes names of" in headless.naming.prefix_verdict(Path("out"), str(tmp_path / "link" / ("v" * 300)))
+
+
+@pytest.mark.parametrize("found", [-1, OSError("not supported"), ValueError("unknown")])
+def test_a_file_system_that_does_not_know_its_limits_has_the_usual_ones(headless, tmp_path, monkeypatch, found):
+    def pathconf(path, limit):
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(os, "pathconf", pathconf)
+    assert headless.naming.prefix_verdict(tmp_path, "v") is True
+    assert "takes names of 255" in headless.naming.prefix_verdict(tmp_path, "v" * 300)
+
+
 def test_batch_scales_the_second_pictures_to_the_first_ones_size(core):
     wide = torch.zeros(1, 8, 8, 3)
     wide[:, :, 2:6] = 1
@@ -181,12 +208,66 @@ def test_any_object_with_the_vae_methods_encodes_and_decodes(core):
 
 def test_any_value_is_shown_as_text(core):
     shown = [core["PreviewAny"].execute(value).ui["text"][0] for value in ("a", 1.5, None, [1, "b"], {1, 2})]
-    assert shown[:4] == ["a", "1.5", "null", '[1, "b"]'] and "1" in shown[4]
+    assert shown[:4] == ["a", "1.5", "None", '[\n    1,\n    "b"\n]'] and "1" in shown[4]
 
 
 def test_silent_video_has_no_sound_to_hand_on(core, folder):
     clip = core["CreateVideo"].execute(torch.zeros(2, 16, 16, 3), 8.0).args[0]
     (saved,) = core["SaveVideo"].execute(clip, "clip", "auto", "auto").ui["saved"]
     loaded = core["LoadVideo"].execute("out/" + saved.rpartition("/")[2]).args[0]
-    frames, sound, fps = core["GetVideoComponents"].execute(loaded).args
-    assert frames.all().shape == (2, 16, 16, 3) and sound is None and fps == 8.0
+    frames, sound, fps, bits = core["GetVideoComponents"].execute(loaded).args
+    assert frames.all().shape == (2, 16, 16, 3) and sound is None and fps == 8.0 and bits == 8
+
+
+def test_what_shows_or_saves_hands_its_input_on(core, folder):
+    """As in newer ComfyUI, where other nodes may follow."""
+    pictures, clip = torch.zeros(2, 16, 16, 3), core["CreateVideo"].execute(torch.zeros(2, 16, 16, 3), 8.0).args[0]
+    assert core["SaveImage"].execute(pictures, "kept").args == (pictures,)
+    assert core["SaveVideo"].execute(clip, "kept", "auto").args == (clip,)
+    assert core["PreviewAny"].execute(True).args == ("True",)
+
+
+def saved_video(**widgets):
+    """A clip that is made and saved; widgets: of both nodes."""
+    depth = {name: widgets.pop(name) for name in ("bit_depth",) if name in widgets}
+    return {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "grey.png"}},
+        "2": {"class_type": "CreateVideo", "inputs": {"images": ["1", 0], "fps": 8, "audio": None, **depth}},
+        "3": {"class_type": "SaveVideo", "inputs": {"video": ["2", 0], "filename_prefix": "v", "format": "auto"}},
+        "4": {"class_type": "PreviewAny", "inputs": {"source": ["3", 0]}},
+    } | {
+        "3": {
+            "class_type": "SaveVideo",
+            "inputs": {"video": ["2", 0], "filename_prefix": "v", "format": "auto", **widgets},
+        }
+    }
+
+
+@pytest.mark.parametrize(
+    "widgets",
+    [
+        {},
+        {"codec": "h264"},
+        {"format.codec": "auto"},
+        {"format.codec": "h264", "format.codec.encoding": "auto", "codec": "auto"},
+        {"bit_depth": 8},
+    ],
+)
+def test_the_widgets_of_every_comfyui_are_read(headless, types, folder, widgets):
+    Image.new("RGB", (16, 16)).save(folder / "grey.png")
+    graph = headless.workflow.graph_from(saved_video(**widgets), types)
+    assert headless.validate.validated(graph, types).remarks == ()
+
+
+@pytest.mark.parametrize(
+    ("widgets", "words"),
+    [
+        ({"codec": "av1"}, "input 'codec': 'av1' is not in the list"),
+        ({"format.codec": "av1"}, "input 'format.codec': 'av1' is not in the list"),
+        ({"format.codec": "h264", "format.codec.encoding": "re-encode"}, "'re-encode' is not in the list"),
+        ({"bit_depth": 10}, "input 'bit_depth': bit_depth is 10; the runner writes 8 bits"),
+    ],
+)
+def test_what_would_be_written_otherwise_is_refused(refused, folder, widgets, words):
+    Image.new("RGB", (16, 16)).save(folder / "grey.png")
+    assert words in refused(saved_video(**widgets))

@@ -22,6 +22,8 @@ def shown_with(*more, links=()):
         (node(9, "Fast Muter (rgthree)", None, [("Number", 8)]), [(8, 1, 0, 9, 0)]),
         (node(9, "VHS_VideoCombine", {"frame_rate": 8}, [("images", 8)]), [(8, 1, 0, 9, 0)]),
         (node(9, "Note+", ("x",)), ()),
+        *((node(9, kind, (), [("source", 8)], ()), [(8, 1, 0, 9, 0)]) for kind in ("LoadImages", "SaveImages")),
+        (node(9, "ImageBatch2", (), [("image1", 8)]), [(8, 1, 0, 9, 0)]),
     ],
 )
 def test_unknown_nodes_that_no_output_needs_are_left_out(run, strange, links):
@@ -68,7 +70,7 @@ def test_an_unknown_node_on_the_way_in_a_subgraph_is_an_error(refused):
     assert refused(document).startswith("#5:7 Other pack: the runner does not know")
 
 
-@pytest.mark.parametrize("kind", ["Showw", "show", "SaveVidoe", "Save_Video", "PreviewImages"])
+@pytest.mark.parametrize("kind", ["Showw", "show", "SaveVidoe", "Save_Video", "PreviewImagse"])
 def test_a_misspelt_output_node_is_not_taken_for_a_label(refused, kind):
     text = refused(shown_with(node(9, kind, (), [("source", 8)]), links=[(8, 1, 0, 9, 0)]))
     assert text.startswith(f"#9 {kind}: the runner does not know nodes of class '{kind}'. Did you mean")

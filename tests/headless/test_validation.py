@@ -120,3 +120,33 @@ def test_input_named_by_validate_inputs_is_left_to_it(run):
 
 def test_input_not_named_by_validate_inputs_keeps_its_range(refused):
     assert "#1 Strict input 'other': 9 is out of range" in refused(strict(9, other=9))
+
+
+def test_a_mistake_is_not_told_with_its_input_twice(refused, monkeypatch, types):
+    said = "value: 2 is even; an odd number is needed. Add one."
+    monkeypatch.setattr(types["Strict"].node_class, "validate_inputs", classmethod(lambda cls, value: said))
+    assert "#1 Strict input 'value': 2 is even" in refused(strict(2))
+
+
+@pytest.mark.parametrize(("exact", "read"), [(0, False), (1, True)])
+def test_a_truth_may_be_written_as_0_or_1(headless, types, exact, read):
+    graph = headless.validate.validated(headless.workflow.graph_from(document({"exact": exact}), types), types)
+    assert graph.nodes["1"].inputs["exact"] is read
+
+
+@pytest.mark.parametrize("exact", [2, -1, 1.5, None])
+def test_other_numbers_are_no_truths(refused, exact):
+    assert "is neither true nor false" in refused(document({"exact": exact}))
+
+
+def test_null_on_a_socket_that_may_stay_empty_is_handed_to_the_node(headless, types):
+    """As in ComfyUI; a number is needed where the socket is one."""
+    pictures = {"class_type": "LoadImage", "inputs": {"image": "x.png"}}
+    made = {"class_type": "CreateVideo", "inputs": {"images": ["1", 0], "fps": 8, "audio": None}}
+    graph = headless.workflow.graph_from({"1": pictures, "2": made}, types)
+    assert list(headless.validate._check_inputs(graph.nodes, graph.nodes["2"], types, {})) == []
+
+
+def test_null_is_no_number(refused):
+    added = {"class_type": "Sum", "inputs": {"a": ["1", 0], "b": None}}
+    assert "input 'b'" in refused(document(**{"3": added, "2": {"class_type": "Show", "inputs": {"source": ["3", 0]}}}))

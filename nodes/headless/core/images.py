@@ -72,7 +72,7 @@ class SaveImage(io.ComfyNode):
                 io.Image.Input("images", tooltip="The pictures to save."),
                 io.String.Input("filename_prefix", default="ComfyUI", tooltip="Start of the files' names."),
             ],
-            outputs=[],
+            outputs=[io.Image.Output()],
             is_output_node=True,
         )
 
@@ -91,7 +91,7 @@ class SaveImage(io.ComfyNode):
             with whole_file(path) as partial:
                 Image.fromarray(picture).save(partial, format="PNG")
             saved.append(str(path))
-        return io.NodeOutput(ui={"saved": tuple(saved)})
+        return io.NodeOutput(images, ui={"saved": tuple(saved)})
 
 
 class MaskToImage(io.ComfyNode):

@@ -13,8 +13,8 @@ from ....fatezero_ext.video import LONGEST_SIDE
 DIGITS = 5
 ADDED = 48
 """Bytes that a name grows by, at most: "_00001_.mp4", and what the unfinished file is called beside it."""
-HAS_LIMITS, USUAL_LIMITS = hasattr(os, "pathconf"), (255, 4096)
-"""Whether the system says how long names and paths may be, in bytes, and what they may be where it does not."""
+USUAL_LIMITS = {"PC_NAME_MAX": 255, "PC_PATH_MAX": 4096}
+"""How long names and paths may be, in bytes, where the system does not say."""
 STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that steer a terminal or a line when the name is listed, and halves of characters."""
 SHOWN = 40
@@ -66,14 +66,29 @@ def _is_below(named: Path, folder: Path) -> bool:
 
 def _check_length(folder: Path, named: Path, prefix: str) -> None:
     present = next((path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir()), Path("/"))
-    limits = [os.pathconf(present, limit) for limit in ("PC_NAME_MAX", "PC_PATH_MAX")] if HAS_LIMITS else USUAL_LIMITS
-    *folders, name = (len(os.fsencode(part)) for part in named.relative_to(folder).parts)
-    most_name, most_path = limits
+    most_name, most_path = (_limit(present, limit, usual) for limit, usual in USUAL_LIMITS.items())
+    *folders, name = (len(os.fsencode(part)) for part in _inside(folder, named).parts)
     if max([name + ADDED, *folders]) > most_name or len(os.fsencode(named.absolute())) + ADDED > most_path:
         raise SettingsError(
             f"filename_prefix '{prefix[:SHOWN]}...' has {len(os.fsencode(prefix))} bytes; the file system of {present} "
             f"takes names of {most_name} and paths of {most_path}, {ADDED} of them for number and ending. Shorten it."
         )
+
+
+def _limit(present: Path, limit: str, usual: int) -> int:
+    """A limit of a file system; network file systems and FUSE may not know theirs."""
+    try:
+        return found if (found := os.pathconf(present, limit)) > 0 else usual
+    except (AttributeError, OSError, ValueError):
+        return usual
+
+
+def _inside(folder: Path, named: Path) -> Path:
+    """The part of the path below `folder`, also where one leads over a symbolic link or is not absolute."""
+    try:
+        return named.absolute().relative_to(folder.absolute())
+    except ValueError:
+        return named.resolve().relative_to(folder.resolve())
 
 
 def prefix_verdict(folder: Path, prefix: str | None) -> bool | str:

@@ -22,15 +22,25 @@ class PreviewAny(io.ComfyNode):
             display_name="Preview Any",
             category="utils",
             inputs=[io.AnyType.Input("source")],
-            outputs=[],
+            outputs=[io.String.Output()],
             is_output_node=True,
         )
 
     @classmethod
     def execute(cls, source: Any) -> io.NodeOutput:  # noqa: ANN401 - shows anything
-        """Text as it is, other values as JSON where they have one."""
-        text = source if isinstance(source, str) else json.dumps(source, default=str)
-        return io.NodeOutput(ui={"text": (text,)})
+        """The text that ComfyUI makes of it, shown and handed on."""
+        text = _as_text(source)
+        return io.NodeOutput(text, ui={"text": (text,)})
+
+
+def _as_text(value: Any) -> str:  # noqa: ANN401 - any value has a text
+    """Text as it is, numbers as Python writes them, other values as JSON where they have one."""
+    if value is None or isinstance(value, (str, int, float)):
+        return str(value)
+    try:
+        return json.dumps(value, indent=4, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        return str(value)
 
 
 class PreviewImage(io.ComfyNode):

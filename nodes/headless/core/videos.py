@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from ....fatezero_ext.clip import FileFrames, VideoClip, opened_clip
-from ....fatezero_ext.errors import FateZeroError
+from ....fatezero_ext.errors import FateZeroError, SettingsError
 from ....fatezero_ext.sound import SoundFile
 from ....fatezero_ext.video import write_video
 from ... import host
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COMFYUI_CRF = 23  # x264's own default
+BITS = 8
+"""Bits of a colour in the frames that are read and written."""
+CODECS = {"format.codec": ["auto", "h264"], "format.codec.encoding": ["auto"], "codec": ["auto", "h264"]}
+"""Widgets for the codec and what they may be: newer ComfyUI shows the first two below `format`, older the last."""
 
 
 class LoadVideo(io.ComfyNode):
@@ -70,13 +74,14 @@ class GetVideoComponents(io.ComfyNode):
                 io.Image.Output(display_name="images"),
                 io.Audio.Output(display_name="audio"),
                 io.Float.Output(display_name="fps"),
+                io.Int.Output(display_name="bit_depth"),
             ],
         )
 
     @classmethod
     def execute(cls, video: VideoClip) -> io.NodeOutput:
-        """The frames of a file are decoded where they are used; the sound is None for a silent video."""
-        return io.NodeOutput(video.frames, video.sound, float(video.frame_rate))
+        """The frames of a file are decoded where they are used, to 8 bits; the sound is None for a silent video."""
+        return io.NodeOutput(video.frames, video.sound, float(video.frame_rate), BITS)
 
 
 class CreateVideo(io.ComfyNode):
@@ -93,14 +98,34 @@ class CreateVideo(io.ComfyNode):
                 io.Image.Input("images", tooltip="The frames."),
                 io.Float.Input("fps", default=30.0, min=1.0, max=120.0, step=1.0),
                 io.Audio.Input("audio", optional=True, tooltip="Sound, cut at the last frame."),
+                io.Int.Input(
+                    "bit_depth", optional=True, default=BITS, min=BITS, max=10, step=2, tooltip="Of the file."
+                ),
             ],
             outputs=[io.Video.Output()],
         )
 
     @classmethod
-    def execute(cls, images: Tensor, fps: float, audio: SoundFile | Mapping[str, Any] | None = None) -> io.NodeOutput:
+    def validate_inputs(cls, bit_depth: int | None = None) -> bool | str:
+        """Refuse what would be written otherwise than ComfyUI writes it; None is a linked one."""
+        return True if bit_depth in (None, BITS) else _no_such_depth(bit_depth)
+
+    @classmethod
+    def execute(
+        cls,
+        images: Tensor,
+        fps: float,
+        audio: SoundFile | Mapping[str, Any] | None = None,
+        bit_depth: int = BITS,
+    ) -> io.NodeOutput:
         """images: [frames, height, width, 3], 0..1."""
+        if bit_depth != BITS:
+            raise SettingsError(_no_such_depth(bit_depth))
         return io.NodeOutput(VideoClip(images, Fraction(round(fps * 1000), 1000), audio))
+
+
+def _no_such_depth(bit_depth: int) -> str:
+    return f"bit_depth is {bit_depth}; the runner writes {BITS} bits. Set {BITS}, or run the workflow in ComfyUI."
 
 
 class SaveVideo(io.ComfyNode):
@@ -117,9 +142,12 @@ class SaveVideo(io.ComfyNode):
                 io.Video.Input("video", tooltip="The video to save."),
                 io.String.Input("filename_prefix", default="video/ComfyUI", tooltip="Start of the file's name."),
                 io.Combo.Input("format", options=["auto", "mp4"], default="auto", tooltip="The container."),
-                io.Combo.Input("codec", options=["auto", "h264"], default="auto", tooltip="The codec."),
+                *(
+                    io.Combo.Input(name, options=options, default="auto", optional=True, tooltip="The codec.")
+                    for name, options in CODECS.items()
+                ),
             ],
-            outputs=[],
+            outputs=[io.Video.Output()],
             is_output_node=True,
         )
 
@@ -129,8 +157,10 @@ class SaveVideo(io.ComfyNode):
         return prefix_verdict(host.output_directory(), filename_prefix)
 
     @classmethod
-    def execute(cls, video: VideoClip, filename_prefix: str, format: str, codec: str) -> io.NodeOutput:
-        """Both choices of format and of codec mean H.264 in MP4, as ComfyUI encodes it: its frames are the same."""
+    def execute(
+        cls, video: VideoClip, filename_prefix: str, format: str, codec: str = "auto", **_more: str
+    ) -> io.NodeOutput:
+        """Every choice of format and of codec means H.264 in MP4, as ComfyUI encodes it: its frames are the same."""
         frames = video.frames.all() if isinstance(video.frames, FileFrames) else video.frames
         height, width = frames.shape[1:3]
         path = next_free(host.output_directory(), filename_prefix, "mp4", width=width, height=height)
@@ -143,4 +173,4 @@ class SaveVideo(io.ComfyNode):
             sound=video.sound,
             rounding="floor",  # ComfyUI cuts levels off, where others round
         )
-        return io.NodeOutput(ui={"saved": (str(path),), "text": () if lost is None else (lost,)})
+        return io.NodeOutput(video, ui={"saved": (str(path),), "text": () if lost is None else (lost,)})
