@@ -88,7 +88,7 @@ def test_a_store_that_sums_by_itself_has_our_averages(model, source, disk):
     for step in range(STEPS):
         assert_same_lists(store.step_maps(step), source[1].step_maps(step), rtol=0, atol=1e-6)
     if disk:
-        assert_same_lists(torch.load(store.attention_store_all_step[1]), store.step_maps(1))
+        assert_same_lists(torch.load(store.attention_store_all_step[1], weights_only=True), store.step_maps(1))
 
 
 def test_what_is_done_between_steps_knows_the_step_and_the_layers(source):
@@ -168,7 +168,7 @@ class LocalSwap(AttentionStore):
 
     def loaded(self, step):
         kept = self.store.attention_store_all_step[step]
-        return torch.load(kept) if isinstance(kept, str) else kept
+        return torch.load(kept, weights_only=True) if isinstance(kept, str) else kept
 
     def mask(self, cross_maps, weights, size):
         """The layers of `sites`, in the order that the UNet visits them in each arm."""
