@@ -17,7 +17,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from benchmarks.machine import peak_rss, write_json
-from fatezero_ext.fingerprint import tensor_digest, weights_digest
+from fatezero_ext.digests import tensor_digest, weights_digest
 
 SD15 = {
     "sample_size": 64,

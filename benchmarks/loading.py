@@ -41,8 +41,8 @@ def loaded(way: str, file: Path) -> dict[str, float]:
         invert(Controller(model.unet), model.text, latents, "a red jeep", steps=1)
         figures["first_step_seconds"] = time.perf_counter() - started
     elif way == "diffusers":
-        from fatezero_ext.ldm_configs import unet_config, vae_config
-        from fatezero_ext.single_file import SingleFile
+        from fatezero_ext.models.single_file.checkpoint import SingleFile
+        from fatezero_ext.models.single_file.configs import unet_config, vae_config
 
         single = SingleFile(file)
         shapes, family = single.shapes, single.kind.family

@@ -35,7 +35,7 @@ CHECK = "run FILE --check"
 LISTED = """
 import asyncio, time, torch
 wall, cpu = time.perf_counter(), time.process_time()
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
 nodes = asyncio.run(asyncio.run(load_pack("nodes").comfy_entrypoint()).get_node_list())
 schemas = [node.GET_SCHEMA() for node in nodes]
 print(time.perf_counter() - wall, time.process_time() - cpu)

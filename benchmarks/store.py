@@ -17,8 +17,8 @@ from rich.table import Table
 from benchmarks.machine import described, peak_rss, write_json
 from benchmarks.subjects import STABLE_DIFFUSION_15, subject
 from fatezero_ext import Capture, InflationSettings, Pseudo3DUNet
-from fatezero_ext.footprint import ClipShape, levels_size, page_size, recorded_forms
-from fatezero_ext.stores import MemoryStore
+from fatezero_ext.inversion.footprint import ClipShape, levels_size, page_size, recorded_forms
+from fatezero_ext.storage.record_store import MemoryStore
 
 POLICIES = ("features", "maps", "recompute")
 GIB = 2**30

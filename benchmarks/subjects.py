@@ -10,13 +10,13 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from fatezero_ext import BlendSettings, Capture, EditSettings, InflationSettings, Pseudo3DUNet, load_model, load_unet
-from fatezero_ext.footprint import ClipShape, recorded_forms
-from fatezero_ext.loops import Recording, edit_latents, invert_latents
-from fatezero_ext.plan import EditPlan, compile_edit
-from fatezero_ext.prompts import Prompt, read_prompt
-from fatezero_ext.schedule import Schedule
-from fatezero_ext.stores import MemoryStore, PageStore, Recomputed
-from fatezero_ext.trace import Trace
+from fatezero_ext.diffusion.schedule import Schedule
+from fatezero_ext.editing.plan import EditPlan, compile_edit
+from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
+from fatezero_ext.inversion.loop import Recording, edit_latents, invert_latents
+from fatezero_ext.inversion.trace import Trace
+from fatezero_ext.prompts.words import Prompt, read_prompt
+from fatezero_ext.storage.record_store import MemoryStore, PageStore, Recomputed
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 SOURCE = "a silver jeep driving down a curvy road in the countryside"

@@ -18,9 +18,9 @@ from torch import Tensor
 from benchmarks.clocks import seconds
 from benchmarks.machine import described, write_json
 from fatezero_ext import BlendSettings, Controller, EditSettings, InflationSettings, Storage, edit, invert, load_toy
-from fatezero_ext.cache_folder import InversionCache
-from fatezero_ext.checkpoints import VideoModel
-from fatezero_ext.demo import example_clip
+from fatezero_ext.cli.demo import example_clip
+from fatezero_ext.models.load import VideoModel
+from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 WAYS = {
     "maps": Storage("maps", "ram"),

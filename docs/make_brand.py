@@ -14,7 +14,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from fatezero_ext.video import read_video, to_bytes  # noqa: E402 - the checkout need not be installed
+from fatezero_ext.media.video import read_video, to_bytes  # noqa: E402 - the checkout need not be installed
 
 EDITS = ("1_colour_edit_with_mask", "3_background_edit")
 ICON_SIDE = 400

@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the checkout need not be installed
 
-from fatezero_ext.pack import load_pack  # noqa: E402
+from fatezero_ext.cli.node_pack import load_pack  # noqa: E402
 
 LOCALE = ROOT / "locales" / "en" / "nodeDefs.json"
 

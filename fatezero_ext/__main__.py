@@ -105,15 +105,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if argv is None else argv)
     try:
         if given[:1] == ["demo"]:
-            from .demo import main as demo
+            from .cli.demo import main as demo
 
             return demo(given[1:])
         if given[:1] == ["cache"]:
-            from .cache_command import main as cache
+            from .cli.cache import main as cache
 
             return cache(given[1:])
         if given[:1] == ["measure"]:
-            from .measure_command import main as measure
+            from .cli.measure import main as measure
 
             return measure(given[1:])
         return _run(parser().parse_args(given))
@@ -123,8 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from .cli.node_pack import load_pack
     from .errors import FateZeroError
-    from .pack import load_pack
 
     settings = {name: value for name, value in vars(options).items() if name != "command"}
     try:

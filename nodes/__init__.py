@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from .api import ComfyExtension, io
-from .compare import CompareClips, EditPrompts
-from .control import AttentionStoreCache, RegisterAttentionControl
-from .edit import P2PEdit
-from .frames import LoadFrames, PrepareFrames, SampleClip
-from .host import show_graphs_to_nodes
-from .invert import DDIMInvert
-from .load import LoadPseudo3DUNet
-from .lora import LoadLoRA
-from .measure import MeasureEdit
-from .see import SelfAttentionComponents, ShowWords, WordHeatMaps
+from .clips.compare_clips import CompareClips, EditPrompts
+from .clips.load_frames import LoadFrames, PrepareFrames, SampleClip
+from .host.current import show_graphs_to_nodes
+from .look.measure import MeasureEdit
+from .look.word_heat_maps import SelfAttentionComponents, ShowWords, WordHeatMaps
+from .method.control import AttentionStoreCache, RegisterAttentionControl
+from .method.edit import P2PEdit
+from .method.invert import DDIMInvert
+from .method.load_lora import LoadLoRA
+from .method.load_unet import LoadPseudo3DUNet
 
 __all__ = ["comfy_entrypoint"]
 

@@ -10,8 +10,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from . import standin as io
-    from .standin import ComfyExtension
+    from . import api_fallback as io
+    from .api_fallback import ComfyExtension
 
     IN_COMFYUI: bool
 else:
@@ -22,8 +22,8 @@ else:
     except ModuleNotFoundError as missing:
         if missing.name != "comfy_api":
             raise
-        from . import standin as io
-        from .standin import ComfyExtension
+        from . import api_fallback as io
+        from .api_fallback import ComfyExtension
 
         IN_COMFYUI = False
 

@@ -5,11 +5,11 @@ from functools import cache
 import pytest
 
 from fatezero_ext import BlendSettings, Capture, EditSettings
-from fatezero_ext.footprint import ClipShape, recorded_forms
-from fatezero_ext.loops import Recording, invert_latents
-from fatezero_ext.prompts import read_prompt
-from fatezero_ext.schedule import Schedule
-from fatezero_ext.stores import MemoryStore, Recomputed
+from fatezero_ext.diffusion.schedule import Schedule
+from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
+from fatezero_ext.inversion.loop import Recording, invert_latents
+from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.storage.record_store import MemoryStore, Recomputed
 
 from .conftest import STYLE_RUN, frames_first
 

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.make_checkpoint import single_file
 from fatezero_ext import InflationSettings, TemporalLayers
-from fatezero_ext.clip_scores import _image_processor
-from fatezero_ext.unet import Pseudo3DUNet
+from fatezero_ext.metrics.clip_scores import _image_processor
+from fatezero_ext.models.unet.model import Pseudo3DUNet
 
 from .conftest import GOLDEN
 from .hostile_pickles import spoil_pickle, tensors_of

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from fatezero_ext import BlendSettings, Controller, EditSettings, Storage, edit, invert, load_model
-from fatezero_ext.cache_folder import InversionCache
+from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 MODEL = Path(__file__).parent / "golden" / "model"
 SOURCE, EDIT = "a silver jeep driving down a curvy road", "a silver car driving down a curvy road"

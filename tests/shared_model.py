@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from fatezero_ext import Controller, EditSettings, Storage, edit, invert, load_model, plain, register_attention_control
-from fatezero_ext.cache_folder import InversionCache
-from fatezero_ext.inversion import Reconstruction
+from fatezero_ext.inversion.invert import Reconstruction
+from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 from .conftest import GOLDEN
 from .small_runs import EDIT, EDITS, SOURCE, STEPS, clip

@@ -16,11 +16,12 @@ from types import ModuleType
 import pytest
 import torch
 
-from fatezero_ext import Capture, EditSettings, prompt_to_prompt, register_attention_control
-from fatezero_ext.loops import NOTHING, edit_latents, invert_latents
-from fatezero_ext.plan import compile_edit
-from fatezero_ext.prompts import read_prompt
-from fatezero_ext.schedule import Schedule
+from fatezero_ext import Capture, EditSettings, register_attention_control
+from fatezero_ext.attention import prompt_to_prompt
+from fatezero_ext.diffusion.schedule import Schedule
+from fatezero_ext.editing.plan import compile_edit
+from fatezero_ext.inversion.loop import NOTHING, edit_latents, invert_latents
+from fatezero_ext.prompts.words import read_prompt
 
 from .conftest import STYLE_RUN, frames_first, relative
 from .golden_runs import INVERSIONS, RUNS, SOURCE, inverted, thinned

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from fatezero_ext.blend import MaskWords, blend_layers, threshold_heat, word_heat
+from fatezero_ext.attention.sites import LayerAddress, Site
+from fatezero_ext.editing.masks import MaskWords, blend_layers, threshold_heat, word_heat
 from fatezero_ext.errors import SettingsError
-from fatezero_ext.layers import LayerAddress, Site
 
 LEVELS = {"down.0": 1, "down.1": 2, "down.2": 4, "mid.0": 8, "up.1": 4, "up.2": 2, "up.3": 1}
 

@@ -237,7 +237,7 @@ def test_a_unet_of_another_kind_is_refused(folder):
     config = json.loads((folder / "unet" / "config.json").read_text())
     from diffusers import UNet2DConditionModel
 
-    from fatezero_ext.unet import Pseudo3DUNet
+    from fatezero_ext.models.unet.model import Pseudo3DUNet
 
     other = UNet2DConditionModel.from_config({**config, "only_cross_attention": True})
     with pytest.raises(ModelError, match="not of Stable Diffusion 1.x / 2.x kind"):

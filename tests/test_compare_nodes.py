@@ -6,12 +6,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from fatezero_ext.pack import load_pack
-from fatezero_ext.video import read_video
+from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.media.video import read_video
 
 from .conftest import relative
 
-COMPARE = load_pack("nodes.compare")
+COMPARE = load_pack("nodes.clips.compare_clips")
 ERRORS = load_pack("fatezero_ext.errors")
 EXAMPLES = Path(__file__).parents[1] / "example_workflows"
 PROMPTS = "  a blue circle on the grass \n\n a green circle on the grass\n   \n"
@@ -70,7 +70,7 @@ def workflow():
     def node(class_type, **inputs):
         return {"class_type": class_type, "inputs": inputs}
 
-    types = load_pack("nodes.headless.registry").pack_node_types()
+    types = load_pack("nodes.headless.schemas.registry").pack_node_types()
 
     def own(name, **inputs):
         class_type = f"FateZero_{name}"
@@ -101,12 +101,17 @@ def workflow():
 def outcome(tmp_path_factory):
     """The results of that workflow by node id, and the folder they are saved to."""
     folder = tmp_path_factory.mktemp("compare")
-    headless = {name: load_pack(f"nodes.headless.{name}") for name in ("folders", "registry", "report", "workflow")}
-    execute, validate = load_pack("nodes.headless.execute"), load_pack("nodes.headless.validate")
+    headless = {
+        "folders": load_pack("nodes.headless.host"),
+        "registry": load_pack("nodes.headless.schemas.registry"),
+        "report": load_pack("nodes.headless.run.progress"),
+        "workflow": load_pack("nodes.headless.formats.read"),
+    }
+    execute, validate = load_pack("nodes.headless.run.execute"), load_pack("nodes.headless.schemas.validate")
     types = headless["registry"].pack_node_types()
     reporter = headless["report"].Reporter(Console(quiet=True))
     host = headless["folders"].RunnerHost(headless["folders"].Folders((EXAMPLES,), folder), reporter)
-    with load_pack("nodes.host").installed(host):
+    with load_pack("nodes.host.current").installed(host):
         graph = validate.validated(headless["workflow"].graph_from(workflow(), types), types)
         (results,) = execute.run_graphs([graph], types, reporter)
     return results, folder
@@ -122,7 +127,7 @@ def test_several_prompts_are_edited_from_one_inversion(outcome):
 def test_each_edit_stands_under_its_own_prompt(outcome):
     results, _ = outcome
     clips = [results["3"].lists[0][0], *results["10"].lists[0]]
-    wanted = load_pack("fatezero_ext.grid").compare(
+    wanted = load_pack("fatezero_ext.pictures.comparison_grid").compare(
         clips, ["source", *(line.strip() for line in PROMPTS.splitlines() if line.strip())]
     )
     assert results["11"].outputs[0].equal(wanted)

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from benchmarks.make_checkpoint import parts
-from fatezero_ext.alignment import refinement_mapper
 from fatezero_ext.errors import ModelError, PromptError
-from fatezero_ext.pieces import described_words
-from fatezero_ext.prompts import read_prompt
-from fatezero_ext.single_file import _tokenizer
-from fatezero_ext.text import TextEncoder
+from fatezero_ext.models.single_file.checkpoint import _tokenizer
+from fatezero_ext.models.text_encoder import TextEncoder
+from fatezero_ext.prompts.alignment import refinement_mapper
+from fatezero_ext.prompts.token_report import described_words
+from fatezero_ext.prompts.words import read_prompt
 
 from .conftest import relative
 
@@ -51,7 +51,7 @@ def test_the_last_layer_is_the_usual_one(text):
 
 def test_layers_of_stable_diffusion_2_are_counted_as_comfyui_counts_them(monkeypatch):
     text = TextEncoder(_tokenizer("sd2"), parts("sd2")[2])
-    monkeypatch.setattr("fatezero_ext.text.OPEN_CLIP_LAYERS", text.net.config.num_hidden_layers)
+    monkeypatch.setattr("fatezero_ext.models.text_encoder.OPEN_CLIP_LAYERS", text.net.config.num_hidden_layers)
     skipped = text.clone()
     skipped.clip_layer(-2)
     torch.testing.assert_close(skipped.encode("a jeep"), text.encode("a jeep"), rtol=0, atol=1e-6)

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fatezero_ext.clip import opened_clip
 from fatezero_ext.errors import VideoError
-from fatezero_ext.frame_files import check_picture, read_pictures
-from fatezero_ext.framing import Framing, read_frames
-from fatezero_ext.video import write_video
+from fatezero_ext.media.clip import opened_clip
+from fatezero_ext.media.frame_files import check_picture, read_pictures
+from fatezero_ext.media.framing import Framing, read_frames
+from fatezero_ext.media.video import write_video
 
 from .sounding_clips import write_clip
 

@@ -7,11 +7,11 @@ import torch
 from rich.console import Console
 
 from fatezero_ext import Controller, EditSettings, InflationSettings, edit, invert, load_toy
-from fatezero_ext.demo import EXAMPLE_EDITS, EXAMPLES, example_clip, main, run_example
-from fatezero_ext.pack import load_pack
-from fatezero_ext.toy.edits import measure
-from fatezero_ext.toy.scores import psnr
-from fatezero_ext.video import read_video
+from fatezero_ext.cli.demo import EXAMPLE_EDITS, EXAMPLES, example_clip, main, run_example
+from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.media.video import read_video
+from fatezero_ext.toy.evaluation.edits import measure
+from fatezero_ext.toy.evaluation.scores import psnr
 
 from .conftest import relative
 

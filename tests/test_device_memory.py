@@ -18,15 +18,18 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fatezero_ext import Capture, LayerAddress, Storage, kernels, loops, stores
-from fatezero_ext import carrier as carriers
-from fatezero_ext.attention import explicit
-from fatezero_ext.carrier import Carrier, copy_stream
-from fatezero_ext.footprint import ClipShape, recorded_forms
-from fatezero_ext.loops import Recording, invert_latents
-from fatezero_ext.memory import within_memory
-from fatezero_ext.records import FeatureRecord, Kept, packed
-from fatezero_ext.stores import MemoryStore
+from fatezero_ext import Capture, LayerAddress, Storage
+from fatezero_ext.attention import kernels
+from fatezero_ext.attention.functional import explicit
+from fatezero_ext.attention.records import FeatureRecord, Kept, packed
+from fatezero_ext.inversion import loop as loops
+from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
+from fatezero_ext.inversion.loop import Recording, invert_latents
+from fatezero_ext.memory.free_memory import within_memory
+from fatezero_ext.storage import offload as carriers
+from fatezero_ext.storage import record_store as stores
+from fatezero_ext.storage.offload import Carrier, copy_stream
+from fatezero_ext.storage.record_store import MemoryStore
 
 from .small_runs import edited, inverted
 from .test_kernels import called

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fatezero_ext import fingerprint
-from fatezero_ext.fingerprint import ROW, WORD, row_sums, weights_digest
+from fatezero_ext import digests as fingerprint
+from fatezero_ext.digests import ROW, WORD, row_sums, weights_digest
 
 ROW_BYTES = ROW * WORD
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.int64, torch.int8, torch.bool)

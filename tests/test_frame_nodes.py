@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from fatezero_ext.framing import Framing, read_folder, read_frames, reframe
-from fatezero_ext.pack import load_pack
-from fatezero_ext.video import write_video
+from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.media.framing import Framing, read_folder, read_frames, reframe
+from fatezero_ext.media.video import write_video
 
 FRAMING = {
     "start": 1,
@@ -95,7 +95,7 @@ def test_clips_of_core_nodes_are_prepared_alike(folder):
 def prepare(**inputs):
     """What Prepare Frames gives."""
     inputs = {"images": torch.zeros(12, 24, 40, 3), **FRAMING, **inputs}
-    return load_pack("nodes.frames").PrepareFrames.execute(**inputs).args
+    return load_pack("nodes.clips.load_frames").PrepareFrames.execute(**inputs).args
 
 
 @pytest.mark.parametrize(("fps", "sampling_rate", "given"), [(24.0, 3, 8.0), (29.97, 1, 29.97), (12, 4, 3.0)])
@@ -112,7 +112,7 @@ def test_prepared_frames_have_the_sound_from_their_first_frame_on():
 
 def test_prepare_frames_says_that_the_place_of_its_sound_is_told_by_the_rate():
     """An unconnected rate is a number like any other: a node cannot tell it from one that was meant."""
-    said = {each.id: each.tooltip for each in load_pack("nodes.frames").PrepareFrames.define_schema().inputs}
+    said = {each.id: each.tooltip for each in load_pack("nodes.clips.load_frames").PrepareFrames.define_schema().inputs}
     assert "start / fps" in said["audio"] and "with audio" in said["fps"]
 
 
@@ -151,8 +151,8 @@ EXAMPLES = Path(__file__).parents[1] / "example_workflows"
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.json")), ids=lambda path: path.stem)
 def test_rate_and_sound_of_each_template_pass_through_prepare_frames(path):
-    types = load_pack("nodes.headless.registry").pack_node_types()
-    graph = load_pack("nodes.headless.workflow").read_workflow(path, types).api_format()
+    types = load_pack("nodes.headless.schemas.registry").pack_node_types()
+    graph = load_pack("nodes.headless.formats.read").read_workflow(path, types).api_format()
     made = [node for node in graph.values() if node["class_type"] == "CreateVideo"]
     assert made
     for node in made:
@@ -175,7 +175,7 @@ def test_too_few_pictures_of_an_animation_are_told_before_anything_runs(folder):
 
 
 def test_the_widgets_are_in_the_published_order():
-    types = load_pack("nodes.headless.registry").pack_node_types()
+    types = load_pack("nodes.headless.schemas.registry").pack_node_types()
     assert [widget.id for widget in types["FateZero_LoadFrames"].widgets] == ["source", *WIDGETS, "fps"]
     prepare = types["FateZero_PrepareFrames"]
     assert [widget.id for widget in prepare.widgets] == [*WIDGETS, "fps"] and prepare.schema.inputs[0].id == "images"
@@ -226,8 +226,8 @@ def test_selections_are_checked_before_anything_runs(folder, change, message):
 
 
 def test_a_changed_picture_is_read_anew_and_nothing_else_is(folder):
-    load = load_pack("nodes.frames").LoadFrames
-    host = load_pack("nodes.host")
+    load = load_pack("nodes.clips.load_frames").LoadFrames
+    host = load_pack("nodes.host.current")
 
     class Here(host.PythonHost):
         def input_folders(self):
@@ -245,5 +245,5 @@ def test_a_changed_picture_is_read_anew_and_nothing_else_is(folder):
 
 def test_a_plain_python_session_reads_below_the_working_folder(folder, monkeypatch):
     monkeypatch.chdir(folder)
-    images, fps = load_pack("nodes.frames").LoadFrames.execute(source="clip", fps=3.0, **FRAMING).args
+    images, fps = load_pack("nodes.clips.load_frames").LoadFrames.execute(source="clip", fps=3.0, **FRAMING).args
     assert images.equal(read_folder("clip", SAME)) and fps == 3.0

@@ -7,13 +7,13 @@ gives the map back, and with values = identity the output is the edited map itse
 import pytest
 import torch
 
-from fatezero_ext.attend import EditAttention, SourceAttention
-from fatezero_ext.blend import word_heat
-from fatezero_ext.edit_settings import BlendSettings, EditSettings
-from fatezero_ext.layers import LayerAddress, Site
-from fatezero_ext.plan import compile_edit
-from fatezero_ext.prompts import read_prompt
-from fatezero_ext.records import Kept, MapRecord
+from fatezero_ext.attention.records import Kept, MapRecord
+from fatezero_ext.attention.sites import LayerAddress, Site
+from fatezero_ext.editing.masks import word_heat
+from fatezero_ext.editing.plan import compile_edit
+from fatezero_ext.editing.settings import BlendSettings, EditSettings
+from fatezero_ext.inversion.recording import EditAttention, SourceAttention
+from fatezero_ext.prompts.words import read_prompt
 
 STEPS = 4
 BLEND_MAPS = ("down_cross.2", "down_cross.3", "up_cross.0", "up_cross.1", "up_cross.2")

@@ -9,9 +9,9 @@ from itertools import product
 import pytest
 import torch
 
-from fatezero_ext.loops import edit_latents
-from fatezero_ext.plan import compile_edit
-from fatezero_ext.prompts import read_prompt
+from fatezero_ext.editing.plan import compile_edit
+from fatezero_ext.inversion.loop import edit_latents
+from fatezero_ext.prompts.words import read_prompt
 
 from .conftest import THOROUGH, relative
 from .golden_runs import RUNS, inverted, thinned

@@ -9,9 +9,9 @@ from functools import cache
 import pytest
 import torch
 
-from fatezero_ext.blend import blend_layers, word_heat
-from fatezero_ext.plan import compile_edit
-from fatezero_ext.prompts import read_prompt
+from fatezero_ext.editing.masks import blend_layers, word_heat
+from fatezero_ext.editing.plan import compile_edit
+from fatezero_ext.prompts.words import read_prompt
 
 from .golden_runs import INVERSIONS, RUNS, inverted, thinned
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from einops import rearrange
 
-from fatezero_ext.schedule import Schedule
-from fatezero_ext.unet.call import Call, running
+from fatezero_ext.diffusion.schedule import Schedule
+from fatezero_ext.models.unet.forward_context import Call, running
 
 from .conftest import STYLE_RUN, frames_first
 

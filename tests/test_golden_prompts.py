@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from fatezero_ext.alignment import refinement_mapper, replacement_mapper, window_table
-from fatezero_ext.edit_settings import EditSettings
+from fatezero_ext.editing.settings import EditSettings
 from fatezero_ext.errors import PromptError
-from fatezero_ext.prompts import read_prompt
+from fatezero_ext.prompts.alignment import refinement_mapper, replacement_mapper, window_table
+from fatezero_ext.prompts.words import read_prompt
 
 PAIRS = range(9)
 SCHEDULES = range(6)

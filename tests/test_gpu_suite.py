@@ -19,8 +19,8 @@ from benchmarks.gpu.bench import Bench, Part, run_parts
 from benchmarks.gpu.report import Report
 from benchmarks.gpu.scene import full_scale, tiny_scale
 from fatezero_ext import LayerAddress
-from fatezero_ext.records import FeatureRecord, Kept
-from fatezero_ext.stores import MemoryStore
+from fatezero_ext.attention.records import FeatureRecord, Kept
+from fatezero_ext.storage.record_store import MemoryStore
 
 CHECKOUT = Path(__file__).parents[1]
 PARTS = ("tests", "whole job", "precision", "drill", "profile", "copies", "storages", "lengths", "pictures")

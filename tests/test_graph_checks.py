@@ -2,7 +2,7 @@
 
 import pytest
 
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
 
 EDIT = {"clip": ["3", 1], "mode": "replace", "edit_prompt": "a cat", "negative_prompt": "", "blend_words": ""}
 
@@ -24,7 +24,7 @@ def reader(of):
 @pytest.fixture(scope="module")
 def verdict_on():
     """What DDIM Invert says of its empty source prompt."""
-    verdicts, invert = load_pack("nodes.verdicts"), load_pack("nodes.invert")
+    verdicts, invert = load_pack("nodes.checking.verdicts"), load_pack("nodes.method.invert")
     io = load_pack("nodes.api").io
 
     def ask(graph, node_id="7"):
@@ -50,7 +50,9 @@ def test_graphs_that_are_none_are_looked_through(verdict_on, odd):
 
 
 def test_the_graph_is_not_gone_through_for_every_inversion(monkeypatch):
-    texts, invert, verdicts = (load_pack(f"nodes.{name}") for name in ("graph_texts", "invert", "verdicts"))
+    texts, invert, verdicts = (
+        load_pack(f"nodes.{name}") for name in ("checking.graph_texts", "method.invert", "checking.verdicts")
+    )
     graph, counted, link_of = {}, [], texts.link_of
     for i in range(200):
         graph[f"7{i}"] = {"class_type": "FateZero_DDIMInvert", "inputs": {"source_prompt": "", "latent": ["6", 0]}}
@@ -63,7 +65,7 @@ def test_the_graph_is_not_gone_through_for_every_inversion(monkeypatch):
 
 
 def test_the_lines_of_edit_prompts_are_read_once_and_only_so_many(monkeypatch):
-    checks, counted = load_pack("nodes.edit_checks"), []
+    checks, counted = load_pack("nodes.method.edit_checks"), []
     read_words = checks.read_words
     monkeypatch.setattr(checks, "read_words", lambda text, name: counted.append(text) or read_words(text, name))
     lines = [f"a cat number {i}" for i in range(2 * checks.MOST_EDITS)]

@@ -5,7 +5,7 @@ import torch
 from PIL import ImageFont
 
 from fatezero_ext.errors import VideoError
-from fatezero_ext.grid import ELLIPSIS, GAP, MOST_LINES, compare, cut_like, wrapped
+from fatezero_ext.pictures.comparison_grid import ELLIPSIS, GAP, MOST_LINES, compare, cut_like, wrapped
 
 SIZE = (3, 20, 30, 3)
 

@@ -9,9 +9,10 @@ import torch
 from rich.console import Console
 
 from fatezero_ext import Capture, Controller, InflationSettings, Storage, invert, load_toy
-from fatezero_ext.demo import example_clip
+from fatezero_ext.cli.demo import example_clip
+from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.errors import PromptError, SettingsError, StoreError
-from fatezero_ext.heat_maps import (
+from fatezero_ext.inspection.heat_maps import (
     Reading,
     asked_words,
     principal_components,
@@ -19,7 +20,9 @@ from fatezero_ext.heat_maps import (
     word_heats,
     word_labels,
 )
-from fatezero_ext.heat_pictures import (
+from fatezero_ext.inversion.invert import plan_inversion
+from fatezero_ext.media.video import write_video
+from fatezero_ext.pictures.attention_sheets import (
     coloured,
     component_tiles,
     fitted_frames,
@@ -28,10 +31,7 @@ from fatezero_ext.heat_pictures import (
     spread,
     tile_size,
 )
-from fatezero_ext.inversion import plan_inversion
-from fatezero_ext.pack import load_pack
-from fatezero_ext.pieces import described_words
-from fatezero_ext.video import write_video
+from fatezero_ext.prompts.token_report import described_words
 
 from .conftest import recorded
 
@@ -366,7 +366,7 @@ def test_the_nodes_show_what_python_computes(folder):
     controller = outcome["FateZero_DDIMInvert"].outputs[0]
     pictures, mask = outcome["FateZero_WordHeatMaps"].outputs
     assert pictures.shape[0] == 2 and pictures.shape[3] == 3 and mask.shape == (2, 64, 80)
-    maps = load_pack("fatezero_ext.heat_maps")
+    maps = load_pack("fatezero_ext.inspection.heat_maps")
     heat = maps.word_heats(controller, ("red circle",))[0]
     assert mask.equal(spread(heat, (64, 80))) and mask.amax((1, 2)).eq(1).all()
     components = outcome["FateZero_SelfAttentionComponents"].outputs[0]

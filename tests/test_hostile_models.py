@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from fatezero_ext import apply_lora, load_model, load_unet
-from fatezero_ext.clip_scores import load_clip
 from fatezero_ext.errors import FateZeroError
+from fatezero_ext.metrics.clip_scores import load_clip
 
 from . import hostile_models, hostile_pickles
 from .conftest import THOROUGH

@@ -5,15 +5,16 @@ import re
 
 import pytest
 
-from fatezero_ext import Storage, cache_entry
-from fatezero_ext.cache_command import main
-from fatezero_ext.cache_folder import InversionCache
-from fatezero_ext.cache_manifest import FileLine
-from fatezero_ext.disk_store import DiskDraft
+from fatezero_ext import Storage
+from fatezero_ext.attention.records import named_tensors
+from fatezero_ext.cli.cache import main
 from fatezero_ext.errors import StoreError
-from fatezero_ext.records import named_tensors
-from fatezero_ext.saved_pages import incomplete_pages, layers_of, page_name
-from fatezero_ext.stores import MemoryStore
+from fatezero_ext.storage.disk_cache import entry as cache_entry
+from fatezero_ext.storage.disk_cache.cache import InversionCache
+from fatezero_ext.storage.disk_cache.completeness import incomplete_pages, layers_of, page_name
+from fatezero_ext.storage.disk_cache.manifest import FileLine
+from fatezero_ext.storage.disk_store import DiskDraft
+from fatezero_ext.storage.record_store import MemoryStore
 
 from .small_runs import STEPS, edited, inverted
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from fatezero_ext import LayerAddress, Site, Storage, load_model, plain
-from fatezero_ext.attention import explicit
+from fatezero_ext.attention.functional import explicit
+from fatezero_ext.attention.kernels import has_fused_sdpa, has_xformers, kernel
+from fatezero_ext.attention.sites import key_frame_tensors
 from fatezero_ext.errors import SettingsError
-from fatezero_ext.kernels import has_fused_sdpa, has_xformers, kernel
-from fatezero_ext.layers import key_frame_tensors
 
 from .conftest import GOLDEN, relative
 from .small_runs import ROUNDING, edited, inverted

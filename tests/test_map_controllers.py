@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from fatezero_ext import Controller, EditSettings, Storage, edit, invert, register_attention_control
-from fatezero_ext.alignment import replacement_mapper
+from fatezero_ext.attention.prompt_to_prompt import STORE_KEYS, AttentionControl, AttentionStore, EmptyControl
 from fatezero_ext.errors import SettingsError, StoreError
-from fatezero_ext.inversion import Reconstruction
-from fatezero_ext.prompt_to_prompt import STORE_KEYS, AttentionControl, AttentionStore, EmptyControl
-from fatezero_ext.prompts import read_prompt
+from fatezero_ext.inversion.invert import Reconstruction
+from fatezero_ext.prompts.alignment import replacement_mapper
+from fatezero_ext.prompts.words import read_prompt
 
 from .conftest import relative
 from .features import feature

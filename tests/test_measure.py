@@ -14,12 +14,12 @@ from rich.console import Console
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from fatezero_ext.__main__ import main
-from fatezero_ext.clip_scores import _image_processor, load_clip
-from fatezero_ext.clip_tokenizer import TOKENIZING
+from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.errors import ModelError, PromptError
-from fatezero_ext.metrics import measure_edit
-from fatezero_ext.pack import load_pack
-from fatezero_ext.video import write_video
+from fatezero_ext.media.video import write_video
+from fatezero_ext.metrics.clip_scores import _image_processor, load_clip
+from fatezero_ext.metrics.edit_metrics import measure_edit
+from fatezero_ext.models.folder.clip_tokenizer import TOKENIZING
 
 from .conftest import GOLDEN
 
@@ -317,7 +317,7 @@ def test_the_node_lists_clip_folders_two_levels_down_and_no_others(clips, clip_f
 
 
 def test_a_clip_folder_saved_anew_has_another_fingerprint(own_folder, monkeypatch):
-    measure, host = load_pack("nodes.measure"), load_pack("nodes.host")
+    measure, host = load_pack("nodes.look.measure"), load_pack("nodes.host.current")
     monkeypatch.setattr(host, "clip_folders", lambda: (own_folder.parent,))
     first = measure.MeasureEdit.fingerprint_inputs(clip_model="clip", source_prompt="a")
     assert measure.MeasureEdit.fingerprint_inputs(clip_model="clip", source_prompt="b") == first

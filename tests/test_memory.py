@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from fatezero_ext import Capture, EditSettings, Storage, edit, load_model, plain, register_attention_control
-from fatezero_ext.footprint import ClipShape, recorded_forms
-from fatezero_ext.inversion import Reconstruction
-from fatezero_ext.loops import Recording, invert_latents
-from fatezero_ext.memory import within_memory
-from fatezero_ext.prompt_to_prompt import AttentionStore
-from fatezero_ext.stores import MemoryStore
+from fatezero_ext.attention.prompt_to_prompt import AttentionStore
+from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
+from fatezero_ext.inversion.invert import Reconstruction
+from fatezero_ext.inversion.loop import Recording, invert_latents
+from fatezero_ext.memory.free_memory import within_memory
+from fatezero_ext.storage.record_store import MemoryStore
 
 from .conftest import GOLDEN, relative
 from .small_runs import EDIT, ROUNDING, calls_of, edited, inverted

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from fatezero_ext import Controller, Storage
-from fatezero_ext.cache_folder import InversionCache
-from fatezero_ext.stores import MemoryStore
+from fatezero_ext.storage.disk_cache.cache import InversionCache
+from fatezero_ext.storage.record_store import MemoryStore
 
 from .small_runs import STEPS, clip, edited, inverted
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from fatezero_ext.clip_scores import Embeddings
 from fatezero_ext.errors import VideoError
-from fatezero_ext.metrics import (
+from fatezero_ext.metrics.clip_scores import Embeddings
+from fatezero_ext.metrics.edit_metrics import (
     EditMeasures,
     Likeness,
     as_json,

@@ -13,12 +13,12 @@ from safetensors.torch import load_file, save_file
 from transformers import AddedToken, CLIPTokenizer
 
 from fatezero_ext import load_model, load_unet
-from fatezero_ext.clip_tokenizer import read_clip_tokenizer
+from fatezero_ext.diffusion.schedule import Schedule
 from fatezero_ext.errors import ModelError
+from fatezero_ext.models.folder.clip_tokenizer import read_clip_tokenizer
+from fatezero_ext.models.single_file.checkpoint import TOKENIZER
+from fatezero_ext.models.weight_files import WeightFile, read_weights
 from fatezero_ext.plain_files import read_json
-from fatezero_ext.schedule import Schedule
-from fatezero_ext.single_file import TOKENIZER
-from fatezero_ext.weight_files import WeightFile, read_weights
 
 from .conftest import GOLDEN
 
@@ -138,9 +138,9 @@ def test_a_circle_of_links_is_an_error_and_a_link_into_a_cache_is_none(folder, t
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes are POSIX")
 def test_the_list_of_models_passes_over_what_is_no_plain_file(tmp_path, monkeypatch):
-    from fatezero_ext.pack import load_pack
+    from fatezero_ext.cli.node_pack import load_pack
 
-    models, host = load_pack("nodes.models"), load_pack("nodes.host")
+    models, host = load_pack("nodes.method.model_list"), load_pack("nodes.host.current")
     for name, place in (("pipe", pipe), ("endless", endless), ("loop", loop)):
         (tmp_path / name).mkdir()
         place(tmp_path / name / "config.json")

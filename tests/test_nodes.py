@@ -8,9 +8,9 @@ import torch
 from rich.console import Console
 
 from fatezero_ext import BlendSettings, Controller, EditSettings, Storage, edit, invert, load_model
-from fatezero_ext.inversion import Reconstruction
-from fatezero_ext.pack import load_pack
-from fatezero_ext.video import read_video, write_video
+from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.inversion.invert import Reconstruction
+from fatezero_ext.media.video import read_video, write_video
 
 from .conftest import GOLDEN, relative
 
@@ -109,7 +109,7 @@ def api_workflow():
 
 def ui_workflow(graph):
     """The same graph as ComfyUI's page saves it: positional widgets, numbered links."""
-    types = load_pack("nodes.headless.registry").pack_node_types()
+    types = load_pack("nodes.headless.schemas.registry").pack_node_types()
     nodes, links = [], []
     for node_id, node in graph.items():
         sockets, widgets = [], []
@@ -204,7 +204,7 @@ def test_widgets_are_checked_before_anything_runs(folder, setting, message):
 
 
 def test_widget_lists_are_read_as_people_write_them():
-    words = load_pack("nodes.words")
+    words = load_pack("nodes.text_lists")
     assert words.words(" silver  jeep, road\nlake,, ") == ("silver jeep", "road", "lake")
     assert words.weights("watercolor: 10, old jeep:0.5", "equalizer") == {"watercolor": 10.0, "old jeep": 0.5}
     assert words.windows("car: 0.2-0.6, road:.5", "word_windows") == {"car": (0.2, 0.6), "road": (0.0, 0.5)}
@@ -222,7 +222,7 @@ def test_what_travels_between_nodes_is_frozen_and_prints_short(folder):
 
 def test_queue_time_checks_name_their_inputs_by_position():
     """ComfyUI looks for positional names only and calls without the others."""
-    for node in load_pack("nodes.headless.registry").pack_node_types().values():
+    for node in load_pack("nodes.headless.schemas.registry").pack_node_types().values():
         check = getattr(node.node_class, "validate_inputs", None)
         assert check is None or not inspect.getfullargspec(check).kwonlyargs
 
@@ -251,7 +251,7 @@ def test_blending_without_words_or_mask_is_said_before_the_inversion(folder):
 
 
 def test_a_model_folder_saved_anew_has_another_fingerprint(tmp_path, monkeypatch):
-    load, host = load_pack("nodes.load"), load_pack("nodes.host")
+    load, host = load_pack("nodes.method.load_unet"), load_pack("nodes.host.current")
     folder = tmp_path / "publisher" / "model"
     folder.mkdir(parents=True)
     (folder / "model_index.json").write_text("{}")

@@ -5,11 +5,13 @@ import copy
 import pytest
 import torch
 
-from fatezero_ext import EditSettings, Storage, edit, loops, plain, register_attention_control, stores
-from fatezero_ext.cache_folder import InversionCache
+from fatezero_ext import EditSettings, Storage, edit, plain, register_attention_control
 from fatezero_ext.errors import ModelError, SettingsError, VideoError
-from fatezero_ext.inversion import Reconstruction
-from fatezero_ext.stores import MemoryStore
+from fatezero_ext.inversion import loop as loops
+from fatezero_ext.inversion.invert import Reconstruction
+from fatezero_ext.storage import record_store as stores
+from fatezero_ext.storage.disk_cache.cache import InversionCache
+from fatezero_ext.storage.record_store import MemoryStore
 
 from .small_runs import EDIT, SOURCE, STEPS, calls_of, clip, edited, inverted
 

@@ -5,9 +5,9 @@ import re
 import pytest
 import torch
 
-from fatezero_ext.footprint import ClipShape
-from fatezero_ext.pack import load_pack
-from fatezero_ext.storage_plan import check_room
+from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.inversion.footprint import ClipShape
+from fatezero_ext.inversion.storage_plan import check_room
 
 from .small_runs import SOURCE, clip
 
@@ -19,7 +19,7 @@ def controlled(model):
 
 def refused(controller, text, latent):
     with pytest.raises(ValueError) as caught:
-        load_pack("nodes.invert").DDIMInvert.execute(controller, text, latent, SOURCE, 2)
+        load_pack("nodes.method.invert").DDIMInvert.execute(controller, text, latent, SOURCE, 2)
     return str(caught.value)
 
 
@@ -41,7 +41,7 @@ def test_a_latent_that_is_no_plain_clip_is_refused(controlled, model, latent, me
 
 
 def test_order_numbers_of_a_batch_and_a_mask_that_spares_nothing_change_nothing(controlled, model):
-    invert = load_pack("nodes.invert").DDIMInvert.execute
+    invert = load_pack("nodes.method.invert").DDIMInvert.execute
     with_numbers = {"samples": clip(), "batch_index": [4, 2, 0], "noise_mask": torch.ones(3, 1, 64, 64)}
     first, second = (
         invert(controlled, model.text, latent, SOURCE, 2).result[0] for latent in (with_numbers, {"samples": clip()})
@@ -55,7 +55,7 @@ def test_a_checkpoint_without_text_encoder_is_told_where_its_clip_is_read(contro
 
 def test_a_missing_model_is_told_in_words():
     with pytest.raises(ValueError, match="unet is nothing; a UNet or a MODEL is needed"):
-        load_pack("nodes.control").RegisterAttentionControl.execute(None, True, 1024)
+        load_pack("nodes.method.control").RegisterAttentionControl.execute(None, True, 1024)
 
 
 def test_a_clip_that_no_call_can_hold_is_refused_with_what_would_fit(model):
@@ -66,8 +66,8 @@ def test_a_clip_that_no_call_can_hold_is_refused_with_what_would_fit(model):
 
 
 def test_the_sample_clip_is_that_of_the_examples():
-    frames = load_pack("nodes.frames")
-    read = load_pack("fatezero_ext.video").read_video(frames.SAMPLE_CLIP)
+    frames = load_pack("nodes.clips.load_frames")
+    read = load_pack("fatezero_ext.media.video").read_video(frames.SAMPLE_CLIP)
     video = frames.SampleClip.execute().result[0]
     frames = video.frames.all()
     assert frames.equal(read.frames) and video.frame_rate == read.fps and len(frames) == 8
@@ -79,7 +79,7 @@ def test_a_clip_far_from_the_size_a_model_was_trained_on_gets_a_remark(side, rem
     controller = load_pack("fatezero_ext").Controller(toy.unet)
     with caplog.at_level("INFO"):
         latent = {"samples": clip(frames=1, height=side, width=side)}
-        load_pack("nodes.invert").DDIMInvert.execute(controller, toy.text, latent, "a red circle", 1)
+        load_pack("nodes.method.invert").DDIMInvert.execute(controller, toy.text, latent, "a red circle", 1)
     (said,) = [line for line in caplog.messages if "Inversion of 1 frames in 1 steps: attention as" in line]
     wanted = f"The clip's shorter side has {4 * side} pixels, built-in toy model was trained on 64: scale it"
     assert said.startswith(wanted if remark else "Inversion")  # first: the page shows two lines

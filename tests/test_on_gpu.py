@@ -22,15 +22,15 @@ from fatezero_ext import (
     plain,
     register_attention_control,
 )
-from fatezero_ext.attention import explicit
-from fatezero_ext.cache_folder import InversionCache
-from fatezero_ext.carrier import Carrier, copy_stream
-from fatezero_ext.inversion import Reconstruction
-from fatezero_ext.kernels import has_fused_sdpa, has_xformers, kernel
-from fatezero_ext.loops import _EditRun
-from fatezero_ext.memory import free_on
-from fatezero_ext.records import FeatureRecord, Kept
-from fatezero_ext.vae import VideoVAE
+from fatezero_ext.attention.functional import explicit
+from fatezero_ext.attention.kernels import has_fused_sdpa, has_xformers, kernel
+from fatezero_ext.attention.records import FeatureRecord, Kept
+from fatezero_ext.inversion.invert import Reconstruction
+from fatezero_ext.inversion.loop import _EditRun
+from fatezero_ext.memory.free_memory import free_on
+from fatezero_ext.models.vae import VideoVAE
+from fatezero_ext.storage.disk_cache.cache import InversionCache
+from fatezero_ext.storage.offload import Carrier, copy_stream
 
 from .conftest import GOLDEN, relative
 from .small_runs import EDITS, STEPS, clip, edited, inverted
@@ -360,8 +360,8 @@ def test_free_memory_counts_what_the_allocator_holds_unused():
 
 
 def test_the_toy_edit_on_the_device_shows_what_was_asked_for():
-    from fatezero_ext.toy.clips import sample_clip
-    from fatezero_ext.toy.edits import measure
+    from fatezero_ext.toy.evaluation.edits import measure
+    from fatezero_ext.toy.world.clips import sample_clip
 
     drawn = sample_clip(1, frames=4, shape="circle", colour="red", background="grass")
     toy = load_toy(InflationSettings(key_frames=()), dtype=torch.float16, device=CUDA)
@@ -376,7 +376,7 @@ def test_the_toy_edit_on_the_device_shows_what_was_asked_for():
 
 def test_a_run_is_planned_without_the_device_s_memory(cuda, kept):
     """Masks and plans of an edit are made where the UNet computes, not where the words were read."""
-    from fatezero_ext.controller import plan_edit
+    from fatezero_ext.inversion.controller import plan_edit
 
     plan = plan_edit(kept, cuda.text, *EDITS["blend"])
     run = _EditRun(cuda.unet, kept.trace, plan, None)

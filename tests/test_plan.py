@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from fatezero_ext import BlendSettings, EditSettings, LayerAddress
+from fatezero_ext.attention.records import FeatureRecord, Kept, MapRecord
+from fatezero_ext.diffusion.schedule import STABLE_DIFFUSION_SCHEDULER, Schedule
+from fatezero_ext.editing.plan import compile_edit
 from fatezero_ext.errors import ModelError, SettingsError, StoreError
-from fatezero_ext.plan import compile_edit
-from fatezero_ext.prompts import read_prompt
-from fatezero_ext.records import FeatureRecord, Kept, MapRecord
-from fatezero_ext.schedule import STABLE_DIFFUSION_SCHEDULER, Schedule
-from fatezero_ext.stores import MemoryStore
+from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.storage.record_store import MemoryStore
 
 SOURCE, EDIT = "a silver jeep on the road", "a watercolor of a silver jeep on the road"
 
@@ -26,7 +26,7 @@ def edited_by_hand(source, own, mapper, kept, equalizer, taken):
 
 
 def test_one_linear_formula_is_refine_then_reweight(model, noise):
-    from fatezero_ext.alignment import refinement_mapper
+    from fatezero_ext.prompts.alignment import refinement_mapper
 
     source, target = (read_prompt(model.text, text) for text in (SOURCE, EDIT))
     mapper, kept = refinement_mapper(source, target)

@@ -17,12 +17,12 @@ from fatezero_ext import (
     load_model,
     load_toy,
 )
-from fatezero_ext.blend import blend_layers
-from fatezero_ext.cache_folder import InversionCache
-from fatezero_ext.controller import Controller
-from fatezero_ext.demo import example_clip
-from fatezero_ext.inversion import Reconstruction
-from fatezero_ext.pages import SourcePages
+from fatezero_ext.cli.demo import example_clip
+from fatezero_ext.editing.masks import blend_layers
+from fatezero_ext.inversion.controller import Controller
+from fatezero_ext.inversion.invert import Reconstruction
+from fatezero_ext.inversion.source_reader import SourcePages
+from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 from .conftest import GOLDEN, relative
 from .small_runs import BLEND, EDIT, EDITS, ROUNDING, STEPS, calls_of, clip, edited, inverted

@@ -9,10 +9,7 @@ import pytest
 import torch
 
 from fatezero_ext import BlendSettings, Controller, EditSettings, edit, invert, register_attention_control
-from fatezero_ext.alignment import replacement_mapper
-from fatezero_ext.attend import Capture
-from fatezero_ext.blend import blend_layers, threshold_heat, word_heat
-from fatezero_ext.prompt_to_prompt import (
+from fatezero_ext.attention.prompt_to_prompt import (
     CROSS_KEYS,
     STORE_KEYS,
     AttentionControl,
@@ -20,7 +17,10 @@ from fatezero_ext.prompt_to_prompt import (
     DummyController,
     EmptyControl,
 )
-from fatezero_ext.prompts import read_prompt
+from fatezero_ext.editing.masks import blend_layers, threshold_heat, word_heat
+from fatezero_ext.inversion.recording import Capture
+from fatezero_ext.prompts.alignment import replacement_mapper
+from fatezero_ext.prompts.words import read_prompt
 
 from .conftest import relative
 from .small_runs import EDIT, ROUNDING, SOURCE, STEPS, clip

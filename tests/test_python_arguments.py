@@ -19,10 +19,10 @@ from fatezero_ext import (
     edit,
     invert,
 )
+from fatezero_ext.editing.plan import compile_edit
 from fatezero_ext.errors import FateZeroError, SettingsError
-from fatezero_ext.plan import compile_edit
-from fatezero_ext.prompts import read_prompt
-from fatezero_ext.video import Video
+from fatezero_ext.media.video import Video
+from fatezero_ext.prompts.words import read_prompt
 
 from .small_runs import EDIT, SOURCE, calls_of, clip, inverted
 

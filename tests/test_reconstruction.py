@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from fatezero_ext import Controller, EditSettings, edit, invert, register_attention_control
+from fatezero_ext.attention.prompt_to_prompt import AttentionStore
 from fatezero_ext.errors import SettingsError
-from fatezero_ext.inversion import Reconstruction
-from fatezero_ext.prompt_to_prompt import AttentionStore
+from fatezero_ext.inversion.invert import Reconstruction
 
 from .conftest import recorded, relative
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
 
 from .schema_records import OWN, of_standin, recorded
 
@@ -11,7 +11,7 @@ NAMES = sorted(recorded())
 
 @pytest.fixture(scope="module")
 def types():
-    return load_pack("nodes.headless.registry").pack_node_types()
+    return load_pack("nodes.headless.schemas.registry").pack_node_types()
 
 
 def test_all_nodes_are_recorded(types):

@@ -5,14 +5,14 @@ import torch
 from diffusers.models.attention_processor import Attention
 
 from fatezero_ext import InflationSettings, LayerAddress, Site
-from fatezero_ext.attend import Capture, RecordAttention
-from fatezero_ext.attention import plain
-from fatezero_ext.controlled import cross_projection, kept_form
+from fatezero_ext.attention.controlled_layer import cross_projection, kept_form
+from fatezero_ext.attention.functional import plain
+from fatezero_ext.attention.records import FeatureRecord, Kept, MapRecord, named_tensors, page_bytes, page_from
+from fatezero_ext.attention.sites import key_frame_tensors
 from fatezero_ext.errors import StoreError
-from fatezero_ext.footprint import ClipShape, recorded_forms
-from fatezero_ext.layers import key_frame_tensors
-from fatezero_ext.records import FeatureRecord, Kept, MapRecord, named_tensors, page_bytes, page_from
-from fatezero_ext.unet.inflate import controlled
+from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
+from fatezero_ext.inversion.recording import Capture, RecordAttention
+from fatezero_ext.models.unet.inflate import controlled
 
 from .conftest import relative
 

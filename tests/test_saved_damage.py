@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from fatezero_ext import Storage
-from fatezero_ext.cache_folder import InversionCache
-from fatezero_ext.inversion import Reconstruction
-from fatezero_ext.stores import Recomputed
+from fatezero_ext.inversion.invert import Reconstruction
+from fatezero_ext.storage.disk_cache.cache import InversionCache
+from fatezero_ext.storage.record_store import Recomputed
 
 from .conftest import relative
 from .small_runs import STEPS, calls_of, edited, inverted

@@ -19,11 +19,11 @@ from fatezero_ext import (
     plain,
     register_attention_control,
 )
-from fatezero_ext.cache_folder import InversionCache
-from fatezero_ext.disk_store import DiskStore
 from fatezero_ext.errors import SettingsError, StoreError
-from fatezero_ext.inversion import Reconstruction
-from fatezero_ext.stores import Recomputed
+from fatezero_ext.inversion.invert import Reconstruction
+from fatezero_ext.storage.disk_cache.cache import InversionCache
+from fatezero_ext.storage.disk_store import DiskStore
+from fatezero_ext.storage.record_store import Recomputed
 
 from .conftest import GOLDEN, relative
 from .small_runs import ROUNDING, SOURCE, calls_of, clip, edited, inverted
@@ -68,7 +68,7 @@ import sys
 from pathlib import Path
 from safetensors.torch import save_file
 from fatezero_ext import Storage, load_model
-from fatezero_ext.cache_folder import InversionCache
+from fatezero_ext.storage.disk_cache.cache import InversionCache
 from tests.small_runs import calls_of, edited, inverted
 
 model = load_model(sys.argv[1])

@@ -12,11 +12,11 @@ from safetensors.torch import save_file
 
 from benchmarks.make_checkpoint import parts, single_file
 from fatezero_ext import Controller, EditSettings, edit, invert, load_model
-from fatezero_ext.checkpoint_check import check_checkpoint
 from fatezero_ext.errors import ModelError
-from fatezero_ext.ldm_configs import V_PREDICTION_KEY
-from fatezero_ext.model_kinds import kind_of
-from fatezero_ext.single_file import SingleFile
+from fatezero_ext.models.checkpoint_check import check_checkpoint
+from fatezero_ext.models.file_kinds import kind_of
+from fatezero_ext.models.single_file.checkpoint import SingleFile
+from fatezero_ext.models.single_file.configs import V_PREDICTION_KEY
 
 from .conftest import relative
 

@@ -6,7 +6,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from benchmarks.make_checkpoint import parts, single_file
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
 
 
 @pytest.fixture
@@ -21,10 +21,10 @@ def listed(tmp_path, weights):
     save_file(weights, tmp_path / "checkpoints" / "sub" / "whole.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "checkpoints" / "odd.safetensors")
     (tmp_path / "checkpoints" / "damaged.ckpt").write_bytes(b"no")
-    folders = load_pack("nodes.headless.folders")
+    folders = load_pack("nodes.headless.host")
     host = folders.RunnerHost(folders.Folders((tmp_path,), tmp_path, (tmp_path,)), None)
-    with load_pack("nodes.host").installed(host):
-        yield load_pack("nodes.load").LoadPseudo3DUNet
+    with load_pack("nodes.host.current").installed(host):
+        yield load_pack("nodes.method.load_unet").LoadPseudo3DUNet
 
 
 def test_files_are_listed_without_being_opened_and_checked_at_queue_time(listed):

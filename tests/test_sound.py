@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from fatezero_ext.errors import VideoError
-from fatezero_ext.sound import SoundFile, has_sound, later, read_sound, tracks
-from fatezero_ext.video import read_video, write_video
+from fatezero_ext.media.audio import SoundFile, has_sound, later, read_sound, tracks
+from fatezero_ext.media.video import read_video, write_video
 
 from .sounding_clips import BEEP, FPS, RATE, beeping, heard, write_clip
 

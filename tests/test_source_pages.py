@@ -7,8 +7,8 @@ import pytest
 
 from fatezero_ext import EditSettings, Storage, edit
 from fatezero_ext.errors import StoreError
-from fatezero_ext.pages import SourcePages
-from fatezero_ext.stores import MemoryStore
+from fatezero_ext.inversion.source_reader import SourcePages
+from fatezero_ext.storage.record_store import MemoryStore
 
 from .small_runs import EDIT, STEPS, edited, inverted
 

@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from benchmarks.make_checkpoint import parts, single_file
+from fatezero_ext.attention.records import PRECISIONS
 from fatezero_ext.choices import PRECISION_NAMES
-from fatezero_ext.records import PRECISIONS
-from fatezero_ext.video import write_video
+from fatezero_ext.media.video import write_video
 
 ROOT = Path(__file__).parents[1]
 SECONDS = frozenset(
@@ -72,7 +72,7 @@ NODES = {
 """A graph that names files of every kind; widgets that it leaves out get their defaults."""
 LISTED = """
 import asyncio, json, sys
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
 found = asyncio.run(asyncio.run(load_pack("nodes").comfy_entrypoint()).get_node_list())
 ids = [node.GET_SCHEMA().node_id for node in found]
 print(json.dumps([ids, sorted(sys.modules)]))
@@ -85,14 +85,14 @@ print(json.dumps([codes, sorted(sys.modules)]))
 """
 FIRST_RUN = """
 import json, sys, threading, torch
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
 
 clip = torch.rand(2, 16, 16, 3)
 loading = dict(model="built-in toy model", key_frames="-1, first", norm="clip", precision="float32", least_sc_channel=0)
 calls = {
-    "load LoadPseudo3DUNet": loading,
-    "measure MeasureEdit": dict(source=clip, edited=clip, clip_model="none", source_prompt="", edit_prompt=""),
-    "compare CompareClips": dict(source=[clip], edit_1=[clip], labels=[""]),
+    "method.load_unet LoadPseudo3DUNet": loading,
+    "look.measure MeasureEdit": dict(source=clip, edited=clip, clip_model="none", source_prompt="", edit_prompt=""),
+    "clips.compare_clips CompareClips": dict(source=[clip], edit_1=[clip], labels=[""]),
 }
 nodes = {}
 for name in calls:
@@ -153,9 +153,9 @@ def folder(tmp_path_factory):
 
 def with_defaults(nodes):
     """The graph in API format, its missing widgets as they are in a new node."""
-    from fatezero_ext.pack import load_pack
+    from fatezero_ext.cli.node_pack import load_pack
 
-    types = load_pack("nodes.headless.registry").pack_node_types()
+    types = load_pack("nodes.headless.schemas.registry").pack_node_types()
     return {
         name: {"class_type": kind, "inputs": {each.id: each.default for each in types[kind].widgets} | inputs}
         for name, (kind, inputs) in nodes.items()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fatezero_ext import BlendSettings, EditSettings, Storage, edit
-from fatezero_ext.trace import Trace
+from fatezero_ext.inversion.trace import Trace
 
 from .small_runs import EDIT, STEPS, inverted
 

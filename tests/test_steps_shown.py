@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from fatezero_ext import Controller, EditSettings, Storage, edit, invert, load_model, load_toy
-from fatezero_ext.cache_folder import InversionCache
-from fatezero_ext.checkpoints import TOY_FOLDER
-from fatezero_ext.demo import example_clip
+from fatezero_ext.cli.demo import example_clip
+from fatezero_ext.diffusion.preview_colours import FILE, LatentColours
+from fatezero_ext.diffusion.schedule import Schedule
 from fatezero_ext.errors import ModelError
-from fatezero_ext.latent_colours import FILE, LatentColours
-from fatezero_ext.schedule import Schedule
+from fatezero_ext.models.load import TOY_FOLDER
+from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 from .conftest import relative
 from .small_runs import EDIT, SOURCE, clip, inverted

@@ -16,10 +16,10 @@ from fatezero_ext import (
     register_attention_control,
 )
 from fatezero_ext.errors import SettingsError
-from fatezero_ext.footprint import ClipShape, levels_size, page_size, recorded_forms
-from fatezero_ext.inversion import Reconstruction
-from fatezero_ext.storage_plan import Room, choose_storage
-from fatezero_ext.stores import Recomputed
+from fatezero_ext.inversion.footprint import ClipShape, levels_size, page_size, recorded_forms
+from fatezero_ext.inversion.invert import Reconstruction
+from fatezero_ext.inversion.storage_plan import Room, choose_storage
+from fatezero_ext.storage.record_store import Recomputed
 
 from .conftest import GOLDEN
 from .small_runs import calls_of, clip, inverted

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from fatezero_ext import Storage, plain, register_attention_control
-from fatezero_ext.cache_folder import InversionCache
-from fatezero_ext.residence import stay
+from fatezero_ext.memory.residency import stay
+from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 from .shared_model import JOBS, alone, shared
 from .small_runs import EDIT, SOURCE, STEPS, clip, edited, inverted

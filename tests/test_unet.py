@@ -14,9 +14,9 @@ from fatezero_ext import (
     plain,
     register_attention_control,
 )
+from fatezero_ext.attention.sites import resolve_key_frames
 from fatezero_ext.errors import ModelError, SettingsError
-from fatezero_ext.layers import resolve_key_frames
-from fatezero_ext.unet.call import Call, running
+from fatezero_ext.models.unet.forward_context import Call, running
 
 from .conftest import GOLDEN, relative
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fatezero_ext import BlendSettings, Capture, Controller, EditSettings, edit, invert
+from fatezero_ext.editing.user_mask import fitted_mask
 from fatezero_ext.errors import SettingsError
-from fatezero_ext.user_mask import fitted_mask
 
 from .conftest import relative
 from .small_runs import ROUNDING

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
 
 SAID = "source_prompt is empty. Write it."
 OURS = {
@@ -31,7 +31,7 @@ class Answer:
 
 @pytest.fixture(scope="module")
 def verdicts():
-    return load_pack("nodes.verdicts")
+    return load_pack("nodes.checking.verdicts")
 
 
 def put_right(verdicts, body, *, told=True):
@@ -77,10 +77,10 @@ def test_an_answer_is_not_looked_at_where_nothing_was_told(verdicts):
 
 def test_values_that_comfyui_refuses_by_their_type_are_left_to_it():
     """ComfyUI calls a node's check with them all the same, and shows what it raises at every other input."""
-    for node in load_pack("nodes.headless.registry").pack_node_types().values():
+    for node in load_pack("nodes.headless.schemas.registry").pack_node_types().values():
         if not node.schema.node_id.startswith("FateZero_"):
             continue
-        named = load_pack("nodes.headless.validate")._own_arguments(node)
+        named = load_pack("nodes.headless.schemas.validate")._own_arguments(node)
         for name in named:
             kind = node.inputs[name].get_io_type()
             for value in {"INT": ("wide", [1, 2, 3], {}), "FLOAT": ("wide", [1, 2, 3], {}), "COMBO": (5, {})}.get(

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fatezero_ext.demo import example_clip
+from fatezero_ext.atomic_files import whole_file
+from fatezero_ext.cli.demo import example_clip
 from fatezero_ext.errors import VideoError
-from fatezero_ext.files import whole_file
-from fatezero_ext.video import contact_sheet, read_video, to_bytes, write_video
+from fatezero_ext.media.video import contact_sheet, read_video, to_bytes, write_video
 
 
 def gradient_clip(frames=5, height=32, width=48):
@@ -204,7 +204,7 @@ def test_the_same_frames_give_the_same_file_each_time(tmp_path):
 
 
 def test_a_clip_that_memory_cannot_hold_is_refused_while_it_is_read(clip_file, monkeypatch):
-    monkeypatch.setattr("fatezero_ext.memory.free_ram", lambda: 10_000)
+    monkeypatch.setattr("fatezero_ext.memory.free_memory.free_ram", lambda: 10_000)
     with pytest.raises(VideoError, match=r"more than the free memory.*[Tt]ake a part.*Prepare Frames"):
         read_video(clip_file)
     assert len(read_video(clip_file, fit=lambda frame: frame[:, :8, :8]).frames)

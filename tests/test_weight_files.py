@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fatezero_ext.errors import ModelError
-from fatezero_ext.weight_files import WeightFile
+from fatezero_ext.models.weight_files import WeightFile
 
 
 @pytest.fixture

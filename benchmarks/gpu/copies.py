@@ -7,11 +7,11 @@ import torch
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.meter import finish, gib, measured, seconds
 from benchmarks.subjects import Subject
-from fatezero_ext.loops import Recording
-from fatezero_ext.pages import SourcePages
-from fatezero_ext.records import PRECISIONS, Kept, Page, packed, page_bytes
-from fatezero_ext.stores import MemoryStore, PageStore
-from fatezero_ext.trace import Trace
+from fatezero_ext.attention.records import PRECISIONS, Kept, Page, packed, page_bytes
+from fatezero_ext.inversion.loop import Recording
+from fatezero_ext.inversion.source_reader import SourcePages
+from fatezero_ext.inversion.trace import Trace
+from fatezero_ext.storage.record_store import MemoryStore, PageStore
 
 CPU = torch.device("cpu")
 

@@ -18,12 +18,12 @@ from torch import Tensor
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.meter import Measured, finish, gib, measured, relative
 from benchmarks.subjects import Subject
-from fatezero_ext.layers import LayerAddress
-from fatezero_ext.loops import LESS, Recording
-from fatezero_ext.memory import OutOfMemoryError
-from fatezero_ext.records import Form, packed
-from fatezero_ext.stores import MemoryStore
-from fatezero_ext.trace import Trace
+from fatezero_ext.attention.records import Form, packed
+from fatezero_ext.attention.sites import LayerAddress
+from fatezero_ext.inversion.loop import LESS, Recording
+from fatezero_ext.inversion.trace import Trace
+from fatezero_ext.memory.free_memory import OutOfMemoryError
+from fatezero_ext.storage.record_store import MemoryStore
 
 CPU = torch.device("cpu")
 REMEDIES = ("recorded attention moves to the computer's memory", "the two halves of guidance are computed one after the other")  # fmt: skip  # noqa: E501

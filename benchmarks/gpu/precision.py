@@ -29,15 +29,15 @@ from fatezero_ext import (
     load_toy,
     load_unet,
 )
-from fatezero_ext.footprint import ClipShape, recorded_forms
-from fatezero_ext.loops import EditedLatents, Recording, edit_latents, invert_latents
-from fatezero_ext.plan import compile_edit
-from fatezero_ext.prompts import read_prompt
-from fatezero_ext.schedule import Schedule
-from fatezero_ext.stores import MemoryStore
-from fatezero_ext.text import TextEncoder
-from fatezero_ext.toy.clips import sample_clip
-from fatezero_ext.toy.edits import measure
+from fatezero_ext.diffusion.schedule import Schedule
+from fatezero_ext.editing.plan import compile_edit
+from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
+from fatezero_ext.inversion.loop import EditedLatents, Recording, edit_latents, invert_latents
+from fatezero_ext.models.text_encoder import TextEncoder
+from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.storage.record_store import MemoryStore
+from fatezero_ext.toy.evaluation.edits import measure
+from fatezero_ext.toy.world.clips import sample_clip
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 SHAPE = BlendSettings(("silver", "jeep"), ("Porsche", "car"), threshold=0.65)

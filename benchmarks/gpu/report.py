@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from fatezero_ext.files import whole_file
+from fatezero_ext.atomic_files import whole_file
 
 CHECKOUT = Path(__file__).parents[2]
 PACKAGES = ("diffusers", "transformers", "safetensors", "einops", "xformers", "triton", "pytest", "rich")

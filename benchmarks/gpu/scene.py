@@ -14,15 +14,15 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from benchmarks.subjects import EDITS, SOURCE, STABLE_DIFFUSION_15, Subject
 from fatezero_ext import Controller, InflationSettings, Pseudo3DUNet, Storage, edit, invert
-from fatezero_ext.checkpoints import VideoModel
-from fatezero_ext.controller import EditResult
-from fatezero_ext.kernels import Kernel, kernel
-from fatezero_ext.plan import compile_edit
-from fatezero_ext.prompts import read_prompt
-from fatezero_ext.schedule import Schedule
-from fatezero_ext.single_file import TOKENIZER
-from fatezero_ext.text import TextEncoder
-from fatezero_ext.vae import VideoVAE
+from fatezero_ext.attention.kernels import Kernel, kernel
+from fatezero_ext.diffusion.schedule import Schedule
+from fatezero_ext.editing.plan import compile_edit
+from fatezero_ext.inversion.controller import EditResult
+from fatezero_ext.models.load import VideoModel
+from fatezero_ext.models.single_file.checkpoint import TOKENIZER
+from fatezero_ext.models.text_encoder import TextEncoder
+from fatezero_ext.models.vae import VideoVAE
+from fatezero_ext.prompts.words import read_prompt
 
 TINY_UNET = {**STABLE_DIFFUSION_15, "block_out_channels": (16, 16, 16, 16), "layers_per_block": 1,
              "cross_attention_dim": 16, "attention_head_dim": 2, "norm_num_groups": 4}  # fmt: skip

@@ -14,8 +14,9 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.meter import finish, seconds
 from benchmarks.gpu.scene import random_unet
-from fatezero_ext import Storage, loops
-from fatezero_ext.loops import OnStep, StepDone
+from fatezero_ext import Storage
+from fatezero_ext.inversion import loop as loops
+from fatezero_ext.inversion.loop import OnStep, StepDone
 
 SHOWN = 25
 FIRST = 1

@@ -14,8 +14,8 @@ from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.meter import Measured, gib, measured, relative, seconds
 from benchmarks.gpu.scene import Scene
 from fatezero_ext import Controller, Storage
-from fatezero_ext.cache_folder import InversionCache
-from fatezero_ext.kernels import has_xformers
+from fatezero_ext.attention.kernels import has_xformers
+from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 GOALS = {"H200": 5.0, "H100": 7.0}
 """Seconds of a whole job by the card's name."""

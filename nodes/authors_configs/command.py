@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...fatezero_ext.atomic_files import whole_file
 from ...fatezero_ext.errors import FateZeroError
-from ...fatezero_ext.files import whole_file
-from ..headless.registry import NodeTypes, pack_node_types
+from ..headless.formats.ui_writer import ui_document
+from ..headless.schemas.registry import NodeTypes, pack_node_types
 from .config import checked
-from .layout import ui_document
-from .reading import read_config
 from .translate import Options, translate
+from .yaml_reader import read_config
 
 OK, REFUSED = 0, 2
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from . import wording
+from . import prompt_words as wording
 from .config import EditingConfig, P2PConfig
-from .problems import ConfigError
+from .errors import ConfigError
 
 Widgets = dict[str, Any]
 NO_CONTROL: Widgets = {"mode": "refine", "cross_replace_end": 0.0, "self_replace_end": 0.0}

@@ -9,15 +9,15 @@ from pathlib import PurePosixPath
 from types import MappingProxyType
 
 from ...fatezero_ext.errors import FateZeroError
-from ...fatezero_ext.unet import InflationSettings
-from ..compare import MOST_EDITS
+from ...fatezero_ext.models.unet.inflate import InflationSettings
+from ..clips.compare_clips import MOST_EDITS
 from ..headless.graph import Graph, Link, Node, graph_of
-from ..headless.registry import NodeType, NodeTypes
-from ..invert import INVERSION, RECONSTRUCTION
+from ..headless.schemas.registry import NodeType, NodeTypes
+from ..method.invert import INVERSION, RECONSTRUCTION
 from .config import P2P_PIPELINE, PLAIN_PIPELINE, Config, ModelConfig
 from .edits import Widgets, edit_widgets
-from .leftovers import leftovers
-from .problems import ConfigError
+from .errors import ConfigError
+from .unused_keys import leftovers
 
 AUTHORS_FPS = 10.0
 """Frames per second of the videos that the authors' program saves."""

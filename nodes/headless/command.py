@@ -11,16 +11,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from .. import host
-from .execute import Result, run_graphs
-from .folders import Folders, RunnerHost
+from ..host import current as host
+from .formats.read import read_workflow
 from .graph import Graph
+from .host import Folders, RunnerHost
 from .problems import InvalidWorkflow, Problem, WorkflowError
-from .registry import NodeTypes, pack_node_types
-from .report import Reporter
-from .settings import apply_settings, parse_setting
-from .validate import validated
-from .workflow import read_workflow
+from .run.execute import Result, run_graphs
+from .run.progress import Reporter
+from .schemas.overrides import apply_settings, parse_setting
+from .schemas.registry import NodeTypes, pack_node_types
+from .schemas.validate import validated
 
 OK, FAILED, INVALID, INTERRUPTED = 0, 1, 2, 130
 """Exit codes; 130 is what a shell gives for Ctrl-C."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from ...fatezero_ext.errors import WorkflowError
-from ...fatezero_ext.visible import visible
+from ...fatezero_ext.printable import visible
 
 MOST_PROBLEMS = 20
 """Problems told at once; a file with thousands of them is not mended one by one."""

@@ -5,7 +5,7 @@ import copy
 import pytest
 import yaml
 
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
 
 SOURCE = "a silver jeep on the road,"
 PIPELINES = "video_diffusion.pipelines"
@@ -63,14 +63,16 @@ def as_yaml(document):
 
 @pytest.fixture(scope="session")
 def types():
-    return load_pack("nodes.headless.registry").pack_node_types()
+    return load_pack("nodes.headless.schemas.registry").pack_node_types()
 
 
 @pytest.fixture(scope="session")
 def configs():
     """The package's modules by name."""
-    names = ("reading", "config", "translate", "layout", "problems", "command", "wording")
-    return {name: load_pack(f"nodes.authors_configs.{name}") for name in names}
+    names = ("yaml_reader", "config", "translate", "errors", "command", "prompt_words")
+    return {name: load_pack(f"nodes.authors_configs.{name}") for name in names} | {
+        "ui_writer": load_pack("nodes.headless.formats.ui_writer")
+    }
 
 
 @pytest.fixture
@@ -79,7 +81,7 @@ def translated(configs, types):
 
     def translate(changes=None, **options):
         text = as_yaml(changed(changes or {}))
-        config = configs["config"].checked(configs["reading"].parse_config(text))
+        config = configs["config"].checked(configs["yaml_reader"].parse_config(text))
         settings = configs["translate"].Options(**{"name": "my config", **options})
         return configs["translate"].translate(config, settings, types)
 

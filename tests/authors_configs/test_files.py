@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from fatezero_ext.__main__ import main
-from fatezero_ext.pack import load_pack
-from fatezero_ext.video import read_video, to_bytes
+from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.media.video import read_video, to_bytes
 
 from .conftest import BASE, as_yaml, changed
 
@@ -65,7 +65,7 @@ def test_output_that_cannot_be_written_exits_with_2(imported, tmp_path):
 def test_file_holds_exactly_the_translated_graph(imported, translated, types):
     translation = translated(name="my jeep")
     _, output, _ = imported()
-    read = load_pack("nodes.headless.workflow").read_workflow(output, types)
+    read = load_pack("nodes.headless.formats.read").read_workflow(output, types)
     assert {node.id: node.title for node in read.nodes.values()} == {
         node.id: node.title for node in translation.graph.nodes.values()
     }
@@ -80,8 +80,8 @@ def test_nodes_do_not_overlap_and_links_run_from_left_to_right(configs, translat
         "editing_config.editing_prompts": [BASE["dataset_config"]["prompt"]] * edits,
         "editing_config.p2p_config": {index: control for index in range(edits)},
     }
-    document = configs["layout"].ui_document(translated(changes).graph, types, note="a note\n" * 30)
-    title = configs["layout"].TITLE
+    document = configs["ui_writer"].ui_document(translated(changes).graph, types, note="a note\n" * 30)
+    title = configs["ui_writer"].TITLE
     boxes = {node["id"]: (*node["pos"], *node["size"]) for node in document["nodes"]}
     for one, (left, top, width, height) in boxes.items():
         for other, (x, y, w, h) in boxes.items():
@@ -92,7 +92,7 @@ def test_nodes_do_not_overlap_and_links_run_from_left_to_right(configs, translat
 
 
 def test_document_is_consistent(configs, translated, types):
-    document = configs["layout"].ui_document(translated().graph, types, note="a note")
+    document = configs["ui_writer"].ui_document(translated().graph, types, note="a note")
     nodes = {node["id"]: node for node in document["nodes"]}
     assert document["version"] == 0.4 and document["last_node_id"] == max(nodes) == len(nodes)
     assert sorted(node["order"] for node in nodes.values()) == list(range(len(nodes)))

@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from fatezero_ext.__main__ import main
-from fatezero_ext.pack import load_pack
-from fatezero_ext.video import read_video, to_bytes
+from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.media.video import read_video, to_bytes
 
 from .conftest import as_yaml, changed
 

@@ -15,12 +15,12 @@ editing_config:
 
 @pytest.fixture
 def parse(configs):
-    return configs["reading"].parse_config
+    return configs["yaml_reader"].parse_config
 
 
 @pytest.fixture
 def error(configs):
-    return configs["problems"].ConfigError
+    return configs["errors"].ConfigError
 
 
 def test_references_are_resolved_from_the_top_and_relative(parse):
@@ -34,7 +34,7 @@ def test_references_are_resolved_from_the_top_and_relative(parse):
 @pytest.mark.parametrize("text", ["${..nowhere.steps}", "${a}", "${b}", "${oc.env:HOME}", "${.....x}", "${}", "${a"])
 def test_a_reference_that_leads_nowhere_is_kept_as_such(parse, configs, text):
     found = parse(f'a: "${{b}}"\nb: "${{a}}"\nsection: {{key: "{text}"}}')["section"]["key"]
-    assert isinstance(found, configs["reading"].Unresolved) and found.text == text
+    assert isinstance(found, configs["yaml_reader"].Unresolved) and found.text == text
 
 
 @pytest.mark.parametrize(
@@ -89,4 +89,4 @@ def test_file_that_cannot_be_read_is_refused(configs, error, tmp_path, content, 
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(error, match=words):
-        configs["reading"].read_config(path)
+        configs["yaml_reader"].read_config(path)

@@ -10,9 +10,9 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from fatezero_ext.demo import EXAMPLES
-from fatezero_ext.pack import load_pack
-from fatezero_ext.video import read_video
+from fatezero_ext.cli.demo import EXAMPLES
+from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.media.video import read_video
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 240  # seconds of one run
@@ -70,7 +70,7 @@ def main(workflow, output):
 
 def decode_as(frames):
     """Let the runner's video nodes give these frames."""
-    components, io = load_pack("nodes.headless.core.videos").GetVideoComponents, load_pack("nodes.api").io
+    components, io = load_pack("nodes.headless.core_nodes.videos").GetVideoComponents, load_pack("nodes.api").io
     decode = components.execute
 
     def execute(_cls, video):

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.make_checkpoint import parts, single_file
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
 
 FRAMES, STEPS = 3, 4
 SOURCE, EDIT = "a red jeep, driving", "a blue jeep, driving"
@@ -110,7 +110,7 @@ def test_clip_skip_is_comfyuis(core, of_file, layer):
 def test_three_routes_give_the_same_inversion_and_edit(ext, core, of_file, of_folder, pixels):
     latents = of_file.vae.encode(pixels)
     frame = ext.InflationSettings(norm="frame")
-    native = load_pack("nodes.native").NativeModel(core[0])
+    native = load_pack("nodes.native.model").NativeModel(core[0])
     file = run(ext, of_file.unet, of_file.text, latents)
     folder = ext.load_model(of_folder, frame)
     for found in (run(ext, folder.unet, folder.text, latents), run(ext, native, core[1], latents)):
@@ -148,7 +148,7 @@ def test_a_lora_on_a_model_is_the_lora_on_our_unet(ext, core, of_file, checkpoin
         of_file.unet, of_file.text, tmp_path / "style.safetensors", unet_strength=0.8, text_strength=0.6
     )
     latents = of_file.vae.encode(pixels)
-    theirs = run(ext, load_pack("nodes.native").NativeModel(model), clip, latents)
+    theirs = run(ext, load_pack("nodes.native.model").NativeModel(model), clip, latents)
     ours = run(ext, unet, text, latents)
     plain = run(ext, of_file.unet, of_file.text, latents)
     assert distance(theirs[1], ours[1]) < 1e-3
@@ -178,7 +178,7 @@ def test_our_clip_and_vae_work_in_core_nodes(core, of_file, pixels):
 @pytest.mark.parametrize("prompt", ["a (red:1.3) jeep", "a (red) jeep"])
 def test_weights_in_comfyuis_clip_are_refused_by_name_in_our_nodes(ext, core, prompt):
     with pytest.raises(ext.FateZeroError, match="weight syntax.*equalizer"):
-        load_pack("fatezero_ext.prompts").read_prompt(core[1], prompt)
+        load_pack("fatezero_ext.prompts.words").read_prompt(core[1], prompt)
 
 
 def test_a_textual_inversion_in_comfyuis_clip_is_a_word_of_several_tokens(core, tmp_path):
@@ -190,7 +190,7 @@ def test_a_textual_inversion_in_comfyuis_clip_is_a_word_of_several_tokens(core, 
     tokenizer = clip.tokenizer.clip_l
     before, tokenizer.embedding_directory = tokenizer.embedding_directory, [str(tmp_path)]
     try:
-        prompt = load_pack("fatezero_ext.prompts").read_prompt(clip, "a embedding:cat on grass")
+        prompt = load_pack("fatezero_ext.prompts.words").read_prompt(clip, "a embedding:cat on grass")
     finally:
         tokenizer.embedding_directory = before
     assert [word.tokens for word in prompt.words] == [(1,), (2, 3, 4), (5,), (6,)]

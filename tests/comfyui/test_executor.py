@@ -5,18 +5,9 @@ import sys
 import pytest
 import torch
 
-from fatezero_ext import (
-    BlendSettings,
-    Controller,
-    EditSettings,
-    InflationSettings,
-    Storage,
-    edit,
-    invert,
-    load_toy,
-)
-from fatezero_ext.demo import EXAMPLES
-from fatezero_ext.video import read_video
+from fatezero_ext import BlendSettings, Controller, EditSettings, InflationSettings, Storage, edit, invert, load_toy
+from fatezero_ext.cli.demo import EXAMPLES
+from fatezero_ext.media.video import read_video
 from tests.comfyui.in_process import Executor, Give, caches, digest
 from tests.comfyui.workflows import EDIT, FRAMES, INVERT, KEEP, LATENTS, LOAD, REGISTER, STEPS, small_graph, with_copy
 

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fatezero_ext.latent_colours import LatentColours
-from fatezero_ext.noise_model import LatentFormat
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.diffusion.noise_model import LatentFormat
+from fatezero_ext.diffusion.preview_colours import LatentColours
 
 STORED_AND_COMPUTED = [
     (torch.float16, None, torch.float16),
@@ -22,7 +22,7 @@ STORED_AND_COMPUTED = [
 
 @pytest.fixture
 def host(loaded):
-    return load_pack("nodes.host").ComfyHost()
+    return load_pack("nodes.host.current").ComfyHost()
 
 
 @pytest.mark.parametrize("stored, cast, wanted", STORED_AND_COMPUTED)

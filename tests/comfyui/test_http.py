@@ -6,7 +6,7 @@ import time
 import pytest
 import torch
 
-from fatezero_ext.video import read_video
+from fatezero_ext.media.video import read_video
 from tests.comfyui.headless_runs import ENCODERS_APART
 from tests.comfyui.http_server import PACK
 from tests.comfyui.workflows import EDIT, INVERT, TEMPLATES, api_graph, with_frames

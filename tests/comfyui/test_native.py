@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
 from tests.comfyui.small_native import native_model, toy_unet
 
 FRAMES, STEPS = 4, 6
@@ -20,7 +20,7 @@ def ext():
 
 @pytest.fixture(scope="module")
 def toy():
-    return load_pack("fatezero_ext.checkpoints").load_toy()
+    return load_pack("fatezero_ext.models.load").load_toy()
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def latents():
 
 
 def under_control(model, *given):
-    return load_pack("nodes.native").NativeModel(model, *given)
+    return load_pack("nodes.native.model").NativeModel(model, *given)
 
 
 def edited(ext, unet, toy, latents, policy="features", storage=None, **settings):
@@ -240,11 +240,11 @@ def test_its_schedule_and_prediction_are_those_of_comfyuis_sampling(ext, toy, la
         moved = schedule.denoise(latents, native(latents, schedule.timesteps[0], text, frames=FRAMES), 0)
 
         def denoised(session):
-            ours = load_pack("nodes.native")
+            ours = load_pack("nodes.native.model")
             call = ours._Call(native.kernel, native.kernel, native.sites(FRAMES, 16, 16))
             return session.denoised(x, high.expand(FRAMES), [text], {ours.CALL: call})[0]
 
-        within = load_pack("nodes.native_sampling").within_sampling
+        within = load_pack("nodes.native.sampling").within_sampling
         clean = within(native._patched(), {}, tuple(latents.shape), 64, denoised)
     euler = x + (x - clean) / high * (low - high)
     assert distance(moved, euler / (1 + low**2).sqrt()) < 2e-6
@@ -257,7 +257,7 @@ def test_an_inversion_on_disk_is_found_again_by_weights_and_patches(ext, toy, la
     patched.add_patches({name: ("diff", (change,))}, 0.01)
     stronger = model.clone()
     stronger.add_patches({name: ("diff", (change,))}, 0.02)
-    cache = load_pack("fatezero_ext.cache_folder").InversionCache(tmp_path)
+    cache = load_pack("fatezero_ext.storage.disk_cache.cache").InversionCache(tmp_path)
     said = []
     for each in (model, patched, stronger, model.clone(), patched.clone()):
         controller = ext.Controller(under_control(each), storage=ext.Storage("features", "disk", cache=cache))

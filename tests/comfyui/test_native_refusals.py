@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
 from tests.comfyui.small_native import native_model
 
 FRAMES = 4
@@ -17,7 +17,7 @@ def ext():
 
 
 def under_control(model):
-    return load_pack("nodes.native").NativeModel(model)
+    return load_pack("nodes.native.model").NativeModel(model)
 
 
 def refused(ext, model):

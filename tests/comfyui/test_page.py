@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fatezero_ext.video import read_video
+from fatezero_ext.media.video import read_video
 from tests.comfyui.browser import CHROMIUM, NODE_INFO, opened
 from tests.comfyui.headless_runs import ENCODERS_APART
 from tests.comfyui.http_server import PACK, ROOT, Server

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fatezero_ext.prompts import read_prompt
-from fatezero_ext.single_file import _tokenizer
-from fatezero_ext.text import TextEncoder
+from fatezero_ext.models.single_file.checkpoint import _tokenizer
+from fatezero_ext.models.text_encoder import TextEncoder
+from fatezero_ext.prompts.words import read_prompt
 from tests.prompts import PROMPTS
 
 RECORDED = Path(__file__).parents[1] / "word_spans.json"

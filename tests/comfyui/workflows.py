@@ -6,8 +6,8 @@ import copy
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
-from fatezero_ext.demo import EXAMPLES
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.demo import EXAMPLES
+from fatezero_ext.cli.node_pack import load_pack
 
 TEMPLATES = sorted(EXAMPLES.glob("*.json"))
 COMPONENTS, LOAD, REGISTER, KEEP, INVERT, EDIT, DECODE = "2", "3", "5", "6", "7", "8", "9"
@@ -22,8 +22,8 @@ FRAMES, STEPS = 3, 3
 @cache
 def _read(path):
     with ThreadPoolExecutor(1) as thread:  # the browser's driver has a loop of its own in this one
-        types = thread.submit(load_pack("nodes.headless.registry").pack_node_types).result()
-    return load_pack("nodes.headless.workflow").read_workflow(path, types).api_format()
+        types = thread.submit(load_pack("nodes.headless.schemas.registry").pack_node_types).result()
+    return load_pack("nodes.headless.formats.read").read_workflow(path, types).api_format()
 
 
 def api_graph(path):

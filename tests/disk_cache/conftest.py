@@ -4,11 +4,11 @@ import multiprocessing
 
 import pytest
 
-from fatezero_ext.cache_folder import InversionCache
+from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 from .saved import LIMIT
 
-MODULES = ["fatezero_ext.cache_folder", "tests.disk_cache.saved"]
+MODULES = ["fatezero_ext.storage.disk_cache.cache", "tests.disk_cache.saved"]
 
 
 @pytest.fixture

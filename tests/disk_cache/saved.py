@@ -8,8 +8,8 @@ import time
 
 import torch
 
-from fatezero_ext.cache_folder import InversionCache
 from fatezero_ext.errors import StoreError
+from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 KEY, OTHER, THIRD = "0123456789abcdef", "fedcba9876543210", "ab" * 32
 ABOUT = {"prompt": "a silver jeep", "frames": 8, "size": "512x512", "steps": 3, "policy": "features"}

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from fatezero_ext.cache_command import main
-from fatezero_ext.cache_folder import InversionCache
+from fatezero_ext.cli.cache import main
+from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 from .saved import ABOUT, KEY, LIMIT, OTHER, holds_its_pages, save, used_at
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fatezero_ext.cache_entry import DamagedFile
-from fatezero_ext.cache_folder import InversionCache
-from fatezero_ext.cache_manifest import FileLine, encode, read_manifest
 from fatezero_ext.errors import StoreError
+from fatezero_ext.storage.disk_cache.cache import InversionCache
+from fatezero_ext.storage.disk_cache.entry import DamagedFile
+from fatezero_ext.storage.disk_cache.manifest import FileLine, encode, read_manifest
 
 from .saved import KEY, LIMIT, NAMES, OTHER, holds_its_pages, pages, remains, same, save
 

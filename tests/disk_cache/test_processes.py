@@ -7,8 +7,8 @@ import time
 import pytest
 import torch
 
-from fatezero_ext.cache_entry import DamagedFile
-from fatezero_ext.cache_folder import InversionCache
+from fatezero_ext.storage.disk_cache.cache import InversionCache
+from fatezero_ext.storage.disk_cache.entry import DamagedFile
 
 from .saved import (
     ABOUT,

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fatezero_ext.cache_folder import DEFAULT_LIMIT, InversionCache, default_cache
-from fatezero_ext.cache_locks import folder_lock
 from fatezero_ext.errors import StoreError
+from fatezero_ext.storage.disk_cache.cache import DEFAULT_LIMIT, InversionCache, default_cache
+from fatezero_ext.storage.disk_cache.locks import folder_lock
 
 from .saved import (
     ABOUT,

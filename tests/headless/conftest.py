@@ -5,18 +5,29 @@ from types import SimpleNamespace
 
 import pytest
 
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
 
-NODES = (
-    "problems graph registry workflow settings validate execute folders report command cache_keys core.naming".split()
-)
+MODULES = {
+    "problems": "problems",
+    "graph": "graph",
+    "registry": "schemas.registry",
+    "workflow": "formats.read",
+    "settings": "schemas.overrides",
+    "validate": "schemas.validate",
+    "execute": "run.execute",
+    "folders": "host",
+    "report": "run.progress",
+    "command": "command",
+    "cache_keys": "run.cache_keys",
+    "naming": "core_nodes.naming",
+}
 
 
 @pytest.fixture(scope="session")
 def headless():
     """The runner's modules by name, as the pack has them."""
-    modules = {name.rpartition(".")[2]: load_pack(f"nodes.headless.{name}") for name in NODES}
-    return SimpleNamespace(**modules, api=load_pack("nodes.api"), host=load_pack("nodes.host"))
+    modules = {name: load_pack(f"nodes.headless.{module}") for name, module in MODULES.items()}
+    return SimpleNamespace(**modules, api=load_pack("nodes.api"), host=load_pack("nodes.host.current"))
 
 
 def number_nodes(io, calls):
@@ -131,7 +142,7 @@ def calls():
 @pytest.fixture
 def types(headless, calls):
     """The number nodes and the core stand-ins."""
-    core = load_pack("nodes.headless.core").CORE_NODES
+    core = load_pack("nodes.headless.core_nodes").CORE_NODES
     return headless.registry.node_types([*core, *number_nodes(headless.api.io, calls)])
 
 

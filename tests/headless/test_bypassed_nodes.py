@@ -2,7 +2,7 @@
 
 import pytest
 
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
 
 from .ui_documents import node, show, workflow
 
@@ -17,7 +17,7 @@ def bypassed(kinds, given, asking, slot=0, behind=()):
     asks[-1]["inputs"][0]["type"] = asking
     links = [(100 + i, 100 + i, 0, 9, i) for i in range(len(kinds))]
     links += [(7, 9, slot, asks[0]["id"], 0)] + ([(8, asks[0]["id"], 0, 2, 0)] if behind else [])
-    wiring = load_pack("nodes.headless.scopes").Wiring(workflow([*sources, passed, *asks], links))
+    wiring = load_pack("nodes.headless.formats.ui_links").Wiring(workflow([*sources, passed, *asks], links))
     found = wiring.source(wiring.root, wiring.root.level.nodes["2"], 0)
     return int(found.node) - 100 if hasattr(found, "node") else found.reason
 
@@ -52,7 +52,7 @@ def test_a_bypassed_node_without_a_fitting_input_says_so(headless):
 
 
 def test_the_inputs_of_a_bypassed_node_are_not_all_compared_for_every_link(headless, monkeypatch):
-    scopes, compared = load_pack("nodes.headless.scopes"), []
+    scopes, compared = load_pack("nodes.headless.formats.ui_links"), []
     fits = scopes._fits
     monkeypatch.setattr(scopes, "_fits", lambda kind, other: compared.append(kind) or fits(kind, other))
     assert "no IMAGE input" in bypassed(["MASK"] * 500, ["IMAGE"], "IMAGE", slot=0)
@@ -60,7 +60,7 @@ def test_the_inputs_of_a_bypassed_node_are_not_all_compared_for_every_link(headl
 
 
 def test_a_type_too_long_to_be_one_is_none(headless):
-    ui_nodes = load_pack("nodes.headless.ui_nodes")
+    ui_nodes = load_pack("nodes.headless.formats.ui_nodes")
     assert ui_nodes._kind({"type": "A," * 1000}) == "*" and ui_nodes._kind({"type": "IMAGE"}) == "IMAGE"
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fatezero_ext.__main__ import main
-from fatezero_ext.video import read_video, write_video
+from fatezero_ext.media.video import read_video, write_video
 
 ROOT = Path(__file__).parents[2]
 COPY = {
@@ -141,13 +141,13 @@ SLOW_SAVE = """
 import signal, sys, time
 from pathlib import Path
 from fatezero_ext import __main__ as program
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 io = load_pack("nodes.api").io
-host = load_pack("nodes.host")
-files = load_pack("fatezero_ext.files")
-registry = load_pack("nodes.headless.registry")
+host = load_pack("nodes.host.current")
+files = load_pack("fatezero_ext.atomic_files")
+registry = load_pack("nodes.headless.schemas.registry")
 command = load_pack("nodes.headless.command")
 
 class SlowSave(io.ComfyNode):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
 
 VALUES = {
     "PrimitiveString": ("STRING", "a"),
@@ -19,7 +19,7 @@ VALUES = {
 
 @pytest.fixture(scope="module")
 def core():
-    return {node.GET_SCHEMA().node_id: node for node in load_pack("nodes.headless.core").CORE_NODES}
+    return {node.GET_SCHEMA().node_id: node for node in load_pack("nodes.headless.core_nodes").CORE_NODES}
 
 
 @pytest.mark.parametrize("name", VALUES)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_variants_reuse_lists(headless, types, calls):
 
 def test_the_rules_agree_with_a_plain_reading_of_them(headless, types):
     """Slices as ComfyUI's map_node_over_list takes them, for all small lengths."""
-    lists = load_pack("nodes.headless.lists")
+    lists = load_pack("nodes.headless.run.lists")
     for a in range(1, 4):
         for b in range(1, 4):
             inputs = {"a": list(range(a)), "b": list(range(10, 10 + b))}

@@ -15,8 +15,8 @@ from PIL import Image
 from rich.console import Console
 
 from fatezero_ext.__main__ import main
-from fatezero_ext.pack import load_pack
-from fatezero_ext.video import read_video, write_video
+from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.media.video import read_video, write_video
 
 from ..sounding_clips import BEEP, FPS, heard, write_clip
 
@@ -78,8 +78,8 @@ def test_sound_goes_through_the_nodes(tmp_path, capsys, name, sound, settings):
 
 
 def test_a_sound_that_cannot_be_stored_is_told_on_save_video_and_the_clip_is_there(tmp_path):
-    core = load_pack("nodes.headless.core.videos")
-    host, headless = load_pack("nodes.host"), load_pack("nodes.headless.folders")
+    core = load_pack("nodes.headless.core_nodes.videos")
+    host, headless = load_pack("nodes.host.current"), load_pack("nodes.headless.host")
     with host.installed(headless.RunnerHost(headless.Folders((tmp_path,), tmp_path), None)):
         video = core.CreateVideo.execute(torch.zeros(8, 16, 16, 3), 8.0, {"sample_rate": 8000}).args[0]
         shown = core.SaveVideo.execute(video, "clip", "auto", "auto").ui
@@ -121,7 +121,7 @@ class Decoded:
     """Counts the pictures that are made of a video's frames."""
 
     def __init__(self, monkeypatch):
-        self.count, video = 0, load_pack("fatezero_ext.video")
+        self.count, video = 0, load_pack("fatezero_ext.media.video")
         convert = video._upright
 
         def counting(frame):
@@ -153,7 +153,7 @@ def test_prepare_frames_decodes_what_it_takes_and_nothing_behind(tmp_path, monke
 def test_a_part_of_a_files_frames_is_that_of_all(tmp_path, first, length):
     long_clip(tmp_path / "clip.mp4")
     taken = collected(tmp_path, taking("ImageFromBatch", image=["2", 0], batch_index=first, length=length))
-    part = load_pack("nodes.headless.core.images").ImageFromBatch.execute(
+    part = load_pack("nodes.headless.core_nodes.images").ImageFromBatch.execute(
         read_video(tmp_path / "clip.mp4").frames, first, length
     )
     assert taken["ImageFromBatch"].outputs[0].equal(part.args[0])
@@ -227,7 +227,7 @@ def test_a_picture_that_claims_to_be_huge_is_refused(tmp_path, capsys):
 
 
 def test_many_large_pictures_in_a_small_file_are_refused(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(load_pack("fatezero_ext.frame_files"), "MOST_PIXELS", 100)
+    monkeypatch.setattr(load_pack("fatezero_ext.media.frame_files"), "MOST_PIXELS", 100)
     save_animation(tmp_path / "a.webp", [(30 * number,) * 3 for number in range(8)])
     code, said = checked(tmp_path, picture_graph("a.webp"), capsys)
     assert code == 2 and "holds 8 pictures of 6x4, 192 pixels together; at most 100" in said
@@ -270,7 +270,7 @@ def test_names_that_lead_nowhere_are_refused_in_a_sentence(tmp_path, capsys, gra
 
 def test_a_video_of_impossible_size_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     long_clip(tmp_path / "clip.mp4", frames=1)
-    monkeypatch.setattr(load_pack("fatezero_ext.video"), "LONGEST_SIDE", 32)
+    monkeypatch.setattr(load_pack("fatezero_ext.media.video"), "LONGEST_SIDE", 32)
     with pytest.raises(load_pack("nodes.headless.problems").InvalidWorkflow, match="64x64 pixels; at most 32 a side"):
         collected(tmp_path, video_graph("clip.mp4"))
 

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from fatezero_ext.demo import EXAMPLES
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.demo import EXAMPLES
+from fatezero_ext.cli.node_pack import load_pack
 
 TEMPLATE = sorted(EXAMPLES.glob("*.json"))[0]
 LOAD, INVERT, EDIT, ADDED = "3", "7", "8", "30"
@@ -14,7 +14,12 @@ LOAD, INVERT, EDIT, ADDED = "3", "7", "8", "30"
 
 @pytest.fixture(scope="module")
 def runner():
-    return {name: load_pack(f"nodes.headless.{name}") for name in ("registry", "workflow", "validate", "problems")}
+    return {
+        "registry": load_pack("nodes.headless.schemas.registry"),
+        "workflow": load_pack("nodes.headless.formats.read"),
+        "validate": load_pack("nodes.headless.schemas.validate"),
+        "problems": load_pack("nodes.headless.problems"),
+    }
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +94,7 @@ def test_two_mistakes_of_a_node_are_two_problems(problems):
     "text", ["a \\(blue\\) circle on the grass", "a (blue:1.0) circle on the grass", "a ) blue ( on it"]
 )
 def test_brackets_that_some_text_encoder_takes_are_left_to_it(text):
-    assert len(load_pack("fatezero_ext.word_tokens").read_words(text, "edit prompt").words) == len(text.split())
+    assert len(load_pack("fatezero_ext.prompts.prompt_text").read_words(text, "edit prompt").words) == len(text.split())
 
 
 def test_every_line_of_several_edit_prompts_is_checked(problems):

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_socket_ids_used_twice_are_refused(api):
 
 
 def test_host_is_plain_python_unless_one_is_installed():
-    host = load_pack("nodes.host")
+    host = load_pack("nodes.host.current")
     host.progress(3).update(1)
     assert host.output_directory().name == "output" and host.diffusers_folders() == ()
     other = host.PythonHost()
@@ -49,21 +49,21 @@ def test_host_is_plain_python_unless_one_is_installed():
 
 def test_pack_has_every_node_id_once_and_prefixed(headless):
     found = headless.registry.pack_node_types()
-    core = {node.GET_SCHEMA().node_id for node in load_pack("nodes.headless.core").CORE_NODES}
+    core = {node.GET_SCHEMA().node_id for node in load_pack("nodes.headless.core_nodes").CORE_NODES}
     assert core < set(found) or core == set(found)
     assert all(name.startswith("FateZero_") for name in set(found) - core)
 
 
 def test_every_widget_of_the_pack_has_a_default_and_a_tooltip(headless):
-    core = {node.GET_SCHEMA().node_id for node in load_pack("nodes.headless.core").CORE_NODES}
+    core = {node.GET_SCHEMA().node_id for node in load_pack("nodes.headless.core_nodes").CORE_NODES}
     for name, node_type in headless.registry.pack_node_types().items():
         for widget in node_type.widgets if name not in core else ():
             assert widget.tooltip and widget.default is not None, f"{name}.{widget.id}"
 
 
 def test_package_without_the_pack_says_that_workflows_need_the_checkout(tmp_path, monkeypatch):
-    pack = importlib.import_module("fatezero_ext.pack")
+    pack = importlib.import_module("fatezero_ext.cli.node_pack")
     monkeypatch.delitem(sys.modules, pack.PACK)
-    monkeypatch.setattr(pack, "__file__", str(tmp_path / "site-packages" / "fatezero_ext" / "pack.py"))
+    monkeypatch.setattr(pack, "__file__", str(tmp_path / "site-packages" / "fatezero_ext" / "cli" / "node_pack.py"))
     with pytest.raises(ValueError, match="workflows need the project's checkout"):
         pack.load_pack()

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
 
 from .ui_documents import node, show, workflow
 
@@ -23,7 +23,7 @@ NOW = datetime(2026, 3, 9, 7, 5, 4)
     ],
 )
 def test_dates_are_written_as_on_the_page(headless, pattern, text):
-    assert load_pack("nodes.headless.page_texts").dated(pattern, NOW) == text
+    assert load_pack("nodes.headless.formats.page_texts").dated(pattern, NOW) == text
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_placeholders_become_values(headless, types, prefix, text):
     types_alone = {kind: known for kind, known in types.items() if kind != "SaveImage"}
     graph = headless.workflow.graph_from(workflow(nodes, [(7, 1, 0, 3, 0)]), types_alone)
     saving = graph.nodes["4"].with_inputs({"filename_prefix": prefix})
-    filled = load_pack("nodes.headless.page_texts").with_filled_prefixes([*graph.nodes.values(), saving], NOW)
+    filled = load_pack("nodes.headless.formats.page_texts").with_filled_prefixes([*graph.nodes.values(), saving], NOW)
     assert filled[-1].inputs["filename_prefix"] == text
 
 

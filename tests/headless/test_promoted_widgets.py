@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
 
 from .ui_documents import BOX, box, node, show, subgraph, workflow
 
@@ -92,7 +92,10 @@ def test_a_promoted_control_after_generate_is_no_value(run):
 )
 def test_fixed_is_a_value_where_no_seed_is_before_it(names, given, wanted):
     inside = subgraph([], [], list(names))
-    scopes, promoted_widgets = load_pack("nodes.headless.scopes"), load_pack("nodes.headless.promoted")
+    scopes, promoted_widgets = (
+        load_pack("nodes.headless.formats.ui_links"),
+        load_pack("nodes.headless.formats.promoted"),
+    )
     wiring = scopes.Wiring(workflow([box(2, given, [(name, None, "widget") for name in names])], [], [inside]))
     found = promoted_widgets.box_widgets(wiring.root.level.nodes["2"], *wiring_level(wiring))
     assert [widget.value for widget in found] == wanted

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from fatezero_ext.pack import load_pack
+from fatezero_ext.cli.node_pack import load_pack
 
 from .ui_documents import box, node, show, subgraph, workflow
 
@@ -17,7 +17,7 @@ def test_more_nodes_than_are_run_are_refused_before_they_are_read(refused):
 
 
 def test_keys_of_a_node_without_end_are_not_all_compared(headless, types, monkeypatch):
-    registry, compared = load_pack("nodes.headless.registry"), []
+    registry, compared = load_pack("nodes.headless.schemas.registry"), []
     monkeypatch.setattr(registry, "close_names", lambda name, known, cutoff: compared.append(len(known)) or [])
     strange = node(1, "Number", (4,)) | {f"strange_{i}": 1 for i in range(1000)}
     headless.workflow.graph_from(workflow([strange, show(2, 7)], [(7, 1, 0, 2, 0)]), types)
@@ -26,7 +26,7 @@ def test_keys_of_a_node_without_end_are_not_all_compared(headless, types, monkey
 
 @pytest.mark.parametrize("where", ["keys", "named values", "inputs"])
 def test_names_of_a_file_are_compared_only_so_often(headless, types, monkeypatch, where):
-    registry, compared = load_pack("nodes.headless.registry"), []
+    registry, compared = load_pack("nodes.headless.schemas.registry"), []
     monkeypatch.setattr(registry, "close_names", lambda name, known, cutoff: compared.append(len(known)) or [])
     monkeypatch.setattr(registry, "MOST_PAIRS", 500)
     strange = [{f"strange_{i}_{j}": 1 for j in range(10)} for i in range(300)]
@@ -56,7 +56,7 @@ def test_two_inputs_of_one_name_in_boxes_inside_each_other_take_no_time_without_
 
 
 def test_inputs_of_definitions_and_promoted_widgets_are_counted(refused, monkeypatch):
-    monkeypatch.setattr(load_pack("nodes.headless.subgraphs"), "MOST_INPUTS", 2000)
+    monkeypatch.setattr(load_pack("nodes.headless.formats.subgraphs"), "MOST_INPUTS", 2000)
     wide = subgraph([], [], [f"i{i}" for i in range(100)])
     boxes = [box(i) for i in range(10, 40)]
     assert "more than 2000 inputs" in refused(workflow([NUMBER, show(2, 7), *boxes], [(7, 1, 0, 2, 0)], [wide]))

@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from fatezero_ext.ldm_names import ldm_name
+from fatezero_ext.models.ldm_names import ldm_name
 
 RANK = 2
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn{}.to_{}"

@@ -10,8 +10,8 @@ from rich.console import Console
 from safetensors.torch import save_file
 
 from fatezero_ext import Controller, apply_lora, invert
-from fatezero_ext.pack import load_pack
-from fatezero_ext.video import read_video, write_video
+from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.media.video import read_video, write_video
 
 from ..conftest import relative
 from .files import LAYERS, TEXT_LAYERS, drawn, kohya, kohya_text
@@ -111,12 +111,12 @@ def test_without_a_clip_the_unet_alone_is_changed(folder, toy):
 
 
 def test_the_list_names_lora_files_without_opening_them(folder, monkeypatch):
-    folders = load_pack("nodes.headless.folders")
+    folders = load_pack("nodes.headless.host")
     host = folders.RunnerHost(folders.Folders((folder,), folder, (folder / "models",)), None)
     monkeypatch.setattr("builtins.open", lambda *_: pytest.fail("a file was opened"))
     monkeypatch.setattr("io.open", lambda *_: pytest.fail("a file was opened"))
-    with load_pack("nodes.host").installed(host):
-        listed = load_pack("nodes.host").lora_files()
+    with load_pack("nodes.host.current").installed(host):
+        listed = load_pack("nodes.host.current").lora_files()
     found = {name: path.relative_to(folder).as_posix() for name, path in listed.items()}
     assert found == {
         "broken.safetensors": "models/loras/broken.safetensors",
@@ -129,7 +129,7 @@ def test_the_list_names_lora_files_without_opening_them(folder, monkeypatch):
 def test_names_that_are_not_in_the_list_are_refused(folder, name):
     with pytest.raises(load_pack("nodes.headless.problems").InvalidWorkflow, match="lora_name.*is not in the list"):
         outcome(folder, graph(lora_name=name))
-    node = load_pack("nodes.lora").LoadLoRA
+    node = load_pack("nodes.method.load_lora").LoadLoRA
     with pytest.raises(load_pack("fatezero_ext.errors").ModelError, match="is no LoRA file below models/loras"):
         node.fingerprint_inputs(lora_name=name)
 
@@ -146,7 +146,7 @@ def test_strengths_out_of_range_are_refused_before_anything_runs(folder, strengt
 
 
 def test_a_file_saved_anew_has_another_fingerprint(folder, monkeypatch):
-    node, host = load_pack("nodes.lora").LoadLoRA, load_pack("nodes.host")
+    node, host = load_pack("nodes.method.load_lora").LoadLoRA, load_pack("nodes.host.current")
     path = folder / "models" / "loose.pt"
     monkeypatch.setattr(host, "lora_files", lambda: {"loose.pt": path})
     first = node.fingerprint_inputs(lora_name="loose.pt", strength_unet=1.0)
@@ -157,7 +157,7 @@ def test_a_file_saved_anew_has_another_fingerprint(folder, monkeypatch):
 
 
 def test_a_clip_of_comfyui_is_sent_to_the_core_node(folder, monkeypatch):
-    node, host = load_pack("nodes.lora").LoadLoRA, load_pack("nodes.host")
+    node, host = load_pack("nodes.method.load_lora").LoadLoRA, load_pack("nodes.host.current")
     monkeypatch.setattr(host, "lora_files", lambda: {"style.safetensors": folder / "models/loras/style.safetensors"})
     unet = load_pack("fatezero_ext").load_toy().unet
     with pytest.raises(load_pack("fatezero_ext.errors").ModelError, match="ComfyUI's own .*SimpleNamespace.*core node"):
@@ -165,7 +165,7 @@ def test_a_clip_of_comfyui_is_sent_to_the_core_node(folder, monkeypatch):
 
 
 def test_new_parts_are_brought_to_the_device_by_the_host_and_old_ones_stay(folder, monkeypatch):
-    node, host = load_pack("nodes.lora").LoadLoRA, load_pack("nodes.host")
+    node, host = load_pack("nodes.method.load_lora").LoadLoRA, load_pack("nodes.host.current")
     other = folder / "models" / "loras" / "styles" / "other.safetensors"
     monkeypatch.setattr(host, "lora_files", lambda: {"other.safetensors": other})
     asked = []
@@ -177,7 +177,7 @@ def test_new_parts_are_brought_to_the_device_by_the_host_and_old_ones_stay(folde
 
 
 def test_what_of_a_file_has_no_place_is_said_on_the_node(folder, toy, tmp_path, monkeypatch):
-    node, host = load_pack("nodes.lora").LoadLoRA, load_pack("nodes.host")
+    node, host = load_pack("nodes.method.load_lora").LoadLoRA, load_pack("nodes.host.current")
     weights = kohya(drawn(toy.unet.net, LAYERS))
     weights |= {
         key.replace("down_blocks_0", "down_blocks_9"): w for key, w in weights.items() if "down_blocks_0" in key

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from fatezero_ext import Controller, apply_lora, invert, load_toy, register_attention_control
-from fatezero_ext.attention import plain
+from fatezero_ext.attention.functional import plain
 from fatezero_ext.errors import ModelError, SettingsError
-from fatezero_ext.residence import stay
+from fatezero_ext.memory.residency import stay
 
 from .files import LAYERS, LAYERS_OF_OTHER_KINDS, TEXT_LAYERS, drawn, kohya, kohya_text, weights_of
 

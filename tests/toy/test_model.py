@@ -6,8 +6,7 @@ import torch
 
 from fatezero_ext.errors import ModelError
 from fatezero_ext.toy import MODEL_FOLDER
-from fatezero_ext.toy.clips import sample_clip
-from fatezero_ext.toy.evaluate import (
+from fatezero_ext.toy.evaluation.evaluate import (
     Settings,
     attention_found,
     decode,
@@ -16,12 +15,13 @@ from fatezero_ext.toy.evaluate import (
     plain_scenes,
     words_drawn,
 )
-from fatezero_ext.toy.export import load_model
-from fatezero_ext.toy.oracle import read
-from fatezero_ext.toy.render import render
-from fatezero_ext.toy.scores import psnr
-from fatezero_ext.toy.tokenizer import build_tokenizer
-from fatezero_ext.toy.world import sample_scene
+from fatezero_ext.toy.evaluation.oracle import read
+from fatezero_ext.toy.evaluation.scores import psnr
+from fatezero_ext.toy.training.export import load_model
+from fatezero_ext.toy.training.tokenizer import build_tokenizer
+from fatezero_ext.toy.world.clips import sample_clip
+from fatezero_ext.toy.world.render import render
+from fatezero_ext.toy.world.world import sample_scene
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_the_configuration_names_no_folder_of_the_machine_it_was_trained_on():
 
 
 def test_a_missing_model_is_reported_with_the_command_that_makes_one(tmp_path):
-    with pytest.raises(ModelError, match="no model_index.json.*fatezero_ext.toy.train --output"):
+    with pytest.raises(ModelError, match="no model_index.json.*fatezero_ext.toy.training.train --output"):
         load_model(tmp_path)
 
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from fatezero_ext.toy.clips import sample_clip
-from fatezero_ext.toy.oracle import read
-from fatezero_ext.toy.outline import fit_outline, largest_part, overlap
-from fatezero_ext.toy.render import object_mask, render, shape_mask
-from fatezero_ext.toy.scores import accuracy, background_psnr, flicker, object_iou, object_psnr, psnr
-from fatezero_ext.toy.world import BACKGROUNDS, SHAPES, Scene, is_visible, scene_at
+from fatezero_ext.toy.evaluation.oracle import read
+from fatezero_ext.toy.evaluation.scores import accuracy, background_psnr, flicker, object_iou, object_psnr, psnr
+from fatezero_ext.toy.world.clips import sample_clip
+from fatezero_ext.toy.world.outline import fit_outline, largest_part, overlap
+from fatezero_ext.toy.world.render import object_mask, render, shape_mask
+from fatezero_ext.toy.world.world import BACKGROUNDS, SHAPES, Scene, is_visible, scene_at
 
 SCENES = [scene_at(21, index) for index in range(150)]
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from fatezero_ext.toy.captions import caption_words, sample_wording, vocabulary
-from fatezero_ext.toy.tokenizer import SPLIT_WORDS, build_tokenizer, token_words
-from fatezero_ext.toy.world import scene_at
+from fatezero_ext.toy.training.tokenizer import SPLIT_WORDS, build_tokenizer, token_words
+from fatezero_ext.toy.world.captions import caption_words, sample_wording, vocabulary
+from fatezero_ext.toy.world.world import scene_at
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from fatezero_ext.toy.autoencoder import SCALING, build_autoencoder, fold_normalisation, frames_and_masks
-from fatezero_ext.toy.averaging import WeightAverage
-from fatezero_ext.toy.denoiser import build_scheduler, build_unet, denoising_loss, draw_batch
-from fatezero_ext.toy.diffusion_training import CHECKPOINT, DenoiserTraining, learning_rate, train_denoiser
-from fatezero_ext.toy.localisation import localisation_loss, record_cross_attention
-from fatezero_ext.toy.pool import BACKGROUND_ROLE, OBJECT_ROLE, build_pool, load_pool, save_pool
-from fatezero_ext.toy.tokenizer import build_tokenizer
+from fatezero_ext.toy.training.autoencoder import SCALING, build_autoencoder, fold_normalisation, frames_and_masks
+from fatezero_ext.toy.training.averaging import WeightAverage
+from fatezero_ext.toy.training.denoiser import build_scheduler, build_unet, denoising_loss, draw_batch
+from fatezero_ext.toy.training.diffusion_training import CHECKPOINT, DenoiserTraining, learning_rate, train_denoiser
+from fatezero_ext.toy.training.localisation import localisation_loss, record_cross_attention
+from fatezero_ext.toy.training.pool import BACKGROUND_ROLE, OBJECT_ROLE, build_pool, load_pool, save_pool
+from fatezero_ext.toy.training.tokenizer import build_tokenizer
 
 ALPHAS = build_scheduler().alphas_cumprod
 

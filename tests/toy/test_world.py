@@ -3,10 +3,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fatezero_ext.toy.captions import BACKGROUND, OBJECT, TEMPLATES, Wording, caption, caption_words, sample_wording
-from fatezero_ext.toy.clips import sample_clip
-from fatezero_ext.toy.render import background, object_mask, render, shape_mask
-from fatezero_ext.toy.world import BACKGROUNDS, COLOURS, SHAPES, SIZE, STYLES, Scene, is_visible, scene_at
+from fatezero_ext.toy.world.captions import (
+    BACKGROUND,
+    OBJECT,
+    TEMPLATES,
+    Wording,
+    caption,
+    caption_words,
+    sample_wording,
+)
+from fatezero_ext.toy.world.clips import sample_clip
+from fatezero_ext.toy.world.render import background, object_mask, render, shape_mask
+from fatezero_ext.toy.world.world import BACKGROUNDS, COLOURS, SHAPES, SIZE, STYLES, Scene, is_visible, scene_at
 
 SCENES = [scene_at(11, index) for index in range(120)]
 

@@ -1,0 +1,137 @@
+"""Where an attention layer sits: its address in the UNet and its site in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, get_args
+
+from ..errors import SettingsError, StoreError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Stage = Literal["down", "mid", "up"]
+Kind = Literal["self", "cross"]
+KeyFrame = int | str
+Projection = Callable[["Tensor"], tuple["Tensor", "Tensor"]]
+"""From what is kept of a layer, one tensor, to its queries and keys as the layer itself projects them."""
+
+DEFAULT_KEY_FRAMES: tuple[KeyFrame, ...] = (-1, "first")
+MOST_CELLS = 32 * 32  # larger layers are left alone, as in the authors' program
+KEY_FRAME_WORDS = ("first", "mid", "middle", "last")
+
+
+@dataclass(frozen=True, order=True)
+class LayerAddress:
+    """One attention layer of a UNet; prints as `up.1.0.cross`.
+
+    stage: which arm of the UNet
+    block: index of the block within the stage (0 for mid)
+    unit:  index of the transformer block within that block
+    kind:  "self" (attn1) or "cross" (attn2)
+    """
+
+    stage: Stage
+    block: int
+    unit: int
+    kind: Kind
+
+    def __str__(self) -> str:
+        return f"{self.stage}.{self.block}.{self.unit}.{self.kind}"
+
+    @classmethod
+    def parse(cls, text: str) -> LayerAddress:
+        """The address that prints as `text`; raises StoreError where none does."""
+        stage, *place, kind = text.split(".") if text.count(".") == 3 else ("", "")
+        known = stage in get_args(Stage) and kind in get_args(Kind) and all(part.isdecimal() for part in place)
+        if not known:
+            raise StoreError(f"{text!r} is no attention layer; one such as 'up.1.0.cross' is needed. Invert again.")
+        return cls(stage, int(place[0]), int(place[1]), kind)
+
+
+@dataclass(frozen=True)
+class Site:
+    """What an attention layer is told about the call it takes part in.
+
+    address:       the layer
+    frames:        frames of the clip; the batch axis is `(chunks frames)`
+    height, width: cells of this level
+    downscale:     latent cells per cell of this level, a power of two
+    key_frames:    for self-attention, one index tensor [frames] per key frame whose
+                   keys a frame attends to, in order; empty: each frame attends to itself
+    upcast:        scores are computed in float32 wherever maps are made, as the layer was trained
+    bias:          added to the scores, [(chunks frames), 1, 1 or cells, keys]: 0 keeps a key, a large negative number
+                   drops it; None: nothing is added
+    inputs:        of a self-attention layer, what its queries and keys are projected from, [(chunks frames), cells,
+                   width]; None: the layer does not tell
+    project:       makes queries and keys of a layer's kept features; None: features of it cannot be read
+    """
+
+    address: LayerAddress
+    frames: int
+    height: int
+    width: int
+    downscale: int
+    key_frames: tuple[Tensor, ...] = ()
+    upcast: bool = False
+    bias: Tensor | None = None
+    inputs: Tensor | None = None
+    project: Projection | None = None
+
+    @property
+    def cells(self) -> int:
+        """Query tokens per frame."""
+        return self.height * self.width
+
+    @property
+    def is_cross(self) -> bool:
+        return self.address.kind == "cross"
+
+    def part(self, rows: slice) -> Site:
+        """The site of a part of the batch."""
+        if self.bias is None and self.inputs is None:
+            return self
+        bias, inputs = (None if x is None else x[rows] for x in (self.bias, self.inputs))
+        return replace(self, bias=bias, inputs=inputs)
+
+
+def resolve_key_frames(key_frames: Sequence[KeyFrame], frames: int) -> tuple[tuple[int, ...], ...]:
+    """Say for every entry which frame each of `frames` frames takes its keys from.
+
+    key_frames: integers are relative to the frame (clamped to the clip); "first", "mid" / "middle" and "last" are
+                absolute. A single frame attends to itself whatever the list says: repeating its keys changes nothing.
+    Returns one tuple [frames] of frame indices per entry.
+    Raises SettingsError for an unknown word.
+    Source: FateZero (arXiv 2303.09535), SparseCausalAttention_index.
+    """
+    checked = [_checked_key_frame(entry) for entry in key_frames]
+    if frames == 1:
+        return ()
+    last = frames - 1
+    absolute = {"first": 0, "mid": last // 2, "middle": last // 2, "last": last}
+    return tuple(
+        (absolute[entry],) * frames
+        if isinstance(entry, str)
+        else tuple(min(max(frame + entry, 0), last) for frame in range(frames))
+        for entry in checked
+    )
+
+
+def _checked_key_frame(entry: KeyFrame) -> KeyFrame:
+    if isinstance(entry, str) and entry in KEY_FRAME_WORDS:
+        return entry
+    if isinstance(entry, int) and not isinstance(entry, bool):
+        return entry
+    raise SettingsError(
+        f"unknown key frame {entry!r}; a key frame is a whole number (relative to the frame) or one of "
+        f"{', '.join(KEY_FRAME_WORDS)}. Write for example [-1, 'first'], or an empty list for each frame's own keys."
+    )
+
+
+def key_frame_tensors(key_frames: Sequence[KeyFrame], frames: int, device: torch.device) -> tuple[Tensor, ...]:
+    """The table of `resolve_key_frames` as index tensors [frames] on `device`."""
+    import torch  # here alone: the words and addresses above are read without it
+
+    return tuple(torch.tensor(row, device=device) for row in resolve_key_frames(key_frames, frames))

@@ -1,0 +1,1 @@
+"""The command line: `python -m fatezero_ext COMMAND`."""

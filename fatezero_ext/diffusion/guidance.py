@@ -1,0 +1,51 @@
+"""Texts as classifier-free guidance takes them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import ModelError, SettingsError
+from ..prompts.words import Clip, read_prompt
+from .noise_model import NoiseModel
+
+
+def guided_text(clip: Clip, unet: NoiseModel, prompt: str, guidance: float, negative_prompt: str) -> Tensor:
+    """Embeddings [2, tokens, width] of the negative prompt and the prompt; without guidance of the prompt alone.
+
+    guidance: 1 for none
+    """
+    read_prompt(clip, negative_prompt, "negative prompt")
+    return embedded(clip, [prompt] if guidance == 1 else [negative_prompt, prompt], unet)
+
+
+def embedded(clip: Clip, texts: list[str], unet: NoiseModel) -> Tensor:
+    """Text embeddings [texts, tokens, width], float32."""
+    embeddings = torch.cat([_only(clip.encode_from_tokens_scheduled(clip.tokenize(text))) for text in texts])
+    width = unet.text_width
+    if embeddings.shape[-1] != width:
+        raise SettingsError(
+            f"the text encoder gives embeddings {embeddings.shape[-1]} wide; {unet.name} needs {width}. "
+            f"Use the CLIP that belongs to the model."
+        )
+    if not embeddings.isfinite().all():
+        raise ModelError(
+            f"the text encoder gives embeddings that are not finite (NaN or infinite) for {_shown(texts, embeddings)}; "
+            f"numbers are needed. Load it in float32, or from another file: its weights may be damaged."
+        )
+    return embeddings.float()
+
+
+def _shown(texts: list[str], embeddings: Tensor) -> str:
+    """The first text whose embedding is not finite, cut short."""
+    return next(repr(text[:40]) for text, x in zip(texts, embeddings, strict=True) if not x.isfinite().all())
+
+
+def _only(conditioning: list) -> Tensor:
+    """The embedding of a prompt that is one for all steps, on the CPU."""
+    if len(conditioning) != 1:
+        raise SettingsError(
+            f"the CLIP gives a prompt {len(conditioning)} embeddings, for parts of the steps; one for all steps is "
+            f"needed. Take scheduled hooks off the CLIP."
+        )
+    return conditioning[0][0].float().cpu()

@@ -1,0 +1,78 @@
+"""Pictures of latents without a decoder: a linear map from a cell's channels to a colour."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..atomic_files import whole_file
+from ..errors import ModelError
+from ..plain_files import read_json
+
+FILE = "latent_colours.json"
+"""Where a model folder may have its own."""
+
+
+@dataclass(frozen=True)
+class LatentColours:
+    """Red, green and blue in -1..1 of a cell: its channels, as the UNet sees them, times `factors`, plus `bias`.
+
+    factors: [channels][3]
+    bias:    [3]
+    """
+
+    factors: tuple[tuple[float, float, float], ...]
+    bias: tuple[float, float, float]
+
+    @classmethod
+    def fitted(cls, latents: Tensor, frames: Tensor) -> LatentColours:
+        """The map of least squared error.
+
+        latents: [frames, channels, height, width], scaled
+        frames:  [frames, rows, columns, 3] that they were encoded from, 0..1
+        """
+        colours = F.adaptive_avg_pool2d(frames.movedim(-1, 1) * 2 - 1, latents.shape[-2:])
+        cells = latents.movedim(1, -1).flatten(0, 2).double()
+        known = torch.cat([cells, torch.ones_like(cells[:, :1])], dim=1)
+        solved = torch.linalg.lstsq(known, colours.movedim(1, -1).flatten(0, 2).double()).solution
+        *factors, bias = [tuple(round(value, 4) for value in row) for row in solved.tolist()]
+        return cls(tuple(factors), bias)
+
+    @classmethod
+    def read(cls, folder: Path) -> LatentColours | None:
+        """A model folder's own; None: it has none, and Stable Diffusion's suit it.
+
+        Raises ModelError for a file of another form.
+        """
+        path = folder / FILE
+        if not path.exists():
+            return None
+        read = read_json(path)
+        try:
+            rows = [tuple(float(value) for value in row) for row in (*read["factors"], read["bias"])]
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            raise ModelError(
+                f"{path} has no factors [channels][3] and bias [3] of numbers; these are needed. Restore the file, or "
+                f"remove it."
+            ) from error
+        if not all(math.isfinite(value) for row in rows for value in row):
+            raise ModelError(
+                f"{path} has numbers that are not finite; finite ones are needed. Restore the file, or remove it."
+            )
+        if len(rows) < 2 or any(len(row) != 3 for row in rows):
+            raise ModelError(
+                f"{path} has rows of {[len(row) for row in rows]} numbers; 3 are needed, of every channel and of the "
+                f"bias. Restore the file, or remove it."
+            )
+        return cls(tuple(rows[:-1]), rows[-1])
+
+    def save(self, folder: Path) -> None:
+        """Write it into a model folder."""
+        with whole_file(folder / FILE) as unfinished:
+            unfinished.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")

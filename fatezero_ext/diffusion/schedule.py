@@ -1,0 +1,130 @@
+"""The DDIM schedule that inversion and editing share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Integral
+
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+from ..errors import ModelError, SettingsError
+from ..models.folder.configs import scheduler_config
+
+STABLE_DIFFUSION_SCHEDULER: Mapping[str, object] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "prediction_type": "epsilon",
+}
+ALMOST_NOISE = 1e-6  # a level of pure noise says nothing of the clean latent; this keeps it a number
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """T DDIM steps, eta 0; step 0 is the noisiest, level k is the latent after k inversion steps.
+
+    timesteps:       [T] training timesteps, descending
+    alphas:          cumulative alphas of the training schedule
+    final_alpha:     the cumulative alpha below timestep 0
+    prediction_type: what the UNet predicts, "epsilon" or "v_prediction"
+
+    Inversion and editing meet at a timestep: edit step j runs the UNet where inversion step T - 1 - j ran it, on the
+    latent one level cleaner. Everything is indexed by the edit's step, so no other formula joins the two.
+    """
+
+    timesteps: tuple[int, ...]
+    alphas: tuple[float, ...]
+    final_alpha: float
+    prediction_type: str = "epsilon"
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, object] | None, steps: int) -> Schedule:
+        """Read a diffusers scheduler config; None or an empty one: Stable Diffusion 1.x.
+
+        steps: number of DDIM steps, 1 .. num_train_timesteps - steps_offset
+        Raises SettingsError for a step count outside the schedule, ModelError for a config that is none of DDIM's.
+        """
+        scheduler = DDIMScheduler(**scheduler_config(config or STABLE_DIFFUSION_SCHEDULER, "the scheduler's config"))
+        # The offset moves the noisiest timestep up by that many; a full set of steps would leave the schedule.
+        most = scheduler.config.num_train_timesteps - scheduler.config.steps_offset
+        if not isinstance(steps, Integral) or not 1 <= steps <= most:
+            raise SettingsError(f"steps is {steps}; it must be 1 to {most}, a whole number. 20 to 50 suit most clips.")
+        prediction = scheduler.config.prediction_type
+        if prediction not in PREDICTION_TYPES:
+            raise ModelError(
+                f"the model predicts {prediction!r}; {' or '.join(PREDICTION_TYPES)} is needed. Use another checkpoint."
+            )
+        scheduler.set_timesteps(steps)
+        alphas = tuple(scheduler.alphas_cumprod.double().tolist())
+        timesteps = tuple(scheduler.timesteps.tolist())
+        if prediction == "epsilon" and not alphas[timesteps[0]]:
+            raise ModelError(
+                "the model predicts noise on a schedule that ends in pure noise; its first step cannot be computed. "
+                "Set the scheduler's prediction_type to v_prediction, or rescale_betas_zero_snr to false."
+            )
+        return cls(
+            timesteps=timesteps,
+            alphas=alphas,
+            final_alpha=float(scheduler.final_alpha_cumprod),
+            prediction_type=prediction,
+        )
+
+    def __len__(self) -> int:
+        return len(self.timesteps)
+
+    def __repr__(self) -> str:
+        return f"Schedule({len(self)} steps, {self.timesteps[0]}..{self.timesteps[-1]}, {self.prediction_type})"
+
+    def denoise(self, x: Tensor, prediction: Tensor, step: int) -> Tensor:
+        """One DDIM step towards the clean latent, from the level of `step` to the next.
+
+        x, prediction: same shape; returns a new tensor of that shape.
+        Source: DDIM (arXiv 2010.02502), equation 12 with eta 0.
+        """
+        here, cleaner = self._alphas_around(step)
+        if self.prediction_type == "epsilon":
+            return self._move(x, prediction, origin=here, target=cleaner, predicted_at=here)
+        # A rotation between the two levels; unlike the general form it holds where the origin is pure noise.
+        clean, noise = (here * cleaner) ** 0.5, ((1 - here) * (1 - cleaner)) ** 0.5
+        turned = ((1 - cleaner) * here) ** 0.5 - (cleaner * (1 - here)) ** 0.5
+        return (x * (clean + noise)).add_(prediction, alpha=turned)
+
+    def invert(self, x: Tensor, prediction: Tensor, step: int) -> Tensor:
+        """The same step taken backwards: x is one level cleaner than `step`, whose timestep made the prediction."""
+        here, cleaner = self._alphas_around(step)
+        return self._move(x, prediction, origin=cleaner, target=here, predicted_at=here)
+
+    def clean(self, x: Tensor, prediction: Tensor, step: int) -> Tensor:
+        """What a prediction at a step takes for the clean latent; x, prediction: same shape. For the eye alone."""
+        alpha = max(self.alphas[self.timesteps[step]], ALMOST_NOISE)
+        if self.prediction_type == "epsilon":
+            return (x - prediction * (1 - alpha) ** 0.5) / alpha**0.5
+        return x * alpha**0.5 - prediction * (1 - alpha) ** 0.5
+
+    @cached_property
+    def _stride(self) -> int:
+        return len(self.alphas) // len(self)
+
+    def _alphas_around(self, step: int) -> tuple[float, float]:
+        """Cumulative alphas at the step's timestep and one stride below it."""
+        timestep = self.timesteps[step]
+        below = min(timestep - self._stride, len(self.alphas) - 1)
+        return self.alphas[timestep], self.alphas[below] if below >= 0 else self.final_alpha
+
+    def _move(self, x: Tensor, prediction: Tensor, *, origin: float, target: float, predicted_at: float) -> Tensor:
+        """Clean estimate at the origin's alpha, then noise again to the target's: linear in x and the prediction."""
+        if self.prediction_type == "epsilon":
+            noise_of_x, noise_of_prediction = 0.0, 1.0
+        else:  # v = sqrt(a) eps - sqrt(1 - a) x0, so eps = sqrt(1 - a) x + sqrt(a) v
+            noise_of_x, noise_of_prediction = (1 - predicted_at) ** 0.5, predicted_at**0.5
+        rescale = (target / origin) ** 0.5
+        noise = (1 - target) ** 0.5 - rescale * (1 - origin) ** 0.5
+        return (x * (rescale + noise * noise_of_x)).add_(prediction, alpha=noise * noise_of_prediction)

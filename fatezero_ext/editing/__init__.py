@@ -1,0 +1,1 @@
+"""Editing: from settings to an edited clip."""

@@ -1,0 +1,116 @@
+"""The tensors that the settings of an edit compile to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..prompts.alignment import refinement_mapper, replacement_mapper, token_weights, window_table
+from ..prompts.words import PROMPT_TOKENS, Prompt, Window
+from .masks import MaskWords
+from .settings import BlendSettings, EditSettings
+
+LATENT_BLEND_WINDOW: Window = (0.2, 0.8)  # fraction of steps, fixed in the authors' program
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """One step's arithmetic on cross-attention: A' = A_source @ mix + A_edit * gain, per token.
+
+    mix:             [77, 77]; gain: [77]
+    replace_cross:   whether this differs from A' = A_edit
+    own_cross:       whether A_edit is in it at all
+    fuse_self:       whether self-attention is taken from the source
+    blend_latents:   whether the source's latents are put back outside the mask after the step
+    """
+
+    mix: Tensor
+    gain: Tensor
+    replace_cross: bool
+    own_cross: bool
+    fuse_self: bool
+    blend_latents: bool
+
+
+@dataclass(frozen=True)
+class EditPlan:
+    """An edit compiled for a number of steps.
+
+    steps:       one StepPlan each, step 0 the noisiest
+    source_mask: words of the source prompt that make the mask, or None without blending
+    edit_mask:   words of the edit prompt that join it for latent blending, or None
+    """
+
+    steps: tuple[StepPlan, ...]
+    source_mask: MaskWords | None
+    edit_mask: MaskWords | None
+    settings: EditSettings
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> EditPlan:
+        """The same plan where a UNet computes, so that no step waits for a transfer."""
+        return replace(
+            self,
+            steps=tuple(
+                replace(step, mix=step.mix.to(device, dtype), gain=step.gain.to(device, dtype)) for step in self.steps
+            ),
+            source_mask=self.source_mask and self.source_mask.to(device),
+            edit_mask=self.edit_mask and self.edit_mask.to(device),
+        )
+
+
+def compile_edit(settings: EditSettings, source: Prompt, edit: Prompt, steps: int) -> EditPlan:
+    """Turn words, windows and thresholds into tensors, once, before any long work.
+
+    Raises PromptError for words that are not in their prompt and for prompts that do not fit the mode.
+    """
+    mapper, kept = _token_map(settings, source, edit)
+    windows = window_table(edit, settings.cross_replace, settings.cross_replace_words, steps)
+    equalizer = token_weights(edit, settings.equalizer, 1.0, "equalizer")
+    blend_from, blend_to = (int(bound * steps) for bound in LATENT_BLEND_WINDOW)
+    self_from, self_to = (int(bound * steps) for bound in settings.self_replace)
+    latents = settings.blend is not None and settings.blend.latents
+    compiled = []
+    for step in range(steps):
+        taken = windows[step] * equalizer
+        gain = taken * (1 - kept) + (1 - windows[step])
+        compiled.append(
+            StepPlan(
+                mix=mapper * taken,
+                gain=gain,
+                replace_cross=bool(windows[step].any()),
+                own_cross=bool(gain.any()),
+                fuse_self=self_from <= step < self_to,
+                blend_latents=latents and blend_from < step + 1 < blend_to,
+            )
+        )
+    return EditPlan(tuple(compiled), *_mask_words(settings.blend, source, edit), settings)
+
+
+def _token_map(settings: EditSettings, source: Prompt, edit: Prompt) -> tuple[Tensor, Tensor]:
+    """[77, 77] source to edit tokens, and [77] 1 where an edit token takes the source's attention at all."""
+    if settings.mode == "replace":
+        return replacement_mapper(source, edit, settings.quirks), torch.ones(PROMPT_TOKENS, dtype=torch.float32)
+    positions, kept = refinement_mapper(source, edit, settings.quirks)
+    matrix = torch.zeros(PROMPT_TOKENS, PROMPT_TOKENS, dtype=torch.float32)
+    matrix[positions, torch.arange(PROMPT_TOKENS)] = kept
+    return matrix, kept
+
+
+def _mask_words(blend: BlendSettings | None, source: Prompt, edit: Prompt) -> tuple[MaskWords | None, MaskWords | None]:
+    if blend is None:
+        return None, None
+    # Words are looked up even where nothing reads them, so that a misspelt one is always reported.
+    own = _weights(source, blend.source_words, "blend_words")
+    joining = _weights(edit, blend.edit_words, "blend_edit_words")
+    subtract = _weights(source, blend.subtract_words, "subtract_words") if blend.subtract_words else None
+    if not blend.source_words:
+        return None, None
+    source_mask = MaskWords(own, blend.threshold, subtract, blend.subtract_threshold)
+    joins = blend.latents and blend.edit_words
+    return source_mask, MaskWords(joining, blend.threshold) if joins else None
+
+
+def _weights(prompt: Prompt, words: tuple[str, ...], asked_by: str) -> Tensor:
+    return token_weights(prompt, dict.fromkeys(words, 1.0), 0.0, asked_by)

@@ -1,0 +1,182 @@
+"""What an edit is asked to do, checked; what it compiles to is in `plan`."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import SettingsError
+
+if TYPE_CHECKING:
+    from ..prompts.words import Quirks, Window
+
+Mode = Literal["replace", "refine"]
+MaskUse = Literal["intersect", "override"]
+NO_WORDS: Mapping[str, float] = MappingProxyType({})
+NO_WINDOWS: Mapping[str, Window] = MappingProxyType({})
+AUTHORS_DEFAULT = "default_"
+"""All other words, in the authors' `cross_replace_steps`."""
+
+
+@dataclass(frozen=True)
+class BlendSettings:
+    """Where an edit may differ from its source, told by words.
+
+    source_words:       words of the source prompt whose attention makes the mask; none: the user's mask alone
+    edit_words:         their counterparts in the edit prompt; they join the mask of latent blending
+    threshold:          share of each frame's highest attention above which a cell may differ, usually 0.2..0.7
+    self_attention:     fuse self-attention under the mask
+    latents:            put the source's latents back outside the mask, over the middle of the steps
+    subtract_words:     words of the source prompt whose mask is taken out again
+    subtract_threshold: the same threshold for these
+    downscale:          latent cells per map cell the masks are read from; None: chosen by `blend_layers`
+    mask_use:           a user's mask "intersect"s that of the words, or "override"s it
+    """
+
+    source_words: tuple[str, ...]
+    edit_words: tuple[str, ...] = ()
+    threshold: float = 0.3
+    self_attention: bool = True
+    latents: bool = False
+    subtract_words: tuple[str, ...] = ()
+    subtract_threshold: float = 0.3
+    downscale: int | None = None
+    mask_use: MaskUse = "intersect"
+
+    def __post_init__(self) -> None:
+        for name in ("source_words", "edit_words", "subtract_words"):
+            object.__setattr__(self, name, texts(name, getattr(self, name)))
+        _one_of("mask_use", self.mask_use, ("intersect", "override"))
+        _finite("blend threshold", self.threshold)
+        _finite("subtract threshold", self.subtract_threshold)
+        for name, use in (("subtract_words", "take them from"), ("edit_words", "join them to")):
+            if getattr(self, name) and not self.source_words:
+                shown = name.replace("edit_words", "blend_edit_words")
+                raise SettingsError(
+                    f"{shown} are {', '.join(getattr(self, name))} without blend_words to {use}; both are needed. "
+                    f"Name the words that make the mask."
+                )
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """What an edit is asked to do; windows are fractions of the steps, 0..1, from the noisiest on.
+
+    mode:                 "replace" words by words, or "refine" a prompt with more or fewer words
+    cross_replace:        window in which cross-attention is taken from the source; a float b means (0, b). The authors'
+                          `cross_replace_steps` as well: {"default_": 0.8, "word": 0.5 or (0.2, 0.5)}, the words of
+                          which join `cross_replace_words`; without "default_" all other words have (0, 1)
+    cross_replace_words:  the same for single words of the edit prompt
+    self_replace:         window in which self-attention is taken from the source
+    equalizer:            words of the edit prompt and the factors on their attention
+    blend:                masks made from words, or None: the edit may differ everywhere
+    guidance:             classifier-free guidance, 1 for none
+    quirks:               "original": exactly as the authors' program, see the README's list of differences
+    """
+
+    mode: Mode = "replace"
+    cross_replace: Window | float | Mapping[str, Window | float] = (0.0, 0.8)
+    cross_replace_words: Mapping[str, Window | float] = field(default_factory=lambda: NO_WINDOWS)
+    self_replace: Window | float = (0.0, 0.8)
+    equalizer: Mapping[str, float] = field(default_factory=lambda: NO_WORDS)
+    blend: BlendSettings | None = None
+    guidance: float = 7.5
+    quirks: Quirks = "fixed"
+
+    def __post_init__(self) -> None:
+        _one_of("mode", self.mode, ("replace", "refine"))
+        _one_of("quirks", self.quirks, ("fixed", "original"))
+        own = _of_words("cross_replace_words", self.cross_replace_words)
+        everywhere, words = _authors_windows(self.cross_replace)
+        if twice := [word for word in words if word in own]:
+            raise SettingsError(
+                f"{twice[0]!r} has a window in cross_replace and in cross_replace_words; one is needed. Remove either."
+            )
+        windows = {word: _window(f"cross_replace of {word!r}", w) for word, w in {**own, **words}.items()}
+        object.__setattr__(self, "cross_replace", _window("cross_replace", everywhere))
+        object.__setattr__(self, "self_replace", _window("self_replace", self.self_replace))
+        object.__setattr__(self, "cross_replace_words", MappingProxyType(windows))
+        object.__setattr__(self, "equalizer", MappingProxyType(dict(_of_words("equalizer", self.equalizer))))
+        for word, factor in self.equalizer.items():
+            _finite(f"equalizer of {word!r}", factor)
+        if self.blend is not None and not isinstance(self.blend, BlendSettings):
+            raise SettingsError(
+                f"blend is {self.blend!r}; BlendSettings, or None, is needed. Write blend=BlendSettings(('jeep',))."
+            )
+        check_guidance(self.guidance)
+
+    def __reduce__(self) -> tuple[type[EditSettings], tuple[object, ...]]:
+        """The call that makes them, for pickles and deep copies: read-only mappings go into neither."""
+        values = (getattr(self, one.name) for one in fields(self))
+        return type(self), tuple(dict(value) if isinstance(value, MappingProxyType) else value for value in values)
+
+
+def texts(name: str, given: object) -> tuple[str, ...]:
+    """The words of a setting: one text, a comma short of being a tuple, is one phrase. Raises SettingsError."""
+    words: tuple[Any, ...] = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    if wrong := [word for word in words if not isinstance(word, str)]:
+        raise SettingsError(
+            f"{name} has {reprlib.repr(wrong[0])}; words of the prompt are needed, each a text. Write ('silver jeep',)."
+        )
+    return words
+
+
+def check_mask_is_made(blend: BlendSettings | None, *, with_mask: bool) -> None:
+    """Raise SettingsError where blending is on and nothing makes its mask; with_mask: whether a user's comes along."""
+    if blend is not None and not blend.source_words and not with_mask:
+        raise SettingsError(
+            "blending has neither blend_words nor a mask; words of the source prompt or a mask are needed. Name the "
+            "object that may change, or leave out blending's other words and switches."
+        )
+
+
+def check_guidance(guidance: float) -> None:
+    """Raise SettingsError unless it is a number classifier-free guidance can use."""
+    if _finite("guidance", guidance) < 0:
+        raise SettingsError(f"guidance is {guidance}; it must be 0 or more. 5 to 10 suit most edits.")
+
+
+def _authors_windows(given: Window | float | Mapping[str, Window | float]) -> tuple[Window | float, dict]:
+    """The window of all words, and those of single ones."""
+    if not isinstance(given, Mapping):
+        return given, {}
+    words = dict(_of_words("cross_replace", given))
+    return words.pop(AUTHORS_DEFAULT, (0.0, 1.0)), words
+
+
+def _of_words(name: str, given: Mapping[str, object]) -> Mapping[str, object]:
+    """Raise SettingsError unless the words of a setting are a mapping of texts."""
+    if not isinstance(given, Mapping) or not all(isinstance(word, str) for word in given):
+        raise SettingsError(
+            f"{name} is {given!r}; words of the edit prompt with a value each are needed. Write {{'word': 0.5}}."
+        )
+    return given
+
+
+def _window(name: str, window: Window | float) -> Window:
+    bounds = window if isinstance(window, (tuple, list)) else (0.0, window)
+    if len(bounds) != 2:
+        raise SettingsError(f"{name} is {window!r}; one bound or two are needed. Use for example 0.8, or (0.2, 0.8).")
+    start, end = bounds
+    _finite(name, start), _finite(name, end)
+    if not 0 <= start <= end <= 1:
+        raise SettingsError(
+            f"{name} is {start} to {end}; its bounds are fractions of the steps, 0 <= start <= end <= 1. "
+            f"Use for example 0.0 to 0.8."
+        )
+    return float(start), float(end)
+
+
+def _finite(name: str, value: float) -> float:
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise SettingsError(f"{name} is {value!r}; a finite number is needed. Write one such as 0.5.")
+    return value
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise SettingsError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}. Choose one of these.")

@@ -1,0 +1,1 @@
+"""Inspection: pictures of what an inversion recorded."""

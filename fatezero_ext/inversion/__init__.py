@@ -1,0 +1,1 @@
+"""Inversion: from a clip to its trace."""

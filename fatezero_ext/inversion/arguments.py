@@ -1,0 +1,116 @@
+"""Checks of the kinds of things that Python callers give: what came in place of another is named, with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from ..diffusion.noise_model import NoiseModel
+from ..errors import ModelError, PromptError, SettingsError, StoreError
+
+RAW = "[frames, channels, height, width] with at least one frame, raw latents of a VAE, are needed"
+COLOURS = 3
+
+
+def check_text_encoder(clip: object) -> None:
+    """Raise PromptError where something came in place of a text encoder; None is left to `read_prompt`."""
+    if clip is None or hasattr(clip, "tokenize") and hasattr(clip, "encode_from_tokens_scheduled"):
+        return
+    advice = "Give the `text` of a loaded model, or a CLIP of ComfyUI."
+    if hasattr(clip, "vae") and hasattr(clip, "text"):
+        advice = "A model's text encoder is its `text`: give model.text."
+    elif hasattr(clip, "tokenize") or hasattr(clip, "tokenizer"):
+        advice = "A tokenizer or bare network is a part of it: give the `text` of load_model(...)."
+    raise PromptError(f"{said(clip)} came in place of the text encoder; a text encoder is needed. {advice}")
+
+
+def check_text(text: object, name: str) -> None:
+    """Raise PromptError unless a prompt is one text; name: what the prompt is called."""
+    if not isinstance(text, str):
+        raise PromptError(
+            f"{said(text)} came in place of the {name}; one text is needed. Several edits of one inversion are several "
+            f"calls."
+        )
+
+
+def check_unet(unet: object) -> None:
+    """Raise ModelError where something came in place of a UNet under control."""
+    if all(hasattr(unet, name) for name in ("layers", "schedule", "run")):
+        return
+    advice = "Load one with load_model(path).unet or load_unet(path)."
+    if hasattr(unet, "unet"):
+        advice = "A model's UNet is its `unet`: give model.unet."
+    raise ModelError(f"{said(unet)} came in place of the UNet; a UNet with layers under control is needed. {advice}")
+
+
+def check_controller(controller: object) -> None:
+    """Raise StoreError where something came in place of a Controller."""
+    if not (hasattr(controller, "unet") and hasattr(controller, "storage")):
+        raise StoreError(
+            f"{said(controller)} came in place of the controller; a Controller is needed. Make one with "
+            f"Controller(model.unet); an edit takes what invert(...) returned."
+        )
+
+
+def check_kind(value: object, has: str, name: str, advice: str) -> None:
+    """Raise SettingsError unless settings are of their own kind, told by an attribute that only these have."""
+    if not hasattr(value, has):
+        raise SettingsError(f"{name} is {said(value)}; {advice}.")
+
+
+def check_latents(latents: object, unet: NoiseModel) -> None:
+    """Raise StoreError or ModelError unless these can be a clip's raw latents [frames, channels, height, width]."""
+    if not isinstance(latents, Tensor):
+        raise StoreError(
+            f"{said(latents)} came in place of the clip's latents; {RAW}. {_in_place_of_a_tensor(latents)}"
+        )
+    came = f"the clip's latents are shaped {list(latents.shape)}"
+    if latents.ndim != 4 or not latents.numel():
+        advice = "Encode the frames of one clip with the VAE."
+        if latents.ndim == 5 and len(latents) == 1 and latents.shape[1] == unet.channels:
+            advice += " If these are [1, channels, frames, height, width], give latents[0].transpose(0, 1)."
+        raise StoreError(f"{came}; {RAW}. {advice}")
+    frames, channels = latents.shape[:2]
+    if channels != unet.channels:
+        came = f"{came}, with {channels} channels; {RAW}, with {unet.channels} channels"
+        if frames == unet.channels:
+            raise ModelError(f"{came}. If these are [channels, frames, height, width], give latents.transpose(0, 1).")
+        if COLOURS in (channels, latents.shape[-1]):
+            axes = "" if latents.shape[-1] == COLOURS else ".permute(0, 2, 3, 1)"
+            raise ModelError(f"{came}. These look like frames: give model.vae.encode(frames{axes}), of values 0..1.")
+    unet.check_latents(latents)
+    if not latents.is_floating_point():
+        raise StoreError(
+            f"{came} of {latents.dtype}; numbers with a fraction are needed. Convert them: latents.float()."
+        )
+    if not latents.isfinite().all():
+        raise StoreError(
+            "the clip's latents hold values that are not finite; numbers are needed. Encode the frames again, with the "
+            "VAE in float32 if it was in half precision."
+        )
+
+
+def _in_place_of_a_tensor(given: object) -> str:
+    if isinstance(given, (str, Path)):
+        return "Read the video and encode it: model.vae.encode(read_video(path).frames)."
+    if isinstance(given, Mapping) and "samples" in given:
+        return "A LATENT of ComfyUI has them under 'samples': give latents['samples']."
+    if hasattr(given, "frames") and hasattr(given, "fps"):
+        return "Encode the frames of the video: model.vae.encode(video.frames)."
+    if hasattr(given, "__array__"):
+        return "Convert the array with torch.from_numpy, if it holds latents; encode it if it holds frames."
+    return "Encode the frames of one clip: model.vae.encode(frames)."
+
+
+def said(value: object) -> str:
+    """A value for an error's text: never longer than a line."""
+    if isinstance(value, Tensor):
+        return f"a tensor shaped {list(value.shape)}"
+    if value is None or isinstance(value, (str, int, float, bool, Path)):
+        return repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:80]}..."
+    if shape := getattr(value, "shape", None):
+        return f"an array shaped {list(shape)}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"

@@ -1,0 +1,70 @@
+"""How many bytes an inversion will keep, from shapes alone, before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Literal
+
+import torch
+
+from ..attention.controlled_layer import ControlledLayer, kept_form
+from ..attention.records import FORMS, PRECISIONS, Form, Precision
+from ..attention.sites import LayerAddress, Site
+from ..diffusion.noise_model import NoiseModel
+from .recording import Capture
+from .trace import levels_dtype
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """A clip and its prompt: frames, height and width in latent cells, tokens of the text embedding."""
+
+    frames: int
+    height: int
+    width: int
+    tokens: int
+
+
+def recorded_forms(
+    unet: NoiseModel, capture: Capture, policy: Literal["features", "maps"], clip: ClipShape
+) -> dict[LayerAddress, Form]:
+    """How each layer that is recorded is kept; layers that are not recorded are left out."""
+    sites = unet.sites(clip.frames, clip.height, clip.width)
+    return {
+        layer.address: kept_form(layer, clip.tokens) if policy == "features" else "map"
+        for layer in unet.layers
+        if capture.covers(sites[layer.address])
+    }
+
+
+def page_size(unet: NoiseModel, forms: Mapping[LayerAddress, Form], precision: Precision, clip: ClipShape) -> int:
+    """Bytes of one step's page."""
+    sites = unet.sites(clip.frames, clip.height, clip.width)
+    itemsize = (PRECISIONS[precision] or unet.dtype).itemsize
+    total = 0
+    for layer in unet.layers:
+        if form := forms.get(layer.address):
+            shape = _kept_shape(layer, sites[layer.address], form, clip)
+            total += prod(shape) * itemsize
+            if precision == "int8":
+                shared = {axis % len(shape) for axis in FORMS[form].shared}
+                total += prod(side for axis, side in enumerate(shape) if axis not in shared) * torch.float32.itemsize
+    return total
+
+
+def levels_size(unet: NoiseModel, steps: int, clip: ClipShape) -> int:
+    """Bytes of the latents of all levels, the noise that edits start from, and the prompt's embedding."""
+    level = clip.frames * unet.channels * clip.height * clip.width
+    text = clip.tokens * unet.text_width * torch.float32.itemsize
+    return (steps + 1) * level * levels_dtype(unet.dtype).itemsize + level * torch.float32.itemsize + text
+
+
+def _kept_shape(layer: ControlledLayer, site: Site, form: Form, clip: ClipShape) -> tuple[int, ...]:
+    if form == "features":
+        queries = (site.frames, layer.heads, site.cells, layer.dim_head)
+        return queries if site.is_cross else (site.frames, site.cells, layer.query_dim)
+    added = site.cells if layer.added_keys else 0
+    keys = clip.tokens + added if site.is_cross else site.cells * max(1, len(site.key_frames))
+    return (site.frames, layer.heads, site.cells, keys)

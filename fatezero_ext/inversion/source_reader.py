@@ -1,0 +1,140 @@
+"""The source's attention as an edit reads it: step by step, from wherever it is kept."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..attention.records import Form, Page, packed
+from ..attention.sites import LayerAddress
+from ..diffusion.noise_model import NoiseModel
+from ..errors import StoreError
+from ..memory.free_memory import OutOfMemoryError
+from ..storage.disk_cache.entry import DamagedFile
+from ..storage.offload import copy_stream
+from ..storage.record_store import MemoryStore, PageStore, Recomputed
+from .footprint import ClipShape, recorded_forms
+from .recording import PassEnded, RecordAttention, SourceAttention, SourcePage
+from .trace import Trace
+
+log = logging.getLogger(__name__)
+
+
+class SourcePages:
+    """Gives the pages of an inversion in the order of an edit's steps.
+
+    Pages that are on disk or on another device are fetched one step ahead by a thread of their own, on a stream of its
+    own where the device has streams. Pages that are not kept, or are damaged on disk, are computed again.
+
+    wanted: for each step the layers that will be read; steps without any are passed over
+    Use it in a `with` statement: it ends the thread.
+    """
+
+    def __init__(self, unet: NoiseModel, trace: Trace, wanted: Sequence[Collection[LayerAddress]]) -> None:
+        self._unet, self._trace, self._wanted = unet, trace, wanted
+        self._sites = unet.source_sites(trace.text, trace.frames, *trace.size)
+        self._thread = ThreadPoolExecutor(1, "pages") if _is_far(trace.store, unet.device) else None
+        self._stream = copy_stream(unet.device) if self._thread and unet.device.type == "cuda" else None
+        self._coming: dict[int, Future[Page]] = {}
+
+    def __enter__(self) -> SourcePages:
+        return self
+
+    def __exit__(self, *_ended: object) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def read(self, step: int) -> SourcePage:
+        """What a step wants, on the UNet's device; {} where it wants nothing."""
+        if not self._wanted[step]:
+            return {}
+        page = self._computed(step) if isinstance(self._trace.store, Recomputed) else self._kept(step)
+        if missing := [at for at in self._wanted[step] if at not in page]:
+            raise StoreError(
+                f"step {step} of the inversion has no attention of {missing[0]}, which an edit reads. Invert again."
+            )
+        return {at: SourceAttention(record, self._sites[at], self._unet.kernel) for at, record in page.items()}
+
+    def _kept(self, step: int) -> Page:
+        if self._thread is None:
+            return self._fetched(step)
+        coming = self._coming.pop(step, None) or self._thread.submit(self._fetched, step)
+        if isinstance(coming.exception(), OutOfMemoryError):
+            # It was fetched beside a step at its peak; between two steps there is room.
+            coming = self._thread.submit(self._fetched, step)
+        following = next((later for later in range(step + 1, len(self._wanted)) if self._wanted[later]), None)
+        if following is not None and following not in self._coming:
+            self._coming[following] = self._thread.submit(self._fetched, following)
+        try:
+            page = coming.result()
+        except DamagedFile as damage:
+            log.warning("%s Step %d is computed again.", damage, step)
+            return self._repaired(step)
+        if self._stream is not None:
+            for record in page.values():
+                for tensor in record.kept.tensors():
+                    tensor.record_stream(torch.cuda.current_stream(self._unet.device))
+        return page
+
+    def _fetched(self, step: int) -> Page:
+        wanted, page = self._wanted[step], self._trace.store.read(step)
+        with torch.cuda.stream(self._stream):
+            moved = {
+                at: type(record)(record.kept.to(self._unet.device, non_blocking=True))
+                for at, record in page.items()
+                if at in wanted
+            }
+        if self._stream is not None:
+            self._stream.synchronize()  # in this thread: the edit's own never waits for the device
+        return moved
+
+    def _repaired(self, step: int) -> Page:
+        """A damaged page computed again, and its file written anew."""
+        store = self._trace.store
+        computed = self._record(step, recorded_forms(self._unet, self._trace.capture, store.policy, self._shape))
+        page = packed(computed, self._unet.device, store.precision)
+        store.repair(step, page)
+        return {at: record for at, record in page.items() if at in self._wanted[step]}
+
+    def _computed(self, step: int) -> Page:
+        forms = recorded_forms(self._unet, self._trace.capture, "features", self._shape)
+        return self._record(step, {at: form for at, form in forms.items() if at in self._wanted[step]})
+
+    def _record(self, step: int, forms: Mapping[LayerAddress, Form]) -> Page:
+        """Run the source at a step, up to the last layer that is asked for; one UNet call of one chunk."""
+        unet, trace = self._unet, self._trace
+        level = len(trace.schedule) - 1 - step + trace.store.level_offset
+        last = [layer.address for layer in unet.layers if layer.address in forms][-1]
+        recorder = RecordAttention(forms, unet.kernel, until=last)
+        with suppress(PassEnded):
+            unet(self._levels[level], self._timesteps[step], self._text, frames=trace.frames, attend=recorder)
+        return recorder.page
+
+    @cached_property
+    def _levels(self) -> Tensor:
+        return self._trace.latents.to(self._unet.device)
+
+    @cached_property
+    def _timesteps(self) -> Tensor:
+        return torch.tensor(self._trace.schedule.timesteps, device=self._unet.device)
+
+    @cached_property
+    def _text(self) -> Tensor:
+        return self._trace.text.to(self._unet.device)
+
+    @property
+    def _shape(self) -> ClipShape:
+        return ClipShape(self._trace.frames, *self._trace.size, self._trace.text.shape[1])
+
+
+def _is_far(store: PageStore, device: torch.device) -> bool:
+    """Whether pages have a way to go: from files, or from the computer's memory to another device."""
+    if isinstance(store, MemoryStore):
+        return store.device is not None and store.device.type != device.type
+    return not isinstance(store, Recomputed)

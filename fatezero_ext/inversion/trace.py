@@ -1,0 +1,65 @@
+"""What an inversion leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..diffusion.schedule import Schedule
+from ..prompts.words import Prompt
+from ..storage.record_store import PageStore
+from .recording import Capture
+
+
+@dataclass(frozen=True)
+class Trace:
+    """All an inversion leaves behind; nothing in it is ever changed. Its latents are scaled, as the model sees them.
+
+    schedule: its steps
+    prompt:   the source prompt
+    text:     [1, tokens, width] its embedding, on the CPU
+    latents:  [T + 1, frames, channels, height, width] on the CPU, level k is the clip after k inversion steps; in
+              float16 where the UNet computes in that: it reads them rounded so, and latent blending puts them back so
+    noise:    [frames, channels, height, width] float32 on the CPU, the last level, scaled too; edits start from it
+    store:    sealed pages, one a step
+    capture:  which layers were recorded
+    """
+
+    schedule: Schedule
+    prompt: Prompt
+    text: Tensor
+    latents: Tensor
+    noise: Tensor
+    store: PageStore
+    capture: Capture
+
+    @property
+    def frames(self) -> int:
+        return self.latents.shape[1]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the clip in cells."""
+        height, width = self.latents.shape[-2:]
+        return height, width
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it keeps."""
+        return self.store.nbytes + self.latents.nbytes + self.noise.nbytes + self.text.nbytes
+
+    def held_tensors(self) -> Iterator[Tensor]:
+        """Its tensors in memory."""
+        yield from (self.text, self.latents, self.noise)
+        yield from self.store.held_tensors()
+
+    def __repr__(self) -> str:
+        return f"Trace({self.frames} frames, {len(self.schedule)} steps, {self.prompt.text!r}, {self.store!r})"
+
+
+def levels_dtype(computed: torch.dtype) -> torch.dtype:
+    """The precision that the levels of an inversion are kept in, where the UNet computes in `computed`."""
+    return torch.float16 if computed == torch.float16 else torch.float32

@@ -1,0 +1,1 @@
+"""Media: videos, sound, pictures, and how frames are chosen and cropped."""

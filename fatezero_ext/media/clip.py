@@ -1,0 +1,73 @@
+"""A video as it travels between nodes: frames, rate and sound, decoded no earlier than needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .audio import Sound, SoundFile, has_sound
+from .framing import Framing, fit
+from .video import pictures_of, read_video, stacked, video_rate
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FileFrames:
+    """The frames of a video file; they are decoded anew each time they are asked for, and not kept."""
+
+    path: Path
+
+    def all(self) -> Tensor:
+        """All of them, [frames, height, width, 3], float32, 0..1.
+
+        Raises VideoError where the file is damaged, or takes more than the free memory.
+        """
+        return read_video(self.path).frames
+
+    def part(self, first: int, length: int) -> Tensor:
+        """As many as there are from `first` on, `length` at most, and at least the last one of the file."""
+        pictures: list[NDArray[np.uint8]] = []
+        for number, (picture, _) in enumerate(pictures_of(self.path, 0, first + length, 1)):
+            if number <= first:
+                pictures.clear()
+            pictures.append(picture)
+        return stacked(pictures)
+
+    def taken(self, framing: Framing) -> Tensor:
+        """Some of them, cropped and scaled one by one while they are decoded; nothing behind the last is.
+
+        Raises VideoError where there are too few.
+        """
+        return read_video(
+            self.path,
+            start=framing.start,
+            count=framing.count,
+            stride=framing.sampling_rate,
+            fit=lambda frame: fit(frame, framing),
+        ).frames
+
+
+@dataclass(frozen=True)
+class VideoClip:
+    """A video.
+
+    frames:     [frames, height, width, 3], 0..1, or those of a file
+    frame_rate: frames per second
+    sound:      None for a silent clip
+    """
+
+    frames: Tensor | FileFrames
+    frame_rate: Fraction
+    sound: Sound | None
+
+
+def opened_clip(path: Path) -> VideoClip:
+    """A video file as a clip; raises VideoError where it shows no frame or has no rate."""
+    return VideoClip(FileFrames(path), video_rate(path), SoundFile(path) if has_sound(path) else None)

@@ -1,0 +1,345 @@
+"""Video files and contact sheets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ..atomic_files import whole_file
+from ..errors import VideoError
+from .audio import Sound, SoundFile, Track, tracks
+from .media_file import BROKEN_MEDIA, opened_media
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+REPEATABLE = {"x264-params": "mbtree=0"}  # with the macroblock tree one file in a hundred differed, by up to 21 levels
+CRF = 17
+"""x264's quality setting; 17 is what its authors call visually lossless, 0 to 51 is its range."""
+BT601, STUDIO_RANGE = 6, 1
+"""FFmpeg's numbers for the colour matrix and range it converts RGB with, written to the file for players."""
+LONGEST_SIDE = 16384
+"""Of a picture in pixels, as ComfyUI's own limit; a small file may claim any size."""
+
+FLOAT_BYTES = 4  # of a number of a frame, which is a byte in the file
+
+Rounding = Literal["round", "floor"]
+"""How values become 8-bit numbers; ComfyUI cuts levels off."""
+Kept = TypeVar("Kept")
+
+
+class Video(NamedTuple):
+    """A decoded video.
+
+    frames: [frames, height, width, 3], float32, 0..1
+    fps:    frames per second
+    """
+
+    frames: Tensor
+    fps: Fraction
+
+
+def read_video(
+    path: Path | str,
+    *,
+    start: int = 0,
+    count: int | None = None,
+    stride: int = 1,
+    fit: Callable[[Tensor], Tensor] | None = None,
+) -> Video:
+    """Decode `count` frames (None: all there are) from frame `start` on, every `stride`-th.
+
+    fit: given each frame as [1, height, width, 3], 0..1, makes what is kept of it; None: all of it
+
+    The rate is divided by `stride`; frames are turned upright where the file says so.
+    Raises VideoError where the file is not a readable video, is cut off, has fewer frames than asked for, or takes more
+    than the free memory.
+    """
+    import torch
+
+    from ..memory.free_memory import free_ram
+
+    free, held = free_ram(), 0
+
+    def kept(picture: NDArray[np.uint8]) -> NDArray[np.uint8] | Tensor:
+        nonlocal held
+        if fit is not None:
+            return fit(_as_floats(picture[None]))
+        held += picture.nbytes
+        if held * FLOAT_BYTES > free:
+            raise VideoError(
+                f"{path} takes more than the free memory, {free / 2**30:.1f} GiB, at its own size; fewer or smaller "
+                f"frames are needed. Take a part of it or scale it: with Prepare Frames, or with count or fit."
+            )
+        return picture
+
+    # As bytes, or fitted, while they come: a long clip at full size would fill the memory.
+    pictures, rate = _pictures(Path(path), start, count, stride, kept)
+    return Video(stacked(pictures) if fit is None else torch.cat(pictures), rate / stride)
+
+
+def video_rate(path: Path | str) -> Fraction:
+    """A video's frames per second; raises what `read_video` does of the first frame, and decodes no other."""
+    _, rate = _pictures(Path(path), 0, 1, 1, lambda picture: None)
+    return rate
+
+
+def _pictures(
+    path: Path, start: int, count: int | None, stride: int, kept: Callable[[NDArray[np.uint8]], Kept]
+) -> tuple[list[Kept], Fraction]:
+    """What is kept of each frame that `read_video` selects, given as [height, width, 3], and the video's own rate."""
+    if start < 0 or stride < 1 or count is not None and count < 1:
+        raise VideoError(
+            f"start {start}, count {count}, stride {stride} select no frames of {path.name}; needed are start >= 0, "
+            f"count >= 1, stride >= 1. Change them."
+        )
+    stop = None if count is None else start + (count - 1) * stride + 1
+    found, rate = [], None
+    for picture, told_rate in pictures_of(path, start, stop, stride):
+        rate = told_rate
+        found.append(kept(picture))
+    _check_selection(path, len(found), start, count, stride)
+    if not rate:
+        raise VideoError(f"{path} does not say its frame rate; one is needed. Encode it again with a rate.")
+    return found, Fraction(rate)
+
+
+def _as_floats(pictures: NDArray[np.uint8]) -> Tensor:
+    import torch
+
+    return torch.from_numpy(pictures).float().div_(255)
+
+
+def stacked(pictures: list[NDArray[np.uint8]]) -> Tensor:
+    """Pictures as one tensor of floats, 0..1; the list is emptied on the way, to never hold the whole clip twice."""
+    import torch
+
+    frames = torch.empty(len(pictures), *pictures[0].shape)
+    for number in reversed(range(len(pictures))):
+        frames[number] = _as_floats(pictures.pop())
+    return frames
+
+
+def pictures_of(
+    path: Path, start: int, stop: int | None, stride: int
+) -> Iterator[tuple[NDArray[np.uint8], Fraction | None]]:
+    """Every `stride`-th picture of a video from `start` to before `stop`, upright, each with the file's frame rate.
+
+    Raises VideoError where the file is not a readable video.
+    """
+    with opened_media(path) as container:
+        if not container.streams.video:
+            raise VideoError(f"{path} has no video stream; one is needed. Choose another file.")
+        stream = container.streams.video[0]
+        if max(stream.width, stream.height) > LONGEST_SIDE:
+            raise VideoError(
+                f"{path} is {stream.width}x{stream.height} pixels; at most {LONGEST_SIDE} a side are read. Scale it."
+            )
+        rate, size = stream.average_rate or stream.guessed_rate, None
+        for frame in islice(_decoded(container, path), start, stop, stride):
+            picture = _upright(frame)
+            size = size or picture.shape
+            if picture.shape != size:
+                raise VideoError(
+                    f"{path} changes from {size[1]}x{size[0]} to {picture.shape[1]}x{picture.shape[0]} pixels; all "
+                    f"frames need one size. Encode it again with one, or take a part before the change."
+                )
+            yield picture, rate
+
+
+def _decoded(container: av.container.InputContainer, path: Path) -> Iterator[av.VideoFrame]:
+    stream = container.streams.video[0]
+    decoded = 0
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise VideoError(
+                f"{path} is damaged or cut off after frame {decoded}; a whole file is needed. Copy it again."
+            )
+        try:
+            frames = packet.decode()
+        except av.FFmpegError as error:
+            raise VideoError(
+                f"{path} is damaged or cut off after frame {decoded} ({error.strerror}); a whole file is needed. "
+                f"Copy it again."
+            ) from error
+        for frame in frames:
+            yield frame
+            decoded += 1
+
+
+def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """The frame as [height, width, 3]; its rotation mark counts degrees counter-clockwise."""
+    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), k=round(frame.rotation / 90)))
+
+
+def _check_selection(path: Path, found: int, start: int, count: int | None, stride: int) -> None:
+    if found == 0 and start == 0:
+        raise VideoError(f"{path} has no frames; at least one is needed. Choose another file.")
+    if found < (count or 1):
+        raise VideoError(
+            f"{path} has {found} frames from frame {start} on with stride {stride}, {count or 'at least 1'} needed. "
+            f"Ask for fewer."
+        )
+
+
+def write_video(
+    path: Path | str,
+    frames: Tensor,
+    fps: Fraction | float,
+    *,
+    crf: int = CRF,
+    lossless: bool = False,
+    repeatable: bool = True,
+    sound: Path | Sound | None = None,
+    rounding: Rounding = "round",
+) -> str | None:
+    """Save H.264 in MP4. The file appears whole or not at all.
+
+    frames: [frames, height, width, 3], 0..1 (values outside are clipped)
+    fps:    frames per second
+    crf:    quality, 0 (best) to 51
+    lossless: keep every 8-bit RGB value; such files play in few browsers
+    repeatable: the same frames always give the same bytes; False: as ffmpeg encodes by itself, on all threads
+    sound:  what is heard, or a video whose sound is, cut at the end of the frames; None for a silent file
+    rounding: how values become 8-bit numbers
+    Even sizes are stored as yuv420p, which plays everywhere; odd ones as yuv444p, which keeps the size exactly.
+    Sound that MP4 cannot hold is stored as AAC. Sound that cannot be stored at all never costs the frames: the file is
+    silent then, and the reason is logged and returned. None: nothing is lost.
+    Raises VideoError where the frames are no video.
+    """
+    _check_frames(frames)
+    rate = Fraction(fps).limit_denominator(1001)  # that of broadcasts: 30000/1001
+    if rate <= 0:
+        raise VideoError(f"{fps} frames per second is no rate; a positive one is needed. Change fps.")
+    if not 0 <= crf <= 51:
+        raise VideoError(f"crf {crf} is out of range; x264 takes 0 (best) to 51. Change crf.")
+    height, width = frames.shape[1:3]
+    even = height % 2 == 0 and width % 2 == 0
+    pixels = "rgb24" if lossless else "yuv420p" if even else "yuv444p"
+    quality = {"qp": "0"} if lossless else {"crf": str(crf), **(REPEATABLE if repeatable else {})}
+    encoding = _Encoding(rate, pixels, quality, int(repeatable), rounding)
+    heard = SoundFile(sound) if isinstance(sound, Path) else sound
+    with whole_file(Path(path)) as partial:
+        return _encode_with_sound(partial, frames, encoding, heard)
+
+
+class _Encoding(NamedTuple):
+    rate: Fraction
+    pixels: str
+    quality: dict[str, str]
+    threads: int
+    rounding: Rounding
+
+
+def _encode_with_sound(path: Path, frames: Tensor, encoding: _Encoding, sound: Sound | None) -> str | None:
+    """Encode with the sound in the best way that works, at last without; returns what was lost."""
+    reason: Exception | None = None
+    for track in () if sound is None else tracks(sound, len(frames) / encoding.rate):
+        try:
+            with track() as prepared:
+                return _encode(path, frames, encoding, prepared)
+        except (VideoError, OSError, *BROKEN_MEDIA) as error:
+            reason = error
+    _encode(path, frames, encoding, None)
+    if reason is None:
+        return None
+    lost = f"The clip was saved without its sound, which cannot be stored: {reason}"
+    log.warning(lost)
+    return lost
+
+
+def _encode(path: Path, frames: Tensor, encoding: _Encoding, track: Track | None) -> None:
+    codec = "libx264rgb" if encoding.pixels == "rgb24" else "libx264"
+    # Bit exactness leaves the library's version out of the file.
+    options = {"fflags": "+bitexact", "movflags": "+faststart"}
+    with av.open(str(path), "w", format="mp4", options=options) as container:
+        stream = container.add_stream(codec, rate=encoding.rate, options=encoding.quality)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = encoding.pixels
+        context = stream.codec_context
+        context.thread_count = encoding.threads
+        if encoding.pixels != "rgb24":
+            context.colorspace, context.color_range = BT601, STUDIO_RANGE
+        if track is not None:
+            track.add(container)
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(_as_bytes(frame, encoding.rounding), format="rgb24")
+            container.mux(stream.encode(picture.reformat(format=encoding.pixels)))
+        container.mux(stream.encode(None))
+        if track is not None:
+            track.write(container)
+
+
+def to_bytes(frames: Tensor, rounding: Rounding = "round") -> NDArray[np.uint8]:
+    """Frames as 8-bit numbers, rounded; values outside 0..1 are clipped.
+
+    frames: [frames, height, width, 3]
+    Raises VideoError where the shape is another, there are no frames, or a value is not a number.
+    """
+    _check_frames(frames)
+    return _as_bytes(frames, rounding)
+
+
+def _check_frames(frames: Tensor) -> None:
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.numel() == 0:
+        raise VideoError(
+            f"frames have shape {list(frames.shape)}; needed is [frames, height, width, 3] with at least one frame. "
+            f"Check what is connected."
+        )
+    if any(frame.isnan().any() for frame in frames):
+        raise VideoError("frames hold values that are not numbers (NaN); needed is 0..1. Check the model's precision.")
+
+
+def _as_bytes(frames: Tensor, rounding: Rounding) -> NDArray[np.uint8]:
+    levels = frames.detach().float().clamp(0, 1).mul(255)
+    return (levels.floor() if rounding == "floor" else levels.round()).byte().cpu().numpy()
+
+
+PAPER = (214, 214, 214)
+"""Between the pictures of a sheet: grey, so that white and black ones have edges."""
+
+
+def contact_sheet(rows: Sequence[Tensor], labels: Sequence[str], *, cell: int = 128, gap: int = 4) -> Image.Image:
+    """Frames over time, one labelled row per video.
+
+    rows:   each [frames, height, width, 3], 0..1; sizes and frame counts may differ
+    labels: one per row
+    cell:   height of a picture in pixels; small pictures are enlarged without smoothing
+    gap:    pixels between pictures
+    Raises VideoError where there are no rows or not one label each.
+    """
+    if not rows or len(rows) != len(labels):
+        raise VideoError(f"{len(rows)} rows and {len(labels)} labels; needed is a label for each. Give as many.")
+    strips = [_strip(to_bytes(row), cell, gap) for row in rows]
+    font = ImageFont.load_default(size=max(10, cell // 8))
+    margin = gap + max(round(font.getlength(label)) for label in labels) + gap
+    width = margin + max(strip.width for strip in strips)
+    sheet = Image.new("RGB", (width, gap + len(rows) * (cell + gap)), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for number, (strip, label) in enumerate(zip(strips, labels, strict=True)):
+        top = gap + number * (cell + gap)
+        draw.text((gap, top + cell // 2), label, fill="black", font=font, anchor="lm")
+        sheet.paste(strip, (margin, top))
+    return sheet
+
+
+def _strip(pictures: NDArray[np.uint8], cell: int, gap: int) -> Image.Image:
+    """Pictures side by side, each `cell` pixels high and followed by a gap."""
+    height, width = pictures.shape[1:3]
+    across = max(1, round(width * cell / height))
+    method = Image.Resampling.NEAREST if cell >= height else Image.Resampling.LANCZOS
+    strip = Image.new("RGB", (len(pictures) * (across + gap), cell), PAPER)
+    for number, picture in enumerate(pictures):
+        strip.paste(Image.fromarray(picture).resize((across, cell), method), (number * (across + gap), 0))
+    return strip

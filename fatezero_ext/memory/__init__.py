@@ -1,0 +1,1 @@
+"""Memory: free and held bytes, and moving models to the device."""

@@ -1,0 +1,1 @@
+"""Metrics: scores of an edited clip against its source."""

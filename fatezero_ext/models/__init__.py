@@ -1,0 +1,1 @@
+"""Models: networks and the files they come from."""

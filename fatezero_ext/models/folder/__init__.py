@@ -1,0 +1,1 @@
+"""Model folders of diffusers and transformers, read without trust."""

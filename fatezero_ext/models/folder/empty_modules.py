@@ -1,0 +1,74 @@
+"""Modules made without memory and filled with weights from files, once these are known to fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ModelError
+from ...plain_files import shown
+from ..weight_files import some
+
+Net = TypeVar("Net", bound=nn.Module)
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def empty(build: Callable[[], Net], source: Path | str) -> Net:
+    """A module that has shapes and no memory.
+
+    source: the config it is made from, for the error
+    Raises ModelError where it cannot be made.
+    """
+    try:
+        with torch.device("meta"):
+            return build()
+    except ModelError:
+        raise
+    except Exception as error:  # diffusers and transformers raise anything; what they say is of their own arguments
+        raise ModelError(
+            f"{source} describes no model that can be built ({type(error).__name__}); the config of the weights "
+            f"beside it is needed. Restore the file."
+        ) from error
+
+
+def check_fit(wanted: Shapes, found: Shapes, source: Path | str, kind: str) -> None:
+    """Raise ModelError unless these tensors are a module's, by name and by shape.
+
+    source: where they are from; kind: what they are meant to be
+    """
+    missing, foreign = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    if missing or foreign:
+        raise ModelError(
+            f"{source} is no complete {kind}: {some(missing)} missing, {some(foreign)} unknown. What is missing would "
+            f"be left random; use a complete checkpoint, with the config it was saved with."
+        )
+    if odd := [name for name in wanted if tuple(wanted[name]) != tuple(found[name])]:
+        name = odd[0]
+        raise ModelError(
+            f"{source} does not fit its config: {shown(name)} is {list(found[name])}, and {list(wanted[name])} is "
+            f"needed{f'; so {len(odd) - 1} more' if len(odd) > 1 else ''}. Use weights and config of one checkpoint."
+        )
+
+
+def shapes_of(net: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Of all weights of a module by name."""
+    return {name: tuple(x.shape) for name, x in net.state_dict().items()}
+
+
+def fill(net: Net, weights: Mapping[str, Tensor], dtype: torch.dtype, source: Path | str) -> Net:
+    """Give an empty module these weights, which are taken over and not copied; they fit by `check_fit`."""
+    if odd := [name for name, x in weights.items() if not x.is_floating_point()]:
+        raise ModelError(
+            f"{source} has {shown(odd[0])} in {weights[odd[0]].dtype}, as quantised files do; float16, bfloat16 or "
+            f"float32 are needed. Use the model's plain file."
+        )
+    net.load_state_dict(dict(weights), assign=True)
+    for name, buffer in list(net.named_buffers()):
+        if buffer.is_meta:  # no file has them: the text encoder's numbers of its positions
+            owner = net.get_submodule(name.rpartition(".")[0])
+            setattr(owner, name.rpartition(".")[2], torch.arange(buffer.shape[-1]).expand(buffer.shape).clone())
+    return nn.Module.to(net, dtype).eval()

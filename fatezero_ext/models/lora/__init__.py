@@ -1,0 +1,1 @@
+"""LoRA files: small changes of a model's weights."""

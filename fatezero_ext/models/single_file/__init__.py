@@ -1,0 +1,1 @@
+"""Single-file checkpoints with Stable Diffusion's own layer names."""

@@ -1,0 +1,146 @@
+"""The pseudo-3D UNet as the loops call it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from ...attention.controlled_layer import ControlledLayer
+from ...attention.functional import Attend, plain
+from ...diffusion.noise_model import LatentFormat, NoiseModel, Result
+from ...diffusion.schedule import Schedule
+from ...digests import combined, weights_digest
+from ...memory.held_memory import WeightsReport
+from ...memory.residency import Prepare, prepared, stay
+from ..shared_weights import with_weights
+from .forward_context import Call, running
+from .inflate import InflationSettings, inflate
+
+
+@dataclass(repr=False, eq=False)
+class Pseudo3DUNet(NoiseModel, WeightsReport):
+    """A diffusers UNet inflated to run clips. Threads may share one: what belongs to a call is the call's alone.
+
+    net:       the UNet2DConditionModel; it is inflated in place when this object is made
+    settings:  how it is inflated
+    latents:   the latent format it was trained on
+    scheduler: the checkpoint's scheduler config, diffusers' keys
+    name:      what users know it by
+    kernel:    computes attention wherever nothing is recorded or edited
+    prepare:   called with a run's bytes before it; brings the weights to the device they compute on
+    """
+
+    net: UNet2DConditionModel
+    settings: InflationSettings = field(default_factory=InflationSettings)
+    latents: LatentFormat = field(default_factory=LatentFormat)
+    scheduler: Mapping[str, object] = field(default_factory=dict)
+    name: str = "unet"
+    kernel: Attend = plain
+    prepare: Prepare = stay
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self.layers: tuple[ControlledLayer, ...] = inflate(self.net, self.settings)
+        self.net.requires_grad_(False).eval()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.net.conv_in.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.net.conv_in.weight.device  # diffusers looks through all modules for it
+
+    @property
+    def channels(self) -> int:
+        return self.net.config.in_channels
+
+    @property
+    def text_width(self) -> int:
+        return self.net.config.cross_attention_dim
+
+    @property
+    def levels(self) -> int:
+        return len(self.net.down_blocks)
+
+    @property
+    def trained_side(self) -> int | None:
+        side = self.net.config.sample_size
+        return side if isinstance(side, int) else None
+
+    def schedule(self, steps: int) -> Schedule:
+        return Schedule.from_config(self.scheduler, steps)
+
+    def digest(self) -> str:
+        """Of the weights and config, and of how they were inflated."""
+        temporal = self.settings.temporal
+        settings = {
+            "key_frames": list(self.settings.key_frames),
+            "least_sc_channel": self.settings.least_sc_channel,
+            "norm": self.settings.norm,
+            "temporal": temporal and {**asdict(temporal), "ranks": dict(temporal.ranks)},
+        }
+        config = {name: value for name, value in self.net.config.items() if not name.startswith("_")}
+        return combined({"weights": weights_digest(self.net.state_dict()), "config": config, "settings": settings})
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        return self.net.named_parameters()
+
+    def with_weights(self, changes: Mapping[str, Tensor], *, name: str) -> Pseudo3DUNet:
+        """A UNet inflated alike, with these weights of `net` changed; this one stays as it is.
+
+        changes: new weights by name, each of the old one's shape; all others share this UNet's memory
+        name:    of the new UNet
+        The new UNet has no registered control, and its weights stay where they are until `prepare` is set.
+        """
+        twin = copy.copy(self)
+        NoiseModel.__init__(twin)
+        twin.net, twin.layers = with_weights(self.net, (self.net, self.layers), changes)
+        twin.name, twin.prepare = name, stay
+        return twin
+
+    def run(self, work: Callable[[], Result], chunks: int, frames: int, height: int, width: int) -> Result:
+        prepared(self.prepare, self.working_memory(chunks, frames, height, width))
+        try:
+            return work()
+        finally:
+            self.forget_sites()
+
+    def __call__(
+        self,
+        latents: Tensor,
+        timestep: int | Tensor,
+        text: Tensor,
+        *,
+        frames: int,
+        attend: Attend | None = None,
+        text_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Predict the noise (or velocity) in the latents of `chunks` clips.
+
+        latents:   [(chunks frames), channels, height, width], scaled; [frames, ...] for one clip under several texts
+        timestep:  of the training schedule, 0..999
+        text:      [chunks, tokens, width] text embeddings, one per chunk
+        attend:    how attention is computed in this call; None: the registered control, plain unless one is registered
+        text_mask: [chunks, tokens], 1 for tokens that may be attended to; None: all of them
+        Returns [(chunks frames), channels, height, width] in the latents' dtype; the UNet computes in its own.
+        Raises ModelError where the shapes do not fit together.
+        """
+        self.check_call(latents, text, frames)
+        if len(latents) < len(text) * frames:
+            latents = latents.repeat(len(text), 1, 1, 1)
+        sites = self.sites(frames, *latents.shape[-2:])
+        with running(Call(frames, self.attend if attend is None else attend, sites)):
+            noise = self.net(
+                latents.to(self.dtype),
+                timestep,
+                encoder_hidden_states=text.to(self.dtype),
+                encoder_attention_mask=text_mask,
+                return_dict=False,
+            )
+        return noise[0].to(latents.dtype)

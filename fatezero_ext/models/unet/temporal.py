@@ -1,0 +1,110 @@
+"""Layers that see more than one frame: clip-wide normalisation, temporal convolution, temporal attention.
+
+Each is diffusers' own layer with one more step, made by changing the class of the existing module: weights, their names
+and their hooks stay where they are.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch.nn.functional as F
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import Attention
+from einops import rearrange
+from torch import Tensor, nn
+
+from . import forward_context as call
+
+TemporalPosition = Literal["after_spatial", "after_cross", "after_feedforward"]
+TEMPORAL_POSITIONS: tuple[TemporalPosition, ...] = get_args(TemporalPosition)
+LOW_RANK_KERNEL = 3
+
+
+class ClipGroupNorm(nn.GroupNorm):
+    """Group norm whose statistics run over all frames of a clip, as on a `b c f h w` tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [(chunks frames), channels, height, width] -> the same shape."""
+        frames = call.current().frames
+        if frames == 1:
+            return super().forward(x)
+        clip = rearrange(x, "(b f) c h w -> b c (f h) w", f=frames)
+        clip = F.group_norm(clip, self.num_groups, self.weight, self.bias, self.eps)
+        return rearrange(clip, "b c (f h) w -> (b f) c h w", f=frames)
+
+
+class LowRankTemporalConv(nn.Module):
+    """x + up(down(x)) over the frames; the identity until trained.
+
+    rank: reduced to half the channels where it exceeds them, as in the published checkpoints
+    """
+
+    def __init__(self, channels: int, rank: int) -> None:
+        super().__init__()
+        rank = rank if rank <= channels else channels // 2
+        padding = LOW_RANK_KERNEL // 2
+        self.down = nn.Conv1d(channels, rank, LOW_RANK_KERNEL, padding=padding, bias=False)
+        self.up = nn.Conv1d(rank, channels, LOW_RANK_KERNEL, padding=padding, bias=False)
+        nn.init.normal_(self.down.weight, std=1 / rank)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [(chunks height width), channels, frames] -> the same shape."""
+        return x + self.up(self.down(x))
+
+
+def identity_temporal_conv(channels: int, kernel: int) -> nn.Conv1d:
+    """A convolution over the frames that starts as the identity."""
+    conv = nn.Conv1d(channels, channels, kernel, padding=kernel // 2)
+    nn.init.dirac_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    return conv
+
+
+class PseudoConv3d(nn.Conv2d):
+    """A 2-D convolution per frame, then a 1-D convolution over the frames of each cell."""
+
+    conv_temporal: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [(chunks frames), channels, height, width]."""
+        x = super().forward(x)
+        frames, height, width = call.current().frames, *x.shape[-2:]
+        cells = rearrange(x, "(b f) c h w -> (b h w) c f", f=frames)
+        return rearrange(self.conv_temporal(cells), "(b h w) c f -> (b f) c h w", h=height, w=width)
+
+
+class Pseudo3DTransformerBlock(BasicTransformerBlock):
+    """diffusers' transformer block with temporal attention at one of three places."""
+
+    attn_temporal: Attention
+    norm_temporal: nn.LayerNorm
+    temporal_position: TemporalPosition
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        **_unused: object,
+    ) -> Tensor:
+        """hidden_states: [(chunks frames), cells, width] -> the same shape."""
+        x = hidden_states
+        x = x + self.attn1(self.norm1(x), attention_mask=attention_mask)
+        x = self._temporal(x, "after_spatial")
+        x = x + self.attn2(
+            self.norm2(x), encoder_hidden_states=encoder_hidden_states, attention_mask=encoder_attention_mask
+        )
+        x = self._temporal(x, "after_cross")
+        x = x + self.ff(self.norm3(x))
+        return self._temporal(x, "after_feedforward")
+
+    def _temporal(self, x: Tensor, place: TemporalPosition) -> Tensor:
+        if place != self.temporal_position:
+            return x
+        cells = x.shape[1]
+        tracks = rearrange(x, "(b f) n c -> (b n) f c", f=call.current().frames)
+        tracks = tracks + self.attn_temporal(self.norm_temporal(tracks))
+        return rearrange(tracks, "(b n) f c -> (b f) n c", n=cells)

@@ -1,0 +1,195 @@
+"""Frames to latents and back, with the same calls as a ComfyUI VAE object."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from fractions import Fraction
+
+import torch
+from diffusers import AutoencoderKL
+from einops import rearrange
+from torch import Tensor
+
+from ..diffusion.finite import broken_weights
+from ..errors import NotOfferedError, VideoError
+from ..memory.held_memory import WeightsReport
+from ..memory.residency import Prepare, prepared, stay
+
+FRAMES_AT_ONCE = 8  # bounds memory; frames are independent in the VAE
+BYTES_PER_PIXEL_AND_BYTE = 2_178  # ComfyUI's own estimate for decoding with a Stable Diffusion VAE
+TILE_SIDE = 512  # pixels, the tile that ComfyUI's tiled nodes start with
+TILE_OVERLAP = 64
+NOT_OFFERED = ("first_stage_model", "patcher", "load_model")
+"""What other packs ask of a VAE and this one does not have."""
+
+
+class VideoVAE(WeightsReport):
+    """An image VAE applied frame by frame; latents are raw (not multiplied by the scaling factor).
+
+    Core ComfyUI nodes can use it as a VAE: to encode and decode, tiled too, to encode for inpainting, and to save it.
+    """
+
+    latent_dim, output_channels = 2, 3  # ComfyUI's words for pictures: two sides, three colours
+
+    def __init__(self, net: AutoencoderKL) -> None:
+        self.net = net.requires_grad_(False).eval()
+        self.prepare: Prepare = stay
+
+    def __getattr__(self, name: str) -> object:
+        if name in NOT_OFFERED:
+            raise NotOfferedError(
+                f"a node asks the VAE of Load Pseudo-3D UNet for {name!r}, which only ComfyUI's own VAE has; connect "
+                f"the VAE of Load Checkpoint or Load VAE."
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __repr__(self) -> str:
+        return f"VideoVAE({self.net.config.latent_channels} channels, {self.pixels_per_cell} pixels a cell)"
+
+    @property
+    def pixels_per_cell(self) -> int:
+        """Image pixels along one side of a latent cell."""
+        return 2 ** (len(self.net.config.block_out_channels) - 1)
+
+    @property
+    def downscale_ratio(self) -> int:
+        """Pixels along one side of a cell, by ComfyUI's name."""
+        return self.pixels_per_cell
+
+    upscale_ratio = downscale_ratio
+
+    @property
+    def latent_channels(self) -> int:
+        """Of the latents."""
+        return self.net.config.latent_channels
+
+    def spacial_compression_encode(self) -> int:
+        """Pixels along one side of a cell, by ComfyUI's name."""
+        return self.pixels_per_cell
+
+    spacial_compression_decode = spacial_compression_encode
+
+    def temporal_compression_decode(self) -> None:
+        """None: every frame has latents of its own."""
+
+    def throw_exception_if_invalid(self) -> None:
+        """Do nothing: a VAE without weights is not loaded."""
+
+    def get_sd(self) -> dict[str, Tensor]:
+        """The weights by diffusers' names, which ComfyUI reads back."""
+        return self.net.state_dict()
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """The posterior mean of frames, which is reproducible and what ComfyUI's VAEEncode gives.
+
+        pixels: [frames, height, width, 3 or more], 0..1; sides are cropped about the centre to whole cells
+        Returns raw latents [frames, channels, height / cell, width / cell], float32.
+        Raises VideoError for an empty clip or frames smaller than a cell.
+        """
+        return self._encoded(pixels, self.net, tuple(pixels.shape[1:3]))
+
+    def encode_tiled(
+        self,
+        pixels: Tensor,
+        tile_x: int | None = None,
+        tile_y: int | None = None,
+        overlap: int | None = None,
+        **_time: int | None,
+    ) -> Tensor:
+        """`encode` in square tiles that fade into each other, for frames that do not fit the memory whole.
+
+        tile_x, tile_y: pixels, the smaller one counts; overlap: pixels, at most half a tile; None: 512, 64
+        Tiles have statistics of their own in the VAE's norms, and so the result is near the whole's, not the same.
+        """
+        cells = [None if side is None else side // self.pixels_per_cell for side in (tile_x, tile_y, overlap)]
+        tiled = self._tiled(*cells)
+        return self._encoded(pixels, tiled, (tiled.tile_sample_min_size,) * 2)
+
+    def decode(self, samples: Tensor) -> Tensor:
+        """samples: raw latents [frames, channels, h, w] -> frames [frames, height, width, 3], float32, 0..1.
+
+        Raises VideoError for latents of another shape.
+        """
+        return self._decoded(samples, self.net, samples.shape[-2:])
+
+    def decode_tiled(
+        self,
+        samples: Tensor,
+        tile_x: int | None = None,
+        tile_y: int | None = None,
+        overlap: int | None = None,
+        **_time: int | None,
+    ) -> Tensor:
+        """`decode` raw latents in square tiles that fade into each other.
+
+        tile_x, tile_y, overlap: as of `encode_tiled`, but in cells, as ComfyUI's VAEDecodeTiled gives them
+        """
+        tiled = self._tiled(tile_x, tile_y, overlap)
+        return self._decoded(samples, tiled, (tiled.tile_latent_min_size,) * 2)
+
+    @torch.no_grad()
+    def _encoded(self, pixels: Tensor, net: AutoencoderKL, at_once: Sequence[int]) -> Tensor:
+        """at_once: height and width in pixels of what `net` computes in one go"""
+        if pixels.ndim != 4:
+            raise VideoError(
+                f"a tensor shaped {list(pixels.shape)} came; the frames of one clip, [frames, height, width, 3], are "
+                f"needed. Connect Load Video."
+            )
+        frames, height, width = pixels.shape[:3]
+        cell = self.pixels_per_cell
+        if not frames or height < cell or width < cell:
+            raise VideoError(
+                f"the clip has {frames} frames of {height}x{width}; at least one frame of {cell}x{cell} pixels is "
+                f"needed. Check the video and its start and count."
+            )
+        prepared(self.prepare, _working_memory(*at_once, self.net.dtype))
+        top, left = height % cell // 2, width % cell // 2
+        cropped = pixels[:, top : top + height // cell * cell, left : left + width // cell * cell, :3]
+        images = rearrange(cropped, "f h w c -> f c h w").mul(2).sub(1).to(self.net.device, self.net.dtype)
+        means = torch.cat([net.encode(part).latent_dist.mean for part in images.split(FRAMES_AT_ONCE)])
+        return self._finite(means.float().to(pixels.device), "latents", cropped)
+
+    @torch.no_grad()
+    def _decoded(self, samples: Tensor, net: AutoencoderKL, at_once: Sequence[int]) -> Tensor:
+        """at_once: height and width in cells of what `net` computes in one go"""
+        if samples.ndim != 4 or samples.shape[1] != self.latent_channels or not samples.numel():
+            raise VideoError(
+                f"latents shaped {list(samples.shape)} came; this VAE decodes [frames, {self.latent_channels}, height, "
+                f"width] of Stable Diffusion 1.x and 2.x. Latents of video models need the VAE of their own model."
+            )
+        height, width = (side * self.pixels_per_cell for side in at_once)
+        prepared(self.prepare, _working_memory(height, width, self.net.dtype))
+        latents = samples.to(self.net.device, self.net.dtype)
+        images = torch.cat([net.decode(part).sample for part in latents.split(FRAMES_AT_ONCE)])
+        pixels = rearrange(images.float(), "f c h w -> f h w c")
+        return self._finite(pixels.to(samples.device), "frames", samples).add(1).div(2).clamp(0, 1)
+
+    def _finite(self, gives: Tensor, what: str, given: Tensor) -> Tensor:
+        """`gives` if all of it is finite; frames that are not would be saved black. Raises VideoError."""
+        if gives.isfinite().all():
+            return gives
+        if not given.isfinite().all():
+            said, advice = "what it was given is not finite either", "Look where that comes from."
+        elif advice := broken_weights(self.net.named_parameters()):
+            said = "what it was given is finite"
+        else:
+            said = f"it computes in {self.net.dtype}"
+            advice = "Load the VAE in float32: some leave the range of half precision, and frames go black."
+        raise VideoError(f"the VAE gives {what} that are not finite (NaN or infinite), and {said}. {advice}")
+
+    def _tiled(self, x: int | None, y: int | None, overlap: int | None) -> AutoencoderKL:
+        """Diffusers' VAE in tiles, over the same weights. x, y, overlap: cells."""
+        cell = self.pixels_per_cell
+        side = max(min(TILE_SIDE // cell if given is None else given for given in (x, y)), 2)
+        overlap = min(TILE_OVERLAP // cell if overlap is None else max(overlap, 0), side // 2)
+        tiled = copy.copy(self.net)
+        tiled.use_tiling = True
+        tiled.tile_latent_min_size, tiled.tile_sample_min_size = side, side * cell
+        tiled.tile_overlap_factor = Fraction(overlap, side)  # diffusers rounds products of it down: no rounding error
+        return tiled
+
+
+def _working_memory(height: int, width: int, dtype: torch.dtype) -> int:
+    """Bytes that frames of height x width pixels need beside the weights, as many as are in work at once."""
+    return FRAMES_AT_ONCE * height * width * dtype.itemsize * BYTES_PER_PIXEL_AND_BYTE

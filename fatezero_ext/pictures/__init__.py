@@ -1,0 +1,1 @@
+"""Pictures: labelled sheets of frames, comparisons and attention."""

@@ -1,0 +1,1 @@
+"""Prompts: words, their tokens, and how two prompts are aligned."""

@@ -1,0 +1,1 @@
+"""Storage: where recorded attention is kept between an inversion and its edits."""

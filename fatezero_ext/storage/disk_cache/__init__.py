@@ -1,0 +1,1 @@
+"""The disk cache: one folder per inversion, shared by processes."""

@@ -1,0 +1,216 @@
+"""The disk cache of inversions: saved once, read by every later edit, also by other processes and after a restart.
+
+It knows names and tensors only. What a key stands for is the caller's business, and what the files mean is known to
+`saved_pages` alone.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from ...errors import StoreError
+from .completeness import content_faults
+from .entry import DamagedFile, Draft, Entry, leased_entry
+from .eviction import (
+    Listing,
+    discard,
+    entry_folders,
+    is_cache,
+    keys_in_use,
+    list_entries,
+    make_cache,
+    make_room,
+    new_lease,
+    oldest_unused,
+    readable,
+    sweep,
+    total_bytes,
+    writing,
+)
+from .locks import folder_lock
+from .manifest import JSON, UnusableEntry, check_key, new_manifest, read_manifest
+
+DEFAULT_LIMIT = 32 * 2**30  # bytes; about five inversions of 50 steps, 8 frames and 512x512
+
+
+@dataclass(frozen=True)
+class Checked:
+    """An entry whose every byte was checked.
+
+    problem: why it cannot be used as a whole; None where it can
+    damaged: files that are not what was written or lack something, with the reason
+    """
+
+    key: str
+    about: Mapping[str, JSON]
+    problem: str | None
+    damaged: Mapping[str, str]
+
+    @property
+    def sound(self) -> bool:
+        """Whether all is as it was written."""
+        return self.problem is None and not self.damaged
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a pruning removed.
+
+    removed:   entries, those unused for longest first
+    in_use:    entries that would have gone too, but some process uses them
+    leftovers: bytes that killed processes had left
+    """
+
+    removed: tuple[Listing, ...] = ()
+    in_use: tuple[Listing, ...] = ()
+    leftovers: int = 0
+
+
+@dataclass(frozen=True)
+class InversionCache:
+    """Saved inversions in a folder of their own; several processes may use it at the same time.
+
+    limit: bytes that everything in it may take
+    """
+
+    folder: Path
+    limit: int = DEFAULT_LIMIT
+
+    def find(self, key: str) -> Entry | None:
+        """The entry of a key, in use until released or garbage collected; None where there is none.
+
+        One that cannot be used is reported, removed, and None.
+        """
+        check_key(key)
+        if not os.path.lexists(self.folder / key) or not is_cache(self.folder):
+            return None
+        with folder_lock(self.folder):
+            return leased_entry(self.folder, key)
+
+    def begin(self, key: str, about: Mapping[str, JSON], nbytes: int) -> Draft:
+        """Begin to save an inversion of about `nbytes`, after evicting what was not used for longest.
+
+        about: shown by `cache list`, which knows prompt, frames, size ("512x512" or [width, height]), steps and policy
+        Raises StoreError where there is no room for it, or no folder to write.
+        """
+        check_key(key)
+        new_manifest(key, about, {})
+        if nbytes > self.limit:
+            raise StoreError(
+                f"the inversion needs {readable(nbytes)} and all saved ones together may take {readable(self.limit)}; "
+                f"raise the limit with FATEZERO_CACHE_GB, or use policy recompute, fewer frames or fewer steps."
+            )
+        is_cache(self.folder)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with folder_lock(self.folder):
+                make_cache(self.folder)
+                make_room(self.folder, self.limit, nbytes)
+                return Draft(self.folder, self.limit, key, about, nbytes)
+
+    def entries(self) -> list[Listing]:
+        """Every entry, also those that cannot be used, sorted by key. Their contents are not checked."""
+        if not is_cache(self.folder):
+            return []
+        with folder_lock(self.folder):
+            return list_entries(self.folder)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of everything that counts against the limit; drafts as they will be when written."""
+        return total_bytes(self.folder) if is_cache(self.folder) else 0
+
+    def verify(self) -> Iterator[Checked]:
+        """Check every byte of every entry, one entry after the other; each is in use while it is checked."""
+        if is_cache(self.folder):
+            for home in entry_folders(self.folder):
+                if (checked := self._checked(home)) is not None:
+                    yield checked
+
+    def _checked(self, home: Path) -> Checked | None:
+        """None where the entry has been evicted meanwhile."""
+        with writing(self.folder), folder_lock(self.folder):
+            if not os.path.lexists(home):
+                return None
+            try:
+                entry = Entry(self.folder, read_manifest(home), new_lease(self.folder, home.name))
+            except UnusableEntry as reason:
+                return Checked(home.name, {}, str(reason), {})
+        damaged = {}
+        try:
+            for name in entry.names:
+                try:
+                    entry.check(name)
+                except DamagedFile as damage:
+                    damaged[name] = damage.reason
+            damaged |= content_faults(entry, damaged)
+        finally:
+            entry.release()
+        return Checked(entry.key, entry.about, None, damaged)
+
+    def remove(self, key: str) -> bool:
+        """Remove an entry; whether it is gone. One that is in use stays."""
+        check_key(key)
+        if not is_cache(self.folder):
+            return True
+        with folder_lock(self.folder):
+            if key in keys_in_use(self.folder):
+                return False
+            if os.path.lexists(self.folder / key):
+                discard(self.folder, key)
+            return True
+
+    def prune(self, limit: int | None = None) -> Pruned:
+        """Evict what was not used for longest until everything fits, and delete what killed processes left.
+
+        limit: bytes; None: the cache's own; 0: everything that is not in use
+        """
+        if not is_cache(self.folder):
+            return Pruned()
+        with folder_lock(self.folder):
+            leftovers = sweep(self.folder)
+            entries = list_entries(self.folder)
+            excess = total_bytes(self.folder) - (self.limit if limit is None else limit)
+            going = oldest_unused(entries, excess)
+            for entry in going:
+                discard(self.folder, entry.key)
+        reached = sum(entry.nbytes for entry in going) >= excess
+        in_use = () if reached else tuple(entry for entry in entries if entry.in_use)
+        return Pruned(tuple(going), in_use, leftovers)
+
+
+def default_cache(folder: Path | None = None) -> InversionCache:
+    """The user's own cache, with the settings of the environment.
+
+    folder: in place of FATEZERO_CACHE_DIR, or the system's folder for caches
+    FATEZERO_CACHE_GB sets the limit, in GiB. Raises StoreError where a setting cannot be used.
+    """
+    chosen = folder or os.environ.get("FATEZERO_CACHE_DIR")
+    if chosen:
+        place = Path(chosen).expanduser().absolute()
+    else:
+        place = user_cache_path("fatezero", appauthor=False) / "inversions"
+        if not place.is_absolute():  # would be in the working directory
+            raise StoreError(f"the system names {place} for caches; a full path is needed. Set FATEZERO_CACHE_DIR.")
+    return InversionCache(place, _limit())
+
+
+def _limit() -> int:
+    given = os.environ.get("FATEZERO_CACHE_GB")
+    if not given:
+        return DEFAULT_LIMIT
+    try:
+        size = float(given)
+    except ValueError:
+        size = math.nan
+    if not (math.isfinite(size) and size > 0):
+        raise StoreError(
+            f"FATEZERO_CACHE_GB is {given!r}; a positive number of GiB is needed. Set it to 32, say, or unset it."
+        )
+    return int(size * 2**30)

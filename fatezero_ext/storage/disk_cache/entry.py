@@ -1,0 +1,239 @@
+"""Saved inversions: an `Entry` is read, a `Draft` is written and becomes an entry when published."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from ...errors import StoreError
+from .eviction import Staging, discard, make_room, new_lease, readable, writing
+from .locks import Hold, folder_lock
+from .manifest import (
+    JSON,
+    MANIFEST,
+    FileLine,
+    Manifest,
+    UnusableEntry,
+    check_name,
+    checked_manifest,
+    encode,
+    file_path,
+    new_manifest,
+    read_manifest,
+)
+from .tensor_file import DamagedFile, check_tensors, file_bytes, read_tensors, tensor_names, write_tensors
+
+SLACK = 2**20  # bytes over plan: file headers and the manifest, not worth evicting or refusing an inversion for
+log = logging.getLogger(__name__)
+
+
+class Entry:
+    """A saved inversion: files of tensors by name. It is not evicted until released or garbage collected.
+
+    about:  what the inversion is of, in readable words
+    nbytes: of all its files
+    names:  of its files
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, lease: Hold) -> None:
+        self.key = manifest.key
+        self.about: Mapping[str, JSON] = manifest.about
+        self.nbytes = manifest.nbytes
+        self.names = tuple(manifest.files)
+        self._folder = folder
+        self._home = folder / manifest.key
+        self._lease = lease
+
+    def __repr__(self) -> str:
+        return f"Entry({self.key}, {len(self.names)} files, {readable(self.nbytes)})"
+
+    def read(self, name: str) -> dict[str, Tensor]:
+        """The tensors of a file, read once and checked. Raises DamagedFile where they are not what was written."""
+        try:
+            return read_tensors(file_path(self._home, name), self._line(name))
+        except DamagedFile:
+            # Whoever repairs it replaces file and manifest one after the other, with the lock.
+            with folder_lock(self._folder):
+                return read_tensors(file_path(self._home, name), self._line(name))
+
+    def check(self, name: str) -> None:
+        """Raises DamagedFile as `read` does; needs little memory."""
+        try:
+            check_tensors(file_path(self._home, name), self._line(name))
+        except DamagedFile:
+            with folder_lock(self._folder):
+                check_tensors(file_path(self._home, name), self._line(name))
+
+    def place(self, name: str) -> Path:
+        """Where a file is."""
+        return file_path(self._home, name)
+
+    def tensor_names(self, name: str) -> tuple[str, ...]:
+        """Names of a file's tensors, which are not read. Raises DamagedFile where it holds none."""
+        return tensor_names(file_path(self._home, name))
+
+    def repair(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Replace a damaged file by the same tensors computed anew.
+
+        A kill in between leaves the file damaged, which is found like any damage. Raises StoreError where the entry is
+        gone or cannot be written.
+        """
+        check_name(name)
+        with writing(self._folder), folder_lock(self._folder):
+            staging = Staging(self._folder, self.key, file_bytes(tensors))
+        try:
+            with writing(self._folder):
+                line = write_tensors(file_path(staging.path, name), tensors)
+                with folder_lock(self._folder):
+                    self._put(name, line, staging)
+        finally:
+            staging.discard()
+
+    def _put(self, name: str, line: FileLine, staging: Staging) -> None:
+        try:
+            manifest = read_manifest(self._home)
+        except UnusableEntry as reason:
+            raise StoreError(f"the saved inversion {self._home} cannot be repaired: {reason}. Invert again.") from None
+        _line_of(manifest, name)
+        manifest = new_manifest(self.key, manifest.about, {**manifest.files, name: line})
+        (staging.path / MANIFEST).write_bytes(encode(manifest))
+        os.replace(file_path(staging.path, name), file_path(self._home, name))
+        os.replace(staging.path / MANIFEST, self._home / MANIFEST)
+
+    def release(self) -> None:
+        """Let the entry be evicted; again does nothing. May be called from any thread."""
+        self._lease.release()
+
+    def _line(self, name: str) -> FileLine:
+        """What the manifest says now: another process may have repaired the file."""
+        try:
+            return _line_of(read_manifest(self._home), name)
+        except UnusableEntry as reason:
+            raise DamagedFile(self._home, str(reason)) from None
+
+
+def _line_of(manifest: Manifest, name: str) -> FileLine:
+    if name not in manifest.files:
+        raise StoreError(
+            f"the saved inversion {manifest.key} has no file {name!r}; it has {', '.join(manifest.files) or 'none'}. "
+            f"Ask for one of these."
+        )
+    return manifest.files[name]
+
+
+def leased_entry(folder: Path, key: str) -> Entry | None:
+    """The entry of a key, in use from now on; None where there is none. The caller holds the folder's lock.
+
+    One that cannot be used is reported and removed.
+    """
+    home = folder / key
+    if not os.path.lexists(home):
+        return None
+    with writing(folder):
+        try:
+            manifest = checked_manifest(home)
+        except UnusableEntry as reason:
+            log.warning("The saved inversion %s cannot be used: %s. It is removed and will be made anew.", home, reason)
+            discard(folder, key)
+            return None
+        os.utime(home / MANIFEST)  # its time of change is the time of last use
+        return Entry(folder, manifest, new_lease(folder, key))
+
+
+class Draft:
+    """An inversion being saved. Use it in a `with` statement: it is abandoned unless published.
+
+    Also abandoned when writing fails, when garbage collected, and after its process was killed. Threads may share it.
+    """
+
+    def __init__(self, folder: Path, limit: int, key: str, about: Mapping[str, JSON], nbytes: int) -> None:
+        """The caller holds the folder's lock and has made room for `nbytes`."""
+        self.key = key
+        self._folder = folder
+        self._limit = limit
+        self._about = dict(about)
+        self._planned = nbytes
+        self._files: dict[str, FileLine] = {}
+        self._turn = threading.RLock()
+        self._open = True
+        self._staging = Staging(folder, key, nbytes)
+
+    def __enter__(self) -> Draft:
+        return self
+
+    def __exit__(self, *_ended: object) -> None:
+        self.abandon()
+
+    def write(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Save tensors, which are on the CPU, as one file. Raises StoreError, the draft abandoned, where it fails."""
+        check_name(name)
+        with self._turn:
+            self._must_be_open()
+            if name in self._files:
+                raise StoreError(f"the file {name!r} was written already; each is written once. Give it another name.")
+            try:
+                nbytes = file_bytes(tensors)
+                self._grow(nbytes)
+                self._files[name] = write_tensors(file_path(self._staging.path, name), tensors)
+            except OSError as error:
+                self.abandon()
+                raise self._failed(f"file {name} of {readable(nbytes)}", error) from None
+            except BaseException:
+                self.abandon()
+                raise
+
+    def publish(self) -> Entry:
+        """Make it an entry at once and whole. Where another process was faster, the result is that one's entry."""
+        with self._turn:
+            self._must_be_open()
+            try:
+                manifest = new_manifest(self.key, self._about, self._files)
+                (self._staging.path / MANIFEST).write_bytes(encode(manifest))
+                with folder_lock(self._folder):
+                    if (others := leased_entry(self._folder, self.key)) is not None:
+                        return others
+                    lease = new_lease(self._folder, self.key)
+                    os.rename(self._staging.path, self._folder / self.key)
+                return Entry(self._folder, manifest, lease)
+            except OSError as error:
+                raise self._failed("manifest", error) from None
+            finally:
+                self.abandon()
+
+    def abandon(self) -> None:
+        """Delete what was written; after publishing, or again, does nothing."""
+        with self._turn:
+            self._open = False
+            self._staging.discard()
+
+    def _must_be_open(self) -> None:
+        if not self._open:
+            raise StoreError(
+                f"the draft of {self.key} was published or abandoned; only an open one can be written and published. "
+                f"Begin another."
+            )
+
+    def _grow(self, nbytes: int) -> None:
+        """Make room for a file that comes on top of the plan."""
+        written = sum(line.nbytes for line in self._files.values())
+        if written + nbytes > self._planned + SLACK:
+            with folder_lock(self._folder):
+                make_room(self._folder, self._limit, written + nbytes - max(self._planned, written))
+            self._planned = written + nbytes
+
+    def _failed(self, what: str, error: OSError) -> StoreError:
+        try:
+            free = readable(shutil.disk_usage(self._folder).free)
+        except OSError:
+            free = "an unknown number of bytes"
+        return StoreError(
+            f"the {what} of the inversion {self.key} cannot be saved in {self._folder} "
+            f"({error.strerror or error}); {free} are free there. Nothing of it was kept. Free some space, or name a "
+            f"folder on another disk with FATEZERO_CACHE_DIR."
+        )

@@ -1,0 +1,266 @@
+"""Room in a cache folder: what is in it, who uses it, and what goes when more is to be saved.
+
+    CACHEDIR.TAG               says that everything here can be made anew; backups leave it out
+    .lock                      held for moments
+    <key>/                     a saved inversion: manifest.json, NAME.safetensors ...
+    .leases/<key>.<id>.lock    one for each that uses an entry
+    .drafts/<key>.<bytes>.<id> being written, beside a .lock; published by renaming, so an entry is always whole
+    .trash/<id>                being deleted; renamed first, so half an entry is never found
+
+Except where said otherwise, callers hold the folder's lock.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...errors import StoreError
+from .locks import Hold, is_held, unwritable
+from .manifest import JSON, KEY, MANIFEST, Manifest, UnusableEntry, checked_manifest
+
+TAG = "CACHEDIR.TAG"
+TAG_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55"  # https://bford.info/cachedir/
+TAG_TEXT = (
+    f"{TAG_SIGNATURE}\n"
+    "# Inversions saved by fatezero_ext. They are made anew when needed, so this folder may be deleted.\n"
+)
+
+
+@dataclass(frozen=True)
+class Listing:
+    """An entry as it is found in the folder.
+
+    about:   {} where the manifest cannot be trusted
+    nbytes:  of everything in its folder
+    used:    when it was last found, repaired or published, in seconds since 1970
+    problem: why it cannot be used; None where it can, though file contents are not looked at
+    """
+
+    key: str
+    about: Mapping[str, JSON]
+    nbytes: int
+    used: float
+    in_use: bool
+    problem: str | None
+
+
+class Staging:
+    """A folder in which something is written before it is put into place; its claim counts as used.
+
+    Vanishes when discarded, garbage collected or the process ends; after a kill, the next `sweep` removes it.
+    nbytes: how much is going to be written
+    """
+
+    def __init__(self, folder: Path, key: str, nbytes: int) -> None:
+        drafts = folder / ".drafts"
+        drafts.mkdir(exist_ok=True)
+        self.path = drafts / f"{key}.{nbytes}.{uuid.uuid4().hex}"
+        hold = Hold(drafts / f"{self.path.name}.lock")
+        self._end = weakref.finalize(self, _discard_staging, self.path, hold, os.getpid())
+        self.path.mkdir()
+
+    def discard(self) -> None:
+        """Delete what is left in it; again does nothing. Needs no lock."""
+        self._end()
+
+
+def _discard_staging(path: Path, hold: Hold, owner: int) -> None:
+    if os.getpid() == owner:  # a forked child has a copy only
+        _delete(path)
+        hold.release()
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turn the system's errors into a StoreError about the folder. Needs no lock."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(folder, error) from None
+
+
+def is_cache(folder: Path) -> bool:
+    """Whether the folder holds saved inversions; needs no lock.
+
+    Raises StoreError where it holds others' folders that look like entries: evicting would delete them.
+    """
+    with suppress(OSError):
+        tag = (folder / TAG).read_text(encoding="utf-8", errors="replace")
+        if tag.startswith(TAG_SIGNATURE) and "fatezero_ext" in tag:
+            return True
+    strangers = entry_folders(folder)
+    if strangers:
+        raise StoreError(
+            f"{folder} holds folders such as {strangers[0].name} and no {TAG} of ours, so they may belong to another "
+            f"program; inversions need a folder of their own. Name an empty or a new one with FATEZERO_CACHE_DIR."
+        )
+    return False
+
+
+def make_cache(folder: Path) -> None:
+    """Make a folder into one that holds saved inversions. Raises StoreError as `is_cache` does."""
+    if not is_cache(folder):
+        (folder / TAG).write_text(TAG_TEXT, encoding="utf-8")
+
+
+def entry_folders(folder: Path) -> list[Path]:
+    """What looks like an entry by its name; needs no lock."""
+    try:
+        return sorted(path for path in folder.iterdir() if KEY.fullmatch(path.name))
+    except OSError:
+        return []
+
+
+def new_lease(folder: Path, key: str) -> Hold:
+    """Keep an entry from being evicted."""
+    leases = folder / ".leases"
+    leases.mkdir(exist_ok=True)
+    return Hold(leases / f"{key}.{uuid.uuid4().hex}.lock")
+
+
+def keys_in_use(folder: Path) -> set[str]:
+    """Keys of the entries that some process uses; what dead processes left is deleted."""
+    leases = [path for path in _children(folder / ".leases") if path.suffix == ".lock"]
+    return {path.name.partition(".")[0] for path in leases if is_held(path)}
+
+
+def list_entries(folder: Path) -> list[Listing]:
+    """Every entry, sorted by key."""
+    used_now = keys_in_use(folder)
+    return [_listing(home, home.name in used_now) for home in entry_folders(folder)]
+
+
+def _listing(home: Path, in_use: bool) -> Listing:
+    manifest: Manifest | None = None
+    problem = None
+    try:
+        manifest = checked_manifest(home)
+    except UnusableEntry as reason:
+        problem = str(reason)
+    used = 0.0
+    for path in (home, home / MANIFEST):
+        with suppress(OSError):
+            used = path.lstat().st_mtime
+    return Listing(home.name, manifest.about if manifest else {}, disk_bytes(home), used, in_use, problem)
+
+
+def sweep(folder: Path) -> int:
+    """Delete what killed processes left: drafts and trash. Returns the bytes deleted."""
+    leftovers = disk_bytes(folder / ".trash")
+    for name in _draft_names(folder):
+        if not is_held(folder / ".drafts" / f"{name}.lock"):
+            leftovers += disk_bytes(folder / ".drafts" / name)
+            _delete(folder / ".drafts" / name)
+    for path in _children(folder / ".trash"):
+        _delete(path)
+    return leftovers - disk_bytes(folder / ".trash")
+
+
+def claimed_bytes(folder: Path) -> int:
+    """Bytes of drafts as they will be when written; needs no lock."""
+    return sum(max(_claim(name), disk_bytes(folder / ".drafts" / name)) for name in _draft_names(folder))
+
+
+def total_bytes(folder: Path) -> int:
+    """Bytes of entries, drafts and leftovers; needs no lock."""
+    return sum(map(disk_bytes, entry_folders(folder))) + claimed_bytes(folder) + disk_bytes(folder / ".trash")
+
+
+def make_room(folder: Path, limit: int, nbytes: int) -> None:
+    """Evict what was not used for longest until `nbytes` more fit under the limit; nothing goes if they cannot.
+
+    Raises StoreError where entries in use and drafts take too much, or the disk has not enough free space.
+    """
+    sweep(folder)
+    excess = total_bytes(folder) + nbytes - limit
+    going = oldest_unused(list_entries(folder), excess)
+    evictable = sum(entry.nbytes for entry in going)
+    if evictable < excess:
+        raise StoreError(
+            f"saving {readable(nbytes)} in {folder} needs {readable(excess - evictable)} more than its limit of "
+            f"{readable(limit)}, and all else in it is in use or being written. End the programs that use it, or raise "
+            f"FATEZERO_CACHE_GB."
+        )
+    written = sum(disk_bytes(folder / ".drafts" / name) for name in _draft_names(folder))
+    promised = claimed_bytes(folder) - written
+    free = shutil.disk_usage(folder).free + evictable - promised
+    if free < nbytes:
+        raise StoreError(
+            f"saving needs {readable(nbytes)}, and {readable(max(free, 0))} are free on the disk of {folder}. Free "
+            f"some, for example with `python -m fatezero_ext cache prune --all`, or name a folder on another disk with "
+            f"FATEZERO_CACHE_DIR."
+        )
+    for entry in going:
+        discard(folder, entry.key)
+
+
+def oldest_unused(entries: list[Listing], excess: int) -> list[Listing]:
+    """The entries to evict for `excess` bytes, those unused for longest first; fewer bytes where all else is in use."""
+    going = []
+    for entry in sorted((entry for entry in entries if not entry.in_use), key=lambda entry: (entry.used, entry.key)):
+        if excess <= 0:
+            break
+        going.append(entry)
+        excess -= entry.nbytes
+    return going
+
+
+def discard(folder: Path, key: str) -> None:
+    """Remove an entry."""
+    trash = folder / ".trash"
+    trash.mkdir(exist_ok=True)
+    removed = trash / uuid.uuid4().hex
+    with writing(folder):
+        os.rename(folder / key, removed)
+    _delete(removed)
+
+
+def disk_bytes(path: Path) -> int:
+    """Bytes of a file or of everything in a folder, 0 where there is none; links are not followed. Needs no lock."""
+    try:
+        if not path.is_dir() or path.is_symlink():
+            return path.lstat().st_size
+        return sum(disk_bytes(child) for child in path.iterdir())
+    except OSError:  # deleted meanwhile
+        return 0
+
+
+def readable(nbytes: int) -> str:
+    """A number of bytes for people."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if nbytes >= size:
+            return f"{nbytes / size:.1f} {unit}"
+    return f"{nbytes} bytes"
+
+
+def _draft_names(folder: Path) -> set[str]:
+    return {path.name.removesuffix(".lock") for path in _children(folder / ".drafts")}
+
+
+def _claim(name: str) -> int:
+    """What a draft's name says it will take."""
+    parts = name.split(".")
+    return int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() and parts[1].isascii() else 0
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:  # not made yet
+        return []
+
+
+def _delete(path: Path) -> None:
+    """Delete a file, a link or a folder; what resists stays for the next sweep."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()

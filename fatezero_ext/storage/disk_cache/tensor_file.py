@@ -1,0 +1,149 @@
+"""Files of tensors whose every byte is checked: safetensors, written and hashed in one pass."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load
+from torch import Tensor
+
+from ...errors import StoreError
+from .manifest import FileLine, plain_size
+
+DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+HEADER_ALIGNMENT = 8  # bytes, of the safetensors format
+READ_BYTES = 2**20
+
+
+class DamagedFile(StoreError):
+    """A saved file is missing or not what was written; what it held must be computed again.
+
+    reason: what is wrong with the file, a clause
+    """
+
+    def __init__(self, place: Path, reason: str) -> None:
+        super().__init__(
+            f"{place} is damaged ({reason}); what it held must be computed again. "
+            f"`python -m fatezero_ext cache verify` finds every damaged file."
+        )
+        self.reason = reason
+
+
+def header_and_order(tensors: Mapping[str, Tensor]) -> tuple[bytes, list[Tensor]]:
+    """The first bytes of a safetensors file, and the tensors in the order in which theirs follow.
+
+    Written here, not by safetensors.torch.save, which holds two more copies of everything and takes twice as long;
+    tests read the files with the library.
+    Raises StoreError for a dtype or a name that cannot be written.
+    Source: https://github.com/huggingface/safetensors#format
+    """
+    entries, order, end = {}, [], 0
+    for name, tensor in sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0])):  # keeps all aligned
+        if tensor.dtype not in DTYPES or name == "__metadata__":
+            raise StoreError(
+                f"the tensor {name!r} is of {tensor.dtype}; saving takes any name but __metadata__ and the dtypes "
+                f"{', '.join(str(dtype).removeprefix('torch.') for dtype in DTYPES)}. Convert or rename it."
+            )
+        start, end = end, end + tensor.nbytes
+        entries[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        order.append(tensor)
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % HEADER_ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text, order
+
+
+def file_bytes(tensors: Mapping[str, Tensor]) -> int:
+    """Size of the file that `write_tensors` would write."""
+    header, order = header_and_order(tensors)
+    return len(header) + sum(tensor.nbytes for tensor in order)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileLine:
+    """Write a safetensors file; at most one tensor is copied at a time, where it is not contiguous.
+
+    Not flushed to the disk: what a power loss tears does not match its checksum, and is computed again.
+    """
+    header, order = header_and_order(tensors)
+    digest, nbytes = hashlib.sha256(), 0
+    with path.open("wb") as file:
+        for part in _parts(header, order):
+            digest.update(part)
+            nbytes += file.write(part)
+    return FileLine(nbytes=nbytes, sha256=digest.hexdigest())
+
+
+def _parts(header: bytes, order: list[Tensor]) -> Iterator[bytes | memoryview]:
+    yield header
+    for tensor in order:
+        yield tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def read_tensors(path: Path, line: FileLine) -> dict[str, Tensor]:
+    """Read a file once, and make tensors of the very bytes that were checked. Raises DamagedFile."""
+    with _noticing_damage(path):
+        _check_size(path, line)
+        contents = path.read_bytes()
+        _check_digest(hashlib.sha256(contents).hexdigest(), line)
+        return load(contents)
+
+
+def check_tensors(path: Path, line: FileLine) -> None:
+    """Raises DamagedFile where a file is not what was written; needs little memory."""
+    with _noticing_damage(path):
+        _check_size(path, line)
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while part := file.read(READ_BYTES):
+                digest.update(part)
+        _check_digest(digest.hexdigest(), line)
+
+
+def tensor_names(path: Path) -> tuple[str, ...]:
+    """The names in a file's header. Raises DamagedFile."""
+    with _noticing_damage(path), safe_open(path, framework="pt") as file:
+        return tuple(file.keys())
+
+
+@contextmanager
+def _noticing_damage(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except _Difference as difference:
+        reason = str(difference)
+    except (SafetensorError, ValueError, KeyError, RuntimeError):  # checksum and size match: written so by a stranger
+        reason = "it holds no tensors"
+    else:
+        return
+    raise DamagedFile(path, reason)
+
+
+class _Difference(Exception):
+    pass
+
+
+def _check_size(path: Path, line: FileLine) -> None:
+    if (size := plain_size(path)) != line.nbytes:
+        raise _Difference(f"it has {size} bytes instead of {line.nbytes}")
+
+
+def _check_digest(digest: str, line: FileLine) -> None:
+    if digest != line.sha256:
+        raise _Difference("its bytes do not match their checksum")

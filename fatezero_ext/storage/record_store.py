@@ -1,0 +1,194 @@
+"""Where pages of attention are kept between an inversion and its edits."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from ..attention.records import Page, beyond_range, check_page, check_range, narrowed, packed, page_bytes, page_tensors
+from ..attention.sites import LayerAddress
+from ..choices import PLACES, POLICIES, PRECISION_NAMES, Place, Policy, Precision
+from ..errors import SettingsError, StoreError
+from ..memory.free_memory import free_ram
+from .disk_cache.cache import InversionCache
+from .offload import CPU, Carrier
+
+
+@dataclass(frozen=True)
+class Storage:
+    """How attention is kept.
+
+    policy:    "features": what attention comes from (small); "maps": every map itself (the reference); "recompute":
+               nothing, the source runs again beside the edit, as the inversion ran it; "recompute same level": the same
+               on the latent at the edit's own noise level; "auto": features, or recompute where they do not fit
+    place:     "gpu": the device the model runs on; "ram": the computer's memory; "disk": files that later runs find
+               again, of recompute the latents alone; "auto": the first of gpu and ram with room
+    precision: of what is kept, a key of PRECISIONS; "int8" is lossy
+    budget:    bytes that may be kept; None: what is free
+    cache:     the folder of "disk"; None: `default_cache()`
+    """
+
+    policy: Policy = "auto"
+    place: Place = "auto"
+    precision: Precision = "as computed"
+    budget: int | None = None
+    cache: InversionCache | None = None
+
+    def __post_init__(self) -> None:
+        choices = {"policy": POLICIES, "place": PLACES, "precision": PRECISION_NAMES}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise SettingsError(
+                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}. Choose one of these."
+                )
+        if self.budget is not None and not (
+            isinstance(self.budget, (int, float)) and math.isfinite(self.budget) and self.budget > 0
+        ):
+            raise SettingsError(
+                f"the budget is {self.budget} bytes; a positive number is needed. Raise it, or give none to use what "
+                f"is free."
+            )
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether nothing is kept."""
+        return self.policy in ("recompute", "recompute same level")
+
+
+class PageStore(Protocol):
+    """Pages by step; step 0 is the noisiest, as in `Schedule`."""
+
+    def write(self, step: int, page: Page) -> None:
+        """Keep a page. Raises StoreError where it lacks a layer, and once the store is sealed."""
+        ...
+
+    def read(self, step: int) -> Page:
+        """The page of a step. Its tensors must not be changed. Raises StoreError where there is none."""
+        ...
+
+    def seal(self) -> None:
+        """Allow no more writing. Raises SettingsError where what was written did not fit its precision."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors kept."""
+        ...
+
+    def held_tensors(self) -> Iterator[Tensor]:
+        """The tensors kept in memory."""
+        ...
+
+
+class MemoryStore:
+    """Pages in memory, moved to a device and precision as they are written.
+
+    device: None keeps each tensor where it was computed
+    layers: that every page must have
+    """
+
+    _leaving: ClassVar[threading.Lock] = threading.Lock()
+    """Of all stores, which can be copied and pickled without it; few ever leave their device."""
+
+    def __init__(
+        self,
+        device: torch.device | None = None,
+        precision: Precision = "as computed",
+        layers: Collection[LayerAddress] = (),
+    ) -> None:
+        self.device = device
+        self.precision = precision
+        self.layers = layers
+        self._pages: dict[int, Page] = {}
+        self._carrier: Carrier | None = None
+        self._sealed = False
+        self._unchecked: list[int] = []
+
+    def __repr__(self) -> str:
+        return f"MemoryStore({len(self._pages)} steps, {self.nbytes / 2**20:.1f} MiB)"
+
+    def __len__(self) -> int:
+        return len(self._pages)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(page_bytes(page) for page in self._pages.values())
+
+    def held_tensors(self) -> Iterator[Tensor]:
+        for page in self._pages.values():
+            yield from page_tensors(page)
+
+    def write(self, step: int, page: Page) -> None:
+        if self._sealed:
+            raise StoreError(f"step {step} came after the store was sealed; invert again to record anew.")
+        check_page(page, self.layers, step)
+        if self.device == CPU and any(record.kept.values.device != CPU for record in page.values()):
+            self._carrier = self._carrier or Carrier(self.precision)
+            self._carrier.carry(page, partial(self._pages.__setitem__, step))
+        else:
+            kept = packed(page, self.device, self.precision)
+            if all(tensor.device == CPU for tensor in page_tensors(kept)):
+                check_range(page, kept)
+            elif narrowed(page, kept):  # looking would wait for the device at every step
+                self._unchecked.append(step)
+            self._pages[step] = kept
+
+    def read(self, step: int) -> Page:
+        if step not in self._pages:
+            raise StoreError(
+                f"step {step} is not in the store, which has {len(self._pages)}; an edit needs every step of its "
+                f"inversion. Invert again with as many steps."
+            )
+        return self._pages[step]
+
+    def seal(self) -> None:
+        if self._carrier is not None:
+            self._carrier.finish()
+        self._carrier, self._sealed = None, True
+        finite = [x.isfinite().all() for step in self._unchecked for x in page_tensors(self._pages[step])]
+        if finite and not torch.stack(finite).all():
+            self._pages.clear()
+            raise beyond_range("some of it is larger")
+
+    def leave_device(self) -> bool:
+        """Move everything to the computer's memory, now and later; whether there was anything to move, and room."""
+        on_device = self.device != CPU
+        with self._leaving:
+            if self.device == CPU:
+                return on_device  # another thread, which reads the same store, has moved it meanwhile
+            if self.nbytes > free_ram():
+                return False
+            self._pages = {step: packed(page, CPU, "as computed") for step, page in self._pages.items()}
+            self.device = CPU
+            return True
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """No pages: an edit runs the source again.
+
+    level_offset: 0: as the inversion ran it, on the latent one level cleaner than the edit's; 1: on the edit's level
+    """
+
+    level_offset: int = 0
+    nbytes: int = 0
+
+    def write(self, step: int, page: Page) -> None:
+        """Keep nothing."""
+
+    def read(self, step: int) -> Page:
+        raise StoreError(f"step {step} is not kept but computed again; read it through SourcePages.")
+
+    def held_tensors(self) -> Iterator[Tensor]:
+        """None."""
+        return iter(())
+
+    def seal(self) -> None:
+        """Nothing to close."""

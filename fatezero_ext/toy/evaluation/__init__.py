@@ -1,0 +1,1 @@
+"""Scores of the built-in model's edits."""

@@ -1,0 +1,208 @@
+"""Read off a frame what it shows, without a trained model and without being told where to look.
+
+Every step asks which of the things that the world can draw explains the pixels best.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..world.outline import LEAST_AREA, Outline, fit_outline, grown, largest_part
+from ..world.render import BLOCK, ink, unwashed, without_grid, without_vignette
+from ..world.world import BACKGROUNDS, COLOURS, NO_STYLE, PALETTE, SIZE, TEXTURE_TONES
+
+COLOURLESS_STYLES = ("sketch", "monochrome")
+LEAST_GRID = 0.018
+"""The true grid is a quarter darker, of which a VAE leaves a tenth in places; pictures without a grid stay below."""
+_GREATEST_SHARE = 0.3
+"""Of a frame that an object may cover."""
+_FAR = 0.35
+"""RGB distance from which on a pixel counts as fully unlike a tone."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a frame shows.
+
+    colour, background: None in a style that does not show them (pencil sketch, black and white)
+    mask:               [H, W] float32, the object's pixels as found, 0 or 1; all zero if there is no object
+    outline:            the drawn shape nearest to the mask
+    """
+
+    shape: str
+    colour: str | None
+    background: str | None
+    style: str
+    mask: np.ndarray
+    outline: Outline
+
+
+def read(frame: np.ndarray) -> Reading:
+    """Read one frame: [H, W, 3], uint8 or floats in 0..1, 64x64."""
+    picture = _checked(frame)
+    style = read_style(picture)
+    if style in COLOURLESS_STYLES:
+        mask = _inside_lines(picture) if style == "sketch" else _even_patch(picture)
+        return _reading(mask, None, None, style)
+    picture = _coloured(picture, style)
+    background = read_background(picture)
+    colour, cover = _object(picture, background)
+    return _reading(cover, colour, background, style)
+
+
+def _reading(cover: np.ndarray, colour: str | None, background: str | None, style: str) -> Reading:
+    outline = fit_outline(cover.astype(np.float32))
+    return Reading(outline.shape, colour, background, style, (cover > 0.5).astype(np.float32), outline)
+
+
+def read_style(picture: np.ndarray) -> str:
+    """The style of a [H, W, 3] picture in 0..1."""
+    if _grid_strength(picture) > LEAST_GRID:
+        return "pixel"
+    if np.percentile(np.ptp(picture, axis=2), 97) < 0.13:
+        return _grey_style(picture.mean(axis=2))
+    return "watercolor" if np.percentile(picture.min(axis=2), 2) > 0.185 else NO_STYLE
+
+
+def _grey_style(grey: np.ndarray) -> str:
+    """Tell pictures without colour apart: unstyled ones are even, black and white photos have dark corners."""
+    if max(float((np.abs(grey - np.mean(PALETTE[name])) < 0.04).mean()) for name in ("white", "gray", "black")) > 0.65:
+        return NO_STYLE
+    if _corner_fall(grey) > 0.17:
+        return "monochrome"
+    return "sketch" if 0.70 < np.median(grey) < 0.935 else "monochrome"
+
+
+def read_background(picture: np.ndarray) -> str:
+    """The background of an unstyled picture: the tones that leave the fewest pixels unexplained."""
+    return min(BACKGROUNDS, key=lambda name: _unexplained(picture, name))
+
+
+def _unexplained(picture: np.ndarray, background: str) -> float:
+    distance = np.minimum(tone_distance(picture, background), _FAR)
+    explained = np.sort(distance.ravel())[: int(SIZE * SIZE * (1 - _GREATEST_SHARE))]
+    return float(distance.mean() + explained.mean()) + 0.1 * _tone_span(background)
+
+
+def tone_distance(picture: np.ndarray, background: str) -> np.ndarray:
+    """How far each pixel is from the nearest tone the background has. Returns [H, W], RGB distance."""
+    if background not in TEXTURE_TONES:
+        return np.linalg.norm(picture - np.float32(PALETTE[background]), axis=2)
+    dark, light = (np.float32(tone) for tone in TEXTURE_TONES[background])
+    axis = light - dark
+    along = np.clip((picture - dark) @ axis / (axis @ axis), 0, 1)
+    return np.linalg.norm(picture - dark - along[..., None] * axis, axis=2)
+
+
+def _tone_span(background: str) -> float:
+    """A wide range of tones explains anything; it has to explain better."""
+    if background not in TEXTURE_TONES:
+        return 0.0
+    return min(1.0, float(np.linalg.norm(np.subtract(*TEXTURE_TONES[background]))))
+
+
+def _object(picture: np.ndarray, background: str) -> tuple[str, np.ndarray]:
+    """The colour of the object, the largest patch nearer to one colour than to the background, and its share of pixels.
+
+    Where the two mix in a pixel, the distances to either tell the share. Returns the colour and [H, W] in 0..1.
+    """
+    behind = tone_distance(picture, background)
+    distances = np.stack([np.linalg.norm(picture - np.float32(PALETTE[colour]), axis=2) for colour in COLOURS])
+    nearest = distances.argmin(axis=0)
+    foreign = behind > 0.75 * distances.min(axis=0)
+    patches = {}
+    for index, colour in enumerate(COLOURS):
+        claimed = largest_part(foreign & (nearest == index))
+        if LEAST_AREA / 3 < claimed.sum() < SIZE * SIZE * _GREATEST_SHARE:
+            patches[colour] = float((claimed * behind).sum())
+    if not patches:
+        return COLOURS[0], np.zeros((SIZE, SIZE), np.float32)
+    colour = max(patches, key=lambda name: patches[name])
+    own = distances[COLOURS.index(colour)]
+    near = grown(grown(largest_part(behind > own)))
+    return colour, near * behind / np.maximum(behind + own, 1e-6)
+
+
+def _coloured(picture: np.ndarray, style: str) -> np.ndarray:
+    """The picture as it would be without its style, as far as that can be told."""
+    if style == "pixel":
+        return without_grid(picture)
+    return unwashed(picture) if style == "watercolor" else picture
+
+
+def _grid_strength(picture: np.ndarray) -> float:
+    """How much darker the last row and column of each block are than their neighbours, 0 in pictures without blocks."""
+    grey = picture.mean(axis=2)
+    strengths = []
+    for lines in (grey, grey.T):
+        blocks = lines.reshape(SIZE // BLOCK, BLOCK, SIZE)
+        inner, last, following = blocks[:-1, BLOCK - 2], blocks[:-1, BLOCK - 1], blocks[1:, 0]
+        around = 0.5 * (inner + following)
+        drop = (around - last) / (around + 0.02)
+        strengths.append(float(np.percentile(drop, 35)))
+    return min(strengths)
+
+
+def _corner_fall(grey: np.ndarray) -> float:
+    """By what share the corners are darker than the middle."""
+    edge = SIZE // 5
+    corners = [grey[:edge, :edge], grey[:edge, -edge:], grey[-edge:, :edge], grey[-edge:, -edge:]]
+    means = sorted(float(np.median(corner)) for corner in corners)
+    middle = float(np.median(grey[edge:-edge, edge:-edge]))
+    return 1 - means[2] / max(middle, 0.02) if middle > 0.02 else 0.0
+
+
+def _inside_lines(picture: np.ndarray) -> np.ndarray:
+    """What the strong lines of a sketch enclose: everything that cannot be reached from the border. Returns [H, W]."""
+    darkness = ink(picture)
+    best = np.zeros((SIZE, SIZE), bool)
+    for threshold in (0.55, 0.45, 0.38, 0.3):
+        enclosed = ~_reachable(darkness < threshold)
+        best = largest_part(_opened(enclosed))
+        if best.sum() > LEAST_AREA:
+            break
+    return best
+
+
+def _reachable(free: np.ndarray) -> np.ndarray:
+    """Which free pixels of a boolean [H, W] are connected to the border."""
+    free = np.pad(free, 1, constant_values=True)
+    reached = np.zeros_like(free)
+    reached[0] = True
+    while True:
+        spread = reached.copy()
+        spread[1:] |= reached[:-1]
+        spread[:-1] |= reached[1:]
+        spread[:, 1:] |= reached[:, :-1]
+        spread[:, :-1] |= reached[:, 1:]
+        spread &= free
+        if (spread == reached).all():
+            return reached[1:-1, 1:-1]
+        reached = spread
+
+
+def _opened(mask: np.ndarray) -> np.ndarray:
+    """Without lines thinner than three pixels."""
+    return grown(~grown(~mask))
+
+
+def _even_patch(picture: np.ndarray) -> np.ndarray:
+    """The patch of one grey that looks most like a shape. Returns [H, W]."""
+    grey = without_vignette(picture)
+    best, best_fit = np.zeros((SIZE, SIZE), bool), 0.0
+    for tone in sorted({round(float(np.dot(PALETTE[colour], (0.299, 0.587, 0.114))), 2) for colour in COLOURS}):
+        patch = largest_part(np.abs(grey - tone) < 0.07)
+        if LEAST_AREA < patch.sum() < SIZE * SIZE * _GREATEST_SHARE:
+            fit = fit_outline(patch.astype(np.float32)).iou
+            if fit > best_fit:
+                best, best_fit = patch, fit
+    return best
+
+
+def _checked(frame: np.ndarray) -> np.ndarray:
+    if frame.shape != (SIZE, SIZE, 3):
+        raise ValueError(
+            f"a frame of shape {list(frame.shape)} came; the oracle reads [{SIZE}, {SIZE}, 3]. "
+            f"Resize the frame, or read one frame at a time."
+        )
+    return frame.astype(np.float32) / 255 if frame.dtype == np.uint8 else frame.astype(np.float32)

@@ -1,0 +1,1 @@
+"""The drawn world of the built-in model: objects, captions, clips."""

@@ -1,0 +1,131 @@
+"""EditPrompts and CompareClips: several edits of one clip, and all of them in one picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...fatezero_ext.errors import PromptError, VideoError
+from ..api import io, schema
+from ..checking.graph_texts import PROMPTS_NODE, lines_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MOST_EDITS = 8
+
+
+class EditPrompts(io.ComfyNode):
+    """Several edit prompts, one a line: linked into P2P Edit they give one edit each, from one inversion."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id=PROMPTS_NODE,
+            display_name="Edit Prompts",
+            category="FateZero/clips",
+            description=cls.__doc__,
+            search_aliases=["prompt list", "batch prompts", "variations"],
+            inputs=[
+                io.String.Input(
+                    "prompts",
+                    default="a blue circle on the grass\na purple circle on the grass",
+                    multiline=True,
+                    tooltip="One edit prompt a line. Empty lines are left out.",
+                )
+            ],
+            outputs=[
+                io.String.Output(
+                    display_name="edit_prompt",
+                    is_output_list=True,
+                    tooltip="What it is linked to runs once for each prompt.",
+                )
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, prompts: str | None = None) -> bool | str:
+        try:
+            _lines(prompts if prompts is not None else "unknown")
+        except PromptError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, prompts: str) -> io.NodeOutput:
+        return io.NodeOutput(_lines(prompts))
+
+
+def _lines(prompts: str) -> list[str]:
+    lines = list(lines_of(prompts))
+    if not lines:
+        raise PromptError("prompts is empty; at least one edit prompt is needed. Write one on a line.")
+    return lines
+
+
+class CompareClips(io.ComfyNode):
+    """Show the source and its edits beside each other, frame by frame, each under its label."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="FateZero_CompareClips",
+            display_name="Compare Clips",
+            category="FateZero/clips",
+            description=cls.__doc__,
+            search_aliases=["side by side", "grid", "before after"],
+            is_input_list=True,
+            inputs=[
+                io.Image.Input("source", tooltip="The clip that was edited."),
+                io.Image.Input("edit_1", tooltip="An edit of it, or a list of edits: same frames, same size."),
+                *[
+                    io.Image.Input(f"edit_{number}", optional=True, tooltip="Another edit, or a list of edits.")
+                    for number in range(2, MOST_EDITS + 1)
+                ],
+                io.String.Input(
+                    "labels",
+                    default="",
+                    multiline=True,
+                    tooltip="One label a line (or a linked list), the source's first. Those left out are 'source', "
+                    "'edit 1', 'edit 2', ...",
+                ),
+                io.String.Input(
+                    "edit_labels",
+                    optional=True,
+                    force_input=True,
+                    tooltip="Labels of the edits alone, such as the list of Edit Prompts.",
+                ),
+            ],
+            outputs=[io.Image.Output(tooltip="The grid, one picture per frame.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        source: list[Tensor],
+        edit_1: list[Tensor],
+        labels: list[str],
+        edit_labels: list[str] | None = None,
+        **edits: list[Tensor | None],
+    ) -> io.NodeOutput:
+        from ...fatezero_ext.pictures.comparison_grid import compare, cut_like
+
+        if len(source) != 1:
+            raise VideoError(f"source brings {len(source)} clips; one is needed. Link the clip that was edited.")
+        further = [edits.get(f"edit_{number}") or [] for number in range(2, MOST_EDITS + 1)]
+        clips = [
+            cut_like(source[0], edit_1[0]) if edit_1 else source[0],
+            *edit_1,
+            *(clip for brought in further for clip in brought if clip is not None),
+        ]
+        return io.NodeOutput(compare(clips, _labels(labels, edit_labels or [], len(clips))))
+
+
+def _labels(texts: list[str], of_edits: list[str], clips: int) -> list[str]:
+    """One label per clip. A single text has one a line; of a list, each text is one. Those of the edits come second."""
+    given = texts[0].rstrip().splitlines() if len(texts) == 1 else texts
+    if of_edits:
+        given = [*(given[:1] or [""]), *of_edits]
+    if len(given) > clips:
+        raise VideoError(f"there are {len(given)} labels for {clips} clips; one each is needed. Remove some.")
+    usual = ["source", *(f"edit {number}" for number in range(1, clips))]
+    return [label.strip() or name for label, name in zip([*given, *[""] * clips], usual, strict=False)]

@@ -1,0 +1,176 @@
+"""Stand-ins for the core nodes that read and write videos."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from ....fatezero_ext.errors import FateZeroError, SettingsError
+from ....fatezero_ext.media.audio import SoundFile
+from ....fatezero_ext.media.clip import FileFrames, VideoClip, opened_clip
+from ....fatezero_ext.media.video import write_video
+from ...api import io
+from ...file_stamps import file_stamp
+from ...host import current as host
+from .naming import next_free, prefix_verdict
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+COMFYUI_CRF = 23  # x264's own default
+BITS = 8
+"""Bits of a colour in the frames that are read and written."""
+CODECS = {"format.codec": ["auto", "h264"], "format.codec.encoding": ["auto"], "codec": ["auto", "h264"]}
+"""Widgets for the codec and what they may be: newer ComfyUI shows the first two below `format`, older the last."""
+
+
+class LoadVideo(io.ComfyNode):
+    """Reads a video from the input folder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """As in ComfyUI; the list of files is open, `validate_inputs` looks for the file."""
+        return io.Schema(
+            node_id="LoadVideo",
+            display_name="Load Video",
+            category="image/video",
+            inputs=[io.Combo.Input("file", options=[], upload=io.UploadType.video)],
+            outputs=[io.Video.Output()],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file: str) -> bool | str:
+        """Look for the file and at its first frame, before anything runs."""
+        try:
+            opened_clip(host.input_file(file))
+        except FateZeroError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file: str) -> list[Any]:
+        """Changes when the file does."""
+        return file_stamp(host.input_file(file))
+
+    @classmethod
+    def execute(cls, file: str) -> io.NodeOutput:
+        """Decode no frame but the first yet."""
+        return io.NodeOutput(opened_clip(host.input_file(file)))
+
+
+class GetVideoComponents(io.ComfyNode):
+    """Takes a video apart."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """As in ComfyUI."""
+        return io.Schema(
+            node_id="GetVideoComponents",
+            display_name="Get Video Components",
+            category="image/video",
+            inputs=[io.Video.Input("video", tooltip="The video.")],
+            outputs=[
+                io.Image.Output(display_name="images"),
+                io.Audio.Output(display_name="audio"),
+                io.Float.Output(display_name="fps"),
+                io.Int.Output(display_name="bit_depth"),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, video: VideoClip) -> io.NodeOutput:
+        """The frames of a file are decoded where they are used, to 8 bits; the sound is None for a silent video."""
+        return io.NodeOutput(video.frames, video.sound, float(video.frame_rate), BITS)
+
+
+class CreateVideo(io.ComfyNode):
+    """Makes a video of pictures."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """As in ComfyUI."""
+        return io.Schema(
+            node_id="CreateVideo",
+            display_name="Create Video",
+            category="image/video",
+            inputs=[
+                io.Image.Input("images", tooltip="The frames."),
+                io.Float.Input("fps", default=30.0, min=1.0, max=120.0, step=1.0),
+                io.Audio.Input("audio", optional=True, tooltip="Sound, cut at the last frame."),
+                io.Int.Input(
+                    "bit_depth", optional=True, default=BITS, min=BITS, max=10, step=2, tooltip="Of the file."
+                ),
+            ],
+            outputs=[io.Video.Output()],
+        )
+
+    @classmethod
+    def validate_inputs(cls, bit_depth: int | None = None) -> bool | str:
+        """Refuse what would be written otherwise than ComfyUI writes it; None is a linked one."""
+        return True if bit_depth in (None, BITS) else _no_such_depth(bit_depth)
+
+    @classmethod
+    def execute(
+        cls,
+        images: Tensor,
+        fps: float,
+        audio: SoundFile | Mapping[str, Any] | None = None,
+        bit_depth: int = BITS,
+    ) -> io.NodeOutput:
+        """images: [frames, height, width, 3], 0..1."""
+        if bit_depth != BITS:
+            raise SettingsError(_no_such_depth(bit_depth))
+        return io.NodeOutput(VideoClip(images, Fraction(round(fps * 1000), 1000), audio))
+
+
+def _no_such_depth(bit_depth: int) -> str:
+    return f"bit_depth is {bit_depth}; the runner writes {BITS} bits. Set {BITS}, or run the workflow in ComfyUI."
+
+
+class SaveVideo(io.ComfyNode):
+    """Saves a video into the output folder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """As in ComfyUI."""
+        return io.Schema(
+            node_id="SaveVideo",
+            display_name="Save Video",
+            category="image/video",
+            inputs=[
+                io.Video.Input("video", tooltip="The video to save."),
+                io.String.Input("filename_prefix", default="video/ComfyUI", tooltip="Start of the file's name."),
+                io.Combo.Input("format", options=["auto", "mp4"], default="auto", tooltip="The container."),
+                *(
+                    io.Combo.Input(name, options=options, default="auto", optional=True, tooltip="The codec.")
+                    for name, options in CODECS.items()
+                ),
+            ],
+            outputs=[io.Video.Output()],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix: str | None) -> bool | str:
+        """Names that lead out of the output folder are refused before anything runs."""
+        return prefix_verdict(host.output_directory(), filename_prefix)
+
+    @classmethod
+    def execute(
+        cls, video: VideoClip, filename_prefix: str, format: str, codec: str = "auto", **_more: str
+    ) -> io.NodeOutput:
+        """Every choice of format and of codec means H.264 in MP4, as ComfyUI encodes it: its frames are the same."""
+        frames = video.frames.all() if isinstance(video.frames, FileFrames) else video.frames
+        height, width = frames.shape[1:3]
+        path = next_free(host.output_directory(), filename_prefix, "mp4", width=width, height=height)
+        lost = write_video(
+            path,
+            frames,
+            video.frame_rate,
+            crf=COMFYUI_CRF,
+            repeatable=False,
+            sound=video.sound,
+            rounding="floor",  # ComfyUI cuts levels off, where others round
+        )
+        return io.NodeOutput(video, ui={"saved": (str(path),), "text": () if lost is None else (lost,)})

@@ -1,0 +1,1 @@
+"""Node types and the validation of their inputs."""

@@ -1,0 +1,144 @@
+"""MeasureEdit: figures that say how good an edit is."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...fatezero_ext.errors import ModelError
+from ...fatezero_ext.models.folder.detect import is_clip_folder
+from ..api import io, schema
+from ..host import current as host
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ...fatezero_ext.metrics.clip_scores import ClipScorer
+
+NO_CLIP = "none"
+
+
+class MeasureEdit(io.ComfyNode):
+    """Measure an edit: CLIP's frame accuracy and temporal consistency, and PSNR and SSIM against the source."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="FateZero_MeasureEdit",
+            display_name="Measure Edit",
+            category="FateZero/look",
+            description=cls.__doc__,
+            search_aliases=["CLIP score", "PSNR", "SSIM", "temporal consistency"],
+            inputs=_inputs(),
+            outputs=[
+                io.String.Output(display_name="report", tooltip="All figures as text, for a text preview."),
+                io.Float.Output(
+                    display_name="frame_accuracy",
+                    tooltip="Share of frames closer to the edit prompt than to the source prompt. NaN without CLIP.",
+                ),
+                io.Float.Output(
+                    display_name="temporal_consistency",
+                    tooltip="How alike neighbouring frames are to CLIP, up to 1. NaN without CLIP.",
+                ),
+                io.Float.Output(display_name="psnr", tooltip="In dB, where nothing was to change. Higher: more alike."),
+                io.Float.Output(
+                    display_name="ssim", tooltip="Up to 1, where nothing was to change. Higher: more alike."
+                ),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, clip_model: str, **_widgets: str) -> str:
+        """Changes when a file of the CLIP model does."""
+        files = [] if clip_model == NO_CLIP else sorted(path for path in _folder(clip_model).iterdir())
+        return str([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])
+
+    @classmethod
+    def execute(
+        cls,
+        source: Tensor,
+        edited: Tensor,
+        clip_model: str,
+        source_prompt: str,
+        edit_prompt: str,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        from ...fatezero_ext.metrics.edit_metrics import measure_edit, report
+
+        measures = measure_edit(
+            source[..., :3],
+            edited[..., :3],
+            mask=mask,
+            clip=_clip(clip_model),
+            source_prompt=source_prompt,
+            edit_prompt=edit_prompt,
+            on_picture=host.progress(len(edited)).update,
+        )
+        text = report(measures)
+        alike = (None, None) if measures.likeness is None else measures.likeness[:2]
+        figures = (measures.frame_accuracy, measures.temporal_consistency, *alike)
+        shown = [math.nan if figure is None else figure for figure in figures]
+        return io.NodeOutput(text, *shown, ui={"text": (text,)})
+
+
+def _inputs() -> list[io.Input]:
+    return [
+        io.Image.Input("source", tooltip="The clip before the edit."),
+        io.Image.Input("edited", tooltip="The clip after it: as many frames, of the same size."),
+        io.Combo.Input(
+            "clip_model",
+            options=[NO_CLIP, *_names()],
+            default=NO_CLIP,
+            tooltip="A CLIP model folder in Hugging Face layout (config.json, weights, tokenizer, "
+            "preprocessor_config.json) in models/clip_vision, models/text_encoders or models/diffusers. none: only "
+            "PSNR and SSIM are measured.",
+        ),
+        io.String.Input(
+            "source_prompt", default="", multiline=True, tooltip="What the source shows. For the frame accuracy."
+        ),
+        io.String.Input(
+            "edit_prompt",
+            default="",
+            multiline=True,
+            tooltip="What the edit should show. A frame counts if CLIP finds it at least as close to this as to the "
+            "source prompt.",
+        ),
+        io.Mask.Input(
+            "mask",
+            optional=True,
+            tooltip="White where something may change; PSNR and SSIM then compare only the rest. P2P Edit gives one.",
+        ),
+    ]
+
+
+def _clip(name: str) -> ClipScorer | None:
+    if name == NO_CLIP:
+        return None
+    from ...fatezero_ext.metrics.clip_scores import load_clip
+
+    clip = load_clip(_folder(name))
+    clip.prepare = host.residence(clip.net, "text encoder")
+    return clip
+
+
+def _names() -> list[str]:
+    return sorted({name for root in host.clip_folders() for name in _names_below(root)})
+
+
+def _names_below(root: Path) -> set[str]:
+    """CLIP folders at most two levels below `root`, as `publisher/model` or `model`."""
+    configs = [config for pattern in ("*", "*/*") for config in root.glob(f"{pattern}/config.json")]
+    return {config.parent.relative_to(root).as_posix() for config in configs if is_clip_folder(config.parent)}
+
+
+def _folder(name: str) -> Path:
+    for root in host.clip_folders():
+        if name in _names_below(root):
+            return root / name
+    present = ", ".join([NO_CLIP, *_names()])
+    raise ModelError(
+        f"the CLIP folder {name!r} is not there; {present} are. Choose one of these, or put the folder into "
+        f"models/clip_vision and refresh."
+    )

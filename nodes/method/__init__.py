@@ -1,0 +1,1 @@
+"""Nodes of the menu FateZero: the method's graph from left to right."""

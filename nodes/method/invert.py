@@ -1,0 +1,179 @@
+"""DDIMInvert: from a clip's latents back to noise, recording attention on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ...fatezero_ext.errors import PromptError, StoreError
+from ...fatezero_ext.prompts.prompt_text import read_words
+from ..api import advanced, io, schema
+from ..checking.graph_texts import EDIT_NODE, HEAT_NODE, INVERT_NODE, readers_of
+from ..checking.verdicts import consumers_now, graph_now, verdict
+from ..host import current as host
+from .control import CONTROLLER
+from .edit import EDIT_WIDGETS
+from .edit_checks import needs_source_words
+from .upcoming_edits import check_edits
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ...fatezero_ext.inversion.controller import Controller
+    from ...fatezero_ext.inversion.loop import StepDone
+    from ...fatezero_ext.prompts.words import Clip
+
+INVERSION, RECONSTRUCTION = "inversion", "reconstruction"
+EMPTY_SOURCE = (
+    "source_prompt is empty; a node behind DDIM Invert replaces, masks or shows words of it. Describe in plain words "
+    "what the clip shows."
+)
+FAR = 3  # times as large or small as what a model was trained on; results are poor long before
+
+
+class DDIMInvert(io.ComfyNode):
+    """Turn a clip back into noise under a prompt that describes it. Any number of edits can follow one inversion."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id=INVERT_NODE,
+            display_name="DDIM Invert",
+            category="FateZero",
+            description=cls.__doc__,
+            search_aliases=["FateZero", "DDIM inversion", "unsample", "invert video"],
+            inputs=[
+                CONTROLLER.Input("controller", tooltip="From Attention Store Cache, or Register Attention Control."),
+                io.Clip.Input("clip", tooltip="The text encoder of the same model."),
+                io.Latent.Input("latent", tooltip="The clip's frames, encoded by the VAE of the same model."),
+                io.String.Input(
+                    "source_prompt",
+                    default="a red circle on the grass",
+                    multiline=True,
+                    tooltip="What the clip shows, in plain words. Words to be replaced or masked must be in it.",
+                ),
+                io.Int.Input(
+                    "steps",
+                    default=50,
+                    min=1,
+                    max=999,
+                    tooltip="DDIM steps of the inversion and of every edit after it. More steps keep the clip better.",
+                ),
+                advanced(
+                    io.Combo.Input(
+                        "attention_from",
+                        options=[INVERSION, RECONSTRUCTION],
+                        default=INVERSION,
+                        optional=True,
+                        tooltip="Where edits read the source's attention: the inversion, as published, or a second "
+                        "pass that draws the clip again under the source prompt (twice the time).",
+                    )
+                ),
+                advanced(
+                    io.Float.Input(
+                        "reconstruction_guidance",
+                        default=7.5,
+                        optional=True,
+                        min=0.0,
+                        max=100.0,
+                        step=0.1,
+                        tooltip="Classifier-free guidance of that second pass; not used by the inversion.",
+                    )
+                ),
+            ],
+            outputs=[
+                CONTROLLER.Output(
+                    display_name="controller",
+                    tooltip="The inverted clip with its attention, for any number of edits.",
+                )
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, source_prompt: str | None = None) -> bool | str:
+        """Check the words of the source prompt by themselves; a linked one is None and is checked when it runs."""
+        if source_prompt is None:
+            return True
+        try:
+            read = read_words(source_prompt, "source prompt")
+        except PromptError as error:
+            return verdict({"source_prompt": str(error)})
+        wanted = not read.words and _words_are_read(str(getattr(cls.hidden, "unique_id", None)))
+        return verdict({"source_prompt": EMPTY_SOURCE} if wanted else {})
+
+    @classmethod
+    def execute(
+        cls,
+        controller: Controller,
+        clip: Clip,
+        latent: dict[str, Any],
+        source_prompt: str,
+        steps: int,
+        attention_from: str = INVERSION,
+        reconstruction_guidance: float = 7.5,
+    ) -> io.NodeOutput:
+        from ...fatezero_ext.inversion.invert import Reconstruction, invert_planned, plan_inversion
+
+        planned = plan_inversion(controller, clip, _samples(latent), source_prompt, steps=steps)
+        check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id, EDIT_WIDGETS)
+        reconstruct = Reconstruction(reconstruction_guidance) if attention_from == RECONSTRUCTION else None
+        bar = host.progress(steps if reconstruct is None else 2 * steps, planned.unet.latents)
+        length = f"of {planned.trace.frames} frames in {steps} steps"
+
+        def say(said: str) -> None:
+            host.say(said, cls.hidden.unique_id)
+
+        def on_step(step: StepDone) -> None:
+            bar.update(step.done, step.shown)
+            if step.done == steps < step.total:
+                say(f"Reconstruction {length}, guidance {reconstruction_guidance:g}")
+
+        inverted = invert_planned(
+            planned,
+            clip,
+            reconstruct=reconstruct,
+            on_plan=lambda plan: say(f"{_far_from_training(planned)}Inversion {length}: {plan}"),
+            on_step=on_step,
+        )
+        return io.NodeOutput(inverted)
+
+
+def _words_are_read(node_id: str) -> bool:
+    """Whether something behind an inversion of the graph that is validated needs words of its source prompt."""
+    graph, consumers = graph_now(), consumers_now()
+    edits = readers_of(graph, consumers, node_id, EDIT_NODE)
+    heats = readers_of(graph, consumers, node_id, HEAT_NODE)
+    return any(needs_source_words(inputs) for _, inputs in edits) or any(heats)
+
+
+def _samples(latent: Mapping[str, Any]) -> Tensor:
+    """The clip of a LATENT; raises StoreError for what an inversion cannot follow, as a mask that spares a place."""
+    from torch import Tensor
+
+    given = latent if isinstance(latent, Mapping) else {}
+    samples, mask = given.get("samples"), given.get("noise_mask")
+    if not isinstance(samples, Tensor):
+        raise StoreError(
+            f"the latent holds {type(samples).__name__}; one tensor [frames, channels, height, width] is needed. "
+            f"Connect VAE Encode with the VAE of the same model."
+        )
+    if isinstance(mask, Tensor) and not (mask == 1).all():
+        raise StoreError(
+            f"the latent has a noise mask of {list(mask.shape)}, which an inversion does not follow; a clip without "
+            f"one is needed. Take Set Latent Noise Mask out (and VAE Encode in place of its form for inpainting), and "
+            f"connect the mask to P2P Edit."
+        )
+    return samples
+
+
+def _far_from_training(planned: Controller) -> str:
+    """A remark on a clip of which the model has seen nothing like; '' where its size is near."""
+    trained, shorter = planned.unet.trained_side, min(planned.trace.size)
+    if trained is None or trained / FAR < shorter < trained * FAR:
+        return ""
+    cell = planned.unet.latents.pixels_per_cell
+    return (
+        f"The clip's shorter side has {shorter * cell} pixels, {planned.unet.name} was trained on {trained * cell}: "
+        f"scale it with Prepare Frames. "
+    )

@@ -1,0 +1,190 @@
+"""LoadPseudo3DUNet: from a model on disk to UNet, CLIP and VAE."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...fatezero_ext.choices import KERNELS
+from ...fatezero_ext.models.checkpoint_check import check_checkpoint
+from ...fatezero_ext.models.weight_files import SAFETENSORS
+from .. import text_lists as words
+from ..api import advanced, io, schema
+from ..checking.verdicts import Found, verdict
+from ..host import current as host
+from .model_list import BUILT_IN, AbsentPart, is_bare_unet, model_names, model_path, stamps
+
+if TYPE_CHECKING:
+    import torch
+
+    from ...fatezero_ext.models.unet.inflate import InflationSettings
+    from ...fatezero_ext.models.unet.model import Pseudo3DUNet
+
+log = logging.getLogger(__name__)
+
+AUTO = "auto"
+PRECISIONS = ("float32", "float16", "bfloat16")
+"""torch's names of the types that weights are kept in."""
+UNET = io.Custom("FATEZERO_UNET")
+
+
+class LoadPseudo3DUNet(io.ComfyNode):
+    """Load a Stable Diffusion model for video: its UNet sees all frames of a clip at once."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="FateZero_LoadPseudo3DUNet",
+            display_name="Load Pseudo-3D UNet",
+            category="FateZero",
+            description=cls.__doc__,
+            search_aliases=["FateZero", "Tune-A-Video", "load checkpoint", "video unet"],
+            inputs=_inputs(),
+            outputs=[
+                UNET.Output(display_name="unet", tooltip="For Register Attention Control."),
+                io.Clip.Output(tooltip="The text encoder, for DDIM Invert and P2P Edit."),
+                io.Vae.Output(tooltip="For VAE Encode and VAE Decode."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: str | None = None, key_frames: str | None = None) -> bool | str:
+        found = Found()
+        found.of("key_frames", words.key_frames, key_frames or "")
+        path = None if model is None else found.of("model", model_path, model)
+        if path is not None and path.suffix.lower() in SAFETENSORS:
+            found.of("model", check_checkpoint, path)  # its header alone; pickles are looked at when they are loaded
+        return verdict(found)
+
+    @classmethod
+    def fingerprint_inputs(cls, model: str, **_widgets: Any) -> str:  # noqa: ANN401 - the other widgets
+        """Changes when a file of the model does, so that a model saved anew is loaded anew."""
+        return stamps(model_path(model))
+
+    @classmethod
+    def execute(
+        cls,
+        model: str,
+        key_frames: str,
+        norm: str,
+        precision: str,
+        least_sc_channel: int,
+        attention: str = "auto",
+        prediction: str = AUTO,
+        zero_terminal: str = AUTO,
+    ) -> io.NodeOutput:
+        import torch
+
+        with torch.inference_mode(False):  # or diffusers' own constants, made on import, could never be trained with
+            from ...fatezero_ext.models.load import load_model
+        from ...fatezero_ext.attention.kernels import kernel
+        from ...fatezero_ext.models.unet.inflate import InflationSettings
+
+        settings, device = InflationSettings(words.key_frames(key_frames), least_sc_channel, norm), host.device()
+        dtype = host.weight_dtype() if precision == AUTO else getattr(torch, precision)
+        computes, path = kernel(attention, device, dtype), model_path(model)
+        told = {
+            "prediction": None if prediction == AUTO else prediction,
+            "zero_terminal": None if zero_terminal == AUTO else zero_terminal == "yes",
+        }
+        if is_bare_unet(path):
+            parts = _bare(path, settings, dtype, model, told)
+        else:
+            loaded = load_model(path, settings, dtype=dtype, name=model, **told)
+            if dtype == torch.float16:
+                loaded.vae.net.float()  # some VAEs leave the range of half precision, and frames go black
+            parts = (loaded.unet, loaded.text, loaded.vae)
+        parts[0].kernel = computes
+        for part, kind in zip(parts, ("unet", "text encoder", "vae"), strict=True):
+            if not isinstance(part, AbsentPart):
+                part.prepare = host.residence(part.net, kind)
+        return io.NodeOutput(*parts)
+
+
+def _bare(
+    path: Path, settings: InflationSettings, dtype: torch.dtype, name: str, told: Mapping[str, Any]
+) -> tuple[Pseudo3DUNet, AbsentPart, AbsentPart]:
+    """A UNet alone; text encoder and VAE come from other nodes."""
+    from ...fatezero_ext.models.load import load_unet
+    from ...fatezero_ext.models.single_file.checkpoint import told_prediction
+    from ...fatezero_ext.models.single_file.configs import scheduler_config
+
+    unet = load_unet(path, settings, dtype=dtype)
+    unet.name = name
+    prediction = told["prediction"] or told_prediction(unet)
+    unet.scheduler = scheduler_config(prediction, zero_terminal=bool(told["zero_terminal"]))
+    log.info("%s: predicts %s.", name, prediction)
+    return unet, AbsentPart("text encoder", name, "Load CLIP"), AbsentPart("VAE", name, "Load VAE")
+
+
+def _inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "model",
+            options=model_names(),
+            default=BUILT_IN,
+            tooltip="A Stable Diffusion 1.x or 2.x checkpoint in models/checkpoints, a folder in models/diffusers, "
+            "or the small model of this pack (64x64 drawings of coloured shapes, for trying things out).",
+        ),
+        io.String.Input(
+            "key_frames",
+            default="-1, first",
+            tooltip="Frames whose keys self-attention reads, separated by commas: whole numbers relative to "
+            "the frame (-1 is the one before), first, mid, last. Empty: each frame reads its own.",
+        ),
+        io.Combo.Input(
+            "norm",
+            options=["clip", "frame"],
+            default="clip",
+            tooltip="clip: normalise over all frames at once, as in the published method. frame: each frame "
+            "for itself.",
+        ),
+        io.Combo.Input(
+            "precision",
+            options=[AUTO, *PRECISIONS],
+            default=AUTO,
+            tooltip="Of the weights in memory. auto: what ComfyUI takes for Stable Diffusion 1.x, mostly float16 on a "
+            "GPU and float32 on a CPU. Beside float16 the VAE is float32.",
+        ),
+        advanced(
+            io.Int.Input(
+                "least_sc_channel",
+                default=0,
+                min=0,
+                max=4096,
+                tooltip="Blocks narrower than this many channels read only each frame's own keys.",
+            )
+        ),
+        advanced(
+            io.Combo.Input(
+                "attention",
+                options=list(KERNELS),
+                default=KERNELS[0],
+                optional=True,
+                tooltip="How attention is computed; all give the same up to rounding. auto: torch's fused kernels, "
+                "else xformers, else slice by slice. sliced needs least memory, explicit is the slow reference.",
+            )
+        ),
+        advanced(
+            io.Combo.Input(
+                "prediction",
+                options=[AUTO, "epsilon", "v_prediction"],
+                default=AUTO,
+                optional=True,
+                tooltip="What the UNet predicts. auto: as the folder's scheduler or the file says; of a Stable "
+                "Diffusion 2.x file it is told from its weights.",
+            )
+        ),
+        advanced(
+            io.Combo.Input(
+                "zero_terminal",
+                options=[AUTO, "yes", "no"],
+                default=AUTO,
+                optional=True,
+                tooltip="Whether the model was trained on a noise schedule that ends in pure noise. auto: as the "
+                "folder's scheduler or the file says.",
+            )
+        ),
+    ]

@@ -1,0 +1,70 @@
+"""Check the edits that will follow an inversion before the inversion's long work starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ...fatezero_ext.errors import FateZeroError
+from ..checking.graph_texts import EDIT_NODE, Consumers, Graph, constants, consumers_of, readers_of, shown_name
+from . import edit_widgets as edit_settings
+
+if TYPE_CHECKING:
+    from ...fatezero_ext.inversion.controller import Controller
+    from ...fatezero_ext.prompts.words import Clip
+
+SOCKETS = {"controller", "clip", "mask"}
+"""Inputs of an edit that are always links."""
+
+
+def check_edits(
+    planned: Controller,
+    clip: Clip,
+    graph: Graph | None,
+    node_id: str | None,
+    widgets: frozenset[str],
+) -> None:
+    """Raise the error that the edits of this inversion would end with, where it would be of no use to any.
+
+    planned: the controller as the inversion will leave it
+    clip:    the inversion's text encoder
+    graph:   the running prompt in API format, or None where the program does not tell
+    node_id: of the inversion in that graph
+    widgets: names of the edit node's required widgets
+    Left to speak for themselves when they run: edits with a widget fed by another node or with another text encoder,
+    and an edit beside which something else reads the inversion. Left out: edits whose results nothing reads.
+    """
+    from ...fatezero_ext.inversion.controller import plan_edit
+    from ...fatezero_ext.prompts.words import read_prompt
+
+    graph, node_id = graph or {}, str(node_id)
+    first: FateZeroError | None = None
+    consumers = consumers_of(graph)
+    for name, inputs in readers_of(graph, consumers, node_id, EDIT_NODE):
+        try:
+            if not _is_known(graph, node_id, inputs, widgets):
+                return
+            with_mask = inputs.get("mask") is not None
+            settings = edit_settings.from_widgets(inputs, with_mask=with_mask)
+            plan_edit(planned, clip, inputs["edit_prompt"], settings, with_mask=with_mask)
+            read_prompt(clip, inputs["negative_prompt"], "negative prompt")
+        except FateZeroError as error:
+            said = type(error)(f"{shown_name(graph, name, 'P2P Edit')}: {error}")
+            said.__cause__ = error
+            first = first or said
+        else:
+            return
+    if first is not None and not _others_read(graph, consumers, node_id):
+        raise first
+
+
+def _is_known(graph: Graph, node_id: str, inputs: Mapping[str, Any], widgets: frozenset[str]) -> bool:
+    """Whether all that an edit will be given is known now."""
+    given = constants(inputs)
+    same_clip = inputs.get("clip") == graph.get(node_id, {}).get("inputs", {}).get("clip")
+    return widgets <= given.keys() and inputs.keys() - given.keys() <= SOCKETS and same_clip
+
+
+def _others_read(graph: Graph, consumers: Consumers, node_id: str) -> bool:
+    """Whether something else than an edit reads an inversion."""
+    return any(graph[name].get("class_type") != EDIT_NODE for name in consumers.get(node_id, ()))

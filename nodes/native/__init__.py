@@ -1,0 +1,1 @@
+"""ComfyUI's own MODEL as a noise model."""

@@ -1,0 +1,84 @@
+"""Work done inside ComfyUI's own sampling; like `host` it imports comfy, and only inside functions."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...fatezero_ext.diffusion.noise_model import Result
+
+_SAMPLING = threading.RLock()
+"""ComfyUI's sampling loads, patches and unloads models that all clones share: one thread at a time. Again in the same
+thread, as when a controller runs another MODEL inside, is allowed."""
+
+
+class Session:
+    """A MODEL that ComfyUI has loaded and prepared, as long as its sampling lasts."""
+
+    def __init__(self, model: Any, options: dict[str, Any], extras: dict[str, Any], noise: Tensor) -> None:  # noqa: ANN401
+        """model: ComfyUI's BaseModel; options: of its patcher; extras: of every conditioning, such as a ControlNet."""
+        self._model, self._options, self._extras, self._noise = model, options, extras, noise
+        self._encoded: dict[tuple[object, ...], tuple[Tensor, Any]] = {}
+
+    def denoised(self, x: Tensor, sigma: Tensor, texts: Sequence[Tensor], told: Mapping[str, Any]) -> list[Tensor]:
+        """What the model takes for the clean latents, under each text.
+
+        x:     [frames, channels, height, width] at noise level `sigma` [frames], ComfyUI's scale
+        texts: [1, tokens, width] each; ComfyUI says in `cond_or_uncond` which of them, by index, a batch is made of
+               and puts the first one last
+        told:  what every patch on the model finds in its `transformer_options` in this call
+        """
+        from comfy.samplers import calc_cond_batch
+
+        conditions = [self._condition(text) for text in texts]
+        options = {**self._options, "transformer_options": {**self._options["transformer_options"], **told}}
+        return calc_cond_batch(self._model, conditions, x, sigma, options)
+
+    def _condition(self, text: Tensor) -> Any:  # noqa: ANN401 - ComfyUI's encoded conditioning
+        """Encoded once a text: the tensor is held, so that its address names it."""
+        from comfy.sampler_helpers import convert_cond
+        from comfy.samplers import process_conds
+
+        key = (text.data_ptr(), *text.shape)
+        if key not in self._encoded:
+            # ControlNets were prepared with the placeholder; some would be built anew each time.
+            given = {"positive": convert_cond([[text, {}]])}
+            encoded = process_conds(self._model, self._noise, given, self._noise.device)["positive"]
+            self._encoded[key] = (text, [{**condition, **self._extras} for condition in encoded])
+        return self._encoded[key][1]
+
+
+def within_sampling(
+    patcher: Any,  # noqa: ANN401 - ComfyUI's ModelPatcher
+    extras: dict[str, Any],
+    shape: tuple[int, int, int, int],
+    text_width: int,
+    work: Callable[[Session], Result],
+) -> Result:
+    """Let ComfyUI load and prepare the model (and ControlNets), do `work`, and let it clean up, whatever happens.
+
+    shape: of the clip's latents
+    """
+    from comfy.samplers import CFGGuider, Sampler
+
+    done: list[Result] = []
+
+    class Work(Sampler):
+        def sample(
+            self, model_wrap: Any, sigmas: Tensor, extra_args: dict[str, Any], _callback: Any, noise: Tensor, *_rest: Any, **_more: Any  # noqa: ANN401, E501
+        ) -> Tensor:  # fmt: skip
+            done.append(work(Session(model_wrap.inner_model, extra_args["model_options"], extras, noise)))
+            return noise
+
+    guider = CFGGuider(patcher)
+    placeholder = [[torch.zeros(1, 77, text_width), extras]]  # brings the ControlNets; each call has texts of its own
+    guider.set_conds(placeholder, placeholder)
+    noise = torch.zeros(shape)
+    sigmas = patcher.get_model_object("model_sampling").sigmas[[-1, 0]]
+    with _SAMPLING:
+        guider.sample(noise, noise, Work(), sigmas.cpu(), disable_pbar=True)
+    return done[0]

@@ -1,0 +1,82 @@
+"""Reading the small lists that artists type into text widgets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..fatezero_ext.attention.sites import KEY_FRAME_WORDS, KeyFrame
+from ..fatezero_ext.errors import SettingsError
+
+if TYPE_CHECKING:
+    from ..fatezero_ext.prompts.words import Window
+
+
+def words(text: str) -> tuple[str, ...]:
+    """`"silver jeep, road"` -> `("silver jeep", "road")`; words or phrases separated by commas or lines."""
+    return tuple(_entries(text))
+
+
+def weights(text: str, widget: str) -> dict[str, float]:
+    """`"watercolor: 10, jeep: 2"` -> `{"watercolor": 10.0, "jeep": 2.0}`."""
+    return {word: _number(value, widget, f"{word}: 2") for word, value in _pairs(text, widget, "watercolor: 10")}
+
+
+def windows(text: str, widget: str) -> dict[str, Window]:
+    """`"car: 0.2-0.6, road: 0.5"` -> `{"car": (0.2, 0.6), "road": (0.0, 0.5)}`."""
+    found = {}
+    for word, value in _pairs(text, widget, "car: 0.2-0.6"):
+        start, dash, end = value.partition("-")
+        bounds = (start, end) if dash else ("0", start)
+        found[word] = tuple(_number(bound, widget, f"{word}: 0.2-0.6") for bound in bounds)
+    return found
+
+
+MOST_KEY_FRAMES = 64
+"""Each frame reads the keys of all key frames, so that time and memory grow with their number; published are two."""
+
+
+def key_frames(text: str) -> tuple[KeyFrame, ...]:
+    """`"-1, first"` -> `(-1, "first")`; raises SettingsError where there are too many or one is unknown."""
+    entries = list(_entries(text))
+    if len(entries) > MOST_KEY_FRAMES:
+        raise SettingsError(
+            f"key_frames lists {len(entries)} key frames; at most {MOST_KEY_FRAMES} are read. Write '-1, first', or "
+            f"nothing for each frame's own keys."
+        )
+    return tuple(_key_frame(entry) for entry in entries)
+
+
+def _key_frame(entry: str) -> KeyFrame:
+    if re.fullmatch(r"[+-]?[0-9]{1,9}", entry):
+        return int(entry)
+    if entry in KEY_FRAME_WORDS:
+        return entry
+    raise SettingsError(
+        f"key_frames has an unknown key frame {entry[:40]!r}; each is a whole number relative to the frame, or one of "
+        f"{', '.join(KEY_FRAME_WORDS)}. Write '-1, first', or nothing for each frame's own keys."
+    )
+
+
+def _entries(text: str) -> Iterator[str]:
+    for entry in text.replace("\n", ",").split(","):
+        if entry.strip():
+            yield " ".join(entry.split())
+
+
+def _pairs(text: str, widget: str, example: str) -> Iterator[tuple[str, str]]:
+    for entry in _entries(text):
+        word, colon, value = entry.rpartition(":")
+        if not colon or not word.strip():
+            raise SettingsError(
+                f"{widget} has {entry!r}; each entry is a word, a colon and a value. Write {example!r}."
+            )
+        yield word.strip(), value.strip()
+
+
+def _number(text: str, widget: str, example: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingsError(f"{widget} has {text!r} for a number; write it like {example!r}.") from None
