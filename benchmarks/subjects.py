@@ -11,9 +11,10 @@ from torch import Tensor
 
 from fatezero_ext import BlendSettings, Capture, EditSettings, InflationSettings, Pseudo3DUNet, load_model, load_unet
 from fatezero_ext.diffusion.schedule import Schedule
+from fatezero_ext.editing.loop import edit_latents
 from fatezero_ext.editing.plan import EditPlan, compile_edit
 from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
-from fatezero_ext.inversion.loop import Recording, edit_latents, invert_latents
+from fatezero_ext.inversion.loop import Recording, invert_latents
 from fatezero_ext.inversion.trace import Trace
 from fatezero_ext.prompts.words import Prompt, read_prompt
 from fatezero_ext.storage.record_store import MemoryStore, PageStore, Recomputed

@@ -21,12 +21,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the checkout need not be installed
 
 from fatezero_ext import BlendSettings, Controller, EditSettings, InflationSettings, edit, invert, load_toy  # noqa: E402
-from fatezero_ext.inspection.heat_maps import principal_components, self_attention_maps, word_heats  # noqa: E402
-from fatezero_ext.inversion.controller import EditResult  # noqa: E402
+from fatezero_ext.editing.edit import EditResult  # noqa: E402
+from fatezero_ext.inspection.components import principal_components  # noqa: E402
+from fatezero_ext.inspection.heat_maps import self_attention_maps, word_heats  # noqa: E402
 from fatezero_ext.media.framing import Framing, reframe  # noqa: E402
-from fatezero_ext.media.video import PAPER, contact_sheet, read_video, to_bytes  # noqa: E402
+from fatezero_ext.media.video import read_video, to_bytes  # noqa: E402
 from fatezero_ext.pictures.attention_sheets import component_tiles, enlarged, heat_tiles, sheets  # noqa: E402
 from fatezero_ext.pictures.comparison_grid import compare  # noqa: E402
+from fatezero_ext.pictures.contact_sheet import PAPER, contact_sheet  # noqa: E402
 
 PICTURES = ROOT / "web" / "docs" / "pictures"
 SOURCE = "a red circle on the grass"

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .attention.functional import Attend as Attend
     from .attention.functional import attention_probs as attention_probs
     from .attention.functional import plain as plain
+    from .attention.key_frames import KeyFrame as KeyFrame
     from .attention.map_control import MapController as MapController
     from .attention.prompt_to_prompt import AttentionControl as AttentionControl
     from .attention.prompt_to_prompt import AttentionStore as AttentionStore
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from .attention.records import Kept as Kept
     from .attention.records import Page as Page
     from .attention.records import Record as Record
-    from .attention.sites import KeyFrame as KeyFrame
     from .attention.sites import Kind as Kind
     from .attention.sites import LayerAddress as LayerAddress
     from .attention.sites import Projection as Projection
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from .diffusion.noise_model import register_attention_control as register_attention_control
     from .diffusion.preview_colours import LatentColours as LatentColours
     from .diffusion.schedule import Schedule as Schedule
+    from .editing.edit import EditResult as EditResult
+    from .editing.edit import edit as edit
     from .editing.settings import BlendSettings as BlendSettings
     from .editing.settings import EditSettings as EditSettings
     from .editing.settings import MaskUse as MaskUse
@@ -50,9 +52,9 @@ if TYPE_CHECKING:
     from .errors import SettingsError as SettingsError
     from .errors import StoreError as StoreError
     from .errors import VideoError as VideoError
+    from .inspection.components import principal_components as principal_components
     from .inspection.heat_maps import OnPage as OnPage
     from .inspection.heat_maps import asked_words as asked_words
-    from .inspection.heat_maps import principal_components as principal_components
     from .inspection.heat_maps import self_attention_maps as self_attention_maps
     from .inspection.heat_maps import word_heats as word_heats
     from .inspection.heat_maps import word_labels as word_labels
@@ -60,13 +62,11 @@ if TYPE_CHECKING:
     from .inspection.recorded_maps import recorded_maps as recorded_maps
     from .inspection.selection import Reading as Reading
     from .inversion.controller import Controller as Controller
-    from .inversion.controller import EditResult as EditResult
-    from .inversion.controller import edit as edit
     from .inversion.invert import OnPlan as OnPlan
     from .inversion.invert import Reconstruction as Reconstruction
     from .inversion.invert import invert as invert
-    from .inversion.loop import OnStep as OnStep
-    from .inversion.loop import StepDone as StepDone
+    from .inversion.prediction import OnStep as OnStep
+    from .inversion.prediction import StepDone as StepDone
     from .inversion.recording import Capture as Capture
     from .inversion.trace import Trace as Trace
     from .media.audio import Sound as Sound
@@ -102,27 +102,30 @@ if TYPE_CHECKING:
     from .storage.disk_cache.entry import Entry as Entry
     from .storage.disk_cache.eviction import Listing as Listing
     from .storage.record_store import PageStore as PageStore
-    from .storage.record_store import Storage as Storage
+    from .storage.settings import Storage as Storage
 
 _HOMES = {
     "attention.controlled_layer": "ControlledLayer",
     "attention.functional": "Attend attention_probs plain",
+    "attention.key_frames": "KeyFrame",
     "attention.map_control": "MapController",
     "attention.prompt_to_prompt": "AttentionControl AttentionStore DummyController EmptyControl StepMaps",
     "attention.records": "Form Kept Page Record",
-    "attention.sites": "KeyFrame Kind LayerAddress Projection Site Stage",
+    "attention.sites": "Kind LayerAddress Projection Site Stage",
     "choices": "Kernel Place Policy Precision Side",
     "diffusion.noise_model": "LatentFormat NoiseModel Registration register_attention_control",
     "diffusion.preview_colours": "LatentColours",
     "diffusion.schedule": "Schedule",
+    "editing.edit": "EditResult edit",
     "editing.settings": "BlendSettings EditSettings MaskUse Mode",
     "errors": "FateZeroError ModelError PromptError SettingsError StoreError VideoError",
-    "inspection.heat_maps": "OnPage asked_words principal_components self_attention_maps word_heats word_labels",
+    "inspection.components": "principal_components",
+    "inspection.heat_maps": "OnPage asked_words self_attention_maps word_heats word_labels",
     "inspection.recorded_maps": "RecordedMaps recorded_maps",
     "inspection.selection": "Reading",
-    "inversion.controller": "Controller EditResult edit",
+    "inversion.controller": "Controller",
     "inversion.invert": "OnPlan Reconstruction invert",
-    "inversion.loop": "OnStep StepDone",
+    "inversion.prediction": "OnStep StepDone",
     "inversion.recording": "Capture",
     "inversion.trace": "Trace",
     "media.audio": "Sound SoundFile",
@@ -140,7 +143,8 @@ _HOMES = {
     "storage.disk_cache.cache": "Checked InversionCache Pruned default_cache",
     "storage.disk_cache.entry": "Draft Entry",
     "storage.disk_cache.eviction": "Listing",
-    "storage.record_store": "PageStore Storage",
+    "storage.record_store": "PageStore",
+    "storage.settings": "Storage",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 

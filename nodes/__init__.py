@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from .api import ComfyExtension, io
-from .clips.compare_clips import CompareClips, EditPrompts
-from .clips.load_frames import LoadFrames, PrepareFrames, SampleClip
-from .host.current import show_graphs_to_nodes
+from .api import io
+from .api_fallback import ComfyExtension
+from .checking.server import show_graphs_to_nodes
+from .clips.compare_clips import CompareClips
+from .clips.edit_prompts import EditPrompts
+from .clips.load_frames import LoadFrames
+from .clips.prepare_frames import PrepareFrames
+from .clips.sample_clip import SampleClip
 from .look.measure import MeasureEdit
-from .look.word_heat_maps import SelfAttentionComponents, ShowWords, WordHeatMaps
+from .look.self_attention import SelfAttentionComponents
+from .look.show_words import ShowWords
+from .look.word_heat_maps import WordHeatMaps
 from .method.control import AttentionStoreCache, RegisterAttentionControl
 from .method.edit import P2PEdit
 from .method.invert import DDIMInvert

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..fatezero_ext.attention.sites import KEY_FRAME_WORDS, KeyFrame
+from ..fatezero_ext.attention.key_frames import KEY_FRAME_WORDS, KeyFrame
 from ..fatezero_ext.errors import SettingsError
 
 if TYPE_CHECKING:

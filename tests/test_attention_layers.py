@@ -8,7 +8,8 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from fatezero_ext.attention.functional import attention_probs, explicit, merge_heads, plain, sliced, split_heads
-from fatezero_ext.attention.sites import LayerAddress, Site, key_frame_tensors
+from fatezero_ext.attention.key_frames import key_frame_tensors
+from fatezero_ext.attention.sites import LayerAddress, Site
 from fatezero_ext.errors import ModelError, SettingsError
 from fatezero_ext.models.unet.forward_context import Call, running
 from fatezero_ext.models.unet.processors import CrossAttention, SparseCausalAttention

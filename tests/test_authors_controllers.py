@@ -19,8 +19,9 @@ import torch
 from fatezero_ext import Capture, EditSettings, register_attention_control
 from fatezero_ext.attention import prompt_to_prompt
 from fatezero_ext.diffusion.schedule import Schedule
+from fatezero_ext.editing.loop import edit_latents
 from fatezero_ext.editing.plan import compile_edit
-from fatezero_ext.inversion.loop import NOTHING, edit_latents, invert_latents
+from fatezero_ext.inversion.loop import NOTHING, invert_latents
 from fatezero_ext.prompts.words import read_prompt
 
 from .conftest import STYLE_RUN, frames_first, relative

@@ -13,7 +13,8 @@ from PIL import Image
 from fatezero_ext.errors import VideoError
 from fatezero_ext.media.clip import opened_clip
 from fatezero_ext.media.frame_files import check_picture, read_pictures
-from fatezero_ext.media.framing import Framing, read_frames
+from fatezero_ext.media.frame_sources import read_frames
+from fatezero_ext.media.framing import Framing
 from fatezero_ext.media.video import write_video
 
 from .sounding_clips import write_clip

@@ -16,9 +16,9 @@ from fatezero_ext import (
     plain,
     register_attention_control,
 )
+from fatezero_ext.editing.edit import plan_edit
+from fatezero_ext.editing.loop import _EditRun
 from fatezero_ext.errors import FateZeroError, ModelError, PromptError, SettingsError, StoreError
-from fatezero_ext.inversion.controller import plan_edit
-from fatezero_ext.inversion.loop import _EditRun
 from fatezero_ext.inversion.source_reader import SourcePages
 
 from .conftest import GOLDEN, relative

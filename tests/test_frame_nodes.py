@@ -10,7 +10,8 @@ from PIL import Image
 from rich.console import Console
 
 from fatezero_ext.cli.node_pack import load_pack
-from fatezero_ext.media.framing import Framing, read_folder, read_frames, reframe
+from fatezero_ext.media.frame_sources import read_folder, read_frames
+from fatezero_ext.media.framing import Framing, reframe
 from fatezero_ext.media.video import write_video
 
 FRAMING = {
@@ -95,7 +96,7 @@ def test_clips_of_core_nodes_are_prepared_alike(folder):
 def prepare(**inputs):
     """What Prepare Frames gives."""
     inputs = {"images": torch.zeros(12, 24, 40, 3), **FRAMING, **inputs}
-    return load_pack("nodes.clips.load_frames").PrepareFrames.execute(**inputs).args
+    return load_pack("nodes.clips.prepare_frames").PrepareFrames.execute(**inputs).args
 
 
 @pytest.mark.parametrize(("fps", "sampling_rate", "given"), [(24.0, 3, 8.0), (29.97, 1, 29.97), (12, 4, 3.0)])
@@ -112,7 +113,9 @@ def test_prepared_frames_have_the_sound_from_their_first_frame_on():
 
 def test_prepare_frames_says_that_the_place_of_its_sound_is_told_by_the_rate():
     """An unconnected rate is a number like any other: a node cannot tell it from one that was meant."""
-    said = {each.id: each.tooltip for each in load_pack("nodes.clips.load_frames").PrepareFrames.define_schema().inputs}
+    said = {
+        each.id: each.tooltip for each in load_pack("nodes.clips.prepare_frames").PrepareFrames.define_schema().inputs
+    }
     assert "start / fps" in said["audio"] and "with audio" in said["fps"]
 
 

@@ -12,16 +12,8 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from fatezero_ext.errors import SettingsError, VideoError
-from fatezero_ext.media.framing import (
-    AS_IS,
-    Framing,
-    fit,
-    frame_indices,
-    pictures_in,
-    read_folder,
-    read_frames,
-    reframe,
-)
+from fatezero_ext.media.frame_sources import pictures_in, read_folder, read_frames
+from fatezero_ext.media.framing import AS_IS, Framing, fit, frame_indices, reframe
 from fatezero_ext.media.video import read_video, write_video
 
 CASES = Path(__file__).parent / "cases"

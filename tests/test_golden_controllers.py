@@ -9,10 +9,11 @@ import torch
 
 from fatezero_ext.attention.records import Kept, MapRecord
 from fatezero_ext.attention.sites import LayerAddress, Site
+from fatezero_ext.editing.attention import EditAttention
 from fatezero_ext.editing.masks import word_heat
 from fatezero_ext.editing.plan import compile_edit
 from fatezero_ext.editing.settings import BlendSettings, EditSettings
-from fatezero_ext.inversion.recording import EditAttention, SourceAttention
+from fatezero_ext.inversion.source_reader import SourceAttention
 from fatezero_ext.prompts.words import read_prompt
 
 STEPS = 4

@@ -9,8 +9,8 @@ from itertools import product
 import pytest
 import torch
 
+from fatezero_ext.editing.loop import edit_latents
 from fatezero_ext.editing.plan import compile_edit
-from fatezero_ext.inversion.loop import edit_latents
 from fatezero_ext.prompts.words import read_prompt
 
 from .conftest import THOROUGH, relative

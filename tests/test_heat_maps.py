@@ -12,14 +12,9 @@ from fatezero_ext import Capture, Controller, InflationSettings, Storage, invert
 from fatezero_ext.cli.demo import example_clip
 from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.errors import PromptError, SettingsError, StoreError
-from fatezero_ext.inspection.heat_maps import (
-    Reading,
-    asked_words,
-    principal_components,
-    self_attention_maps,
-    word_heats,
-    word_labels,
-)
+from fatezero_ext.inspection.components import principal_components
+from fatezero_ext.inspection.heat_maps import asked_words, self_attention_maps, word_heats, word_labels
+from fatezero_ext.inspection.selection import Reading
 from fatezero_ext.inversion.invert import plan_inversion
 from fatezero_ext.media.video import write_video
 from fatezero_ext.pictures.attention_sheets import (

@@ -13,6 +13,6 @@ def test_a_prompt_steers_no_terminal_in_comfyuis_console(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=instance)))
     said = "Edit, replace: a \x1b]0;owned\x07 cat, 100%s"
     with caplog.at_level(logging.INFO):
-        load_pack("nodes.host.current").ComfyHost().say(said, "8")
+        load_pack("nodes.host.comfy").ComfyHost().say(said, "8")
     assert caplog.messages == ["Edit, replace: a \\x1b]0;owned\\x07 cat, 100%s"]
     assert shown == [(said, "8")]

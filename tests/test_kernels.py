@@ -6,7 +6,7 @@ import torch
 from fatezero_ext import LayerAddress, Site, Storage, load_model, plain
 from fatezero_ext.attention.functional import explicit
 from fatezero_ext.attention.kernels import has_fused_sdpa, has_xformers, kernel
-from fatezero_ext.attention.sites import key_frame_tensors
+from fatezero_ext.attention.key_frames import key_frame_tensors
 from fatezero_ext.errors import SettingsError
 
 from .conftest import GOLDEN, relative

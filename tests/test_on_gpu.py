@@ -25,8 +25,8 @@ from fatezero_ext import (
 from fatezero_ext.attention.functional import explicit
 from fatezero_ext.attention.kernels import has_fused_sdpa, has_xformers, kernel
 from fatezero_ext.attention.records import FeatureRecord, Kept
+from fatezero_ext.editing.loop import _EditRun
 from fatezero_ext.inversion.invert import Reconstruction
-from fatezero_ext.inversion.loop import _EditRun
 from fatezero_ext.memory.free_memory import free_on
 from fatezero_ext.models.vae import VideoVAE
 from fatezero_ext.storage.disk_cache.cache import InversionCache
@@ -376,7 +376,7 @@ def test_the_toy_edit_on_the_device_shows_what_was_asked_for():
 
 def test_a_run_is_planned_without_the_device_s_memory(cuda, kept):
     """Masks and plans of an edit are made where the UNet computes, not where the words were read."""
-    from fatezero_ext.inversion.controller import plan_edit
+    from fatezero_ext.editing.edit import plan_edit
 
     plan = plan_edit(kept, cuda.text, *EDITS["blend"])
     run = _EditRun(cuda.unet, kept.trace, plan, None)

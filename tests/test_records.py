@@ -7,8 +7,8 @@ from diffusers.models.attention_processor import Attention
 from fatezero_ext import InflationSettings, LayerAddress, Site
 from fatezero_ext.attention.controlled_layer import cross_projection, kept_form
 from fatezero_ext.attention.functional import plain
+from fatezero_ext.attention.key_frames import key_frame_tensors
 from fatezero_ext.attention.records import FeatureRecord, Kept, MapRecord, named_tensors, page_bytes, page_from
-from fatezero_ext.attention.sites import key_frame_tensors
 from fatezero_ext.errors import StoreError
 from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
 from fatezero_ext.inversion.recording import Capture, RecordAttention

@@ -11,7 +11,7 @@ from fatezero_ext.cli.demo import example_clip
 from fatezero_ext.diffusion.preview_colours import FILE, LatentColours
 from fatezero_ext.diffusion.schedule import Schedule
 from fatezero_ext.errors import ModelError
-from fatezero_ext.models.load import TOY_FOLDER
+from fatezero_ext.models.folder.detect import TOY_FOLDER
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 from .conftest import relative

@@ -14,7 +14,7 @@ from fatezero_ext import (
     plain,
     register_attention_control,
 )
-from fatezero_ext.attention.sites import resolve_key_frames
+from fatezero_ext.attention.key_frames import resolve_key_frames
 from fatezero_ext.errors import ModelError, SettingsError
 from fatezero_ext.models.unet.forward_context import Call, running
 

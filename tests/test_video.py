@@ -11,7 +11,8 @@ from hypothesis.extra.numpy import arrays
 from fatezero_ext.atomic_files import whole_file
 from fatezero_ext.cli.demo import example_clip
 from fatezero_ext.errors import VideoError
-from fatezero_ext.media.video import contact_sheet, read_video, to_bytes, write_video
+from fatezero_ext.media.video import read_video, to_bytes, write_video
+from fatezero_ext.pictures.contact_sheet import contact_sheet
 
 
 def gradient_clip(frames=5, height=32, width=48):

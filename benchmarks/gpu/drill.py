@@ -20,7 +20,8 @@ from benchmarks.gpu.meter import Measured, finish, gib, measured, relative
 from benchmarks.subjects import Subject
 from fatezero_ext.attention.records import Form, packed
 from fatezero_ext.attention.sites import LayerAddress
-from fatezero_ext.inversion.loop import LESS, Recording
+from fatezero_ext.inversion.loop import Recording
+from fatezero_ext.inversion.prediction import OUT_OF_MEMORY_ADVICE
 from fatezero_ext.inversion.trace import Trace
 from fatezero_ext.memory.free_memory import OutOfMemoryError
 from fatezero_ext.storage.record_store import MemoryStore
@@ -185,7 +186,7 @@ def _told(found: dict[str, object]) -> str:
     if found["error"] is None:
         far = "" if found["relative"] <= LIKE else f", {TOO_FAR}"
         return f"{taken}, {'the same bits' if found['equal'] else format(found['relative'], '.1e')}{far}"
-    return f"{taken}, then the error {'with' if LESS in found['error'] else 'WITHOUT'} its advice"
+    return f"{taken}, then the error {'with' if OUT_OF_MEMORY_ADVICE in found['error'] else 'WITHOUT'} its advice"
 
 
 @contextmanager

@@ -30,9 +30,10 @@ from fatezero_ext import (
     load_unet,
 )
 from fatezero_ext.diffusion.schedule import Schedule
+from fatezero_ext.editing.loop import EditedLatents, edit_latents
 from fatezero_ext.editing.plan import compile_edit
 from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
-from fatezero_ext.inversion.loop import EditedLatents, Recording, edit_latents, invert_latents
+from fatezero_ext.inversion.loop import Recording, invert_latents
 from fatezero_ext.models.text_encoder import TextEncoder
 from fatezero_ext.prompts.words import read_prompt
 from fatezero_ext.storage.record_store import MemoryStore

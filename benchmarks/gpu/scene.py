@@ -14,10 +14,11 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from benchmarks.subjects import EDITS, SOURCE, STABLE_DIFFUSION_15, Subject
 from fatezero_ext import Controller, InflationSettings, Pseudo3DUNet, Storage, edit, invert
-from fatezero_ext.attention.kernels import Kernel, kernel
+from fatezero_ext.attention.kernels import kernel
+from fatezero_ext.choices import Kernel
 from fatezero_ext.diffusion.schedule import Schedule
+from fatezero_ext.editing.edit import EditResult
 from fatezero_ext.editing.plan import compile_edit
-from fatezero_ext.inversion.controller import EditResult
 from fatezero_ext.models.load import VideoModel
 from fatezero_ext.models.single_file.checkpoint import TOKENIZER
 from fatezero_ext.models.text_encoder import TextEncoder

@@ -16,7 +16,7 @@ from benchmarks.gpu.meter import finish, seconds
 from benchmarks.gpu.scene import random_unet
 from fatezero_ext import Storage
 from fatezero_ext.inversion import loop as loops
-from fatezero_ext.inversion.loop import OnStep, StepDone
+from fatezero_ext.inversion.prediction import OnStep, StepDone
 
 SHOWN = 25
 FIRST = 1

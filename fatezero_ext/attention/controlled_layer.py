@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from .functional import split_heads
+from .key_frames import KeyFrame
 from .records import Form
-from .sites import KeyFrame, LayerAddress, Projection
+from .sites import LayerAddress, Projection
 
 WORTH_FUSING = 1.05  # queries may be this much larger than the map: a fused kernel reads them, no map is made
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..atomic_files import whole_file
 from ..errors import FateZeroError
-from ..media.video import contact_sheet
+from ..pictures.contact_sheet import contact_sheet
 from ..toy.evaluation.edits import EditFigures, measure
 from ..toy.world.clips import Clip, sample_clip
 from .node_pack import load_pack

@@ -14,7 +14,8 @@ from rich.table import Table
 from torch import Tensor
 
 from ..errors import FateZeroError
-from ..media.framing import AS_IS, read_frames
+from ..media.frame_sources import read_frames
+from ..media.framing import AS_IS
 from ..metrics.edit_metrics import EditMeasures, as_json, measure_edit, rows
 
 DESCRIPTION = """\

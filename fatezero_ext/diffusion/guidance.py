@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -49,3 +51,15 @@ def _only(conditioning: list) -> Tensor:
             f"needed. Take scheduled hooks off the CLIP."
         )
     return conditioning[0][0].float().cpu()
+
+
+def check_guidance(guidance: float) -> None:
+    """Raise SettingsError unless it is a number classifier-free guidance can use."""
+    if finite_number("guidance", guidance) < 0:
+        raise SettingsError(f"guidance is {guidance}; it must be 0 or more. 5 to 10 suit most edits.")
+
+
+def finite_number(name: str, value: float) -> float:
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise SettingsError(f"{name} is {value!r}; a finite number is needed. Write one such as 0.5.")
+    return value

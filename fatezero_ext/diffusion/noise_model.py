@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ..attention.controlled_layer import ControlledLayer, cross_projection, self_projection
 from ..attention.functional import Attend, plain
+from ..attention.key_frames import key_frame_tensors
 from ..attention.map_control import MapController, OnMaps
-from ..attention.sites import LayerAddress, Site, key_frame_tensors
+from ..attention.sites import LayerAddress, Site
 from ..errors import ModelError, StoreError
 from .preview_colours import LatentColours
 from .schedule import Schedule

@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from ..errors import ModelError, SettingsError
-from ..models.folder.configs import scheduler_config
+from .scheduler_config import scheduler_config
 
 STABLE_DIFFUSION_SCHEDULER: Mapping[str, object] = {
     "num_train_timesteps": 1000,

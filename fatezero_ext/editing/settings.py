@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..diffusion.guidance import check_guidance, finite_number
 from ..errors import SettingsError
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ class BlendSettings:
         for name in ("source_words", "edit_words", "subtract_words"):
             object.__setattr__(self, name, texts(name, getattr(self, name)))
         _one_of("mask_use", self.mask_use, ("intersect", "override"))
-        _finite("blend threshold", self.threshold)
-        _finite("subtract threshold", self.subtract_threshold)
+        finite_number("blend threshold", self.threshold)
+        finite_number("subtract threshold", self.subtract_threshold)
         for name, use in (("subtract_words", "take them from"), ("edit_words", "join them to")):
             if getattr(self, name) and not self.source_words:
                 shown = name.replace("edit_words", "blend_edit_words")
@@ -102,7 +102,7 @@ class EditSettings:
         object.__setattr__(self, "cross_replace_words", MappingProxyType(windows))
         object.__setattr__(self, "equalizer", MappingProxyType(dict(_of_words("equalizer", self.equalizer))))
         for word, factor in self.equalizer.items():
-            _finite(f"equalizer of {word!r}", factor)
+            finite_number(f"equalizer of {word!r}", factor)
         if self.blend is not None and not isinstance(self.blend, BlendSettings):
             raise SettingsError(
                 f"blend is {self.blend!r}; BlendSettings, or None, is needed. Write blend=BlendSettings(('jeep',))."
@@ -134,12 +134,6 @@ def check_mask_is_made(blend: BlendSettings | None, *, with_mask: bool) -> None:
         )
 
 
-def check_guidance(guidance: float) -> None:
-    """Raise SettingsError unless it is a number classifier-free guidance can use."""
-    if _finite("guidance", guidance) < 0:
-        raise SettingsError(f"guidance is {guidance}; it must be 0 or more. 5 to 10 suit most edits.")
-
-
 def _authors_windows(given: Window | float | Mapping[str, Window | float]) -> tuple[Window | float, dict]:
     """The window of all words, and those of single ones."""
     if not isinstance(given, Mapping):
@@ -162,19 +156,13 @@ def _window(name: str, window: Window | float) -> Window:
     if len(bounds) != 2:
         raise SettingsError(f"{name} is {window!r}; one bound or two are needed. Use for example 0.8, or (0.2, 0.8).")
     start, end = bounds
-    _finite(name, start), _finite(name, end)
+    finite_number(name, start), finite_number(name, end)
     if not 0 <= start <= end <= 1:
         raise SettingsError(
             f"{name} is {start} to {end}; its bounds are fractions of the steps, 0 <= start <= end <= 1. "
             f"Use for example 0.0 to 0.8."
         )
     return float(start), float(end)
-
-
-def _finite(name: str, value: float) -> float:
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise SettingsError(f"{name} is {value!r}; a finite number is needed. Write one such as 0.5.")
-    return value
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..errors import SettingsError
+from ..media.framing import same_proportions
 
 
 def fitted_mask(mask: Tensor, frames: int, cells: tuple[int, int], pixels_per_cell: int) -> Tensor:
@@ -36,9 +37,3 @@ def fitted_mask(mask: Tensor, frames: int, cells: tuple[int, int], pixels_per_ce
     if not mask.isfinite().all():
         raise SettingsError("the mask holds values that are not numbers; 0..1 is needed. Check where it comes from.")
     return (mask > 0.5).expand(frames, -1, -1)
-
-
-def same_proportions(height: int, width: int, rows: int, columns: int) -> bool:
-    """Whether height / width is rows / columns, up to a rounding of one row or column."""
-    down, across = height / rows, width / columns
-    return min(height, width) > 0 and abs(down - across) < max(down / rows, across / columns)

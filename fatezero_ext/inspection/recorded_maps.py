@@ -14,8 +14,7 @@ from ..diffusion.noise_model import NoiseModel
 from ..errors import SettingsError, StoreError
 from ..inversion.arguments import check_controller
 from ..inversion.controller import Controller
-from ..inversion.recording import SourcePage
-from ..inversion.source_reader import SourcePages
+from ..inversion.source_reader import SourcePage, SourcePages
 from ..inversion.trace import Trace
 from .heat_maps import inverted
 

@@ -7,19 +7,10 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from ..attention.map_control import OnMaps
-from ..diffusion.guidance import guided_text
 from ..diffusion.noise_model import NoiseModel
-from ..editing.masks import blend_layers
-from ..editing.plan import EditPlan, compile_edit
-from ..editing.settings import EditSettings, check_mask_is_made
-from ..editing.user_mask import fitted_mask
-from ..errors import SettingsError, StoreError
 from ..memory.held_memory import MemoryReport
-from ..prompts.words import Clip, read_prompt
-from ..storage.record_store import Storage
-from .arguments import check_controller, check_kind, check_text, check_text_encoder, check_unet
-from .loop import EditedLatents, OnStep, edit_latents, ignore_step
+from ..storage.settings import Storage
+from .arguments import check_kind, check_unet
 from .recording import Capture
 from .trace import Trace
 
@@ -53,119 +44,3 @@ class Controller(MemoryReport):
     def with_storage(self, storage: Storage) -> Controller:
         """The same controller keeping attention elsewhere; what an inversion left is dropped."""
         return replace(self, storage=storage, trace=None)
-
-
-@dataclass(frozen=True)
-class EditResult:
-    """An edited clip.
-
-    latents: raw latents [frames, channels, height, width], on the CPU, ready for a VAE
-    mask:    [frames, height, width] in cells: share of the blended steps at which a cell was free to differ, 0..1
-    """
-
-    latents: Tensor
-    mask: Tensor
-
-    def __repr__(self) -> str:
-        frames, height, width = self.mask.shape
-        return f"EditResult({frames} frames of {height}x{width} cells, {self.mask.mean():.0%} free to differ)"
-
-
-def edit(
-    controller: Controller,
-    clip: Clip,
-    edit_prompt: str,
-    settings: EditSettings | None = None,
-    *,
-    negative_prompt: str = "",
-    mask: Tensor | None = None,
-    on_step: OnStep = ignore_step,
-) -> EditResult:
-    """Edit an inverted clip by words; the inversion is only read, so any number of edits may follow one.
-
-    clip:    the text encoder of the inversion
-    mask:    [frames or 1, height, width] of the clip's proportions, above 0.5 where the edit may differ; with blend
-             words both must allow a cell, unless `BlendSettings.mask_use` says "override"; None: words alone decide
-    on_step: told of each `StepDone`; raising ends the run and changes nothing
-    Returns raw latents, for a VAE's `decode`, and the mask.
-    Raises FateZeroError kinds for settings, words and masks that do not fit, before any long work.
-    """
-    settings = EditSettings() if settings is None else settings
-    check_text(negative_prompt, "negative prompt")
-    plan = plan_edit(controller, clip, edit_prompt, settings, with_mask=mask is not None)
-    unet = controller.unet
-    _check_control(unet, plan)
-    trace, cell = controller.trace, unet.latents.pixels_per_cell
-    user_mask = None if mask is None else fitted_mask(mask, trace.frames, trace.size, cell)
-    text = guided_text(clip, unet, edit_prompt, settings.guidance, negative_prompt)
-
-    def work() -> EditedLatents:
-        return edit_latents(
-            unet,
-            trace,
-            plan,
-            text.to(unet.device),
-            user_mask=None if user_mask is None else user_mask.to(unet.device),
-            on_step=on_step,
-        )
-
-    edited = unet.run(work, len(text), trace.frames, *trace.size)
-    return EditResult((edited.latents / unet.latents.scale).cpu(), edited.mask.cpu())
-
-
-def plan_edit(
-    controller: Controller, clip: Clip, edit_prompt: str, settings: EditSettings, *, with_mask: bool = False
-) -> EditPlan:
-    """Compile an edit of an inverted clip, or say what does not fit.
-
-    with_mask: whether a user's mask will come along, so that blending needs no words
-    """
-    check_controller(controller)
-    check_kind(settings, "cross_replace", "settings", "EditSettings, or None, is needed: EditSettings(mode='replace')")
-    check_text_encoder(clip)
-    check_text(edit_prompt, "edit prompt")
-    trace = controller.trace
-    if trace is None:
-        raise StoreError(
-            "the controller has no inversion; an edit reads one. Invert the clip first: DDIM Invert in "
-            "a graph, invert() in Python."
-        )
-    blend = settings.blend
-    overridden = with_mask and blend is not None and blend.mask_use == "override"
-    check_mask_is_made(blend, with_mask=with_mask)
-    if blend is not None and blend.source_words and not overridden:
-        sites = controller.unet.sites(trace.frames, *trace.size)
-        blend_layers(sites, trace.capture.most_cells, blend.downscale)
-    prompt = read_prompt(clip, edit_prompt, "edit prompt")
-    plan = compile_edit(settings, trace.prompt, prompt, len(trace.schedule))
-    if not trace.capture.self_attention and any(step.fuse_self for step in plan.steps):
-        raise SettingsError(
-            f"self_replace is {settings.self_replace} but the inversion recorded no self-attention; it is needed for "
-            f"that. Record self-attention (self_attention of Register Attention Control), or set self_replace to 0."
-        )
-    if with_mask:
-        _check_mask_is_read(plan, len(trace.schedule))
-    return replace(plan, source_mask=None, edit_mask=None) if overridden else plan
-
-
-def _check_mask_is_read(plan: EditPlan, steps: int) -> None:
-    """Raise SettingsError where no step would look at a user's mask."""
-    blend = plan.settings.blend
-    fuses = any(step.fuse_self for step in plan.steps) and (blend is None or blend.self_attention)
-    if not fuses and not any(step.blend_latents for step in plan.steps):
-        raise SettingsError(
-            f"a mask is given but nothing reads it in {steps} steps: self-attention is not fused under it and no "
-            f"latents are blended. Set self_replace above 0 with blend_self_attention on, or turn on blend_latents "
-            f"with at least 5 steps."
-        )
-
-
-def _check_control(unet: NoiseModel, plan: EditPlan) -> None:
-    """Raise SettingsError where a registered map controller and the edit would both change attention."""
-    unet.report_left_out()
-    changes = any(step.replace_cross or step.fuse_self for step in plan.steps) or plan.edit_mask is not None
-    if changes and isinstance(unet.attend, OnMaps):
-        raise SettingsError(
-            f"{type(unet.attend.controller).__name__} is registered and changes attention by itself; the edit must "
-            f"leave it alone. Set cross_replace and self_replace to 0 and blend to None, or unregister the controller."
-        )

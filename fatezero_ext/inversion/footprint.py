@@ -10,8 +10,9 @@ from typing import Literal
 import torch
 
 from ..attention.controlled_layer import ControlledLayer, kept_form
-from ..attention.records import FORMS, PRECISIONS, Form, Precision
+from ..attention.records import FORMS, PRECISIONS, Form
 from ..attention.sites import LayerAddress, Site
+from ..choices import Precision
 from ..diffusion.noise_model import NoiseModel
 from .recording import Capture
 from .trace import levels_dtype

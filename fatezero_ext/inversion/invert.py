@@ -12,21 +12,22 @@ from torch import Tensor
 
 from ..attention.records import Form
 from ..attention.sites import LayerAddress
-from ..diffusion.guidance import embedded, guided_text
+from ..diffusion.guidance import check_guidance, embedded, guided_text
 from ..diffusion.noise_model import NoiseModel
 from ..digests import combined
-from ..editing.settings import check_guidance
 from ..errors import SettingsError, StoreError
 from ..prompts.words import Clip, read_prompt
 from ..storage.disk_cache.cache import InversionCache, default_cache
 from ..storage.disk_cache.completeness import LAYERS, LEVELS, page_name, unusable
-from ..storage.disk_cache.entry import DamagedFile, Entry
+from ..storage.disk_cache.entry import Entry
+from ..storage.disk_cache.tensor_file import DamagedFile
 from ..storage.disk_store import DiskDraft, DiskStore, aligned
 from ..storage.record_store import MemoryStore, PageStore, Recomputed
 from .arguments import check_controller, check_kind, check_latents, check_text, check_text_encoder
 from .controller import Controller
 from .footprint import ClipShape, recorded_forms
-from .loop import NOTHING, OnStep, Recording, StepDone, ignore_step, invert_latents, reconstruct_latents
+from .loop import NOTHING, Recording, invert_latents, reconstruct_latents
+from .prediction import OnStep, StepDone, ignore_step
 from .storage_plan import StoragePlan, check_room, choose_storage, kept_as, measured_room
 from .trace import Trace
 

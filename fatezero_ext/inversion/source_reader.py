@@ -6,21 +6,23 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from ..attention.records import Form, Page, packed
-from ..attention.sites import LayerAddress
+from ..attention.functional import Attend, plain
+from ..attention.records import Form, Page, Record, packed
+from ..attention.sites import LayerAddress, Site
 from ..diffusion.noise_model import NoiseModel
 from ..errors import StoreError
 from ..memory.free_memory import OutOfMemoryError
-from ..storage.disk_cache.entry import DamagedFile
+from ..storage.disk_cache.tensor_file import DamagedFile
 from ..storage.offload import copy_stream
 from ..storage.record_store import MemoryStore, PageStore, Recomputed
 from .footprint import ClipShape, recorded_forms
-from .recording import PassEnded, RecordAttention, SourceAttention, SourcePage
+from .recording import PassEnded, RecordAttention
 from .trace import Trace
 
 log = logging.getLogger(__name__)
@@ -138,3 +140,27 @@ def _is_far(store: PageStore, device: torch.device) -> bool:
     if isinstance(store, MemoryStore):
         return store.device is not None and store.device.type != device.type
     return not isinstance(store, Recomputed)
+
+
+@dataclass(frozen=True)
+class SourceAttention:
+    """One layer's attention of the source, where the UNet computes.
+
+    site:   of the call that was recorded
+    kernel: computes attention from kept features
+    """
+
+    record: Record
+    site: Site
+    kernel: Attend = plain
+
+    def apply(self, v: Tensor) -> Tensor:
+        """The source's attention applied to values [frames, heads, tokens, dim]."""
+        return self.record.apply(v, self.site, self.kernel)
+
+    def probs(self, like: Tensor) -> Tensor:
+        """The source's map [frames, heads, cells, keys], with the device and dtype of `like`."""
+        return self.record.probs(like, self.site)
+
+
+SourcePage = Mapping[LayerAddress, SourceAttention]

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..choices import Place
 from ..diffusion.noise_model import NoiseModel
 from ..errors import SettingsError
 from ..memory.free_memory import free_on, free_ram
-from ..storage.record_store import Place, Storage
+from ..storage.settings import Storage
 from .footprint import ClipShape, levels_size, page_size, recorded_forms
 from .recording import Capture
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
 from ..atomic_files import whole_file
 from ..errors import VideoError
@@ -304,42 +303,3 @@ def _check_frames(frames: Tensor) -> None:
 def _as_bytes(frames: Tensor, rounding: Rounding) -> NDArray[np.uint8]:
     levels = frames.detach().float().clamp(0, 1).mul(255)
     return (levels.floor() if rounding == "floor" else levels.round()).byte().cpu().numpy()
-
-
-PAPER = (214, 214, 214)
-"""Between the pictures of a sheet: grey, so that white and black ones have edges."""
-
-
-def contact_sheet(rows: Sequence[Tensor], labels: Sequence[str], *, cell: int = 128, gap: int = 4) -> Image.Image:
-    """Frames over time, one labelled row per video.
-
-    rows:   each [frames, height, width, 3], 0..1; sizes and frame counts may differ
-    labels: one per row
-    cell:   height of a picture in pixels; small pictures are enlarged without smoothing
-    gap:    pixels between pictures
-    Raises VideoError where there are no rows or not one label each.
-    """
-    if not rows or len(rows) != len(labels):
-        raise VideoError(f"{len(rows)} rows and {len(labels)} labels; needed is a label for each. Give as many.")
-    strips = [_strip(to_bytes(row), cell, gap) for row in rows]
-    font = ImageFont.load_default(size=max(10, cell // 8))
-    margin = gap + max(round(font.getlength(label)) for label in labels) + gap
-    width = margin + max(strip.width for strip in strips)
-    sheet = Image.new("RGB", (width, gap + len(rows) * (cell + gap)), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for number, (strip, label) in enumerate(zip(strips, labels, strict=True)):
-        top = gap + number * (cell + gap)
-        draw.text((gap, top + cell // 2), label, fill="black", font=font, anchor="lm")
-        sheet.paste(strip, (margin, top))
-    return sheet
-
-
-def _strip(pictures: NDArray[np.uint8], cell: int, gap: int) -> Image.Image:
-    """Pictures side by side, each `cell` pixels high and followed by a gap."""
-    height, width = pictures.shape[1:3]
-    across = max(1, round(width * cell / height))
-    method = Image.Resampling.NEAREST if cell >= height else Image.Resampling.LANCZOS
-    strip = Image.new("RGB", (len(pictures) * (across + gap), cell), PAPER)
-    for number, picture in enumerate(pictures):
-        strip.paste(Image.fromarray(picture).resize((across, cell), method), (number * (across + gap), 0))
-    return strip

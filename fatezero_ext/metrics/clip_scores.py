@@ -11,11 +11,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..config_rules import checked
 from ..errors import ModelError, PromptError
 from ..media.video import to_bytes
 from ..memory.residency import Prepare, prepared, stay
 from ..models.folder.clip_tokenizer import TOKENIZING, read_clip_tokenizer
-from ..models.folder.configs import CLIP, CLIP_PICTURES, checked, text_config, vision_config
+from ..models.folder.configs import CLIP, CLIP_PICTURES, text_config, vision_config
 from ..models.folder.empty_modules import check_fit, empty, fill, shapes_of
 from ..models.folder.weights import TEXT, folder_weights
 from ..plain_files import read_json, shown

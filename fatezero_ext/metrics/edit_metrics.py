@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, interpolate
 
-from ..editing.user_mask import same_proportions
 from ..errors import VideoError
+from ..media.framing import same_proportions
 
 if TYPE_CHECKING:
     from .clip_scores import ClipScorer, OnPicture

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..attention.kernels import Kernel, kernel
+from ..attention.kernels import kernel
+from ..choices import Kernel
 from ..diffusion.noise_model import LatentFormat
 from ..diffusion.preview_colours import FILE as COLOURS_FILE
 from ..diffusion.preview_colours import LatentColours

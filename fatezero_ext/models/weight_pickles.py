@@ -47,8 +47,6 @@ OPCODES = frozenset(
     "NEWTRUE EMPTY_TUPLE EMPTY_LIST EMPTY_DICT BININT BININT1 BININT2 BINFLOAT BINUNICODE SHORT_BINSTRING BINPERSID "
     "BINGET LONG_BINGET BINPUT LONG_BINPUT LONG1".split()
 )
-
-
 TAKEN = {each.name: [slot.name for slot in each.stack_before] for each in opcodes if each.name in OPCODES}
 """What each operation takes off the stack, the last thing last."""
 

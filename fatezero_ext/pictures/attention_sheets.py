@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..errors import SettingsError
-from ..media.video import PAPER
+from .contact_sheet import PAPER
 
 MOST_COLUMNS = 5
 GAP = 8  # pixels between tiles; even, so that a sheet can become a video

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..errors import VideoError
-from ..media.video import PAPER
+from .contact_sheet import PAPER
 
 LARGEST_CELL = 8
 """Pixels along a side of the latent cells of Stable Diffusion."""

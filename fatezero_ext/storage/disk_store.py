@@ -10,11 +10,13 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..attention.records import Page, Precision, check_page, named_tensors, packed, page_from
+from ..attention.records import Page, check_page, named_tensors, packed, page_from
 from ..attention.sites import LayerAddress
+from ..choices import Precision
 from ..errors import StoreError
 from .disk_cache.completeness import LEVELS, lacking, layers_of, page_name
-from .disk_cache.entry import DamagedFile, Draft, Entry
+from .disk_cache.entry import Draft, Entry
+from .disk_cache.tensor_file import DamagedFile
 from .offload import CPU, Carrier
 
 log = logging.getLogger(__name__)

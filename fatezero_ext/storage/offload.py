@@ -8,7 +8,8 @@ from functools import cache
 
 import torch
 
-from ..attention.records import Page, Precision, check_range, packed
+from ..attention.records import Page, check_range, packed
+from ..choices import Precision
 from ..memory.free_memory import OutOfMemoryError
 
 CPU = torch.device("cpu")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -14,52 +13,10 @@ from torch import Tensor
 
 from ..attention.records import Page, beyond_range, check_page, check_range, narrowed, packed, page_bytes, page_tensors
 from ..attention.sites import LayerAddress
-from ..choices import PLACES, POLICIES, PRECISION_NAMES, Place, Policy, Precision
-from ..errors import SettingsError, StoreError
+from ..choices import Precision
+from ..errors import StoreError
 from ..memory.free_memory import free_ram
-from .disk_cache.cache import InversionCache
 from .offload import CPU, Carrier
-
-
-@dataclass(frozen=True)
-class Storage:
-    """How attention is kept.
-
-    policy:    "features": what attention comes from (small); "maps": every map itself (the reference); "recompute":
-               nothing, the source runs again beside the edit, as the inversion ran it; "recompute same level": the same
-               on the latent at the edit's own noise level; "auto": features, or recompute where they do not fit
-    place:     "gpu": the device the model runs on; "ram": the computer's memory; "disk": files that later runs find
-               again, of recompute the latents alone; "auto": the first of gpu and ram with room
-    precision: of what is kept, a key of PRECISIONS; "int8" is lossy
-    budget:    bytes that may be kept; None: what is free
-    cache:     the folder of "disk"; None: `default_cache()`
-    """
-
-    policy: Policy = "auto"
-    place: Place = "auto"
-    precision: Precision = "as computed"
-    budget: int | None = None
-    cache: InversionCache | None = None
-
-    def __post_init__(self) -> None:
-        choices = {"policy": POLICIES, "place": PLACES, "precision": PRECISION_NAMES}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise SettingsError(
-                    f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}. Choose one of these."
-                )
-        if self.budget is not None and not (
-            isinstance(self.budget, (int, float)) and math.isfinite(self.budget) and self.budget > 0
-        ):
-            raise SettingsError(
-                f"the budget is {self.budget} bytes; a positive number is needed. Raise it, or give none to use what "
-                f"is free."
-            )
-
-    @property
-    def recomputes(self) -> bool:
-        """Whether nothing is kept."""
-        return self.policy in ("recompute", "recompute same level")
 
 
 class PageStore(Protocol):

@@ -11,11 +11,12 @@ from pathlib import Path
 
 from rich.console import Console
 
+from ...fatezero_ext.errors import WorkflowError
 from ..host import current as host
 from .formats.read import read_workflow
 from .graph import Graph
 from .host import Folders, RunnerHost
-from .problems import InvalidWorkflow, Problem, WorkflowError
+from .problems import InvalidWorkflow, Problem
 from .run.execute import Result, run_graphs
 from .run.progress import Reporter
 from .schemas.overrides import apply_settings, parse_setting

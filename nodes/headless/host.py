@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ...fatezero_ext.errors import FateZeroError
 from ...fatezero_ext.models.weight_files import WEIGHT_SUFFIXES
-from ..host.protocol import ModelKind, Progress, PythonHost
+from ..host.protocol import ModelKind, Progress
+from ..host.python import PythonHost
 from .run.progress import Reporter
 from .schemas.registry import near_miss
 

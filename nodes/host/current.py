@@ -5,183 +5,23 @@ The program is ComfyUI, or the headless runner (which installs itself with `inst
 
 from __future__ import annotations
 
-import logging
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...fatezero_ext.printable import visible
 from ..api import IN_COMFYUI
-from ..checking.verdicts import begin, put_answer_right, validating
-from .protocol import Host, ModelKind, ModelPart, Progress, PythonHost
+from .comfy import ComfyHost
+from .protocol import Host, ModelKind, ModelPart, Progress
+from .python import PythonHost
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
     from ...fatezero_ext.diffusion.noise_model import LatentFormat
     from ...fatezero_ext.memory.residency import Prepare
-
-log = logging.getLogger(__name__)
-
-STABLE_DIFFUSION_PARAMETERS = 860_000_000
-"""Of a UNet of Stable Diffusion 1.x; that of 2.x has about as many."""
-CLIP_KINDS = ("clip_vision", "text_encoders", "diffusers")
-"""ComfyUI's kinds of model folders that may hold CLIP models in Hugging Face layout."""
-
-
-class ComfyProgress:
-    """ComfyUI's bar with its preview and its cancel button."""
-
-    def __init__(self, total: int, latents: LatentFormat | None) -> None:
-        from comfy.model_management import get_torch_device
-        from comfy.utils import ProgressBar
-        from latent_preview import get_previewer
-
-        self._bar = ProgressBar(total)
-        self._total = total
-        kind = None if latents is None else _comfy_format(latents)
-        self._previewer = None if kind is None else get_previewer(get_torch_device(), kind)
-        self._channels = None if kind is None else kind.latent_channels
-
-    def update(self, step: int, preview: Callable[[], Tensor] | None = None) -> None:
-        """Move the bar; raises ComfyUI's InterruptProcessingException once the user has cancelled."""
-        from comfy.model_management import throw_exception_if_processing_interrupted
-
-        throw_exception_if_processing_interrupted()
-        latents = None if self._previewer is None or preview is None else preview()
-        fits = latents is not None and latents.shape[1] == self._channels
-        shown = self._previewer.decode_latent_to_preview_image("JPEG", latents) if fits else None
-        self._bar.update_absolute(step, self._total, shown)
-
-
-def _comfy_format(latents: LatentFormat) -> Any:  # noqa: ANN401 - ComfyUI's LatentFormat
-    """What ComfyUI's previews of the method chosen there need to know."""
-    from comfy import latent_formats
-
-    if latents.colours is None:
-        return latent_formats.SD15(latents.scale)
-    ours = latent_formats.LatentFormat()
-    ours.latent_channels = len(latents.colours.factors)
-    ours.latent_rgb_factors = [list(row) for row in latents.colours.factors]
-    ours.latent_rgb_factors_bias = list(latents.colours.bias)
-    return ours
-
-
-class ComfyHost:
-    """ComfyUI."""
-
-    def progress(self, total: int, latents: LatentFormat | None = None) -> Progress:
-        """ComfyUI's bar for the running node."""
-        return ComfyProgress(total, latents)
-
-    def say(self, text: str, node_id: str | None) -> None:
-        """In the console, and on the node where ComfyUI can show text there."""
-        from server import PromptServer
-
-        log.info("%s", visible(text, keep="\n"))
-        if node_id is not None and hasattr(PromptServer.instance, "send_progress_text"):
-            PromptServer.instance.send_progress_text(text, node_id)
-
-    def device(self) -> torch.device:
-        """ComfyUI's compute device."""
-        from comfy.model_management import get_torch_device
-
-        return get_torch_device()
-
-    def intermediate_device(self) -> torch.device:
-        """Where ComfyUI keeps images and latents between nodes."""
-        from comfy.model_management import intermediate_device
-
-        return intermediate_device()
-
-    def weight_dtype(self) -> torch.dtype:
-        """What ComfyUI would compute Stable Diffusion 1.x in, its flags considered."""
-        import torch
-        from comfy import model_management as mm
-
-        device, known = mm.get_torch_device(), [torch.float16, torch.bfloat16, torch.float32]
-        stored = mm.unet_dtype(device, STABLE_DIFFUSION_PARAMETERS, known)
-        computed = mm.unet_manual_cast(stored, device, known) or stored
-        return computed if computed in known else torch.float32
-
-    def residence(self, net: nn.Module, part: ModelPart) -> Prepare:
-        """Let ComfyUI load it in full right before each use, and unload it when memory is short."""
-        from comfy import model_management as mm
-        from comfy.model_patcher import ModelPatcher
-        from torch import nn
-
-        load, offload = {
-            "unet": (mm.get_torch_device, mm.unet_offload_device),
-            "text encoder": (mm.text_encoder_device, mm.text_encoder_offload_device),
-            "vae": (mm.vae_device, mm.vae_offload_device),
-        }[part]
-        # The container is what ComfyUI writes its bookkeeping to; diffusers' models refuse a `device` attribute.
-        patcher = ModelPatcher(nn.ModuleDict({"net": net}), load(), offload())
-
-        def bring(memory: int) -> None:
-            mm.load_models_gpu([patcher], memory_required=memory, force_full_load=True)
-            if next(net.parameters()).device.type != patcher.load_device.type:  # --novram
-                log.warning("ComfyUI keeps the %s off %s; it computes on the CPU.", part, patcher.load_device)
-
-        return bring
-
-    def diffusers_folders(self) -> tuple[Path, ...]:
-        """ComfyUI's folders of the kind `diffusers`."""
-        from folder_paths import get_folder_paths
-
-        return tuple(Path(folder) for folder in get_folder_paths("diffusers"))
-
-    def clip_folders(self) -> tuple[Path, ...]:
-        """ComfyUI's folders of the kinds that CLIP models are kept in."""
-        from folder_paths import get_folder_paths
-
-        return tuple(Path(folder) for kind in CLIP_KINDS for folder in get_folder_paths(kind))
-
-    def model_names(self, kind: ModelKind) -> list[str]:
-        """ComfyUI's list."""
-        from folder_paths import get_filename_list
-
-        return list(get_filename_list(kind))
-
-    def model_file(self, kind: ModelKind, name: str) -> Path | None:
-        """ComfyUI's file of that name."""
-        from folder_paths import get_filename_list, get_full_path
-
-        path = get_full_path(kind, name) if name in get_filename_list(kind) else None
-        return None if path is None else Path(path)
-
-    def models_place(self) -> str:
-        """ComfyUI's folders."""
-        return "into models/checkpoints or models/diffusers and refresh"
-
-    def video(self, path: Path) -> Any:  # noqa: ANN401
-        """ComfyUI's, which decodes when it is asked to."""
-        from comfy_api.latest import InputImpl
-
-        return InputImpl.VideoFromFile(str(path))
-
-    def input_file(self, name: str) -> Path:
-        """The file of that name below ComfyUI's input folder."""
-        from folder_paths import get_annotated_filepath
-
-        return Path(get_annotated_filepath(name))
-
-    def input_folders(self) -> tuple[Path, ...]:
-        """ComfyUI's input folder."""
-        from folder_paths import get_input_directory
-
-        return (Path(get_input_directory()),)
-
-    def output_directory(self) -> Path:
-        """ComfyUI's output folder."""
-        from folder_paths import get_output_directory
-
-        return Path(get_output_directory())
-
 
 _INSTALLED: ContextVar[Host | None] = ContextVar("fatezero_host", default=None)
 
@@ -280,28 +120,3 @@ def input_folders() -> tuple[Path, ...]:
 def output_directory() -> Path:
     """Where results are saved."""
     return current().output_directory()
-
-
-def show_graphs_to_nodes() -> None:
-    """Have ComfyUI's server, where there is one, let nodes see a graph that is validated; see `verdicts`.
-
-    Through the server's own ways to follow it: its handlers of prompts, and a middleware of its aiohttp application.
-    """
-    server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-    application = getattr(server, "app", None)
-    if application is None or application.frozen:
-        return
-    from aiohttp import web
-
-    @web.middleware
-    async def put_right(request: web.Request, handler: Callable[..., Any]) -> web.StreamResponse:
-        if request.method != "POST" or not request.path.endswith("/prompt"):
-            return await handler(request)
-        with validating(None):  # a connection's requests share their context
-            answer = await handler(request)
-            if isinstance(answer, web.Response) and answer.content_type == "application/json":
-                put_answer_right(answer)
-            return answer
-
-    application.middlewares.append(put_right)
-    server.add_on_prompt_handler(begin)

@@ -9,12 +9,10 @@ from ...fatezero_ext.choices import PLACES, POLICIES, PRECISION_NAMES
 from ...fatezero_ext.errors import FateZeroError, SettingsError
 from .. import text_lists as words
 from ..api import advanced, io, schema
-from .load_unet import UNET
+from ..sockets import CONTROLLER, UNET
 
 if TYPE_CHECKING:
     from ...fatezero_ext.inversion.controller import Controller
-
-CONTROLLER = io.Custom("FATEZERO_CONTROLLER")
 
 
 class RegisterAttentionControl(io.ComfyNode):
@@ -158,7 +156,7 @@ class AttentionStoreCache(io.ComfyNode):
     def execute(
         cls, controller: Controller, policy: str, place: str, precision: str, budget_gb: float = 0.0
     ) -> io.NodeOutput:
-        from ...fatezero_ext.storage.record_store import Storage
+        from ...fatezero_ext.storage.settings import Storage
 
         budget = int(budget_gb * 2**30) if budget_gb else None
         return io.NodeOutput(controller.with_storage(Storage(policy, place, precision, budget)))

@@ -8,14 +8,15 @@ from ..api import advanced, io, schema
 from ..checking.graph_texts import EDIT_NODE, constants, inputs_of, source_prompt_of, texts_of
 from ..checking.verdicts import graph_now, verdict
 from ..host import current as host
+from ..sockets import CONTROLLER
 from . import edit_widgets as edit_settings
-from .control import CONTROLLER
 from .edit_checks import edit_mistakes
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ...fatezero_ext.inversion.controller import Controller, EditResult
+    from ...fatezero_ext.editing.edit import EditResult
+    from ...fatezero_ext.inversion.controller import Controller
     from ...fatezero_ext.prompts.words import Clip
 
 
@@ -79,7 +80,7 @@ class P2PEdit(io.ComfyNode):
         mask: Tensor | None = None,
         **widgets: Any,  # noqa: ANN401 - the remaining widgets, each of its own type
     ) -> io.NodeOutput:
-        from ...fatezero_ext.inversion.controller import edit
+        from ...fatezero_ext.editing.edit import edit
 
         trace = controller.trace
         bar = host.progress(0 if trace is None else len(trace.schedule), controller.unet.latents)

@@ -11,7 +11,7 @@ from ..api import advanced, io, schema
 from ..checking.graph_texts import EDIT_NODE, HEAT_NODE, INVERT_NODE, readers_of
 from ..checking.verdicts import consumers_now, graph_now, verdict
 from ..host import current as host
-from .control import CONTROLLER
+from ..sockets import CONTROLLER
 from .edit import EDIT_WIDGETS
 from .edit_checks import needs_source_words
 from .upcoming_edits import check_edits
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...fatezero_ext.inversion.controller import Controller
-    from ...fatezero_ext.inversion.loop import StepDone
+    from ...fatezero_ext.inversion.prediction import StepDone
     from ...fatezero_ext.prompts.words import Clip
 
 INVERSION, RECONSTRUCTION = "inversion", "reconstruction"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ...fatezero_ext.errors import ModelError
 from ..api import io, schema
 from ..host import current as host
-from .load_unet import UNET
+from ..sockets import UNET
 
 if TYPE_CHECKING:
     from ...fatezero_ext.models.text_encoder import TextEncoder

@@ -14,6 +14,7 @@ from .. import text_lists as words
 from ..api import advanced, io, schema
 from ..checking.verdicts import Found, verdict
 from ..host import current as host
+from ..sockets import UNET
 from .model_list import BUILT_IN, AbsentPart, is_bare_unet, model_names, model_path, stamps
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 AUTO = "auto"
 PRECISIONS = ("float32", "float16", "bfloat16")
 """torch's names of the types that weights are kept in."""
-UNET = io.Custom("FATEZERO_UNET")
 
 
 class LoadPseudo3DUNet(io.ComfyNode):

@@ -34,7 +34,7 @@ def check_edits(
     Left to speak for themselves when they run: edits with a widget fed by another node or with another text encoder,
     and an edit beside which something else reads the inversion. Left out: edits whose results nothing reads.
     """
-    from ...fatezero_ext.inversion.controller import plan_edit
+    from ...fatezero_ext.editing.edit import plan_edit
     from ...fatezero_ext.prompts.words import read_prompt
 
     graph, node_id = graph or {}, str(node_id)

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from ...fatezero_ext.attention.controlled_layer import ControlledLayer
 from ...fatezero_ext.attention.functional import Attend, merge_heads, split_heads
 from ...fatezero_ext.attention.kernels import kernel
-from ...fatezero_ext.attention.sites import DEFAULT_KEY_FRAMES, KeyFrame, LayerAddress, Site, resolve_key_frames
+from ...fatezero_ext.attention.key_frames import DEFAULT_KEY_FRAMES, KeyFrame, resolve_key_frames
+from ...fatezero_ext.attention.sites import LayerAddress, Site
 from ...fatezero_ext.diffusion.noise_model import LatentFormat, NoiseModel, Result
 from ...fatezero_ext.diffusion.schedule import STABLE_DIFFUSION_SCHEDULER, Schedule
 from ...fatezero_ext.digests import combined, weights_digest

@@ -7,7 +7,7 @@ import json
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
-from fatezero_ext.models.load import TOY_FOLDER
+from fatezero_ext.models.folder.detect import TOY_FOLDER
 
 GROUPS = 32  # ComfyUI's UNet has no other; the built-in model's widths allow it
 

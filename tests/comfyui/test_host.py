@@ -22,7 +22,7 @@ STORED_AND_COMPUTED = [
 
 @pytest.fixture
 def host(loaded):
-    return load_pack("nodes.host.current").ComfyHost()
+    return load_pack("nodes.host.comfy").ComfyHost()
 
 
 @pytest.mark.parametrize("stored, cast, wanted", STORED_AND_COMPUTED)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from fatezero_ext.errors import StoreError
 from fatezero_ext.storage.disk_cache.cache import InversionCache
-from fatezero_ext.storage.disk_cache.entry import DamagedFile
 from fatezero_ext.storage.disk_cache.manifest import FileLine, encode, read_manifest
+from fatezero_ext.storage.disk_cache.tensor_file import DamagedFile
 
 from .saved import KEY, LIMIT, NAMES, OTHER, holds_its_pages, pages, remains, same, save
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fatezero_ext.storage.disk_cache.cache import InversionCache
-from fatezero_ext.storage.disk_cache.entry import DamagedFile
+from fatezero_ext.storage.disk_cache.tensor_file import DamagedFile
 
 from .saved import (
     ABOUT,

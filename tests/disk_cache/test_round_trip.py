@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from fatezero_ext.errors import FateZeroError, StoreError
 from fatezero_ext.storage.disk_cache.cache import InversionCache
-from fatezero_ext.storage.disk_cache.entry import DamagedFile
+from fatezero_ext.storage.disk_cache.tensor_file import DamagedFile
 
 from .saved import ABOUT, KEY, LIMIT, NAMES, OTHER, holds_its_pages, page, pages, remains, same, save
 

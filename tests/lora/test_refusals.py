@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 
 from fatezero_ext import apply_lora
 from fatezero_ext.errors import ModelError
-from fatezero_ext.models.load import TOY_FOLDER
+from fatezero_ext.models.folder.detect import TOY_FOLDER
 
 from .files import LAYERS, TEXT_LAYERS, drawn, kohya, kohya_text, peft
 

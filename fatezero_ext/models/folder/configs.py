@@ -7,112 +7,87 @@ billion numbers. Only keys of these tables reach them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
-from ...errors import ModelError
+from ...config_rules import (
+    FLAG,
+    FRACTION,
+    NOTHING,
+    Config,
+    Rule,
+    checked,
+    each,
+    either,
+    misfit,
+    number,
+    one_of,
+    whole_number,
+)
 from ...plain_files import shown
 
-Config = dict[str, object]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Values that a key may have; wanted: the same in words, for an error."""
-
-    wanted: str
-    holds: Callable[[object], bool]
-
-
-def _whole(least: int, most: int) -> Rule:
-    return Rule(f"a whole number from {least:,} to {most:,}", lambda x: type(x) is int and least <= x <= most)
-
-
-def _number(least: float, most: float) -> Rule:
-    return Rule(f"a number from {least:g} to {most:g}", lambda x: type(x) in (int, float) and least <= x <= most)
-
-
-def _one_of(*values: object) -> Rule:
-    words = ", ".join("null" if value is None else str(value) for value in values)
-    return Rule(words, lambda x: any(type(x) is type(value) and x == value for value in values))
-
-
-def _each(rule: Rule, most: int) -> Rule:
-    return Rule(
-        f"a list of 1 to {most:,} values, each {rule.wanted}",
-        lambda x: isinstance(x, (list, tuple)) and 0 < len(x) <= most and all(map(rule.holds, x)),
-    )
-
-
-def _either(*rules: Rule) -> Rule:
-    return Rule(" or ".join(rule.wanted for rule in rules), lambda x: any(rule.holds(x) for rule in rules))
-
-
 LEVELS = 8
-NOTHING = _one_of(None)
-FLAG = Rule("true or false", lambda x: type(x) is bool)
-WIDTH, LAYERS, HEADS = _whole(1, 8192), _whole(1, 16), _whole(1, 512)
-SIDE = _whole(1, 4096)
-SIDES = _either(SIDE, _each(SIDE, 2), NOTHING)
-GROUPS, SMALL = _whole(1, 1024), _number(0, 1)
-SCALE = _number(1e-6, 1e6)
-ACTIVATION = _one_of("silu", "swish", "mish", "gelu", "relu")
-TEXT_ACTIVATION = _one_of("quick_gelu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
-TOKEN = _either(_whole(0, 2**20), NOTHING)
+WIDTH, LAYERS, HEADS = whole_number(1, 8192), whole_number(1, 16), whole_number(1, 512)
+SIDE = whole_number(1, 4096)
+SIDES = either(SIDE, each(SIDE, 2), NOTHING)
+GROUPS = whole_number(1, 1024)
+SCALE = number(1e-6, 1e6)
+ACTIVATION = one_of("silu", "swish", "mish", "gelu", "relu")
+TEXT_ACTIVATION = one_of("quick_gelu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu")
+TOKEN = either(whole_number(0, 2**20), NOTHING)
 TEXT_ALONE = Rule("null, as of a UNet that listens to a prompt alone, Stable Diffusion 1.x / 2.x", NOTHING.holds)
 
 UNET: Mapping[str, Rule] = {
     "sample_size": SIDES,
-    "in_channels": _whole(1, 64),
-    "out_channels": _whole(1, 64),
+    "in_channels": whole_number(1, 64),
+    "out_channels": whole_number(1, 64),
     "center_input_sample": FLAG,
     "flip_sin_to_cos": FLAG,
-    "freq_shift": _number(-10, 10),
-    "down_block_types": _each(_one_of("CrossAttnDownBlock2D", "DownBlock2D"), LEVELS),
-    "mid_block_type": _one_of("UNetMidBlock2DCrossAttn", None),
-    "up_block_types": _each(_one_of("CrossAttnUpBlock2D", "UpBlock2D"), LEVELS),
-    "only_cross_attention": _either(FLAG, _each(FLAG, LEVELS)),
-    "block_out_channels": _each(WIDTH, LEVELS),
-    "layers_per_block": _either(LAYERS, _each(LAYERS, LEVELS)),
-    "downsample_padding": _one_of(0, 1),
+    "freq_shift": number(-10, 10),
+    "down_block_types": each(one_of("CrossAttnDownBlock2D", "DownBlock2D"), LEVELS),
+    "mid_block_type": one_of("UNetMidBlock2DCrossAttn", None),
+    "up_block_types": each(one_of("CrossAttnUpBlock2D", "UpBlock2D"), LEVELS),
+    "only_cross_attention": either(FLAG, each(FLAG, LEVELS)),
+    "block_out_channels": each(WIDTH, LEVELS),
+    "layers_per_block": either(LAYERS, each(LAYERS, LEVELS)),
+    "downsample_padding": one_of(0, 1),
     "mid_block_scale_factor": SCALE,
-    "dropout": SMALL,
+    "dropout": FRACTION,
     "act_fn": ACTIVATION,
     "norm_num_groups": GROUPS,
-    "norm_eps": SMALL,
-    "cross_attention_dim": _whole(1, 16384),
-    "transformer_layers_per_block": _either(LAYERS, _each(LAYERS, LEVELS)),
-    "attention_head_dim": _either(HEADS, _each(HEADS, LEVELS)),
+    "norm_eps": FRACTION,
+    "cross_attention_dim": whole_number(1, 16384),
+    "transformer_layers_per_block": either(LAYERS, each(LAYERS, LEVELS)),
+    "attention_head_dim": either(HEADS, each(HEADS, LEVELS)),
     "num_attention_heads": NOTHING,
-    "dual_cross_attention": _one_of(False),
+    "dual_cross_attention": one_of(False),
     "use_linear_projection": FLAG,
-    "upcast_attention": _either(FLAG, NOTHING),
-    "resnet_time_scale_shift": _one_of("default", "scale_shift"),
+    "upcast_attention": either(FLAG, NOTHING),
+    "resnet_time_scale_shift": one_of("default", "scale_shift"),
     "resnet_skip_time_act": FLAG,
     "resnet_out_scale_factor": SCALE,
-    "time_embedding_type": _one_of("positional"),
-    "time_embedding_dim": _either(WIDTH, NOTHING),
-    "time_cond_proj_dim": _either(WIDTH, NOTHING),
-    "conv_in_kernel": _one_of(1, 3, 5, 7),
-    "conv_out_kernel": _one_of(1, 3, 5, 7),
-    "attention_type": _one_of("default"),
+    "time_embedding_type": one_of("positional"),
+    "time_embedding_dim": either(WIDTH, NOTHING),
+    "time_cond_proj_dim": either(WIDTH, NOTHING),
+    "conv_in_kernel": one_of(1, 3, 5, 7),
+    "conv_out_kernel": one_of(1, 3, 5, 7),
+    "attention_type": one_of("default"),
     "addition_embed_type": TEXT_ALONE,
     "class_embed_type": TEXT_ALONE,
     "encoder_hid_dim_type": TEXT_ALONE,
     "encoder_hid_dim": TEXT_ALONE,
     "num_class_embeds": TEXT_ALONE,
     "cross_attention_norm": NOTHING,
-    "mid_block_only_cross_attention": _either(_one_of(False), NOTHING),
+    "mid_block_only_cross_attention": either(one_of(False), NOTHING),
 }
 """Of a 2-D UNet; mostly diffusers' UNet2DConditionModel."""
 VAE: Mapping[str, Rule] = {
-    "in_channels": _one_of(3),
-    "out_channels": _one_of(3),
-    "latent_channels": _whole(1, 64),
-    "down_block_types": _each(_one_of("DownEncoderBlock2D"), LEVELS),
-    "up_block_types": _each(_one_of("UpDecoderBlock2D"), LEVELS),
-    "block_out_channels": _each(WIDTH, LEVELS),
+    "in_channels": one_of(3),
+    "out_channels": one_of(3),
+    "latent_channels": whole_number(1, 64),
+    "down_block_types": each(one_of("DownEncoderBlock2D"), LEVELS),
+    "up_block_types": each(one_of("UpDecoderBlock2D"), LEVELS),
+    "block_out_channels": each(WIDTH, LEVELS),
     "layers_per_block": LAYERS,
     "act_fn": ACTIVATION,
     "norm_num_groups": GROUPS,
@@ -129,90 +104,55 @@ VAE: Mapping[str, Rule] = {
 """Of diffusers' AutoencoderKL."""
 TOWER: Mapping[str, Rule] = {
     "hidden_size": WIDTH,
-    "intermediate_size": _whole(1, 65536),
-    "projection_dim": _whole(1, 8192),
-    "num_hidden_layers": _whole(1, 64),
+    "intermediate_size": whole_number(1, 65536),
+    "projection_dim": whole_number(1, 8192),
+    "num_hidden_layers": whole_number(1, 64),
     "num_attention_heads": HEADS,
     "hidden_act": TEXT_ACTIVATION,
-    "layer_norm_eps": SMALL,
-    "attention_dropout": SMALL,
+    "layer_norm_eps": FRACTION,
+    "attention_dropout": FRACTION,
 }
 CLIP_TEXT: Mapping[str, Rule] = {
     **TOWER,
-    "vocab_size": _whole(1, 2**20),
-    "max_position_embeddings": _whole(77, 4096),
+    "vocab_size": whole_number(1, 2**20),
+    "max_position_embeddings": whole_number(77, 4096),
     "bos_token_id": TOKEN,
-    "eos_token_id": _whole(0, 2**20),
+    "eos_token_id": whole_number(0, 2**20),
     "pad_token_id": TOKEN,
 }
 """Of transformers' CLIPTextModel, which reads prompts of 77 tokens."""
 CLIP_VISION: Mapping[str, Rule] = {
     **TOWER,
-    "num_channels": _one_of(3),
-    "image_size": _whole(1, 4096),
-    "patch_size": _whole(1, 4096),
+    "num_channels": one_of(3),
+    "image_size": whole_number(1, 4096),
+    "patch_size": whole_number(1, 4096),
 }
 """Of the picture tower of transformers' CLIPModel."""
-CLIP: Mapping[str, Rule] = {"projection_dim": _whole(1, 8192), "logit_scale_init_value": _number(-100, 100)}
+CLIP: Mapping[str, Rule] = {"projection_dim": whole_number(1, 8192), "logit_scale_init_value": number(-100, 100)}
 EDGES = Rule(
     "a side, or sides by name, from 1 to 4,096",
     lambda x: SIDE.holds(x) or isinstance(x, dict) and 0 < len(x) <= 2 and x.keys() <= EDGE_NAMES and _sides(x),
 )
 EDGE_NAMES = {"shortest_edge", "height", "width"}
-COLOURS = _each(_number(-1e3, 1e3), 3)
+COLOURS = each(number(-1e3, 1e3), 3)
 CLIP_PICTURES: Mapping[str, Rule] = {
     "size": EDGES,
     "crop_size": EDGES,
-    "resample": _whole(0, 5),
-    "rescale_factor": _number(0, 1e3),
+    "resample": whole_number(0, 5),
+    "rescale_factor": number(0, 1e3),
     "image_mean": COLOURS,
-    "image_std": _each(_number(1e-6, 1e3), 3),
+    "image_std": each(number(1e-6, 1e3), 3),
     "do_resize": FLAG,
     "do_center_crop": FLAG,
     "do_rescale": FLAG,
     "do_normalize": FLAG,
-    "do_convert_rgb": _either(FLAG, NOTHING),
+    "do_convert_rgb": either(FLAG, NOTHING),
 }
 """Of the way CLIP's pictures are prepared."""
-TRAINING_STEPS = 100_000
-SCHEDULER: Mapping[str, Rule] = {
-    "num_train_timesteps": _whole(1, TRAINING_STEPS),
-    "beta_start": _number(1e-12, 0.999),
-    "beta_end": _number(1e-12, 0.999),
-    "beta_schedule": _one_of("linear", "scaled_linear", "squaredcos_cap_v2"),
-    "trained_betas": _either(_each(SMALL, TRAINING_STEPS), NOTHING),
-    "clip_sample": FLAG,
-    "set_alpha_to_one": FLAG,
-    "steps_offset": _whole(0, TRAINING_STEPS),
-    "prediction_type": Rule("a word of at most 40 letters", lambda x: isinstance(x, str) and len(x) <= 40),
-    "thresholding": FLAG,
-    "dynamic_thresholding_ratio": SMALL,
-    "clip_sample_range": _number(0, 1e6),
-    "sample_max_value": _number(0, 1e6),
-    "timestep_spacing": _one_of("leading", "trailing", "linspace"),
-    "rescale_betas_zero_snr": FLAG,
-}
-"""Of diffusers' DDIMScheduler, which reads those of most others."""
 
 
 def _sides(sizes: Mapping[str, object]) -> bool:
     return all(map(SIDE.holds, sizes.values()))
-
-
-def checked(config: Mapping[str, object], rules: Mapping[str, Rule], source: Path | str) -> Config:
-    """The keys of a config that have a rule, with what they say; all others are left out.
-
-    source: the file, for the error
-    Raises ModelError naming the key, its value and what it may be.
-    """
-    kept = {key: config[key] for key in rules if key in config}
-    for key, value in kept.items():
-        if not rules[key].holds(value):
-            raise ModelError(
-                f"{source} says {key} is {shown(value)}; {rules[key].wanted} is needed. Restore the file, or use "
-                f"another model."
-            )
-    return kept
 
 
 def unet_config(config: Mapping[str, object], source: Path | str) -> Config:
@@ -224,7 +164,7 @@ def unet_config(config: Mapping[str, object], source: Path | str) -> Config:
     heads = kept.get("attention_head_dim", 8)
     for width, count in zip(widths, heads if isinstance(heads, (list, tuple)) else [heads] * len(widths), strict=True):
         if width % count:
-            raise _unfit(source, f"{width} channels with attention_head_dim {count}", "one that divides them")
+            raise misfit(source, f"{width} channels with attention_head_dim {count}", "one that divides them")
     _check_blocks(kept, len(widths), source)
     return kept
 
@@ -246,41 +186,29 @@ def vision_config(config: Mapping[str, object], source: Path | str) -> Config:
     kept = _tower(config, "vision_config", CLIP_VISION, source)
     side, patch = kept.get("image_size", 224), kept.get("patch_size", 32)
     if not 1 <= side // patch <= 64:
-        raise _unfit(source, f"pictures of {side} in patches of {patch}", "1 to 64 patches a side")
-    return kept
-
-
-def scheduler_config(config: Mapping[str, object], source: Path | str) -> Config:
-    """What a config says of a noise schedule."""
-    kept = checked(config, SCHEDULER, source)
-    steps, offset = kept.get("num_train_timesteps", 1000), kept.get("steps_offset", 0)
-    betas = kept.get("trained_betas")
-    if betas is not None and len(betas) != steps:
-        raise _unfit(source, f"{len(betas)} trained_betas", f"as many as num_train_timesteps, {steps},")
-    if offset >= steps:
-        raise _unfit(source, f"steps_offset {offset}", f"less than num_train_timesteps, {steps},")
+        raise misfit(source, f"pictures of {side} in patches of {patch}", "1 to 64 patches a side")
     return kept
 
 
 def _tower(config: Mapping[str, object], name: str, rules: Mapping[str, Rule], source: Path | str) -> Config:
     parts = [config.get(name), config.get(f"{name}_dict")]  # transformers lets the second one, of old files, win
     if any(part is not None and not isinstance(part, dict) for part in parts):
-        raise _unfit(source, f"{name} {shown(next(p for p in parts if not isinstance(p, dict)))}", "a JSON object")
+        raise misfit(source, f"{name} {shown(next(p for p in parts if not isinstance(p, dict)))}", "a JSON object")
     inner = {key: value for part in parts if part for key, value in part.items()}
     kept = checked(inner if inner else config, rules, source)
     width, heads = kept.get("hidden_size", 512), kept.get("num_attention_heads", 8)
     if width % heads:
-        raise _unfit(source, f"hidden_size {width} with num_attention_heads {heads}", "one that divides it")
+        raise misfit(source, f"hidden_size {width} with num_attention_heads {heads}", "one that divides it")
     return kept
 
 
 def _levels(kept: Config, blocks: tuple[str, ...], source: Path | str) -> list[int]:
     widths, lists = kept.get("block_out_channels"), [kept.get(name) for name in blocks]
     if widths is None or None in lists:
-        raise _unfit(source, "no block_out_channels, down_block_types or up_block_types", "each of them")
+        raise misfit(source, "no block_out_channels, down_block_types or up_block_types", "each of them")
     if {len(each) for each in lists} != {len(widths)}:
         counts = ", ".join(f"{len(each)} {name}" for name, each in zip(blocks, lists, strict=True))
-        raise _unfit(source, f"{len(widths)} block_out_channels, {counts}", "as many of each")
+        raise misfit(source, f"{len(widths)} block_out_channels, {counts}", "as many of each")
     return list(widths)
 
 
@@ -289,13 +217,13 @@ def _check_per_level(kept: Config, names: tuple[str, ...], source: Path | str) -
     for name in names:
         each = kept.get(name)
         if isinstance(each, (list, tuple)) and len(each) != levels:
-            raise _unfit(source, f"{len(each)} values of {name} for {levels} block_out_channels", "as many")
+            raise misfit(source, f"{len(each)} values of {name} for {levels} block_out_channels", "as many")
 
 
 def _check_divided(kept: Config, widths: list[int], name: str, source: Path | str) -> None:
     groups = kept.get(name, 32)
     if odd := [width for width in widths if width % groups]:
-        raise _unfit(source, f"{odd[0]} channels with {name} {groups}", "one that divides them")
+        raise misfit(source, f"{odd[0]} channels with {name} {groups}", "one that divides them")
 
 
 def _check_blocks(kept: Config, levels: int, source: Path | str) -> None:
@@ -305,8 +233,4 @@ def _check_blocks(kept: Config, levels: int, source: Path | str) -> None:
         for value in (kept.get("layers_per_block", 2), kept.get("transformer_layers_per_block", 1))
     )
     if levels * product > 128:
-        raise _unfit(source, f"{levels} levels of up to {product} transformer blocks", "at most 128 in all")
-
-
-def _unfit(source: Path | str, came: str, wanted: str) -> ModelError:
-    return ModelError(f"{source} has {came}; {wanted} is needed. Restore the file, or use another model.")
+        raise misfit(source, f"{levels} levels of up to {product} transformer blocks", "at most 128 in all")

@@ -12,7 +12,8 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from ...attention.controlled_layer import ControlledLayer
-from ...attention.sites import DEFAULT_KEY_FRAMES, KeyFrame, LayerAddress, Stage, resolve_key_frames
+from ...attention.key_frames import DEFAULT_KEY_FRAMES, KeyFrame, resolve_key_frames
+from ...attention.sites import LayerAddress, Stage
 from ...errors import ModelError, SettingsError
 from .processors import CrossAttention, SparseCausalAttention
 from .temporal import (

@@ -16,7 +16,7 @@ from platformdirs import user_cache_path
 
 from ...errors import StoreError
 from .completeness import content_faults
-from .entry import DamagedFile, Draft, Entry, leased_entry
+from .entry import Draft, Entry, leased_entry
 from .eviction import (
     Listing,
     discard,
@@ -35,6 +35,7 @@ from .eviction import (
 )
 from .locks import folder_lock
 from .manifest import JSON, UnusableEntry, check_key, new_manifest, read_manifest
+from .tensor_file import DamagedFile
 
 DEFAULT_LIMIT = 32 * 2**30  # bytes; about five inversions of 50 steps, 8 frames and 512x512
 

@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .entry import DamagedFile, Entry
+from .entry import Entry
 from .manifest import JSON
+from .tensor_file import DamagedFile
 
 LEVELS = "levels"
 LEVEL_DTYPES = (torch.float32, torch.float16)

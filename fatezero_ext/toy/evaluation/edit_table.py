@@ -19,10 +19,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from ...editing.edit import edit
 from ...editing.settings import BlendSettings, EditSettings
-from ...inversion.controller import Controller, edit
+from ...inversion.controller import Controller
 from ...inversion.invert import invert
-from ...models.load import TOY_FOLDER, VideoModel, load_model
+from ...models.folder.detect import TOY_FOLDER
+from ...models.load import VideoModel, load_model
 from ...models.unet.inflate import InflationSettings
 from ..world.captions import caption
 from ..world.clips import READABLE_COLOURS, READABLE_SHAPES, Clip, sample_clip

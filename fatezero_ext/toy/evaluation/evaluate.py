@@ -13,8 +13,9 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
+from ...editing.edit import edit
 from ...editing.settings import EditSettings
-from ...inversion.controller import Controller, edit
+from ...inversion.controller import Controller
 from ...inversion.invert import invert
 from ...inversion.recording import Capture
 from ...models.text_encoder import TextEncoder

@@ -12,8 +12,7 @@ from uuid import uuid4
 from ....fatezero_ext.printable import visible
 from ..graph import Graph, Link, Node
 from ..schemas.awaiting import finished
-from ..schemas.registry import NodeType, NodeTypes
-from .lists import as_lists
+from ..schemas.registry import NodeType, NodeTypes, as_lists
 
 LOG = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from ...api import io
 from ..problems import NodeFailed
-from ..schemas.registry import NodeType
+from ..schemas.registry import NodeType, takes_lists
 
 Lists = Mapping[str, Sequence[Any]]
 
@@ -32,11 +32,6 @@ def calls_for(node_type: NodeType, inputs: Lists, label: str) -> list[dict[str, 
             )
     count = max((len(items) for items in inputs.values()), default=1)
     return [{name: items[min(i, len(items) - 1)] for name, items in inputs.items()} for i in range(count)]
-
-
-def takes_lists(node_type: NodeType) -> bool:
-    """Whether the node wants every input as a list."""
-    return bool(getattr(node_type.schema, "is_input_list", False))
 
 
 def joined_outputs(node_type: NodeType, returned: Sequence[io.NodeOutput], label: str) -> tuple[tuple[Any, ...], ...]:
@@ -62,8 +57,3 @@ def joined_shown(returned: Sequence[io.NodeOutput]) -> dict[str, Any]:
     if len(shown) < 2:
         return dict(shown[0]) if shown else {}
     return {key: tuple(entry for ui in shown for entry in ui.get(key, ())) for key in shown[0]}
-
-
-def as_lists(node_type: NodeType, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `validate_inputs` and `fingerprint_inputs`: lists of one for a node that takes lists."""
-    return {name: [value] for name, value in arguments.items()} if takes_lists(node_type) else dict(arguments)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
+from typing import Any
 
 from ... import comfy_entrypoint
 from ...api import io
@@ -107,3 +108,13 @@ class NearNames:
             return []
         self._found[key] = close_names(*key)
         return self._found[key]
+
+
+def takes_lists(node_type: NodeType) -> bool:
+    """Whether the node wants every input as a list."""
+    return bool(getattr(node_type.schema, "is_input_list", False))
+
+
+def as_lists(node_type: NodeType, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of `validate_inputs` and `fingerprint_inputs`: lists of one for a node that takes lists."""
+    return {name: [value] for name, value in arguments.items()} if takes_lists(node_type) else dict(arguments)

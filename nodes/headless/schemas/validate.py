@@ -14,9 +14,8 @@ from ...checking.verdicts import mistakes_of, validating
 from ..formats.misspelt import check_names, left_out, left_out_remark, unknown
 from ..graph import Graph, Link, Node
 from ..problems import Problem, refuse, short, shown
-from ..run.lists import as_lists
 from .awaiting import finished
-from .registry import NearNames, NodeType, NodeTypes, has_widget, near_miss
+from .registry import NearNames, NodeType, NodeTypes, as_lists, has_widget, near_miss
 
 PRIMITIVE = "Primitive"
 """Start of the ids of the core nodes that hand their only input, `value`, on."""

@@ -1,0 +1,110 @@
+"""Guided noise prediction with its remedies for a full device, and the progress of a run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..attention.functional import Attend
+from ..diffusion.finite import watched
+from ..diffusion.noise_model import NoiseModel
+from ..memory.free_memory import Remedy, free_on, within_memory
+from ..storage.record_store import MemoryStore, PageStore
+
+log = logging.getLogger(__name__)
+OUT_OF_MEMORY_ADVICE = "Use fewer or smaller frames, policy recompute, or a store in ram."
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """What a run says of itself after each step.
+
+    done, total: steps, 1 after the first
+    latents:     [frames, channels, height, width] the clip after the step, scaled; not to be changed
+    shown:       gives latents of that shape, scaled too, which show best what goes on: an inversion's own, which turn
+                 into noise; what an edit takes for the clean clip
+    attention_mask: bool [frames, height, width] in latent cells, where the computation runs: True where this step of an
+                 edit kept its own self-attention; None where it was not fused under a mask
+    latent_mask: the same of latent blending: False where the source's latents were put back
+    """
+
+    done: int
+    total: int
+    latents: Tensor
+    shown: Callable[[], Tensor]
+    attention_mask: Tensor | None = None
+    latent_mask: Tensor | None = None
+
+
+OnStep = Callable[[StepDone], None]
+
+
+def ignore_step(step: StepDone) -> None:
+    """The default `on_step`: called after every step; one that raises ends the run there."""
+
+
+def result_name(x: Tensor, done: int, steps: int, run: str) -> str:
+    """What gave a result: its step only where each is looked at, else any of them may have gone wrong first."""
+    return f"step {done} of {steps} of {run}" if watched(x, last=False) else run
+
+
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
+def memory_remedies(unet: NoiseModel, store: PageStore) -> tuple[Remedy, ...]:
+    """What a run on `store` can do when the device runs out of memory in the middle of a call.
+
+    Nothing under a registered control: the call would go through it again, and it may count its calls.
+    """
+    if not isinstance(store, MemoryStore) or unet.attend is not unet.kernel:
+        return ()
+    return (lambda: "recorded attention moves to the computer's memory" if store.leave_device() else None,)
+
+
+class GuidedPrediction:
+    """Predictions for one clip, led by as many texts as there are: one, or a negative one first.
+
+    Two texts share a call where the device has room for it, until it runs out of memory; else each has its own.
+    """
+
+    def __init__(
+        self,
+        unet: NoiseModel,
+        text: Tensor,
+        guidance: float,
+        clip: tuple[int, int, int],
+        store: PageStore,
+    ) -> None:
+        """clip: frames, height and width in cells; store: of the run, which can leave the device."""
+        self.unet, self.text, self.guidance, self.store = unet, text, guidance, store
+        self.one_at_a_time = len(text) == 1
+        short = unet.device.type == "cuda" and unet.working_memory(2, *clip) > free_on(unet.device)
+        if short and (said := self._take_turns()):
+            log.warning("The device is short of memory: %s.", said)
+
+    def __call__(self, x: Tensor, timestep: int | Tensor, attend: Attend) -> Tensor:
+        """x: [frames, channels, height, width]; `attend` computes the call that has the last text."""
+        remedies = (*memory_remedies(self.unet, self.store), self._take_turns)
+        return within_memory(lambda: self._prediction(x, timestep, attend), remedies, OUT_OF_MEMORY_ADVICE)
+
+    def _prediction(self, x: Tensor, timestep: int | Tensor, attend: Attend) -> Tensor:
+        if self.one_at_a_time:
+            wanted = self.unet(x, timestep, self.text[-1:], frames=len(x), attend=attend)
+            if len(self.text) == 1:
+                return wanted
+            negative = self.unet(x, timestep, self.text[:1], frames=len(x))
+        else:
+            both = self.unet(x, timestep, self.text, frames=len(x), attend=attend)
+            negative, wanted = both.chunk(2)
+        return torch.lerp(negative, wanted, self.guidance)
+
+    def _take_turns(self) -> str | None:
+        if self.one_at_a_time or self.unet.attend is not self.unet.kernel:  # a control may count its calls
+            return None
+        self.one_at_a_time = True
+        return "the two halves of guidance are computed one after the other"

@@ -1,0 +1,122 @@
+"""Clips read from folders of pictures, videos and animated pictures, cropped and scaled while they are read."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import VideoError
+from .frame_files import ANIMATION_ENDINGS, PICTURE_ENDINGS, animation, picture_count, read_picture
+from .framing import Framing, fit, frame_indices
+from .video import read_video
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def read_frames(path: Path | str, framing: Framing) -> tuple[Tensor, Fraction | None]:
+    """Frames of a folder of pictures, a video, an animated picture or a still one, and their rate.
+
+    Returns frames [count, height, width, 3], float32, 0..1, and the rate divided by the sampling rate; None: files of
+    still pictures have none.
+    Raises VideoError where the source cannot be read or has too few frames.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return read_folder(path, framing), None
+    if path.suffix.lower() in ANIMATION_ENDINGS:
+        return read_animation(path, framing)
+    return read_video(
+        path,
+        start=framing.start,
+        count=framing.count,
+        stride=framing.sampling_rate,
+        fit=lambda frame: fit(frame, framing),
+    )
+
+
+def read_animation(path: Path, framing: Framing) -> tuple[Tensor, Fraction | None]:
+    """Frames of an animated picture, and their rate; a still picture is one frame without a rate.
+
+    Pictures may last differently long; the rate lets those from the first to the last that is taken last as long
+    together as in the file.
+    Returns as `read_frames` does, and raises as it does.
+    """
+    import torch
+
+    count = picture_count(path)
+    taken = frame_indices(framing, count, name=str(path))
+
+    frames: list[Tensor] = []
+    size, together = None, Fraction(0)
+    for picture, milliseconds in animation(path, taken):
+        together += milliseconds
+        if picture is None:
+            continue
+        size = size or _size(picture)
+        if _size(picture) != size:
+            raise VideoError(
+                f"{path} holds pictures of {size} and {_size(picture)} pixels; all frames need one size. Scale them "
+                f"alike."
+            )
+        frames.append(fit(picture[None], framing))
+    if count == 1 or not together:
+        return torch.cat(frames), None
+    return torch.cat(frames), 1000 * (taken[-1] + 1 - taken.start) / together / framing.sampling_rate
+
+
+def read_folder(folder: Path | str, framing: Framing) -> Tensor:
+    """The pictures of a folder as frames, in the order of their names; only those taken are opened.
+
+    Returns [count, height, width, 3], float32, 0..1.
+    Raises VideoError for a folder that is not there, has too few pictures, one that cannot be read, or other sizes.
+    """
+    import torch
+
+    folder = Path(folder)
+    pictures = pictures_in(folder)
+    taken = [pictures[index] for index in frame_indices(framing, len(pictures), name=str(folder))]
+    first = read_picture(taken[0])
+    frames = [fit(first[None], framing)]
+    for path in taken[1:]:
+        picture = read_picture(path)
+        if picture.shape != first.shape:
+            raise VideoError(
+                f"{path} is {_size(picture)} pixels, {taken[0].name} before it {_size(first)}; all frames need one "
+                f"size. Scale the pictures alike, or take out those that do not belong."
+            )
+        frames.append(fit(picture[None], framing))
+    return torch.cat(frames)
+
+
+def _size(picture: Tensor) -> str:
+    return f"{picture.shape[1]}x{picture.shape[0]}"
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures right inside a folder by name, numbers in names by value: 2.png comes before 10.png.
+
+    Raises VideoError where the folder cannot be read or holds none.
+    """
+    try:
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.is_file()]
+    except OSError as error:
+        raise VideoError(
+            f"cannot read the folder {folder}: {error.strerror or error}; a folder of pictures is needed. "
+            f"Check the path."
+        ) from error
+    pictures = [entry for entry in entries if entry.suffix.lower() in PICTURE_ENDINGS]
+    if not pictures:
+        raise VideoError(
+            f"{folder} holds {len(entries)} files and no picture; at least one of the kinds "
+            f"{' '.join(sorted(PICTURE_ENDINGS))} is needed. Choose another folder."
+        )
+    return sorted(pictures, key=_by_number)
+
+
+def _by_number(path: Path) -> tuple[list[str | int], str]:
+    """Text at even places and numbers at odd ones; the name itself settles what is left, such as 1.png and 01.png."""
+    parts = re.split(r"([0-9]+)", path.name)
+    return [int(part) if place % 2 else part for place, part in enumerate(parts)], path.name

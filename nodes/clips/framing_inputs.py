@@ -1,0 +1,81 @@
+"""Widgets of the nodes that choose, crop and scale frames."""
+
+from __future__ import annotations
+
+from ...fatezero_ext.media.framing import Framing
+from ...fatezero_ext.media.video import LONGEST_SIDE
+from ..api import io
+
+MOST_FRAMES = 1_000_000
+"""Upper bound of the frame widgets; a bound at all keeps a slipped finger from asking for the impossible."""
+ALL = 0
+"""The widgets' value for all frames, and for the size as it is."""
+USUAL_FPS = 8.0
+"""Default of the rate widgets: that of the published clips."""
+
+
+def framing_of(
+    *,
+    start: int,
+    count: int,
+    sampling_rate: int,
+    crop_left: int,
+    crop_right: int,
+    crop_top: int,
+    crop_bottom: int,
+    short_side: int,
+    centre_square: bool,
+) -> Framing:
+    """The widgets' framing."""
+    return Framing(
+        start=start,
+        count=count or None,
+        sampling_rate=sampling_rate,
+        left=crop_left,
+        right=crop_right,
+        top=crop_top,
+        bottom=crop_bottom,
+        short_side=short_side or None,
+        centre_square=centre_square,
+    )
+
+
+def rate_widget(tooltip: str, *, optional: bool = False) -> io.Input:
+    return io.Float.Input("fps", default=USUAL_FPS, min=0.01, max=1000.0, step=0.01, optional=optional, tooltip=tooltip)
+
+
+def framing_widgets(count: int) -> list[io.Input]:
+    """The widgets of a `Framing`; `count` is the default number of frames."""
+    return [
+        io.Int.Input("start", default=0, min=0, max=MOST_FRAMES, tooltip="First frame that is taken, counted from 0."),
+        io.Int.Input(
+            "count", default=count, min=ALL, max=MOST_FRAMES, tooltip="How many frames are taken; 0: all there are."
+        ),
+        io.Int.Input(
+            "sampling_rate", default=1, min=1, max=MOST_FRAMES, tooltip="2 takes every second frame, 3 every third."
+        ),
+        *[_margin_widget(side) for side in ("left", "right", "top", "bottom")],
+        io.Int.Input(
+            "short_side",
+            default=512,
+            min=ALL,
+            max=LONGEST_SIDE,
+            tooltip="Pixels of the shorter side after scaling, which keeps proportions; 0: the size stays. 512 suits "
+            "Stable Diffusion 1.x, 64 the built-in model.",
+        ),
+        io.Boolean.Input(
+            "centre_square",
+            default=True,
+            tooltip="Cut the longer side off evenly at both ends, to a square. Off: keep the whole picture.",
+        ),
+    ]
+
+
+def _margin_widget(side: str) -> io.Input:
+    return io.Int.Input(
+        f"crop_{side}",
+        default=0,
+        min=0,
+        max=LONGEST_SIDE,
+        tooltip=f"Pixels cut off at the {side} before scaling; at least one always remains.",
+    )
