@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from fatezero_ext import Storage
+from fatezero_ext import Capture, Storage
 from fatezero_ext.attention.records import named_tensors
 from fatezero_ext.cli.cache import main
 from fatezero_ext.errors import StoreError
@@ -154,6 +154,14 @@ def test_saved_levels_that_are_not_whole_are_told_of_and_inverted_anew(model, sa
     assert re.search(reason, caplog.text) and "The clip is inverted again." in caplog.text
     assert edited(model, again).equal(wanted)
     assert [checked.sound for checked in cache.verify()] == [True]
+
+
+def test_a_saved_inversion_that_records_no_layer_is_found_again(model, tmp_path, caplog):
+    """As of frames so large, or of a capture so narrow, that every layer is left alone: it has no pages."""
+    told, storage = [], Storage("features", "disk", cache=InversionCache(tmp_path))
+    for _ in range(2):
+        inverted(model, storage, capture=Capture(most_cells=1), steps=1, on_plan=told.append)
+    assert told[1].startswith("found on disk") and caplog.messages == []
 
 
 def test_steps_that_an_entry_says_of_itself_are_not_counted_to_without_end():

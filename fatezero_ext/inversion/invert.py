@@ -275,7 +275,7 @@ class _Inversion:
         if entry is None:
             return None
         try:
-            steps = () if self.chosen.storage.recomputes else range(len(self.planned.schedule))
+            steps = range(len(self.planned.schedule)) if self._forms() else ()  # no layer is recorded: no pages
             for name in (LEVELS, *map(page_name, steps)):
                 if name not in entry.names:  # what a manifest does not name is never mended
                     raise DamagedFile(entry.place(name), "it is not there")
