@@ -1,5 +1,6 @@
 """Files of weights as training programs leave them, and pickles that take far more memory than they have bytes."""
 
+import random
 import struct
 import zipfile
 from collections import Counter
@@ -148,6 +149,19 @@ def test_schedules_and_devices_beside_a_state_dict_are_passed_over(tmp_path):
     assert WeightFile(tmp_path / "x.ckpt").shapes == {"x": (2,)}
 
 
+def test_the_state_of_random_numbers_beside_a_state_dict_is_passed_over(tmp_path):
+    """Python's own is a tuple of 625 numbers."""
+    states = {"python": random.getstate(), "torch": torch.get_rng_state()}
+    torch.save({"state_dict": {"x": torch.zeros(2)}, "random": states}, tmp_path / "x.ckpt")
+    assert WeightFile(tmp_path / "x.ckpt").shapes == {"x": (2,)}
+
+
+def test_tuples_that_are_too_long_are_called_so(tmp_path):
+    torch.save({"state_dict": {"x": torch.zeros(2)}, "seen": tuple(range(1000))}, tmp_path / "x.ckpt")
+    with pytest.raises(ModelError, match="tuples of more than 1,000 things, with all that they hold"):
+        WeightFile(tmp_path / "x.ckpt")
+
+
 COUNTER = named("collections", "Counter") + kept(0)
 LARGE = EMPTY_DICT + MARK + b"".join(number(each) + number(0) for each in range(20_000)) + b"u" + TUPLE1 + kept(1)
 
@@ -157,6 +171,7 @@ LARGE = EMPTY_DICT + MARK + b"".join(number(each) + number(0) for each in range(
     [
         COUNTER + LARGE + (again(0) + again(1) + REDUCE) * 500,
         COUNTER + text("abc") + TUPLE1 + REDUCE,
+        COUNTER + EMPTY_LIST + MARK + (MARK + number(1) * 900 + TUPLE) * 9 + b"e" + TUPLE1 + REDUCE,
         COUNTER + b")" + REDUCE + MARK + EMPTY_DICT + TUPLE + b"b",
         named("torch", "device") + text("cuda" * 99) + TUPLE1 + REDUCE,
         named("torch", "device") + EMPTY_LIST + TUPLE1 + REDUCE,

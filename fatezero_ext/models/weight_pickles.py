@@ -22,8 +22,8 @@ OPERATIONS = 600_000
 """Most steps of a pickle; the same checkpoints take 200,000."""
 DIRECTORY_BYTES = 16 * 2**20
 KEY_PARTS = 100  # of a dictionary's key, with all that it holds
-TUPLE_PARTS = 200
-"""Things in a tuple, with all that it holds; those that make a tensor hold twenty."""
+TUPLE_PARTS = 1000
+"""Things in a tuple, with all that it holds; those that make a tensor hold twenty, the state of Python's random 630."""
 DIMENSIONS = 16
 """Most of a tensor; weights have at most five. One tuple may stand for the shapes of a hundred thousand tensors."""
 DEVICE_NAME = 16
@@ -61,15 +61,15 @@ class Item(NamedTuple):
     """Something on a pickle's stack.
 
     parts: how many things it is made of, each counted as often as it is met
-    value: of text, numbers, names, shapes and short tuples; TENSOR, STORAGE; else None
+    value: of text, numbers, names, shapes and short tuples; TENSOR, STORAGE, DICT; else None
     """
 
     parts: int
     value: Any = None
 
 
-MARK, ONE, TENSOR, STORAGE = Item(0), Item(1), object(), object()
-PLAIN = frozenset("NONE NEWFALSE NEWTRUE EMPTY_LIST EMPTY_DICT BINFLOAT".split())
+MARK, ONE, TENSOR, STORAGE, DICT = Item(0), Item(1), object(), object(), object()
+PLAIN = frozenset("NONE NEWFALSE NEWTRUE EMPTY_LIST BINFLOAT".split())
 """Operations that give something new, whose value does not matter here."""
 DAMAGED = "it is a damaged pickle, or one that holds more than tensors"
 
@@ -165,6 +165,8 @@ def _check_operations(stream: BinaryIO, size: int) -> None:
             stack.append(memo[argument])
         elif operation.name == "MARK":
             stack.append(MARK)
+        elif operation.name == "EMPTY_DICT":
+            stack.append(Item(1, DICT))
         elif operation.name in PLAIN:
             stack.append(ONE)
         else:
@@ -186,7 +188,7 @@ def _step(operation: OpcodeInfo, argument: object, stack: list[Item], storages: 
     elif name.startswith("TUPLE"):
         parts = 1 + sum(item.parts for item in taken)
         if parts > TUPLE_PARTS:
-            raise UnpicklingError("it has tuples that hold each other over and over")
+            raise UnpicklingError(f"it has tuples of more than {TUPLE_PARTS:,} things, with all that they hold")
         stack.append(Item(parts, tuple(item.value for item in taken)))
     elif name in ("SETITEM", "SETITEMS"):
         keys = taken[1::2]
@@ -252,7 +254,7 @@ def _called(function: object, arguments: object) -> object:
     elif name == NUMPY_DTYPE:
         fits = fits and isinstance(arguments[0], str) and bool(NUMPY_NUMBER.fullmatch(arguments[0]))
     elif name == COUNTER:
-        fits = arguments == (None,)  # a container, or what is none at all
+        fits = arguments == (DICT,)  # of bounded keys; things of a list would be hashed anew
     elif name == DEVICE:
         fits = fits and isinstance(arguments[0], str) and len(arguments[0]) <= DEVICE_NAME and len(arguments) <= 2
     elif name == SIZE:
