@@ -11,6 +11,8 @@ from hypothesis.extra.numpy import arrays
 from fatezero_ext.atomic_files import whole_file
 from fatezero_ext.cli.demo import example_clip
 from fatezero_ext.errors import VideoError
+from fatezero_ext.media.frame_sources import read_frames
+from fatezero_ext.media.framing import AS_IS, Framing
 from fatezero_ext.media.video import read_video, to_bytes, write_video
 from fatezero_ext.pictures.contact_sheet import contact_sheet
 
@@ -209,3 +211,11 @@ def test_a_clip_that_memory_cannot_hold_is_refused_while_it_is_read(clip_file, m
     with pytest.raises(VideoError, match=r"more than the free memory.*[Tt]ake a part.*Prepare Frames"):
         read_video(clip_file)
     assert len(read_video(clip_file, fit=lambda frame: frame[:, :8, :8]).frames)
+
+
+def test_a_clip_that_stays_too_large_as_it_is_fitted_is_refused_too(clip_file, monkeypatch):
+    """As by Prepare Frames with a short_side of 0."""
+    monkeypatch.setattr("fatezero_ext.memory.free_ram", lambda: 100_000)  # 92,160 hold the clip, but not twice
+    with pytest.raises(VideoError, match="more than the free memory"):
+        read_frames(clip_file, AS_IS)
+    assert len(read_frames(clip_file, Framing(count=2, short_side=None, centre_square=False))[0]) == 2

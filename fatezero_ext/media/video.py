@@ -73,15 +73,15 @@ def read_video(
 
     def kept(picture: NDArray[np.uint8]) -> NDArray[np.uint8] | Tensor:
         nonlocal held
-        if fit is not None:
-            return fit(_as_floats(picture[None]))
-        held += picture.nbytes
-        if held * FLOAT_BYTES > free:
+        frame = picture if fit is None else fit(_as_floats(picture[None]))
+        # Frames that were fitted are there twice while they become one clip.
+        held += frame.nbytes * (FLOAT_BYTES if fit is None else 2)
+        if held > free:
             raise VideoError(
-                f"{path} takes more than the free memory, {free / 2**30:.1f} GiB, at its own size; fewer or smaller "
-                f"frames are needed. Take a part of it or scale it: with Prepare Frames, or with count or fit."
+                f"{path} takes more than the free memory, {free / 2**30:.1f} GiB, at the size asked for; fewer or "
+                f"smaller frames are needed. Take a part of it or scale it: with Prepare Frames, or with count or fit."
             )
-        return picture
+        return frame
 
     # As bytes, or fitted, while they come: a long clip at full size would fill the memory.
     pictures, rate = _pictures(Path(path), start, count, stride, kept)
