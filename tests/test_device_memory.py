@@ -6,7 +6,6 @@ Faults are injected at the borders: the UNet's calls, a store, what stands in fo
 import copy
 import gc
 import threading
-import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -223,21 +222,22 @@ def test_two_edits_of_one_store_that_run_out_of_memory_move_it_once_and_both_go_
     store = MemoryStore()
     store.write(0, {ADDRESS: FeatureRecord(Kept(noise(3, 12, 8)))})
     store.seal()
-    moved, begun = [], threading.Barrier(2, timeout=60)
+    moved, both, lock = [], threading.Barrier(2, timeout=60), threading.Lock()
 
-    def slowly(page, device, precision):
+    @contextmanager
+    def leaving():
+        both.wait()  # each has found the store on its device before either moves it
+        with lock:
+            yield
+
+    def counted(page, device, precision):
         moved.append(device)
-        time.sleep(0.2)  # the other one comes meanwhile
         return packed(page, device, precision)
 
-    monkeypatch.setattr(stores, "packed", slowly)
-
-    def leave(_number):
-        begun.wait()
-        return store.leave_device()
-
-    with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(leave, range(2))) == [True, True]
+    monkeypatch.setattr(stores, "packed", counted)
+    with monkeypatch.context() as patched, ThreadPoolExecutor(2) as pool:
+        patched.setattr(MemoryStore, "_leaving", property(lambda _store: leaving()))
+        assert list(pool.map(lambda _number: store.leave_device(), range(2))) == [True, True]
     assert moved == [CPU] and not store.leave_device()
     assert copy.deepcopy(store).read(0)[ADDRESS].kept.values.equal(store.read(0)[ADDRESS].kept.values)
 
