@@ -11,7 +11,7 @@ from fatezero_ext.media.video import read_video
 
 from .conftest import relative
 
-COMPARE = load_pack("nodes.clips.compare_clips")
+COMPARE, PROMPTS_NODE = load_pack("nodes.clips.compare_clips"), load_pack("nodes.clips.edit_prompts")
 ERRORS = load_pack("fatezero_ext.errors")
 EXAMPLES = Path(__file__).parents[1] / "example_workflows"
 PROMPTS = "  a blue circle on the grass \n\n a green circle on the grass\n   \n"
@@ -27,17 +27,17 @@ def grid_of(labels, **edits):
 
 
 def test_each_line_is_a_prompt_and_blank_ones_are_left_out():
-    (prompts,) = COMPARE.EditPrompts.execute(PROMPTS).args
+    (prompts,) = PROMPTS_NODE.EditPrompts.execute(PROMPTS).args
     assert prompts == ["a blue circle on the grass", "a green circle on the grass"]
-    assert COMPARE.EditPrompts.define_schema().outputs[0].is_output_list
+    assert PROMPTS_NODE.EditPrompts.define_schema().outputs[0].is_output_list
 
 
 @pytest.mark.parametrize("text", ["", " \n\t\n"])
 def test_no_prompt_at_all_is_an_error_before_anything_runs(text):
-    assert "at least one edit prompt" in COMPARE.EditPrompts.validate_inputs(text)
+    assert "at least one edit prompt" in PROMPTS_NODE.EditPrompts.validate_inputs(text)
     with pytest.raises(ERRORS.PromptError, match="at least one edit prompt"):
-        COMPARE.EditPrompts.execute(text)
-    assert COMPARE.EditPrompts.validate_inputs(None) is True
+        PROMPTS_NODE.EditPrompts.execute(text)
+    assert PROMPTS_NODE.EditPrompts.validate_inputs(None) is True
 
 
 def test_missing_labels_have_their_usual_names():

@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from ..errors import ModelError, SettingsError
-from .scheduler_config import scheduler_config
+from .scheduler_config import checked_scheduler
 
 STABLE_DIFFUSION_SCHEDULER: Mapping[str, object] = {
     "num_train_timesteps": 1000,
@@ -52,7 +52,7 @@ class Schedule:
         steps: number of DDIM steps, 1 .. num_train_timesteps - steps_offset
         Raises SettingsError for a step count outside the schedule, ModelError for a config that is none of DDIM's.
         """
-        scheduler = DDIMScheduler(**scheduler_config(config or STABLE_DIFFUSION_SCHEDULER, "the scheduler's config"))
+        scheduler = DDIMScheduler(**checked_scheduler(config or STABLE_DIFFUSION_SCHEDULER, "the scheduler's config"))
         # The offset moves the noisiest timestep up by that many; a full set of steps would leave the schedule.
         most = scheduler.config.num_train_timesteps - scheduler.config.steps_offset
         if not isinstance(steps, Integral) or not 1 <= steps <= most:

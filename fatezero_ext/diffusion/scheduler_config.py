@@ -41,7 +41,7 @@ SCHEDULER: Mapping[str, Rule] = {
 """Of diffusers' DDIMScheduler, which reads those of most others."""
 
 
-def scheduler_config(config: Mapping[str, object], source: Path | str) -> Config:
+def checked_scheduler(config: Mapping[str, object], source: Path | str) -> Config:
     """What a config says of a noise schedule."""
     kept = checked(config, SCHEDULER, source)
     steps, offset = kept.get("num_train_timesteps", 1000), kept.get("steps_offset", 0)

@@ -18,6 +18,7 @@ from ..choices import Kernel
 from ..diffusion.noise_model import LatentFormat
 from ..diffusion.preview_colours import FILE as COLOURS_FILE
 from ..diffusion.preview_colours import LatentColours
+from ..diffusion.scheduler_config import checked_scheduler
 from ..errors import ModelError
 from ..plain_files import read_json, shown
 from .folder import configs as model_configs
@@ -121,7 +122,7 @@ def _from_folder(
             f"Choose the folder that holds unet/, vae/, text_encoder/, tokenizer/ and scheduler/."
         )
     path = folder / "scheduler" / "scheduler_config.json"
-    scheduler = model_configs.scheduler_config(read_json(path), path)
+    scheduler = checked_scheduler(read_json(path), path)
     vae = VideoVAE(_vae(folder / "vae", dtype))
     text_model = _text_encoder(folder / "text_encoder", dtype)
     text = TextEncoder(
