@@ -66,7 +66,7 @@ def test_a_clip_that_no_call_can_hold_is_refused_with_what_would_fit(model):
 
 
 def test_the_sample_clip_is_that_of_the_examples():
-    frames = load_pack("nodes.clips.load_frames")
+    frames = load_pack("nodes.clips.sample_clip")
     read = load_pack("fatezero_ext.media.video").read_video(frames.SAMPLE_CLIP)
     video = frames.SampleClip.execute().result[0]
     frames = video.frames.all()

@@ -214,10 +214,8 @@ def test_a_clip_that_memory_cannot_hold_is_refused_while_it_is_read(clip_file, m
 
 
 def test_a_clip_that_stays_too_large_as_it_is_fitted_is_refused_too(clip_file, monkeypatch):
-    """As by Prepare Frames with a short_side of 0."""
-    monkeypatch.setattr(
-        "fatezero_ext.memory.free_memory.free_ram", lambda: 100_000
-    )  # 92,160 hold the clip, but not twice
+    """As by Prepare Frames with a short_side of 0; 92,160 bytes hold the clip, but not twice."""
+    monkeypatch.setattr("fatezero_ext.memory.free_memory.free_ram", lambda: 100_000)
     with pytest.raises(VideoError, match="more than the free memory"):
         read_frames(clip_file, AS_IS)
     assert len(read_frames(clip_file, Framing(count=2, short_side=None, centre_square=False))[0]) == 2
