@@ -33,10 +33,10 @@ def from_python(steps: int) -> str:
         clip = read_video(EXAMPLES / "red_circle_on_grass.mp4")
         model = load_toy(InflationSettings(key_frames=()))
         controller = Controller(model.unet, storage=Storage("features", "ram"))
-        inverted = invert(controller, model.text, model.vae.encode(clip.frames), SOURCE, steps=steps)
+        inverted = invert(controller, model.text_encoder, model.vae.encode(clip.frames), SOURCE, steps=steps)
         blend = BlendSettings(("red circle",), ("circle",), 0.3, latents=True)
-        found = edit(inverted, model.text, EDITED, EditSettings(guidance=3.0, blend=blend))
-    cell = model.unet.latents.pixels_per_cell
+        found = edit(inverted, model.text_encoder, EDITED, EditSettings(guidance=3.0, blend=blend))
+    cell = model.unet.latent_format.pixels_per_cell
     return digest(found.latents, found.mask.repeat_interleave(cell, 1).repeat_interleave(cell, 2))
 
 

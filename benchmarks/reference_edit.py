@@ -42,14 +42,14 @@ def measured(policy: str) -> dict[str, float]:
     """Run the edit once; figures in CPU seconds and GB, and the distance to the reference latents."""
     model = load_model(GOLDEN / "model", InflationSettings(key_frames=("mid",), least_sc_channel=32))
     latents = load_file(GOLDEN / "inv_style_n10" / "latents.safetensors")["latents_input"]
-    clip = rearrange(latents, "1 c f h w -> f c h w") / model.unet.latents.scale
+    clip = rearrange(latents, "1 c f h w -> f c h w") / model.unet.latent_format.scale
     began, user_before = time.process_time(), _user_seconds()
-    controller = invert(Controller(model.unet, storage=Storage(policy)), model.text, clip, SOURCE, steps=STEPS)
+    controller = invert(Controller(model.unet, storage=Storage(policy)), model.text_encoder, clip, SOURCE, steps=STEPS)
     inverted = time.process_time()
     settings = EditSettings(
         "refine", cross_replace=0.8, self_replace=0.8, equalizer={"watercolor": 10.0}, quirks="original"
     )
-    result = edit(controller, model.text, EDIT, settings).latents * model.unet.latents.scale
+    result = edit(controller, model.text_encoder, EDIT, settings).latents * model.unet.latent_format.scale
     ended = time.process_time()
     return {
         "inversion_cpu_s": inverted - began,

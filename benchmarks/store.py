@@ -17,7 +17,7 @@ from rich.table import Table
 from benchmarks.machine import described, peak_rss, write_json
 from benchmarks.subjects import STABLE_DIFFUSION_15, subject
 from fatezero_ext import Capture, InflationSettings, Pseudo3DUNet
-from fatezero_ext.inversion.footprint import ClipShape, levels_size, page_size, recorded_forms
+from fatezero_ext.inversion.footprint import ClipShape, levels_size, recorded_forms, step_bytes
 from fatezero_ext.storage.record_store import MemoryStore
 
 POLICIES = ("features", "maps", "recompute")
@@ -32,7 +32,7 @@ def planned(policy: str, clip: ClipShape, steps: int, precision: str) -> int:
     levels = levels_size(unet, steps, clip)
     if policy == "recompute":
         return levels
-    return steps * page_size(unet, recorded_forms(unet, Capture(), policy, clip), precision, clip) + levels
+    return steps * step_bytes(unet, recorded_forms(unet, Capture(), policy, clip), precision, clip) + levels
 
 
 def held(policy: str, options: argparse.Namespace) -> tuple[int, int]:
@@ -43,7 +43,7 @@ def held(policy: str, options: argparse.Namespace) -> tuple[int, int]:
     unet = measured.unet
     recording = measured.recording(policy, MemoryStore(torch.device("cpu"), options.precision))
     trace = measured.inverted(recording)
-    page = page_size(unet, recording.forms, options.precision, measured.clip)
+    page = step_bytes(unet, recording.forms, options.precision, measured.clip)
     return options.run_steps * page + levels_size(unet, options.run_steps, measured.clip), trace.nbytes
 
 

@@ -17,7 +17,7 @@ from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
 from fatezero_ext.inversion.loop import Recording, invert_latents
 from fatezero_ext.inversion.trace import Trace
 from fatezero_ext.prompts.words import Prompt, read_prompt
-from fatezero_ext.storage.record_store import MemoryStore, PageStore, Recomputed
+from fatezero_ext.storage.record_store import MemoryStore, Recomputed, RecordStore
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 SOURCE = "a silver jeep driving down a curvy road in the countryside"
@@ -59,7 +59,7 @@ class Subject:
         """The clip's shape."""
         return ClipShape(len(self.latents), *self.latents.shape[-2:], self.texts.shape[1])
 
-    def recording(self, policy: str, store: PageStore | None = None) -> Recording:
+    def recording(self, policy: str, store: RecordStore | None = None) -> Recording:
         """Where attention goes under a policy, in memory unless a store is given."""
         if policy.startswith("recompute"):
             return Recording(Recomputed(int("same level" in policy)), {})

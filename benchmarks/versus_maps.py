@@ -48,11 +48,13 @@ def measured(model: VideoModel, clip: Tensor, storage: Storage, steps: int) -> t
     prompt = example_clip().prompt
     kept: list[Controller] = []
     inversion = seconds(
-        lambda: kept.append(invert(Controller(model.unet, storage=storage), model.text, clip, prompt, steps=steps))
+        lambda: kept.append(
+            invert(Controller(model.unet, storage=storage), model.text_encoder, clip, prompt, steps=steps)
+        )
     )
     figures, found = {"bytes": kept[0].trace.nbytes, "inversion_s": inversion}, []
     for name, (text, settings) in EDITS.items():
-        took = seconds(lambda: found.append(edit(kept[0], model.text, text, settings).latents))  # noqa: B023
+        took = seconds(lambda: found.append(edit(kept[0], model.text_encoder, text, settings).latents))  # noqa: B023
         figures[f"{name}_edit_s"] = took
     return figures, found
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from .attention.prompt_to_prompt import EmptyControl as EmptyControl
     from .attention.prompt_to_prompt import StepMaps as StepMaps
     from .attention.records import Form as Form
-    from .attention.records import Kept as Kept
-    from .attention.records import Page as Page
     from .attention.records import Record as Record
+    from .attention.records import StepRecords as StepRecords
+    from .attention.records import StoredTensor as StoredTensor
     from .attention.sites import Kind as Kind
     from .attention.sites import LayerAddress as LayerAddress
     from .attention.sites import Projection as Projection
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from .errors import StoreError as StoreError
     from .errors import VideoError as VideoError
     from .inspection.components import principal_components as principal_components
-    from .inspection.heat_maps import OnPage as OnPage
+    from .inspection.heat_maps import OnRead as OnRead
     from .inspection.heat_maps import asked_words as asked_words
     from .inspection.heat_maps import self_attention_maps as self_attention_maps
     from .inspection.heat_maps import word_heats as word_heats
@@ -75,23 +75,23 @@ if TYPE_CHECKING:
     from .media.video import Video as Video
     from .media.video import read_video as read_video
     from .media.video import write_video as write_video
-    from .memory.residency import Prepare as Prepare
+    from .memory.residency import LoadToDevice as LoadToDevice
     from .models.load import VideoModel as VideoModel
     from .models.load import load_model as load_model
     from .models.load import load_toy as load_toy
     from .models.load import load_unet as load_unet
     from .models.lora.apply import apply_lora as apply_lora
     from .models.single_file.checkpoint import Prediction as Prediction
-    from .models.text_encoder import TextEncoder as TextEncoder
+    from .models.text_encoder import ClipTextEncoder as ClipTextEncoder
     from .models.text_encoder import Tokens as Tokens
     from .models.unet.inflate import InflationSettings as InflationSettings
     from .models.unet.inflate import TemporalLayers as TemporalLayers
     from .models.unet.model import Pseudo3DUNet as Pseudo3DUNet
     from .models.unet.temporal import TemporalPosition as TemporalPosition
     from .models.vae import VideoVAE as VideoVAE
-    from .prompts.words import Clip as Clip
     from .prompts.words import Prompt as Prompt
     from .prompts.words import Quirks as Quirks
+    from .prompts.words import TextEncoder as TextEncoder
     from .prompts.words import Window as Window
     from .prompts.words import Word as Word
     from .storage.disk_cache.cache import Checked as Checked
@@ -101,7 +101,7 @@ if TYPE_CHECKING:
     from .storage.disk_cache.entry import Draft as Draft
     from .storage.disk_cache.entry import Entry as Entry
     from .storage.disk_cache.eviction import Listing as Listing
-    from .storage.record_store import PageStore as PageStore
+    from .storage.record_store import RecordStore as RecordStore
     from .storage.settings import Storage as Storage
 
 _HOMES = {
@@ -110,7 +110,7 @@ _HOMES = {
     "attention.key_frames": "KeyFrame",
     "attention.map_control": "MapController",
     "attention.prompt_to_prompt": "AttentionControl AttentionStore DummyController EmptyControl StepMaps",
-    "attention.records": "Form Kept Page Record",
+    "attention.records": "Form Record StepRecords StoredTensor",
     "attention.sites": "Kind LayerAddress Projection Site Stage",
     "choices": "Kernel Place Policy Precision Side",
     "diffusion.noise_model": "LatentFormat NoiseModel Registration register_attention_control",
@@ -120,7 +120,7 @@ _HOMES = {
     "editing.settings": "BlendSettings EditSettings MaskUse Mode",
     "errors": "FateZeroError ModelError PromptError SettingsError StoreError VideoError",
     "inspection.components": "principal_components",
-    "inspection.heat_maps": "OnPage asked_words self_attention_maps word_heats word_labels",
+    "inspection.heat_maps": "OnRead asked_words self_attention_maps word_heats word_labels",
     "inspection.recorded_maps": "RecordedMaps recorded_maps",
     "inspection.selection": "Reading",
     "inversion.controller": "Controller",
@@ -130,20 +130,20 @@ _HOMES = {
     "inversion.trace": "Trace",
     "media.audio": "Sound SoundFile",
     "media.video": "Rounding Video read_video write_video",
-    "memory.residency": "Prepare",
+    "memory.residency": "LoadToDevice",
     "models.load": "VideoModel load_model load_toy load_unet",
     "models.lora.apply": "apply_lora",
     "models.single_file.checkpoint": "Prediction",
-    "models.text_encoder": "TextEncoder Tokens",
+    "models.text_encoder": "ClipTextEncoder Tokens",
     "models.unet.inflate": "InflationSettings TemporalLayers",
     "models.unet.model": "Pseudo3DUNet",
     "models.unet.temporal": "TemporalPosition",
     "models.vae": "VideoVAE",
-    "prompts.words": "Clip Prompt Quirks Window Word",
+    "prompts.words": "Prompt Quirks TextEncoder Window Word",
     "storage.disk_cache.cache": "Checked InversionCache Pruned default_cache",
     "storage.disk_cache.entry": "Draft Entry",
     "storage.disk_cache.eviction": "Listing",
-    "storage.record_store": "PageStore",
+    "storage.record_store": "RecordStore",
     "storage.settings": "Storage",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

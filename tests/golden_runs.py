@@ -44,7 +44,7 @@ def inverted(golden, model):
             unet,
             latents,
             tensors["text_source"],
-            read_prompt(model.text, SOURCE),
+            read_prompt(model.text_encoder, SOURCE),
             Schedule.from_config(None, INVERSIONS[name]),
             capture=Capture(),
             recording=recording(unet, latents, policy),

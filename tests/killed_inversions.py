@@ -32,9 +32,9 @@ def job(model, cache, said):
     storage = Storage("features", "disk", cache=cache)
     plans = []
     controller = invert(
-        Controller(model.unet, storage=storage), model.text, clip, SOURCE, steps=STEPS, on_plan=plans.append
+        Controller(model.unet, storage=storage), model.text_encoder, clip, SOURCE, steps=STEPS, on_plan=plans.append
     )
-    result = edit(controller, model.text, EDIT, SETTINGS)
+    result = edit(controller, model.text_encoder, EDIT, SETTINGS)
     found = hashlib.sha256()
     for tensor in (controller.trace.latents, controller.trace.noise, result.latents, result.mask):
         found.update(tensor.numpy().tobytes())

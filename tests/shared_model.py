@@ -35,12 +35,12 @@ KEEP_ALL = EditSettings(cross_replace=0.0, self_replace=0.0, guidance=3.0)  # le
 
 def inverted(model, storage, latents, **options):
     controller = Controller(model.unet, storage=storage)
-    return invert(controller, model.text, latents, SOURCE, steps=STEPS, **options)
+    return invert(controller, model.text_encoder, latents, SOURCE, steps=STEPS, **options)
 
 
 def outcome(model, controller, prompt, settings):
     """Everything that an inversion and an edit give."""
-    result = edit(controller, model.text, prompt, settings)
+    result = edit(controller, model.text_encoder, prompt, settings)
     return controller.trace.latents, controller.trace.noise, result.latents, result.mask
 
 
@@ -79,7 +79,7 @@ def under_a_control(model, _cache):
 
 def nested(model, _cache):
     """A control that asks the same UNet about another clip, inside its own layers."""
-    x, text = CLIPS["wider"], model.text.encode(EDIT)
+    x, text = CLIPS["wider"], model.text_encoder.encode(EDIT)
     first = model.unet.layers[0].address
 
     def asks(q, k, v, site):

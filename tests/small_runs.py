@@ -28,13 +28,13 @@ def inverted(model, storage, *, latents=None, unet=None, prompt=SOURCE, steps=ST
     """A controller with the inversion of a clip."""
     controller = Controller(unet or model.unet, capture or Capture(), storage)
     latents = clip() if latents is None else latents
-    return invert(controller, model.text, latents, prompt, steps=steps, **options)
+    return invert(controller, model.text_encoder, latents, prompt, steps=steps, **options)
 
 
 def edited(model, controller, name="blend", **options):
     """The latents of one of EDITS."""
     prompt, settings = EDITS[name]
-    return edit(controller, model.text, prompt, settings, **options).latents
+    return edit(controller, model.text_encoder, prompt, settings, **options).latents
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def stored(golden, model):
                 unet,
                 frames_first(tensors["latents_input"]),
                 tensors["text_source"],
-                read_prompt(model.text, SOURCE),
+                read_prompt(model.text_encoder, SOURCE),
                 Schedule.from_config(None, INVERSIONS[name]),
                 capture=Capture(),
                 recording=NOTHING,
@@ -122,9 +122,9 @@ def test_the_authors_controllers_on_our_bases_edit_as_we_do(
 ):
     described, tensors = golden.json(f"{name}/settings"), golden.tensors(f"{name}/edit")
     unet, store, trace = stored(described["inversion"], disk)
-    edit, steps = read_prompt(model.text, described["edit_prompt"]), described["num_inference_steps"]
+    edit, steps = read_prompt(model.text_encoder, described["edit_prompt"]), described["num_inference_steps"]
     text = torch.cat([tensors["text_uncond"], tensors["text_edit"]])
-    control = authors_controller(theirs, model.text.tokenizer, described, store, disk, tmp_path)
+    control = authors_controller(theirs, model.text_encoder.tokenizer, described, store, disk, tmp_path)
     with register_attention_control(unet, control, clip_axes=True):
         plan = compile_edit(replace(UNCONTROLLED, mode=RUNS[name].mode), trace.prompt, edit, steps)
         got = denoised(unet, trace, plan, text)

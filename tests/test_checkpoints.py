@@ -193,7 +193,7 @@ def test_a_folder_of_a_variant_alone_is_the_model(folder, model, variant, ending
     renamed(folder, variant, ending)
     loaded = load_model(folder)
     assert loaded.unet.digest() == model.unet.digest()
-    assert loaded.text.encode("a road").equal(model.text.encode("a road"))
+    assert loaded.text_encoder.encode("a road").equal(model.text_encoder.encode("a road"))
 
 
 @pytest.mark.parametrize(
@@ -268,6 +268,6 @@ def test_empty_and_tiny_clips_are_refused(model):
 
 
 def test_prompts_longer_than_the_text_encoder_are_refused(model):
-    assert len(model.text.tokenize("road " * 75)["l"][0]) == 77
+    assert len(model.text_encoder.tokenize("road " * 75)["l"][0]) == 77
     with pytest.raises(PromptError, match="78 tokens.*77 fit"):
-        model.text.tokenize("road " * 76)
+        model.text_encoder.tokenize("road " * 76)

@@ -6,7 +6,7 @@ import torch
 from benchmarks.make_checkpoint import parts
 from fatezero_ext.errors import ModelError, PromptError
 from fatezero_ext.models.single_file.checkpoint import _tokenizer
-from fatezero_ext.models.text_encoder import TextEncoder
+from fatezero_ext.models.text_encoder import ClipTextEncoder
 from fatezero_ext.prompts.alignment import refinement_mapper
 from fatezero_ext.prompts.token_report import described_words
 from fatezero_ext.prompts.words import read_prompt
@@ -17,7 +17,7 @@ from .conftest import relative
 @pytest.fixture(scope="module", params=["sd1", "sd2"])
 def text(request):
     """A small text encoder with CLIP's whole vocabulary."""
-    return TextEncoder(_tokenizer(request.param), parts(request.param)[2])
+    return ClipTextEncoder(_tokenizer(request.param), parts(request.param)[2])
 
 
 def test_a_conditioning_has_what_core_nodes_read(text):
@@ -50,7 +50,7 @@ def test_the_last_layer_is_the_usual_one(text):
 
 
 def test_layers_of_stable_diffusion_2_are_counted_as_comfyui_counts_them(monkeypatch):
-    text = TextEncoder(_tokenizer("sd2"), parts("sd2")[2])
+    text = ClipTextEncoder(_tokenizer("sd2"), parts("sd2")[2])
     monkeypatch.setattr("fatezero_ext.models.text_encoder.OPEN_CLIP_LAYERS", text.net.config.num_hidden_layers)
     skipped = text.clone()
     skipped.clip_layer(-2)

@@ -64,10 +64,10 @@ def test_the_style_changes_and_the_object_stays_readable(outcomes):
 def test_inversion_and_back_returns_the_clip():
     model, clip = load_toy(InflationSettings(key_frames=())), example_clip()
     latents = model.vae.encode(torch.as_tensor(clip.frames[:3]))
-    controller = invert(Controller(model.unet), model.text, latents, clip.prompt, steps=30)
-    back = edit(controller, model.text, clip.prompt, EditSettings(guidance=1.0)).latents
+    controller = invert(Controller(model.unet), model.text_encoder, latents, clip.prompt, steps=30)
+    back = edit(controller, model.text_encoder, clip.prompt, EditSettings(guidance=1.0)).latents
     other = edit(
-        controller, model.text, "a blue heart on the sand", EditSettings(guidance=1.0, self_replace=0.0)
+        controller, model.text_encoder, "a blue heart on the sand", EditSettings(guidance=1.0, self_replace=0.0)
     ).latents
     assert relative(back, latents) < 0.2 < relative(other, latents)
 

@@ -20,14 +20,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fatezero_ext import Capture, LayerAddress, Storage
 from fatezero_ext.attention import kernels
 from fatezero_ext.attention.functional import explicit
-from fatezero_ext.attention.records import FeatureRecord, Kept, packed
+from fatezero_ext.attention.records import FeatureRecord, StoredTensor, to_precision
 from fatezero_ext.inversion import loop as loops
 from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
 from fatezero_ext.inversion.loop import Recording, invert_latents
 from fatezero_ext.memory.free_memory import within_memory
 from fatezero_ext.storage import offload as carriers
 from fatezero_ext.storage import record_store as stores
-from fatezero_ext.storage.offload import Carrier, copy_stream
+from fatezero_ext.storage.offload import Offloader, copy_stream
 from fatezero_ext.storage.record_store import MemoryStore
 
 from .small_runs import edited, inverted
@@ -133,21 +133,21 @@ def test_an_inversion_whose_page_does_not_fit_when_it_is_packed_moves_the_store_
             assert store.read(step)[at].kept.values.equal(record.kept.values)
 
 
-class OnAFullDevice(Kept):
+class OnAFullDevice(StoredTensor):
     """A tensor on a device that has no room to pack it."""
 
-    def packed(self, precision, shared):
+    def to_precision(self, precision, shared):
         if precision != "as computed":
             raise out_of_memory()
         return self
 
     def to(self, device, *, non_blocking=False):
-        return Kept(self.values)
+        return StoredTensor(self.values)
 
 
 def carried(page, precision):
-    arrived, carrier = [], Carrier(precision)
-    carrier.carry(page, arrived.append)
+    arrived, carrier = [], Offloader(precision)
+    carrier.submit(page, arrived.append)
     carrier.finish()
     return arrived[0]
 
@@ -155,22 +155,22 @@ def carried(page, precision):
 def test_a_page_that_cannot_be_packed_on_the_device_is_packed_where_it_arrives(noise):
     values = noise(3, 12, 8)
     there = carried({ADDRESS: FeatureRecord(OnAFullDevice(values))}, "int8")[ADDRESS].kept
-    here = Kept(values).packed("int8", FeatureRecord.shared)
+    here = StoredTensor(values).to_precision("int8", FeatureRecord.shared)
     assert there.values.equal(here.values) and there.scale.equal(here.scale)
 
 
 def test_a_page_that_did_not_arrive_is_not_left_out(noise):
     """Each page after it raises what it raised, so that no store is sealed without it."""
-    page = {ADDRESS: FeatureRecord(Kept(noise(3, 12, 8)))}
+    page = {ADDRESS: FeatureRecord(StoredTensor(noise(3, 12, 8)))}
 
     def lost(_page):
         raise MemoryError("no memory for the page")
 
-    carrier = Carrier("as computed")
-    carrier.carry(page, lost)
+    carrier = Offloader("as computed")
+    carrier.submit(page, lost)
     for _ in range(2):
         with pytest.raises(MemoryError, match="no memory for the page"):
-            carrier.carry(page, lambda _page: None)
+            carrier.submit(page, lambda _page: None)
     with pytest.raises(MemoryError, match="no memory for the page"):
         carrier.finish()
 
@@ -191,9 +191,9 @@ class MostAlive(TorchDispatchMode):
 
 
 def test_packing_a_page_for_elsewhere_needs_room_for_one_tensor(noise):
-    page = {LayerAddress("up", block, 0, "self"): FeatureRecord(Kept(noise(3, 12, 8))) for block in range(5)}
+    page = {LayerAddress("up", block, 0, "self"): FeatureRecord(StoredTensor(noise(3, 12, 8))) for block in range(5)}
     with MostAlive() as watch:
-        moved = packed(page, torch.device("meta"), "float16")
+        moved = to_precision(page, torch.device("meta"), "float16")
     assert list(moved) == list(page) and watch.most == 1
 
 
@@ -220,7 +220,7 @@ def test_a_page_that_did_not_fit_beside_a_step_is_fetched_between_two(model, ste
 
 def test_two_edits_of_one_store_that_run_out_of_memory_move_it_once_and_both_go_on(noise, monkeypatch):
     store = MemoryStore()
-    store.write(0, {ADDRESS: FeatureRecord(Kept(noise(3, 12, 8)))})
+    store.write(0, {ADDRESS: FeatureRecord(StoredTensor(noise(3, 12, 8)))})
     store.seal()
     moved, both, lock = [], threading.Barrier(2, timeout=60), threading.Lock()
 
@@ -232,9 +232,9 @@ def test_two_edits_of_one_store_that_run_out_of_memory_move_it_once_and_both_go_
 
     def counted(page, device, precision):
         moved.append(device)
-        return packed(page, device, precision)
+        return to_precision(page, device, precision)
 
-    monkeypatch.setattr(stores, "packed", counted)
+    monkeypatch.setattr(stores, "to_precision", counted)
     with monkeypatch.context() as patched, ThreadPoolExecutor(2) as pool:
         patched.setattr(MemoryStore, "_leaving", property(lambda _store: leaving()))
         assert list(pool.map(lambda _number: store.leave_device(), range(2))) == [True, True]

@@ -17,9 +17,9 @@ from fatezero_ext import (
     register_attention_control,
 )
 from fatezero_ext.editing.edit import plan_edit
-from fatezero_ext.editing.loop import _EditRun
+from fatezero_ext.editing.loop import EditRun
 from fatezero_ext.errors import FateZeroError, ModelError, PromptError, SettingsError, StoreError
-from fatezero_ext.inversion.source_reader import SourcePages
+from fatezero_ext.inversion.source_reader import SourceReader
 
 from .conftest import GOLDEN, relative
 from .small_runs import ROUNDING
@@ -37,7 +37,7 @@ def clip():
 
 @pytest.fixture(scope="module")
 def inverted(model, clip):
-    return invert(Controller(model.unet), model.text, clip, SOURCE, steps=STEPS)
+    return invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=STEPS)
 
 
 def tensors_of(controller):
@@ -51,42 +51,44 @@ def tensors_of(controller):
 def test_an_edit_repeats_bit_for_bit_and_leaves_the_inversion_alone(model, inverted, latents, quirks):
     settings = EditSettings(blend=BlendSettings(("jeep",), ("car",), 0.5, latents=latents), quirks=quirks)
     before = [tensor.clone() for tensor in tensors_of(inverted)]
-    first = edit(inverted, model.text, EDIT, settings)
-    second = edit(inverted, model.text, EDIT, settings)
+    first = edit(inverted, model.text_encoder, EDIT, settings)
+    second = edit(inverted, model.text_encoder, EDIT, settings)
     assert first.latents.equal(second.latents) and first.mask.equal(second.mask)
     assert all(now.equal(then) for now, then in zip(tensors_of(inverted), before, strict=True))
 
 
 def test_kept_features_and_kept_maps_give_the_same_edit(model, clip, inverted):
-    maps = invert(Controller(model.unet, storage=Storage("maps")), model.text, clip, SOURCE, steps=STEPS)
+    maps = invert(Controller(model.unet, storage=Storage("maps")), model.text_encoder, clip, SOURCE, steps=STEPS)
     settings = EditSettings(blend=BLEND, guidance=3.0)
-    by_features, by_maps = (edit(c, model.text, EDIT, settings).latents for c in (inverted, maps))
+    by_features, by_maps = (edit(c, model.text_encoder, EDIT, settings).latents for c in (inverted, maps))
     assert relative(by_features, by_maps) < 1e-4
     assert maps.trace.store.nbytes > 4 * inverted.trace.store.nbytes
 
 
 def test_full_control_differs_from_no_control(model, inverted):
-    free = edit(inverted, model.text, EDIT, EditSettings(cross_replace=0.0, self_replace=0.0))
-    held = edit(inverted, model.text, EDIT, EditSettings(cross_replace=1.0, self_replace=1.0))
+    free = edit(inverted, model.text_encoder, EDIT, EditSettings(cross_replace=0.0, self_replace=0.0))
+    held = edit(inverted, model.text_encoder, EDIT, EditSettings(cross_replace=1.0, self_replace=1.0))
     assert relative(held.latents, free.latents) > 1e-2
 
 
 def test_thresholds_beyond_the_range_mean_everywhere_and_nowhere(model, inverted):
     def with_threshold(threshold):
-        return edit(inverted, model.text, EDIT, EditSettings(blend=BlendSettings(("jeep",), threshold=threshold)))
+        return edit(
+            inverted, model.text_encoder, EDIT, EditSettings(blend=BlendSettings(("jeep",), threshold=threshold))
+        )
 
-    free = edit(inverted, model.text, EDIT, EditSettings(self_replace=0.0))
-    fused = edit(inverted, model.text, EDIT, EditSettings())
+    free = edit(inverted, model.text_encoder, EDIT, EditSettings(self_replace=0.0))
+    fused = edit(inverted, model.text_encoder, EDIT, EditSettings())
     assert relative(with_threshold(-1.0).latents, free.latents) < ROUNDING
     assert relative(with_threshold(1.0).latents, fused.latents) < ROUNDING
     assert relative(free.latents, fused.latents) > 10 * ROUNDING
 
 
 def test_latents_outside_the_mask_come_from_the_source_after_the_last_blended_step(model, clip):
-    controller = invert(Controller(model.unet), model.text, clip, SOURCE, steps=10)
+    controller = invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=10)
     settings = EditSettings(blend=BlendSettings(("jeep",), threshold=2.0, latents=True))
     levels = []
-    edit(controller, model.text, EDIT, settings, on_step=lambda step: levels.append(step.latents))
+    edit(controller, model.text_encoder, EDIT, settings, on_step=lambda step: levels.append(step.latents))
     trace = controller.trace.latents
     same = [step for step, x in enumerate(levels) if x.equal(trace[len(levels) - 1 - step])]
     assert same == [2, 3, 4, 5, 6]  # 2 < step + 1 < 8
@@ -95,14 +97,16 @@ def test_latents_outside_the_mask_come_from_the_source_after_the_last_blended_st
 def test_guidance_one_edits_with_one_chunk(model, inverted):
     settings = EditSettings(blend=BLEND, guidance=1.0)
     nearly = EditSettings(blend=BLEND, guidance=1.0 + 1e-6)
-    one, two = (edit(inverted, model.text, EDIT, s).latents for s in (settings, nearly))
+    one, two = (edit(inverted, model.text_encoder, EDIT, s).latents for s in (settings, nearly))
     assert relative(one, two) < 1e-4
 
 
 @pytest.mark.parametrize(("frames", "height", "width"), [(1, 16, 16), (5, 9, 24), (2, 20, 12)])
 def test_any_clip_can_be_inverted_and_edited(model, noise, frames, height, width):
-    controller = invert(Controller(model.unet), model.text, noise(frames, 4, height, width), SOURCE, steps=3)
-    result = edit(controller, model.text, EDIT, EditSettings(blend=BlendSettings(("jeep",), ("car",), latents=True)))
+    controller = invert(Controller(model.unet), model.text_encoder, noise(frames, 4, height, width), SOURCE, steps=3)
+    result = edit(
+        controller, model.text_encoder, EDIT, EditSettings(blend=BlendSettings(("jeep",), ("car",), latents=True))
+    )
     assert result.latents.shape == (frames, 4, height, width) and result.latents.isfinite().all()
     assert result.mask.shape == (frames, height, width)
 
@@ -110,13 +114,13 @@ def test_any_clip_can_be_inverted_and_edited(model, noise, frames, height, width
 def test_half_precision_follows_full_precision(golden, model, clip):
     half = golden.unet()
     half.net.half()
-    controller = invert(Controller(half), model.text, clip, SOURCE, steps=STEPS)
-    full = invert(Controller(model.unet), model.text, clip, SOURCE, steps=STEPS)
+    controller = invert(Controller(half), model.text_encoder, clip, SOURCE, steps=STEPS)
+    full = invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=STEPS)
     trace = controller.trace
     assert (trace.latents.dtype, trace.noise.dtype) == (torch.float16, torch.float32)
     assert trace.latents[-1].equal(trace.noise.half())
     assert relative(trace.noise, full.trace.noise) < 0.05
-    assert edit(controller, model.text, EDIT, EditSettings(blend=BLEND)).latents.isfinite().all()
+    assert edit(controller, model.text_encoder, EDIT, EditSettings(blend=BLEND)).latents.isfinite().all()
 
 
 def test_a_stopped_run_leaves_the_model_as_it_was(model, clip, inverted):
@@ -124,19 +128,19 @@ def test_a_stopped_run_leaves_the_model_as_it_was(model, clip, inverted):
         if step.done == 2:
             raise KeyboardInterrupt
 
-    wanted = edit(inverted, model.text, EDIT).latents
+    wanted = edit(inverted, model.text_encoder, EDIT).latents
     with pytest.raises(KeyboardInterrupt):
-        invert(Controller(model.unet), model.text, clip, SOURCE, steps=STEPS, on_step=stop)
+        invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=STEPS, on_step=stop)
     with pytest.raises(KeyboardInterrupt):
-        edit(inverted, model.text, EDIT, on_step=stop)
-    assert edit(inverted, model.text, EDIT).latents.equal(wanted)
+        edit(inverted, model.text_encoder, EDIT, on_step=stop)
+    assert edit(inverted, model.text_encoder, EDIT).latents.equal(wanted)
 
 
 def test_steps_are_reported_one_by_one(model, clip, inverted):
     seen = []
     invert(
         Controller(model.unet),
-        model.text,
+        model.text_encoder,
         clip,
         SOURCE,
         steps=3,
@@ -165,7 +169,7 @@ def test_edits_that_cannot_work_are_refused_before_the_first_step(model, inverte
         raise AssertionError("a step ran")
 
     with pytest.raises(kind, match=f"(?s){message}"):
-        edit(inverted, model.text, prompt.strip(), EditSettings(**settings), on_step=never)
+        edit(inverted, model.text_encoder, prompt.strip(), EditSettings(**settings), on_step=never)
 
 
 @pytest.mark.parametrize("window", [1.2, -0.1, (0.6, 0.2), (0.0, float("nan")), (0.5, "late")])
@@ -200,7 +204,7 @@ def test_unknown_choices_are_refused():
 
 def test_latents_that_are_not_finite_are_refused(model, noise):
     with pytest.raises(StoreError, match="not finite"):
-        invert(Controller(model.unet), model.text, noise(1, 4, 16, 16) / 0, SOURCE, steps=2)
+        invert(Controller(model.unet), model.text_encoder, noise(1, 4, 16, 16) / 0, SOURCE, steps=2)
 
 
 def test_clips_that_do_not_fit_the_model_are_refused(model, noise):
@@ -212,15 +216,15 @@ def test_clips_that_do_not_fit_the_model_are_refused(model, noise):
         (noise(1, 4, 4, 4), ModelError, "too small"),
     ):
         with pytest.raises(kind, match=message):
-            invert(controller, model.text, latents, SOURCE, steps=2)
+            invert(controller, model.text_encoder, latents, SOURCE, steps=2)
     for steps in (0, 2.5):
         with pytest.raises(SettingsError, match=f"steps is {steps}; it must be 1 to 999"):
-            invert(controller, model.text, noise(1, 4, 16, 16), SOURCE, steps=steps)
+            invert(controller, model.text_encoder, noise(1, 4, 16, 16), SOURCE, steps=steps)
 
 
 def test_an_edit_without_an_inversion_is_refused(model):
     with pytest.raises(StoreError, match="no inversion.*DDIM Invert"):
-        edit(Controller(model.unet), model.text, EDIT)
+        edit(Controller(model.unet), model.text_encoder, EDIT)
 
 
 def test_every_error_is_of_one_family():
@@ -231,8 +235,8 @@ def test_longer_relative_key_frames_still_agree_between_policies(golden, model, 
     unet = golden.unet(InflationSettings(key_frames=(-1, 0, 1, "last")))
     results = []
     for policy in ("features", "maps"):
-        controller = invert(Controller(unet, storage=Storage(policy)), model.text, clip, SOURCE, steps=2)
-        results.append(edit(controller, model.text, EDIT, EditSettings(blend=BLEND)).latents)
+        controller = invert(Controller(unet, storage=Storage(policy)), model.text_encoder, clip, SOURCE, steps=2)
+        results.append(edit(controller, model.text_encoder, EDIT, EditSettings(blend=BLEND)).latents)
     assert relative(*results) < 1e-4
 
 
@@ -244,39 +248,41 @@ def test_a_registered_control_computes_what_an_edit_leaves_alone(model, inverted
         return plain(q, k, v, site)
 
     settings = EditSettings(cross_replace=0.5, self_replace=0.5, blend=BLEND)
-    wanted = edit(inverted, model.text, EDIT, settings).latents
+    wanted = edit(inverted, model.text_encoder, EDIT, settings).latents
     with register_attention_control(model.unet, watching):
-        assert edit(inverted, model.text, EDIT, settings).latents.equal(wanted)
+        assert edit(inverted, model.text_encoder, EDIT, settings).latents.equal(wanted)
     assert seen == {("self", 6), ("cross", 6), ("cross", 3)}
 
 
 def test_the_negative_prompt_is_what_guidance_leads_away_from(model, inverted):
-    plainly = edit(inverted, model.text, EDIT).latents
-    away = edit(inverted, model.text, EDIT, negative_prompt="a lake").latents
+    plainly = edit(inverted, model.text_encoder, EDIT).latents
+    away = edit(inverted, model.text_encoder, EDIT, negative_prompt="a lake").latents
     assert relative(away, plainly) > 1e-3
 
 
 def test_only_layers_within_the_limit_are_recorded_and_edited(model, clip):
-    controller = invert(Controller(model.unet, Capture(most_cells=64)), model.text, clip, SOURCE, steps=2)
+    controller = invert(Controller(model.unet, Capture(most_cells=64)), model.text_encoder, clip, SOURCE, steps=2)
     recorded = {str(address) for address in controller.trace.store.read(0)}
     assert {name.rsplit(".", 2)[0] for name in recorded} == {"down.1", "down.2", "mid.0", "up.1", "up.2"}
 
 
 def test_an_inversion_without_self_attention_is_smaller_and_says_what_it_cannot_do(model, clip):
-    controller = invert(Controller(model.unet, Capture(self_attention=False)), model.text, clip, SOURCE, steps=2)
+    controller = invert(
+        Controller(model.unet, Capture(self_attention=False)), model.text_encoder, clip, SOURCE, steps=2
+    )
     assert {address.kind for address in controller.trace.store.read(0)} == {"cross"}
     with pytest.raises(SettingsError, match="recorded no self-attention.*self_replace to 0"):
-        edit(controller, model.text, EDIT)
-    assert edit(controller, model.text, EDIT, EditSettings(self_replace=0.0)).latents.isfinite().all()
+        edit(controller, model.text_encoder, EDIT)
+    assert edit(controller, model.text_encoder, EDIT, EditSettings(self_replace=0.0)).latents.isfinite().all()
 
 
 def masks_of(controller, model, **blend):
     settings = EditSettings(self_replace=0.0, blend=BlendSettings(("jeep",), threshold=0.7, latents=True, **blend))
-    return edit(controller, model.text, EDIT, settings).mask
+    return edit(controller, model.text_encoder, EDIT, settings).mask
 
 
 def test_the_edit_words_join_the_mask_of_latent_blending_and_subtracted_words_leave_it(model, clip):
-    controller = invert(Controller(model.unet), model.text, clip, SOURCE, steps=6)
+    controller = invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=6)
     source = masks_of(controller, model)
     joined = masks_of(controller, model, edit_words=("car",))
     cut = masks_of(controller, model, subtract_words=("road",), subtract_threshold=0.3)
@@ -285,20 +291,20 @@ def test_the_edit_words_join_the_mask_of_latent_blending_and_subtracted_words_le
 
 
 def test_masks_can_be_read_from_another_resolution(model, clip):
-    controller = invert(Controller(model.unet), model.text, clip, SOURCE, steps=6)
+    controller = invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=6)
     finer, usual = masks_of(controller, model, downscale=2), masks_of(controller, model)
     assert (finer - usual).abs().mean() > 0.01
 
 
 @pytest.mark.parametrize(("quirks", "depends"), [("fixed", False), ("original", True)])
 def test_only_the_original_mask_of_latent_blending_depends_on_earlier_steps(model, clip, quirks, depends):
-    controller = invert(Controller(model.unet), model.text, clip, SOURCE, steps=8)
+    controller = invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=8)
     blend = BlendSettings(("jeep",), ("car",), threshold=0.7, latents=True)
-    plan = plan_edit(controller, model.text, EDIT, EditSettings(blend=blend, quirks=quirks))
+    plan = plan_edit(controller, model.text_encoder, EDIT, EditSettings(blend=blend, quirks=quirks))
 
     def blended(seed_of_first_steps):
-        run = _EditRun(model.unet, controller.trace, plan, None)
-        pages = SourcePages(model.unet, controller.trace, [run.wanted(step) for step in range(8)])
+        run = EditRun(model.unet, controller.trace, plan, None)
+        pages = SourceReader(model.unet, controller.trace, [run.wanted(step) for step in range(8)])
         for step, seed in enumerate([*[seed_of_first_steps] * 3, 5]):
             generator, maps = torch.Generator().manual_seed(seed), {}
             _attend, heat = run.attention(step, pages.read(step))
@@ -313,7 +319,7 @@ def test_only_the_original_mask_of_latent_blending_depends_on_earlier_steps(mode
 
 
 def test_subtracted_words_leave_what_the_edit_words_joined(model, clip):
-    controller = invert(Controller(model.unet), model.text, clip, SOURCE, steps=6)
+    controller = invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=6)
     joined = {"edit_words": ("car",), "subtract_words": ("road",)}
     assert masks_of(controller, model, **joined, subtract_threshold=1.0).any()
     assert not masks_of(controller, model, **joined, subtract_threshold=-1.0).any()
@@ -327,7 +333,7 @@ def test_a_gpu_edits_as_the_cpu_does(model, clip, inverted, monkeypatch, dtype, 
     # Convolutions in float32 proper: torch lets cuDNN round their inputs to 10 bits.
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     settings = EditSettings(guidance=3.0, blend=BlendSettings(("jeep",), ("car",), 0.5, latents=True))
-    wanted = edit(inverted, model.text, EDIT, settings).latents
+    wanted = edit(inverted, model.text_encoder, EDIT, settings).latents
     cuda = load_model(GOLDEN / "model", dtype=dtype, device="cuda")
     controller = invert(Controller(cuda.unet, storage=Storage(place=place)), cuda.text, clip, SOURCE, steps=STEPS)
     result = edit(controller, cuda.text, EDIT, settings, mask=torch.ones(3, 16, 16))

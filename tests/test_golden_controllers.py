@@ -7,7 +7,7 @@ gives the map back, and with values = identity the output is the edited map itse
 import pytest
 import torch
 
-from fatezero_ext.attention.records import Kept, MapRecord
+from fatezero_ext.attention.records import MapRecord, StoredTensor
 from fatezero_ext.attention.sites import LayerAddress, Site
 from fatezero_ext.editing.attention import EditAttention
 from fatezero_ext.editing.masks import word_heat
@@ -69,7 +69,7 @@ def attention_of(plan, step, tensors, site):
             return plan.source_mask.at(lambda weights: word_heat(maps, weights), size)
 
     now = plan.steps[step]
-    return EditAttention(now, {site.address: SourceAttention(MapRecord(Kept(stored[layer])), site)}, mask)
+    return EditAttention(now, {site.address: SourceAttention(MapRecord(StoredTensor(stored[layer])), site)}, mask)
 
 
 CASES = ["replace", "replace_1to2_perword", "refine", "reweight_refine", "replace_blend"]
@@ -80,8 +80,8 @@ CASES = ["replace", "replace_1to2_perword", "refine", "reweight_refine", "replac
 def test_edited_maps(model, units, case, step):
     described, tensors = units
     edit = described["cases"][case]
-    source = read_prompt(model.text, described["source"])
-    plan = compile_edit(settings_of(edit["kwargs"]), source, read_prompt(model.text, edit["edit"]), STEPS)
+    source = read_prompt(model.text_encoder, described["source"])
+    plan = compile_edit(settings_of(edit["kwargs"]), source, read_prompt(model.text_encoder, edit["edit"]), STEPS)
     checked = [key for key in tensors if key.startswith(f"{case}.out.{step}.")]
     assert checked
     for key in checked:
@@ -96,7 +96,7 @@ def test_blend_masks(model, units):
     """22 masks in running order: two steps of eleven layers, 6x6, 4x4 and 2x2."""
     described, tensors = units
     edit = described["cases"]["replace_blend"]
-    source, target = (read_prompt(model.text, text) for text in (described["source"], edit["edit"]))
+    source, target = (read_prompt(model.text_encoder, text) for text in (described["source"], edit["edit"]))
     plan = compile_edit(settings_of(edit["kwargs"]), source, target, STEPS)
     masks = [tensors[f"replace_blend.attn_mask.{i}"] for i in range(22)]
     for index, wanted in enumerate(masks):

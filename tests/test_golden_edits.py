@@ -31,7 +31,7 @@ ALL_PAIRS = list(product(RUNS, ("features", "maps", "recompute")))
 def test_edited_latents(golden, model, inverted, name, policy):
     described, tensors = golden.json(f"{name}/settings"), golden.tensors(f"{name}/edit")
     unet, trace = inverted(described["inversion"], policy)
-    edit = read_prompt(model.text, described["edit_prompt"])
+    edit = read_prompt(model.text_encoder, described["edit_prompt"])
     levels = []
     edit_latents(
         unet,

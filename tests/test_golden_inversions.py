@@ -127,7 +127,9 @@ def golden_masks(tensors):
 
 
 def source_mask(unet, trace, model, described, settings, step, side):
-    plan = compile_edit(settings, trace.prompt, read_prompt(model.text, described["edit_prompt"]), len(trace.schedule))
+    plan = compile_edit(
+        settings, trace.prompt, read_prompt(model.text_encoder, described["edit_prompt"]), len(trace.schedule)
+    )
     sites, page = unet.source_sites(trace.text, trace.frames, 64, 64), trace.store.read(step)
     maps = [(page[a].probs(torch.zeros(()), sites[a]), sites[a]) for a in blend_layers(sites, trace.capture.most_cells)]
     return plan.source_mask.at(lambda weights: word_heat(maps, weights), (side, side))

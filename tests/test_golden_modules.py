@@ -71,4 +71,4 @@ def test_text_embeddings(model, units):
     prompts = [key.removeprefix("text.") for key in units if key.startswith("text.")]
     assert len(prompts) == 4
     for prompt in prompts:
-        assert_near(model.text.encode(prompt), units[f"text.{prompt}"])
+        assert_near(model.text_encoder.encode(prompt), units[f"text.{prompt}"])

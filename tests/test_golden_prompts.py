@@ -18,7 +18,7 @@ def aligner(golden):
 
 
 def prompts_of(model, pair):
-    return read_prompt(model.text, pair["source"]), read_prompt(model.text, pair["edit"])
+    return read_prompt(model.text_encoder, pair["source"]), read_prompt(model.text_encoder, pair["edit"])
 
 
 @pytest.mark.parametrize("index", PAIRS)
@@ -55,6 +55,6 @@ def test_window_table(model, aligner, index):
     windows = case["cross_replace_steps"]
     windows = dict(windows) if isinstance(windows, dict) else {"default_": windows}
     settings = EditSettings(cross_replace=windows.pop("default_", 1.0), cross_replace_words=windows)
-    edit = read_prompt(model.text, case["prompts"][1])
+    edit = read_prompt(model.text_encoder, case["prompts"][1])
     table = window_table(edit, settings.cross_replace, settings.cross_replace_words, case["num_steps"])
     assert table.tolist() == aligner[1][f"sched{index}"].tolist()

@@ -19,7 +19,7 @@ from benchmarks.gpu.bench import Bench, Part, run_parts
 from benchmarks.gpu.report import Report
 from benchmarks.gpu.scene import full_scale, tiny_scale
 from fatezero_ext import LayerAddress
-from fatezero_ext.attention.records import FeatureRecord, Kept
+from fatezero_ext.attention.records import FeatureRecord, StoredTensor
 from fatezero_ext.storage.record_store import MemoryStore
 
 CHECKOUT = Path(__file__).parents[1]
@@ -190,7 +190,7 @@ def test_a_result_of_the_drill_that_is_too_far_or_out_of_order_fails_it(bench):
 
 
 def test_stores_that_are_compared_hold_nothing_in_common(noise):
-    page = {LayerAddress("up", 1, 0, "self"): FeatureRecord(Kept(noise(2, 3, 4)))}
+    page = {LayerAddress("up", 1, 0, "self"): FeatureRecord(StoredTensor(noise(2, 3, 4)))}
     stores = MemoryStore(), MemoryStore(torch.device("cpu"))
     copies.Both(*stores).write(0, page)
     first, second = (next(iter(store.read(0).values())).kept.values for store in stores)

@@ -5,7 +5,7 @@ import torch
 from PIL import ImageFont
 
 from fatezero_ext.errors import VideoError
-from fatezero_ext.pictures.comparison_grid import ELLIPSIS, GAP, MOST_LINES, compare, cut_like, wrapped
+from fatezero_ext.pictures.comparison_grid import ELLIPSIS, GAP, MOST_LINES, centre_crop_like, compare, wrapped
 
 SIZE = (3, 20, 30, 3)
 
@@ -93,12 +93,12 @@ def test_a_label_for_each_clip_is_needed():
 @pytest.mark.parametrize(("height", "rows"), [(20, slice(None)), (21, slice(0, 20)), (27, slice(3, 23))])
 def test_a_source_is_cut_as_a_vae_cuts_it(height, rows):
     source, edit = torch.rand(3, height, 30, 3), flat(0.5)
-    assert cut_like(source, edit).equal(source[:, rows])
+    assert centre_crop_like(source, edit).equal(source[:, rows])
 
 
 @pytest.mark.parametrize("height", [19, 28])
 def test_a_source_of_another_size_stays_as_it_is_and_is_refused(height):
     source, edit = torch.rand(3, height, 30, 3), flat(0.5)
-    assert cut_like(source, edit) is source
+    assert centre_crop_like(source, edit) is source
     with pytest.raises(VideoError, match="equal size"):
         compare([source, edit], ["source", "edit"])

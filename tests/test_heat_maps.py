@@ -20,7 +20,7 @@ from fatezero_ext.media.video import write_video
 from fatezero_ext.pictures.attention_sheets import (
     coloured,
     component_tiles,
-    fitted_frames,
+    frames_like_latents,
     heat_tiles,
     sheets,
     spread,
@@ -44,7 +44,7 @@ def latents():
 
 @pytest.fixture(scope="module")
 def inverted(model, latents):
-    return invert(Controller(model.unet), model.text, latents, SOURCE, steps=STEPS)
+    return invert(Controller(model.unet), model.text_encoder, latents, SOURCE, steps=STEPS)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,9 @@ def toy():
     """The built-in model, each frame reading its own keys, with part of the sample clip inverted."""
     model, clip = load_toy(InflationSettings(key_frames=())), example_clip()
     every_other = torch.as_tensor(clip.frames)[::3]
-    controller = invert(Controller(model.unet), model.text, model.vae.encode(every_other), clip.prompt, steps=10)
+    controller = invert(
+        Controller(model.unet), model.text_encoder, model.vae.encode(every_other), clip.prompt, steps=10
+    )
     return SimpleNamespace(model=model, controller=controller, truth=torch.as_tensor(clip.masks)[::3])
 
 
@@ -90,7 +92,7 @@ def test_every_word_of_the_prompt_is_shown_when_none_is_asked_for(inverted):
 )
 def test_only_the_steps_of_the_window_are_read(inverted, window, steps):
     read = []
-    heat = word_heats(inverted, ("road",), Reading(window), on_page=lambda *done: read.append(done))[0]
+    heat = word_heats(inverted, ("road",), Reading(window), on_read=lambda *done: read.append(done))[0]
     token = inverted.trace.prompt.find("road")
     found = [probs[..., list(token)].sum(-1).mean(1) for probs, _, step in pages(inverted, "cross", 1) if step in steps]
     torch.testing.assert_close(heat.flatten(1), sum(found) / len(found))
@@ -101,7 +103,7 @@ def test_only_the_steps_of_the_window_are_read(inverted, window, steps):
 def test_both_storage_policies_give_the_same_maps(golden, model, latents, key_frames):
     unet, found = golden.unet(InflationSettings(key_frames=key_frames)), []
     for policy in ("features", "maps"):
-        controller = invert(Controller(unet, storage=Storage(policy)), model.text, latents, SOURCE, steps=2)
+        controller = invert(Controller(unet, storage=Storage(policy)), model.text_encoder, latents, SOURCE, steps=2)
         found.append((word_heats(controller), self_attention_maps(controller)))
     for by_features, by_maps in zip(*found, strict=True):
         torch.testing.assert_close(by_features, by_maps, rtol=1e-4, atol=1e-6)
@@ -121,14 +123,14 @@ def test_self_attention_lays_the_key_frames_on_one_another(inverted):
 
 
 def test_one_frame_is_enough(model, latents):
-    controller = invert(Controller(model.unet), model.text, latents[:1], SOURCE, steps=2)
+    controller = invert(Controller(model.unet), model.text_encoder, latents[:1], SOURCE, steps=2)
     assert word_heats(controller).shape == (7, 1, HEIGHT, WIDTH)
     assert principal_components(self_attention_maps(controller), 3).shape == (1, 3, HEIGHT, WIDTH)
 
 
 def test_half_precision_stores_are_averaged_in_full_precision(model, latents, inverted):
     storage = Storage("maps", precision="bfloat16")
-    controller = invert(Controller(model.unet, storage=storage), model.text, latents, SOURCE, steps=STEPS)
+    controller = invert(Controller(model.unet, storage=storage), model.text_encoder, latents, SOURCE, steps=STEPS)
     heats = word_heats(controller)
     assert heats.dtype == torch.float32
     torch.testing.assert_close(heats, word_heats(inverted), rtol=0.02, atol=1e-4)
@@ -140,13 +142,13 @@ def never(done, total):
 
 def test_words_that_are_not_in_the_prompt_are_refused_before_any_page_is_read(inverted):
     with pytest.raises(PromptError, match="words: 'boat' is not in the prompt"):
-        word_heats(inverted, ("jeep", "boat"), on_page=never)
+        word_heats(inverted, ("jeep", "boat"), on_read=never)
 
 
 def test_resolutions_that_were_not_recorded_are_refused_before_any_page_is_read(inverted):
     for read in (word_heats, self_attention_maps):
         with pytest.raises(SettingsError, match="1/16 is not recorded"):
-            read(inverted, reading=Reading(downscale=16), on_page=never)
+            read(inverted, reading=Reading(downscale=16), on_read=never)
 
 
 def test_a_controller_without_an_inversion_is_refused(model):
@@ -156,15 +158,15 @@ def test_a_controller_without_an_inversion_is_refused(model):
 
 
 def test_self_attention_that_was_not_recorded_is_refused(model, latents):
-    planned = plan_inversion(Controller(model.unet, Capture(self_attention=False)), model.text, latents, SOURCE)
+    planned = plan_inversion(Controller(model.unet, Capture(self_attention=False)), model.text_encoder, latents, SOURCE)
     with pytest.raises(SettingsError, match="recorded no self-attention"):
-        self_attention_maps(planned, on_page=never)
+        self_attention_maps(planned, on_read=never)
 
 
 def test_an_empty_prompt_has_no_words_to_look_at(model, latents):
-    planned = plan_inversion(Controller(model.unet), model.text, latents, "")
+    planned = plan_inversion(Controller(model.unet), model.text_encoder, latents, "")
     with pytest.raises(PromptError, match="source_prompt is empty"):
-        word_heats(planned, on_page=never)
+        word_heats(planned, on_read=never)
 
 
 @pytest.mark.parametrize("window", [(0.6, 0.2), (-0.1, 1.0), (0.0, 1.2), (float("nan"), 1.0)])
@@ -174,7 +176,7 @@ def test_windows_outside_the_steps_are_refused(window):
 
 
 def test_words_that_occur_twice_say_where(model, latents):
-    planned = plan_inversion(Controller(model.unet), model.text, latents, "the jeep on the road")
+    planned = plan_inversion(Controller(model.unet), model.text_encoder, latents, "the jeep on the road")
     assert word_labels(asked_words(planned)) == ["the [1]", "jeep", "on", "the [4]", "road"]
     assert asked_words(planned, ("the",))[0].tokens == (1, 4)
 
@@ -291,23 +293,23 @@ def test_three_components_are_also_shown_as_colours(count, tiles):
 
 def test_frames_are_cut_as_the_clip_was_and_others_refused():
     images = torch.rand(2, 53, 84, 3)
-    assert fitted_frames(images, 2, (6, 10)).shape == (2, 50, 84, 3)
-    assert fitted_frames(images[:, :48, :80], 2, (6, 10)).equal(images[:, :48, :80])
+    assert frames_like_latents(images, 2, (6, 10)).shape == (2, 50, 84, 3)
+    assert frames_like_latents(images[:, :48, :80], 2, (6, 10)).equal(images[:, :48, :80])
     for wrong, frames in ((images, 3), (images.transpose(1, 2), 2)):
         with pytest.raises(SettingsError, match="Connect the frames that were encoded and inverted"):
-            fitted_frames(wrong, frames, (6, 10))
+            frames_like_latents(wrong, frames, (6, 10))
 
 
 def test_words_are_described_with_their_tokens_and_pieces(toy):
-    described = described_words(toy.model.text, "a watercolor circle, on grass")
+    described = described_words(toy.model.text_encoder, "a watercolor circle, on grass")
     assert "watercolor[2,3]" in described.splitlines()[0]
     assert "2-3: watercolor = water + color" in described and "4-5: circle, = circle + ," in described
     assert "7 of 75 tokens" in described
-    assert described_words(toy.model.text, " ") == "The prompt is empty."
+    assert described_words(toy.model.text_encoder, " ") == "The prompt is empty."
 
 
 def test_pieces_of_a_comfyui_clip_are_read_by_its_untokenize(toy):
-    own = toy.model.text
+    own = toy.model.text_encoder
     names = {number: piece for piece, number in own.tokenizer.get_vocab().items()}
     comfy = SimpleNamespace(
         tokenize=own.tokenize,

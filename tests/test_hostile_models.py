@@ -77,14 +77,14 @@ def use(kind, folder, model):
     if kind == "clip":
         load_clip(folder).embeddings(torch.zeros(1, 16, 16, 3), ("a road",))
     elif kind == "lora":
-        apply_lora(model.unet, model.text, _first(folder, "adapter_model.safetensors"), say=lambda said: None)
+        apply_lora(model.unet, model.text_encoder, _first(folder, "adapter_model.safetensors"), say=lambda said: None)
     elif kind == "tuned":
         load_unet(folder)(torch.zeros(2, 4, 8, 8), 10, torch.zeros(1, 77, hostile_models.WIDTH), frames=2)
     elif kind == "checkpoint":
         load_model(_first(folder, "whole.safetensors"))
     else:
         loaded = load_model(folder)
-        loaded.unet(torch.zeros(2, 4, 8, 8), 10, loaded.text.encode("a road"), frames=2)
+        loaded.unet(torch.zeros(2, 4, 8, 8), 10, loaded.text_encoder.encode("a road"), frames=2)
         loaded.unet.schedule(3)
         loaded.vae.decode(loaded.vae.encode(torch.zeros(1, 16, 16, 3)))
 

@@ -15,8 +15,8 @@ USE = """
 import json, sys, torch, fatezero_ext as f
 model = f.load_toy()
 latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-controller = f.invert(f.Controller(model.unet), model.text, latents, "a red circle on the grass", steps=2)
-result = f.edit(controller, model.text, "a blue circle on the grass")
+controller = f.invert(f.Controller(model.unet), model.text_encoder, latents, "a red circle on the grass", steps=2)
+result = f.edit(controller, model.text_encoder, "a blue circle on the grass")
 print(json.dumps([f.__file__, list(result.latents.shape), bool(result.latents.isfinite().all())]))
 """
 

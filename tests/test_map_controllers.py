@@ -45,12 +45,14 @@ def stored(model, clip):
     """An inversion, and the store that was registered while it ran."""
     store = AttentionStore()
     with register_attention_control(model.unet, store):
-        return invert(Controller(model.unet, storage=Storage("maps")), model.text, clip, SOURCE, steps=STEPS), store
+        return invert(
+            Controller(model.unet, storage=Storage("maps")), model.text_encoder, clip, SOURCE, steps=STEPS
+        ), store
 
 
 def inverted_with(model, clip, control, steps=2):
     with register_attention_control(model.unet, control):
-        return invert(Controller(model.unet), model.text, clip, SOURCE, steps=steps)
+        return invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=steps)
 
 
 @feature("register_attention_control: 32 layers on a Stable Diffusion 1.x layout")
@@ -84,7 +86,7 @@ def test_temporal_attention_is_not_under_control(golden, noise):
 @feature("register_attention_control: None controller")
 @pytest.mark.parametrize("control", [None, EmptyControl()])
 def test_an_empty_controller_changes_nothing(model, clip, control):
-    plainly = invert(Controller(model.unet), model.text, clip, SOURCE, steps=2).trace.latents
+    plainly = invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=2).trace.latents
     controlled = inverted_with(model, clip, control).trace.latents
     # One computes with maps, the other with fused kernels, twice: as for whole inversions of the authors' program.
     torch.testing.assert_close(controlled, plainly, rtol=0, atol=1e-4)
@@ -95,7 +97,7 @@ def test_without_guidance_the_whole_batch_is_handled(model, stored):
     inverted, _ = stored
     control = Seen()
     with register_attention_control(model.unet, control):
-        edit(inverted, model.text, EDIT, EditSettings(cross_replace=0.0, self_replace=0.0, guidance=1.0))
+        edit(inverted, model.text_encoder, EDIT, EditSettings(cross_replace=0.0, self_replace=0.0, guidance=1.0))
     assert control.LOW_RESOURCE and {shape[0] for shape, _, _ in control.calls} == {FRAMES}
 
 
@@ -127,7 +129,7 @@ def test_a_callback_may_change_the_latents(model, clip, stored):
 
     inverted, _ = stored
     with register_attention_control(model.unet, Blank()):
-        assert edit(inverted, model.text, EDIT, UNCONTROLLED).latents.eq(0).all()
+        assert edit(inverted, model.text_encoder, EDIT, UNCONTROLLED).latents.eq(0).all()
 
 
 @feature("AttentionControl: reset")
@@ -246,20 +248,20 @@ class Replace(AttentionStore):
 
 def test_a_third_partys_word_swap_equals_ours(model, stored):
     inverted, store = stored
-    mapper = replacement_mapper(*(read_prompt(model.text, prompt) for prompt in (SOURCE, EDIT)))
+    mapper = replacement_mapper(*(read_prompt(model.text_encoder, prompt) for prompt in (SOURCE, EDIT)))
     control = Replace(store, mapper, cross_steps=int(0.8 * (STEPS + 1)), self_steps=int(0.8 * STEPS))
     with register_attention_control(model.unet, control):
-        theirs = edit(inverted, model.text, EDIT, UNCONTROLLED).latents
-    ours = edit(inverted, model.text, EDIT, EditSettings(guidance=3.0)).latents
+        theirs = edit(inverted, model.text_encoder, EDIT, UNCONTROLLED).latents
+    ours = edit(inverted, model.text_encoder, EDIT, EditSettings(guidance=3.0)).latents
     assert relative(theirs, ours) < 3e-4
-    assert relative(edit(inverted, model.text, EDIT, UNCONTROLLED).latents, ours) > 0.1
+    assert relative(edit(inverted, model.text_encoder, EDIT, UNCONTROLLED).latents, ours) > 0.1
 
 
 def test_a_map_controller_and_an_edit_do_not_mix(model, stored):
     inverted, _ = stored
     with register_attention_control(model.unet, Seen()):
         with pytest.raises(SettingsError, match="Seen is registered and changes attention by itself"):
-            edit(inverted, model.text, EDIT)
+            edit(inverted, model.text_encoder, EDIT)
 
 
 class Halved(EmptyControl):
@@ -297,7 +299,7 @@ def test_a_reconstruction_is_what_a_registered_controller_sees_of_an_inversion_w
     store = AttentionStore()
     with register_attention_control(model.unet, store):
         again = Reconstruction(guidance=3.0)
-        invert(Controller(model.unet), model.text, clip, SOURCE, steps=2, reconstruct=again)
+        invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=2, reconstruct=again)
     assert store.cur_step == 2
 
 
@@ -306,7 +308,7 @@ def test_maps_of_half_precision_models_are_stored_and_summed_in_float32(golden, 
     unet, store = golden.unet(), AttentionStore()
     unet.net.to(dtype)
     with register_attention_control(unet, store):
-        invert(Controller(unet), model.text, clip, SOURCE, steps=2)
+        invert(Controller(unet), model.text_encoder, clip, SOURCE, steps=2)
     assert store.step_maps(0)["mid_cross"][0].dtype == dtype
     average = store.get_average_attention()["mid_cross"][0]
     assert average.dtype == torch.float32 and average.sum(-1).sub(1).abs().max() < 0.01

@@ -130,9 +130,9 @@ def test_an_edit_that_takes_turns_tries_the_larger_call_once(model, kept):
 def test_an_edit_that_takes_turns_blends_under_the_same_mask(model, kept):
     prompt, settings = EDIT, EditSettings(guidance=3.0)
     mask = (torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(2)) > 0.5).float()
-    whole = edit(kept, model.text, prompt, settings, mask=mask)
+    whole = edit(kept, model.text_encoder, prompt, settings, mask=mask)
     with too_little_memory(model.unet, two_chunks):
-        turns = edit(kept, model.text, prompt, settings, mask=mask)
+        turns = edit(kept, model.text_encoder, prompt, settings, mask=mask)
     assert turns.mask.equal(whole.mask) and relative(turns.latents, whole.latents) < ROUNDING
 
 
@@ -164,7 +164,7 @@ def test_a_map_controller_keeps_both_halves_in_one_call(model, kept):
     free = EditSettings(cross_replace=0.0, self_replace=0.0, guidance=3.0)
     with register_attention_control(model.unet, AttentionStore()), too_little_memory(model.unet, two_chunks):
         with pytest.raises(torch.cuda.OutOfMemoryError, match=ADVICE):
-            edit(kept, model.text, EDIT, free)
+            edit(kept, model.text_encoder, EDIT, free)
 
 
 def recorded_with(model, store, unet=None):

@@ -38,7 +38,7 @@ def test_tensors_elsewhere_are_named_but_are_no_memory_of_the_computer(model):
 
 def test_a_controller_leaves_the_weights_to_the_node_that_loaded_them(model):
     assert Controller(model.unet).get_ram_usage() == 0
-    for part in (model.unet, model.text, model.vae):
+    for part in (model.unet, model.text_encoder, model.vae):
         weights = [*part.net.parameters(), *part.net.buffers()]
         assert part.get_ram_usage() == sum(tensor.nbytes for tensor in weights) > 0
 

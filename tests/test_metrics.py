@@ -9,8 +9,8 @@ import torch
 from fatezero_ext.errors import VideoError
 from fatezero_ext.metrics.clip_scores import Embeddings
 from fatezero_ext.metrics.edit_metrics import (
-    EditMeasures,
-    Likeness,
+    EditMetrics,
+    Similarity,
     as_json,
     frame_accuracy,
     likeness,
@@ -224,8 +224,8 @@ def test_what_was_not_measured_is_said_with_its_reason(turning, frames, settings
 
 
 def test_the_report_names_every_figure():
-    likely = Likeness(psnr=28.756, ssim=0.91234, share=0.8)
-    measures = EditMeasures(8, 64, 96, likely, frame_accuracy=0.875, temporal_consistency=0.97654)
+    likely = Similarity(psnr=28.756, ssim=0.91234, share=0.8)
+    measures = EditMetrics(8, 64, 96, likely, frame_accuracy=0.875, temporal_consistency=0.97654)
     assert dict(rows(measures)) == {
         "clips": "8 frames of 96x64",
         "frame accuracy": "0.875 (7 of 8 frames)",

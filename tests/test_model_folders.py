@@ -55,9 +55,9 @@ def test_what_would_fetch_code_or_change_the_model_is_passed_over(folder, model,
     for part in ("text_encoder", "unet", "vae"):
         change(folder / part / "config.json", **said)
     loaded = load_model(folder)
-    assert loaded.text.net.config._attn_implementation == model.text.net.config._attn_implementation
-    assert getattr(loaded.text.net.config, "quantization_config", None) is None
-    assert loaded.text.encode("a road").equal(model.text.encode("a road"))
+    assert loaded.text_encoder.net.config._attn_implementation == model.text_encoder.net.config._attn_implementation
+    assert getattr(loaded.text_encoder.net.config, "quantization_config", None) is None
+    assert loaded.text_encoder.encode("a road").equal(model.text_encoder.encode("a road"))
     assert loaded.unet.digest() == model.unet.digest()
 
 

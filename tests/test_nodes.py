@@ -143,7 +143,7 @@ def test_the_reconstruction_pass_of_the_node_is_that_of_python(folder):
     with torch.inference_mode():
         again = invert(
             Controller(model.unet),
-            model.text,
+            model.text_encoder,
             model.vae.encode(frames),
             SOURCE,
             steps=STEPS,
@@ -157,8 +157,8 @@ def test_python_api_format_and_ui_format_give_identical_frames(folder):
     frames = read_video(folder / "clip.mp4").frames
     with torch.inference_mode():
         controller = Controller(model.unet, storage=Storage())
-        controller = invert(controller, model.text, model.vae.encode(frames), SOURCE, steps=STEPS)
-        result = edit(controller, model.text, EDIT, SETTINGS)
+        controller = invert(controller, model.text_encoder, model.vae.encode(frames), SOURCE, steps=STEPS)
+        result = edit(controller, model.text_encoder, EDIT, SETTINGS)
         wanted = model.vae.decode(result.latents)
     for file in ("api.json", "ui.json"):
         (outcome,) = run(folder, file)

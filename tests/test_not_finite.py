@@ -20,7 +20,7 @@ from .small_runs import EDIT, SOURCE, STEPS, calls_of, clip, edited, inverted
 def unet(golden, model):
     """A UNet of its own, whose weights may be changed."""
     own = golden.unet()
-    own.latents, own.scheduler, own.name = model.unet.latents, model.unet.scheduler, "own"
+    own.latents, own.scheduler, own.name = model.unet.latent_format, model.unet.scheduler, "own"
     return own
 
 
@@ -64,7 +64,7 @@ def test_a_gpu_s_run_is_named_as_a_whole_where_its_steps_are_not_looked_at(model
 
 def test_half_precision_is_named_where_it_overflows(model, golden, cache):
     unet = golden.unet()
-    unet.latents, unet.scheduler = model.unet.latents, model.unet.scheduler
+    unet.latent_format, unet.scheduler = model.unet.latent_format, model.unet.scheduler
     with torch.no_grad():
         unet.net.conv_in.weight *= 1e5
     unet.net.half()
@@ -77,7 +77,7 @@ def test_half_precision_is_named_where_it_overflows(model, golden, cache):
 def test_levels_beyond_half_precision_are_not_kept_in_it(model, golden):
     """The steps are taken in float32; a float16 model's levels are kept in float16, as it reads them."""
     unet = golden.unet()
-    unet.latents, unet.scheduler = model.unet.latents, model.unet.scheduler
+    unet.latent_format, unet.scheduler = model.unet.latent_format, model.unet.scheduler
     unet.net.half()
     with pytest.raises(ModelError, match="not finite.*latents given reach"):
         inverted(model, Storage("recompute"), unet=unet, latents=clip() * 1e6, steps=1)
@@ -119,11 +119,11 @@ def test_an_edit_that_leaves_all_numbers_is_an_error(model, unet):
 def test_an_edit_with_far_too_much_guidance_says_so(model):
     controller = inverted(model, Storage("features", "ram"))
     with pytest.raises(ModelError, match=r"of the edit .*Guidance is 1e\+38"):
-        edit(controller, model.text, EDIT, EditSettings(guidance=1e38))
+        edit(controller, model.text_encoder, EDIT, EditSettings(guidance=1e38))
 
 
 def test_a_text_encoder_that_gives_no_numbers_is_named_with_the_text(model):
-    text = copy.copy(model.text)
+    text = copy.copy(model.text_encoder)
     text.net = copy.deepcopy(text.net)
     controller = inverted(model, Storage("features", "ram"))
     with torch.no_grad():

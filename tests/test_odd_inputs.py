@@ -37,14 +37,15 @@ def refused(controller, text, latent):
     ],
 )
 def test_a_latent_that_is_no_plain_clip_is_refused(controlled, model, latent, message):
-    assert re.search(message, refused(controlled, model.text, latent))
+    assert re.search(message, refused(controlled, model.text_encoder, latent))
 
 
 def test_order_numbers_of_a_batch_and_a_mask_that_spares_nothing_change_nothing(controlled, model):
     invert = load_pack("nodes.method.invert").DDIMInvert.execute
     with_numbers = {"samples": clip(), "batch_index": [4, 2, 0], "noise_mask": torch.ones(3, 1, 64, 64)}
     first, second = (
-        invert(controlled, model.text, latent, SOURCE, 2).result[0] for latent in (with_numbers, {"samples": clip()})
+        invert(controlled, model.text_encoder, latent, SOURCE, 2).result[0]
+        for latent in (with_numbers, {"samples": clip()})
     )
     assert first.trace.noise.equal(second.trace.noise)
 
@@ -79,7 +80,7 @@ def test_a_clip_far_from_the_size_a_model_was_trained_on_gets_a_remark(side, rem
     controller = load_pack("fatezero_ext").Controller(toy.unet)
     with caplog.at_level("INFO"):
         latent = {"samples": clip(frames=1, height=side, width=side)}
-        load_pack("nodes.method.invert").DDIMInvert.execute(controller, toy.text, latent, "a red circle", 1)
+        load_pack("nodes.method.invert").DDIMInvert.execute(controller, toy.text_encoder, latent, "a red circle", 1)
     (said,) = [line for line in caplog.messages if "Inversion of 1 frames in 1 steps: attention as" in line]
     wanted = f"The clip's shorter side has {4 * side} pixels, built-in toy model was trained on 64: scale it"
     assert said.startswith(wanted if remark else "Inversion")  # first: the page shows two lines

@@ -24,13 +24,13 @@ from fatezero_ext import (
 )
 from fatezero_ext.attention.functional import explicit
 from fatezero_ext.attention.kernels import has_fused_sdpa, has_xformers, kernel
-from fatezero_ext.attention.records import FeatureRecord, Kept
-from fatezero_ext.editing.loop import _EditRun
+from fatezero_ext.attention.records import FeatureRecord, StoredTensor
+from fatezero_ext.editing.loop import EditRun
 from fatezero_ext.inversion.invert import Reconstruction
 from fatezero_ext.memory.free_memory import free_on
 from fatezero_ext.models.vae import VideoVAE
 from fatezero_ext.storage.disk_cache.cache import InversionCache
-from fatezero_ext.storage.offload import Carrier, copy_stream
+from fatezero_ext.storage.offload import Offloader, copy_stream
 
 from .conftest import GOLDEN, relative
 from .small_runs import EDITS, STEPS, clip, edited, inverted
@@ -87,7 +87,7 @@ def test_records_that_leave_the_device_are_those_that_stay(cuda, precision):
         assert kept.values.is_cuda and not there[at].values.is_cuda
         # Eight-bit values may be one step apart where the computations differ in their last bit.
         least = kept.scale.amax().item() if kept.scale is not None else 1e-5 * kept.values.abs().max().item()
-        torch.testing.assert_close(there[at].unpacked(), kept.unpacked().cpu(), rtol=2e-3, atol=1.01 * least)
+        torch.testing.assert_close(there[at].restored(), kept.restored().cpu(), rtol=2e-3, atol=1.01 * least)
 
 
 @pytest.mark.parametrize("name", list(EDITS))
@@ -170,13 +170,13 @@ def test_a_lora_on_a_model_that_is_on_the_device():
     generator = torch.Generator().manual_seed(0)
     up, down = (torch.randn(*shape, generator=generator) for shape in ((len(weight), 2), (2, weight.shape[1])))
     lora = {f"unet.{layer}.lora_A.weight": down, f"unet.{layer}.lora_B.weight": up}
-    unet, _text = apply_lora(toy.unet, toy.text, lora, name="drawn")
+    unet, _text = apply_lora(toy.unet, toy.text_encoder, lora, name="drawn")
     changed = unet.net.get_submodule(layer).weight
     assert changed.is_cuda and weight.equal(before)
     torch.testing.assert_close(changed.cpu(), before.cpu() + up @ down, rtol=1e-4, atol=1e-4)
     first = next(iter(unet.net.conv_in.parameters()))
     assert first.data_ptr() == next(iter(toy.unet.net.conv_in.parameters())).data_ptr()
-    found = invert(Controller(unet), toy.text, drawn, "a red circle on the grass", steps=3)
+    found = invert(Controller(unet), toy.text_encoder, drawn, "a red circle on the grass", steps=3)
     assert found.trace.noise.isfinite().all()
 
 
@@ -271,10 +271,10 @@ def test_nothing_of_a_run_stays_on_the_device(cuda):
 def test_pages_are_copied_on_one_stream_of_their_own(noise):
     values, arrived = noise(4, 64, 64).to(CUDA), []
     assert copy_stream(CUDA) is copy_stream(CUDA) and copy_stream(CUDA) != torch.cuda.current_stream(CUDA)
-    carrier = Carrier("float16")
+    carrier = Offloader("float16")
     for step in range(40):  # more than the streams that torch hands out
         x = values + step  # on its way while the next is computed
-        carrier.carry({step: FeatureRecord(Kept(x))}, arrived.append)
+        carrier.submit({step: FeatureRecord(StoredTensor(x))}, arrived.append)
         del x
     carrier.finish()
     for step, page in enumerate(arrived):
@@ -366,9 +366,9 @@ def test_the_toy_edit_on_the_device_shows_what_was_asked_for():
     drawn = sample_clip(1, frames=4, shape="circle", colour="red", background="grass")
     toy = load_toy(InflationSettings(key_frames=()), dtype=torch.float16, device=CUDA)
     latents = toy.vae.encode(torch.as_tensor(drawn.frames))
-    controller = invert(Controller(toy.unet), toy.text, latents, drawn.prompt, steps=20)
+    controller = invert(Controller(toy.unet), toy.text_encoder, latents, drawn.prompt, steps=20)
     settings = EditSettings(guidance=3.0, blend=BlendSettings(("red circle",), ("blue circle",), latents=True))
-    result = edit(controller, toy.text, "a blue circle on the grass", settings)
+    result = edit(controller, toy.text_encoder, "a blue circle on the grass", settings)
     assert result.latents.isfinite().all()
     found = measure(toy.vae.decode(result.latents).numpy(), drawn, {"colour": "blue"})
     assert found.edited == found.frames
@@ -379,7 +379,7 @@ def test_a_run_is_planned_without_the_device_s_memory(cuda, kept):
     from fatezero_ext.editing.edit import plan_edit
 
     plan = plan_edit(kept, cuda.text, *EDITS["blend"])
-    run = _EditRun(cuda.unet, kept.trace, plan, None)
+    run = EditRun(cuda.unet, kept.trace, plan, None)
     assert run.plan.source_mask.own.device == CUDA and run.mask_sum.device == CUDA
     assert all(step.mix.device == CUDA for step in run.plan.steps if step.mix is not None)
     assert Capture() == kept.capture

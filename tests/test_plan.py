@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fatezero_ext import BlendSettings, EditSettings, LayerAddress
-from fatezero_ext.attention.records import FeatureRecord, Kept, MapRecord
+from fatezero_ext.attention.records import FeatureRecord, MapRecord, StoredTensor
 from fatezero_ext.diffusion.schedule import STABLE_DIFFUSION_SCHEDULER, Schedule
 from fatezero_ext.editing.plan import compile_edit
 from fatezero_ext.errors import ModelError, SettingsError, StoreError
@@ -15,7 +15,7 @@ SOURCE, EDIT = "a silver jeep on the road", "a watercolor of a silver jeep on th
 
 
 def compiled(model, steps=10, edit=EDIT, **settings):
-    source, target = (read_prompt(model.text, text) for text in (SOURCE, edit))
+    source, target = (read_prompt(model.text_encoder, text) for text in (SOURCE, edit))
     return compile_edit(EditSettings(**settings), source, target, steps)
 
 
@@ -28,7 +28,7 @@ def edited_by_hand(source, own, mapper, kept, equalizer, taken):
 def test_one_linear_formula_is_refine_then_reweight(model, noise):
     from fatezero_ext.prompts.alignment import refinement_mapper
 
-    source, target = (read_prompt(model.text, text) for text in (SOURCE, EDIT))
+    source, target = (read_prompt(model.text_encoder, text) for text in (SOURCE, EDIT))
     mapper, kept = refinement_mapper(source, target)
     plan = compiled(model, mode="refine", cross_replace=1.0, equalizer={"watercolor": 10.0}).steps[0]
     own, kept_source = noise(2, 5, 77).softmax(-1), noise(2, 5, 77).softmax(-1)
@@ -132,7 +132,7 @@ ADDRESS = LayerAddress("up", 1, 0, "self")
 
 def test_a_sealed_store_takes_nothing_and_misses_are_named(noise):
     store = MemoryStore()
-    store.write(3, {ADDRESS: MapRecord(Kept(noise(1, 2, 4, 4)))})
+    store.write(3, {ADDRESS: MapRecord(StoredTensor(noise(1, 2, 4, 4)))})
     store.seal()
     with pytest.raises(StoreError, match="after the store was sealed"):
         store.write(4, {})
@@ -143,6 +143,6 @@ def test_a_sealed_store_takes_nothing_and_misses_are_named(noise):
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 def test_a_store_keeps_the_precision_asked_for_and_counts_its_bytes(noise, precision):
     store = MemoryStore(precision=precision)
-    store.write(0, {ADDRESS: FeatureRecord(Kept(noise(2, 4, 8)))})
+    store.write(0, {ADDRESS: FeatureRecord(StoredTensor(noise(2, 4, 8)))})
     assert all(tensor.dtype == getattr(torch, precision) for tensor in store.read(0)[ADDRESS].kept.tensors())
     assert store.nbytes == 2 * 4 * 8 * 2

@@ -21,7 +21,7 @@ from fatezero_ext.cli.demo import example_clip
 from fatezero_ext.editing.masks import blend_layers
 from fatezero_ext.inversion.controller import Controller
 from fatezero_ext.inversion.invert import Reconstruction
-from fatezero_ext.inversion.source_reader import SourcePages
+from fatezero_ext.inversion.source_reader import SourceReader
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 from .conftest import GOLDEN, relative
@@ -47,9 +47,9 @@ def toy():
     latents = model.vae.encode(torch.as_tensor(drawn.frames)[::3])
 
     def run(storage, **settings):
-        controller = invert(Controller(model.unet, storage=storage), model.text, latents, drawn.prompt, steps=6)
+        controller = invert(Controller(model.unet, storage=storage), model.text_encoder, latents, drawn.prompt, steps=6)
         asked = EditSettings(guidance=3.0, **settings)
-        return edit(controller, model.text, drawn.prompt.replace("red", "blue"), asked).latents
+        return edit(controller, model.text_encoder, drawn.prompt.replace("red", "blue"), asked).latents
 
     return run
 
@@ -88,7 +88,7 @@ def test_running_the_source_again_gives_the_bits_of_kept_features_in_half_precis
 def test_running_the_source_again_gives_the_bits_of_what_is_captured(model, capture):
     asked = EditSettings(guidance=3.0, self_replace=0.8 if capture.self_attention else 0.0)
     kept, again = (
-        edit(inverted(model, Storage(policy), capture=capture, steps=3), model.text, EDIT, asked).latents
+        edit(inverted(model, Storage(policy), capture=capture, steps=3), model.text_encoder, EDIT, asked).latents
         for policy in ("features", "recompute")
     )
     assert again.equal(kept)
@@ -166,7 +166,7 @@ def test_a_step_that_runs_again_starts_from_its_level(model, policy, offset):
     """Step j of an edit stands at level T - j; its inversion step ran on the level below."""
     trace = inverted(model, Storage(policy)).trace
     addresses = [layer.address for layer in model.unet.layers]
-    with SourcePages(model.unet, trace, [addresses] * STEPS) as pages, torch.no_grad():
+    with SourceReader(model.unet, trace, [addresses] * STEPS) as pages, torch.no_grad():
         for step in (0, 2, STEPS - 1):
             level = trace.latents[STEPS - 1 - step + offset]
             wanted = what_attention_comes_from(model, level, trace.schedule.timesteps[step], trace.text)
@@ -188,7 +188,7 @@ def test_the_source_runs_no_further_than_the_last_layer_that_is_read(model, most
     controller = inverted(model, Storage("recompute"), capture=Capture(most_cells))
     net, settings = model.unet.net, EditSettings(cross_replace=0.6, self_replace=0.4, guidance=3.0)
     with calls_of(net.conv_in) as all_calls, calls_of(net.up_blocks[3]) as last, calls_of(net.conv_out) as whole:
-        edit(controller, model.text, EDIT, settings)
+        edit(controller, model.text_encoder, EDIT, settings)
     assert whole == [6] * STEPS
     assert sorted(all_calls) == [3] * 3 + [6] * STEPS  # 0.6 of 5 steps
     assert sorted(last) == [3] * 3 * runs_last_block + [6] * STEPS
@@ -200,7 +200,7 @@ def test_the_source_runs_up_to_the_last_layer_of_the_mask(model, recompute):
     assert str(mask_layers(model, recompute, 4)[-1]) == "up.1.2.cross"
     net = model.unet.net
     with calls_of(net.conv_in) as begun, calls_of(net.up_blocks[2]) as reached:
-        edit(recompute, model.text, EDIT, settings)
+        edit(recompute, model.text_encoder, EDIT, settings)
     assert (begun.count(3), reached.count(3)) == (2, 0)
 
 
@@ -211,7 +211,7 @@ def mask_layers(model, controller, downscale):
 
 def test_an_edit_that_takes_nothing_runs_no_source(model, recompute):
     with calls_of(model.unet.net) as calls:
-        edit(recompute, model.text, EDIT, EditSettings(cross_replace=0.0, self_replace=0.0, guidance=3.0))
+        edit(recompute, model.text_encoder, EDIT, EditSettings(cross_replace=0.0, self_replace=0.0, guidance=3.0))
     assert calls == [6] * STEPS
 
 

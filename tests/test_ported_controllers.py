@@ -62,7 +62,7 @@ class Counting(AttentionStore):
 
 def registered(model, control, steps=STEPS):
     with register_attention_control(model.unet, control, clip_axes=True):
-        return invert(Controller(model.unet), model.text, clip(), SOURCE, steps=steps)
+        return invert(Controller(model.unet), model.text_encoder, clip(), SOURCE, steps=steps)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["memory", "disk"])
@@ -126,7 +126,7 @@ def test_empty_stores_are_lists_of_their_own():
 
 @pytest.mark.parametrize("control", [DummyController(), EmptyControl()])
 def test_a_controller_that_does_nothing_changes_nothing(model, control):
-    plain = invert(Controller(model.unet), model.text, clip(), SOURCE, steps=2).trace.latents
+    plain = invert(Controller(model.unet), model.text_encoder, clip(), SOURCE, steps=2).trace.latents
     assert relative(registered(model, control, steps=2).trace.latents, plain) < ROUNDING
     assert control.step_callback(plain) is plain and control.between_steps() is None
     assert control(plain, True, "down") is plain
@@ -148,7 +148,7 @@ class Axes(AttentionControl):
 def test_a_controller_is_handed_latents_with_the_axes_it_asks_for(model, clip_axes, shape):
     control = Axes()
     with register_attention_control(model.unet, control, clip_axes=clip_axes):
-        trace = invert(Controller(model.unet), model.text, clip(), SOURCE, steps=1).trace
+        trace = invert(Controller(model.unet), model.text_encoder, clip(), SOURCE, steps=1).trace
     assert control.handed.shape == shape
     frames_first = control.handed[0].transpose(0, 1) if clip_axes else control.handed
     assert trace.latents[1].equal(frames_first * HALF)
@@ -208,13 +208,13 @@ class LocalSwap(AttentionStore):
 def test_a_ported_edit_with_masks_is_our_edit_with_the_authors_quirks(model, source):
     inverted, store = source
     trace = inverted.trace
-    prompts = [read_prompt(model.text, text) for text in (SOURCE, EDIT)]
+    prompts = [read_prompt(model.text_encoder, text) for text in (SOURCE, EDIT)]
     sites = model.unet.sites(trace.frames, *trace.size)
     control = LocalSwap(store, {at: sites[at] for at in blend_layers(sites, Capture().most_cells)}, prompts, HALF)
     control.numbers = list(sites)
     with register_attention_control(model.unet, control, clip_axes=True):
-        ported = edit(inverted, model.text, EDIT, NO_CONTROL).latents
+        ported = edit(inverted, model.text_encoder, EDIT, NO_CONTROL).latents
     blend = BlendSettings(("jeep",), ("car",), threshold=HALF, latents=True)
-    ours = edit(inverted, model.text, EDIT, EditSettings(guidance=3.0, blend=blend, quirks="original")).latents
+    ours = edit(inverted, model.text_encoder, EDIT, EditSettings(guidance=3.0, blend=blend, quirks="original")).latents
     assert relative(ported, ours) < ROUNDING
-    assert relative(edit(inverted, model.text, EDIT, NO_CONTROL).latents, ours) > 0.1
+    assert relative(edit(inverted, model.text_encoder, EDIT, NO_CONTROL).latents, ours) > 0.1

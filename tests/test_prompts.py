@@ -14,7 +14,7 @@ WORDS = ("a", "silver", "jeep", "snowmobile", "hovercraft", "road", "car", "lake
 
 @pytest.fixture(scope="module")
 def read(model):
-    return lambda text: read_prompt(model.text, text)
+    return lambda text: read_prompt(model.text_encoder, text)
 
 
 def test_words_get_the_tokens_that_the_whole_prompt_has(read):
@@ -32,7 +32,7 @@ def test_white_space_of_any_kind_separates_words(read):
 def test_a_clip_with_two_text_encoders_is_refused(model):
     class Two:
         def tokenize(self, text):
-            return {"l": model.text.tokenize(text)["l"], "g": model.text.tokenize(text)["l"]}
+            return {"l": model.text_encoder.tokenize(text)["l"], "g": model.text_encoder.tokenize(text)["l"]}
 
     with pytest.raises(PromptError, match=r"2 text encoders \(l, g\).*1.x or 2.x"):
         read_prompt(Two(), "a jeep")
@@ -77,7 +77,7 @@ def test_weight_syntax_is_refused():
 @settings(max_examples=60, deadline=None)
 def test_replacement_keeps_all_of_the_attention(model, words, data):
     others = [data.draw(st.sampled_from([word, *WORDS])) for word in words]
-    source, edit = (read_prompt(model.text, " ".join(side)) for side in (words, others))
+    source, edit = (read_prompt(model.text_encoder, " ".join(side)) for side in (words, others))
     mapper = replacement_mapper(source, edit)
     torch.testing.assert_close(mapper.sum(1), torch.ones(PROMPT_TOKENS))
     for before, after in zip(source.words, edit.words, strict=True):

@@ -61,7 +61,7 @@ LATENTS = {
 def test_what_is_no_raw_latents_is_named(model, case):
     latents, message = LATENTS[case]
     with calls_of(model.unet.net) as calls, pytest.raises(FateZeroError, match=message):
-        invert(Controller(model.unet), model.text, latents, SOURCE, steps=2)
+        invert(Controller(model.unet), model.text_encoder, latents, SOURCE, steps=2)
     assert calls == []
 
 
@@ -73,9 +73,9 @@ def recorded(model):
 def given(model, recorded, name):
     """Wrong things in the place of a text encoder, with what the message says."""
     return {
-        "model": (model, r"a VideoModel came in place of the text encoder.*give model.text"),
-        "tokenizer": (model.text.tokenizer, r"came in place of the text encoder.*load_model"),
-        "network": (model.text.net, r"CLIPTextModel came in place of the text encoder.*a CLIP of ComfyUI"),
+        "model": (model, r"a VideoModel came in place of the text encoder.*give model.text_encoder"),
+        "tokenizer": (model.text_encoder.tokenizer, r"came in place of the text encoder.*load_model"),
+        "network": (model.text_encoder.net, r"CLIPTextModel came in place of the text encoder.*a CLIP of ComfyUI"),
         "VAE": (model.vae, "a VideoVAE came in place of the text encoder"),
         "text": (SOURCE, "driving down a curvy road' came in place of the text encoder"),
         "embedding": (recorded.trace.text, r"a tensor shaped \[1, 77, 32\] came in place of the text encoder"),
@@ -96,9 +96,9 @@ def test_what_is_no_text_encoder_is_named(model, recorded, name):
 @pytest.mark.parametrize("wrong", [[EDIT, EDIT], None, 3])
 def test_a_prompt_is_one_text(model, recorded, wrong):
     for call in (
-        lambda: edit(recorded, model.text, wrong),
-        lambda: edit(recorded, model.text, EDIT, negative_prompt=wrong),
-        lambda: invert(Controller(model.unet), model.text, clip(), wrong),
+        lambda: edit(recorded, model.text_encoder, wrong),
+        lambda: edit(recorded, model.text_encoder, EDIT, negative_prompt=wrong),
+        lambda: invert(Controller(model.unet), model.text_encoder, clip(), wrong),
     ):
         with pytest.raises(FateZeroError, match="came in place of the (edit|negative|source) prompt; one text"):
             call()
@@ -107,9 +107,9 @@ def test_a_prompt_is_one_text(model, recorded, wrong):
 def test_what_is_no_controller_is_named(model):
     for wrong in (model, model.unet, None):
         with pytest.raises(FateZeroError, match=r"came in place of the controller.*Controller\(model.unet\)"):
-            edit(wrong, model.text, EDIT)
+            edit(wrong, model.text_encoder, EDIT)
         with pytest.raises(FateZeroError, match=r"came in place of the controller.*Controller\(model.unet\)"):
-            invert(wrong, model.text, clip(), SOURCE)
+            invert(wrong, model.text_encoder, clip(), SOURCE)
 
 
 def test_what_a_controller_is_made_of_is_checked(model):
@@ -127,11 +127,11 @@ def test_what_a_controller_is_made_of_is_checked(model):
 
 def test_settings_are_of_their_own_kind(model, recorded):
     with pytest.raises(FateZeroError, match="settings is a dict; EditSettings, or None, is needed"):
-        edit(recorded, model.text, EDIT, {"cross_replace": 0.8})
+        edit(recorded, model.text_encoder, EDIT, {"cross_replace": 0.8})
     with pytest.raises(FateZeroError, match="blend is .*BlendSettings, or None, is needed"):
         EditSettings(blend=("jeep",))
     with pytest.raises(FateZeroError, match=r"reconstruct is True; a Reconstruction, or None, is needed"):
-        invert(Controller(model.unet), model.text, clip(), SOURCE, steps=2, reconstruct=True)
+        invert(Controller(model.unet), model.text_encoder, clip(), SOURCE, steps=2, reconstruct=True)
     assert Reconstruction().guidance == 7.5
 
 
@@ -142,7 +142,7 @@ def test_the_authors_windows_are_ours_of_another_spelling(model):
     theirs = EditSettings(cross_replace=AUTHORS)
     ours = EditSettings(cross_replace=0.8, cross_replace_words={"car": 0.5, "road": (0.2, 0.6)})
     assert theirs == ours and theirs.cross_replace == (0.0, 0.8)
-    source, target = (read_prompt(model.text, text) for text in (SOURCE, EDIT))
+    source, target = (read_prompt(model.text_encoder, text) for text in (SOURCE, EDIT))
     for got, wanted in zip(*(compile_edit(each, source, target, 10).steps for each in (theirs, ours)), strict=True):
         assert got.mix.equal(wanted.mix) and got.gain.equal(wanted.gain)
 
@@ -173,13 +173,13 @@ def test_windows_that_cannot_be_read_are_named(options, message):
 
 def test_a_word_of_the_authors_windows_must_be_in_the_edit_prompt(model, recorded):
     with pytest.raises(FateZeroError, match="'Porsche' is not in the prompt"):
-        edit(recorded, model.text, EDIT, EditSettings(cross_replace={"default_": 0.8, "Porsche": 0.5}))
+        edit(recorded, model.text_encoder, EDIT, EditSettings(cross_replace={"default_": 0.8, "Porsche": 0.5}))
 
 
 @pytest.mark.parametrize("mask", [np.ones((3, 128, 128)), "mask.png"])
 def test_what_is_no_mask_is_named(model, recorded, mask):
     with pytest.raises(FateZeroError, match="the mask is a (ndarray|str); a torch tensor is needed"):
-        edit(recorded, model.text, EDIT, EditSettings(blend=BlendSettings(("jeep",))), mask=mask)
+        edit(recorded, model.text_encoder, EDIT, EditSettings(blend=BlendSettings(("jeep",))), mask=mask)
 
 
 @pytest.mark.parametrize("words", [5, [5], None, ("jeep", None), {"jeep": 1}.values()])

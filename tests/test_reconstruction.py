@@ -22,7 +22,7 @@ def clip():
 
 @pytest.fixture(scope="module")
 def inverted(model, clip):
-    return invert(Controller(model.unet), model.text, clip, SOURCE, steps=STEPS)
+    return invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=STEPS)
 
 
 def test_source_maps_can_come_from_a_reconstruction(model, clip, inverted):
@@ -30,7 +30,7 @@ def test_source_maps_can_come_from_a_reconstruction(model, clip, inverted):
     done = []
     again = invert(
         Controller(model.unet),
-        model.text,
+        model.text_encoder,
         clip,
         SOURCE,
         steps=STEPS,
@@ -41,7 +41,7 @@ def test_source_maps_can_come_from_a_reconstruction(model, clip, inverted):
     levels = []
     no_control = EditSettings(cross_replace=0.0, self_replace=0.0, guidance=3.0)
     with register_attention_control(model.unet, store := AttentionStore()):
-        edit(inverted, model.text, SOURCE, no_control, on_step=lambda step: levels.append(step.latents))
+        edit(inverted, model.text_encoder, SOURCE, no_control, on_step=lambda step: levels.append(step.latents))
     assert relative(again.trace.latents[-1], inverted.trace.latents[-1]) < 1e-4
     for step, level in enumerate(levels):
         assert relative(again.trace.latents[STEPS - 1 - step], level) < 1e-3
@@ -55,9 +55,9 @@ def test_source_maps_can_come_from_a_reconstruction(model, clip, inverted):
 
 def test_a_fully_controlled_edit_of_a_reconstruction_is_the_reconstruction(model, clip):
     source = Reconstruction(guidance=3.0)
-    again = invert(Controller(model.unet), model.text, clip, SOURCE, steps=STEPS, reconstruct=source)
+    again = invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=STEPS, reconstruct=source)
     same = EditSettings(cross_replace=1.0, self_replace=1.0, guidance=3.0)
-    result = edit(again, model.text, SOURCE, same).latents * model.unet.latents.scale
+    result = edit(again, model.text_encoder, SOURCE, same).latents * model.unet.latent_format.scale
     assert relative(result, again.trace.latents[0]) < 1e-4
     with pytest.raises(SettingsError, match="guidance is -1"):
         Reconstruction(guidance=-1)

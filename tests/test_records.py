@@ -8,7 +8,14 @@ from fatezero_ext import InflationSettings, LayerAddress, Site
 from fatezero_ext.attention.controlled_layer import cross_projection, kept_form
 from fatezero_ext.attention.functional import plain
 from fatezero_ext.attention.key_frames import key_frame_tensors
-from fatezero_ext.attention.records import FeatureRecord, Kept, MapRecord, named_tensors, page_bytes, page_from
+from fatezero_ext.attention.records import (
+    FeatureRecord,
+    MapRecord,
+    StoredTensor,
+    named_tensors,
+    page_from,
+    records_bytes,
+)
 from fatezero_ext.errors import StoreError
 from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
 from fatezero_ext.inversion.recording import Capture, RecordAttention
@@ -52,8 +59,8 @@ def test_features_and_maps_of_the_same_queries_and_keys_apply_alike(model, noise
         keys, key_frames = attn.to_k(text).expand(FRAMES, -1, -1), [(frame,) for frame in range(FRAMES)]
     else:
         keys, key_frames = attn.to_k(x), [(0, 0), (0, 0), (1, 0)]  # the frame before, and the first
-    by_features = FeatureRecord(Kept(q if site.is_cross else x))
-    by_maps = MapRecord(Kept(written_out(q, heads_of(keys, attn.heads), key_frames)))
+    by_features = FeatureRecord(StoredTensor(q if site.is_cross else x))
+    by_maps = MapRecord(StoredTensor(written_out(q, heads_of(keys, attn.heads), key_frames)))
     v = noise(FRAMES, attn.heads, keys.shape[1], attn.inner_dim // attn.heads)
     assert relative(by_features.apply(v, site), by_maps.apply(v, site)) < 1e-6
     assert relative(by_features.probs(v, site), by_maps.probs(v, site)) < 1e-6
@@ -66,7 +73,7 @@ def test_a_record_in_half_precision_is_read_in_the_precision_of_the_values(model
     attn, cells = layer.module, site.cells
     shape = (FRAMES, cells, attn.query_dim) if record is FeatureRecord else (FRAMES, attn.heads, cells, 2 * cells)
     v = noise(FRAMES, attn.heads, cells, attn.inner_dim // attn.heads)
-    kept = Kept(noise(*shape).half())
+    kept = StoredTensor(noise(*shape).half())
     assert record(kept).apply(v, site).dtype == record(kept).probs(v, site).dtype == torch.float32
     assert record(kept).probs(v.half(), site).dtype == torch.float16
 
@@ -127,44 +134,44 @@ def test_wide_queries_on_a_short_text_are_kept_as_their_map():
 @pytest.mark.parametrize("shared", [(-1,), (0, -2)])
 def test_8_bit_values_come_back_within_half_a_step_of_their_scale(noise, shared):
     x = noise(3, 2, 50, 8) * torch.tensor([1e-6, 1.0, 1e4, 1, 1, 1, 1, 1])
-    kept = Kept(x).packed("int8", shared)
+    kept = StoredTensor(x).to_precision("int8", shared)
     peaks = x.abs().amax(dim=shared, keepdim=True)
     assert kept.scale.shape == peaks.shape and kept.values.dtype == torch.int8
-    assert ((kept.unpacked() - x).abs() <= peaks / 127 / 2 * (1 + 1e-4)).all()
+    assert ((kept.restored() - x).abs() <= peaks / 127 / 2 * (1 + 1e-4)).all()
 
 
 @pytest.mark.parametrize("shared", [(-1,), (0, -2)])
 def test_the_highest_8_bit_value_of_a_scale_comes_back_whole(noise, shared):
     x = noise(3, 2, 50, 8)
     peaks = x.abs().amax(dim=shared, keepdim=True)
-    got = Kept(x).packed("int8", shared).unpacked().abs().amax(dim=shared, keepdim=True)
+    got = StoredTensor(x).to_precision("int8", shared).restored().abs().amax(dim=shared, keepdim=True)
     torch.testing.assert_close(got, peaks)
 
 
 @pytest.mark.parametrize("precision", ["as computed", "float32", "float16", "bfloat16", "int8"])
 def test_zeros_stay_zeros(precision):
-    assert not Kept(torch.zeros(3, 4, 5)).packed(precision, (0, -2)).unpacked().any()
+    assert not StoredTensor(torch.zeros(3, 4, 5)).to_precision(precision, (0, -2)).restored().any()
 
 
 @pytest.mark.parametrize("computed", [torch.float16, torch.bfloat16])
 def test_half_precision_is_kept_in_8_bits_within_its_scale(noise, computed):
     x = noise(3, 20, 8).to(computed)
-    kept = Kept(x).packed("int8", (0, -2))
+    kept = StoredTensor(x).to_precision("int8", (0, -2))
     step = x.float().abs().amax(dim=(0, -2), keepdim=True) / 127
-    assert kept.unpacked().isfinite().all()
-    assert ((kept.unpacked() - x.float()).abs() <= 0.51 * step).all()
+    assert kept.restored().isfinite().all()
+    assert ((kept.restored() - x.float()).abs() <= 0.51 * step).all()
 
 
 def test_8_bit_values_are_packed_once(noise):
-    kept = Kept(noise(3, 4, 5)).packed("int8", (-1,))
-    assert kept.packed("float16", (-1,)) is kept
+    kept = StoredTensor(noise(3, 4, 5)).to_precision("int8", (-1,))
+    assert kept.to_precision("float16", (-1,)) is kept
 
 
 @pytest.mark.parametrize("precision", ["as computed", "int8"])
 def test_a_page_comes_back_from_its_tensors_by_name(noise, precision):
     addresses = [LayerAddress("down", 0, 1, "self"), LayerAddress("up", 11, 0, "cross")]
     page = {
-        at: record(Kept(noise(2, 3, 4, 5)).packed(precision, record.shared))
+        at: record(StoredTensor(noise(2, 3, 4, 5)).to_precision(precision, record.shared))
         for at, record in zip(addresses, (FeatureRecord, MapRecord), strict=True)
     }
     named = named_tensors(page)
@@ -172,7 +179,7 @@ def test_a_page_comes_back_from_its_tensors_by_name(noise, precision):
     assert {at: type(record) for at, record in again.items()} == {at: type(record) for at, record in page.items()}
     for at, record in page.items():
         assert all(a.equal(b) for a, b in zip(record.kept.tensors(), again[at].kept.tensors(), strict=True))
-    assert page_bytes(page) == sum(tensor.nbytes for tensor in named.values())
+    assert records_bytes(page) == sum(tensor.nbytes for tensor in named.values())
 
 
 @pytest.mark.parametrize("name", ["up.1.0.cross:sketch", "up.1.0.cross", "up.1.cross:map", "side.1.0.cross:map", ""])
@@ -209,4 +216,4 @@ def test_kept_inputs_give_the_maps_of_any_key_frames(golden, noise, key_frames, 
     site = unet.source_sites(noise(1, 77, 32), FRAMES, SIDE, SIDE)[layer.address]
     attn, x = layer.module, noise(FRAMES, site.cells, layer.module.query_dim)
     wanted = written_out(heads_of(attn.to_q(x), attn.heads), heads_of(attn.to_k(x), attn.heads), read)
-    assert relative(FeatureRecord(Kept(x)).probs(x, site), wanted) < 1e-6
+    assert relative(FeatureRecord(StoredTensor(x)).probs(x, site), wanted) < 1e-6

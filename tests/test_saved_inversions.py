@@ -158,7 +158,7 @@ def test_a_reconstruction_is_found_by_its_guidance_and_negative_prompt(model, ca
 
 def test_a_weight_changed_in_place_is_another_model(golden, model, short):
     unet = golden.unet()
-    unet.latents, unet.scheduler = model.unet.latents, model.unet.scheduler
+    unet.latent_format, unet.scheduler = model.unet.latent_format, model.unet.scheduler
     assert is_found(model, short, unet=unet)
     weight = unet.net.mid_block.resnets[1].conv2.weight
     before = weight.clone()
@@ -182,7 +182,7 @@ INFLATED = [
 @pytest.mark.parametrize("settings", INFLATED)
 def test_a_unet_inflated_otherwise_is_another_model(golden, model, short, settings):
     unet = golden.unet(settings)
-    unet.latents, unet.scheduler = model.unet.latents, model.unet.scheduler
+    unet.latent_format, unet.scheduler = model.unet.latent_format, model.unet.scheduler
     assert not is_found(model, short, unet=unet)
 
 
@@ -192,20 +192,20 @@ def test_the_same_weights_under_another_config_are_another_model(model, short, c
     config = UNet2DConditionModel.load_config(GOLDEN / "model" / "unet")
     net = UNet2DConditionModel.from_config(config | change)
     net.load_state_dict(model.unet.net.state_dict())
-    unet = Pseudo3DUNet(net, latents=model.unet.latents, scheduler=model.unet.scheduler)
+    unet = Pseudo3DUNet(net, latents=model.unet.latent_format, scheduler=model.unet.scheduler)
     assert not is_found(model, short, unet=unet)
 
 
 @pytest.mark.parametrize("change", [{"beta_end": 0.013}, {"prediction_type": "v_prediction"}])
 def test_another_schedule_is_another_inversion(golden, model, short, change):
     unet = golden.unet()
-    unet.latents, unet.scheduler = model.unet.latents, {**model.unet.scheduler, **change}
+    unet.latent_format, unet.scheduler = model.unet.latent_format, {**model.unet.scheduler, **change}
     assert not is_found(model, short, unet=unet)
 
 
 def test_latents_of_another_scale_are_another_clip(golden, model, short):
     unet = golden.unet()
-    unet.latents, unet.scheduler = replace(model.unet.latents, scale=0.13), model.unet.scheduler
+    unet.latent_format, unet.scheduler = replace(model.unet.latent_format, scale=0.13), model.unet.scheduler
     assert not is_found(model, short, unet=unet)
 
 

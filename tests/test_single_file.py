@@ -58,7 +58,7 @@ def as_folder(made, family, path):
 def test_every_weight_arrives_unchanged(whole):
     _, (unet, vae, text), path = whole
     model = load_model(path)
-    for part, loaded in ((unet, model.unet.net), (vae, model.vae.net), (text, model.text.net)):
+    for part, loaded in ((unet, model.unet.net), (vae, model.vae.net), (text, model.text_encoder.net)):
         wanted, found = part.state_dict(), loaded.state_dict()
         assert found.keys() == wanted.keys()
         assert all(found[name].equal(wanted[name]) for name in wanted)
@@ -67,10 +67,10 @@ def test_every_weight_arrives_unchanged(whole):
 def test_its_prompts_are_those_of_its_own_text_encoder(whole):
     family, (_, _, text), path = whole
     model = load_model(path)
-    ids = [token for token, _ in model.text.tokenize("a silver jeep, driving")["l"][0]]
+    ids = [token for token, _ in model.text_encoder.tokenize("a silver jeep, driving")["l"][0]]
     assert ids[:7] == [49406, 320, 3467, 11286, 267, 4161, 49407]
     assert set(ids[7:]) == ({49407} if family == "sd1" else {0})
-    assert model.text.encode("a silver jeep, driving").equal(text(torch.tensor([ids])).last_hidden_state)
+    assert model.text_encoder.encode("a silver jeep, driving").equal(text(torch.tensor([ids])).last_hidden_state)
 
 
 def test_inversion_and_edit_are_those_of_the_diffusers_folder(whole, tmp_path):
@@ -80,8 +80,10 @@ def test_inversion_and_edit_are_those_of_the_diffusers_folder(whole, tmp_path):
     latents = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     results = []
     for model in models:
-        inverted = invert(Controller(model.unet), model.text, latents, "a red jeep", steps=5)
-        results.append((inverted.trace.noise, edit(inverted, model.text, "a blue jeep", EditSettings()).latents))
+        inverted = invert(Controller(model.unet), model.text_encoder, latents, "a red jeep", steps=5)
+        results.append(
+            (inverted.trace.noise, edit(inverted, model.text_encoder, "a blue jeep", EditSettings()).latents)
+        )
     assert relative(results[0][0], results[1][0]) < 1e-5
     assert relative(results[0][1], results[1][1]) < 1e-5
 
@@ -102,7 +104,7 @@ def test_the_precision_in_memory_is_chosen_whatever_the_files(tmp_path, dtype):
         for name, weight in single_file(*parts("sd1")).items()
     }
     model = load_model(saved(mixed, tmp_path / "mixed.safetensors"), dtype=dtype)
-    assert {part.net.dtype for part in (model.unet, model.text, model.vae)} == {dtype}
+    assert {part.net.dtype for part in (model.unet, model.text_encoder, model.vae)} == {dtype}
     name = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"
     found = model.unet.net.down_blocks[0].attentions[0].transformer_blocks[0].attn1.to_q.weight
     assert found.equal(mixed[name].to(dtype))

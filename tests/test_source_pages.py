@@ -7,7 +7,7 @@ import pytest
 
 from fatezero_ext import EditSettings, Storage, edit
 from fatezero_ext.errors import StoreError
-from fatezero_ext.inversion.source_reader import SourcePages
+from fatezero_ext.inversion.source_reader import SourceReader
 from fatezero_ext.storage.record_store import MemoryStore
 
 from .small_runs import EDIT, STEPS, edited, inverted
@@ -73,7 +73,7 @@ def test_an_edit_of_pages_far_away_has_the_bits_of_pages_at_hand(model, kept, fa
 
 def test_the_page_after_the_one_that_is_read_is_fetched_meanwhile(model, far):
     store, controller = far
-    with SourcePages(model.unet, controller.trace, [addresses(model)] * STEPS) as pages:
+    with SourceReader(model.unet, controller.trace, [addresses(model)] * STEPS) as pages:
         pages.read(0)
         assert store.came[1].wait(LONG)  # though nobody asked for it yet
         pages.read(1)
@@ -83,7 +83,7 @@ def test_the_page_after_the_one_that_is_read_is_fetched_meanwhile(model, far):
 
 def test_no_page_is_read_twice_or_by_the_edit_itself(model, far):
     store, controller = far
-    edit(controller, model.text, EDIT, EditSettings(cross_replace=1.0, self_replace=1.0))
+    edit(controller, model.text_encoder, EDIT, EditSettings(cross_replace=1.0, self_replace=1.0))
     assert [step for step, _ in store.reads] == list(range(STEPS))
     assert all(name.startswith("pages") for _, name in store.reads)
 
@@ -91,7 +91,7 @@ def test_no_page_is_read_twice_or_by_the_edit_itself(model, far):
 def test_steps_that_want_nothing_are_passed_over(model, far):
     store, controller = far
     wanted = [addresses(model) if step in (0, 3) else () for step in range(STEPS)]
-    with SourcePages(model.unet, controller.trace, wanted) as pages:
+    with SourceReader(model.unet, controller.trace, wanted) as pages:
         read = [pages.read(step) for step in range(3)]
         assert list(read[0]) == addresses(model) and read[1:] == [{}, {}]
         assert store.came[3].wait(LONG)
@@ -101,20 +101,20 @@ def test_steps_that_want_nothing_are_passed_over(model, far):
 
 def test_an_edit_reads_the_steps_of_its_windows_only(model, far):
     store, controller = far
-    edit(controller, model.text, EDIT, EditSettings(cross_replace=(0.4, 0.8), self_replace=(0.4, 0.6)))
+    edit(controller, model.text_encoder, EDIT, EditSettings(cross_replace=(0.4, 0.8), self_replace=(0.4, 0.6)))
     assert [step for step, _ in store.reads] == [2, 3]
 
 
 def test_only_the_layers_that_are_wanted_are_given(model, far):
     store, controller = far
     wanted = addresses(model)[3:7]
-    with SourcePages(model.unet, controller.trace, [wanted] * STEPS) as pages:
+    with SourceReader(model.unet, controller.trace, [wanted] * STEPS) as pages:
         assert list(pages.read(2)) == wanted
 
 
 def test_pages_at_hand_need_no_thread(model, kept):
     before = threading.active_count()
-    with SourcePages(model.unet, kept.trace, [addresses(model)] * STEPS) as pages:
+    with SourceReader(model.unet, kept.trace, [addresses(model)] * STEPS) as pages:
         assert pages.read(0) and threading.active_count() == before
 
 
@@ -127,19 +127,19 @@ def test_the_thread_ends_when_the_edit_is_stopped(model, far, error):
         raise error("stopped")
 
     with pytest.raises(error, match="stopped"):
-        edit(far[1], model.text, EDIT, on_step=stop)
+        edit(far[1], model.text_encoder, EDIT, on_step=stop)
 
 
 def test_a_page_that_cannot_be_read_ends_the_edit_at_its_step(model, far):
     store, controller = far
     store.fails, done = 2, []
     with pytest.raises(StoreError, match="step 2 is lost"):
-        edit(controller, model.text, EDIT, on_step=lambda step: done.append(step.done))
+        edit(controller, model.text_encoder, EDIT, on_step=lambda step: done.append(step.done))
     assert done == [1, 2]
 
 
 def test_a_page_that_was_never_recorded_is_missing_by_name(model, kept):
     trace = replace(kept.trace, store=MemoryStore())
-    with SourcePages(model.unet, trace, [addresses(model)] * STEPS) as pages:
+    with SourceReader(model.unet, trace, [addresses(model)] * STEPS) as pages:
         with pytest.raises(StoreError, match="step 0 is not in the store, which has 0"):
             pages.read(0)

@@ -14,7 +14,7 @@ FUSED, BLENDED = range(4), (1, 2)  # of 5 steps: int(0.8 * 5) fused; int(0.2 * 5
 def steps_of(model, controller, blend, **options):
     steps = []
     settings = EditSettings(guidance=1.0, blend=blend)
-    result = edit(controller, model.text, EDIT, settings, on_step=steps.append, **options)
+    result = edit(controller, model.text_encoder, EDIT, settings, on_step=steps.append, **options)
     return steps, result
 
 

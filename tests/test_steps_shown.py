@@ -41,15 +41,15 @@ def test_a_level_of_pure_noise_shows_numbers(noise):
 
 def test_an_inversion_shows_its_latents_and_an_edit_what_comes_out_of_it(model):
     steps = []
-    controller = invert(Controller(model.unet), model.text, clip(), SOURCE, steps=3, on_step=steps.append)
+    controller = invert(Controller(model.unet), model.text_encoder, clip(), SOURCE, steps=3, on_step=steps.append)
     assert all(step.shown() is step.latents for step in steps)
     assert steps[-1].latents.float().equal(controller.trace.noise)
     steps.clear()
     settings = EditSettings(guidance=1.0)
-    result = edit(controller, model.text, EDIT, settings, on_step=steps.append)
+    result = edit(controller, model.text_encoder, EDIT, settings, on_step=steps.append)
     distances = [relative(step.shown(), steps[-1].latents) for step in steps]
     assert distances[0] > 0.1 > max(distances[1:])
-    assert steps[-1].latents.div(model.unet.latents.scale).equal(result.latents)
+    assert steps[-1].latents.div(model.unet.latent_format.scale).equal(result.latents)
 
 
 def test_colours_are_found_again(noise):
@@ -65,7 +65,7 @@ def test_colours_are_found_again(noise):
 def test_the_built_in_models_colours_show_the_sample_clip():
     model = load_toy()
     frames = torch.from_numpy(example_clip().frames)
-    latents, colours = model.vae.encode(frames) * model.unet.latents.scale, model.unet.latents.colours
+    latents, colours = model.vae.encode(frames) * model.unet.latent_format.scale, model.unet.latent_format.colours
     shown = torch.einsum("fchw,cd->fhwd", latents, torch.tensor(colours.factors)) + torch.tensor(colours.bias)
     cells = torch.nn.functional.adaptive_avg_pool2d(frames.movedim(-1, 1), latents.shape[-2:]).movedim(1, -1)
     alike = torch.corrcoef(torch.stack([shown.flatten(), cells.flatten()]))[0, 1]
@@ -75,7 +75,7 @@ def test_the_built_in_models_colours_show_the_sample_clip():
 
 
 def test_a_folder_without_colours_has_stable_diffusions(model, tmp_path):
-    assert model.unet.latents.colours is None and LatentColours.read(tmp_path) is None
+    assert model.unet.latent_format.colours is None and LatentColours.read(tmp_path) is None
 
 
 @pytest.mark.parametrize(

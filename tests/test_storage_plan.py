@@ -16,7 +16,7 @@ from fatezero_ext import (
     register_attention_control,
 )
 from fatezero_ext.errors import SettingsError
-from fatezero_ext.inversion.footprint import ClipShape, levels_size, page_size, recorded_forms
+from fatezero_ext.inversion.footprint import ClipShape, levels_size, recorded_forms, step_bytes
 from fatezero_ext.inversion.invert import Reconstruction
 from fatezero_ext.inversion.storage_plan import Room, choose_storage
 from fatezero_ext.storage.record_store import Recomputed
@@ -57,7 +57,7 @@ def foretold(controller, steps):
     trace, storage = controller.trace, controller.storage
     shape = ClipShape(trace.frames, *trace.size, trace.text.shape[1])
     forms = recorded_forms(controller.unet, controller.capture, storage.policy, shape)
-    page = page_size(controller.unet, forms, storage.precision, shape)
+    page = step_bytes(controller.unet, forms, storage.precision, shape)
     return steps * page, levels_size(controller.unet, steps, shape)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fatezero_ext import Storage, plain, register_attention_control
-from fatezero_ext.memory.residency import stay
+from fatezero_ext.memory.residency import stay_put
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 from .shared_model import JOBS, alone, shared
@@ -124,24 +124,24 @@ def test_one_model_at_a_time_is_brought_to_the_device(model):
         most.append(len(moving))
         moving.pop()
 
-    parts = (model.unet, model.text)
+    parts = (model.unet, model.text_encoder)
     for part in parts:
-        part.prepare = bring
+        part.load_to_device = bring
     try:
         with ThreadPoolExecutor(4) as pool:
             runs = [pool.submit(model.unet.run, lambda: None, 1, 3, 16, 16) for _ in range(2)]
-            runs += [pool.submit(model.text.encode, EDIT) for _ in range(2)]
+            runs += [pool.submit(model.text_encoder.encode, EDIT) for _ in range(2)]
             for run in runs:
                 run.result()
     finally:
         for part in parts:
-            part.prepare = stay
+            part.load_to_device = stay_put
     assert most == [1] * 4
 
 
 @pytest.mark.parametrize("clip_skip", [None, -2])
 def test_threads_that_share_a_text_encoder_read_the_same(model, clip_skip):
-    text = model.text.clone()
+    text = model.text_encoder.clone()
     if clip_skip:
         text.clip_layer(clip_skip)
     prompts = [SOURCE, EDIT, "a", "curvy road " * 30]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fatezero_ext import BlendSettings, Capture, Controller, EditSettings, edit, invert
-from fatezero_ext.editing.user_mask import fitted_mask
+from fatezero_ext.editing.user_mask import checked_mask
 from fatezero_ext.errors import SettingsError
 
 from .conftest import relative
@@ -25,20 +25,20 @@ def clip():
 
 @pytest.fixture(scope="module")
 def inverted(model, clip):
-    return invert(Controller(model.unet), model.text, clip, SOURCE, steps=STEPS)
+    return invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=STEPS)
 
 
 def test_a_mask_of_ones_is_an_edit_with_its_own_self_attention(model, inverted):
     ones = torch.ones(3, 64, 64)
-    masked = edit(inverted, model.text, EDIT, EditSettings(), mask=ones)
-    free = edit(inverted, model.text, EDIT, EditSettings(self_replace=0.0))
+    masked = edit(inverted, model.text_encoder, EDIT, EditSettings(), mask=ones)
+    free = edit(inverted, model.text_encoder, EDIT, EditSettings(self_replace=0.0))
     assert relative(masked.latents, free.latents) < ROUNDING
     assert masked.mask.eq(1).all()
 
 
 def test_a_mask_of_zeros_is_fully_fused_self_attention(model, inverted):
-    masked = edit(inverted, model.text, EDIT, EditSettings(), mask=torch.zeros(1, 16, 16))
-    fused = edit(inverted, model.text, EDIT, EditSettings())
+    masked = edit(inverted, model.text_encoder, EDIT, EditSettings(), mask=torch.zeros(1, 16, 16))
+    fused = edit(inverted, model.text_encoder, EDIT, EditSettings())
     assert relative(masked.latents, fused.latents) < ROUNDING
     assert masked.mask.eq(0).all()
 
@@ -46,8 +46,8 @@ def test_a_mask_of_zeros_is_fully_fused_self_attention(model, inverted):
 def test_a_users_mask_and_blend_words_must_both_allow_a_cell(model, inverted):
     half = torch.zeros(3, 16, 16)
     half[:, :, :8] = 1
-    words = edit(inverted, model.text, EDIT, EditSettings(blend=BLEND)).mask
-    both = edit(inverted, model.text, EDIT, EditSettings(blend=BLEND), mask=half).mask
+    words = edit(inverted, model.text_encoder, EDIT, EditSettings(blend=BLEND)).mask
+    both = edit(inverted, model.text_encoder, EDIT, EditSettings(blend=BLEND), mask=half).mask
     assert words[:, :, 8:].any() and not both[:, :, 8:].any()
     assert both[:, :, :8].equal(words[:, :, :8])
 
@@ -63,14 +63,14 @@ def test_a_users_mask_and_blend_words_must_both_allow_a_cell(model, inverted):
 )
 def test_masks_that_do_not_fit_the_clip_are_refused(model, inverted, shape, message):
     with pytest.raises(SettingsError, match=message):
-        edit(inverted, model.text, EDIT, mask=torch.ones(shape))
+        edit(inverted, model.text_encoder, EDIT, mask=torch.ones(shape))
 
 
 @pytest.mark.parametrize("side", [16, 64, 128, 135, 1024])
 def test_masks_of_the_clips_proportions_fit_at_any_scale(side):
     mask = torch.zeros(1, side, side)
     mask[:, :, side // 2 :] = 1
-    fitted = fitted_mask(mask, 3, (16, 16), 8)
+    fitted = checked_mask(mask, 3, (16, 16), 8)
     assert fitted.dtype == torch.bool and len(fitted) == 3
     assert fitted.float().mean((1, 2)).sub(0.5).abs().max() < 0.05
 
@@ -78,7 +78,7 @@ def test_masks_of_the_clips_proportions_fit_at_any_scale(side):
 def test_a_mask_is_cut_about_the_centre_as_the_vae_cuts_frames():
     mask = torch.zeros(1, 135, 131)
     mask[:, 3, 1] = 1  # the first pixel that is left
-    fitted = fitted_mask(mask, 1, (16, 16), 8)
+    fitted = checked_mask(mask, 1, (16, 16), 8)
     assert fitted.shape == (1, 128, 128) and fitted[0, 0, 0] and fitted.sum() == 1
 
 
@@ -86,25 +86,26 @@ def test_a_users_mask_can_override_that_of_the_words(model, inverted):
     half = torch.zeros(3, 16, 16)
     half[:, :, :8] = 1
     override = replace(BLEND, mask_use="override", threshold=2.0)
-    result = edit(inverted, model.text, EDIT, EditSettings(blend=override), mask=half)
+    result = edit(inverted, model.text_encoder, EDIT, EditSettings(blend=override), mask=half)
     assert result.mask.equal(half)
-    assert result.latents.equal(edit(inverted, model.text, EDIT, EditSettings(), mask=half).latents)
+    assert result.latents.equal(edit(inverted, model.text_encoder, EDIT, EditSettings(), mask=half).latents)
     by_words = [
-        edit(inverted, model.text, EDIT, EditSettings(blend=b)) for b in (override, replace(BLEND, threshold=2.0))
+        edit(inverted, model.text_encoder, EDIT, EditSettings(blend=b))
+        for b in (override, replace(BLEND, threshold=2.0))
     ]
     assert by_words[0].latents.equal(by_words[1].latents)
 
 
 def test_a_mask_with_self_attention_left_out_blends_latents_only(model, clip):
-    controller = invert(Controller(model.unet), model.text, clip, SOURCE, steps=5)
+    controller = invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=5)
     half = torch.zeros(1, 16, 16)
     half[:, :, :8] = 1
 
     def with_blend(**switches):
-        return edit(controller, model.text, EDIT, EditSettings(blend=BlendSettings((), **switches)), mask=half)
+        return edit(controller, model.text_encoder, EDIT, EditSettings(blend=BlendSettings((), **switches)), mask=half)
 
     by_latents = with_blend(self_attention=False, latents=True).latents
-    for other in (edit(controller, model.text, EDIT), with_blend(self_attention=True, latents=True)):
+    for other in (edit(controller, model.text_encoder, EDIT), with_blend(self_attention=True, latents=True)):
         assert relative(by_latents, other.latents) > 10 * ROUNDING
 
 
@@ -117,22 +118,22 @@ def test_a_mask_with_self_attention_left_out_blends_latents_only(model, clip):
     ],
 )
 def test_a_mask_that_nothing_would_read_is_refused(model, clip, settings):
-    controller = invert(Controller(model.unet), model.text, clip, SOURCE, steps=2)
+    controller = invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=2)
     with pytest.raises(SettingsError, match="nothing reads it in 2 steps.*turn on blend_latents"):
-        edit(controller, model.text, EDIT, settings, mask=torch.ones(1, 16, 16))
+        edit(controller, model.text_encoder, EDIT, settings, mask=torch.ones(1, 16, 16))
 
 
 def test_an_overridden_mask_of_words_needs_no_layer(model, clip):
-    controller = invert(Controller(model.unet, Capture(most_cells=4)), model.text, clip, SOURCE, steps=2)
+    controller = invert(Controller(model.unet, Capture(most_cells=4)), model.text_encoder, clip, SOURCE, steps=2)
     blend = BlendSettings(("jeep",), ("car",), downscale=16, mask_use="override")
     mask = torch.ones(1, 8, 8)
-    assert edit(controller, model.text, EDIT, EditSettings(blend=blend), mask=mask).mask.eq(1).all()
+    assert edit(controller, model.text_encoder, EDIT, EditSettings(blend=blend), mask=mask).mask.eq(1).all()
 
 
 def test_a_mask_alone_needs_no_layer_to_read_words_from(model, clip):
-    controller = invert(Controller(model.unet, Capture(most_cells=4)), model.text, clip, SOURCE, steps=2)
+    controller = invert(Controller(model.unet, Capture(most_cells=4)), model.text_encoder, clip, SOURCE, steps=2)
     settings = EditSettings(blend=BlendSettings(()))
-    assert edit(controller, model.text, EDIT, settings, mask=torch.ones(1, 8, 8)).latents.isfinite().all()
+    assert edit(controller, model.text_encoder, EDIT, settings, mask=torch.ones(1, 8, 8)).latents.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -140,4 +141,4 @@ def test_a_mask_alone_needs_no_layer_to_read_words_from(model, clip):
 )
 def test_masks_that_are_no_numbers_are_refused(mask, message):
     with pytest.raises(SettingsError, match=message):
-        fitted_mask(mask, 1, (1, 1), 8)
+        checked_mask(mask, 1, (1, 1), 8)

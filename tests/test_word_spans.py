@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fatezero_ext.models.single_file.checkpoint import _tokenizer
-from fatezero_ext.models.text_encoder import TextEncoder
+from fatezero_ext.models.text_encoder import ClipTextEncoder
 from fatezero_ext.prompts.words import read_prompt
 from tests.prompts import PROMPTS
 
@@ -16,7 +16,7 @@ RECORDED = json.loads((Path(__file__).parent / "word_spans.json").read_text())
 @pytest.mark.parametrize("family", ["sd1", "sd2"])
 @pytest.mark.parametrize("prompt", PROMPTS)
 def test_word_spans_are_comfyuis(prompt, family):
-    text = object.__new__(TextEncoder)
+    text = object.__new__(ClipTextEncoder)
     text.tokenizer = _tokenizer(family)
     found = read_prompt(text, prompt)
     assert list(found.ids) == RECORDED[prompt]["ids"]

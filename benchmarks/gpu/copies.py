@@ -7,11 +7,11 @@ import torch
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.meter import finish, gib, measured, seconds
 from benchmarks.subjects import Subject
-from fatezero_ext.attention.records import PRECISIONS, Kept, Page, packed, page_bytes
+from fatezero_ext.attention.records import PRECISIONS, StepRecords, StoredTensor, records_bytes, to_precision
 from fatezero_ext.inversion.loop import Recording
-from fatezero_ext.inversion.source_reader import SourcePages
+from fatezero_ext.inversion.source_reader import SourceReader
 from fatezero_ext.inversion.trace import Trace
-from fatezero_ext.storage.record_store import MemoryStore, PageStore
+from fatezero_ext.storage.record_store import MemoryStore, RecordStore
 
 CPU = torch.device("cpu")
 
@@ -23,10 +23,10 @@ class Both:
 
     nbytes = 0
 
-    def __init__(self, *stores: PageStore) -> None:
+    def __init__(self, *stores: RecordStore) -> None:
         self.stores = stores
 
-    def write(self, step: int, page: Page) -> None:
+    def write(self, step: int, page: StepRecords) -> None:
         for store in self.stores:
             store.write(step, {at: type(record)(_own(record.kept)) for at, record in page.items()})
 
@@ -35,8 +35,8 @@ class Both:
             store.seal()
 
 
-def _own(kept: Kept) -> Kept:
-    return Kept(kept.values.clone(), None if kept.scale is None else kept.scale.clone())
+def _own(kept: StoredTensor) -> StoredTensor:
+    return StoredTensor(kept.values.clone(), None if kept.scale is None else kept.scale.clone())
 
 
 def run(bench: Bench) -> None:
@@ -77,7 +77,7 @@ def _same_records(bench: Bench, subject: Subject) -> None:
             bench.wrong(f"{len(differing)} records in {precision} differ after their way")
 
 
-def _differing(one: PageStore, other: PageStore, steps: int) -> list[str]:
+def _differing(one: RecordStore, other: RecordStore, steps: int) -> list[str]:
     found = []
     for step in range(steps):
         first, second = one.read(step), other.read(step)
@@ -97,7 +97,7 @@ def _read_beside_work(bench: Bench, subject: Subject) -> None:
     trace = subject.inverted(Recording(Both(stayed, moved), forms))
     trace = Trace(**{**vars(trace), "store": moved})
     wrong = []
-    with torch.no_grad(), SourcePages(subject.unet, trace, [frozenset(forms)] * steps) as pages:
+    with torch.no_grad(), SourceReader(subject.unet, trace, [frozenset(forms)] * steps) as pages:
         for step in range(steps):
             page = pages.read(step)
             # The device is busy and its memory changes hands while the next page is on its way.
@@ -128,9 +128,13 @@ def _hidden(bench: Bench, subject: Subject) -> None:
         figures[f"edit_{name}_s"] = measured(device, lambda name=name: subject.edited(traces[name])).seconds
     on_device = [traces["gpu"].store.read(step) for step in range(few)]
     finish(device)
-    alone = measured(device, lambda: [packed(page, CPU, "as computed") for page in on_device])
-    back = measured(device, lambda: [packed(page, device, "as computed") for page in alone.result])
-    figures |= {"copies_out_s": alone.seconds, "copies_back_s": back.seconds, "page_bytes": page_bytes(on_device[0])}
+    alone = measured(device, lambda: [to_precision(page, CPU, "as computed") for page in on_device])
+    back = measured(device, lambda: [to_precision(page, device, "as computed") for page in alone.result])
+    figures |= {
+        "copies_out_s": alone.seconds,
+        "copies_back_s": back.seconds,
+        "records_bytes": records_bytes(on_device[0]),
+    }
     bench.keep(f"{few} steps", figures)
     for run_, copies in (("inversion", "copies_out_s"), ("edit", "copies_back_s")):
         more = figures[f"{run_}_ram_s"] - figures[f"{run_}_gpu_s"]

@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks.gpu.bench import Bench
 from benchmarks.gpu.meter import Measured, finish, gib, measured, relative
 from benchmarks.subjects import Subject
-from fatezero_ext.attention.records import Form, packed
+from fatezero_ext.attention.records import Form, to_precision
 from fatezero_ext.attention.sites import LayerAddress
 from fatezero_ext.inversion.loop import Recording
 from fatezero_ext.inversion.prediction import OUT_OF_MEMORY_ADVICE
@@ -139,7 +139,7 @@ def run(bench: Bench) -> None:
     def full() -> None:
         empty()
         for step, page in enumerate(pages):
-            room.store.write(step, packed(page, bench.device, "as computed"))
+            room.store.write(step, to_precision(page, bench.device, "as computed"))
         room.store.seal()
         traces.append(Trace(**{**vars(reference), "store": room.store}))
 

@@ -34,7 +34,7 @@ from fatezero_ext.editing.loop import EditedLatents, edit_latents
 from fatezero_ext.editing.plan import compile_edit
 from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
 from fatezero_ext.inversion.loop import Recording, invert_latents
-from fatezero_ext.models.text_encoder import TextEncoder
+from fatezero_ext.models.text_encoder import ClipTextEncoder
 from fatezero_ext.prompts.words import read_prompt
 from fatezero_ext.storage.record_store import MemoryStore
 from fatezero_ext.toy.evaluation.edits import measure
@@ -121,7 +121,7 @@ def _golden_runs(bench: Bench) -> dict[str, dict[str, Edited]]:
 
 
 def _golden_run(
-    name: str, dtype: torch.dtype, device: torch.device, text: TextEncoder, tuned: Path, side: int
+    name: str, dtype: torch.dtype, device: torch.device, text: ClipTextEncoder, tuned: Path, side: int
 ) -> EditedLatents:
     """One reference run as its tests compute it."""
     told = json.loads((GOLDEN / name / "settings.json").read_text())
@@ -164,9 +164,11 @@ def _toy_edits(bench: Bench) -> dict[str, dict[str, Edited]]:
     found: dict[str, dict[str, Edited]] = {name: {} for name, _edit in edits}
     for dtype, kind in _dtypes(bench).items():
         model = load_toy(InflationSettings(key_frames=()), dtype=kind, device=bench.device)
-        controller = invert(Controller(model.unet), model.text, model.vae.encode(frames), drawn.prompt, steps=steps)
+        controller = invert(
+            Controller(model.unet), model.text_encoder, model.vae.encode(frames), drawn.prompt, steps=steps
+        )
         for name, (words, changes, settings) in edits:
-            result = edit(controller, model.text, words, settings)
+            result = edit(controller, model.text_encoder, words, settings)
             found[name][dtype] = Edited(result.latents, result.mask)
             clip = type(drawn)(drawn.scenes[: len(frames)])
             read = measure(model.vae.decode(result.latents).numpy(), clip, changes)

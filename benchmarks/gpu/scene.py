@@ -21,7 +21,7 @@ from fatezero_ext.editing.edit import EditResult
 from fatezero_ext.editing.plan import compile_edit
 from fatezero_ext.models.load import VideoModel
 from fatezero_ext.models.single_file.checkpoint import TOKENIZER
-from fatezero_ext.models.text_encoder import TextEncoder
+from fatezero_ext.models.text_encoder import ClipTextEncoder
 from fatezero_ext.models.vae import VideoVAE
 from fatezero_ext.prompts.words import read_prompt
 
@@ -77,23 +77,23 @@ class Scene:
     @cached_property
     def texts(self) -> Tensor:
         """[3, 77, width] source, negative and edit."""
-        return torch.cat([self.model.text.encode(text) for text in (SOURCE, "", EDITS["style"][0])])
+        return torch.cat([self.model.text_encoder.encode(text) for text in (SOURCE, "", EDITS["style"][0])])
 
     def clip(self, frames: int | None = None) -> Tensor:
         """Raw latents [frames, 4, side, side] of a clip, on the CPU as a VAE gives them."""
         generator = torch.Generator().manual_seed(0)
         scale = self.scale
         x = torch.randn(frames or scale.frames[0], 4, scale.side, scale.side, generator=generator)
-        return x / self.model.unet.latents.scale
+        return x / self.model.unet.latent_format.scale
 
     def subject(self, frames: int | None = None, steps: int | None = None, name: str = "style") -> Subject:
         """The clip with a plan of one of EDITS, for what goes below the public calls."""
-        scale, unet, text = self.scale, self.model.unet, self.model.text
+        scale, unet, text = self.scale, self.model.unet, self.model.text_encoder
         steps = steps or scale.steps
         words, settings = EDITS[name]
         source = read_prompt(text, SOURCE)
         plan = compile_edit(settings, source, read_prompt(text, words), steps)
-        latents = (self.clip(frames) * unet.latents.scale).to(scale.device)
+        latents = (self.clip(frames) * unet.latent_format.scale).to(scale.device)
         return Subject(
             unet, latents, self.texts.to(scale.device), source, plan, Schedule.from_config(unet.scheduler, steps)
         )
@@ -104,12 +104,12 @@ class Scene:
         """The public call: a clip's inversion."""
         controller = Controller(self.model.unet, storage=storage)
         steps = steps or self.scale.steps
-        return invert(controller, self.model.text, self.clip(frames), SOURCE, steps=steps, **more)
+        return invert(controller, self.model.text_encoder, self.clip(frames), SOURCE, steps=steps, **more)
 
     def edited(self, controller: Controller, name: str = "style", **more: object) -> EditResult:
         """The public call: one of EDITS."""
         words, settings = EDITS[name]
-        return edit(controller, self.model.text, words, settings, **more)
+        return edit(controller, self.model.text_encoder, words, settings, **more)
 
     def with_kernel(self, name: Kernel) -> Scene:
         """The same scene, its UNet's attention computed by another kernel."""
@@ -129,7 +129,7 @@ def build_scene(scale: Scale) -> Scene:
         )
         text = CLIPTextModel(CLIPTextConfig(vocab_size=len(tokenizer), **scale.text))
     text.to(scale.device, scale.dtype)
-    return Scene(scale, VideoModel(unet, TextEncoder(tokenizer, text), VideoVAE(vae)))
+    return Scene(scale, VideoModel(unet, ClipTextEncoder(tokenizer, text), VideoVAE(vae)))
 
 
 def random_unet(scale: Scale) -> UNet2DConditionModel:

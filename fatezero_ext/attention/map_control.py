@@ -40,7 +40,7 @@ class MapController(Protocol):
 
 
 @dataclass(eq=False)
-class OnMaps:
+class MapControlAttention:
     """An `Attend` that makes every map and hands it to a map controller.
 
     most_cells: larger layers are computed without the controller, as in the authors' program

@@ -26,7 +26,7 @@ STEPS_OF_8_BITS = 127  # symmetric: -127..127
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredTensor:
     """One tensor in the precision it is kept in; read-only.
 
     values: as they are, or 8-bit integers
@@ -36,7 +36,7 @@ class Kept:
     values: Tensor
     scale: Tensor | None = None
 
-    def packed(self, precision: Precision, shared: tuple[int, ...]) -> Kept:
+    def to_precision(self, precision: Precision, shared: tuple[int, ...]) -> StoredTensor:
         """The same in another precision.
 
         shared: axes along which 8-bit values share one scale
@@ -45,19 +45,19 @@ class Kept:
         if dtype is None or self.scale is not None:
             return self
         if dtype is not torch.int8:
-            return Kept(self.values.to(dtype))
+            return StoredTensor(self.values.to(dtype))
         peak = self.values.abs().amax(dim=shared, keepdim=True).float()
         scale = peak.clamp_min(torch.finfo(torch.float32).tiny) / STEPS_OF_8_BITS
-        return Kept((self.values / scale).round_().to(torch.int8), scale)
+        return StoredTensor((self.values / scale).round_().to(torch.int8), scale)
 
-    def unpacked(self) -> Tensor:
+    def restored(self) -> Tensor:
         """The tensor itself; of 8-bit values in float32."""
         return self.values if self.scale is None else self.values * self.scale
 
-    def to(self, device: torch.device, *, non_blocking: bool = False) -> Kept:
+    def to(self, device: torch.device, *, non_blocking: bool = False) -> StoredTensor:
         """The same on another device."""
         scale = None if self.scale is None else self.scale.to(device, non_blocking=non_blocking)
-        return Kept(self.values.to(device, non_blocking=non_blocking), scale)
+        return StoredTensor(self.values.to(device, non_blocking=non_blocking), scale)
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The tensors it holds."""
@@ -69,9 +69,9 @@ class Record(Protocol):
 
     form: ClassVar[Form]
     shared: ClassVar[tuple[int, ...]]
-    kept: Kept
+    kept: StoredTensor
 
-    def __init__(self, kept: Kept) -> None: ...
+    def __init__(self, kept: StoredTensor) -> None: ...
 
     def apply(self, v: Tensor, site: Site, kernel: Attend = plain) -> Tensor:
         """The recorded attention applied to values [frames, heads, tokens, dim], not gathered over key frames.
@@ -89,7 +89,7 @@ class Record(Protocol):
 class MapRecord:
     """The attention map itself: [frames, heads, cells, keys]. Rows share an 8-bit scale."""
 
-    kept: Kept
+    kept: StoredTensor
     form: ClassVar[Form] = "map"
     shared: ClassVar[tuple[int, ...]] = (-1,)
 
@@ -97,7 +97,7 @@ class MapRecord:
         return apply_probs(self.probs(v, site), v, site)
 
     def probs(self, like: Tensor, site: Site) -> Tensor:
-        return self.kept.unpacked().to(like)
+        return self.kept.restored().to(like)
 
 
 @dataclass(frozen=True)
@@ -108,35 +108,35 @@ class FeatureRecord:
     The map is never made unless asked for: applying it is a projection and one fused attention call.
     """
 
-    kept: Kept
+    kept: StoredTensor
     form: ClassVar[Form] = "features"
     shared: ClassVar[tuple[int, ...]] = (0, -2)
 
     def apply(self, v: Tensor, site: Site, kernel: Attend = plain) -> Tensor:
-        q, k = site.project(self.kept.unpacked())
+        q, k = site.project(self.kept.restored())
         return kernel(q.to(v), k.to(v), v, site)
 
     def probs(self, like: Tensor, site: Site) -> Tensor:
-        q, k = site.project(self.kept.unpacked())
+        q, k = site.project(self.kept.restored())
         return attention_probs(q.to(like), k.to(like), site)
 
 
 FORMS: dict[Form, type[Record]] = {record.form: record for record in (FeatureRecord, MapRecord)}
-Page = Mapping[LayerAddress, Record]
+StepRecords = Mapping[LayerAddress, Record]
 
 
-def packed(page: Page, device: torch.device | None, precision: Precision) -> Page:
+def to_precision(page: StepRecords, device: torch.device | None, precision: Precision) -> StepRecords:
     """A page as it is kept: in `precision`, on `device` (None: where each tensor is)."""
     return {at: _packed(record, device, precision) for at, record in page.items()}
 
 
 def _packed(record: Record, device: torch.device | None, precision: Precision) -> Record:
     """One layer's record: what is packed and then moved is let go before the next one is packed."""
-    kept = record.kept.packed(precision, record.shared)
+    kept = record.kept.to_precision(precision, record.shared)
     return type(record)(kept if device is None else kept.to(device))
 
 
-def check_page(page: Page, layers: Collection[LayerAddress], step: int) -> None:
+def check_records(page: StepRecords, layers: Collection[LayerAddress], step: int) -> None:
     """Raise StoreError where the page of a step lacks one of the layers: an edit that reads it would go wrong."""
     if missing := [at for at in layers if at not in page]:
         raise StoreError(
@@ -145,7 +145,7 @@ def check_page(page: Page, layers: Collection[LayerAddress], step: int) -> None:
         )
 
 
-def narrowed(page: Page, kept: Page) -> tuple[LayerAddress, ...]:
+def narrowed(page: StepRecords, kept: StepRecords) -> tuple[LayerAddress, ...]:
     """The layers of `page` whose numbers may lie beyond the range that they have in `kept`: maps are shares of 1."""
     return tuple(
         at
@@ -154,7 +154,7 @@ def narrowed(page: Page, kept: Page) -> tuple[LayerAddress, ...]:
     )
 
 
-def check_range(page: Page, kept: Page) -> None:
+def check_range(page: StepRecords, kept: StepRecords) -> None:
     """Raise SettingsError where numbers of a page are lost as it is kept. Waits for the device of `kept`.
 
     What was not finite before is left to the check of the run's own result, which names its cause.
@@ -172,24 +172,24 @@ def beyond_range(what: str) -> SettingsError:
     )
 
 
-def page_tensors(page: Page) -> Iterator[Tensor]:
+def records_tensors(page: StepRecords) -> Iterator[Tensor]:
     """All tensors of a page."""
     return (tensor for record in page.values() for tensor in record.kept.tensors())
 
 
-def page_bytes(page: Page) -> int:
+def records_bytes(page: StepRecords) -> int:
     """Bytes of all tensors of a page."""
-    return sum(tensor.nbytes for tensor in page_tensors(page))
+    return sum(tensor.nbytes for tensor in records_tensors(page))
 
 
-def named_tensors(page: Page) -> dict[str, Tensor]:
+def named_tensors(page: StepRecords) -> dict[str, Tensor]:
     """A page as tensors by name, such as `up.1.0.cross:features`, for a file."""
     named = {f"{at}:{record.form}": record.kept.values for at, record in page.items()}
     scales = {f"{at}:{record.form}:scale": record.kept.scale for at, record in page.items()}
     return named | {name: scale for name, scale in scales.items() if scale is not None}
 
 
-def page_from(named: Mapping[str, Tensor]) -> Page:
+def page_from(named: Mapping[str, Tensor]) -> StepRecords:
     """The page that `named_tensors` wrote; raises StoreError for names it does not write."""
     page = {}
     for name, tensor in named.items():
@@ -198,5 +198,5 @@ def page_from(named: Mapping[str, Tensor]) -> Page:
             continue
         if form not in FORMS:
             raise StoreError(f"a kept page names {name!r}; a layer and {' or '.join(FORMS)} are needed. Invert again.")
-        page[LayerAddress.parse(address)] = FORMS[form](Kept(tensor, named.get(f"{name}:scale")))
+        page[LayerAddress.parse(address)] = FORMS[form](StoredTensor(tensor, named.get(f"{name}:scale")))
     return page

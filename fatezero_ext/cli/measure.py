@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import FateZeroError
 from ..media.frame_sources import read_frames
 from ..media.framing import AS_IS
-from ..metrics.edit_metrics import EditMeasures, as_json, measure_edit, rows
+from ..metrics.edit_metrics import EditMetrics, as_json, measure_edit, rows
 
 DESCRIPTION = """\
 Compares an edited clip with its source.
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _measured(options: argparse.Namespace) -> EditMeasures:
+def _measured(options: argparse.Namespace) -> EditMetrics:
     clip = None
     if options.clip is not None:
         from ..metrics.clip_scores import load_clip  # takes seconds, which comparing pixels need not wait for
@@ -88,7 +88,7 @@ def _read_mask(path: Path) -> Tensor:
     return read_frames(path, AS_IS)[0].mean(-1)
 
 
-def _print_table(measures: EditMeasures) -> None:
+def _print_table(measures: EditMetrics) -> None:
     table = Table(show_header=False)
     for name, figure in rows(measures):
         table.add_row(name, figure)

@@ -8,22 +8,26 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError, SettingsError
-from ..prompts.words import Clip, read_prompt
+from ..prompts.words import TextEncoder, read_prompt
 from .noise_model import NoiseModel
 
 
-def guided_text(clip: Clip, unet: NoiseModel, prompt: str, guidance: float, negative_prompt: str) -> Tensor:
+def guided_text(
+    text_encoder: TextEncoder, unet: NoiseModel, prompt: str, guidance: float, negative_prompt: str
+) -> Tensor:
     """Embeddings [2, tokens, width] of the negative prompt and the prompt; without guidance of the prompt alone.
 
     guidance: 1 for none
     """
-    read_prompt(clip, negative_prompt, "negative prompt")
-    return embedded(clip, [prompt] if guidance == 1 else [negative_prompt, prompt], unet)
+    read_prompt(text_encoder, negative_prompt, "negative prompt")
+    return embedded(text_encoder, [prompt] if guidance == 1 else [negative_prompt, prompt], unet)
 
 
-def embedded(clip: Clip, texts: list[str], unet: NoiseModel) -> Tensor:
+def embedded(text_encoder: TextEncoder, texts: list[str], unet: NoiseModel) -> Tensor:
     """Text embeddings [texts, tokens, width], float32."""
-    embeddings = torch.cat([_only(clip.encode_from_tokens_scheduled(clip.tokenize(text))) for text in texts])
+    embeddings = torch.cat(
+        [_only(text_encoder.encode_from_tokens_scheduled(text_encoder.tokenize(text))) for text in texts]
+    )
     width = unet.text_width
     if embeddings.shape[-1] != width:
         raise SettingsError(

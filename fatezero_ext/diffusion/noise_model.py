@@ -18,7 +18,7 @@ from torch import Tensor
 from ..attention.controlled_layer import ControlledLayer, cross_projection, self_projection
 from ..attention.functional import Attend, plain
 from ..attention.key_frames import key_frame_tensors
-from ..attention.map_control import MapController, OnMaps
+from ..attention.map_control import MapControlAttention, MapController
 from ..attention.sites import LayerAddress, Site
 from ..errors import ModelError, StoreError
 from .preview_colours import LatentColours
@@ -62,7 +62,7 @@ class NoiseModel(ABC):
     """
 
     layers: tuple[ControlledLayer, ...]
-    latents: LatentFormat
+    latent_format: LatentFormat
     name: str
     kernel: Attend = plain
 
@@ -116,7 +116,7 @@ class NoiseModel(ABC):
         return None
 
     @property
-    def nameless(self) -> str:
+    def uncacheable_parts(self) -> str:
         """What of it no digest can name, so that nothing of it can be found again on disk; empty: nothing."""
         return ""
 
@@ -167,7 +167,7 @@ class NoiseModel(ABC):
         latents: [frames, channels, height, width], scaled
         """
         attend = self.attend
-        return attend.after_step(latents) if isinstance(attend, OnMaps) else latents
+        return attend.after_step(latents) if isinstance(attend, MapControlAttention) else latents
 
     @property
     def smallest_side(self) -> int:
@@ -228,7 +228,7 @@ class NoiseModel(ABC):
                 f"Encode the clip with the VAE that belongs to this model."
             )
         if min(height, width) < self.smallest_side:
-            pixels = self.smallest_side * self.latents.pixels_per_cell
+            pixels = self.smallest_side * self.latent_format.pixels_per_cell
             raise ModelError(
                 f"latents of {height}x{width} cells are too small; {self.name} halves them "
                 f"{self.levels - 1} times and needs {self.smallest_side} cells a side. "
@@ -297,7 +297,7 @@ def register_attention_control(
             f"is_cross, place_in_unet) that also has step_callback. Give one of these."
         )
     maps = isinstance(controller, MapController)
-    attend = OnMaps(controller, kernel=unet.kernel, clip_axes=clip_axes) if maps else controller
+    attend = MapControlAttention(controller, kernel=unet.kernel, clip_axes=clip_axes) if maps else controller
     attend = unet.kernel if attend is None else attend
     registration = Registration(unet, controller, attend, len(unet.layers))
     if hasattr(controller, "num_att_layers"):

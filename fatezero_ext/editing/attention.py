@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..attention.functional import Attend, apply_probs, attention_probs, plain
 from ..attention.sites import LayerAddress, Site
-from ..inversion.source_reader import SourcePage
+from ..inversion.source_reader import SourceRecords
 from .plan import StepPlan
 
 MaskOf = Callable[[tuple[int, int]], Tensor]
@@ -32,7 +32,7 @@ class EditAttention:
     """
 
     plan: StepPlan
-    source: SourcePage
+    source: SourceRecords
     mask: MaskOf | None = None
     base: Attend = plain
     keep_cross: tuple[LayerAddress, ...] = ()

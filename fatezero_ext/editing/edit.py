@@ -6,19 +6,19 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ..attention.map_control import OnMaps
+from ..attention.map_control import MapControlAttention
 from ..diffusion.guidance import guided_text
 from ..diffusion.noise_model import NoiseModel
 from ..errors import SettingsError, StoreError
 from ..inversion.arguments import check_controller, check_kind, check_text, check_text_encoder
 from ..inversion.controller import Controller
 from ..inversion.prediction import OnStep, ignore_step
-from ..prompts.words import Clip, read_prompt
+from ..prompts.words import TextEncoder, read_prompt
 from .loop import EditedLatents, edit_latents
 from .masks import blend_layers
 from .plan import EditPlan, compile_edit
 from .settings import EditSettings, check_mask_is_made
-from .user_mask import fitted_mask
+from .user_mask import checked_mask
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class EditResult:
 
 def edit(
     controller: Controller,
-    clip: Clip,
+    text_encoder: TextEncoder,
     edit_prompt: str,
     settings: EditSettings | None = None,
     *,
@@ -49,7 +49,7 @@ def edit(
 ) -> EditResult:
     """Edit an inverted clip by words; the inversion is only read, so any number of edits may follow one.
 
-    clip:    the text encoder of the inversion
+    text_encoder: the text encoder of the inversion
     mask:    [frames or 1, height, width] of the clip's proportions, above 0.5 where the edit may differ; with blend
              words both must allow a cell, unless `BlendSettings.mask_use` says "override"; None: words alone decide
     on_step: told of each `StepDone`; raising ends the run and changes nothing
@@ -58,12 +58,12 @@ def edit(
     """
     settings = EditSettings() if settings is None else settings
     check_text(negative_prompt, "negative prompt")
-    plan = plan_edit(controller, clip, edit_prompt, settings, with_mask=mask is not None)
+    plan = plan_edit(controller, text_encoder, edit_prompt, settings, with_mask=mask is not None)
     unet = controller.unet
     _check_control(unet, plan)
-    trace, cell = controller.trace, unet.latents.pixels_per_cell
-    user_mask = None if mask is None else fitted_mask(mask, trace.frames, trace.size, cell)
-    text = guided_text(clip, unet, edit_prompt, settings.guidance, negative_prompt)
+    trace, cell = controller.trace, unet.latent_format.pixels_per_cell
+    user_mask = None if mask is None else checked_mask(mask, trace.frames, trace.size, cell)
+    text = guided_text(text_encoder, unet, edit_prompt, settings.guidance, negative_prompt)
 
     def work() -> EditedLatents:
         return edit_latents(
@@ -76,11 +76,16 @@ def edit(
         )
 
     edited = unet.run(work, len(text), trace.frames, *trace.size)
-    return EditResult((edited.latents / unet.latents.scale).cpu(), edited.mask.cpu())
+    return EditResult((edited.latents / unet.latent_format.scale).cpu(), edited.mask.cpu())
 
 
 def plan_edit(
-    controller: Controller, clip: Clip, edit_prompt: str, settings: EditSettings, *, with_mask: bool = False
+    controller: Controller,
+    text_encoder: TextEncoder,
+    edit_prompt: str,
+    settings: EditSettings,
+    *,
+    with_mask: bool = False,
 ) -> EditPlan:
     """Compile an edit of an inverted clip, or say what does not fit.
 
@@ -88,7 +93,7 @@ def plan_edit(
     """
     check_controller(controller)
     check_kind(settings, "cross_replace", "settings", "EditSettings, or None, is needed: EditSettings(mode='replace')")
-    check_text_encoder(clip)
+    check_text_encoder(text_encoder)
     check_text(edit_prompt, "edit prompt")
     trace = controller.trace
     if trace is None:
@@ -102,7 +107,7 @@ def plan_edit(
     if blend is not None and blend.source_words and not overridden:
         sites = controller.unet.sites(trace.frames, *trace.size)
         blend_layers(sites, trace.capture.most_cells, blend.downscale)
-    prompt = read_prompt(clip, edit_prompt, "edit prompt")
+    prompt = read_prompt(text_encoder, edit_prompt, "edit prompt")
     plan = compile_edit(settings, trace.prompt, prompt, len(trace.schedule))
     if not trace.capture.self_attention and any(step.fuse_self for step in plan.steps):
         raise SettingsError(
@@ -130,7 +135,7 @@ def _check_control(unet: NoiseModel, plan: EditPlan) -> None:
     """Raise SettingsError where a registered map controller and the edit would both change attention."""
     unet.report_left_out()
     changes = any(step.replace_cross or step.fuse_self for step in plan.steps) or plan.edit_mask is not None
-    if changes and isinstance(unet.attend, OnMaps):
+    if changes and isinstance(unet.attend, MapControlAttention):
         raise SettingsError(
             f"{type(unet.attend.controller).__name__} is registered and changes attention by itself; the edit must "
             f"leave it alone. Set cross_replace and self_replace to 0 and blend to None, or unregister the controller."

@@ -22,7 +22,7 @@ from ..inversion.prediction import (
     memory_remedies,
     result_name,
 )
-from ..inversion.source_reader import SourcePage, SourcePages
+from ..inversion.source_reader import SourceReader, SourceRecords
 from ..inversion.trace import Trace
 from ..memory.free_memory import within_memory
 from .attention import EditAttention
@@ -63,8 +63,8 @@ def edit_latents(
     """
     steps, store = len(trace.schedule), trace.store
     predict = GuidedPrediction(unet, text, plan.settings.guidance, (trace.frames, *trace.size), store)
-    run, x = _EditRun(unet, trace, plan, user_mask), trace.noise.to(unet.device)
-    with SourcePages(unet, trace, [run.wanted(step) for step in range(steps)]) as pages:
+    run, x = EditRun(unet, trace, plan, user_mask), trace.noise.to(unet.device)
+    with SourceReader(unet, trace, [run.wanted(step) for step in range(steps)]) as pages:
         for step in range(steps):
             read = partial(pages.read, step)
             # The page is an argument only: it is let go before the next one is read.
@@ -78,7 +78,7 @@ def edit_latents(
     return EditedLatents(x, run.mean_mask())
 
 
-class _EditRun:
+class EditRun:
     """What changes while one edit runs."""
 
     def __init__(self, unet: NoiseModel, trace: Trace, plan: EditPlan, user_mask: Tensor | None) -> None:
@@ -109,7 +109,7 @@ class _EditRun:
         return frozenset([*read, *(self.mask_layers if masked else ())])
 
     def denoise(
-        self, x: Tensor, step: int, source: SourcePage, predict: GuidedPrediction
+        self, x: Tensor, step: int, source: SourceRecords, predict: GuidedPrediction
     ) -> tuple[Tensor, Callable[[], Tensor]]:
         """One step of the edit, and what shows it."""
         attend, heat = self.attention(step, source)
@@ -118,7 +118,7 @@ class _EditRun:
         x = self.unet.after_step(self.trace.schedule.denoise(x, prediction, step))
         return self.blend_latents(x, step, attend.kept, heat), shown
 
-    def attention(self, step: int, source: SourcePage) -> tuple[EditAttention, Heat]:
+    def attention(self, step: int, source: SourceRecords) -> tuple[EditAttention, Heat]:
         """A step's attention, and the source's heat: it is made once a step, masks once a size."""
         plan, original = self.plan.steps[step], self.plan.settings.quirks == "original"
         heat, mask = cache(partial(self._source_heat, source)), None
@@ -185,7 +185,7 @@ class _EditRun:
             self.user_masks[size] = scaled[:, 0] > 0.5
         return self.user_masks[size]
 
-    def _source_heat(self, source: SourcePage, weights: Tensor) -> Tensor:
+    def _source_heat(self, source: SourceRecords, weights: Tensor) -> Tensor:
         maps = [(source[address].probs(self.mask_sum), self.sites[address]) for address in self.mask_layers]
         return word_heat(maps, weights)
 

@@ -8,7 +8,7 @@ from ..errors import SettingsError
 from ..media.framing import same_proportions
 
 
-def fitted_mask(mask: Tensor, frames: int, cells: tuple[int, int], pixels_per_cell: int) -> Tensor:
+def checked_mask(mask: Tensor, frames: int, cells: tuple[int, int], pixels_per_cell: int) -> Tensor:
     """Check a mask against a clip and cut it as the clip was cut.
 
     mask:   [frames or 1, height, width] of the clip's proportions at any scale; above 0.5 the edit may differ

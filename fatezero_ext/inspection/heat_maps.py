@@ -13,16 +13,16 @@ from ..editing.masks import blend_layers
 from ..editing.settings import texts
 from ..errors import PromptError, SettingsError, StoreError
 from ..inversion.controller import Controller
-from ..inversion.source_reader import SourcePages
+from ..inversion.source_reader import SourceReader
 from ..inversion.trace import Trace
 from ..prompts.words import PROMPT_TOKENS, Word
 from .selection import Reading
 
-OnPage = Callable[[int, int], None]
+OnRead = Callable[[int, int], None]
 
 
-def ignore_page(done: int, total: int) -> None:
-    """The default `on_page`: called after every step's page; one that raises ends the reading there."""
+def ignore_read(done: int, total: int) -> None:
+    """The default `on_read`: called after every step's page; one that raises ends the reading there."""
 
 
 def inverted(controller: Controller) -> Trace:
@@ -65,7 +65,7 @@ def word_heats(
     phrases: str | Sequence[str] = (),
     reading: Reading | None = None,
     *,
-    on_page: OnPage = ignore_page,
+    on_read: OnRead = ignore_read,
 ) -> Tensor:
     """How much attention each place pays to each word: mean over steps, layers of one resolution, and heads.
 
@@ -85,11 +85,11 @@ def word_heats(
         per_cell = probs[..., :PROMPT_TOKENS] @ weights.to(probs.device)  # [frames, heads, cells, words]
         return per_cell.sum(dim=1).unflatten(1, (site.height, site.width))
 
-    return _mean(controller, layers, reading, on_page, places).permute(3, 0, 1, 2)
+    return _mean(controller, layers, reading, on_read, places).permute(3, 0, 1, 2)
 
 
 def self_attention_maps(
-    controller: Controller, reading: Reading | None = None, *, on_page: OnPage = ignore_page
+    controller: Controller, reading: Reading | None = None, *, on_read: OnRead = ignore_read
 ) -> Tensor:
     """How much each place looks at each other place: mean over steps, layers of one resolution, and heads.
 
@@ -112,7 +112,7 @@ def self_attention_maps(
         looked_at = probs.sum(dim=1).unflatten(-1, (-1, site.height, site.width)).sum(dim=2)
         return looked_at.unflatten(1, (site.height, site.width))
 
-    return _mean(controller, layers, reading, on_page, places)
+    return _mean(controller, layers, reading, on_read, places)
 
 
 def _layers(controller: Controller, trace: Trace, reading: Reading) -> tuple[LayerAddress, ...]:
@@ -125,7 +125,7 @@ def _mean(
     controller: Controller,
     layers: Sequence[LayerAddress],
     reading: Reading,
-    on_page: OnPage,
+    on_read: OnRead,
     places: Callable[[Tensor, Site], Tensor],
 ) -> Tensor:
     """Mean over the heads of every layer's map at every step that is read; float32, on the CPU.
@@ -141,13 +141,13 @@ def _mean(
     def work() -> Tensor:
         sites, like = unet.sites(trace.frames, *trace.size), torch.empty(0, dtype=torch.float32, device=unet.device)
         total, maps = torch.zeros((), dtype=torch.float32, device=unet.device), 0
-        with SourcePages(unet, trace, wanted) as pages:
+        with SourceReader(unet, trace, wanted) as pages:
             for done, step in enumerate(steps, 1):
                 page = pages.read(step)
                 for address in layers:
                     probs = page[address].probs(like)
                     total, maps = total + places(probs, sites[address]), maps + probs.shape[1]
-                on_page(done, len(steps))
+                on_read(done, len(steps))
         return total.div(maps).cpu()
 
     return unet.run(work, 1, trace.frames, *trace.size)

@@ -14,7 +14,7 @@ from ..diffusion.noise_model import NoiseModel
 from ..errors import SettingsError, StoreError
 from ..inversion.arguments import check_controller
 from ..inversion.controller import Controller
-from ..inversion.source_reader import SourcePage, SourcePages
+from ..inversion.source_reader import SourceReader, SourceRecords
 from ..inversion.trace import Trace
 from .heat_maps import inverted
 
@@ -26,7 +26,7 @@ class RecordedMaps(Mapping[LayerAddress, Tensor]):
     A map is made when it is asked for and not held here.
     """
 
-    def __init__(self, unet: NoiseModel, trace: Trace, page: SourcePage) -> None:
+    def __init__(self, unet: NoiseModel, trace: Trace, page: SourceRecords) -> None:
         self._unet, self._trace, self._page = unet, trace, page
 
     def __repr__(self) -> str:
@@ -81,8 +81,8 @@ def recorded_maps(
         )
     wanted = [chosen if number == step else () for number in range(steps)]
 
-    def work() -> SourcePage:
-        with SourcePages(unet, trace, wanted) as pages:
+    def work() -> SourceRecords:
+        with SourceReader(unet, trace, wanted) as pages:
             page = pages.read(step)
         return {address: page[address] for address in chosen}
 

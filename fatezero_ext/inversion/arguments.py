@@ -20,7 +20,7 @@ def check_text_encoder(clip: object) -> None:
         return
     advice = "Give the `text` of a loaded model, or a CLIP of ComfyUI."
     if hasattr(clip, "vae") and hasattr(clip, "text"):
-        advice = "A model's text encoder is its `text`: give model.text."
+        advice = "A model's text encoder is its `text`: give model.text_encoder."
     elif hasattr(clip, "tokenize") or hasattr(clip, "tokenizer"):
         advice = "A tokenizer or bare network is a part of it: give the `text` of load_model(...)."
     raise PromptError(f"{said(clip)} came in place of the text encoder; a text encoder is needed. {advice}")

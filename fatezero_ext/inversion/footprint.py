@@ -40,7 +40,7 @@ def recorded_forms(
     }
 
 
-def page_size(unet: NoiseModel, forms: Mapping[LayerAddress, Form], precision: Precision, clip: ClipShape) -> int:
+def step_bytes(unet: NoiseModel, forms: Mapping[LayerAddress, Form], precision: Precision, clip: ClipShape) -> int:
     """Bytes of one step's page."""
     sites = unet.sites(clip.frames, clip.height, clip.width)
     itemsize = (PRECISIONS[precision] or unet.dtype).itemsize

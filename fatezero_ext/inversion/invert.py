@@ -16,13 +16,13 @@ from ..diffusion.guidance import check_guidance, embedded, guided_text
 from ..diffusion.noise_model import NoiseModel
 from ..digests import combined
 from ..errors import SettingsError, StoreError
-from ..prompts.words import Clip, read_prompt
+from ..prompts.words import TextEncoder, read_prompt
 from ..storage.disk_cache.cache import InversionCache, default_cache
 from ..storage.disk_cache.completeness import LAYERS, LEVELS, page_name, unusable
 from ..storage.disk_cache.entry import Entry
 from ..storage.disk_cache.tensor_file import DamagedFile
 from ..storage.disk_store import DiskDraft, DiskStore, aligned
-from ..storage.record_store import MemoryStore, PageStore, Recomputed
+from ..storage.record_store import MemoryStore, Recomputed, RecordStore
 from .arguments import check_controller, check_kind, check_latents, check_text, check_text_encoder
 from .controller import Controller
 from .footprint import ClipShape, recorded_forms
@@ -60,7 +60,7 @@ class Reconstruction:
 
 def invert(
     controller: Controller,
-    clip: Clip,
+    text_encoder: TextEncoder,
     latents: Tensor,
     source_prompt: str,
     *,
@@ -71,7 +71,7 @@ def invert(
 ) -> Controller:
     """Invert a clip under a prompt that describes it, recording attention on the way.
 
-    clip:    a text encoder
+    text_encoder: a text encoder
     latents: raw latents [frames, channels, height, width], as a VAE's `encode` gives them, not scaled
     steps:   DDIM steps, as many for every edit that follows
     reconstruct: take the source's attention from denoising the inverted clip again under its own prompt; None: from
@@ -83,26 +83,26 @@ def invert(
     Raises FateZeroError kinds for a prompt that is too long, latents that do not fit, a step count out of range, and
     attention that does not fit into memory.
     """
-    planned = plan_inversion(controller, clip, latents, source_prompt, steps=steps)
-    return invert_planned(planned, clip, reconstruct=reconstruct, on_plan=on_plan, on_step=on_step)
+    planned = plan_inversion(controller, text_encoder, latents, source_prompt, steps=steps)
+    return invert_planned(planned, text_encoder, reconstruct=reconstruct, on_plan=on_plan, on_step=on_step)
 
 
 def plan_inversion(
-    controller: Controller, clip: Clip, latents: Tensor, source_prompt: str, *, steps: int = 50
+    controller: Controller, text_encoder: TextEncoder, latents: Tensor, source_prompt: str, *, steps: int = 50
 ) -> Controller:
     """The controller as `invert` will leave it, with nothing computed: enough to check edits against.
 
     Takes and raises what `invert` does.
     """
     check_controller(controller)
-    check_text_encoder(clip)
+    check_text_encoder(text_encoder)
     check_text(source_prompt, "source prompt")
     unet = controller.unet
-    prompt = read_prompt(clip, source_prompt, "source prompt")
+    prompt = read_prompt(text_encoder, source_prompt, "source prompt")
     schedule = unet.schedule(steps)
     check_latents(latents, unet)
     _check_control(controller)
-    clean = latents.float() * unet.latents.scale
+    clean = latents.float() * unet.latent_format.scale
     levels, no_text = clean.expand(steps + 1, -1, -1, -1, -1), clean.new_empty(1, 0, 0)
     trace = Trace(schedule, prompt, no_text, levels, clean, Recomputed(), controller.capture)
     return replace(controller, trace=trace)
@@ -112,10 +112,10 @@ def _check_control(controller: Controller) -> None:
     """Raise SettingsError where a registered control, which may not do the same twice, does not go with the storage."""
     storage = controller.storage
     controller.unet.report_left_out()
-    if storage.place == "disk" and controller.unet.nameless:
+    if storage.place == "disk" and controller.unet.uncacheable_parts:
         raise SettingsError(
             f"place 'disk' finds an inversion again by what made it, but {controller.unet.name} has "
-            f"{controller.unet.nameless}, which have no name that lasts. Keep attention in ram or on the gpu."
+            f"{controller.unet.uncacheable_parts}, which have no name that lasts. Keep attention in ram or on the gpu."
         )
     if controller.unet.attend is controller.unet.kernel or not (storage.recomputes or storage.place == "disk"):
         return
@@ -128,7 +128,7 @@ def _check_control(controller: Controller) -> None:
 
 def invert_planned(
     planned: Controller,
-    clip: Clip,
+    text_encoder: TextEncoder,
     *,
     reconstruct: Reconstruction | None = None,
     on_plan: OnPlan = ignore_plan,
@@ -141,10 +141,10 @@ def invert_planned(
         )
     unet, trace = planned.unet, planned.trace
     # The text encoder first: where memory is short, bringing it in may send the UNet out.
-    text = embedded(clip, [trace.prompt.text], unet)
+    text = embedded(text_encoder, [trace.prompt.text], unet)
     guided = None
     if reconstruct is not None:
-        texts = guided_text(clip, unet, trace.prompt.text, reconstruct.guidance, reconstruct.negative_prompt)
+        texts = guided_text(text_encoder, unet, trace.prompt.text, reconstruct.guidance, reconstruct.negative_prompt)
         guided = _GuidedTexts(texts, reconstruct.guidance)
     chunks = 1 if guided is None else len(guided.texts)
 
@@ -192,7 +192,7 @@ class _Inversion:
         """Where a page that is computed again finds the latents of its step, see `Recomputed`."""
         return int(self.guided is not None or self.chosen.storage.policy == "recompute same level")
 
-    def memory_store(self) -> PageStore:
+    def memory_store(self) -> RecordStore:
         """An empty store in the computer's memory or the device's."""
         storage = self.chosen.storage
         if storage.recomputes:
@@ -200,7 +200,7 @@ class _Inversion:
         device = torch.device("cpu") if storage.place == "ram" else None
         return MemoryStore(device, storage.precision, frozenset(self._forms()))
 
-    def computed(self, store: PageStore) -> Trace:
+    def computed(self, store: RecordStore) -> Trace:
         """Run the UNet, and fill the store."""
         unet, trace, guided = self.unet, self.planned, self.guided
         steps = len(trace.schedule)
@@ -261,7 +261,7 @@ class _Inversion:
         log.warning("%s The inversion is kept; its edits run the source again instead of reading it.", draft.failure)
         return replace(trace, store=Recomputed(self.level_offset))
 
-    def _published(self, entry: Entry) -> PageStore:
+    def _published(self, entry: Entry) -> RecordStore:
         storage = self.chosen.storage
         if not storage.recomputes:
             layers = frozenset(self._forms())
@@ -321,7 +321,7 @@ class _Inversion:
             "model": self.unet.name,
             "prompt": trace.prompt.text,
             "frames": trace.frames,
-            "size": [side * self.unet.latents.pixels_per_cell for side in reversed(trace.size)],
+            "size": [side * self.unet.latent_format.pixels_per_cell for side in reversed(trace.size)],
             "steps": len(trace.schedule),
             "policy": kept_as(storage),
             LAYERS: [str(at) for at in self._forms()],

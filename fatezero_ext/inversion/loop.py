@@ -16,7 +16,7 @@ from ..diffusion.noise_model import NoiseModel
 from ..diffusion.schedule import Schedule
 from ..memory.free_memory import within_memory
 from ..prompts.words import Prompt
-from ..storage.record_store import PageStore, Recomputed
+from ..storage.record_store import Recomputed, RecordStore
 from .prediction import (
     OUT_OF_MEMORY_ADVICE,
     GuidedPrediction,
@@ -39,7 +39,7 @@ class Recording:
     forms: how each layer is kept; none of them: nothing is recorded, and registered controls stay out of the pass
     """
 
-    store: PageStore
+    store: RecordStore
     forms: Mapping[LayerAddress, Form]
 
 

@@ -13,7 +13,7 @@ from ..attention.functional import Attend
 from ..diffusion.finite import watched
 from ..diffusion.noise_model import NoiseModel
 from ..memory.free_memory import Remedy, free_on, within_memory
-from ..storage.record_store import MemoryStore, PageStore
+from ..storage.record_store import MemoryStore, RecordStore
 
 log = logging.getLogger(__name__)
 OUT_OF_MEMORY_ADVICE = "Use fewer or smaller frames, policy recompute, or a store in ram."
@@ -56,7 +56,7 @@ def _same(x: Tensor) -> Tensor:
     return x
 
 
-def memory_remedies(unet: NoiseModel, store: PageStore) -> tuple[Remedy, ...]:
+def memory_remedies(unet: NoiseModel, store: RecordStore) -> tuple[Remedy, ...]:
     """What a run on `store` can do when the device runs out of memory in the middle of a call.
 
     Nothing under a registered control: the call would go through it again, and it may count its calls.
@@ -78,7 +78,7 @@ class GuidedPrediction:
         text: Tensor,
         guidance: float,
         clip: tuple[int, int, int],
-        store: PageStore,
+        store: RecordStore,
     ) -> None:
         """clip: frames, height and width in cells; store: of the run, which can leave the device."""
         self.unet, self.text, self.guidance, self.store = unet, text, guidance, store

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from ..attention.functional import Attend, attention_probs, plain
-from ..attention.records import FeatureRecord, Form, Kept, MapRecord, Record
+from ..attention.records import FeatureRecord, Form, MapRecord, Record, StoredTensor
 from ..attention.sites import MOST_CELLS, LayerAddress, Site
 
 
@@ -52,11 +52,11 @@ class RecordAttention:
         features = q if site.is_cross else site.inputs
         # A bias is part of the map alone, and a layer that does not tell its input has nothing else to keep.
         if form == "features" and site.bias is None and features is not None:
-            self.page[site.address] = FeatureRecord(Kept(_last_chunk(features, site)))
+            self.page[site.address] = FeatureRecord(StoredTensor(_last_chunk(features, site)))
             self._end(site)
             return self.base(q, k, v, site)
         if form is not None:
-            self.page[site.address] = MapRecord(Kept(_last_chunk(attention_probs(q, k, site), site)))
+            self.page[site.address] = MapRecord(StoredTensor(_last_chunk(attention_probs(q, k, site), site)))
             self._end(site)
         # Never by the recorded map: what is computed must not depend on what is kept, so that it repeats bit for bit.
         return self.base(q, k, v, site)

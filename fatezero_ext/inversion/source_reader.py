@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from ..attention.functional import Attend, plain
-from ..attention.records import Form, Page, Record, packed
+from ..attention.records import Form, Record, StepRecords, to_precision
 from ..attention.sites import LayerAddress, Site
 from ..diffusion.noise_model import NoiseModel
 from ..errors import StoreError
 from ..memory.free_memory import OutOfMemoryError
 from ..storage.disk_cache.tensor_file import DamagedFile
 from ..storage.offload import copy_stream
-from ..storage.record_store import MemoryStore, PageStore, Recomputed
+from ..storage.record_store import MemoryStore, Recomputed, RecordStore
 from .footprint import ClipShape, recorded_forms
 from .recording import PassEnded, RecordAttention
 from .trace import Trace
@@ -28,7 +28,7 @@ from .trace import Trace
 log = logging.getLogger(__name__)
 
 
-class SourcePages:
+class SourceReader:
     """Gives the pages of an inversion in the order of an edit's steps.
 
     Pages that are on disk or on another device are fetched one step ahead by a thread of their own, on a stream of its
@@ -43,16 +43,16 @@ class SourcePages:
         self._sites = unet.source_sites(trace.text, trace.frames, *trace.size)
         self._thread = ThreadPoolExecutor(1, "pages") if _is_far(trace.store, unet.device) else None
         self._stream = copy_stream(unet.device) if self._thread and unet.device.type == "cuda" else None
-        self._coming: dict[int, Future[Page]] = {}
+        self._coming: dict[int, Future[StepRecords]] = {}
 
-    def __enter__(self) -> SourcePages:
+    def __enter__(self) -> SourceReader:
         return self
 
     def __exit__(self, *_ended: object) -> None:
         if self._thread is not None:
             self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def read(self, step: int) -> SourcePage:
+    def read(self, step: int) -> SourceRecords:
         """What a step wants, on the UNet's device; {} where it wants nothing."""
         if not self._wanted[step]:
             return {}
@@ -63,7 +63,7 @@ class SourcePages:
             )
         return {at: SourceAttention(record, self._sites[at], self._unet.kernel) for at, record in page.items()}
 
-    def _kept(self, step: int) -> Page:
+    def _kept(self, step: int) -> StepRecords:
         if self._thread is None:
             return self._fetched(step)
         coming = self._coming.pop(step, None) or self._thread.submit(self._fetched, step)
@@ -84,7 +84,7 @@ class SourcePages:
                     tensor.record_stream(torch.cuda.current_stream(self._unet.device))
         return page
 
-    def _fetched(self, step: int) -> Page:
+    def _fetched(self, step: int) -> StepRecords:
         wanted, page = self._wanted[step], self._trace.store.read(step)
         with torch.cuda.stream(self._stream):
             moved = {
@@ -96,19 +96,19 @@ class SourcePages:
             self._stream.synchronize()  # in this thread: the edit's own never waits for the device
         return moved
 
-    def _repaired(self, step: int) -> Page:
+    def _repaired(self, step: int) -> StepRecords:
         """A damaged page computed again, and its file written anew."""
         store = self._trace.store
         computed = self._record(step, recorded_forms(self._unet, self._trace.capture, store.policy, self._shape))
-        page = packed(computed, self._unet.device, store.precision)
+        page = to_precision(computed, self._unet.device, store.precision)
         store.repair(step, page)
         return {at: record for at, record in page.items() if at in self._wanted[step]}
 
-    def _computed(self, step: int) -> Page:
+    def _computed(self, step: int) -> StepRecords:
         forms = recorded_forms(self._unet, self._trace.capture, "features", self._shape)
         return self._record(step, {at: form for at, form in forms.items() if at in self._wanted[step]})
 
-    def _record(self, step: int, forms: Mapping[LayerAddress, Form]) -> Page:
+    def _record(self, step: int, forms: Mapping[LayerAddress, Form]) -> StepRecords:
         """Run the source at a step, up to the last layer that is asked for; one UNet call of one chunk."""
         unet, trace = self._unet, self._trace
         level = len(trace.schedule) - 1 - step + trace.store.level_offset
@@ -135,7 +135,7 @@ class SourcePages:
         return ClipShape(self._trace.frames, *self._trace.size, self._trace.text.shape[1])
 
 
-def _is_far(store: PageStore, device: torch.device) -> bool:
+def _is_far(store: RecordStore, device: torch.device) -> bool:
     """Whether pages have a way to go: from files, or from the computer's memory to another device."""
     if isinstance(store, MemoryStore):
         return store.device is not None and store.device.type != device.type
@@ -163,4 +163,4 @@ class SourceAttention:
         return self.record.probs(like, self.site)
 
 
-SourcePage = Mapping[LayerAddress, SourceAttention]
+SourceRecords = Mapping[LayerAddress, SourceAttention]

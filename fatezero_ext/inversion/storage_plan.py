@@ -12,7 +12,7 @@ from ..diffusion.noise_model import NoiseModel
 from ..errors import SettingsError
 from ..memory.free_memory import free_on, free_ram
 from ..storage.settings import Storage
-from .footprint import ClipShape, levels_size, page_size, recorded_forms
+from .footprint import ClipShape, levels_size, recorded_forms, step_bytes
 from .recording import Capture
 
 SHARES = {"gpu": 0.5, "ram": 0.8}  # that "auto" fills of what is free: decoding the frames afterwards needs the rest
@@ -129,7 +129,7 @@ def _ways(asked: Storage, unet: NoiseModel, capture: Capture, clip: ClipShape, s
             if asked.policy != "auto" or unet.attend is unet.kernel:
                 yield StoragePlan(replace(way, place="disk" if asked.place == "disk" else "ram"), levels, 0)
             continue
-        page = page_size(unet, recorded_forms(unet, capture, policy, clip), asked.precision, clip)
+        page = step_bytes(unet, recorded_forms(unet, capture, policy, clip), asked.precision, clip)
         for place in _places(asked.place, unet.device):
             yield StoragePlan(replace(way, place=place), steps * page + levels, page)
 

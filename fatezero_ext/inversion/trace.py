@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..diffusion.schedule import Schedule
 from ..prompts.words import Prompt
-from ..storage.record_store import PageStore
+from ..storage.record_store import RecordStore
 from .recording import Capture
 
 
@@ -33,7 +33,7 @@ class Trace:
     text: Tensor
     latents: Tensor
     noise: Tensor
-    store: PageStore
+    store: RecordStore
     capture: Capture
 
     @property

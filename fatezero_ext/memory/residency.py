@@ -5,22 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-Prepare = Callable[[int], None]
+LoadToDevice = Callable[[int], None]
 _MOVING = threading.RLock()
 """Programs keep one book of the device's memory, and move one model at a time."""
 
 
-def stay(working_memory: int) -> None:
+def stay_put(working_memory: int) -> None:
     """Leave the weights where they are: the default outside programs that manage memory.
 
     working_memory: bytes that the run needs beside the weights
     """
 
 
-def prepared(prepare: Prepare, working_memory: int) -> None:
-    """Call `prepare` while no other thread is in one.
+def prepared(load_to_device: LoadToDevice, working_memory: int) -> None:
+    """Call `load_to_device` while no other thread is in one.
 
     A program that sends weights away to make room must know by itself which of them another thread computes with.
     """
     with _MOVING:
-        prepare(working_memory)
+        load_to_device(working_memory)

@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from ..config_rules import checked
 from ..errors import ModelError, PromptError
 from ..media.video import to_bytes
-from ..memory.residency import Prepare, prepared, stay
+from ..memory.residency import LoadToDevice, prepared, stay_put
 from ..models.folder.clip_tokenizer import TOKENIZING, read_clip_tokenizer
 from ..models.folder.configs import CLIP, CLIP_PICTURES, text_config, vision_config
 from ..models.folder.empty_modules import check_fit, empty, fill, shapes_of
@@ -49,7 +49,7 @@ class ClipScorer:
     def __init__(self, tokenizer: CLIPTokenizer, processor: object, net: CLIPModel) -> None:
         self.tokenizer, self.processor = tokenizer, processor
         self.net = net.float().requires_grad_(False).eval()
-        self.prepare: Prepare = stay
+        self.load_to_device: LoadToDevice = stay_put
 
     def __repr__(self) -> str:
         return f"ClipScorer(width {self.net.config.projection_dim})"
@@ -63,7 +63,7 @@ class ClipScorer:
         """
         tokens = self._tokens(prompts)
         to_bytes(frames[:1])  # raises where these are no frames, before the long work
-        prepared(self.prepare, 0)
+        prepared(self.load_to_device, 0)
         device = self.net.device
         tokens = {name: ids.to(device) for name, ids in tokens.items()}
         embedded = []

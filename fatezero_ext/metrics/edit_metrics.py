@@ -28,7 +28,7 @@ SSIM_SIGMA, SSIM_WINDOW = 1.5, 11
 """Pixels: the Gaussian that the authors of SSIM weigh neighbours with, and where they cut it off."""
 
 
-class Likeness(NamedTuple):
+class Similarity(NamedTuple):
     """How like the source an edit is.
 
     psnr:   dB over all compared values; infinite where they are identical
@@ -42,7 +42,7 @@ class Likeness(NamedTuple):
 
 
 @dataclass(frozen=True)
-class EditMeasures:
+class EditMetrics:
     """What was measured of an edit; None for a figure that was not, with the reason among `remarks`.
 
     frames, height, width: of the clips
@@ -54,7 +54,7 @@ class EditMeasures:
     frames: int
     height: int
     width: int
-    likeness: Likeness | None = None
+    likeness: Similarity | None = None
     frame_accuracy: float | None = None
     temporal_consistency: float | None = None
     remarks: tuple[str, ...] = ()
@@ -76,7 +76,7 @@ def temporal_consistency(pictures: Tensor) -> float | None:
     return cosine_similarity(pictures[:-1], pictures[1:], dim=-1).double().mean().item()
 
 
-def likeness(source: Tensor, edited: Tensor, mask: Tensor | None = None) -> Likeness | None:
+def likeness(source: Tensor, edited: Tensor, mask: Tensor | None = None) -> Similarity | None:
     """PSNR and SSIM of an edit against its source; None where the mask leaves nothing to compare.
 
     source, edited: [frames, height, width, 3], 0..1; values outside are clipped
@@ -96,7 +96,7 @@ def likeness(source: Tensor, edited: Tensor, mask: Tensor | None = None) -> Like
         squares += (first - second).square().mean(1)[here].sum().item()
         similarity += _ssim_map(second, first)[here].sum().item()
     error = squares / pixels
-    return Likeness(-10 * math.log10(error) if error else math.inf, similarity / pixels, pixels / kept.numel())
+    return Similarity(-10 * math.log10(error) if error else math.inf, similarity / pixels, pixels / kept.numel())
 
 
 def _parts(frames: int) -> Iterator[slice]:
@@ -177,7 +177,7 @@ def measure_edit(
     source_prompt: str = "",
     edit_prompt: str = "",
     on_picture: OnPicture | None = None,
-) -> EditMeasures:
+) -> EditMetrics:
     """Measure all that the arguments allow.
 
     source, edited: [frames, height, width, 3], 0..1
@@ -186,7 +186,7 @@ def measure_edit(
     on_picture:     told how many frames CLIP has seen
     Raises VideoError where clips or mask do not fit, PromptError for a prompt too long for the CLIP model.
     """
-    measures = EditMeasures(*source.shape[:3], likeness(source, edited, mask))
+    measures = EditMetrics(*source.shape[:3], likeness(source, edited, mask))
     remarks = [] if measures.likeness else ["PSNR and SSIM: not measured, the mask is white everywhere"]
     if clip is None:
         remarks.append("frame accuracy and temporal consistency: not measured, no CLIP model was given")
@@ -203,7 +203,7 @@ def measure_edit(
     return replace(measures, frame_accuracy=accuracy, temporal_consistency=consistency, remarks=tuple(remarks))
 
 
-def rows(measures: EditMeasures) -> list[tuple[str, str]]:
+def rows(measures: EditMetrics) -> list[tuple[str, str]]:
     """Names and figures for people; what was not measured is left out."""
     shown = [("clips", f"{measures.frames} frames of {measures.width}x{measures.height}")]
     if measures.frame_accuracy is not None:
@@ -219,14 +219,14 @@ def rows(measures: EditMeasures) -> list[tuple[str, str]]:
     return [*shown, (f"PSNR{where}", decibels), (f"SSIM{where}", f"{found.ssim:.4f}")]
 
 
-def report(measures: EditMeasures) -> str:
+def report(measures: EditMetrics) -> str:
     """Everything for people, one line each."""
     return "\n".join([*(f"{name}: {figure}" for name, figure in rows(measures)), *measures.remarks])
 
 
-def as_json(measures: EditMeasures) -> dict[str, object]:
+def as_json(measures: EditMetrics) -> dict[str, object]:
     """Everything for programs: None is "not measured", and also the PSNR where `identical` is true."""
-    found = measures.likeness or Likeness(math.nan, math.nan, 0.0)
+    found = measures.likeness or Similarity(math.nan, math.nan, 0.0)
     return {
         "frames": measures.frames,
         "height": measures.height,

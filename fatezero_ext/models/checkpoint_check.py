@@ -7,7 +7,7 @@ from pathlib import Path
 from ..errors import ModelError
 from .file_kinds import Kind, kind_of
 from .single_file.tensor_names import NamedFile
-from .weight_files import some
+from .weight_files import brief
 
 VAE_PREFIXES = ("first_stage_model.", "vae.")
 SD1_TEXT_PREFIXES = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
@@ -33,7 +33,7 @@ def checked_kind(file: NamedFile) -> Kind:
         )
     if scaled := [name for name in file.shapes if name.endswith(QUANTISED)]:
         raise ModelError(
-            f"{file.path.name} has quantised weights ({some(scaled)}); float16, bfloat16 or float32 are needed. Use "
+            f"{file.path.name} has quantised weights ({brief(scaled)}); float16, bfloat16 or float32 are needed. Use "
             f"the model's plain file, or connect it as a MODEL."
         )
     if not any(first_prefix(file, prefixes) for prefixes in (SD1_TEXT_PREFIXES, SD2_TEXT_PREFIXES)):

@@ -30,7 +30,7 @@ from .folder.weights import TEXT, UNET_AND_VAE, Weights, folder_weights
 from .single_file.checkpoint import Prediction, SingleFile
 from .single_file.configs import scheduler_config
 from .single_file.tensor_names import clip_names, standard_vae_name
-from .text_encoder import TextEncoder
+from .text_encoder import ClipTextEncoder
 from .unet.inflate import InflationSettings
 from .unet.model import Pseudo3DUNet
 from .vae import VideoVAE
@@ -47,7 +47,7 @@ class VideoModel:
     """What a model folder gives: the inflated UNet, the text encoder and the VAE."""
 
     unet: Pseudo3DUNet
-    text: TextEncoder
+    text_encoder: ClipTextEncoder
     vae: VideoVAE
 
 
@@ -99,10 +99,10 @@ def load_model(
             f"{path / COLOURS_FILE} has colours of {len(colours.factors)} channels; the UNet has {unet.channels}. "
             f"Restore the file, or remove it."
         )
-    unet.latents = LatentFormat(vae.net.config.scaling_factor, vae.pixels_per_cell, colours)
+    unet.latent_format = LatentFormat(vae.net.config.scaling_factor, vae.pixels_per_cell, colours)
     unet.name = name or path.name
     unet.kernel = kernel(attention, torch.device(device), dtype)
-    for part in (unet, model.text, vae):
+    for part in (unet, model.text_encoder, vae):
         part.net.to(device)
     log.info(
         "%s: predicts %s%s.",
@@ -125,7 +125,7 @@ def _from_folder(
     scheduler = checked_scheduler(read_json(path), path)
     vae = VideoVAE(_vae(folder / "vae", dtype))
     text_model = _text_encoder(folder / "text_encoder", dtype)
-    text = TextEncoder(
+    text = ClipTextEncoder(
         tokenizer=read_clip_tokenizer(_present(folder / "tokenizer"), text_model.config.vocab_size), model=text_model
     )
     unet = load_unet(unet_folder or folder / "unet", settings, dtype=dtype)
@@ -137,7 +137,7 @@ def _from_file(
     path: Path, settings: InflationSettings | None, unet_folder: str | Path | None, dtype: torch.dtype
 ) -> VideoModel:
     file = SingleFile(path)
-    text = TextEncoder(file.tokenizer(), file.text_encoder(dtype))
+    text = ClipTextEncoder(file.tokenizer(), file.text_encoder(dtype))
     vae = VideoVAE(file.vae(dtype))
     if unet_folder is None:
         unet = Pseudo3DUNet(file.unet(dtype), settings or InflationSettings())

@@ -13,7 +13,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..errors import NotOfferedError, PromptError
 from ..memory.held_memory import WeightsReport
-from ..memory.residency import Prepare, prepared, stay
+from ..memory.residency import LoadToDevice, prepared, stay_put
 from ..prompts.words import PROMPT_TOKENS
 from .folder.clip_tokenizer import TOKENIZING
 from .shared_weights import with_weights
@@ -38,7 +38,7 @@ NOT_OFFERED = {
 """What core nodes ask of a CLIP and this one does not have, with what to do instead."""
 
 
-class TextEncoder(WeightsReport):
+class ClipTextEncoder(WeightsReport):
     """A CLIP tokenizer and text model.
 
     Core ComfyUI nodes can use it as a CLIP, with clip skip. Two of ComfyUI's ways of writing are refused by name:
@@ -48,7 +48,7 @@ class TextEncoder(WeightsReport):
     def __init__(self, tokenizer: CLIPTokenizer, model: CLIPTextModel) -> None:
         self.tokenizer = tokenizer
         self.net = model.requires_grad_(False).eval()
-        self.prepare: Prepare = stay
+        self.load_to_device: LoadToDevice = stay_put
         self.layer: int | None = None
 
     def __repr__(self) -> str:
@@ -62,16 +62,16 @@ class TextEncoder(WeightsReport):
             )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
-    def with_weights(self, changes: Mapping[str, Tensor]) -> TextEncoder:
+    def with_weights(self, changes: Mapping[str, Tensor]) -> ClipTextEncoder:
         """A text encoder with these weights of `net` changed, by name; all others share this one's memory.
 
-        Its weights stay where they are until `prepare` is set.
+        Its weights stay where they are until `load_to_device` is set.
         """
         twin = copy.copy(self)
-        twin.net, twin.prepare = with_weights(self.net, self.net, changes), stay
+        twin.net, twin.load_to_device = with_weights(self.net, self.net, changes), stay_put
         return twin
 
-    def clone(self) -> TextEncoder:
+    def clone(self) -> ClipTextEncoder:
         """The same model, whose layer can be chosen on its own."""
         return copy.copy(self)
 
@@ -125,7 +125,7 @@ class TextEncoder(WeightsReport):
 
         They are float32 on the CPU, where ComfyUI keeps conditioning: core nodes join it with that of its own CLIPs.
         """
-        prepared(self.prepare, 0)
+        prepared(self.load_to_device, 0)
         ids = torch.tensor([[token for token, *_ in chunk] for chunk in tokens["l"]], device=self.net.device)
         out = self.net(ids, output_hidden_states=self.layer is not None)
         cond, pooled = out.last_hidden_state, out.pooler_output

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..diffusion.finite import broken_weights
 from ..errors import NotOfferedError, VideoError
 from ..memory.held_memory import WeightsReport
-from ..memory.residency import Prepare, prepared, stay
+from ..memory.residency import LoadToDevice, prepared, stay_put
 
 FRAMES_AT_ONCE = 8  # bounds memory; frames are independent in the VAE
 BYTES_PER_PIXEL_AND_BYTE = 2_178  # ComfyUI's own estimate for decoding with a Stable Diffusion VAE
@@ -34,7 +34,7 @@ class VideoVAE(WeightsReport):
 
     def __init__(self, net: AutoencoderKL) -> None:
         self.net = net.requires_grad_(False).eval()
-        self.prepare: Prepare = stay
+        self.load_to_device: LoadToDevice = stay_put
 
     def __getattr__(self, name: str) -> object:
         if name in NOT_OFFERED:
@@ -143,7 +143,7 @@ class VideoVAE(WeightsReport):
                 f"the clip has {frames} frames of {height}x{width}; at least one frame of {cell}x{cell} pixels is "
                 f"needed. Check the video and its start and count."
             )
-        prepared(self.prepare, _working_memory(*at_once, self.net.dtype))
+        prepared(self.load_to_device, _working_memory(*at_once, self.net.dtype))
         top, left = height % cell // 2, width % cell // 2
         cropped = pixels[:, top : top + height // cell * cell, left : left + width // cell * cell, :3]
         images = rearrange(cropped, "f h w c -> f c h w").mul(2).sub(1).to(self.net.device, self.net.dtype)
@@ -159,7 +159,7 @@ class VideoVAE(WeightsReport):
                 f"width] of Stable Diffusion 1.x and 2.x. Latents of video models need the VAE of their own model."
             )
         height, width = (side * self.pixels_per_cell for side in at_once)
-        prepared(self.prepare, _working_memory(height, width, self.net.dtype))
+        prepared(self.load_to_device, _working_memory(height, width, self.net.dtype))
         latents = samples.to(self.net.device, self.net.dtype)
         images = torch.cat([net.decode(part).sample for part in latents.split(FRAMES_AT_ONCE)])
         pixels = rearrange(images.float(), "f c h w -> f h w c")

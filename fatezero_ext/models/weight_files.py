@@ -113,12 +113,12 @@ def _tensors(weights: Mapping[object, object], path: Path) -> dict[str, Tensor]:
     foreign = [shown(key) for key, value in beside.items() if not found or not isinstance(value, IDLE)]
     if foreign or not found:
         raise ModelError(
-            f"{path} holds {f'more than tensors by name: {some(foreign)}' if foreign else 'no tensors by name'}; a "
+            f"{path} holds {f'more than tensors by name: {brief(foreign)}' if foreign else 'no tensors by name'}; a "
             f"state dict is needed. Save it with save_pretrained, or as safetensors."
         )
     if repeated := [name for name, x in found.items() if not _is_stored(x)]:
         raise ModelError(
-            f"{path} has tensors that are larger than what is stored of them: {some(repeated)}; plain ones are needed. "
+            f"{path} has tensors that are larger than what is stored of them: {brief(repeated)}; plain ones are needed. "
             f"Convert or restore the file."
         )
     return found
@@ -218,7 +218,7 @@ def check_pickles_are_safe(path: Path) -> None:
         )
 
 
-def some(keys: Sequence[str]) -> str:
+def brief(keys: Sequence[str]) -> str:
     """How many keys, and the first of them, for an error's text."""
     first = ", ".join(shown(key) for key in keys[:3])
     return "nothing" if not keys else f"{len(keys)} keys ({first}{', ...' if len(keys) > 3 else ''})"

@@ -106,7 +106,7 @@ def enlarged(frames: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(frames.float().movedim(-1, 1), size=size, **how).movedim(1, -1).clamp(0, 1)
 
 
-def fitted_frames(images: Tensor, frames: int, cells: tuple[int, int]) -> Tensor:
+def frames_like_latents(images: Tensor, frames: int, cells: tuple[int, int]) -> Tensor:
     """The frames of an inverted clip, cut about the centre to the proportions of its latents.
 
     images: [frames, height, width, 3] at any scale

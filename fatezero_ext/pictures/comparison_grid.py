@@ -50,7 +50,7 @@ def compare(clips: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
     return sheet
 
 
-def cut_like(clip: Tensor, other: Tensor) -> Tensor:
+def centre_crop_like(clip: Tensor, other: Tensor) -> Tensor:
     """The clip cut about the centre to the size of `other`, where it is larger by less than a latent cell: a VAE cuts
     frames to whole cells before they are edited. Any other clip as it is.
 

@@ -20,7 +20,7 @@ Quirks = Literal["fixed", "original"]
 Window = tuple[float, float]
 
 
-class Clip(Protocol):
+class TextEncoder(Protocol):
     """What is asked of a text encoder: two methods of a ComfyUI CLIP object."""
 
     def tokenize(self, text: str) -> Mapping[str, list]: ...
@@ -97,7 +97,7 @@ class Prompt:
                     yield from word.tokens
 
 
-def read_prompt(clip: Clip, text: str, name: str = "prompt") -> Prompt:
+def read_prompt(text_encoder: TextEncoder, text: str, name: str = "prompt") -> Prompt:
     """Tokenize a prompt and say which tokens each of its words got.
 
     name: what the prompt is called in errors
@@ -105,15 +105,15 @@ def read_prompt(clip: Clip, text: str, name: str = "prompt") -> Prompt:
     tokens in a row are the prompt's.
     Raises PromptError for an overlong prompt and for weight syntax, and where there is no text encoder.
     """
-    if clip is None:
+    if text_encoder is None:
         raise PromptError(
             f"clip is nothing where the {name} is read; a text encoder is needed, and the checkpoint may "
             f"have none. Use Load CLIP with the text encoder of the same model, or another checkpoint."
         )
-    ids = _token_ids(clip, text, name)
+    ids = _token_ids(text_encoder, text, name)
     words, position = [], 1
     for piece in text.split():
-        count = len(_token_ids(clip, piece, name)) - 2
+        count = len(_token_ids(text_encoder, piece, name)) - 2
         if count < 1:
             raise PromptError(
                 f"{piece!r} of the {name} makes no tokens, so there is nothing to attend to; words are needed. Remove "
@@ -129,10 +129,10 @@ def read_prompt(clip: Clip, text: str, name: str = "prompt") -> Prompt:
     return Prompt(text, ids, tuple(words), name)
 
 
-def _token_ids(clip: Clip, text: str, name: str) -> tuple[int, ...]:
+def _token_ids(text_encoder: TextEncoder, text: str, name: str) -> tuple[int, ...]:
     """Start token, tokens, end token."""
     try:
-        chunks, empty = _only_encoder(clip.tokenize(text)), _only_encoder(clip.tokenize(""))
+        chunks, empty = _only_encoder(text_encoder.tokenize(text)), _only_encoder(text_encoder.tokenize(""))
     except PromptError as error:  # which knows the text, and not what it is called
         raise PromptError(f"{name}: {error}") from error
     end = empty[0][1][0]

@@ -10,14 +10,14 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..attention.records import Page, check_page, named_tensors, packed, page_from
+from ..attention.records import StepRecords, check_records, named_tensors, page_from, to_precision
 from ..attention.sites import LayerAddress
 from ..choices import Precision
 from ..errors import StoreError
 from .disk_cache.completeness import LEVELS, lacking, layers_of, page_name
 from .disk_cache.entry import Draft, Entry
 from .disk_cache.tensor_file import DamagedFile
-from .offload import CPU, Carrier
+from .offload import CPU, Offloader
 
 log = logging.getLogger(__name__)
 
@@ -36,14 +36,14 @@ class DiskDraft:
         self._abandoned = False
         self.nbytes = 0
         self._draft, self._layers = draft, layers
-        self._carrier = Carrier(precision)
+        self._carrier = Offloader(precision)
 
-    def write(self, step: int, page: Page) -> None:
-        check_page(page, self._layers, step)
+    def write(self, step: int, page: StepRecords) -> None:
+        check_records(page, self._layers, step)
         if self.failure is None:
-            self._carrier.carry(page, partial(self._save, step))
+            self._carrier.submit(page, partial(self._save, step))
 
-    def read(self, step: int) -> Page:
+    def read(self, step: int) -> StepRecords:
         raise StoreError(f"step {step} is still being written; it can be read once the inversion is done.")
 
     def seal(self) -> None:
@@ -65,7 +65,7 @@ class DiskDraft:
         self._draft.abandon()
         self._carrier.stop()
 
-    def _save(self, step: int, page: Page) -> None:
+    def _save(self, step: int, page: StepRecords) -> None:
         try:
             self._draft.write(page_name(step), named_tensors(page))
         except StoreError as error:
@@ -98,10 +98,10 @@ class DiskStore:
     def nbytes(self) -> int:
         return self.entry.nbytes
 
-    def write(self, step: int, page: Page) -> None:
+    def write(self, step: int, page: StepRecords) -> None:
         raise StoreError(f"step {step} came after the store was sealed; invert again to record anew.")
 
-    def read(self, step: int) -> Page:
+    def read(self, step: int) -> StepRecords:
         name = page_name(step)
         if name not in self.entry.names:
             raise DamagedFile(self.entry.place(name), "it is not there")
@@ -118,11 +118,11 @@ class DiskStore:
     def seal(self) -> None:
         """It is sealed since it was published."""
 
-    def repair(self, step: int, page: Page) -> None:
+    def repair(self, step: int, page: StepRecords) -> None:
         """Write a damaged page anew; one that cannot be written stays damaged, and is computed again each time."""
         try:
-            check_page(page, self.layers, step)
-            self.entry.repair(page_name(step), named_tensors(packed(page, CPU, "as computed")))
+            check_records(page, self.layers, step)
+            self.entry.repair(page_name(step), named_tensors(to_precision(page, CPU, "as computed")))
         except StoreError as error:
             log.warning("%s Step %d stays damaged.", error, step)
 

@@ -8,7 +8,7 @@ from functools import cache
 
 import torch
 
-from ..attention.records import Page, check_range, packed
+from ..attention.records import StepRecords, check_range, to_precision
 from ..choices import Precision
 from ..memory.free_memory import OutOfMemoryError
 
@@ -25,7 +25,7 @@ def copy_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-class Carrier:
+class Offloader:
     """Brings pages to the computer's memory in a thread of its own, on a stream of its own where there are streams.
 
     One page is on its way at a time: what waits is bounded, however slow the other end is.
@@ -36,7 +36,7 @@ class Carrier:
         self._thread = ThreadPoolExecutor(1, "carrier")
         self._moving: Future[None] | None = None
 
-    def carry(self, page: Page, arrived: Callable[[Page], None]) -> None:
+    def submit(self, page: StepRecords, arrived: Callable[[StepRecords], None]) -> None:
         """Bring a page; `arrived` is called with it in the thread. Raises what bringing the page before raised."""
         self._wait()
         computed_on = next((record.kept.values.device for record in page.values()), CPU)
@@ -60,7 +60,11 @@ class Carrier:
             self._moving = None
 
     def _move(
-        self, page: Page, device: torch.device, ready: torch.cuda.Event | None, arrived: Callable[[Page], None]
+        self,
+        page: StepRecords,
+        device: torch.device,
+        ready: torch.cuda.Event | None,
+        arrived: Callable[[StepRecords], None],
     ) -> None:
         with torch.no_grad(), torch.cuda.stream(None if ready is None else copy_stream(device)):
             if ready is not None:
@@ -68,11 +72,11 @@ class Carrier:
             # Each copy ends before the next begins, so the page may be let go in this thread without record_stream.
             arrived(self._packed(page))
 
-    def _packed(self, page: Page) -> Page:
+    def _packed(self, page: StepRecords) -> StepRecords:
         try:
-            kept = packed(page, CPU, self._precision)
+            kept = to_precision(page, CPU, self._precision)
         except OutOfMemoryError:  # packing needs room on the device, beside a step at its peak; moving needs none
-            page = packed(page, CPU, "as computed")
-            kept = packed(page, CPU, self._precision)
+            page = to_precision(page, CPU, "as computed")
+            kept = to_precision(page, CPU, self._precision)
         check_range(page, kept)
         return kept

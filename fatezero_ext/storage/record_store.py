@@ -11,22 +11,31 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from ..attention.records import Page, beyond_range, check_page, check_range, narrowed, packed, page_bytes, page_tensors
+from ..attention.records import (
+    StepRecords,
+    beyond_range,
+    check_range,
+    check_records,
+    narrowed,
+    records_bytes,
+    records_tensors,
+    to_precision,
+)
 from ..attention.sites import LayerAddress
 from ..choices import Precision
 from ..errors import StoreError
 from ..memory.free_memory import free_ram
-from .offload import CPU, Carrier
+from .offload import CPU, Offloader
 
 
-class PageStore(Protocol):
+class RecordStore(Protocol):
     """Pages by step; step 0 is the noisiest, as in `Schedule`."""
 
-    def write(self, step: int, page: Page) -> None:
+    def write(self, step: int, page: StepRecords) -> None:
         """Keep a page. Raises StoreError where it lacks a layer, and once the store is sealed."""
         ...
 
-    def read(self, step: int) -> Page:
+    def read(self, step: int) -> StepRecords:
         """The page of a step. Its tensors must not be changed. Raises StoreError where there is none."""
         ...
 
@@ -63,8 +72,8 @@ class MemoryStore:
         self.device = device
         self.precision = precision
         self.layers = layers
-        self._pages: dict[int, Page] = {}
-        self._carrier: Carrier | None = None
+        self._pages: dict[int, StepRecords] = {}
+        self._carrier: Offloader | None = None
         self._sealed = False
         self._unchecked: list[int] = []
 
@@ -76,28 +85,28 @@ class MemoryStore:
 
     @property
     def nbytes(self) -> int:
-        return sum(page_bytes(page) for page in self._pages.values())
+        return sum(records_bytes(page) for page in self._pages.values())
 
     def held_tensors(self) -> Iterator[Tensor]:
         for page in self._pages.values():
-            yield from page_tensors(page)
+            yield from records_tensors(page)
 
-    def write(self, step: int, page: Page) -> None:
+    def write(self, step: int, page: StepRecords) -> None:
         if self._sealed:
             raise StoreError(f"step {step} came after the store was sealed; invert again to record anew.")
-        check_page(page, self.layers, step)
+        check_records(page, self.layers, step)
         if self.device == CPU and any(record.kept.values.device != CPU for record in page.values()):
-            self._carrier = self._carrier or Carrier(self.precision)
-            self._carrier.carry(page, partial(self._pages.__setitem__, step))
+            self._carrier = self._carrier or Offloader(self.precision)
+            self._carrier.submit(page, partial(self._pages.__setitem__, step))
         else:
-            kept = packed(page, self.device, self.precision)
-            if all(tensor.device == CPU for tensor in page_tensors(kept)):
+            kept = to_precision(page, self.device, self.precision)
+            if all(tensor.device == CPU for tensor in records_tensors(kept)):
                 check_range(page, kept)
             elif narrowed(page, kept):  # looking would wait for the device at every step
                 self._unchecked.append(step)
             self._pages[step] = kept
 
-    def read(self, step: int) -> Page:
+    def read(self, step: int) -> StepRecords:
         if step not in self._pages:
             raise StoreError(
                 f"step {step} is not in the store, which has {len(self._pages)}; an edit needs every step of its "
@@ -109,7 +118,7 @@ class MemoryStore:
         if self._carrier is not None:
             self._carrier.finish()
         self._carrier, self._sealed = None, True
-        finite = [x.isfinite().all() for step in self._unchecked for x in page_tensors(self._pages[step])]
+        finite = [x.isfinite().all() for step in self._unchecked for x in records_tensors(self._pages[step])]
         if finite and not torch.stack(finite).all():
             self._pages.clear()
             raise beyond_range("some of it is larger")
@@ -122,7 +131,7 @@ class MemoryStore:
                 return on_device  # another thread, which reads the same store, has moved it meanwhile
             if self.nbytes > free_ram():
                 return False
-            self._pages = {step: packed(page, CPU, "as computed") for step, page in self._pages.items()}
+            self._pages = {step: to_precision(page, CPU, "as computed") for step, page in self._pages.items()}
             self.device = CPU
             return True
 
@@ -137,10 +146,10 @@ class Recomputed:
     level_offset: int = 0
     nbytes: int = 0
 
-    def write(self, step: int, page: Page) -> None:
+    def write(self, step: int, page: StepRecords) -> None:
         """Keep nothing."""
 
-    def read(self, step: int) -> Page:
+    def read(self, step: int) -> StepRecords:
         raise StoreError(f"step {step} is not kept but computed again; read it through SourcePages.")
 
     def held_tensors(self) -> Iterator[Tensor]:

@@ -58,13 +58,13 @@ class CompareClips(io.ComfyNode):
         edit_labels: list[str] | None = None,
         **edits: list[Tensor | None],
     ) -> io.NodeOutput:
-        from ...fatezero_ext.pictures.comparison_grid import compare, cut_like
+        from ...fatezero_ext.pictures.comparison_grid import centre_crop_like, compare
 
         if len(source) != 1:
             raise VideoError(f"source brings {len(source)} clips; one is needed. Link the clip that was edited.")
         further = [edits.get(f"edit_{number}") or [] for number in range(2, MOST_EDITS + 1)]
         clips = [
-            cut_like(source[0], edit_1[0]) if edit_1 else source[0],
+            centre_crop_like(source[0], edit_1[0]) if edit_1 else source[0],
             *edit_1,
             *(clip for brought in further for clip in brought if clip is not None),
         ]

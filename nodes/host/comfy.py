@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ...fatezero_ext.diffusion.noise_model import LatentFormat
-    from ...fatezero_ext.memory.residency import Prepare
+    from ...fatezero_ext.memory.residency import LoadToDevice
 
 
 log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class ComfyHost:
         computed = mm.unet_manual_cast(stored, device, known) or stored
         return computed if computed in known else torch.float32
 
-    def residence(self, net: nn.Module, part: ModelPart) -> Prepare:
+    def residence(self, net: nn.Module, part: ModelPart) -> LoadToDevice:
         """Let ComfyUI load it in full right before each use, and unload it when memory is short."""
         from comfy import model_management as mm
         from comfy.model_patcher import ModelPatcher

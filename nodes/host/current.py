@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from ...fatezero_ext.diffusion.noise_model import LatentFormat
-    from ...fatezero_ext.memory.residency import Prepare
+    from ...fatezero_ext.memory.residency import LoadToDevice
 
 _INSTALLED: ContextVar[Host | None] = ContextVar("fatezero_host", default=None)
 
@@ -66,7 +66,7 @@ def weight_dtype() -> torch.dtype:
     return current().weight_dtype()
 
 
-def residence(net: nn.Module, part: ModelPart) -> Prepare:
+def residence(net: nn.Module, part: ModelPart) -> LoadToDevice:
     """How `net` is brought to the compute device before each use."""
     return current().residence(net, part)
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ...fatezero_ext.diffusion.noise_model import LatentFormat
-    from ...fatezero_ext.memory.residency import Prepare
+    from ...fatezero_ext.memory.residency import LoadToDevice
 
 
 ModelKind = Literal["checkpoints", "loras"]
@@ -48,7 +48,7 @@ class Host(Protocol):
     def weight_dtype(self) -> torch.dtype:
         """The precision that a UNet's weights are best kept in."""
 
-    def residence(self, net: nn.Module, part: ModelPart) -> Prepare:
+    def residence(self, net: nn.Module, part: ModelPart) -> LoadToDevice:
         """How `net` is brought to the compute device before each use."""
 
     def diffusers_folders(self) -> tuple[Path, ...]:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ...fatezero_ext.diffusion.noise_model import LatentFormat
-    from ...fatezero_ext.memory.residency import Prepare
+    from ...fatezero_ext.memory.residency import LoadToDevice
 
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class PythonHost:
 
         return torch.float32 if self.device().type == "cpu" else torch.float16
 
-    def residence(self, net: nn.Module, part: ModelPart) -> Prepare:
+    def residence(self, net: nn.Module, part: ModelPart) -> LoadToDevice:
         """Move it there once."""
         return lambda working_memory: net.to(self.device())
 

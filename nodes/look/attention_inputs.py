@@ -13,7 +13,7 @@ from ..method.edit_widgets import RESOLUTIONS, window
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ...fatezero_ext.inspection.heat_maps import OnPage
+    from ...fatezero_ext.inspection.heat_maps import OnRead
     from ...fatezero_ext.inversion.trace import Trace
 
 
@@ -70,7 +70,7 @@ def reading_of(start: float, end: float, resolution: str) -> Reading:
     return Reading((start, end), RESOLUTIONS[resolution])
 
 
-def step_reporter(trace: Trace, reading: Reading) -> OnPage:
+def step_reporter(trace: Trace, reading: Reading) -> OnRead:
     """Moves the node's bar, step by step; ends the run there when the user stops it."""
     bar = host.progress(len(reading.steps(len(trace.schedule))))
     return lambda done, _total: bar.update(done)
@@ -82,6 +82,6 @@ def cells_of(trace: Trace) -> tuple[int, int]:
 
 
 def source_frames(trace: Trace, images: Tensor | None) -> Tensor | None:
-    from ...fatezero_ext.pictures.attention_sheets import fitted_frames
+    from ...fatezero_ext.pictures.attention_sheets import frames_like_latents
 
-    return None if images is None else fitted_frames(images.cpu(), trace.frames, cells_of(trace))
+    return None if images is None else frames_like_latents(images.cpu(), trace.frames, cells_of(trace))

@@ -119,7 +119,7 @@ def _clip(name: str) -> ClipScorer | None:
     from ...fatezero_ext.metrics.clip_scores import load_clip
 
     clip = load_clip(_folder(name))
-    clip.prepare = host.residence(clip.net, "text encoder")
+    clip.load_to_device = host.residence(clip.net, "text encoder")
     return clip
 
 

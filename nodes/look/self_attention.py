@@ -86,7 +86,7 @@ class SelfAttentionComponents(io.ComfyNode):
         reading = reading_of(from_step, to_step, resolution)
         trace = inverted(controller)
         source = source_frames(trace, images)
-        maps = self_attention_maps(controller, reading, on_page=step_reporter(trace, reading))
+        maps = self_attention_maps(controller, reading, on_read=step_reporter(trace, reading))
         found = principal_components(maps, components, side)
         pictures = sheets(component_tiles(found, tile_size(cells_of(trace), picture_height), source))
         return io.NodeOutput(pictures.to(host.intermediate_device()))

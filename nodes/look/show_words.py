@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ..api import io, schema
 
 if TYPE_CHECKING:
-    from ...fatezero_ext.prompts.words import Clip
+    from ...fatezero_ext.prompts.words import TextEncoder
 
 
 class ShowWords(io.ComfyNode):
@@ -35,7 +35,7 @@ class ShowWords(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, clip: Clip, prompt: str) -> io.NodeOutput:
+    def execute(cls, clip: TextEncoder, prompt: str) -> io.NodeOutput:
         from ...fatezero_ext.prompts.token_report import described_words
 
         return io.NodeOutput(described_words(clip, prompt))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ...fatezero_ext.editing.edit import EditResult
     from ...fatezero_ext.inversion.controller import Controller
-    from ...fatezero_ext.prompts.words import Clip
+    from ...fatezero_ext.prompts.words import TextEncoder
 
 
 class P2PEdit(io.ComfyNode):
@@ -74,7 +74,7 @@ class P2PEdit(io.ComfyNode):
     def execute(
         cls,
         controller: Controller,
-        clip: Clip,
+        clip: TextEncoder,
         edit_prompt: str,
         negative_prompt: str,
         mask: Tensor | None = None,
@@ -83,7 +83,7 @@ class P2PEdit(io.ComfyNode):
         from ...fatezero_ext.editing.edit import edit
 
         trace = controller.trace
-        bar = host.progress(0 if trace is None else len(trace.schedule), controller.unet.latents)
+        bar = host.progress(0 if trace is None else len(trace.schedule), controller.unet.latent_format)
         if trace is not None:
             said = f"Edit of {trace.frames} frames in {len(trace.schedule)} steps, {widgets['mode']}: {edit_prompt}"
             host.say(" ".join(said.split()), cls.hidden.unique_id)
@@ -102,7 +102,7 @@ class P2PEdit(io.ComfyNode):
 
 def _pixel_mask(result: EditResult, controller: Controller) -> Tensor:
     """[frames, height, width] in pixels of the decoded clip."""
-    cell = controller.unet.latents.pixels_per_cell
+    cell = controller.unet.latent_format.pixels_per_cell
     return result.mask.repeat_interleave(cell, dim=1).repeat_interleave(cell, dim=2)
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from ...fatezero_ext.inversion.controller import Controller
     from ...fatezero_ext.inversion.prediction import StepDone
-    from ...fatezero_ext.prompts.words import Clip
+    from ...fatezero_ext.prompts.words import TextEncoder
 
 INVERSION, RECONSTRUCTION = "inversion", "reconstruction"
 EMPTY_SOURCE = (
@@ -106,7 +106,7 @@ class DDIMInvert(io.ComfyNode):
     def execute(
         cls,
         controller: Controller,
-        clip: Clip,
+        clip: TextEncoder,
         latent: dict[str, Any],
         source_prompt: str,
         steps: int,
@@ -118,7 +118,7 @@ class DDIMInvert(io.ComfyNode):
         planned = plan_inversion(controller, clip, _samples(latent), source_prompt, steps=steps)
         check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id, EDIT_WIDGETS)
         reconstruct = Reconstruction(reconstruction_guidance) if attention_from == RECONSTRUCTION else None
-        bar = host.progress(steps if reconstruct is None else 2 * steps, planned.unet.latents)
+        bar = host.progress(steps if reconstruct is None else 2 * steps, planned.unet.latent_format)
         length = f"of {planned.trace.frames} frames in {steps} steps"
 
         def say(said: str) -> None:
@@ -172,7 +172,7 @@ def _far_from_training(planned: Controller) -> str:
     trained, shorter = planned.unet.trained_side, min(planned.trace.size)
     if trained is None or trained / FAR < shorter < trained * FAR:
         return ""
-    cell = planned.unet.latents.pixels_per_cell
+    cell = planned.unet.latent_format.pixels_per_cell
     return (
         f"The clip's shorter side has {shorter * cell} pixels, {planned.unet.name} was trained on {trained * cell}: "
         f"scale it with Prepare Frames. "

@@ -11,7 +11,7 @@ from ..host import current as host
 from ..sockets import UNET
 
 if TYPE_CHECKING:
-    from ...fatezero_ext.models.text_encoder import TextEncoder
+    from ...fatezero_ext.models.text_encoder import ClipTextEncoder
     from ...fatezero_ext.models.unet.model import Pseudo3DUNet
 
 NO_LORA = "none"
@@ -67,7 +67,7 @@ class LoadLoRA(io.ComfyNode):
         lora_name: str,
         strength_unet: float,
         strength_text: float,
-        clip: TextEncoder | None = None,
+        clip: ClipTextEncoder | None = None,
     ) -> io.NodeOutput:
         if lora_name == NO_LORA:
             return io.NodeOutput(unet, clip)
@@ -83,9 +83,9 @@ class LoadLoRA(io.ComfyNode):
             unet, clip, _file(lora_name), unet_strength=strength_unet, text_strength=strength_text, say=say
         )
         if patched_unet is not unet:
-            patched_unet.prepare = host.residence(patched_unet.net, "unet")
+            patched_unet.load_to_device = host.residence(patched_unet.net, "unet")
         if patched_clip is not clip:
-            patched_clip.prepare = host.residence(patched_clip.net, "text encoder")
+            patched_clip.load_to_device = host.residence(patched_clip.net, "text encoder")
         return io.NodeOutput(patched_unet, patched_clip)
 
 
@@ -101,9 +101,9 @@ def _strength(name: str, part: str) -> io.Input:
 
 
 def _check_own(clip: object) -> None:
-    from ...fatezero_ext.models.text_encoder import TextEncoder
+    from ...fatezero_ext.models.text_encoder import ClipTextEncoder
 
-    if clip is not None and not isinstance(clip, TextEncoder):
+    if clip is not None and not isinstance(clip, ClipTextEncoder):
         raise ModelError(
             f"the clip is ComfyUI's own ({type(clip).__name__}); that of Load Pseudo-3D UNet is needed. Leave clip "
             f"unconnected here, and put this LoRA on ComfyUI's clip with the core node Load LoRA."

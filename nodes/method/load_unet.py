@@ -15,7 +15,7 @@ from ..api import advanced, io, schema
 from ..checking.verdicts import Found, verdict
 from ..host import current as host
 from ..sockets import UNET
-from .model_list import BUILT_IN, AbsentPart, is_bare_unet, model_names, model_path, stamps
+from .model_list import BUILT_IN, MissingPart, is_bare_unet, model_names, model_path, stamps
 
 if TYPE_CHECKING:
     import torch
@@ -95,17 +95,17 @@ class LoadPseudo3DUNet(io.ComfyNode):
             loaded = load_model(path, settings, dtype=dtype, name=model, **told)
             if dtype == torch.float16:
                 loaded.vae.net.float()  # some VAEs leave the range of half precision, and frames go black
-            parts = (loaded.unet, loaded.text, loaded.vae)
+            parts = (loaded.unet, loaded.text_encoder, loaded.vae)
         parts[0].kernel = computes
         for part, kind in zip(parts, ("unet", "text encoder", "vae"), strict=True):
-            if not isinstance(part, AbsentPart):
-                part.prepare = host.residence(part.net, kind)
+            if not isinstance(part, MissingPart):
+                part.load_to_device = host.residence(part.net, kind)
         return io.NodeOutput(*parts)
 
 
 def _bare(
     path: Path, settings: InflationSettings, dtype: torch.dtype, name: str, told: Mapping[str, Any]
-) -> tuple[Pseudo3DUNet, AbsentPart, AbsentPart]:
+) -> tuple[Pseudo3DUNet, MissingPart, MissingPart]:
     """A UNet alone; text encoder and VAE come from other nodes."""
     from ...fatezero_ext.models.load import load_unet
     from ...fatezero_ext.models.single_file.checkpoint import told_prediction
@@ -116,7 +116,7 @@ def _bare(
     prediction = told["prediction"] or told_prediction(unet)
     unet.scheduler = scheduler_config(prediction, zero_terminal=bool(told["zero_terminal"]))
     log.info("%s: predicts %s.", name, prediction)
-    return unet, AbsentPart("text encoder", name, "Load CLIP"), AbsentPart("VAE", name, "Load VAE")
+    return unet, MissingPart("text encoder", name, "Load CLIP"), MissingPart("VAE", name, "Load VAE")
 
 
 def _inputs() -> list[io.Input]:

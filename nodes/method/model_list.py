@@ -65,7 +65,7 @@ def _describes_unet(config: Path) -> bool:
         return False
 
 
-class AbsentPart:
+class MissingPart:
     """Stands where a model has no text encoder or VAE, and says so when it is used."""
 
     def __init__(self, part: str, model: str, instead: str) -> None:

@@ -11,7 +11,7 @@ from . import edit_widgets as edit_settings
 
 if TYPE_CHECKING:
     from ...fatezero_ext.inversion.controller import Controller
-    from ...fatezero_ext.prompts.words import Clip
+    from ...fatezero_ext.prompts.words import TextEncoder
 
 SOCKETS = {"controller", "clip", "mask"}
 """Inputs of an edit that are always links."""
@@ -19,7 +19,7 @@ SOCKETS = {"controller", "clip", "mask"}
 
 def check_edits(
     planned: Controller,
-    clip: Clip,
+    clip: TextEncoder,
     graph: Graph | None,
     node_id: str | None,
     widgets: frozenset[str],

@@ -85,7 +85,7 @@ class NativeModel(NoiseModel):
         self.model, self.extras = model, extras_of(conditioning)
         self.name = f"MODEL ({check_kind(model)})"
         warn_of_guidance(model)
-        self.latents = LatentFormat(scale=model.model.latent_format.scale_factor)
+        self.latent_format = LatentFormat(scale=model.model.latent_format.scale_factor)
         self._net, self._sampling = model.model.diffusion_model, model.get_model_object("model_sampling")
         self._places = dict(_layers(self._net, tuple(key_frames), _changed_inputs(model)))
         self.layers = tuple(self._places)
@@ -112,7 +112,7 @@ class NativeModel(NoiseModel):
         return 1 + sum(1 for block in self._net.input_blocks for module in block if _is(module, "Downsample"))
 
     @property
-    def nameless(self) -> str:
+    def uncacheable_parts(self) -> str:
         return nameless_parts(self.model, self.extras)
 
     def schedule(self, steps: int) -> Schedule:

@@ -52,7 +52,7 @@ def of_folder(made, checkpoint, ext, tmp_path_factory):
     for part, name in zip(made, ("unet", "vae", "text_encoder"), strict=True):
         part.save_pretrained(folder / name)
     loaded = ext.load_model(checkpoint)
-    loaded.text.tokenizer.save_pretrained(folder / "tokenizer")
+    loaded.text_encoder.tokenizer.save_pretrained(folder / "tokenizer")
     (folder / "scheduler").mkdir()
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(dict(loaded.unet.scheduler)))
     (folder / "model_index.json").write_text("{}")
@@ -121,7 +121,7 @@ def test_three_routes_give_the_same_inversion_and_edit(ext, core, of_file, of_fo
 def test_with_the_clip_wide_norm_file_and_folder_agree(ext, checkpoint, of_folder, pixels):
     models = [ext.load_model(path) for path in (checkpoint, of_folder)]
     latents = models[0].vae.encode(pixels)
-    file, folder = (run(ext, model.unet, model.text, latents) for model in models)
+    file, folder = (run(ext, model.unet, model.text_encoder, latents) for model in models)
     assert distance(folder[0], file[0]) < 1e-5
     assert distance(folder[1], file[1]) < 1e-5
 

@@ -51,10 +51,10 @@ def test_latents_are_those_of_the_python_calls(loaded):
     model = load_toy(InflationSettings(key_frames=()))
     with torch.inference_mode():
         controller = Controller(model.unet, storage=Storage("features", "ram"))
-        inverted = invert(controller, model.text, model.vae.encode(frames), SOURCE, steps=STEPS)
+        inverted = invert(controller, model.text_encoder, model.vae.encode(frames), SOURCE, steps=STEPS)
         blend = BlendSettings(("red circle",), ("circle",), 0.3, latents=True)
-        wanted = edit(inverted, model.text, A, EditSettings(guidance=3.0, blend=blend))
-    cell = model.unet.latents.pixels_per_cell
+        wanted = edit(inverted, model.text_encoder, A, EditSettings(guidance=3.0, blend=blend))
+    cell = model.unet.latent_format.pixels_per_cell
     mask = wanted.mask.repeat_interleave(cell, 1).repeat_interleave(cell, 2)
     Give.given["frames"], graph = frames, small_graph()
     graph["0"] = {"class_type": "TestGive", "inputs": {"name": "frames"}}

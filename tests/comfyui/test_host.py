@@ -110,7 +110,7 @@ def test_under_memory_pressure_an_inversion_goes_before_small_results(loaded):
     ext = load_pack("fatezero_ext")
     toy = ext.load_toy()
     controller = ext.Controller(toy.unet, storage=ext.Storage("features", "ram"))
-    controller = ext.invert(controller, toy.text, torch.zeros(3, 4, 16, 16), "a red circle", steps=3)
+    controller = ext.invert(controller, toy.text_encoder, torch.zeros(3, 4, 16, 16), "a red circle", steps=3)
     assert controller.get_ram_usage() > 2**20
     cache = caching.RAMPressureCache(lambda *_given: None)
     cache.cache = {"large": ([[controller]], None), "small": ([[torch.zeros(4)]], None)}

@@ -39,8 +39,8 @@ def under_control(model, *given):
 
 def edited(ext, unet, toy, latents, policy="features", storage=None, **settings):
     controller = ext.Controller(unet, storage=storage or ext.Storage(policy))
-    inverted = ext.invert(controller, toy.text, latents, SOURCE, steps=STEPS)
-    return inverted.trace, ext.edit(inverted, toy.text, EDIT, ext.EditSettings(**settings))
+    inverted = ext.invert(controller, toy.text_encoder, latents, SOURCE, steps=STEPS)
+    return inverted.trace, ext.edit(inverted, toy.text_encoder, EDIT, ext.EditSettings(**settings))
 
 
 def distance(x, wanted):
@@ -67,7 +67,7 @@ def test_layers_have_the_addresses_and_levels_they_have_in_diffusers(inflated):
 
 @pytest.mark.parametrize("texts", [1, 2])
 def test_one_prediction_is_the_inflated_unets(inflated, toy, latents, texts):
-    text = torch.cat([toy.text.encode(prompt) for prompt in ("", SOURCE)[2 - texts :]])
+    text = torch.cat([toy.text_encoder.encode(prompt) for prompt in ("", SOURCE)[2 - texts :]])
     with torch.no_grad():
         wanted = inflated(latents, 501, text, frames=FRAMES)
         found = under_control(native_model())(latents, 501, text, frames=FRAMES)
@@ -96,7 +96,7 @@ def test_threads_that_share_a_model_get_what_one_gets_alone(ext, toy, latents):
 
 
 def test_a_controller_may_run_another_model_inside(ext, toy, latents):
-    outer, inner, text = under_control(native_model()), under_control(native_model()), toy.text.encode(SOURCE)
+    outer, inner, text = under_control(native_model()), under_control(native_model()), toy.text_encoder.encode(SOURCE)
     first, seen = outer.layers[0].address, []
 
     def asks(q, k, v, site):
@@ -125,7 +125,7 @@ def test_the_edited_text_is_found_wherever_a_batch_has_it(toy, latents, monkeypa
     from comfy import samplers
 
     native, joined = under_control(native_model()), samplers.calc_cond_batch
-    text = torch.cat([toy.text.encode(prompt) for prompt in ("", SOURCE)])
+    text = torch.cat([toy.text_encoder.encode(prompt) for prompt in ("", SOURCE)])
     seen = []
 
     def watching(q, k, v, site):
@@ -188,7 +188,7 @@ def test_an_interrupted_run_leaves_nothing_behind(ext, toy, latents):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        ext.invert(ext.Controller(native), toy.text, latents, SOURCE, steps=STEPS, on_step=stop)
+        ext.invert(ext.Controller(native), toy.text_encoder, latents, SOURCE, steps=STEPS, on_step=stop)
     again, _ = edited(ext, native, toy, latents)
     assert torch.equal(again.noise, wanted.noise)
 
@@ -231,7 +231,7 @@ def test_its_schedule_and_prediction_are_those_of_comfyuis_sampling(ext, toy, la
     """Our inversion step on the prediction is an Euler step on ComfyUI's scale."""
     model = native_model(prediction)
     native = under_control(model)
-    schedule, text = native.schedule(STEPS), toy.text.encode(SOURCE)
+    schedule, text = native.schedule(STEPS), toy.text_encoder.encode(SOURCE)
     assert schedule.prediction_type == ("epsilon" if prediction == "EPS" else "v_prediction")
     sampling = model.get_model_object("model_sampling")
     high, low = (sampling.sigmas[schedule.timesteps[step]] for step in (0, 1))
@@ -261,7 +261,7 @@ def test_an_inversion_on_disk_is_found_again_by_weights_and_patches(ext, toy, la
     said = []
     for each in (model, patched, stronger, model.clone(), patched.clone()):
         controller = ext.Controller(under_control(each), storage=ext.Storage("features", "disk", cache=cache))
-        ext.invert(controller, toy.text, latents, SOURCE, steps=2, on_plan=said.append)
+        ext.invert(controller, toy.text_encoder, latents, SOURCE, steps=2, on_plan=said.append)
     assert ["found on disk" in line for line in said] == [False, False, False, True, True]
 
 
@@ -270,7 +270,7 @@ def test_disk_is_refused_where_a_patch_has_no_name_that_lasts(ext, toy, latents)
     model.set_model_attn2_replace(image_prompt(0.1), "middle", 0)
     controller = ext.Controller(under_control(model), storage=ext.Storage("features", "disk"))
     with pytest.raises(ext.FateZeroError, match="attention patches"):
-        ext.invert(controller, toy.text, latents, SOURCE, steps=2)
+        ext.invert(controller, toy.text_encoder, latents, SOURCE, steps=2)
 
 
 def test_other_kinds_are_refused_by_name(ext):
@@ -342,7 +342,7 @@ def controlnet(frames_of_hint):
 def test_a_real_controlnet_steers_each_frame_by_its_own_hint(ext, toy, latents):
     conditioning = [[torch.zeros(1, 77, 64), {"control": controlnet(FRAMES), "control_apply_to_uncond": True}]]
     steered = under_control(native_model(), (), conditioning)
-    text = toy.text.encode(SOURCE)
+    text = toy.text_encoder.encode(SOURCE)
     with torch.no_grad():
         free = under_control(native_model(), ())(latents, 501, text, frames=FRAMES)
         found = steered(latents, 501, text, frames=FRAMES)

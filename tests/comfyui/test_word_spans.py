@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fatezero_ext.models.single_file.checkpoint import _tokenizer
-from fatezero_ext.models.text_encoder import TextEncoder
+from fatezero_ext.models.text_encoder import ClipTextEncoder
 from fatezero_ext.prompts.words import read_prompt
 from tests.prompts import PROMPTS
 
@@ -18,7 +18,7 @@ class Tokenizers:
 
     @staticmethod
     def ours(family):
-        text = object.__new__(TextEncoder)
+        text = object.__new__(ClipTextEncoder)
         text.tokenizer = _tokenizer(family)
         return text
 

@@ -56,24 +56,24 @@ TEXT_LAYOUTS = {
 def test_a_unets_lora_in_any_layout_equals_merging_by_hand(toy, saved, merged, same, layout):
     write, layers = UNET_LAYOUTS[layout]
     pairs = drawn(toy.unet.net, layers)
-    unet, text = apply_lora(toy.unet, toy.text, saved(write(pairs)), unet_strength=0.7)
+    unet, text = apply_lora(toy.unet, toy.text_encoder, saved(write(pairs)), unet_strength=0.7)
     same(unet.net, merged(toy.unet.net, pairs, 0.7))
-    assert text is toy.text
+    assert text is toy.text_encoder
 
 
 @pytest.mark.parametrize("layout", TEXT_LAYOUTS)
 def test_a_text_encoders_lora_in_any_layout_equals_merging_by_hand(toy, saved, merged, same, layout):
-    pairs = drawn(toy.text.net, TEXT_LAYERS)
-    unet, text = apply_lora(toy.unet, toy.text, saved(TEXT_LAYOUTS[layout](pairs)), text_strength=-0.4)
-    same(text.net, merged(toy.text.net, pairs, -0.4))
+    pairs = drawn(toy.text_encoder.net, TEXT_LAYERS)
+    unet, text = apply_lora(toy.unet, toy.text_encoder, saved(TEXT_LAYOUTS[layout](pairs)), text_strength=-0.4)
+    same(text.net, merged(toy.text_encoder.net, pairs, -0.4))
     assert unet is toy.unet
-    assert relative(text.encode("a red circle"), toy.text.encode("a red circle")) > 0.01
+    assert relative(text.encode("a red circle"), toy.text_encoder.encode("a red circle")) > 0.01
 
 
 def test_what_the_models_compute_equals_that_of_models_merged_by_hand(toy, saved, merged, noise):
     layers, by_hand = drawn(toy.unet.net, ALL_LAYERS), load_toy()
-    words = drawn(toy.text.net, TEXT_LAYERS, seed=1)
-    unet, text = apply_lora(toy.unet, toy.text, saved(kohya(layers, alpha=1) | kohya_text(words, alpha=1)))
+    words = drawn(toy.text_encoder.net, TEXT_LAYERS, seed=1)
+    unet, text = apply_lora(toy.unet, toy.text_encoder, saved(kohya(layers, alpha=1) | kohya_text(words, alpha=1)))
     for net, pairs in ((by_hand.unet.net, layers), (by_hand.text.net, words)):
         wanted, own = merged(net, pairs, 1 / 2), weights_of(net)
         with torch.no_grad():
@@ -96,12 +96,12 @@ def test_alpha_over_rank_scales_the_matrices(toy, merged, same, alpha):
 
 
 def test_alpha_in_the_header_that_diffusers_writes_counts(toy, saved, merged, same):
-    pairs, words = drawn(toy.unet.net, LAYERS), drawn(toy.text.net, TEXT_LAYERS)
+    pairs, words = drawn(toy.unet.net, LAYERS), drawn(toy.text_encoder.net, TEXT_LAYERS)
     settings = {"unet.r": 2, "unet.lora_alpha": 6, "unet.alpha_pattern": {}, "text_encoder.lora_alpha": 1}
     weights = peft(pairs, prefix="unet.") | peft(words, prefix="text_encoder.text_model.")
-    unet, text = apply_lora(toy.unet, toy.text, saved(weights, lora_adapter_metadata=json.dumps(settings)))
+    unet, text = apply_lora(toy.unet, toy.text_encoder, saved(weights, lora_adapter_metadata=json.dumps(settings)))
     same(unet.net, merged(toy.unet.net, pairs, 3.0))
-    same(text.net, merged(toy.text.net, words, 0.5))
+    same(text.net, merged(toy.text_encoder.net, words, 0.5))
 
 
 def test_alpha_in_the_file_that_peft_writes_beside_counts(toy, saved, merged, same, tmp_path):
@@ -188,7 +188,7 @@ def test_a_unet_with_temporal_layers_takes_a_lora_on_its_2d_weights_alone(tmp_pa
     shared = [unet.net.state_dict()[key].data_ptr() == toy.unet.net.state_dict()[key].data_ptr() for key in temporal]
     assert len(temporal) > 50 and all(shared)
     with torch.no_grad():
-        assert unet(noise(3, 4, 16, 16), 10, toy.text.encode("a red circle"), frames=3).isfinite().all()
+        assert unet(noise(3, 4, 16, 16), 10, toy.text_encoder.encode("a red circle"), frames=3).isfinite().all()
 
 
 def test_keys_of_temporal_layers_are_left_out_with_a_warning(caplog):
@@ -202,12 +202,12 @@ def test_keys_of_temporal_layers_are_left_out_with_a_warning(caplog):
 
 def test_a_numbered_text_encoder_beside_a_unet_of_stable_diffusion_1_is_applied_whole(toy, saved, merged, same):
     """`lora_te1_` was taken for SDXL's first encoder, which has a second one beside it."""
-    layers, words = drawn(toy.unet.net, LAYERS), drawn(toy.text.net, TEXT_LAYERS)
+    layers, words = drawn(toy.unet.net, LAYERS), drawn(toy.text_encoder.net, TEXT_LAYERS)
     said = []
     file = saved(kohya(layers) | kohya(words, prefix="lora_te1_text_model_"))
-    unet, text = apply_lora(toy.unet, toy.text, file, say=said.append)
+    unet, text = apply_lora(toy.unet, toy.text_encoder, file, say=said.append)
     same(unet.net, merged(toy.unet.net, layers))
-    same(text.net, merged(toy.text.net, words))
+    same(text.net, merged(toy.text_encoder.net, words))
     assert said == []
 
 
@@ -217,7 +217,10 @@ def test_what_comfyui_saves_of_every_weight_is_applied_whole(toy, saved):
     file, wanted = {}, {}
     for model, name_of in (
         (toy.unet, lambda name: f"diffusion_model.{ldm_name(name, toy.unet.net)}"),
-        (toy.text, lambda name: f"text_encoders.clip_l.transformer.text_model.{name.removeprefix('text_model.')}"),
+        (
+            toy.text_encoder,
+            lambda name: f"text_encoders.clip_l.transformer.text_model.{name.removeprefix('text_model.')}",
+        ),
     ):
         for key, weight in model.net.state_dict().items():
             layer, _, kind = key.rpartition(".")
@@ -234,7 +237,7 @@ def test_what_comfyui_saves_of_every_weight_is_applied_whole(toy, saved):
     file["text_encoders.clip_l.transformer.text_projection.lora_up.weight"] = torch.zeros(64, 1)
     file["text_encoders.clip_l.transformer.text_projection.lora_down.weight"] = torch.zeros(1, 64)
     said, strengths = [], {"unet_strength": 0.5, "text_strength": 0.5}
-    unet, text = apply_lora(toy.unet, toy.text, saved(file), **strengths, say=said.append)
+    unet, text = apply_lora(toy.unet, toy.text_encoder, saved(file), **strengths, say=said.append)
     assert said == []
     for (model, key), weight in wanted.items():
         got = (unet if model is toy.unet else text).net.state_dict()[key]

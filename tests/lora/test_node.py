@@ -25,7 +25,7 @@ def folder(tmp_path_factory, toy):
     folder = tmp_path_factory.mktemp("lora_workflows")
     write_video(folder / "clip.mp4", torch.rand(3, 64, 64, 3, generator=torch.Generator().manual_seed(3)), 8)
     (folder / "models" / "loras" / "styles").mkdir(parents=True)
-    unet, text = drawn(toy.unet.net, LAYERS), drawn(toy.text.net, TEXT_LAYERS)
+    unet, text = drawn(toy.unet.net, LAYERS), drawn(toy.text_encoder.net, TEXT_LAYERS)
     save_file(kohya(unet) | kohya_text(text), folder / "models" / "loras" / "style.safetensors")
     save_file(kohya(drawn(toy.unet.net, LAYERS, 5)), folder / "models" / "loras" / "styles" / "other.safetensors")
     torch.save(kohya(unet), folder / "models" / "loose.pt")
@@ -69,7 +69,7 @@ def runs(folder, document, **options):
 
 
 def by_hand(toy, folder, **strengths):
-    unet, text = apply_lora(toy.unet, toy.text, folder / "models" / "loras" / "style.safetensors", **strengths)
+    unet, text = apply_lora(toy.unet, toy.text_encoder, folder / "models" / "loras" / "style.safetensors", **strengths)
     with torch.inference_mode():
         latents = toy.vae.encode(read_video(folder / "clip.mp4").frames)
         return invert(Controller(unet), text, latents, PROMPT, steps=3).trace.latents
@@ -171,9 +171,13 @@ def test_new_parts_are_brought_to_the_device_by_the_host_and_old_ones_stay(folde
     asked = []
     monkeypatch.setattr(host, "residence", lambda net, part: asked.append((net, part)) or (lambda working_memory: None))
     toy = load_pack("fatezero_ext").load_toy()
-    before = toy.unet.prepare
-    unet, clip = node.execute(toy.unet, "other.safetensors", 1.0, 1.0, toy.text).args
-    assert asked == [(unet.net, "unet")] and clip is toy.text and toy.unet.prepare is before is not unet.prepare
+    before = toy.unet.load_to_device
+    unet, clip = node.execute(toy.unet, "other.safetensors", 1.0, 1.0, toy.text_encoder).args
+    assert (
+        asked == [(unet.net, "unet")]
+        and clip is toy.text_encoder
+        and toy.unet.load_to_device is before is not unet.load_to_device
+    )
 
 
 def test_what_of_a_file_has_no_place_is_said_on_the_node(folder, toy, tmp_path, monkeypatch):

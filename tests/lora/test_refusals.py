@@ -37,7 +37,7 @@ def pair(name, out=32, into=32, rank=2):
 )
 def test_other_algorithms_are_named_with_the_number_of_their_keys(toy, key, message):
     with pytest.raises(ModelError, match=rf"mine is .*{message}.*: 1 keys \(.*plain LoRA"):
-        apply_lora(toy.unet, toy.text, pair(Q) | {key: torch.zeros(1)}, name="mine")
+        apply_lora(toy.unet, toy.text_encoder, pair(Q) | {key: torch.zeros(1)}, name="mine")
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_other_algorithms_are_named_with_the_number_of_their_keys(toy, key, mess
 )
 def test_other_families_are_named(toy, layer, family):
     with pytest.raises(ModelError, match=f"was made for {family}.*: 2 keys"):
-        apply_lora(toy.unet, toy.text, pair(layer))
+        apply_lora(toy.unet, toy.text_encoder, pair(layer))
 
 
 def test_shapes_that_do_not_fit_are_named_with_the_layer(toy):
@@ -78,7 +78,7 @@ def test_shapes_that_do_not_fit_are_named_with_the_layer(toy):
 def test_models_are_not_taken_for_loras(toy, part, kind):
     weights = load_file(next((TOY_FOLDER / part).glob("*.safetensors")))
     with pytest.raises(ModelError, match=f"{kind}, not a LoRA: it holds {len(weights)} keys"):
-        apply_lora(toy.unet, toy.text, weights)
+        apply_lora(toy.unet, toy.text_encoder, weights)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_models_are_not_taken_for_loras(toy, part, kind):
 )
 def test_other_files_are_named(toy, key, kind):
     with pytest.raises(ModelError, match=f"{kind}.*1 keys.*Choose a LoRA"):
-        apply_lora(toy.unet, toy.text, {key: torch.zeros(1)})
+        apply_lora(toy.unet, toy.text_encoder, {key: torch.zeros(1)})
 
 
 def test_an_empty_file_is_refused(toy, saved):
@@ -114,7 +114,7 @@ def test_keys_that_match_no_layer_are_an_error_if_none_does_and_a_warning_otherw
 
 
 def test_layers_of_the_text_encoder_without_one_are_said(toy):
-    words, said = kohya_text(drawn(toy.text.net, TEXT_LAYERS)), []
+    words, said = kohya_text(drawn(toy.text_encoder.net, TEXT_LAYERS)), []
     with pytest.raises(ModelError, match="12 keys .* are for the text encoder: connect a clip"):
         apply_lora(toy.unet, None, words)
     unet, text = apply_lora(toy.unet, None, words | pair(Q), say=said.append)

@@ -8,7 +8,7 @@ import torch
 from fatezero_ext import Controller, apply_lora, invert, load_toy, register_attention_control
 from fatezero_ext.attention.functional import plain
 from fatezero_ext.errors import ModelError, SettingsError
-from fatezero_ext.memory.residency import stay
+from fatezero_ext.memory.residency import stay_put
 
 from .files import LAYERS, LAYERS_OF_OTHER_KINDS, TEXT_LAYERS, drawn, kohya, kohya_text, weights_of
 
@@ -28,23 +28,23 @@ def inverted(unet, text):
 
 
 def test_going_on_without_the_lora_gives_the_same_weights_and_inversion_bit_for_bit(toy, pairs):
-    weights, before, key = copy.deepcopy(tensors(toy.unet)), inverted(toy.unet, toy.text), toy.unet.digest()
-    words = drawn(toy.text.net, TEXT_LAYERS)
-    unet, text = apply_lora(toy.unet, toy.text, kohya(pairs) | kohya_text(words))
+    weights, before, key = copy.deepcopy(tensors(toy.unet)), inverted(toy.unet, toy.text_encoder), toy.unet.digest()
+    words = drawn(toy.text_encoder.net, TEXT_LAYERS)
+    unet, text = apply_lora(toy.unet, toy.text_encoder, kohya(pairs) | kohya_text(words))
     with_lora = inverted(unet, text)
     assert not torch.allclose(with_lora, before, rtol=1e-2, atol=1e-2)
     assert all(weights[name].equal(tensor) for name, tensor in tensors(toy.unet).items())
-    assert inverted(toy.unet, toy.text).equal(before) and toy.unet.digest() == key
+    assert inverted(toy.unet, toy.text_encoder).equal(before) and toy.unet.digest() == key
     assert inverted(unet, text).equal(with_lora)
 
 
 def test_strength_0_equals_none_bit_for_bit_and_shares_all_weights(toy, pairs):
-    words = drawn(toy.text.net, TEXT_LAYERS)
+    words = drawn(toy.text_encoder.net, TEXT_LAYERS)
     weights = kohya(pairs) | kohya_text(words)
-    unet, text = apply_lora(toy.unet, toy.text, weights, unet_strength=0, text_strength=0.0)
-    for before, after in ((toy.unet, unet), (toy.text, text)):
+    unet, text = apply_lora(toy.unet, toy.text_encoder, weights, unet_strength=0, text_strength=0.0)
+    for before, after in ((toy.unet, unet), (toy.text_encoder, text)):
         assert all(tensors(before)[key].data_ptr() == value.data_ptr() for key, value in tensors(after).items())
-    assert inverted(unet, text).equal(inverted(toy.unet, toy.text)) and unet.name == toy.unet.name
+    assert inverted(unet, text).equal(inverted(toy.unet, toy.text_encoder)) and unet.name == toy.unet.name
 
 
 def test_only_changed_layers_take_memory(toy, pairs):
@@ -55,11 +55,15 @@ def test_only_changed_layers_take_memory(toy, pairs):
 
 
 def test_moving_one_model_leaves_the_other(toy, pairs):
-    unet, text = apply_lora(toy.unet, toy.text, kohya(pairs) | kohya_text(drawn(toy.text.net, TEXT_LAYERS)))
+    unet, text = apply_lora(
+        toy.unet, toy.text_encoder, kohya(pairs) | kohya_text(drawn(toy.text_encoder.net, TEXT_LAYERS))
+    )
     torch.nn.Module.to(unet.net, torch.float64)
     text.net.to(torch.float64)
     assert (
-        {t.dtype for t in toy.unet.net.parameters()} == {t.dtype for t in toy.text.net.parameters()} == {torch.float32}
+        {t.dtype for t in toy.unet.net.parameters()}
+        == {t.dtype for t in toy.text_encoder.net.parameters()}
+        == {torch.float32}
     )
     assert {t.dtype for t in unet.net.parameters()} == {torch.float64}
 
@@ -85,19 +89,22 @@ def test_a_strength_and_its_negative_cancel_up_to_rounding(toy, pairs, same):
 
 def test_the_new_unet_keeps_what_describes_it_and_drops_what_was_bound_to_the_old(pairs):
     toy = load_toy()
-    toy.unet.kernel, toy.unet.prepare = plain, lambda working_memory: pytest.fail("the old weights were prepared")
+    toy.unet.kernel, toy.unet.load_to_device = (
+        plain,
+        lambda working_memory: pytest.fail("the old weights were prepared"),
+    )
     with register_attention_control(toy.unet, lambda *_call: pytest.fail("the old control was called")):
         unet, _ = apply_lora(toy.unet, None, kohya(pairs))
-    assert unet.prepare is stay and unet.kernel is plain and unet.attend is plain
+    assert unet.load_to_device is stay_put and unet.kernel is plain and unet.attend is plain
     assert unet.net.config == toy.unet.net.config and unet.settings == toy.unet.settings
-    assert unet.scheduler == toy.unet.scheduler and unet.latents == toy.unet.latents
+    assert unet.scheduler == toy.unet.scheduler and unet.latent_format == toy.unet.latent_format
     assert not any(tensor.requires_grad for tensor in unet.net.parameters()) and not unet.net.training
 
 
 def test_two_models_of_one_origin_run_inside_each_other(toy, pairs):
     """A control of the outer call may run the inner: each has its own call, frames and sites."""
     unet, _ = apply_lora(toy.unet, None, kohya(pairs))
-    text = toy.text.encode("a red circle")
+    text = toy.text_encoder.encode("a red circle")
     clips = [torch.randn(frames, 4, 16, 16, generator=torch.Generator().manual_seed(2)) for frames in (3, 2)]
     wanted = [unet(clips[0], 10, text, frames=3), toy.unet(clips[1], 10, text, frames=2)]
     inner = []

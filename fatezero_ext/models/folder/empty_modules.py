@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import ModelError
 from ...plain_files import shown
-from ..weight_files import some
+from ..weight_files import brief
 
 Net = TypeVar("Net", bound=nn.Module)
 Shapes = Mapping[str, tuple[int, ...]]
@@ -43,7 +43,7 @@ def check_fit(wanted: Shapes, found: Shapes, source: Path | str, kind: str) -> N
     missing, foreign = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     if missing or foreign:
         raise ModelError(
-            f"{source} is no complete {kind}: {some(missing)} missing, {some(foreign)} unknown. What is missing would "
+            f"{source} is no complete {kind}: {brief(missing)} missing, {brief(foreign)} unknown. What is missing would "
             f"be left random; use a complete checkpoint, with the config it was saved with."
         )
     if odd := [name for name in wanted if tuple(wanted[name]) != tuple(found[name])]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...errors import ModelError
 from ...plain_files import shown
 from ..unet.inflate import TemporalLayers
-from ..weight_files import some
+from ..weight_files import brief
 from .detect import FATEZERO, PLAIN, TUNE_A_VIDEO, UNET_CLASSES
 
 TUNE_A_VIDEO_NAMES = {".attn_temp.": ".attn_temporal.", ".norm_temp.": ".norm_temporal."}
@@ -46,7 +46,7 @@ def our_names(shapes: Mapping[str, tuple[int, ...]], tuned: str, folder: Path) -
     for kind, marks in OTHER_VIDEO_UNETS:
         if found := [key for key in shapes if any(mark in key for mark in marks)]:
             raise ModelError(
-                f"{folder} is {kind}: it has {some(sorted(found))}; a UNet of Stable Diffusion 1.x / 2.x, plain or "
+                f"{folder} is {kind}: it has {brief(sorted(found))}; a UNet of Stable Diffusion 1.x / 2.x, plain or "
                 f"tuned on a clip, is needed. Use one of that kind."
             )
     names = {}
@@ -58,7 +58,7 @@ def our_names(shapes: Mapping[str, tuple[int, ...]], tuned: str, folder: Path) -
     over_time = sorted(key for name, key in names.items() if "_temporal." in name)
     if over_time and not tuned:
         raise ModelError(
-            f"{folder} holds more than its config describes: {some(over_time)} unknown. A UNet tuned on a clip needs "
+            f"{folder} holds more than its config describes: {brief(over_time)} unknown. A UNet tuned on a clip needs "
             f"the config it was saved with ({FATEZERO} or {TUNE_A_VIDEO}); restore it."
         )
     return names

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...errors import ModelError
 from ...plain_files import read_json, shown
-from ..weight_files import WeightFile, some
+from ..weight_files import WeightFile, brief
 
 INDEX_BYTES = 16 * 2**20
 SHARDS = 100
@@ -49,7 +49,7 @@ class ShardedWeights:
         lost = [key for key, file in self._homes.items() if key not in self._files[file].shapes]
         if lost:
             raise ModelError(
-                f"{index} names tensors that its files do not have: {some(sorted(lost))}; complete files are needed. "
+                f"{index} names tensors that its files do not have: {brief(sorted(lost))}; complete files are needed. "
                 f"Restore the folder."
             )
         self.shapes = {key: self._files[file].shapes[key] for key, file in self._homes.items()}

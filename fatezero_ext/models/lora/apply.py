@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ModelError, SettingsError
-from ..text_encoder import OPEN_CLIP_LAYERS, TextEncoder
+from ..text_encoder import OPEN_CLIP_LAYERS, ClipTextEncoder
 from ..unet.model import Pseudo3DUNet
-from ..weight_files import some
+from ..weight_files import brief
 from .file import Change, LoraFile, read_lora, two_changes
 from .names import split_part, text_layers, unet_layers
 
@@ -27,14 +27,14 @@ MADE_FOR = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "SD
 
 def apply_lora(
     unet: Pseudo3DUNet,
-    text: TextEncoder | None,
+    text: ClipTextEncoder | None,
     lora: str | Path | Mapping[str, Tensor],
     *,
     unet_strength: float = 1.0,
     text_strength: float = 1.0,
     name: str | None = None,
     say: Callable[[str], None] = log.warning,
-) -> tuple[Pseudo3DUNet, TextEncoder | None]:
+) -> tuple[Pseudo3DUNet, ClipTextEncoder | None]:
     """Models with `weight + strength * alpha / rank * up @ down` in every layer of a LoRA.
 
     lora: a file (kohya, diffusers, PEFT or ComfyUI layout), or its tensors by name
@@ -76,7 +76,7 @@ class _Matched:
     textless: list[str] = field(default_factory=list)
 
 
-def _matched(file: LoraFile, unet: Pseudo3DUNet, text: TextEncoder | None) -> _Matched:
+def _matched(file: LoraFile, unet: Pseudo3DUNet, text: ClipTextEncoder | None) -> _Matched:
     """The file's changes by the names of the UNet's and of the text encoder's weights."""
     places = _Places(
         unet_layers(unet.net),
@@ -121,7 +121,7 @@ class _Places(NamedTuple):
         return name if name in weights else None
 
 
-def _is_unused(flat: str, text: TextEncoder | None) -> bool:
+def _is_unused(flat: str, text: ClipTextEncoder | None) -> bool:
     """Whether this is a projection for other uses, or the last of 24 layers, before which the UNet listens."""
     name = flat.removeprefix("text_model_")
     layers = 0 if text is None else text.net.config.num_hidden_layers
@@ -132,18 +132,18 @@ def _is_unused(flat: str, text: TextEncoder | None) -> bool:
 def _say_left_out(found: _Matched, name: str, unet: Pseudo3DUNet, say: Callable[[str], None]) -> None:
     """Raises ModelError where nothing of the file has a place."""
     if not found.of_unet and not found.of_text:
-        textless = f"{some(found.textless)} are for the text encoder: connect a clip"
+        textless = f"{brief(found.textless)} are for the text encoder: connect a clip"
         raise ModelError(
-            f"{name} matches no layer of {unet.name}: it has {some(found.foreign)}; layers of a Stable Diffusion 1.x "
+            f"{name} matches no layer of {unet.name}: it has {brief(found.foreign)}; layers of a Stable Diffusion 1.x "
             f"or 2.x UNet or text encoder are needed. "
             f"{textless if found.textless else 'Use a LoRA made for this model'}."
         )
     if found.foreign:
-        say(f"{name}: left out {some(found.foreign)}, which match no layer of {unet.name}")
+        say(f"{name}: left out {brief(found.foreign)}, which match no layer of {unet.name}")
     if found.textless:
-        say(f"{name}: left out {some(found.textless)} of the text encoder, for no clip is given")
+        say(f"{name}: left out {brief(found.textless)} of the text encoder, for no clip is given")
     if found.unused:
-        log.info("%s: left out %s, to which the UNet does not listen", name, some(found.unused))
+        log.info("%s: left out %s, to which the UNet does not listen", name, brief(found.unused))
 
 
 def _add(changes: dict[str, Change], weight: str, change: Change, name: str) -> None:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 
 from ...errors import ModelError
-from ..weight_files import some
+from ..weight_files import brief
 
 OTHER_ALGORITHMS = (
     ("LoHa (Hadamard products)", r"\.hada_"),
@@ -47,17 +47,17 @@ def check_kind(keys: Collection[str], matrices: Collection[str], name: str) -> N
     for kind, pattern in OTHER_ALGORITHMS:
         if found := _matching(keys, pattern):
             raise ModelError(
-                f"{name} is {kind}: {some(found)}; a plain LoRA (a down and an up matrix per layer, or differences) is "
+                f"{name} is {kind}: {brief(found)}; a plain LoRA (a down and an up matrix per layer, or differences) is "
                 f"needed. Use one, or merge this file into a checkpoint with the program that made it."
             )
     if not matrices:
         kind = next((kind for kind, pattern in OTHER_FILES if _matching(keys, pattern)), None)
         what = f"{kind}, not a LoRA" if kind else "no LoRA that is known"
-        raise ModelError(f"{name} is {what}: it holds {some(sorted(keys))}. Choose a LoRA file.")
+        raise ModelError(f"{name} is {what}: it holds {brief(sorted(keys))}. Choose a LoRA file.")
     for family, pattern in OTHER_FAMILIES:
         if found := _matching(matrices, pattern):
             raise ModelError(
-                f"{name} was made for {family}: {some(found)}; a LoRA for Stable Diffusion 1.x or 2.x is needed. Use "
+                f"{name} was made for {family}: {brief(found)}; a LoRA for Stable Diffusion 1.x or 2.x is needed. Use "
                 f"one that was made for your model."
             )
 

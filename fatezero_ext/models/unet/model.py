@@ -16,7 +16,7 @@ from ...diffusion.noise_model import LatentFormat, NoiseModel, Result
 from ...diffusion.schedule import Schedule
 from ...digests import combined, weights_digest
 from ...memory.held_memory import WeightsReport
-from ...memory.residency import Prepare, prepared, stay
+from ...memory.residency import LoadToDevice, prepared, stay_put
 from ..shared_weights import with_weights
 from .forward_context import Call, running
 from .inflate import InflationSettings, inflate
@@ -37,11 +37,11 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
 
     net: UNet2DConditionModel
     settings: InflationSettings = field(default_factory=InflationSettings)
-    latents: LatentFormat = field(default_factory=LatentFormat)
+    latent_format: LatentFormat = field(default_factory=LatentFormat)
     scheduler: Mapping[str, object] = field(default_factory=dict)
     name: str = "unet"
     kernel: Attend = plain
-    prepare: Prepare = stay
+    load_to_device: LoadToDevice = stay_put
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -96,16 +96,16 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
 
         changes: new weights by name, each of the old one's shape; all others share this UNet's memory
         name:    of the new UNet
-        The new UNet has no registered control, and its weights stay where they are until `prepare` is set.
+        The new UNet has no registered control, and its weights stay where they are until `load_to_device` is set.
         """
         twin = copy.copy(self)
         NoiseModel.__init__(twin)
         twin.net, twin.layers = with_weights(self.net, (self.net, self.layers), changes)
-        twin.name, twin.prepare = name, stay
+        twin.name, twin.load_to_device = name, stay_put
         return twin
 
     def run(self, work: Callable[[], Result], chunks: int, frames: int, height: int, width: int) -> Result:
-        prepared(self.prepare, self.working_memory(chunks, frames, height, width))
+        prepared(self.load_to_device, self.working_memory(chunks, frames, height, width))
         try:
             return work()
         finally:

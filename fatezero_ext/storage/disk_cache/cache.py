@@ -21,11 +21,11 @@ from .eviction import (
     Listing,
     discard,
     entry_folders,
+    evict_until_fits,
     is_cache,
     keys_in_use,
     list_entries,
     make_cache,
-    make_room,
     new_lease,
     oldest_unused,
     readable,
@@ -112,7 +112,7 @@ class InversionCache:
             self.folder.mkdir(parents=True, exist_ok=True)
             with folder_lock(self.folder):
                 make_cache(self.folder)
-                make_room(self.folder, self.limit, nbytes)
+                evict_until_fits(self.folder, self.limit, nbytes)
                 return Draft(self.folder, self.limit, key, about, nbytes)
 
     def entries(self) -> list[Listing]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from torch import Tensor
 
 from ...errors import StoreError
-from .eviction import Staging, discard, make_room, new_lease, readable, writing
-from .locks import Hold, folder_lock
+from .eviction import Staging, discard, evict_until_fits, new_lease, readable, writing
+from .locks import Lease, folder_lock
 from .manifest import (
     JSON,
     MANIFEST,
@@ -41,7 +41,7 @@ class Entry:
     names:  of its files
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, lease: Hold) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, lease: Lease) -> None:
         self.key = manifest.key
         self.about: Mapping[str, JSON] = manifest.about
         self.nbytes = manifest.nbytes
@@ -224,7 +224,7 @@ class Draft:
         written = sum(line.nbytes for line in self._files.values())
         if written + nbytes > self._planned + SLACK:
             with folder_lock(self._folder):
-                make_room(self._folder, self._limit, written + nbytes - max(self._planned, written))
+                evict_until_fits(self._folder, self._limit, written + nbytes - max(self._planned, written))
             self._planned = written + nbytes
 
     def _failed(self, what: str, error: OSError) -> StoreError:

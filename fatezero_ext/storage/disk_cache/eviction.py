@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import StoreError
-from .locks import Hold, is_held, unwritable
+from .locks import Lease, is_held, unwritable
 from .manifest import JSON, KEY, MANIFEST, Manifest, UnusableEntry, checked_manifest
 
 TAG = "CACHEDIR.TAG"
@@ -62,7 +62,7 @@ class Staging:
         drafts = folder / ".drafts"
         drafts.mkdir(exist_ok=True)
         self.path = drafts / f"{key}.{nbytes}.{uuid.uuid4().hex}"
-        hold = Hold(drafts / f"{self.path.name}.lock")
+        hold = Lease(drafts / f"{self.path.name}.lock")
         self._end = weakref.finalize(self, _discard_staging, self.path, hold, os.getpid())
         self.path.mkdir()
 
@@ -71,7 +71,7 @@ class Staging:
         self._end()
 
 
-def _discard_staging(path: Path, hold: Hold, owner: int) -> None:
+def _discard_staging(path: Path, hold: Lease, owner: int) -> None:
     if os.getpid() == owner:  # a forked child has a copy only
         _delete(path)
         hold.release()
@@ -118,11 +118,11 @@ def entry_folders(folder: Path) -> list[Path]:
         return []
 
 
-def new_lease(folder: Path, key: str) -> Hold:
+def new_lease(folder: Path, key: str) -> Lease:
     """Keep an entry from being evicted."""
     leases = folder / ".leases"
     leases.mkdir(exist_ok=True)
-    return Hold(leases / f"{key}.{uuid.uuid4().hex}.lock")
+    return Lease(leases / f"{key}.{uuid.uuid4().hex}.lock")
 
 
 def keys_in_use(folder: Path) -> set[str]:
@@ -173,7 +173,7 @@ def total_bytes(folder: Path) -> int:
     return sum(map(disk_bytes, entry_folders(folder))) + claimed_bytes(folder) + disk_bytes(folder / ".trash")
 
 
-def make_room(folder: Path, limit: int, nbytes: int) -> None:
+def evict_until_fits(folder: Path, limit: int, nbytes: int) -> None:
     """Evict what was not used for longest until `nbytes` more fit under the limit; nothing goes if they cannot.
 
     Raises StoreError where entries in use and drafts take too much, or the disk has not enough free space.

@@ -51,7 +51,7 @@ def unwritable(folder: Path, error: Exception) -> StoreError:
     )
 
 
-class Hold:
+class Lease:
     """Says "in use" to every process: a locked file, let go when released, garbage collected or the process ends.
 
     path: a name never used before and never again, made and looked at with the folder's lock held only; so nobody can

@@ -100,7 +100,7 @@ def measured(model: VideoModel, clips: int = CLIPS) -> Iterator[tuple[Method, li
     def inverted(index: int) -> Controller:
         frames = torch.as_tensor(sources[index].frames)
         controller = Controller(model.unet)
-        return invert(controller, model.text, model.vae.encode(frames), sources[index].prompt, steps=STEPS)
+        return invert(controller, model.text_encoder, model.vae.encode(frames), sources[index].prompt, steps=STEPS)
 
     for method in METHODS:
         yield method, [_edited(model, inverted(i), source, method) for i, source in enumerate(sources)]
@@ -110,7 +110,7 @@ def _edited(model: VideoModel, controller: Controller, source: Clip, method: Met
     changes = changes_of(source, method.kind)
     prompt = caption(source.edited(**changes).scenes[0])
     settings = replace(method.settings, blend=_blend(source, changes, method))
-    result = edit(controller, model.text, prompt, settings)
+    result = edit(controller, model.text_encoder, prompt, settings)
     return measure(model.vae.decode(result.latents).numpy(), source, changes)
 
 

@@ -18,7 +18,7 @@ from ...editing.settings import EditSettings
 from ...inversion.controller import Controller
 from ...inversion.invert import invert
 from ...inversion.recording import Capture
-from ...models.text_encoder import TextEncoder
+from ...models.text_encoder import ClipTextEncoder
 from ...models.unet.inflate import InflationSettings
 from ...models.unet.model import Pseudo3DUNet
 from ...models.vae import VideoVAE
@@ -181,7 +181,7 @@ def inversion_returns(pipeline: StableDiffusionPipeline, settings: Settings) -> 
     """PSNR of inverting clips and denoising them again, against what the VAE alone gives."""
     frames_apart = InflationSettings(key_frames=(), norm="frame")
     unet = Pseudo3DUNet(deepcopy(pipeline.unet), frames_apart, scheduler=pipeline.scheduler.config)
-    text, vae = TextEncoder(pipeline.tokenizer, pipeline.text_encoder), VideoVAE(pipeline.vae)
+    text, vae = ClipTextEncoder(pipeline.tokenizer, pipeline.text_encoder), VideoVAE(pipeline.vae)
     uncontrolled = EditSettings(cross_replace=0.0, self_replace=0.0, guidance=1.0)
     figures = {}
     clips = [sample_clip(seed, frames=4) for seed in range(3)]

@@ -18,7 +18,7 @@ from .cache_keys import cache_keys
 from .lists import Lists, calls_for, joined_outputs, joined_shown
 
 
-class Watcher(Protocol):
+class RunObserver(Protocol):
     """Who follows a run."""
 
     def started(self, label: str, number: int, count: int) -> None:
@@ -62,7 +62,7 @@ def plan(graph: Graph, types: NodeTypes) -> Plan:
     return Plan(graph, order, cache_keys(graph, order, types))
 
 
-def run_graphs(graphs: Sequence[Graph], types: NodeTypes, watcher: Watcher) -> Iterator[Mapping[str, Result]]:
+def run_graphs(graphs: Sequence[Graph], types: NodeTypes, watcher: RunObserver) -> Iterator[Mapping[str, Result]]:
     """Run validated graphs in turn; yields the results of each by node id.
 
     A result is shared by all nodes with the same key and dropped once no later graph needs it.
@@ -77,7 +77,7 @@ def run_graphs(graphs: Sequence[Graph], types: NodeTypes, watcher: Watcher) -> I
         results = {key: result for key, result in results.items() if key in wanted}
 
 
-def _run(current: Plan, types: NodeTypes, watcher: Watcher, results: dict[str, Result]) -> None:
+def _run(current: Plan, types: NodeTypes, watcher: RunObserver, results: dict[str, Result]) -> None:
     for number, node_id in enumerate(current.order, start=1):
         node, key = current.graph.nodes[node_id], current.keys[node_id]
         watcher.started(node.label, number, len(current.order))
