@@ -317,8 +317,8 @@ def test_the_node_lists_clip_folders_two_levels_down_and_no_others(clips, clip_f
 
 
 def test_a_clip_folder_saved_anew_has_another_fingerprint(own_folder, monkeypatch):
-    measure, host = load_pack("nodes.look.measure"), load_pack("nodes.host.current")
-    monkeypatch.setattr(host, "clip_folders", lambda: (own_folder.parent,))
+    measure = load_pack("nodes.look.measure")
+    monkeypatch.setattr(load_pack("nodes.host.python").PythonHost, "clip_folders", lambda _host: (own_folder.parent,))
     first = measure.MeasureEdit.fingerprint_inputs(clip_model="clip", source_prompt="a")
     assert measure.MeasureEdit.fingerprint_inputs(clip_model="clip", source_prompt="b") == first
     (own_folder / "preprocessor_config.json").write_text("{}")

@@ -140,12 +140,12 @@ def test_a_circle_of_links_is_an_error_and_a_link_into_a_cache_is_none(folder, t
 def test_the_list_of_models_passes_over_what_is_no_plain_file(tmp_path, monkeypatch):
     from fatezero_ext.cli.node_pack import load_pack
 
-    models, host = load_pack("nodes.method.model_list"), load_pack("nodes.host.current")
+    models = load_pack("nodes.method.model_list")
     for name, place in (("pipe", pipe), ("endless", endless), ("loop", loop)):
         (tmp_path / name).mkdir()
         place(tmp_path / name / "config.json")
     shutil.copytree(GOLDEN / "model" / "unet", tmp_path / "good")
-    monkeypatch.setattr(host, "diffusers_folders", lambda: (tmp_path,))
+    monkeypatch.setattr(load_pack("nodes.host.python").PythonHost, "diffusers_folders", lambda _host: (tmp_path,))
     assert [name for name in models.model_names() if name in ("pipe", "endless", "loop", "good")] == ["good"]
 
 

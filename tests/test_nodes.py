@@ -251,11 +251,11 @@ def test_blending_without_words_or_mask_is_said_before_the_inversion(folder):
 
 
 def test_a_model_folder_saved_anew_has_another_fingerprint(tmp_path, monkeypatch):
-    load, host = load_pack("nodes.method.load_unet"), load_pack("nodes.host.current")
+    load = load_pack("nodes.method.load_unet")
     folder = tmp_path / "publisher" / "model"
     folder.mkdir(parents=True)
     (folder / "model_index.json").write_text("{}")
-    monkeypatch.setattr(host, "diffusers_folders", lambda: (tmp_path,))
+    monkeypatch.setattr(load_pack("nodes.host.python").PythonHost, "diffusers_folders", lambda _host: (tmp_path,))
     first = load.LoadPseudo3DUNet.fingerprint_inputs(model="publisher/model", norm="clip")
     assert load.LoadPseudo3DUNet.fingerprint_inputs(model="publisher/model", norm="frame") == first
     (folder / "model_index.json").write_text("{} ")

@@ -164,7 +164,7 @@ def with_defaults(nodes):
 
 def test_the_list_of_nodes_and_their_schemas_import_nothing_that_takes_seconds():
     (ids, modules), _ = told(LISTED)
-    assert len(ids) >= 15 and "fatezero_pack.nodes.edit" in modules
+    assert len(ids) >= 15 and "fatezero_pack.nodes.method.edit" in modules
     assert imported(modules) == set()
 
 

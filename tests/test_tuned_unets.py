@@ -90,12 +90,10 @@ def test_a_whole_pipeline_of_it_loads(folder):
 def test_the_node_lists_and_loads_it(folder, monkeypatch):
     from fatezero_ext.cli.node_pack import load_pack
 
-    host, models, load = (
-        load_pack("nodes.host.current"),
-        load_pack("nodes.method.model_list"),
-        load_pack("nodes.method.load_unet"),
+    models, load = load_pack("nodes.method.model_list"), load_pack("nodes.method.load_unet")
+    monkeypatch.setattr(
+        load_pack("nodes.host.python").PythonHost, "diffusers_folders", lambda _host: (folder.parents[1],)
     )
-    monkeypatch.setattr(host, "diffusers_folders", lambda: (folder.parents[1],))
     assert "car-turn/unet" in models.model_names()
     unet, _, _ = load.LoadPseudo3DUNet.execute("car-turn/unet", "-1, first", "clip", "float32", 0).result
     assert not unet.settings.temporal.convolutions

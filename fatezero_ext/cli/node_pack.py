@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
@@ -11,12 +14,34 @@ from types import ModuleType
 from ..errors import FateZeroError
 
 PACK = "fatezero_pack"
+OURS = __name__.removesuffix(".cli.node_pack")
+THEIRS = f"{PACK}.fatezero_ext"
+"""The name under which the pack's nodes import this package, by their relative imports."""
+
+
+class _OneCopy(MetaPathFinder, Loader):
+    """Answers imports of the pack's `fatezero_ext` with the modules of this package, so that classes exist once."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        ours = fullname == THEIRS or fullname.startswith(f"{THEIRS}.")
+        return ModuleSpec(fullname, self) if ours else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = import_module(OURS + spec.name.removeprefix(THEIRS))
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Give the module back its own spec, which the import system has replaced."""
+        module.__spec__ = module.__spec__.loader_state
 
 
 def load_pack(part: str = "") -> ModuleType:
     """The pack, or one of its modules such as 'nodes.headless.command'.
 
-    The pack's own copy of this package is `load_pack('fatezero_ext')`: its classes are not this module's siblings.
+    The nodes use this very package, not a second copy of it: `load_pack('fatezero_ext')` is `fatezero_ext` itself.
     Raises FateZeroError where this package is installed without the pack.
     """
     if PACK not in sys.modules:
@@ -34,10 +59,12 @@ def _import_from(root: Path) -> None:
     spec = spec_from_file_location(PACK, root / "__init__.py", submodule_search_locations=[str(root)])
     if spec is None or spec.loader is None:
         raise FateZeroError(f"{root} cannot be imported as a package; its __init__.py is needed. Restore the checkout.")
-    module = module_from_spec(spec)
+    module, one_copy = module_from_spec(spec), _OneCopy()
     sys.modules[PACK] = module
+    sys.meta_path.insert(0, one_copy)
     try:
         spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[PACK]
+        sys.meta_path.remove(one_copy)
         raise

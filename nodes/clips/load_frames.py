@@ -77,7 +77,7 @@ class LoadFrames(io.ComfyNode):
     @classmethod
     def execute(cls, source: str, fps: float, **widgets: int) -> io.NodeOutput:
         frames, rate = read_frames(_source_path(source), framing_of(**widgets))
-        return io.NodeOutput(frames.to(host.intermediate_device()), fps if rate is None else float(rate))
+        return io.NodeOutput(frames.to(host.current().intermediate_device()), fps if rate is None else float(rate))
 
 
 def _source_path(source: str) -> Path:
@@ -85,7 +85,7 @@ def _source_path(source: str) -> Path:
 
     Raises VideoError where there is none, and for names and links that lead out of that folder.
     """
-    roots = host.input_folders()
+    roots = host.current().input_folders()
     named = source if len(source) <= LONGEST_NAME else f"{source[:LONGEST_NAME]}..."
     for root in roots if source.strip() else ():
         try:

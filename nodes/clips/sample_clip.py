@@ -28,4 +28,4 @@ class SampleClip(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(host.video(SAMPLE_CLIP))
+        return io.NodeOutput(host.current().video(SAMPLE_CLIP))

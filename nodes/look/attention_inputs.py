@@ -72,7 +72,7 @@ def reading_of(start: float, end: float, resolution: str) -> Reading:
 
 def step_reporter(trace: Trace, reading: Reading) -> OnRead:
     """Moves the node's bar, step by step; ends the run there when the user stops it."""
-    bar = host.progress(len(reading.steps(len(trace.schedule))))
+    bar = host.current().progress(len(reading.steps(len(trace.schedule))))
     return lambda done, _total: bar.update(done)
 
 

@@ -74,7 +74,7 @@ class MeasureEdit(io.ComfyNode):
             clip=_clip(clip_model),
             source_prompt=source_prompt,
             edit_prompt=edit_prompt,
-            on_picture=host.progress(len(edited)).update,
+            on_picture=host.current().progress(len(edited)).update,
         )
         text = report(measures)
         alike = (None, None) if measures.likeness is None else measures.likeness[:2]
@@ -119,12 +119,12 @@ def _clip(name: str) -> ClipScorer | None:
     from ...fatezero_ext.metrics.clip_scores import load_clip
 
     clip = load_clip(_folder(name))
-    clip.load_to_device = host.residence(clip.net, "text encoder")
+    clip.load_to_device = host.current().residence(clip.net, "text encoder")
     return clip
 
 
 def _names() -> list[str]:
-    return sorted({name for root in host.clip_folders() for name in _names_below(root)})
+    return sorted({name for root in host.current().clip_folders() for name in _names_below(root)})
 
 
 def _names_below(root: Path) -> set[str]:
@@ -134,7 +134,7 @@ def _names_below(root: Path) -> set[str]:
 
 
 def _folder(name: str) -> Path:
-    for root in host.clip_folders():
+    for root in host.current().clip_folders():
         if name in _names_below(root):
             return root / name
     present = ", ".join([NO_CLIP, *_names()])

@@ -89,4 +89,4 @@ class SelfAttentionComponents(io.ComfyNode):
         maps = self_attention_maps(controller, reading, on_read=step_reporter(trace, reading))
         found = principal_components(maps, components, side)
         pictures = sheets(component_tiles(found, tile_size(cells_of(trace), picture_height), source))
-        return io.NodeOutput(pictures.to(host.intermediate_device()))
+        return io.NodeOutput(pictures.to(host.current().intermediate_device()))

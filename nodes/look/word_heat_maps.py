@@ -92,5 +92,5 @@ class WordHeatMaps(io.ComfyNode):
         heats = word_heats(controller, asked, reading, on_read=step_reporter(trace, reading))
         pictures = sheets(heat_tiles(heats, labels, tile_size(cells_of(trace), picture_height), source))
         rows, columns = (side * controller.unet.latent_format.pixels_per_cell for side in cells_of(trace))
-        mask, device = spread(heats[0], (rows, columns)), host.intermediate_device()
+        mask, device = spread(heats[0], (rows, columns)), host.current().intermediate_device()
         return io.NodeOutput(pictures.to(device), mask.to(device))

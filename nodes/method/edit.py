@@ -83,10 +83,10 @@ class P2PEdit(io.ComfyNode):
         from ...fatezero_ext.editing.edit import edit
 
         trace = controller.trace
-        bar = host.progress(0 if trace is None else len(trace.schedule), controller.unet.latent_format)
+        bar = host.current().progress(0 if trace is None else len(trace.schedule), controller.unet.latent_format)
         if trace is not None:
             said = f"Edit of {trace.frames} frames in {len(trace.schedule)} steps, {widgets['mode']}: {edit_prompt}"
-            host.say(" ".join(said.split()), cls.hidden.unique_id)
+            host.current().say(" ".join(said.split()), cls.hidden.unique_id)
         result = edit(
             controller,
             clip,
@@ -96,7 +96,7 @@ class P2PEdit(io.ComfyNode):
             mask=mask,
             on_step=lambda step: bar.update(step.done, step.shown),
         )
-        device = host.intermediate_device()
+        device = host.current().intermediate_device()
         return io.NodeOutput({"samples": result.latents.to(device)}, _pixel_mask(result, controller).to(device))
 
 

@@ -118,11 +118,11 @@ class DDIMInvert(io.ComfyNode):
         planned = plan_inversion(controller, clip, _samples(latent), source_prompt, steps=steps)
         check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id, EDIT_WIDGETS)
         reconstruct = Reconstruction(reconstruction_guidance) if attention_from == RECONSTRUCTION else None
-        bar = host.progress(steps if reconstruct is None else 2 * steps, planned.unet.latent_format)
+        bar = host.current().progress(steps if reconstruct is None else 2 * steps, planned.unet.latent_format)
         length = f"of {planned.trace.frames} frames in {steps} steps"
 
         def say(said: str) -> None:
-            host.say(said, cls.hidden.unique_id)
+            host.current().say(said, cls.hidden.unique_id)
 
         def on_step(step: StepDone) -> None:
             bar.update(step.done, step.shown)

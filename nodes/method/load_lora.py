@@ -32,7 +32,7 @@ class LoadLoRA(io.ComfyNode):
                 UNET.Input("unet", tooltip="From Load Pseudo-3D UNet, or another Load LoRA. It is not changed."),
                 io.Combo.Input(
                     "lora_name",
-                    options=[NO_LORA, *sorted(host.lora_files())],
+                    options=[NO_LORA, *sorted(lora_files())],
                     default=NO_LORA,
                     tooltip="A LoRA file for Stable Diffusion 1.x or 2.x in models/loras, as kohya's trainer, "
                     "diffusers, PEFT or ComfyUI write it. none: the model goes through as it is.",
@@ -77,15 +77,15 @@ class LoadLoRA(io.ComfyNode):
         node_id = cls.hidden.unique_id
 
         def say(said: str) -> None:
-            host.say(said, node_id)
+            host.current().say(said, node_id)
 
         patched_unet, patched_clip = apply_lora(
             unet, clip, _file(lora_name), unet_strength=strength_unet, text_strength=strength_text, say=say
         )
         if patched_unet is not unet:
-            patched_unet.load_to_device = host.residence(patched_unet.net, "unet")
+            patched_unet.load_to_device = host.current().residence(patched_unet.net, "unet")
         if patched_clip is not clip:
-            patched_clip.load_to_device = host.residence(patched_clip.net, "text encoder")
+            patched_clip.load_to_device = host.current().residence(patched_clip.net, "text encoder")
         return io.NodeOutput(patched_unet, patched_clip)
 
 
@@ -111,10 +111,17 @@ def _check_own(clip: object) -> None:
 
 
 def _file(name: str) -> Path:
-    files = host.lora_files()
+    files = lora_files()
     if name not in files:
         raise ModelError(
             f"{name!r} is no LoRA file below models/loras; there are {len(files)}. Choose one of the list, or put the "
             f"file there and refresh."
         )
     return files[name]
+
+
+def lora_files() -> dict[str, Path]:
+    """LoRA files by the names that users choose from; none is opened."""
+    program = host.current()
+    found = {name: program.model_file("loras", name) for name in program.model_names("loras")}
+    return {name: path for name, path in found.items() if path is not None}

@@ -16,8 +16,8 @@ SHOWN = 12  # names in an error
 
 def model_names() -> list[str]:
     """Everything that Load Pseudo-3D UNet can be asked for; no file of weights is opened."""
-    folders = sorted({name for root in host.diffusers_folders() for name in _names_below(root)})
-    return [BUILT_IN, *folders, *host.model_names("checkpoints")]
+    folders = sorted({name for root in host.current().diffusers_folders() for name in _names_below(root)})
+    return [BUILT_IN, *folders, *host.current().model_names("checkpoints")]
 
 
 def model_path(name: str) -> Path:
@@ -25,15 +25,15 @@ def model_path(name: str) -> Path:
     name = str(name)  # workflows made by hand may hold anything
     if name == BUILT_IN:
         return TOY_FOLDER
-    for root in host.diffusers_folders():
+    for root in host.current().diffusers_folders():
         if name in _names_below(root):
             return root / name
-    if (found := host.model_file("checkpoints", name)) is not None:
+    if (found := host.current().model_file("checkpoints", name)) is not None:
         return found
     there = model_names()
     listed = ", ".join(there[:SHOWN]) + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")
     raise ModelError(
-        f"the model {name!r} is not there; the list has {listed}. Choose one of these, or put it {host.models_place()}."
+        f"the model {name!r} is not there; the list has {listed}. Choose one of these, or put it {host.current().models_place()}."
     )
 
 

@@ -157,8 +157,8 @@ class SlowSave(io.ComfyNode):
 
     @classmethod
     def execute(cls):
-        bar = host.progress(1000)
-        with files.whole_file(host.output_directory() / "result.txt") as partial:
+        bar = host.current().progress(1000)
+        with files.whole_file(host.current().output_directory() / "result.txt") as partial:
             partial.write_text("half")
             for step in range(1000):
                 bar.update(step)

@@ -39,8 +39,8 @@ def test_socket_ids_used_twice_are_refused(api):
 
 def test_host_is_plain_python_unless_one_is_installed():
     host = load_pack("nodes.host.current")
-    host.progress(3).update(1)
-    assert host.output_directory().name == "output" and host.diffusers_folders() == ()
+    host.current().progress(3).update(1)
+    assert host.current().output_directory().name == "output" and host.current().diffusers_folders() == ()
     other = host.PythonHost()
     with host.installed(other):
         assert host.current() is other

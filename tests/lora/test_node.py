@@ -17,6 +17,7 @@ from ..conftest import relative
 from .files import LAYERS, TEXT_LAYERS, drawn, kohya, kohya_text
 
 PROMPT = "a red circle"
+PYTHON_HOST = load_pack("nodes.host.python").PythonHost
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,7 @@ def test_the_list_names_lora_files_without_opening_them(folder, monkeypatch):
     monkeypatch.setattr("builtins.open", lambda *_: pytest.fail("a file was opened"))
     monkeypatch.setattr("io.open", lambda *_: pytest.fail("a file was opened"))
     with load_pack("nodes.host.current").installed(host):
-        listed = load_pack("nodes.host.current").lora_files()
+        listed = load_pack("nodes.method.load_lora").lora_files()
     found = {name: path.relative_to(folder).as_posix() for name, path in listed.items()}
     assert found == {
         "broken.safetensors": "models/loras/broken.safetensors",
@@ -146,33 +147,35 @@ def test_strengths_out_of_range_are_refused_before_anything_runs(folder, strengt
 
 
 def test_a_file_saved_anew_has_another_fingerprint(folder, monkeypatch):
-    node, host = load_pack("nodes.method.load_lora").LoadLoRA, load_pack("nodes.host.current")
+    lora = load_pack("nodes.method.load_lora")
     path = folder / "models" / "loose.pt"
-    monkeypatch.setattr(host, "lora_files", lambda: {"loose.pt": path})
-    first = node.fingerprint_inputs(lora_name="loose.pt", strength_unet=1.0)
-    assert node.fingerprint_inputs(lora_name="loose.pt", strength_unet=2.0) == first
+    monkeypatch.setattr(lora, "lora_files", lambda: {"loose.pt": path})
+    first = lora.LoadLoRA.fingerprint_inputs(lora_name="loose.pt", strength_unet=1.0)
+    assert lora.LoadLoRA.fingerprint_inputs(lora_name="loose.pt", strength_unet=2.0) == first
     os.utime(path, ns=(1, 1))
-    assert node.fingerprint_inputs(lora_name="loose.pt") != first
-    assert node.fingerprint_inputs(lora_name="none") == "none"
+    assert lora.LoadLoRA.fingerprint_inputs(lora_name="loose.pt") != first
+    assert lora.LoadLoRA.fingerprint_inputs(lora_name="none") == "none"
 
 
 def test_a_clip_of_comfyui_is_sent_to_the_core_node(folder, monkeypatch):
-    node, host = load_pack("nodes.method.load_lora").LoadLoRA, load_pack("nodes.host.current")
-    monkeypatch.setattr(host, "lora_files", lambda: {"style.safetensors": folder / "models/loras/style.safetensors"})
+    lora = load_pack("nodes.method.load_lora")
+    monkeypatch.setattr(lora, "lora_files", lambda: {"style.safetensors": folder / "models/loras/style.safetensors"})
     unet = load_pack("fatezero_ext").load_toy().unet
     with pytest.raises(load_pack("fatezero_ext.errors").ModelError, match="ComfyUI's own .*SimpleNamespace.*core node"):
-        node.execute(unet, "style.safetensors", 1.0, 1.0, SimpleNamespace(cond_stage_model=None))
+        lora.LoadLoRA.execute(unet, "style.safetensors", 1.0, 1.0, SimpleNamespace(cond_stage_model=None))
 
 
 def test_new_parts_are_brought_to_the_device_by_the_host_and_old_ones_stay(folder, monkeypatch):
-    node, host = load_pack("nodes.method.load_lora").LoadLoRA, load_pack("nodes.host.current")
+    lora = load_pack("nodes.method.load_lora")
     other = folder / "models" / "loras" / "styles" / "other.safetensors"
-    monkeypatch.setattr(host, "lora_files", lambda: {"other.safetensors": other})
+    monkeypatch.setattr(lora, "lora_files", lambda: {"other.safetensors": other})
     asked = []
-    monkeypatch.setattr(host, "residence", lambda net, part: asked.append((net, part)) or (lambda working_memory: None))
+    monkeypatch.setattr(
+        PYTHON_HOST, "residence", lambda _host, net, part: asked.append((net, part)) or (lambda working_memory: None)
+    )
     toy = load_pack("fatezero_ext").load_toy()
     before = toy.unet.load_to_device
-    unet, clip = node.execute(toy.unet, "other.safetensors", 1.0, 1.0, toy.text_encoder).args
+    unet, clip = lora.LoadLoRA.execute(toy.unet, "other.safetensors", 1.0, 1.0, toy.text_encoder).args
     assert (
         asked == [(unet.net, "unet")]
         and clip is toy.text_encoder
@@ -181,14 +184,14 @@ def test_new_parts_are_brought_to_the_device_by_the_host_and_old_ones_stay(folde
 
 
 def test_what_of_a_file_has_no_place_is_said_on_the_node(folder, toy, tmp_path, monkeypatch):
-    node, host = load_pack("nodes.method.load_lora").LoadLoRA, load_pack("nodes.host.current")
+    lora = load_pack("nodes.method.load_lora")
     weights = kohya(drawn(toy.unet.net, LAYERS))
     weights |= {
         key.replace("down_blocks_0", "down_blocks_9"): w for key, w in weights.items() if "down_blocks_0" in key
     }
     save_file({key: w.clone() for key, w in weights.items()}, tmp_path / "half.safetensors")
-    monkeypatch.setattr(host, "lora_files", lambda: {"half.safetensors": tmp_path / "half.safetensors"})
+    monkeypatch.setattr(lora, "lora_files", lambda: {"half.safetensors": tmp_path / "half.safetensors"})
     said = []
-    monkeypatch.setattr(host, "say", lambda text, node_id: said.append(text))
-    node.execute(load_pack("fatezero_ext").load_toy().unet, "half.safetensors", 1.0, 1.0)
+    monkeypatch.setattr(PYTHON_HOST, "say", lambda _host, text, node_id: said.append(text))
+    lora.LoadLoRA.execute(load_pack("fatezero_ext").load_toy().unet, "half.safetensors", 1.0, 1.0)
     assert len(said) == 1 and "half: left out 8 keys" in said[0] and "match no layer" in said[0]

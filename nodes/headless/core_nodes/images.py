@@ -42,7 +42,7 @@ class LoadImage(io.ComfyNode):
     def validate_inputs(cls, image: str) -> bool | str:
         """Look for the file and at its first picture, before anything runs."""
         try:
-            check_picture(host.input_file(image))
+            check_picture(host.current().input_file(image))
         except FateZeroError as error:
             return str(error)
         return True
@@ -50,12 +50,12 @@ class LoadImage(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, image: str) -> list[Any]:
         """Changes when the file does."""
-        return file_stamp(host.input_file(image))
+        return file_stamp(host.current().input_file(image))
 
     @classmethod
     def execute(cls, image: str) -> io.NodeOutput:
         """Decode all pictures."""
-        return io.NodeOutput(*read_pictures(host.input_file(image)))
+        return io.NodeOutput(*read_pictures(host.current().input_file(image)))
 
 
 class SaveImage(io.ComfyNode):
@@ -79,7 +79,7 @@ class SaveImage(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None) -> bool | str:
         """Names that lead out of the output folder are refused before anything runs."""
-        return prefix_verdict(host.output_directory(), filename_prefix)
+        return prefix_verdict(host.current().output_directory(), filename_prefix)
 
     @classmethod
     def execute(cls, images: Tensor, filename_prefix: str) -> io.NodeOutput:
@@ -87,7 +87,7 @@ class SaveImage(io.ComfyNode):
         height, width = images.shape[1:3]
         saved = []
         for picture in to_bytes(images, "floor"):  # ComfyUI cuts levels off, where others round
-            path = next_free(host.output_directory(), filename_prefix, "png", width=width, height=height)
+            path = next_free(host.current().output_directory(), filename_prefix, "png", width=width, height=height)
             with whole_file(path) as partial:
                 Image.fromarray(picture).save(partial, format="PNG")
             saved.append(str(path))

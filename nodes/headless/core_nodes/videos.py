@@ -43,7 +43,7 @@ class LoadVideo(io.ComfyNode):
     def validate_inputs(cls, file: str) -> bool | str:
         """Look for the file and at its first frame, before anything runs."""
         try:
-            opened_clip(host.input_file(file))
+            opened_clip(host.current().input_file(file))
         except FateZeroError as error:
             return str(error)
         return True
@@ -51,12 +51,12 @@ class LoadVideo(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, file: str) -> list[Any]:
         """Changes when the file does."""
-        return file_stamp(host.input_file(file))
+        return file_stamp(host.current().input_file(file))
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
         """Decode no frame but the first yet."""
-        return io.NodeOutput(opened_clip(host.input_file(file)))
+        return io.NodeOutput(opened_clip(host.current().input_file(file)))
 
 
 class GetVideoComponents(io.ComfyNode):
@@ -154,7 +154,7 @@ class SaveVideo(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None) -> bool | str:
         """Names that lead out of the output folder are refused before anything runs."""
-        return prefix_verdict(host.output_directory(), filename_prefix)
+        return prefix_verdict(host.current().output_directory(), filename_prefix)
 
     @classmethod
     def execute(
@@ -163,7 +163,7 @@ class SaveVideo(io.ComfyNode):
         """Every choice of format and of codec means H.264 in MP4, as ComfyUI encodes it: its frames are the same."""
         frames = video.frames.all() if isinstance(video.frames, FileFrames) else video.frames
         height, width = frames.shape[1:3]
-        path = next_free(host.output_directory(), filename_prefix, "mp4", width=width, height=height)
+        path = next_free(host.current().output_directory(), filename_prefix, "mp4", width=width, height=height)
         lost = write_video(
             path,
             frames,
