@@ -76,7 +76,9 @@ def edited(
 ) -> tuple[Tensor, EditResult]:
     """An edit of the sample clip as frames, and its result."""
     used = model(loaded)
-    result = edit(inverted(loaded, steps), used.text, prompt, EditSettings(**{"guidance": GUIDANCE, **settings}))
+    result = edit(
+        inverted(loaded, steps), used.text_encoder, prompt, EditSettings(**{"guidance": GUIDANCE, **settings})
+    )
     return used.vae.decode(result.latents), result
 
 

@@ -335,7 +335,9 @@ def test_a_gpu_edits_as_the_cpu_does(model, clip, inverted, monkeypatch, dtype, 
     settings = EditSettings(guidance=3.0, blend=BlendSettings(("jeep",), ("car",), 0.5, latents=True))
     wanted = edit(inverted, model.text_encoder, EDIT, settings).latents
     cuda = load_model(GOLDEN / "model", dtype=dtype, device="cuda")
-    controller = invert(Controller(cuda.unet, storage=Storage(place=place)), cuda.text, clip, SOURCE, steps=STEPS)
-    result = edit(controller, cuda.text, EDIT, settings, mask=torch.ones(3, 16, 16))
+    controller = invert(
+        Controller(cuda.unet, storage=Storage(place=place)), cuda.text_encoder, clip, SOURCE, steps=STEPS
+    )
+    result = edit(controller, cuda.text_encoder, EDIT, settings, mask=torch.ones(3, 16, 16))
     assert result.latents.device.type == "cpu"
     assert relative(result.latents, wanted) < tolerance

@@ -142,11 +142,11 @@ def test_an_edit_by_xformers_is_the_same_edit(cuda, kept, name):
 def test_a_model_goes_to_the_device_and_back(model, on_cpu):
     mine = load_model(GOLDEN / "model")
     first = inverted(mine, Storage("features"))
-    for part in (mine.unet, mine.text, mine.vae):
+    for part in (mine.unet, mine.text_encoder, mine.vae):
         part.net.to(CUDA)
     moved = edited(mine, first)  # kept where the model was
     there = edited(mine, inverted(mine, Storage("features", "gpu")))
-    for part in (mine.unet, mine.text, mine.vae):
+    for part in (mine.unet, mine.text_encoder, mine.vae):
         part.net.to("cpu")
     back = edited(mine, inverted(mine, Storage("features")))
     wanted = edited(model, on_cpu)
@@ -157,7 +157,7 @@ def test_an_inversion_kept_on_the_device_is_read_by_a_model_that_left_it():
     mine = load_model(GOLDEN / "model", device=CUDA)
     controller = inverted(mine, Storage("features", "gpu"))
     wanted = edited(mine, controller)
-    for part in (mine.unet, mine.text, mine.vae):
+    for part in (mine.unet, mine.text_encoder, mine.vae):
         part.net.to("cpu")
     assert relative(edited(mine, controller), wanted) < DEVICES
 
@@ -191,7 +191,7 @@ def test_previews_are_given_on_the_device_and_change_nothing(cuda, kept):
 def test_a_mask_given_on_the_cpu_or_the_device_is_the_same_mask(cuda, kept, dtype):
     mask = (torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(2)) > 0.5).to(dtype)
     prompt, settings = EDITS["replace"]
-    here, there = (edit(kept, cuda.text, prompt, settings, mask=each) for each in (mask, mask.to(CUDA)))
+    here, there = (edit(kept, cuda.text_encoder, prompt, settings, mask=each) for each in (mask, mask.to(CUDA)))
     assert here.mask.equal(there.mask) and relative(here.latents, there.latents) < SAME
     assert here.latents.device.type == here.mask.device.type == "cpu"
 
@@ -203,7 +203,7 @@ def test_latents_given_on_the_device_are_those_given_on_the_cpu(cuda, kept):
 
 def test_a_mask_of_words_is_that_of_the_cpu(cuda, kept, model, on_cpu):
     prompt, settings = EDITS["blend"]
-    here, there = (edit(one, m.text, prompt, settings).mask for one, m in ((kept, cuda), (on_cpu, model)))
+    here, there = (edit(one, m.text_encoder, prompt, settings).mask for one, m in ((kept, cuda), (on_cpu, model)))
     assert (here == there).float().mean() > 0.99  # a cell at its threshold may fall to either side
 
 
@@ -333,7 +333,7 @@ def test_a_vae_on_the_device_gives_the_cpu_s_frames(model, dtype):
 
 
 def test_the_text_encoder_on_the_device_gives_the_cpu_s_embeddings(cuda, model):
-    got, wanted = (m.text.encode("a silver jeep driving down a curvy road") for m in (cuda, model))
+    got, wanted = (m.text_encoder.encode("a silver jeep driving down a curvy road") for m in (cuda, model))
     assert got.device.type == "cpu" and relative(got, wanted) < 1e-4
 
 
@@ -378,7 +378,7 @@ def test_a_run_is_planned_without_the_device_s_memory(cuda, kept):
     """Masks and plans of an edit are made where the UNet computes, not where the words were read."""
     from fatezero_ext.editing.edit import plan_edit
 
-    plan = plan_edit(kept, cuda.text, *EDITS["blend"])
+    plan = plan_edit(kept, cuda.text_encoder, *EDITS["blend"])
     run = EditRun(cuda.unet, kept.trace, plan, None)
     assert run.plan.source_mask.own.device == CUDA and run.mask_sum.device == CUDA
     assert all(step.mix.device == CUDA for step in run.plan.steps if step.mix is not None)

@@ -22,5 +22,5 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     assert Path("edited.mp4").stat().st_size > 1000
     # The words' tokens agree one to one, so the third party's swap and ours are the same.
     settings = names["EditSettings"](cross_replace=8 / 11, self_replace=0.8, guidance=3.0)
-    ours = names["edit"](names["recorded"], names["model"].text, "a blue circle on the grass", settings)
+    ours = names["edit"](names["recorded"], names["model"].text_encoder, "a blue circle on the grass", settings)
     torch.testing.assert_close(names["edited"].latents, ours.latents, rtol=0, atol=1e-3)

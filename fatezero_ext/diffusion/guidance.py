@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from ..errors import ModelError, SettingsError
 from ..prompts.words import TextEncoder, read_prompt
-from .noise_model import NoiseModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .noise_model import NoiseModel
 
 
 def guided_text(
@@ -25,6 +27,8 @@ def guided_text(
 
 def embedded(text_encoder: TextEncoder, texts: list[str], unet: NoiseModel) -> Tensor:
     """Text embeddings [texts, tokens, width], float32."""
+    import torch
+
     embeddings = torch.cat(
         [_only(text_encoder.encode_from_tokens_scheduled(text_encoder.tokenize(text))) for text in texts]
     )

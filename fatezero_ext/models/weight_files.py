@@ -118,8 +118,8 @@ def _tensors(weights: Mapping[object, object], path: Path) -> dict[str, Tensor]:
         )
     if repeated := [name for name, x in found.items() if not _is_stored(x)]:
         raise ModelError(
-            f"{path} has tensors that are larger than what is stored of them: {brief(repeated)}; plain ones are needed. "
-            f"Convert or restore the file."
+            f"{path} has tensors that are larger than what is stored of them: {brief(repeated)}; plain ones are "
+            f"needed. Convert or restore the file."
         )
     return found
 

@@ -82,11 +82,9 @@ class LoadPseudo3DUNet(io.ComfyNode):
         from ...fatezero_ext.attention.kernels import kernel
         from ...fatezero_ext.models.unet.inflate import InflationSettings
 
-        settings, device = (
-            InflationSettings(words.key_frames(key_frames), least_sc_channel, norm),
-            host.current().device(),
-        )
-        dtype = host.current().weight_dtype() if precision == AUTO else getattr(torch, precision)
+        program = host.current()
+        settings, device = InflationSettings(words.key_frames(key_frames), least_sc_channel, norm), program.device()
+        dtype = program.weight_dtype() if precision == AUTO else getattr(torch, precision)
         computes, path = kernel(attention, device, dtype), model_path(model)
         told = {
             "prediction": None if prediction == AUTO else prediction,
@@ -102,7 +100,7 @@ class LoadPseudo3DUNet(io.ComfyNode):
         parts[0].kernel = computes
         for part, kind in zip(parts, ("unet", "text encoder", "vae"), strict=True):
             if not isinstance(part, MissingPart):
-                part.load_to_device = host.current().residence(part.net, kind)
+                part.load_to_device = program.residence(part.net, kind)
         return io.NodeOutput(*parts)
 
 

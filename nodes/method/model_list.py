@@ -33,7 +33,8 @@ def model_path(name: str) -> Path:
     there = model_names()
     listed = ", ".join(there[:SHOWN]) + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")
     raise ModelError(
-        f"the model {name!r} is not there; the list has {listed}. Choose one of these, or put it {host.current().models_place()}."
+        f"the model {name!r} is not there; the list has {listed}. Choose one of these, or put it "
+        f"{host.current().models_place()}."
     )
 
 

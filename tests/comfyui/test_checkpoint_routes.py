@@ -84,13 +84,15 @@ def test_core_vae_encode_into_our_inversion_equals_our_vae(ext, core, of_file, p
     from nodes import VAEEncode
 
     theirs = VAEEncode().encode(core[2], pixels)[0]["samples"]
-    noises = [run(ext, of_file.unet, of_file.text, latents)[0] for latents in (theirs, of_file.vae.encode(pixels))]
+    noises = [
+        run(ext, of_file.unet, of_file.text_encoder, latents)[0] for latents in (theirs, of_file.vae.encode(pixels))
+    ]
     assert distance(*noises) < 1e-5
 
 
 def test_embeddings_are_comfyuis(core, of_file):
     theirs = core[1].encode_from_tokens_scheduled(core[1].tokenize(SOURCE))[0]
-    ours = of_file.text.encode_from_tokens_scheduled(of_file.text.tokenize(SOURCE))[0]
+    ours = of_file.text_encoder.encode_from_tokens_scheduled(of_file.text_encoder.tokenize(SOURCE))[0]
     assert distance(ours[0], theirs[0]) < 1e-5
     assert distance(ours[1]["pooled_output"], theirs[1]["pooled_output"]) < 1e-5
 
@@ -101,19 +103,19 @@ def test_clip_skip_is_comfyuis(core, of_file, layer):
 
     found = [
         CLIPTextEncode().encode(CLIPSetLastLayer().set_last_layer(clip, layer)[0], SOURCE)[0][0][0]
-        for clip in (of_file.text, core[1])
+        for clip in (of_file.text_encoder, core[1])
     ]
     assert distance(*found) < 1e-5
-    assert of_file.text.layer is None
+    assert of_file.text_encoder.layer is None
 
 
 def test_three_routes_give_the_same_inversion_and_edit(ext, core, of_file, of_folder, pixels):
     latents = of_file.vae.encode(pixels)
     frame = ext.InflationSettings(norm="frame")
     native = load_pack("nodes.native.model").NativeModel(core[0])
-    file = run(ext, of_file.unet, of_file.text, latents)
+    file = run(ext, of_file.unet, of_file.text_encoder, latents)
     folder = ext.load_model(of_folder, frame)
-    for found in (run(ext, folder.unet, folder.text, latents), run(ext, native, core[1], latents)):
+    for found in (run(ext, folder.unet, folder.text_encoder, latents), run(ext, native, core[1], latents)):
         assert distance(found[0], file[0]) < 1e-3
         assert distance(found[1], file[1]) < 1e-3
 
@@ -145,12 +147,12 @@ def test_a_lora_on_a_model_is_the_lora_on_our_unet(ext, core, of_file, checkpoin
     folder_paths.add_model_folder_path("loras", str(tmp_path))
     model, clip = LoraLoader().load_lora(core[0], core[1], "style.safetensors", 0.8, 0.6)
     unet, text = ext.apply_lora(
-        of_file.unet, of_file.text, tmp_path / "style.safetensors", unet_strength=0.8, text_strength=0.6
+        of_file.unet, of_file.text_encoder, tmp_path / "style.safetensors", unet_strength=0.8, text_strength=0.6
     )
     latents = of_file.vae.encode(pixels)
     theirs = run(ext, load_pack("nodes.native.model").NativeModel(model), clip, latents)
     ours = run(ext, unet, text, latents)
-    plain = run(ext, of_file.unet, of_file.text, latents)
+    plain = run(ext, of_file.unet, of_file.text_encoder, latents)
     assert distance(theirs[1], ours[1]) < 1e-3
     assert distance(ours[1], plain[1]) > 5 * distance(theirs[1], ours[1])
 
@@ -166,7 +168,7 @@ def test_our_clip_and_vae_work_in_core_nodes(core, of_file, pixels):
         VAEEncodeTiled,
     )
 
-    positive, negative = (CLIPTextEncode().encode(of_file.text, text)[0] for text in (SOURCE, ""))
+    positive, negative = (CLIPTextEncode().encode(of_file.text_encoder, text)[0] for text in (SOURCE, ""))
     assert ConditioningConcat().concat(positive, negative)[0][0][0].shape == (1, 154, 768)
     mixed = ConditioningAverage().addWeighted(positive, negative, 0.5)[0]
     latent = VAEEncodeTiled().encode(of_file.vae, pixels, 64, 32)[0]

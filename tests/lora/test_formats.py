@@ -74,13 +74,13 @@ def test_what_the_models_compute_equals_that_of_models_merged_by_hand(toy, saved
     layers, by_hand = drawn(toy.unet.net, ALL_LAYERS), load_toy()
     words = drawn(toy.text_encoder.net, TEXT_LAYERS, seed=1)
     unet, text = apply_lora(toy.unet, toy.text_encoder, saved(kohya(layers, alpha=1) | kohya_text(words, alpha=1)))
-    for net, pairs in ((by_hand.unet.net, layers), (by_hand.text.net, words)):
+    for net, pairs in ((by_hand.unet.net, layers), (by_hand.text_encoder.net, words)):
         wanted, own = merged(net, pairs, 1 / 2), weights_of(net)
         with torch.no_grad():
             for name in pairs:
                 own[name].copy_(wanted[name])
     embedding, latents = text.encode("a red circle"), noise(3, 4, 16, 16)
-    torch.testing.assert_close(embedding, by_hand.text.encode("a red circle"), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(embedding, by_hand.text_encoder.encode("a red circle"), rtol=1e-5, atol=1e-5)
     with torch.no_grad():
         got, wanted = (model(latents, 500, embedding, frames=3) for model in (unet, by_hand.unet))
         before = toy.unet(latents, 500, embedding, frames=3)

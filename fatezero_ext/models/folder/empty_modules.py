@@ -43,8 +43,8 @@ def check_fit(wanted: Shapes, found: Shapes, source: Path | str, kind: str) -> N
     missing, foreign = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     if missing or foreign:
         raise ModelError(
-            f"{source} is no complete {kind}: {brief(missing)} missing, {brief(foreign)} unknown. What is missing would "
-            f"be left random; use a complete checkpoint, with the config it was saved with."
+            f"{source} is no complete {kind}: {brief(missing)} missing, {brief(foreign)} unknown. What is missing "
+            f"would be left random; use a complete checkpoint, with the config it was saved with."
         )
     if odd := [name for name in wanted if tuple(wanted[name]) != tuple(found[name])]:
         name = odd[0]

@@ -47,8 +47,8 @@ def check_kind(keys: Collection[str], matrices: Collection[str], name: str) -> N
     for kind, pattern in OTHER_ALGORITHMS:
         if found := _matching(keys, pattern):
             raise ModelError(
-                f"{name} is {kind}: {brief(found)}; a plain LoRA (a down and an up matrix per layer, or differences) is "
-                f"needed. Use one, or merge this file into a checkpoint with the program that made it."
+                f"{name} is {kind}: {brief(found)}; a plain LoRA (a down and an up matrix per layer, or differences) "
+                f"is needed. Use one, or merge this file into a checkpoint with the program that made it."
             )
     if not matrices:
         kind = next((kind for kind, pattern in OTHER_FILES if _matching(keys, pattern)), None)
