@@ -72,3 +72,21 @@ def test_the_lines_of_edit_prompts_are_read_once_and_only_so_many(monkeypatch):
     for _ in range(3):
         assert checks.edit_mistakes({"mode": "refine"}, [*lines, *lines]) == {}
     assert len([text for text in counted if text]) <= checks.MOST_EDITS
+
+
+def test_phrases_of_an_edit_are_looked_for_only_so_often(monkeypatch):
+    checks, counted = load_pack("nodes.edit_checks"), []
+    find = checks.Prompt.find
+    monkeypatch.setattr(checks.Prompt, "find", lambda self, *asked: counted.append(1) or find(self, *asked))
+    lines, phrases = [f"a cat number {i}" for i in range(checks.MOST_EDITS)], ",".join(["a", "cat"] * 5000)
+    assert checks.edit_mistakes({"mode": "refine", "blend_edit_words": phrases}, lines) == {}
+    assert checks.edit_mistakes({"mode": "refine", "blend_words": phrases}, (), "a cat") == {}
+    assert 0 < len(counted) <= 2 * checks.MOST_PHRASES
+
+
+def test_the_first_of_many_missing_phrases_is_told(monkeypatch):
+    checks, counted = load_pack("nodes.edit_checks"), []
+    find = checks.Prompt.find
+    monkeypatch.setattr(checks.Prompt, "find", lambda self, *asked: counted.append(1) or find(self, *asked))
+    found = checks.edit_mistakes({"mode": "refine", "blend_words": "cat, boat, ship, car"}, (), "a cat")
+    assert "'boat' is not in the prompt" in found["blend_words"] and len(counted) == 2

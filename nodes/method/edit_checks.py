@@ -17,6 +17,10 @@ from . import edit_widgets as edit_settings
 WINDOWS = ("cross_replace", "self_replace")
 MOST_EDITS = 200
 """Lines of a list of edit prompts that are checked before anything runs."""
+MOST_LINES = 10 * MOST_EDITS
+"""Lines of which repeated ones are left out."""
+MOST_PHRASES = 1000
+"""Words and phrases of one widget that are looked for, in all lines together; a prompt has at most 75 words."""
 
 
 def edit_mistakes(
@@ -39,15 +43,17 @@ def edit_mistakes(
         _check_found(found, "blend_words", _list(widgets, "blend_words"), read)
         _check_found(found, "subtract_words", _list(widgets, "subtract_words"), read)
     weights, windows = _weights(found, widgets), _windows(found, widgets)
-    for text in islice(dict.fromkeys(edits), MOST_EDITS):
+    named = {"equalizer": weights, "word_windows": windows, "blend_edit_words": _list(widgets, "blend_edit_words")}
+    lines = list(islice(dict.fromkeys(edits[:MOST_LINES]), MOST_EDITS))
+    most = MOST_PHRASES // max(len(lines), 1)
+    for text in lines:
         edited = found.of("edit_prompt", _read_edit, text)
         if edited is None:
             continue
         if read is not None and read.words and widgets.get("mode") == "replace":
             found.of("edit_prompt", check_word_counts, read, edited)
-        named = {"equalizer": weights, "word_windows": windows, "blend_edit_words": _list(widgets, "blend_edit_words")}
         for widget, phrases in named.items():  # of an empty prompt they are its own mistake
-            _check_found(found, widget if edited.words else "edit_prompt", phrases, edited)
+            _check_found(found, widget if edited.words else "edit_prompt", phrases[:most], edited)
     return dict(found)
 
 
@@ -97,5 +103,8 @@ def _list(widgets: Mapping[str, Any], name: str) -> Sequence[str]:
 
 
 def _check_found(found: Found, widget: str, phrases: Sequence[str], prompt: Prompt) -> None:
-    for phrase in phrases:
+    """Look for phrases up to the first that is missing, for a widget has one mistake."""
+    for phrase in phrases[:MOST_PHRASES]:
+        if widget in found:
+            return
         found.of(widget, prompt.find, phrase, widget)
