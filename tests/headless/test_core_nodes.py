@@ -37,7 +37,7 @@ SOCKETS = {
     ),
     "LoadImage": (["image"], ["IMAGE", "MASK"]),
     "SaveImage": (["images", "filename_prefix"], ["IMAGE"]),
-    "PreviewImage": (["images"], []),
+    "PreviewImage": (["images"], ["IMAGE"]),
     "PreviewAny": (["source"], ["STRING"]),
     "VAEEncode": (["pixels", "vae"], ["LATENT"]),
     "VAEDecode": (["samples", "vae"], ["IMAGE"]),
@@ -223,6 +223,7 @@ def test_what_shows_or_saves_hands_its_input_on(core, folder):
     """As in newer ComfyUI, where other nodes may follow."""
     pictures, clip = torch.zeros(2, 16, 16, 3), core["CreateVideo"].execute(torch.zeros(2, 16, 16, 3), 8.0).args[0]
     assert core["SaveImage"].execute(pictures, "kept").args == (pictures,)
+    assert core["PreviewImage"].execute(pictures).args == (pictures,)
     assert core["SaveVideo"].execute(clip, "kept", "auto").args == (clip,)
     assert core["PreviewAny"].execute(True).args == ("True",)
 

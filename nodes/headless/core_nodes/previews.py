@@ -54,7 +54,7 @@ class PreviewImage(io.ComfyNode):
             display_name="Preview Image",
             category="image",
             inputs=[io.Image.Input("images")],
-            outputs=[],
+            outputs=[io.Image.Output()],
             is_output_node=True,
         )
 
@@ -62,4 +62,4 @@ class PreviewImage(io.ComfyNode):
     def execute(cls, images: Tensor) -> io.NodeOutput:
         """images: [frames, height, width, channels]."""
         frames, height, width = images.shape[:3]
-        return io.NodeOutput(ui={"text": (f"{frames} pictures of {width}x{height}, not saved",)})
+        return io.NodeOutput(images, ui={"text": (f"{frames} pictures of {width}x{height}, not saved",)})
