@@ -79,11 +79,13 @@ class Graph:
 
     boxes:   what stands for several nodes, or for a value, on the page
     remarks: what a user should know of a graph that can run
+    of_page: whether the page has still to fill in names of files, see `page_texts`
     """
 
     nodes: Mapping[str, Node]
     boxes: Mapping[str, Box] = field(default_factory=lambda: MappingProxyType({}))
     remarks: tuple[str, ...] = ()
+    of_page: bool = False
 
     def with_inputs(self, node_id: str, inputs: Mapping[str, Any]) -> Graph:
         """The same graph with some inputs of one node replaced."""

@@ -13,6 +13,8 @@ SAVING = frozenset({"SaveImage", "SaveVideo"})
 """Classes whose `filename_prefix` the page fills in."""
 PREFIX = "filename_prefix"
 PLACEHOLDER = re.compile(r"%([^%]+)%")
+NOT_IN_NAMES = re.compile(r'[/?<>\\:*|"\x00-\x1f\x7f]')
+"""Characters of a value that the page writes as "_"."""
 DATE_PART = re.compile("dd?|MM?|hh?|mm?|ss?|yyy?y?")
 MOST_PLACEHOLDERS, LONGEST_VALUE = 100, 1000
 """Placeholders of a name that are filled in, and letters of a value; names of files are shorter by far."""
@@ -40,14 +42,14 @@ def _filled(node: Node, by_name: Mapping[str, Node], now: datetime) -> Node:
 
 
 def _value(match: re.Match[str], by_name: Mapping[str, Node], now: datetime) -> str:
-    name, dot, widget = match[1].partition(".")
-    if not dot:
+    name, *widgets = match[1].split(".")
+    if len(widgets) != 1:
         return dated(name.removeprefix("date:"), now) if name.startswith("date:") else match[0]
     found = by_name.get(name)
-    value = None if found is None else found.inputs.get(widget)
+    value = None if found is None else found.inputs.get(widgets[0])
     if value is None or isinstance(value, (Link, list, dict)):
         return match[0]
-    return re.sub(r"[/\\]", "_", _as_page_text(value)[:LONGEST_VALUE])
+    return NOT_IN_NAMES.sub("_", _as_page_text(value)[:LONGEST_VALUE])
 
 
 def _as_page_text(value: Any) -> str:  # noqa: ANN401 - a widget's value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import datetime
+from dataclasses import replace
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
@@ -12,7 +12,6 @@ from ..graph import Graph, Link, Node, graph_of
 from ..problems import InvalidWorkflow, Problem, short
 from ..schemas.registry import NearNames, NodeType, NodeTypes
 from .misspelt import MEANT, MOST_STRANGE
-from .page_texts import with_filled_prefixes
 from .promoted import AFTER_GENERATE, CONTROL
 from .ui_links import PAGE_ONLY, Constant, Scope, Severed, Wiring
 from .ui_nodes import UiNode
@@ -29,8 +28,8 @@ def read_ui_format(document: Mapping[str, Any], types: NodeTypes) -> Graph:
     A node inside a subgraph gets the id 'outer:inner'.
     """
     wiring = Wiring(document)
-    nodes = with_filled_prefixes(_nodes(wiring, wiring.root, types), datetime.now())
-    return graph_of(nodes, wiring.boxes())
+    nodes = list(_nodes(wiring, wiring.root, types))
+    return replace(graph_of(nodes, wiring.boxes()), of_page=True)
 
 
 def _nodes(wiring: Wiring, scope: Scope, types: NodeTypes) -> Iterator[Node]:

@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +16,7 @@ from ..formats.misspelt import check_names, left_out, left_out_remark, unknown
 from ..graph import Graph, Link, Node
 from ..problems import Problem, refuse, short, shown
 from .awaiting import finished
+from ..formats.page_texts import with_filled_prefixes
 from .registry import NearNames, NodeType, NodeTypes, as_lists, has_widget, near_miss
 
 PRIMITIVE = "Primitive"
@@ -37,6 +39,9 @@ def validated(graph: Graph, types: NodeTypes) -> Graph:
     Looks at what the output nodes need; its `remarks` name the rest that was left out.
     Raises InvalidWorkflow listing every problem.
     """
+    if graph.of_page:  # now, when the settings are made whose values the names may hold
+        filled = {node.id: node for node in with_filled_prefixes(graph.nodes.values(), datetime.now())}
+        graph = replace(graph, nodes=MappingProxyType(filled), of_page=False)
     targets = output_nodes(graph, types)
     needed = graph.needed_for(targets)
     refuse(unknown(graph, needed if targets else list(graph.nodes), types))
