@@ -94,5 +94,5 @@ def test_a_value_that_looks_like_a_placeholder_is_not_filled_in(saving):
 def test_a_name_grows_no_further_than_a_name_may(headless, types):
     nodes = [node(4, "SaveImage", ("%Noise.text%" * 5000,)), node(2, "Noise", (5, 2.0, "x" * 50_000))]
     graph = headless.workflow.graph_from(workflow(nodes, []), types)
-    filled = load_pack("nodes.headless.page_texts").with_filled_prefixes(graph.nodes.values(), NOW)
+    filled = load_pack("nodes.headless.formats.page_texts").with_filled_prefixes(graph.nodes.values(), NOW)
     assert 1000 < len(filled[0].inputs["filename_prefix"]) < 200_000
