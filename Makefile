@@ -2,7 +2,7 @@
 # make test    run the test suite
 # make test-comfyui COMFYUI_PATH=/path/to/ComfyUI [COMFYUI_PYTHON=its python]
 #              run the tests that need ComfyUI: in its process, over HTTP, on its page
-# make lint    check style and formatting
+# make lint    check style, formatting, types and the rules of imports
 # make clean   remove the environment and everything that runs leave behind
 
 PYTHON ?= python3
@@ -16,7 +16,7 @@ COMFYUI_PATH ?=
 # The Python that ComfyUI runs with, in the usual places; it needs pytest, and playwright for the page.
 COMFYUI_PYTHON ?= $(firstword $(wildcard $(foreach place,.venv/bin venv/bin ../python_embeded,$(COMFYUI_PATH)/$(place)/python)) $(PYTHON))
 
-.PHONY: demo test test-comfyui lint clean
+.PHONY: demo test test-comfyui lint types clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m fatezero_ext demo
@@ -31,6 +31,13 @@ test-comfyui:
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@# Both read the checkout as one package, as ComfyUI does, whatever its folder is called.
+	@mkdir -p .lint && ln -sfn .. .lint/fatezero_pack
+	PYTHONPATH=.lint $(BIN)/lint-imports .importlinter --no-cache
+
+types: $(VENV)/.dev
+	@mkdir -p .lint && ln -sfn .. .lint/fatezero_pack
+	$(BIN)/mypy
 
 $(VENV)/.runtime: requirements.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -43,5 +50,5 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.runtime
 	touch $@
 
 clean:
-	rm -rf $(VENV) output build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) output build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .lint .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
