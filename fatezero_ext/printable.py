@@ -1,4 +1,4 @@
-"""Text as a terminal shows it, whatever characters it holds."""
+"""Texts and numbers as they are shown to users."""
 
 from __future__ import annotations
 
@@ -14,3 +14,11 @@ def visible(text: str, *, keep: str = "") -> str:
     keep: characters left as they are, such as line breaks
     """
     return INVISIBLE.sub(lambda match: match[0] if match[0] in keep else repr(match[0])[1:-1], text)
+
+
+def format_bytes(nbytes: float) -> str:
+    """A number of bytes in a unit that is easy to read, such as "3.92 GiB"."""
+    for unit, size, digits in (("GiB", 2**30, 2), ("MiB", 2**20, 1), ("KiB", 2**10, 1)):
+        if nbytes >= size:
+            return f"{nbytes / size:.{digits}f} {unit}"
+    return f"{nbytes:.0f} bytes"

@@ -111,6 +111,7 @@ def main(what, folder, rounds, seed):
             in_a_process(model, cache, said)
             done = damage(cache.folder, generator)
         again = in_a_process(model, cache, said)
+        in_a_process(model, cache, said)  # makes anew what was found damaged
         last = in_a_process(model, cache, said)
         drafts = cache.folder / ".drafts"
         left = len(list(drafts.iterdir())) if drafts.exists() else 0

@@ -1,9 +1,9 @@
 """A page without one of its layers is written nowhere, and on disk it is damage."""
 
-import hashlib
 import re
 
 import pytest
+from blake3 import blake3
 
 from fatezero_ext import Capture, Storage
 from fatezero_ext.attention.records import named_tensors
@@ -16,6 +16,7 @@ from fatezero_ext.storage.disk_cache.manifest import FileLine
 from fatezero_ext.storage.disk_store import DiskDraft
 from fatezero_ext.storage.record_store import MemoryStore
 
+from .disk_cache.saved import rewrite
 from .small_runs import STEPS, edited, inverted
 
 KEY = "ab" * 32
@@ -51,19 +52,21 @@ def test_a_store_refuses_a_page_that_lacks_a_layer(page, tmp_path, place):
         store.seal()
 
 
-def test_a_saved_page_that_lacks_a_layer_is_computed_again_and_mended(model, saved, caplog, capsys):
+def test_a_saved_page_that_lacks_a_layer_is_computed_again_and_saved_anew(model, saved, caplog, capsys):
     controller, cache, wanted = saved
     store = controller.trace.store
     page = store.read(2)
     lost = list(page)[3]
-    store.entry.repair(page_name(2), named_tensors(without(page, lost)))
+    rewrite(store.entry, page_name(2), named_tensors(without(page, lost)))
     (checked,) = cache.verify()
     assert checked.damaged == {"step-002": f"it has no attention of {lost}"}
     assert main(["verify", "--folder", str(cache.folder)]) == 1
     assert f"step-002: it has no attention of {lost}" in capsys.readouterr().out
-    assert edited(model, controller).equal(wanted)
+    storage = Storage("features", "disk", cache=cache)
+    assert edited(model, inverted(model, storage)).equal(wanted)
     (said,) = caplog.messages
     assert f"is damaged (it has no attention of {lost})" in said and said.endswith("Step 2 is computed again.")
+    assert edited(model, inverted(model, storage)).equal(wanted)
     (checked,) = cache.verify()
     assert checked.sound
 
@@ -109,7 +112,7 @@ def test_a_saved_page_that_holds_no_tensors_under_a_true_checksum_is_damage(mode
 
     def nothing(path, tensors):
         path.write_bytes(b"nothing")
-        return FileLine(nbytes=7, sha256=hashlib.sha256(b"nothing").hexdigest())
+        return FileLine(nbytes=7, blake3=blake3(b"nothing").hexdigest())
 
     monkeypatch.setattr(
         cache_entry, "write_tensors", lambda path, x: (nothing if page_name(3) in path.name else written)(path, x)
@@ -174,7 +177,7 @@ def test_a_scale_alone_is_no_layer():
 
 
 def test_a_saved_inversion_whose_manifest_lacks_a_page_is_made_anew(model, saved, caplog):
-    """A page that is not named there is never mended, and would be computed again at every edit."""
+    """A page that is not named there would be computed again at every edit."""
     controller, cache, wanted = saved
     entry = controller.trace.store.entry
     files = {name: entry.read(name) for name in entry.names if name != page_name(1)}

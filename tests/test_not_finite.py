@@ -13,6 +13,7 @@ from fatezero_ext.storage import record_store as stores
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 from fatezero_ext.storage.record_store import MemoryStore
 
+from .disk_cache.saved import rewrite
 from .small_runs import EDIT, SOURCE, STEPS, calls_of, clip, edited, inverted
 
 
@@ -167,7 +168,7 @@ def test_saved_levels_that_are_no_numbers_are_inverted_anew(model, cache, caplog
     storage = Storage("features", "disk", cache=cache)
     controller = inverted(model, storage)
     entry, wanted = controller.trace.store.entry, controller.trace.latents
-    entry.repair("levels", {"latents": wanted * float("nan"), "noise": controller.trace.noise})
+    rewrite(entry, "levels", {"latents": wanted * float("nan"), "noise": controller.trace.noise})
     key = entry.key
     entry.release()
     (checked,) = cache.verify()

@@ -212,7 +212,7 @@ def test_a_budget_below_every_way_names_them_all(stable_diffusion):
 
 
 def test_an_inversion_that_does_not_fit_is_refused_before_the_unet_is_called(model):
-    with calls_of(model.unet.net) as calls, pytest.raises(SettingsError, match="budget is 0.1 MiB"):
+    with calls_of(model.unet.net) as calls, pytest.raises(SettingsError, match="budget is 97.7 KiB"):
         inverted(model, Storage("features", budget=100_000))
     assert calls == []
 
@@ -244,4 +244,4 @@ def test_budgets_that_are_no_bytes_are_refused(budget):
 def test_the_plan_is_told_before_the_first_step(model):
     told = []
     inverted(model, Storage("features"), on_plan=told.append, on_step=lambda step: told.append(step.done))
-    assert told[0].startswith("attention as features in ram: 4.1 MiB, 0.8 MiB a step") and told[1] == 1
+    assert told[0].startswith("attention as features in ram: 4.1 MiB, 814.5 KiB a step") and told[1] == 1

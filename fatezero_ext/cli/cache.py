@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import FateZeroError
+from ..printable import format_bytes
 from ..storage.disk_cache.cache import InversionCache, default_cache
-from ..storage.disk_cache.eviction import Listing, readable
+from ..storage.disk_cache.eviction import Listing
 from ..storage.disk_cache.manifest import JSON
 
 FAILED = 1
@@ -88,8 +89,10 @@ def _list(cache: InversionCache) -> int:
     claimed = max(0, cache.nbytes - used)
     more = ""
     if claimed >= WORTH_SAYING:
-        more = f", and {readable(claimed)} set aside for unfinished ones (prune frees those of killed runs)"
-    _say(f"{readable(used)} of {readable(cache.limit)} used by {_counted(len(entries))}{more}, in {cache.folder}")
+        more = f", and {format_bytes(claimed)} set aside for unfinished ones (prune frees those of killed runs)"
+    _say(
+        f"{format_bytes(used)} of {format_bytes(cache.limit)} used by {_counted(len(entries))}{more}, in {cache.folder}"
+    )
     return 0
 
 
@@ -110,14 +113,13 @@ def _table(entries: Sequence[Listing]) -> Table:
 
 def _row(entry: Listing) -> tuple[str, ...]:
     about = entry.about
-    prompt = _word(about, "prompt") if entry.problem is None else f"cannot be used: {entry.problem}"
     return (
         entry.key[:SHORT_KEY],
-        prompt,
+        _prompt(entry),
         f"{_word(about, 'frames')} x {_size(about)}" if entry.problem is None else "-",
         _word(about, "steps"),
         _word(about, "policy"),
-        readable(entry.nbytes),
+        format_bytes(entry.nbytes),
         _moment(entry.used),
         "yes" if entry.in_use else "no",
     )
@@ -128,6 +130,10 @@ def _moment(seconds: float) -> str:
         return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
     except (ValueError, OverflowError, OSError):  # a file's time may be any number
         return "-"
+
+
+def _prompt(entry: Listing) -> str:
+    return _word(entry.about, "prompt") if entry.problem is None else f"cannot be used: {entry.problem}"
 
 
 def _word(about: Mapping[str, JSON], name: str) -> str:
@@ -159,10 +165,10 @@ def _prune(cache: InversionCache, limit: int | None) -> int:
     pruned = cache.prune(limit)
     for action, entries in (("removed", pruned.removed), ("kept, because it is in use:", pruned.in_use)):
         for entry in entries:
-            _say(f"{action} {entry.key[:SHORT_KEY]}  {readable(entry.nbytes)}  {_word(entry.about, 'prompt')}")
+            _say(f"{action} {entry.key[:SHORT_KEY]}  {format_bytes(entry.nbytes)}  {_prompt(entry)}")
     if pruned.leftovers:
-        _say(f"removed {readable(pruned.leftovers)} that unfinished runs had left")
-    _say(f"{_counted(len(pruned.removed))} removed; {readable(cache.nbytes)} are left in {cache.folder}")
+        _say(f"removed {format_bytes(pruned.leftovers)} that unfinished runs had left")
+    _say(f"{_counted(len(pruned.removed))} removed; {format_bytes(cache.nbytes)} are left in {cache.folder}")
     return 0
 
 

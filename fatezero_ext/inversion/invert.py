@@ -277,7 +277,7 @@ class _Inversion:
         try:
             steps = range(len(self.planned.schedule)) if self._forms() else ()  # no layer is recorded: no pages
             for name in (LEVELS, *map(page_name, steps)):
-                if name not in entry.names:  # what a manifest does not name is never mended
+                if name not in entry.names:  # it would be computed again at every edit
                     raise DamagedFile(entry.place(name), "it is not there")
             levels = {name: aligned(tensor) for name, tensor in entry.read(LEVELS).items()}
             if reason := unusable(levels, len(self.planned.schedule), self.planned.noise.shape):

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from ..diffusion.noise_model import NoiseModel
 from ..errors import StoreError
 from ..memory.free_memory import OutOfMemoryError
 from ..storage.disk_cache.tensor_file import DamagedFile
+from ..storage.disk_store import DiskStore
 from ..storage.offload import copy_stream
 from ..storage.record_store import MemoryStore, Recomputed, RecordStore
 from .footprint import ClipShape, recorded_forms
@@ -77,7 +79,7 @@ class SourceReader:
             page = coming.result()
         except DamagedFile as damage:
             log.warning("%s Step %d is computed again.", damage, step)
-            return self._repaired(step)
+            return self._computed_again(step)
         if self._stream is not None:
             for record in page.values():
                 for tensor in record.kept.tensors():
@@ -96,16 +98,15 @@ class SourceReader:
             self._stream.synchronize()  # in this thread: the edit's own never waits for the device
         return moved
 
-    def _repaired(self, step: int) -> StepRecords:
-        """A damaged page computed again, and its file written anew."""
+    def _computed_again(self, step: int) -> StepRecords:
+        """Compute a damaged page again, in the precision that it was stored in; the next inversion is saved anew."""
         store = self._trace.store
-        computed = self._record(step, recorded_forms(self._unet, self._trace.capture, store.policy, self._shape))
-        page = to_precision(computed, self._unet.device, store.precision)
-        store.repair(step, page)
-        return {at: record for at, record in page.items() if at in self._wanted[step]}
+        assert isinstance(store, DiskStore)
+        store.forget()
+        return to_precision(self._computed(step, store.policy), self._unet.device, store.precision)
 
-    def _computed(self, step: int) -> StepRecords:
-        forms = recorded_forms(self._unet, self._trace.capture, "features", self._shape)
+    def _computed(self, step: int, policy: Literal["features", "maps"] = "features") -> StepRecords:
+        forms = recorded_forms(self._unet, self._trace.capture, policy, self._shape)
         return self._record(step, {at: form for at, form in forms.items() if at in self._wanted[step]})
 
     def _record(self, step: int, forms: Mapping[LayerAddress, Form]) -> StepRecords:

@@ -11,6 +11,7 @@ from ..choices import Place
 from ..diffusion.noise_model import NoiseModel
 from ..errors import SettingsError
 from ..memory.free_memory import free_on, free_ram
+from ..printable import format_bytes
 from ..storage.settings import Storage
 from .footprint import ClipShape, levels_size, recorded_forms, step_bytes
 from .recording import Capture
@@ -55,9 +56,9 @@ class StoragePlan:
 
     def __str__(self) -> str:
         if self.storage.recomputes:
-            return f"no attention is kept ({self.storage.policy}), only latents: {size(self.nbytes)}"
+            return f"no attention is kept ({self.storage.policy}), only latents: {format_bytes(self.nbytes)}"
         kept = f"attention as {kept_as(self.storage)} {_where(self.storage)}"
-        return f"{kept}: {size(self.nbytes)}, {size(self.page)} a step"
+        return f"{kept}: {format_bytes(self.nbytes)}, {format_bytes(self.page)} a step"
 
 
 def measured_room(unet: NoiseModel, chunks: int, clip: ClipShape) -> Room:
@@ -77,10 +78,11 @@ def check_room(unet: NoiseModel, clip: ClipShape) -> None:
     least = LEAST_NEEDED if unet.layers[0].query_dim >= STABLE_DIFFUSION_WIDTH else LEAST_OF_NARROW
     frame = unet.working_memory(1, 1, clip.height, clip.width) * least
     if clip.frames * frame > free:
-        most, needed = int(free / frame), size(clip.frames * frame)
+        most, needed = int(free / frame), format_bytes(clip.frames * frame)
         raise SettingsError(
-            f"{clip.frames} frames of {clip.height}x{clip.width} cells need more than {needed} at once; {size(free)} "
-            f"are free. Use smaller frames, or fewer: {most} would be the most (Prepare Frames takes a part of a clip)."
+            f"{clip.frames} frames of {clip.height}x{clip.width} cells need more than {needed} at once; "
+            f"{format_bytes(free)} are free. Use smaller frames, or fewer: {most} would be the most (Prepare Frames "
+            f"takes a part of a clip)."
         )
 
 
@@ -95,7 +97,9 @@ def choose_storage(
     for plan in plans:
         if plan.nbytes <= _limit(plan.storage, room, asked.place):
             return plan
-    needs = "; ".join(f"{plan.storage.policy} {_where(plan.storage)} needs {size(plan.nbytes)}" for plan in plans)
+    needs = "; ".join(
+        f"{plan.storage.policy} {_where(plan.storage)} needs {format_bytes(plan.nbytes)}" for plan in plans
+    )
     raise SettingsError(
         f"{clip.frames} frames of {clip.height}x{clip.width} cells and {steps} steps do not fit: {needs}; "
         f"{_room_said(asked, room)}. Use {_advice(asked, plans, unet)}fewer frames or fewer steps."
@@ -105,9 +109,9 @@ def choose_storage(
 def _room_said(asked: Storage, room: Room) -> str:
     in_memory = asked.place != "disk" and not asked.recomputes
     if asked.budget is not None and not (in_memory and asked.budget > max(room.gpu or 0, room.ram)):
-        return f"the budget is {size(asked.budget)}"
-    on_gpu = "" if room.gpu is None else f"{size(room.at('gpu', asked.place))} on the gpu and "
-    return f"there is room for {on_gpu}{size(room.at('ram', asked.place))} in ram"
+        return f"the budget is {format_bytes(asked.budget)}"
+    on_gpu = "" if room.gpu is None else f"{format_bytes(room.at('gpu', asked.place))} on the gpu and "
+    return f"there is room for {on_gpu}{format_bytes(room.at('ram', asked.place))} in ram"
 
 
 def _advice(asked: Storage, tried: list[StoragePlan], unet: NoiseModel) -> str:
@@ -157,8 +161,3 @@ def _where(storage: Storage) -> str:
 def kept_as(storage: Storage) -> str:
     """Policy and, where it was chosen, precision, for people."""
     return storage.policy if storage.precision == "as computed" else f"{storage.policy} ({storage.precision})"
-
-
-def size(nbytes: float) -> str:
-    """Bytes for people."""
-    return f"{nbytes / 2**30:.2f} GiB" if nbytes >= 2**30 else f"{nbytes / 2**20:.1f} MiB"

@@ -1,4 +1,4 @@
-"""Pages in files that later runs and other programs find again."""
+"""Stores pages in files that later runs and other programs find again."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..attention.records import StepRecords, check_records, named_tensors, page_from, to_precision
+from ..attention.records import StepRecords, check_records, named_tensors, page_from
 from ..attention.sites import LayerAddress
 from ..choices import Precision
 from ..errors import StoreError
+from ..printable import format_bytes
 from .disk_cache.completeness import LEVELS, lacking, layers_of, page_name
 from .disk_cache.entry import Draft, Entry
 from .disk_cache.tensor_file import DamagedFile
-from .offload import CPU, Offloader
+from .offload import Offloader
 
 log = logging.getLogger(__name__)
 
@@ -25,32 +26,32 @@ ALIGNMENT = 64  # bytes, of the CPU memory that torch allocates
 
 
 class DiskDraft:
-    """Pages as they are written by an inversion that runs; nobody else sees them before `publish`.
+    """Pages that a running inversion writes; nobody else sees them before `publish`.
 
-    failure: why writing stopped, such as a full disk; None: all is well
+    failure: error that ended the writing, such as a full disk; None if there is none
     """
 
     def __init__(self, draft: Draft, precision: Precision, layers: Collection[LayerAddress]) -> None:
-        """layers: that every page must have"""
+        """layers: the layers that every page must have"""
         self.failure: StoreError | None = None
         self._abandoned = False
         self.nbytes = 0
         self._draft, self._layers = draft, layers
-        self._carrier = Offloader(precision)
+        self._offloader = Offloader(precision)
 
     def write(self, step: int, page: StepRecords) -> None:
         check_records(page, self._layers, step)
         if self.failure is None:
-            self._carrier.submit(page, partial(self._save, step))
+            self._offloader.submit(page, partial(self._save, step))
 
     def read(self, step: int) -> StepRecords:
         raise StoreError(f"step {step} is still being written; it can be read once the inversion is done.")
 
     def seal(self) -> None:
-        self._carrier.finish()
+        self._offloader.finish()
 
     def publish(self, levels: Mapping[str, Tensor]) -> Entry | None:
-        """Let everybody see it, with the latents beside the pages; None where writing failed."""
+        """Add the latents and make it an entry that everybody finds; None if writing failed."""
         try:
             if self.failure is None:
                 self._draft.write(LEVELS, levels)
@@ -60,10 +61,10 @@ class DiskDraft:
         return None
 
     def abandon(self) -> None:
-        """Leave nothing behind; a page on its way is dropped. Of a published draft nothing is left to abandon."""
+        """Delete all that was written, and drop a page that is on its way. After publishing, does nothing."""
         self._abandoned = True
         self._draft.abandon()
-        self._carrier.stop()
+        self._offloader.stop()
 
     def _save(self, step: int, page: StepRecords) -> None:
         try:
@@ -79,10 +80,10 @@ class DiskDraft:
 
 @dataclass(frozen=True)
 class DiskStore:
-    """Pages of a published entry, read when they are asked for, each checked against its checksum.
+    """Pages of a published entry, read when needed, each checked against its checksum.
 
-    policy, precision, level_offset: how they were recorded, so that a damaged one can be computed again
-    layers: that every page must have; one that lacks any is damaged
+    policy, precision, level_offset: settings of the recording, with which a damaged page is computed again
+    layers: the layers that every page must have; a page that lacks one is damaged
     """
 
     entry: Entry
@@ -92,7 +93,7 @@ class DiskStore:
     layers: frozenset[LayerAddress] = frozenset()
 
     def __repr__(self) -> str:
-        return f"DiskStore({self.entry.key[:12]}, {self.nbytes / 2**20:.1f} MiB)"
+        return f"DiskStore({self.entry.key[:12]}, {format_bytes(self.nbytes)})"
 
     @property
     def nbytes(self) -> int:
@@ -112,21 +113,20 @@ class DiskStore:
         return page_from({name: aligned(tensor) for name, tensor in tensors.items()})
 
     def held_tensors(self) -> Iterator[Tensor]:
-        """None: they are on disk."""
+        """Yield no tensor: they are on disk."""
         return iter(())
 
     def seal(self) -> None:
-        """It is sealed since it was published."""
+        """Do nothing: a published entry is sealed."""
 
-    def repair(self, step: int, page: StepRecords) -> None:
-        """Write a damaged page anew; one that cannot be written stays damaged, and is computed again each time."""
+    def forget(self) -> None:
+        """Let no later run find the entry, part of which is damaged, so that it is made anew."""
         try:
-            check_records(page, self.layers, step)
-            self.entry.repair(page_name(step), named_tensors(to_precision(page, CPU, "as computed")))
+            self.entry.forget()
         except StoreError as error:
-            log.warning("%s Step %d stays damaged.", error, step)
+            log.warning("%s The damaged inversion stays in the cache.", error)
 
 
 def aligned(x: Tensor) -> Tensor:
-    """The tensor at an address as torch's own: kernels may round differently at others."""
+    """The tensor at an address that torch would choose: kernels may round differently at others."""
     return x if x.data_ptr() % ALIGNMENT == 0 else x.clone()

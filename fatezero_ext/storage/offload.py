@@ -1,4 +1,4 @@
-"""Takes pages off the device while the next step is computed."""
+"""Moves pages off the device while the next step is computed."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ CPU = torch.device("cpu")
 
 @cache
 def copy_stream(device: torch.device) -> torch.cuda.Stream:
-    """The stream of a CUDA device that pages are copied on, one for all.
+    """The one stream of a CUDA device on which pages are copied.
 
-    torch's allocator keeps freed memory for the stream it was taken on: a new stream for each page or each edit would
-    leave memory behind on every one of the 32 that torch hands out in turn.
+    torch's allocator keeps freed memory for the stream on which it was allocated: a new stream for each page or each
+    edit would leave memory behind on every one of the 32 that torch hands out in turn.
     """
     return torch.cuda.Stream(device)
 
 
 class Offloader:
-    """Brings pages to the computer's memory in a thread of its own, on a stream of its own where there are streams.
+    """Moves pages to RAM in a thread of its own, on CUDA devices on a stream of its own.
 
-    One page is on its way at a time: what waits is bounded, however slow the other end is.
+    One page is on its way at a time, so that memory is bounded however slow the receiver is.
     """
 
     def __init__(self, precision: Precision) -> None:
         self._precision = precision
-        self._thread = ThreadPoolExecutor(1, "carrier")
+        self._thread = ThreadPoolExecutor(1, "offload")
         self._moving: Future[None] | None = None
 
     def submit(self, page: StepRecords, arrived: Callable[[StepRecords], None]) -> None:
-        """Bring a page; `arrived` is called with it in the thread. Raises what bringing the page before raised."""
+        """Move a page, and call `arrived` with it in the thread. Raises the error of the previous page, if any."""
         self._wait()
         computed_on = next((record.kept.values.device for record in page.values()), CPU)
         ready = torch.cuda.current_stream(computed_on).record_event() if computed_on.type == "cuda" else None
         self._moving = self._thread.submit(self._move, page, computed_on, ready, arrived)
 
     def finish(self) -> None:
-        """Wait for the last page and end the thread. Raises what bringing it raised."""
+        """Wait for the last page and end the thread. Raises the error of that page, if any."""
         try:
             self._wait()
         finally:
             self._thread.shutdown(wait=True)
 
     def stop(self) -> None:
-        """End the thread without waiting; what is on its way may still arrive."""
+        """End the thread without waiting; a page that is on its way may still arrive."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _wait(self) -> None:

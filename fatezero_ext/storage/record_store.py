@@ -1,4 +1,4 @@
-"""Where pages of attention are kept between an inversion and its edits."""
+"""Stores for pages of attention between an inversion and its edits."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from ..attention.sites import LayerAddress
 from ..choices import Precision
 from ..errors import StoreError
 from ..memory.free_memory import free_ram
+from ..printable import format_bytes
 from .offload import CPU, Offloader
 
 
@@ -32,36 +33,36 @@ class RecordStore(Protocol):
     """Pages by step; step 0 is the noisiest, as in `Schedule`."""
 
     def write(self, step: int, page: StepRecords) -> None:
-        """Keep a page. Raises StoreError where it lacks a layer, and once the store is sealed."""
+        """Store a page. Raises StoreError if it lacks a layer, and once the store is sealed."""
         ...
 
     def read(self, step: int) -> StepRecords:
-        """The page of a step. Its tensors must not be changed. Raises StoreError where there is none."""
+        """Read the page of a step. Its tensors must not be changed. Raises StoreError if there is none."""
         ...
 
     def seal(self) -> None:
-        """Allow no more writing. Raises SettingsError where what was written did not fit its precision."""
+        """Allow no more writing. Raises SettingsError if values were beyond the range of the precision."""
         ...
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors kept."""
+        """Bytes of all stored tensors."""
         ...
 
     def held_tensors(self) -> Iterator[Tensor]:
-        """The tensors kept in memory."""
+        """Yield the tensors that are in memory."""
         ...
 
 
 class MemoryStore:
     """Pages in memory, moved to a device and precision as they are written.
 
-    device: None keeps each tensor where it was computed
-    layers: that every page must have
+    device: None leaves each tensor where it was computed
+    layers: the layers that every page must have
     """
 
     _leaving: ClassVar[threading.Lock] = threading.Lock()
-    """Of all stores, which can be copied and pickled without it; few ever leave their device."""
+    """One lock for all stores, which can be copied and pickled without it; few ever leave their device."""
 
     def __init__(
         self,
@@ -73,12 +74,12 @@ class MemoryStore:
         self.precision = precision
         self.layers = layers
         self._pages: dict[int, StepRecords] = {}
-        self._carrier: Offloader | None = None
+        self._offloader: Offloader | None = None
         self._sealed = False
         self._unchecked: list[int] = []
 
     def __repr__(self) -> str:
-        return f"MemoryStore({len(self._pages)} steps, {self.nbytes / 2**20:.1f} MiB)"
+        return f"MemoryStore({len(self._pages)} steps, {format_bytes(self.nbytes)})"
 
     def __len__(self) -> int:
         return len(self._pages)
@@ -96,8 +97,8 @@ class MemoryStore:
             raise StoreError(f"step {step} came after the store was sealed; invert again to record anew.")
         check_records(page, self.layers, step)
         if self.device == CPU and any(record.kept.values.device != CPU for record in page.values()):
-            self._carrier = self._carrier or Offloader(self.precision)
-            self._carrier.submit(page, partial(self._pages.__setitem__, step))
+            self._offloader = self._offloader or Offloader(self.precision)
+            self._offloader.submit(page, partial(self._pages.__setitem__, step))
         else:
             kept = to_precision(page, self.device, self.precision)
             if all(tensor.device == CPU for tensor in records_tensors(kept)):
@@ -115,16 +116,16 @@ class MemoryStore:
         return self._pages[step]
 
     def seal(self) -> None:
-        if self._carrier is not None:
-            self._carrier.finish()
-        self._carrier, self._sealed = None, True
+        if self._offloader is not None:
+            self._offloader.finish()
+        self._offloader, self._sealed = None, True
         finite = [x.isfinite().all() for step in self._unchecked for x in records_tensors(self._pages[step])]
         if finite and not torch.stack(finite).all():
             self._pages.clear()
             raise beyond_range("some of it is larger")
 
     def leave_device(self) -> bool:
-        """Move everything to the computer's memory, now and later; whether there was anything to move, and room."""
+        """Move everything to RAM, now and later. Returns False if there was nothing to move, or no room."""
         on_device = self.device != CPU
         with self._leaving:
             if self.device == CPU:
@@ -138,23 +139,23 @@ class MemoryStore:
 
 @dataclass(frozen=True)
 class Recomputed:
-    """No pages: an edit runs the source again.
+    """Stores no pages: an edit runs the source again.
 
-    level_offset: 0: as the inversion ran it, on the latent one level cleaner than the edit's; 1: on the edit's level
+    level_offset: 0: on the latent of the inversion, one level cleaner than the edit's; 1: on the edit's level
     """
 
     level_offset: int = 0
     nbytes: int = 0
 
     def write(self, step: int, page: StepRecords) -> None:
-        """Keep nothing."""
+        """Do nothing."""
 
     def read(self, step: int) -> StepRecords:
-        raise StoreError(f"step {step} is not kept but computed again; read it through SourcePages.")
+        raise StoreError(f"step {step} is not stored but computed again; read it through SourceReader.")
 
     def held_tensors(self) -> Iterator[Tensor]:
-        """None."""
+        """Yield no tensor."""
         return iter(())
 
     def seal(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""

@@ -1,4 +1,4 @@
-"""How recorded attention is kept: what a user asks for."""
+"""User settings for the storage of recorded attention."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .disk_cache.cache import InversionCache
 
 @dataclass(frozen=True)
 class Storage:
-    """How attention is kept.
+    """Settings for the storage of attention.
 
     policy:    "features": what attention comes from (small); "maps": every map itself (the reference); "recompute":
                nothing, the source runs again beside the edit, as the inversion ran it; "recompute same level": the same
                on the latent at the edit's own noise level; "auto": features, or recompute where they do not fit
     place:     "gpu": the device the model runs on; "ram": the computer's memory; "disk": files that later runs find
                again, of recompute the latents alone; "auto": the first of gpu and ram with room
-    precision: of what is kept, a key of PRECISIONS; "int8" is lossy
-    budget:    bytes that may be kept; None: what is free
-    cache:     the folder of "disk"; None: `default_cache()`
+    precision: number format of what is stored; "int8" is lossy
+    budget:    most bytes to store; None: as many as are free
+    cache:     cache folder of place "disk"; None: `default_cache()`
     """
 
     policy: Policy = "auto"
@@ -47,5 +47,5 @@ class Storage:
 
     @property
     def recomputes(self) -> bool:
-        """Whether nothing is kept."""
+        """True if no attention is stored."""
         return self.policy in ("recompute", "recompute same level")

@@ -10,6 +10,8 @@ import torch
 
 from fatezero_ext.errors import StoreError
 from fatezero_ext.storage.disk_cache.cache import InversionCache
+from fatezero_ext.storage.disk_cache.manifest import MANIFEST, encode, new_manifest, read_manifest
+from fatezero_ext.storage.disk_cache.tensor_file import write_tensors
 
 KEY, OTHER, THIRD = "0123456789abcdef", "fedcba9876543210", "ab" * 32
 ABOUT = {"prompt": "a silver jeep", "frames": 8, "size": "512x512", "steps": 3, "policy": "features"}
@@ -37,6 +39,13 @@ def save(cache, key=KEY, size=64, about=ABOUT):
         for name, tensors in contents.items():
             draft.write(name, tensors)
         return draft.publish()
+
+
+def rewrite(entry, name, tensors):
+    """Give a file of an entry other contents under a true checksum; who finds the entry again reads them."""
+    home = entry.place(name).parent
+    lines = {**read_manifest(home).files, name: write_tensors(entry.place(name), tensors)}
+    (home / MANIFEST).write_bytes(encode(new_manifest(entry.key, entry.about, lines)))
 
 
 def same(got, wanted):
@@ -87,10 +96,8 @@ def do_save(cache):
     save(InversionCache(cache.folder, 2 * room_of_one(cache) - 1), KEY)
 
 
-def do_repair(cache):
-    entry = cache.find(OTHER)
-    (cache.folder / OTHER / "step-000.safetensors").write_bytes(b"damage")
-    entry.repair("step-000", pages(OTHER)["step-000"])
+def do_forget(cache):
+    cache.find(OTHER).forget()
 
 
 def do_prune(cache):
@@ -126,14 +133,15 @@ def work_until_event(link, folder, job, events):
 
 
 def work_for_ever(link, folder):
-    """Save, find, repair and evict large files again and again."""
+    """Save, find, forget and evict large files again and again."""
     cache, size = InversionCache(folder, LIMIT), 40_000
     link.send(None)
     while True:
         save(cache, KEY, size).release()
         entry = cache.find(KEY)
-        entry.repair("step-001", pages(KEY, size)["step-001"])
+        entry.forget()
         entry.release()
+        save(cache, KEY, size).release()
         cache.prune(0)
 
 
@@ -154,16 +162,6 @@ def work_crowd(link, folder, seed, seconds):
         entry.release()
         read += 1
     link.send((None, read))
-
-
-def work_repair(link, folder, key, seconds):
-    """Replace a file by ever other values."""
-    entry, seed, end = InversionCache(folder, LIMIT).find(key), 0, time.monotonic() + seconds
-    link.send(None)
-    while time.monotonic() < end:
-        entry.repair("step-000", {"all": torch.full((1000,), float(seed))})
-        seed += 1
-    link.send(seed)
 
 
 def work_small_files(link, folder, key, largest, about):

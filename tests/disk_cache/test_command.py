@@ -38,7 +38,7 @@ def test_list_shows_each_inversion_and_the_total(cache, run):
     for word in ("a silver jeep", "8 x 512x512", " 3 ", "features", "KiB"):
         assert word in rows[KEY[:12]]
     assert rows[KEY[:12]].split()[-2] == "yes" and rows[OTHER[:12]].split()[-2] == "no"
-    assert out.splitlines()[-1].endswith(f"of 32.0 GiB used by 2 inversions, in {cache.folder}")
+    assert out.splitlines()[-1].endswith(f"of 32.00 GiB used by 2 inversions, in {cache.folder}")
     assert (code, err) == (0, "") and holds_its_pages(entry)
 
 
@@ -51,7 +51,7 @@ def test_list_starts_with_what_was_used_last(cache, run):
 
 
 def test_list_of_no_folder_is_one_line_and_makes_none(cache, run):
-    assert run("list") == (0, f"0 bytes of 32.0 GiB used by 0 inversions, in {cache.folder}\n", "")
+    assert run("list") == (0, f"0 bytes of 32.00 GiB used by 0 inversions, in {cache.folder}\n", "")
     assert not cache.folder.exists()
 
 
@@ -137,6 +137,15 @@ def test_prune_to_a_limit_keeps_the_rest(cache, run):
     assert code == 0 and out.startswith(f"removed {KEY[:12]}") and [left.key for left in cache.entries()] == [OTHER]
 
 
+def test_prune_says_what_could_not_be_used(cache, run):
+    """As saved by an older program, whose digests are others."""
+    save(cache, KEY).release()
+    (cache.folder / KEY / "manifest.json").write_text(json.dumps({"format": 1}))
+    code, out, _ = run("prune")
+    assert code == 0 and out.startswith(f"removed {KEY[:12]}") and cache.entries() == []
+    assert "cannot be used: it is of format 1, this program reads format 2\n1 inversion removed;" in out
+
+
 def test_prune_tells_of_leftovers(cache, run):
     save(cache, KEY).release()
     left = cache.folder / ".drafts" / f"{OTHER}.5000.{'0' * 32}"
@@ -149,7 +158,7 @@ def test_the_environments_folder_is_the_default(cache, monkeypatch, capsys):
     save(cache, KEY)
     monkeypatch.setenv("FATEZERO_CACHE_DIR", str(cache.folder))
     monkeypatch.setenv("FATEZERO_CACHE_GB", "2")
-    assert main(["list"]) == 0 and f"of 2.0 GiB used by 1 inversion, in {cache.folder}" in capsys.readouterr().out
+    assert main(["list"]) == 0 and f"of 2.00 GiB used by 1 inversion, in {cache.folder}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,14 @@
 """No damage gets past finding and reading."""
 
-import hashlib
+import errno
 import json
 import logging
 import os
 import shutil
+from pathlib import Path
 
 import pytest
+from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,7 +17,7 @@ from fatezero_ext.storage.disk_cache.cache import InversionCache
 from fatezero_ext.storage.disk_cache.manifest import FileLine, encode, read_manifest
 from fatezero_ext.storage.disk_cache.tensor_file import DamagedFile
 
-from .saved import KEY, LIMIT, NAMES, OTHER, holds_its_pages, pages, remains, same, save
+from .saved import ABOUT, KEY, LIMIT, NAMES, OTHER, holds_its_pages, pages, remains, same, save
 
 FILES = ("manifest.json", *(f"{name}.safetensors" for name in NAMES))
 
@@ -126,13 +128,12 @@ def test_entries_in_each_others_folders_are_noticed(cache, caplog):
     assert caplog.text.count("its key is that of another folder") == 2
 
 
-def test_an_entry_that_vanishes_while_it_is_used_is_damaged_and_cannot_be_repaired(cache):
+def test_an_entry_that_vanishes_while_it_is_used_is_damaged(cache):
     entry = save(cache)
     shutil.rmtree(cache.folder / KEY)
-    with pytest.raises(DamagedFile, match="manifest.json cannot be read"):
+    with pytest.raises(DamagedFile, match="No such file"):
         entry.read("latents")
-    with pytest.raises(StoreError, match=r"cannot be repaired: .* Invert again"):
-        entry.repair("latents", {})
+    entry.forget()
     entry.release()
     assert remains(cache) == []
 
@@ -156,12 +157,13 @@ def test_publishing_replaces_an_unusable_entry(cache):
     assert same(draft.publish().read("latents"), pages(KEY)["latents"])
 
 
-def test_an_entry_of_another_format_is_reported_and_removed(cache, caplog):
+@pytest.mark.parametrize("format", [1, 3])
+def test_an_entry_of_another_format_is_reported_and_removed(cache, caplog, format):
     save(cache).release()
     path = cache.folder / KEY / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
-    assert cache.entries()[0].problem == "it is of format 2, this program reads format 1"
-    assert cache.find(KEY) is None and "of format 2, this program reads format 1" in caplog.text
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": format}))
+    assert cache.entries()[0].problem == f"it is of format {format}, this program reads format 2"
+    assert cache.find(KEY) is None and f"of format {format}, this program reads format 2" in caplog.text
     assert cache.entries() == []
 
 
@@ -188,18 +190,18 @@ CHANGES = [
     {"about": []},
     {"about": None},
     {"files": []},
-    {"files": {"../../latents": {"nbytes": 1, "sha256": "0" * 64}}},
-    {"files": {"/etc/passwd": {"nbytes": 1, "sha256": "0" * 64}}},
-    {"files": {"latents\n": {"nbytes": 1, "sha256": "0" * 64}}},
-    {"files": {"latents": {"nbytes": -1, "sha256": "0" * 64}}},
-    {"files": {"latents": {"nbytes": 1.0, "sha256": "0" * 64}}},
-    {"files": {"latents": {"nbytes": True, "sha256": "0" * 64}}},
-    {"files": {"latents": {"nbytes": 10**30, "sha256": "0" * 64}}},
-    {"files": {"latents": {"nbytes": 1, "sha256": "0" * 63}}},
-    {"files": {"latents": {"nbytes": 1, "sha256": "0" * 64, "more": 1}}},
+    {"files": {"../../latents": {"nbytes": 1, "blake3": "0" * 64}}},
+    {"files": {"/etc/passwd": {"nbytes": 1, "blake3": "0" * 64}}},
+    {"files": {"latents\n": {"nbytes": 1, "blake3": "0" * 64}}},
+    {"files": {"latents": {"nbytes": -1, "blake3": "0" * 64}}},
+    {"files": {"latents": {"nbytes": 1.0, "blake3": "0" * 64}}},
+    {"files": {"latents": {"nbytes": True, "blake3": "0" * 64}}},
+    {"files": {"latents": {"nbytes": 10**30, "blake3": "0" * 64}}},
+    {"files": {"latents": {"nbytes": 1, "blake3": "0" * 63}}},
+    {"files": {"latents": {"nbytes": 1, "blake3": "0" * 64, "more": 1}}},
     {"files": {"latents": None}},
     {"more": 1},
-    {"sha256": 7},
+    {"blake3": 7},
 ]
 
 
@@ -219,12 +221,14 @@ def test_a_strangers_file_with_a_right_checksum_is_damaged(cache):
     entry = save(cache)
     contents = b'\x10\0\0\0\0\0\0\0{"x":{"dtype":7}'
     (cache.folder / KEY / "latents.safetensors").write_bytes(contents)
-    line = FileLine(nbytes=len(contents), sha256=hashlib.sha256(contents).hexdigest())
+    line = FileLine(nbytes=len(contents), blake3=blake3(contents).hexdigest())
     manifest = read_manifest(cache.folder / KEY)
     changed = manifest.model_copy(update={"files": {**manifest.files, "latents": line}})
     (cache.folder / KEY / "manifest.json").write_bytes(encode(changed))
-    with pytest.raises(DamagedFile, match="holds no tensors"):
+    with pytest.raises(DamagedFile, match="its bytes do not match|instead of"):
         entry.read("latents")
+    with pytest.raises(DamagedFile, match="holds no tensors"):
+        cache.find(KEY).read("latents")
 
 
 def test_links_are_removed_and_what_they_lead_to_is_kept(cache, tmp_path):
@@ -239,31 +243,37 @@ def test_links_are_removed_and_what_they_lead_to_is_kept(cache, tmp_path):
     assert (tmp_path / "precious" / "file").read_text() == "kept" and remains(cache) == []
 
 
-def test_a_repaired_file_is_read_by_all_who_use_the_entry(cache):
+def test_a_forgotten_entry_is_read_by_its_users_and_made_anew_by_others(cache, caplog):
     mine, others = save(cache), cache.find(KEY)
     (cache.folder / KEY / "step-000.safetensors").unlink()
     with pytest.raises(DamagedFile):
         others.read("step-000")
-    mine.repair("step-000", pages(KEY)["step-000"])
-    assert holds_its_pages(others) and holds_its_pages(mine)
-    others.release()
-    mine.release()
-    assert remains(cache) == [] and holds_its_pages(cache.find(KEY))
+    others.forget()
+    mine.forget()
+    assert same(mine.read("step-001"), pages(KEY)["step-001"])
+    assert cache.find(KEY) is None and "has no manifest.json, as after damage was found in it" in caplog.text
+    assert holds_its_pages(save(cache))
 
 
-def test_a_repair_may_bring_other_values_of_another_size(cache):
+def test_what_was_made_anew_meanwhile_is_not_forgotten(cache):
     mine, others = save(cache), cache.find(KEY)
-    mine.repair("step-000", pages(OTHER, 99)["latents"])
-    assert same(others.read("step-000"), pages(OTHER, 99)["latents"])
-    assert same(cache.find(KEY).read("step-000"), pages(OTHER, 99)["latents"])
+    others.forget()
+    save(cache, about={**ABOUT, "prompt": "made anew"}).release()
+    mine.forget()
+    assert cache.find(KEY).about["prompt"] == "made anew"
 
 
-def test_only_files_of_the_inversion_are_repaired(cache):
+def test_forgetting_fails_in_words(cache, monkeypatch):
     entry = save(cache)
-    with pytest.raises(StoreError, match="has no file 'step-009'"):
-        entry.repair("step-009", {})
-    entry.release()
-    assert remains(cache) == []
+
+    def refuse(*_given, **_named):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        with pytest.raises(StoreError, match=r"cannot be written \(Permission denied\)"):
+            entry.forget()
+    assert holds_its_pages(entry) and holds_its_pages(cache.find(KEY))
 
 
 def test_verify_names_every_damaged_file_and_spares_the_others(cache):

@@ -5,10 +5,8 @@ import random
 import time
 
 import pytest
-import torch
 
 from fatezero_ext.storage.disk_cache.cache import InversionCache
-from fatezero_ext.storage.disk_cache.tensor_file import DamagedFile
 
 from .saved import (
     ABOUT,
@@ -16,9 +14,9 @@ from .saved import (
     LIMIT,
     OTHER,
     THIRD,
+    do_forget,
     do_prune,
     do_remove_damaged,
-    do_repair,
     do_save,
     holds_its_pages,
     pages,
@@ -29,7 +27,6 @@ from .saved import (
     work_draft,
     work_for_ever,
     work_publish,
-    work_repair,
     work_until_event,
     work_use,
 )
@@ -90,29 +87,22 @@ def test_a_crowd_of_processes_in_a_small_cache_reads_what_was_saved(cache, start
     assert InversionCache(cache.folder, 9_000).nbytes <= 9_000
 
 
-def test_reading_while_another_process_repairs_gives_either_version(cache, start):
-    save(cache, KEY)
-    entry = cache.find(KEY)
-    process, link = start(work_repair, cache.folder, KEY, 1.5)
+def test_an_entry_that_another_process_forgets_is_read_on_until_it_is_made_anew(cache, start):
+    save(cache, OTHER).release()
+    entry = cache.find(OTHER)
+    process, link = start(work_until_event, cache.folder, do_forget, MANY_EVENTS)
     link.recv()
-    seen = set()
-    while process.is_alive():
-        tensors = entry.read("step-000")
-        if "all" in tensors:
-            assert torch.equal(tensors["all"], tensors["all"][:1].expand(1000))
-            seen.add(tensors["all"][0].item())
-    assert len(seen) > 5 and link.recv() - 1 == max(entry.read("step-000")["all"])
+    process.join()
+    assert holds_its_pages(entry) and [listed.problem for listed in cache.entries()] == [
+        "it has no manifest.json, as after damage was found in it"
+    ]
+    assert cache.find(OTHER) is None and holds_its_pages(save(cache, OTHER))
 
 
 def check_after_kill(cache):
-    """Nothing but whole entries, files known to be damaged, and leftovers that go."""
+    """Nothing but whole entries, and leftovers that go."""
     for key in (KEY, OTHER):
         entry = cache.find(key)
-        for name, tensors in pages(key).items() if entry else ():
-            try:
-                assert same(entry.read(name), tensors)
-            except DamagedFile:
-                entry.repair(name, tensors)
         assert entry is None or holds_its_pages(entry)
         del entry
     for key in (KEY, OTHER):
@@ -121,7 +111,7 @@ def check_after_kill(cache):
     assert remains(cache) == [] and cache.entries() == []
 
 
-@pytest.mark.parametrize("job", [do_save, do_repair, do_prune, do_remove_damaged])
+@pytest.mark.parametrize("job", [do_save, do_forget, do_prune, do_remove_damaged])
 def test_a_kill_at_any_touch_of_the_file_system_leaves_nothing_wrong(cache, start, job):
     save(cache, OTHER).release()
     _, link = start(work_until_event, cache.folder, job, MANY_EVENTS)
@@ -133,7 +123,7 @@ def test_a_kill_at_any_touch_of_the_file_system_leaves_nothing_wrong(cache, star
         process, _ = start(work_until_event, cache.folder, job, event)
         process.join()
         assert process.exitcode == -9
-        assert job in (do_repair, do_remove_damaged) or all(entry.problem is None for entry in cache.entries())
+        assert job in (do_forget, do_remove_damaged) or all(entry.problem is None for entry in cache.entries())
         check_after_kill(cache)
 
 
@@ -146,11 +136,7 @@ def test_processes_killed_at_random_moments_leave_nothing_that_stays(cache, star
         process.kill()
         process.join()
         entry = cache.find(KEY)
-        for name, tensors in pages(KEY, 40_000).items() if entry else ():
-            try:
-                assert same(entry.read(name), tensors)
-            except DamagedFile:
-                entry.repair(name, tensors)
+        assert entry is None or holds_its_pages(entry, 40_000)
         del entry
         assert holds_its_pages(save(cache, KEY, 40_000), 40_000)
         cache.prune(0)

@@ -2,7 +2,6 @@
 
 import errno
 import gc
-import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -140,12 +139,31 @@ def test_headers_and_manifest_over_plan_evict_nothing(full):
 
 def test_unusable_entries_and_leftovers_count_and_go(full):
     shutil.copytree(full.folder / KEY, full.folder / ".trash" / "left")
-    (full.folder / OTHER / "manifest.json").write_text('{"format": 2}')
+    (full.folder / OTHER / "manifest.json").write_text('{"format": 1}')
     used_at(full, OTHER, 1000)
     before = full.nbytes
     assert before > 3 * room_of_one(full) - 1500
     pruned = full.prune(room_of_one(full))
     assert pruned.leftovers > 0 and before - full.nbytes > pruned.leftovers and remains(full) == []
+
+
+@pytest.mark.parametrize("fault", ['{"format": 1}', "", None])
+def test_pruning_takes_what_cannot_be_used_though_there_is_room(full, fault):
+    manifest = full.folder / KEY / "manifest.json"
+    manifest.unlink() if fault is None else manifest.write_text(fault)
+    assert [entry.key for entry in full.prune().removed] == [KEY] and keys(full) == [OTHER]
+
+
+def test_what_cannot_be_used_goes_before_what_was_unused_for_longest(full):
+    (full.folder / KEY / "manifest.json").write_text('{"format": 1}')
+    save(full, THIRD).release()
+    assert keys(full) == [THIRD, OTHER]
+
+
+def test_what_cannot_be_used_stays_while_an_older_program_uses_it(full):
+    entry = full.find(KEY)
+    (full.folder / KEY / "manifest.json").write_text('{"format": 1}')
+    assert full.prune().removed == () and keys(full) == [KEY, OTHER] and holds_its_pages(entry)
 
 
 def test_pruning_to_a_limit_keeps_what_was_used_last(full):
@@ -212,19 +230,6 @@ def test_a_disk_that_fills_up_says_what_was_needed_and_leaves_nothing(cache, mon
         with pytest.raises(StoreError, match=r"file step-000 of .* bytes .*No space left on device\); .* are free"):
             draft.write("step-000", page(1))
     assert cache.find(KEY) is None and remains(cache) == []
-
-
-def test_a_repair_that_fails_leaves_the_file_as_it_was(cache, monkeypatch):
-    entry = save(cache)
-
-    def fill(*_given):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", fill)
-        with pytest.raises(StoreError, match="No space left on device"):
-            entry.repair("step-000", page(1))
-    assert holds_its_pages(entry) and not list(cache.folder.glob(".drafts/*"))
 
 
 @pytest.mark.parametrize("place", ["file", "file/inside", "/proc/fatezero"])

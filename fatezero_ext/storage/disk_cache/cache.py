@@ -1,7 +1,6 @@
 """The disk cache of inversions: saved once, read by every later edit, also by other processes and after a restart.
 
-It knows names and tensors only. What a key stands for is the caller's business, and what the files mean is known to
-`saved_pages` alone.
+It handles names and tensors only. Callers decide what a key stands for, and `disk_store` what the files mean.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 from ...errors import StoreError
+from ...printable import format_bytes
 from .completeness import content_faults
 from .entry import Draft, Entry, leased_entry
 from .eviction import (
@@ -28,7 +28,6 @@ from .eviction import (
     make_cache,
     new_lease,
     oldest_unused,
-    readable,
     sweep,
     total_bytes,
     writing,
@@ -44,7 +43,7 @@ DEFAULT_LIMIT = 32 * 2**30  # bytes; about five inversions of 50 steps, 8 frames
 class Checked:
     """An entry whose every byte was checked.
 
-    problem: why it cannot be used as a whole; None where it can
+    problem: the reason if it cannot be used as a whole, else None
     damaged: files that are not what was written or lack something, with the reason
     """
 
@@ -55,16 +54,16 @@ class Checked:
 
     @property
     def sound(self) -> bool:
-        """Whether all is as it was written."""
+        """True if everything is as it was written."""
         return self.problem is None and not self.damaged
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """What a pruning removed.
+    """Result of a pruning.
 
-    removed:   entries, those unused for longest first
-    in_use:    entries that would have gone too, but some process uses them
+    removed:   entries, those that could not be used first, then those unused for longest
+    in_use:    entries that would have been removed too, but some process uses them
     leftovers: bytes that killed processes had left
     """
 
@@ -77,16 +76,16 @@ class Pruned:
 class InversionCache:
     """Saved inversions in a folder of their own; several processes may use it at the same time.
 
-    limit: bytes that everything in it may take
+    limit: most bytes of everything in it
     """
 
     folder: Path
     limit: int = DEFAULT_LIMIT
 
     def find(self, key: str) -> Entry | None:
-        """The entry of a key, in use until released or garbage collected; None where there is none.
+        """Find the entry of a key; None if there is none. It is in use until released or garbage collected.
 
-        One that cannot be used is reported, removed, and None.
+        An entry that cannot be used is reported and removed; the result is None.
         """
         check_key(key)
         if not os.path.lexists(self.folder / key) or not is_cache(self.folder):
@@ -97,15 +96,17 @@ class InversionCache:
     def begin(self, key: str, about: Mapping[str, JSON], nbytes: int) -> Draft:
         """Begin to save an inversion of about `nbytes`, after evicting what was not used for longest.
 
-        about: shown by `cache list`, which knows prompt, frames, size ("512x512" or [width, height]), steps and policy
-        Raises StoreError where there is no room for it, or no folder to write.
+        about: description for `cache list`, which shows prompt, frames, size ("512x512" or [width, height]), steps and
+            policy
+        Raises StoreError if there is no room for it, or the folder cannot be written.
         """
         check_key(key)
         new_manifest(key, about, {})
         if nbytes > self.limit:
             raise StoreError(
-                f"the inversion needs {readable(nbytes)} and all saved ones together may take {readable(self.limit)}; "
-                f"raise the limit with FATEZERO_CACHE_GB, or use policy recompute, fewer frames or fewer steps."
+                f"the inversion needs {format_bytes(nbytes)} and all saved ones together may take "
+                f"{format_bytes(self.limit)}; raise the limit with FATEZERO_CACHE_GB, or use policy recompute, fewer "
+                f"frames or fewer steps."
             )
         is_cache(self.folder)
         with writing(self.folder):
@@ -116,7 +117,7 @@ class InversionCache:
                 return Draft(self.folder, self.limit, key, about, nbytes)
 
     def entries(self) -> list[Listing]:
-        """Every entry, also those that cannot be used, sorted by key. Their contents are not checked."""
+        """List every entry, also those that cannot be used, sorted by key. Their contents are not checked."""
         if not is_cache(self.folder):
             return []
         with folder_lock(self.folder):
@@ -124,7 +125,7 @@ class InversionCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of everything that counts against the limit; drafts as they will be when written."""
+        """Bytes of everything that counts against the limit; drafts count as large as they will be."""
         return total_bytes(self.folder) if is_cache(self.folder) else 0
 
     def verify(self) -> Iterator[Checked]:
@@ -135,7 +136,7 @@ class InversionCache:
                     yield checked
 
     def _checked(self, home: Path) -> Checked | None:
-        """None where the entry has been evicted meanwhile."""
+        """Check an entry; None if it has been evicted meanwhile."""
         with writing(self.folder), folder_lock(self.folder):
             if not os.path.lexists(home):
                 return None
@@ -156,7 +157,7 @@ class InversionCache:
         return Checked(entry.key, entry.about, None, damaged)
 
     def remove(self, key: str) -> bool:
-        """Remove an entry; whether it is gone. One that is in use stays."""
+        """Remove an entry unless it is in use. Returns whether it is gone."""
         check_key(key)
         if not is_cache(self.folder):
             return True
@@ -168,7 +169,9 @@ class InversionCache:
             return True
 
     def prune(self, limit: int | None = None) -> Pruned:
-        """Evict what was not used for longest until everything fits, and delete what killed processes left.
+        """Evict entries that cannot be used and, until everything fits, those that were not used for longest.
+
+        Leftovers of killed processes are deleted.
 
         limit: bytes; None: the cache's own; 0: everything that is not in use
         """
@@ -177,7 +180,8 @@ class InversionCache:
         with folder_lock(self.folder):
             leftovers = sweep(self.folder)
             entries = list_entries(self.folder)
-            excess = total_bytes(self.folder) - (self.limit if limit is None else limit)
+            unusable = sum(entry.nbytes for entry in entries if entry.problem and not entry.in_use)
+            excess = max(total_bytes(self.folder) - (self.limit if limit is None else limit), unusable)
             going = oldest_unused(entries, excess)
             for entry in going:
                 discard(self.folder, entry.key)
@@ -187,10 +191,10 @@ class InversionCache:
 
 
 def default_cache(folder: Path | None = None) -> InversionCache:
-    """The user's own cache, with the settings of the environment.
+    """The user's cache, with the settings of the environment.
 
-    folder: in place of FATEZERO_CACHE_DIR, or the system's folder for caches
-    FATEZERO_CACHE_GB sets the limit, in GiB. Raises StoreError where a setting cannot be used.
+    folder: overrides FATEZERO_CACHE_DIR and the system's folder for caches
+    FATEZERO_CACHE_GB sets the limit, in GiB. Raises StoreError if a setting cannot be used.
     """
     chosen = folder or os.environ.get("FATEZERO_CACHE_DIR")
     if chosen:
@@ -203,15 +207,15 @@ def default_cache(folder: Path | None = None) -> InversionCache:
 
 
 def _limit() -> int:
-    given = os.environ.get("FATEZERO_CACHE_GB")
-    if not given:
+    setting = os.environ.get("FATEZERO_CACHE_GB")
+    if not setting:
         return DEFAULT_LIMIT
     try:
-        size = float(given)
+        size = float(setting)
     except ValueError:
         size = math.nan
     if not (math.isfinite(size) and size > 0):
         raise StoreError(
-            f"FATEZERO_CACHE_GB is {given!r}; a positive number of GiB is needed. Set it to 32, say, or unset it."
+            f"FATEZERO_CACHE_GB is {setting!r}; a positive number of GiB is needed. Set it to 32, say, or unset it."
         )
     return int(size * 2**30)

@@ -1,4 +1,4 @@
-"""What the files of a saved inversion must hold: every page every layer, and levels that are numbers."""
+"""Checks that a saved inversion is complete: every page has every layer, and the levels are finite."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ LEVELS = "levels"
 LEVEL_DTYPES = (torch.float32, torch.float16)
 CLIP_AXES = 4
 LAYERS = "layers"
-"""In what an entry is about: the layers that each of its pages has, as they print."""
+"""Key in an entry's description: the layers of each page, as text."""
 PAGE = "step-"
 MOST_STEPS = 1000
-"""Of any inversion: as many as a model was trained on. What an entry says of itself may name any number."""
+"""Most steps of any inversion, as many as a model is trained on; an entry's description may claim any number."""
 
 
 def page_name(step: int) -> str:
-    """The file of a step's page."""
+    """Name of the file with a step's page."""
     return f"{PAGE}{step:03d}"
 
 
 def content_faults(entry: Entry, unread: Collection[str]) -> dict[str, str]:
-    """Files whose bytes are as written but hold too little, with the reason, a clause.
+    """Find files that match their checksum but are incomplete, with the reason, a clause.
 
-    unread: files that are damaged already
+    unread: files that are known to be damaged
     """
     pages, faults = {}, {}
     steps = entry.about.get("steps")
@@ -47,23 +47,23 @@ def content_faults(entry: Entry, unread: Collection[str]) -> dict[str, str]:
 
 
 def layers_of(tensor_names: Collection[str]) -> frozenset[str]:
-    """The layers that a page's tensors belong to, such as `up.1.0.cross` of `up.1.0.cross:features`."""
+    """Layers that a page's tensors belong to, such as `up.1.0.cross` of `up.1.0.cross:features`."""
     return frozenset(name.partition(":")[0] for name in tensor_names if not name.endswith(":scale"))
 
 
 def incomplete_pages(
     about: Mapping[str, JSON], pages: Mapping[str, frozenset[str]], damaged: Collection[str] = ()
 ) -> dict[str, str]:
-    """Pages that lack a layer or are not there, with the reason.
+    """Find pages that lack a layer or are missing, with the reason.
 
-    about:   of the entry; where it does not say which layers and steps there are, pages are held against each other
+    about:   description of the entry; if it names no layers and steps, pages are compared with each other
     pages:   layers by file
     damaged: files that are known to be there and are not in `pages`
     """
-    said, steps = about.get(LAYERS), about.get("steps")
-    wanted = set(map(str, said)) if isinstance(said, list) else set().union(*pages.values())
+    stated, steps = about.get(LAYERS), about.get("steps")
+    wanted = set(map(str, stated)) if isinstance(stated, list) else set().union(*pages.values())
     faults = {name: lacking(wanted - layers) for name, layers in pages.items() if wanted - layers}
-    if isinstance(said, list) and said and isinstance(steps, int):
+    if isinstance(stated, list) and stated and isinstance(steps, int):
         known = {*pages, *damaged}
         faults |= {
             name: "it is not there" for name in map(page_name, range(min(steps, MOST_STEPS))) if name not in known
@@ -72,26 +72,26 @@ def incomplete_pages(
 
 
 def lacking(layers: Collection[str]) -> str:
-    """The reason for which a page cannot be used."""
+    """Reason why a page that lacks layers cannot be used."""
     first, *more = sorted(layers)
     return f"it has no attention of {first}" + (f" and {len(more)} more layers" if more else "")
 
 
 def unusable(levels: Mapping[str, Tensor], steps: JSON, clip: Sequence[int] | None = None) -> str:
-    """The reason for which levels cannot be used; empty where they can.
+    """Reason why levels cannot be used, or "" if they can.
 
     levels: "latents" [steps + 1, frames, channels, height, width] and "noise", the last of them
-    steps:  of the inversion; what is no whole number: any
+    steps:  of the inversion; any if this is no whole number
     clip:   frames, channels, height, width; None: any
     """
     if levels.keys() != {"latents", "noise"}:
         return f"it holds {', '.join(sorted(levels))[:80] or 'nothing'}, and latents and noise are needed"
-    kept = [list(levels[name].shape) for name in ("latents", "noise")]
-    one = kept[1] if clip is None else list(clip)
-    count = [steps + 1] if isinstance(steps, int) else kept[0][:1]
+    shapes = [list(levels[name].shape) for name in ("latents", "noise")]
+    one = shapes[1] if clip is None else list(clip)
+    count = [steps + 1] if isinstance(steps, int) else shapes[0][:1]
     wanted = [*count, *one]
-    if len(one) != CLIP_AXES or kept != [wanted, one]:
-        return f"its levels are shaped {kept[0]} and {kept[1]}, not {wanted} and {one}"
+    if len(one) != CLIP_AXES or shapes != [wanted, one]:
+        return f"its levels are shaped {shapes[0]} and {shapes[1]}, not {wanted} and {one}"
     if not all(x.dtype in LEVEL_DTYPES for x in levels.values()):
         return "it holds levels in another precision than any inversion writes"
     return "" if all(x.isfinite().all() for x in levels.values()) else "it holds values that are not finite"

@@ -7,12 +7,14 @@ import os
 import shutil
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from torch import Tensor
 
 from ...errors import StoreError
-from .eviction import Staging, discard, evict_until_fits, new_lease, readable, writing
+from ...printable import format_bytes
+from .eviction import Staging, discard, evict_until_fits, new_lease, writing
 from .locks import Lease, folder_lock
 from .manifest import (
     JSON,
@@ -27,7 +29,7 @@ from .manifest import (
     new_manifest,
     read_manifest,
 )
-from .tensor_file import DamagedFile, check_tensors, file_bytes, read_tensors, tensor_names, write_tensors
+from .tensor_file import check_tensors, file_bytes, read_tensors, tensor_names, write_tensors
 
 SLACK = 2**20  # bytes over plan: file headers and the manifest, not worth evicting or refusing an inversion for
 log = logging.getLogger(__name__)
@@ -36,9 +38,9 @@ log = logging.getLogger(__name__)
 class Entry:
     """A saved inversion: files of tensors by name. It is not evicted until released or garbage collected.
 
-    about:  what the inversion is of, in readable words
-    nbytes: of all its files
-    names:  of its files
+    about:  readable description of the inversion
+    nbytes: size of all its files
+    names:  names of its files
     """
 
     def __init__(self, folder: Path, manifest: Manifest, lease: Lease) -> None:
@@ -48,89 +50,54 @@ class Entry:
         self.names = tuple(manifest.files)
         self._folder = folder
         self._home = folder / manifest.key
+        self._manifest = manifest
         self._lease = lease
 
     def __repr__(self) -> str:
-        return f"Entry({self.key}, {len(self.names)} files, {readable(self.nbytes)})"
+        return f"Entry({self.key}, {len(self.names)} files, {format_bytes(self.nbytes)})"
 
     def read(self, name: str) -> dict[str, Tensor]:
-        """The tensors of a file, read once and checked. Raises DamagedFile where they are not what was written."""
-        try:
-            return read_tensors(file_path(self._home, name), self._line(name))
-        except DamagedFile:
-            # Whoever repairs it replaces file and manifest one after the other, with the lock.
-            with folder_lock(self._folder):
-                return read_tensors(file_path(self._home, name), self._line(name))
+        """Read the tensors of a file, once, and check them. Raises DamagedFile if they are not what was written."""
+        return read_tensors(self.place(name), self._line(name))
 
     def check(self, name: str) -> None:
-        """Raises DamagedFile as `read` does; needs little memory."""
-        try:
-            check_tensors(file_path(self._home, name), self._line(name))
-        except DamagedFile:
-            with folder_lock(self._folder):
-                check_tensors(file_path(self._home, name), self._line(name))
+        """Raise DamagedFile as `read` does; needs little memory."""
+        check_tensors(self.place(name), self._line(name))
 
     def place(self, name: str) -> Path:
-        """Where a file is."""
+        """Path of a file."""
         return file_path(self._home, name)
 
     def tensor_names(self, name: str) -> tuple[str, ...]:
-        """Names of a file's tensors, which are not read. Raises DamagedFile where it holds none."""
-        return tensor_names(file_path(self._home, name))
+        """Names of a file's tensors, which are not read. Raises DamagedFile if it holds none."""
+        return tensor_names(self.place(name))
 
-    def repair(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Replace a damaged file by the same tensors computed anew.
+    def forget(self) -> None:
+        """Let the entry not be found again, so that it is made anew; its users may read on until then.
 
-        A kill in between leaves the file damaged, which is found like any damage. Raises StoreError where the entry is
-        gone or cannot be written.
+        Raises StoreError if the folder cannot be locked or written.
         """
-        check_name(name)
-        with writing(self._folder), folder_lock(self._folder):
-            staging = Staging(self._folder, self.key, file_bytes(tensors))
-        try:
-            with writing(self._folder):
-                line = write_tensors(file_path(staging.path, name), tensors)
-                with folder_lock(self._folder):
-                    self._put(name, line, staging)
-        finally:
-            staging.discard()
-
-    def _put(self, name: str, line: FileLine, staging: Staging) -> None:
-        try:
-            manifest = read_manifest(self._home)
-        except UnusableEntry as reason:
-            raise StoreError(f"the saved inversion {self._home} cannot be repaired: {reason}. Invert again.") from None
-        _line_of(manifest, name)
-        manifest = new_manifest(self.key, manifest.about, {**manifest.files, name: line})
-        (staging.path / MANIFEST).write_bytes(encode(manifest))
-        os.replace(file_path(staging.path, name), file_path(self._home, name))
-        os.replace(staging.path / MANIFEST, self._home / MANIFEST)
+        with writing(self._folder), folder_lock(self._folder), suppress(UnusableEntry):
+            if read_manifest(self._home) == self._manifest:  # else another process has made it anew
+                (self._home / MANIFEST).unlink()
 
     def release(self) -> None:
-        """Let the entry be evicted; again does nothing. May be called from any thread."""
+        """Let the entry be evicted; a second call does nothing. May be called from any thread."""
         self._lease.release()
 
     def _line(self, name: str) -> FileLine:
-        """What the manifest says now: another process may have repaired the file."""
-        try:
-            return _line_of(read_manifest(self._home), name)
-        except UnusableEntry as reason:
-            raise DamagedFile(self._home, str(reason)) from None
-
-
-def _line_of(manifest: Manifest, name: str) -> FileLine:
-    if name not in manifest.files:
-        raise StoreError(
-            f"the saved inversion {manifest.key} has no file {name!r}; it has {', '.join(manifest.files) or 'none'}. "
-            f"Ask for one of these."
-        )
-    return manifest.files[name]
+        if name not in self.names:
+            raise StoreError(
+                f"the saved inversion {self.key} has no file {name!r}; it has {', '.join(self.names) or 'none'}. "
+                f"Ask for one of these."
+            )
+        return self._manifest.files[name]
 
 
 def leased_entry(folder: Path, key: str) -> Entry | None:
-    """The entry of a key, in use from now on; None where there is none. The caller holds the folder's lock.
+    """The entry of a key, in use from now on; None if there is none. The caller holds the folder's lock.
 
-    One that cannot be used is reported and removed.
+    An entry that cannot be used is reported and removed.
     """
     home = folder / key
     if not os.path.lexists(home):
@@ -149,7 +116,8 @@ def leased_entry(folder: Path, key: str) -> Entry | None:
 class Draft:
     """An inversion being saved. Use it in a `with` statement: it is abandoned unless published.
 
-    Also abandoned when writing fails, when garbage collected, and after its process was killed. Threads may share it.
+    It is also abandoned when writing fails, when garbage collected, and after its process was killed. Threads may
+    share it.
     """
 
     def __init__(self, folder: Path, limit: int, key: str, about: Mapping[str, JSON], nbytes: int) -> None:
@@ -171,7 +139,7 @@ class Draft:
         self.abandon()
 
     def write(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Save tensors, which are on the CPU, as one file. Raises StoreError, the draft abandoned, where it fails."""
+        """Save tensors, which are on the CPU, as one file. If it fails, abandons the draft and raises StoreError."""
         check_name(name)
         with self._turn:
             self._must_be_open()
@@ -183,13 +151,13 @@ class Draft:
                 self._files[name] = write_tensors(file_path(self._staging.path, name), tensors)
             except OSError as error:
                 self.abandon()
-                raise self._failed(f"file {name} of {readable(nbytes)}", error) from None
+                raise self._failed(f"file {name} of {format_bytes(nbytes)}", error) from None
             except BaseException:
                 self.abandon()
                 raise
 
     def publish(self) -> Entry:
-        """Make it an entry at once and whole. Where another process was faster, the result is that one's entry."""
+        """Turn the draft into an entry in one step. If another process was faster, returns that one's entry."""
         with self._turn:
             self._must_be_open()
             try:
@@ -207,7 +175,7 @@ class Draft:
                 self.abandon()
 
     def abandon(self) -> None:
-        """Delete what was written; after publishing, or again, does nothing."""
+        """Delete what was written; after publishing, or a second time, does nothing."""
         with self._turn:
             self._open = False
             self._staging.discard()
@@ -220,7 +188,7 @@ class Draft:
             )
 
     def _grow(self, nbytes: int) -> None:
-        """Make room for a file that comes on top of the plan."""
+        """Make room for a file that exceeds the plan."""
         written = sum(line.nbytes for line in self._files.values())
         if written + nbytes > self._planned + SLACK:
             with folder_lock(self._folder):
@@ -229,7 +197,7 @@ class Draft:
 
     def _failed(self, what: str, error: OSError) -> StoreError:
         try:
-            free = readable(shutil.disk_usage(self._folder).free)
+            free = format_bytes(shutil.disk_usage(self._folder).free)
         except OSError:
             free = "an unknown number of bytes"
         return StoreError(

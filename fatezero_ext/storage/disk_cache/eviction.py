@@ -1,4 +1,4 @@
-"""Room in a cache folder: what is in it, who uses it, and what goes when more is to be saved.
+"""Contents of a cache folder: lists them, marks them as in use, and evicts old ones when more is to be saved.
 
     CACHEDIR.TAG               says that everything here can be made anew; backups leave it out
     .lock                      held for moments
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import StoreError
+from ...printable import format_bytes
 from .locks import Lease, is_held, unwritable
 from .manifest import JSON, KEY, MANIFEST, Manifest, UnusableEntry, checked_manifest
 
@@ -37,10 +38,10 @@ TAG_TEXT = (
 class Listing:
     """An entry as it is found in the folder.
 
-    about:   {} where the manifest cannot be trusted
+    about:   its description; {} if the manifest is damaged
     nbytes:  of everything in its folder
-    used:    when it was last found, repaired or published, in seconds since 1970
-    problem: why it cannot be used; None where it can, though file contents are not looked at
+    used:    when it was last found or published, in seconds since 1970
+    problem: the reason if it cannot be used, else None; file contents are not checked
     """
 
     key: str
@@ -52,10 +53,10 @@ class Listing:
 
 
 class Staging:
-    """A folder in which something is written before it is put into place; its claim counts as used.
+    """Staging folder: written first, renamed into place later. Its planned size counts against the limit.
 
-    Vanishes when discarded, garbage collected or the process ends; after a kill, the next `sweep` removes it.
-    nbytes: how much is going to be written
+    It is deleted when discarded, garbage collected or the process ends; after a kill, the next `sweep` deletes it.
+    nbytes: planned size
     """
 
     def __init__(self, folder: Path, key: str, nbytes: int) -> None:
@@ -67,7 +68,7 @@ class Staging:
         self.path.mkdir()
 
     def discard(self) -> None:
-        """Delete what is left in it; again does nothing. Needs no lock."""
+        """Delete what is left in it; a second call does nothing. Needs no lock."""
         self._end()
 
 
@@ -79,7 +80,7 @@ def _discard_staging(path: Path, hold: Lease, owner: int) -> None:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Turn the system's errors into a StoreError about the folder. Needs no lock."""
+    """Turn OSError inside the block into a StoreError that names the folder. Needs no lock."""
     try:
         yield
     except OSError as error:
@@ -87,9 +88,9 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def is_cache(folder: Path) -> bool:
-    """Whether the folder holds saved inversions; needs no lock.
+    """Return whether the folder holds saved inversions; needs no lock.
 
-    Raises StoreError where it holds others' folders that look like entries: evicting would delete them.
+    Raises StoreError if it holds folders of another program that look like entries: evicting would delete them.
     """
     with suppress(OSError):
         tag = (folder / TAG).read_text(encoding="utf-8", errors="replace")
@@ -105,13 +106,13 @@ def is_cache(folder: Path) -> bool:
 
 
 def make_cache(folder: Path) -> None:
-    """Make a folder into one that holds saved inversions. Raises StoreError as `is_cache` does."""
+    """Mark a folder as one of saved inversions. Raises StoreError as `is_cache` does."""
     if not is_cache(folder):
         (folder / TAG).write_text(TAG_TEXT, encoding="utf-8")
 
 
 def entry_folders(folder: Path) -> list[Path]:
-    """What looks like an entry by its name; needs no lock."""
+    """List what looks like an entry by its name; needs no lock."""
     try:
         return sorted(path for path in folder.iterdir() if KEY.fullmatch(path.name))
     except OSError:
@@ -119,20 +120,20 @@ def entry_folders(folder: Path) -> list[Path]:
 
 
 def new_lease(folder: Path, key: str) -> Lease:
-    """Keep an entry from being evicted."""
+    """Mark an entry as in use, so that it is not evicted."""
     leases = folder / ".leases"
     leases.mkdir(exist_ok=True)
     return Lease(leases / f"{key}.{uuid.uuid4().hex}.lock")
 
 
 def keys_in_use(folder: Path) -> set[str]:
-    """Keys of the entries that some process uses; what dead processes left is deleted."""
+    """Keys of the entries that some process uses; leases of dead processes are deleted."""
     leases = [path for path in _children(folder / ".leases") if path.suffix == ".lock"]
     return {path.name.partition(".")[0] for path in leases if is_held(path)}
 
 
 def list_entries(folder: Path) -> list[Listing]:
-    """Every entry, sorted by key."""
+    """List every entry, sorted by key."""
     used_now = keys_in_use(folder)
     return [_listing(home, home.name in used_now) for home in entry_folders(folder)]
 
@@ -152,7 +153,7 @@ def _listing(home: Path, in_use: bool) -> Listing:
 
 
 def sweep(folder: Path) -> int:
-    """Delete what killed processes left: drafts and trash. Returns the bytes deleted."""
+    """Delete drafts and trash of killed processes. Returns the bytes deleted."""
     leftovers = disk_bytes(folder / ".trash")
     for name in _draft_names(folder):
         if not is_held(folder / ".drafts" / f"{name}.lock"):
@@ -164,7 +165,7 @@ def sweep(folder: Path) -> int:
 
 
 def claimed_bytes(folder: Path) -> int:
-    """Bytes of drafts as they will be when written; needs no lock."""
+    """Bytes that drafts will have when they are written; needs no lock."""
     return sum(max(_claim(name), disk_bytes(folder / ".drafts" / name)) for name in _draft_names(folder))
 
 
@@ -174,9 +175,9 @@ def total_bytes(folder: Path) -> int:
 
 
 def evict_until_fits(folder: Path, limit: int, nbytes: int) -> None:
-    """Evict what was not used for longest until `nbytes` more fit under the limit; nothing goes if they cannot.
+    """Evict the entries that were not used for longest until `nbytes` more fit under the limit; none if they cannot.
 
-    Raises StoreError where entries in use and drafts take too much, or the disk has not enough free space.
+    Raises StoreError if entries in use and drafts take too much, or the disk has too little free space.
     """
     sweep(folder)
     excess = total_bytes(folder) + nbytes - limit
@@ -184,27 +185,31 @@ def evict_until_fits(folder: Path, limit: int, nbytes: int) -> None:
     evictable = sum(entry.nbytes for entry in going)
     if evictable < excess:
         raise StoreError(
-            f"saving {readable(nbytes)} in {folder} needs {readable(excess - evictable)} more than its limit of "
-            f"{readable(limit)}, and all else in it is in use or being written. End the programs that use it, or raise "
-            f"FATEZERO_CACHE_GB."
+            f"saving {format_bytes(nbytes)} in {folder} needs {format_bytes(excess - evictable)} more than its limit "
+            f"of {format_bytes(limit)}, and all else in it is in use or being written. End the programs that use it, "
+            f"or raise FATEZERO_CACHE_GB."
         )
     written = sum(disk_bytes(folder / ".drafts" / name) for name in _draft_names(folder))
     promised = claimed_bytes(folder) - written
     free = shutil.disk_usage(folder).free + evictable - promised
     if free < nbytes:
         raise StoreError(
-            f"saving needs {readable(nbytes)}, and {readable(max(free, 0))} are free on the disk of {folder}. Free "
-            f"some, for example with `python -m fatezero_ext cache prune --all`, or name a folder on another disk with "
-            f"FATEZERO_CACHE_DIR."
+            f"saving needs {format_bytes(nbytes)}, and {format_bytes(max(free, 0))} are free on the disk of {folder}. "
+            f"Free some, for example with `python -m fatezero_ext cache prune --all`, or name a folder on another disk "
+            f"with FATEZERO_CACHE_DIR."
         )
     for entry in going:
         discard(folder, entry.key)
 
 
 def oldest_unused(entries: list[Listing], excess: int) -> list[Listing]:
-    """The entries to evict for `excess` bytes, those unused for longest first; fewer bytes where all else is in use."""
+    """Choose the entries to evict for `excess` bytes: first those that cannot be used, then those unused for longest.
+
+    They have fewer bytes if all others are in use.
+    """
     going = []
-    for entry in sorted((entry for entry in entries if not entry.in_use), key=lambda entry: (entry.used, entry.key)):
+    unused = (entry for entry in entries if not entry.in_use)
+    for entry in sorted(unused, key=lambda entry: (entry.problem is None, entry.used, entry.key)):
         if excess <= 0:
             break
         going.append(entry)
@@ -223,7 +228,7 @@ def discard(folder: Path, key: str) -> None:
 
 
 def disk_bytes(path: Path) -> int:
-    """Bytes of a file or of everything in a folder, 0 where there is none; links are not followed. Needs no lock."""
+    """Bytes of a file or of everything in a folder, 0 if there is none; links are not followed. Needs no lock."""
     try:
         if not path.is_dir() or path.is_symlink():
             return path.lstat().st_size
@@ -232,20 +237,12 @@ def disk_bytes(path: Path) -> int:
         return 0
 
 
-def readable(nbytes: int) -> str:
-    """A number of bytes for people."""
-    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if nbytes >= size:
-            return f"{nbytes / size:.1f} {unit}"
-    return f"{nbytes} bytes"
-
-
 def _draft_names(folder: Path) -> set[str]:
     return {path.name.removesuffix(".lock") for path in _children(folder / ".drafts")}
 
 
 def _claim(name: str) -> int:
-    """What a draft's name says it will take."""
+    """Planned bytes in the name of a draft."""
     parts = name.split(".")
     return int(parts[1]) if len(parts) == 3 and parts[1].isdecimal() and parts[1].isascii() else 0
 
@@ -258,7 +255,7 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _delete(path: Path) -> None:
-    """Delete a file, a link or a folder; what resists stays for the next sweep."""
+    """Delete a file, a link or a folder; what cannot be deleted stays for the next sweep."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

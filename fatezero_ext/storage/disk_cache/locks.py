@@ -1,6 +1,6 @@
-"""Locks of the disk cache: between threads and between processes, on Linux, macOS and Windows.
+"""Locks of the disk cache between threads and between processes, on Linux, macOS and Windows.
 
-The system lets go of a lock when its process ends in whatever way, so what a killed process held is free at once.
+The system releases a lock when its process ends in any way, so the locks of a killed process are free at once.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ POLL_SECONDS = 0.01  # finding an entry keeps the lock for about a millisecond
 
 @contextmanager
 def folder_lock(folder: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
-    """Be the only one who finds, publishes, repairs and evicts in a cache folder. Not to be nested.
+    """Hold the lock under which entries of a cache folder are found, published, forgotten and evicted. Do not nest it.
 
-    Raises StoreError where another keeps the lock for longer than `seconds`, or the folder cannot be locked.
+    Raises StoreError if another process keeps the lock for longer than `seconds`, or the folder cannot be locked.
     """
     path = folder / ".lock"
     lock = _file_lock(path)
@@ -43,7 +43,7 @@ def folder_lock(folder: Path, seconds: float = LOCK_SECONDS) -> Iterator[None]:
 
 
 def unwritable(folder: Path, error: Exception) -> StoreError:
-    """The error for a cache folder that cannot be made, locked or written."""
+    """Error for a cache folder that cannot be made, locked or written."""
     reason = "it is a file" if folder.is_file() else getattr(error, "strerror", None) or error
     return StoreError(
         f"the cache folder {folder} cannot be written ({reason}); saving inversions needs a folder of its own with "
@@ -52,10 +52,11 @@ def unwritable(folder: Path, error: Exception) -> StoreError:
 
 
 class Lease:
-    """Says "in use" to every process: a locked file, let go when released, garbage collected or the process ends.
+    """Marks an entry as in use for every process: a file that is locked until released, garbage collected or the
+    process ends.
 
-    path: a name never used before and never again, made and looked at with the folder's lock held only; so nobody can
-          lock a file that another is about to delete
+    path: a new name each time, made and probed under the folder's lock only; so nobody can lock a file that another is
+          about to delete
     """
 
     def __init__(self, path: Path) -> None:
@@ -64,12 +65,12 @@ class Lease:
         self._end = weakref.finalize(self, _let_go, lock, path, os.getpid())
 
     def release(self) -> None:
-        """Let go; again does nothing. May be called from any thread."""
+        """Release it; a second call does nothing. May be called from any thread."""
         self._end()
 
 
 def is_held(path: Path) -> bool:
-    """Whether a living process holds the lock file; a file that nobody holds is deleted."""
+    """Return whether a living process holds the lock file; a file that nobody holds is deleted."""
     probe = _file_lock(path)
     try:
         probe.acquire()

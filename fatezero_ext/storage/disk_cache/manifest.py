@@ -1,8 +1,7 @@
-"""What a saved inversion says of itself, read as if a stranger had written it."""
+"""The manifest of a saved inversion, read as if a stranger had written it."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import stat
@@ -10,11 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...errors import StoreError
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 4 * 2**20  # bytes; 50 files and a long prompt take about 10 kB
 JSON: TypeAlias = "None | bool | int | float | str | list[JSON] | dict[str, JSON]"
@@ -23,19 +23,19 @@ NAME = re.compile(r"[a-z0-9-]{1,100}")
 
 
 class UnusableEntry(StoreError):
-    """A saved inversion cannot be used as a whole; the message is a clause that says why."""
+    """A saved inversion cannot be used as a whole; the message is a clause with the reason."""
 
 
 class FileLine(BaseModel):
-    """One file of an entry: its bytes and their SHA-256."""
+    """Size and BLAKE3 digest of one file of an entry."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
     nbytes: int = Field(ge=0)
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    blake3: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 class Manifest(BaseModel):
-    """The contents of manifest.json: the key, what it is about in readable words, and its files by name."""
+    """Contents of manifest.json: the key, a readable description, and the files by name."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
     format: int
@@ -50,59 +50,60 @@ class Manifest(BaseModel):
 
 
 def check_key(key: str) -> None:
-    """Raises StoreError for a key that is not 16 to 128 hexadecimal digits: it names a folder."""
+    """Raise StoreError for a key that is not 16 to 128 hexadecimal digits: it names a folder."""
     if not (isinstance(key, str) and KEY.fullmatch(key)):
         raise StoreError(f"the key is {key!r}; 16 to 128 of 0-9 a-f are needed. Use a hash's hexadecimal digits.")
 
 
 def check_name(name: str) -> None:
-    """Raises StoreError for a file name with other characters than a-z 0-9 and -."""
+    """Raise StoreError for a file name with other characters than a-z 0-9 and -."""
     if not (isinstance(name, str) and NAME.fullmatch(name)):
         raise StoreError(f"the file name is {name!r}; 1 to 100 of a-z 0-9 and - are needed. Rename it, as 'step-007'.")
 
 
 def file_path(home: Path, name: str) -> Path:
-    """Where an entry's or a draft's folder keeps a file."""
+    """Path of a file in an entry's or a draft's folder."""
     return home / f"{name}.safetensors"
 
 
 def new_manifest(key: str, about: Mapping[str, JSON], files: Mapping[str, FileLine]) -> Manifest:
-    """A manifest of this format. Raises StoreError where `about` would not be read back."""
+    """Make a manifest of this format. Raises StoreError where `about` would not be read back as it is."""
     try:
         raw = encode(Manifest.model_construct(format=FORMAT, key=key, about=dict(about), files=dict(files)))
         manifest = decode(raw)
     except (ValueError, TypeError, RecursionError) as error:  # StoreError is a ValueError
         raise StoreError(
-            f"what an inversion is about must be plain JSON, and this is not ({error}); give texts and numbers by name."
+            f"the description of an inversion must be plain JSON, and this is not ({error}); give texts and numbers "
+            f"by name."
         ) from None
     if len(raw) > LARGEST_MANIFEST:
         raise StoreError(
-            f"the manifest of {key} has {len(raw)} bytes; at most {LARGEST_MANIFEST} are read back. Say less about it."
+            f"the manifest of {key} has {len(raw)} bytes; at most {LARGEST_MANIFEST} are read back. Describe it in "
+            f"fewer words."
         )
     return manifest
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The file's contents: the fields, then the SHA-256 of the same file without that line."""
+    """Contents of the file: the fields, then the BLAKE3 digest of the same file without that line."""
     files = {name: line.model_dump() for name, line in manifest.files.items()}
     fields = {"format": manifest.format, "key": manifest.key, "about": manifest.about, "files": files}
-    digest = hashlib.sha256(_dumped(fields)).hexdigest()
-    return _dumped({**fields, "sha256": digest})
+    return _dumped({**fields, "blake3": blake3(_dumped(fields)).hexdigest()})
 
 
-def _dumped(fields: Mapping[str, JSON]) -> bytes:
+def _dumped(fields: Mapping[str, object]) -> bytes:
     return json.dumps(fields, indent=1, ensure_ascii=False, allow_nan=False).encode()
 
 
 def decode(raw: bytes) -> Manifest:
-    """The manifest of a file's contents. Raises UnusableEntry where it is of another format or has been changed."""
+    """The manifest of a file's contents. Raises UnusableEntry if it is of another format or has been changed."""
     try:
         fields = json.loads(raw)
         if not isinstance(fields, dict):
             raise UnusableEntry(f"its {MANIFEST} holds a {type(fields).__name__}, not an object")
         if type(fields.get("format")) is int and fields["format"] != FORMAT:
             raise UnusableEntry(f"it is of format {fields['format']}, this program reads format {FORMAT}")
-        fields.pop("sha256", None)
+        fields.pop("blake3", None)
         manifest = Manifest.model_validate(fields)
         for name in manifest.files:
             check_name(name)
@@ -118,13 +119,15 @@ def decode(raw: bytes) -> Manifest:
 
 
 def read_manifest(home: Path) -> Manifest:
-    """The manifest of an entry's folder. Raises UnusableEntry where it cannot be trusted."""
+    """Read the manifest of an entry's folder. Raises UnusableEntry where it is missing or damaged."""
     path = home / MANIFEST
     try:
         size = plain_size(path)
         if size > LARGEST_MANIFEST:
             raise UnusableEntry(f"its {MANIFEST} has {size} bytes, at most {LARGEST_MANIFEST} are read")
         manifest = decode(path.read_bytes())
+    except FileNotFoundError:
+        raise UnusableEntry(f"it has no {MANIFEST}, as after damage was found in it") from None
     except OSError as error:
         raise UnusableEntry(f"its {MANIFEST} cannot be read ({error.strerror or error})") from None
     if manifest.key != home.name:
@@ -133,7 +136,7 @@ def read_manifest(home: Path) -> Manifest:
 
 
 def checked_manifest(home: Path) -> Manifest:
-    """Likewise, and every file is there in its size; their contents are checked as they are read."""
+    """Read the manifest, and check that every file is there in its size; contents are checked when they are read."""
     manifest = read_manifest(home)
     for name, line in manifest.files.items():
         try:
@@ -146,7 +149,7 @@ def checked_manifest(home: Path) -> Manifest:
 
 
 def plain_size(path: Path) -> int:
-    """Bytes of a file. Raises OSError where it is none, such as a pipe, which would keep a reader waiting."""
+    """Size of a file in bytes. Raises OSError for anything else, such as a pipe, which would keep a reader waiting."""
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
         raise OSError(f"{path.name} is not a plain file")
