@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 from fatezero_ext.errors import SettingsError, VideoError
 from fatezero_ext.media.frame_sources import pictures_in, read_folder, read_frames
-from fatezero_ext.media.framing import AS_IS, Framing, fit, frame_indices, reframe
+from fatezero_ext.media.framing import AS_IS, Framing, crop_and_scale, frame_indices, reframe
 from fatezero_ext.media.video import read_video, write_video
 
 CASES = Path(__file__).parent / "cases"
@@ -137,7 +137,7 @@ def test_impossible_framings_are_refused(setting, message):
 
 def test_a_sliver_scaled_beyond_any_memory_is_refused_with_its_length():
     with pytest.raises(SettingsError, match="100x1 pixels.*would be 51200 long"):
-        fit(torch.zeros(1, 100, 50, 3), Framing(left=49))
+        crop_and_scale(torch.zeros(1, 100, 50, 3), Framing(left=49))
 
 
 @pytest.mark.parametrize("shape", [(0, 8, 8, 3), (8, 8, 3)])

@@ -210,7 +210,7 @@ def test_a_clip_that_memory_cannot_hold_is_refused_while_it_is_read(clip_file, m
     monkeypatch.setattr("fatezero_ext.memory.free_memory.free_ram", lambda: 10_000)
     with pytest.raises(VideoError, match=r"more than the free memory.*[Tt]ake a part.*Prepare Frames"):
         read_video(clip_file)
-    assert len(read_video(clip_file, fit=lambda frame: frame[:, :8, :8]).frames)
+    assert len(read_video(clip_file, transform=lambda frame: frame[:, :8, :8]).frames)
 
 
 def test_a_clip_that_stays_too_large_as_it_is_fitted_is_refused_too(clip_file, monkeypatch):

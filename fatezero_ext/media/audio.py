@@ -8,14 +8,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import VideoError
-from .media_file import errors_told, open_media, opened_media
+from .media_file import errors_named, open_media, opened_media
 
 COPIED = frozenset("aac mp3 ac3 eac3 alac flac opus".split())
 """FFmpeg's names of the codecs that MP4 holds and players know in it."""
@@ -23,22 +23,22 @@ AAC_RATES = frozenset((96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 1
 """Samples per second that AAC can be encoded with."""
 USUAL_RATE = 48000
 HIGHEST_RATE = 192_000
-"""Samples per second that sound is decoded to at most; a small file may claim billions."""
+"""Most samples per second that sound is decoded to; a small file may claim billions."""
 LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1"}
-"""Names of what so many channels usually are."""
+"""FFmpeg's names of the usual layouts of one, two and six channels."""
 AAC_FRAME = 1024
-"""Samples of one packet."""
+"""Samples in one packet."""
 LEAD = Fraction(1, 10)
-"""Seconds of packets before the first sample that is heard: decoders begin with some that they do not give out."""
+"""Seconds of packets before the first sample that is heard: decoders need some before they give out any."""
 JITTER = Fraction(1, 20)
-"""Seconds that timestamps may waver, as containers round them; a larger step is a gap in the sound."""
+"""Seconds by which timestamps may be off, as containers round them; a larger step is a gap in the sound."""
 
 
 @dataclass(frozen=True)
 class SoundFile:
     """The sound of a video file.
 
-    start: seconds after the file's first frame, of the moment that goes with the first frame here
+    start: seconds from the file's first frame to the first frame of the clip
     """
 
     path: Path
@@ -50,13 +50,16 @@ class Waveform(NamedTuple):
 
     samples: [channels, samples], float32, -1..1
     rate:    samples per second
-    layout:  FFmpeg's name of what the channels are
+    layout:  FFmpeg's name of the channels' layout
     """
 
     samples: NDArray[np.float32]
     rate: int
     layout: str
 
+
+if TYPE_CHECKING:
+    SoundPacket = av.Packet[av.audio.stream.AudioStream]
 
 Sound = SoundFile | Mapping[str, Any]
 """A file's sound, or ComfyUI's AUDIO: {"waveform": [batch, channels, samples], "sample_rate": samples per second}."""
@@ -73,14 +76,14 @@ class Track(Protocol):
 
 
 def has_sound(path: Path) -> bool:
-    """Whether the video at `path` has a sound track; False too where it cannot be opened."""
+    """True if the video at `path` has a sound track; False also if it cannot be opened."""
     with suppress(VideoError), opened_media(path) as container:
         return bool(container.streams.audio)
     return False
 
 
 def later(sound: Sound, seconds: Fraction | float) -> Sound | None:
-    """The sound from `seconds` on, of either kind; None for a waveform of which nothing is left."""
+    """Cut off the first `seconds` of a sound; None for a waveform of which nothing is left."""
     if isinstance(sound, SoundFile):
         return replace(sound, start=sound.start + Fraction(seconds))
     left = sound["waveform"][..., round(seconds * sound["sample_rate"]) :]
@@ -88,7 +91,7 @@ def later(sound: Sound, seconds: Fraction | float) -> Sound | None:
 
 
 def tracks(sound: Sound, seconds: Fraction) -> Iterator[Callable[[], AbstractContextManager[Track]]]:
-    """Ways to store the first `seconds` of a sound, the best one first; each reads it and raises where it fails."""
+    """Yield ways to store the first `seconds` of a sound, the best one first; each reads it, and raises if it fails."""
     if isinstance(sound, SoundFile):
         yield lambda: _copied(sound, seconds)
         yield lambda: nullcontext(_Encoded(read_sound(sound, seconds)))
@@ -98,10 +101,10 @@ def tracks(sound: Sound, seconds: Fraction) -> Iterator[Callable[[], AbstractCon
 
 @contextmanager
 def _copied(sound: SoundFile, seconds: Fraction) -> Iterator[Track]:
-    """Packets of a file as they are; the file is open in the block: a stream of a closed one cannot be a template."""
+    """Copy the packets of a file; it stays open in the block, since a stream of a closed file is no template."""
     begin = _begin(sound)
     with open_media(sound.path) as container:
-        with errors_told(sound.path):
+        with errors_named(sound.path):
             source = _sound_stream(container, sound.path)
             codec = source.codec_context.name
             if codec not in COPIED:
@@ -113,9 +116,9 @@ def _copied(sound: SoundFile, seconds: Fraction) -> Iterator[Track]:
 
 
 class _Copied:
-    """Packets of an open file."""
+    """Packets of an open file, stored as they are."""
 
-    def __init__(self, source: av.audio.stream.AudioStream, packets: Sequence[av.Packet]) -> None:
+    def __init__(self, source: av.audio.stream.AudioStream, packets: Sequence[SoundPacket]) -> None:
         self._source, self._packets = source, packets
 
     def add(self, into: av.container.OutputContainer) -> None:
@@ -128,8 +131,8 @@ class _Copied:
             into.mux(packet)
 
 
-def _heard(packets: Iterator[av.Packet], begin: Fraction, seconds: Fraction) -> Iterator[av.Packet]:
-    """Those of a file's packets that are heard, with what decoders need before; their clock starts at `begin`."""
+def _heard(packets: Iterator[SoundPacket], begin: Fraction, seconds: Fraction) -> Iterator[SoundPacket]:
+    """Select the packets that are heard, and those that decoders need before them; their clock starts at `begin`."""
     for packet in packets:
         stamp = packet.dts if packet.pts is None else packet.pts
         if stamp is None:
@@ -145,7 +148,7 @@ def _heard(packets: Iterator[av.Packet], begin: Fraction, seconds: Fraction) -> 
 
 
 class _Encoded:
-    """Samples, as AAC."""
+    """Samples, stored as AAC."""
 
     def __init__(self, waveform: Waveform) -> None:
         self._waveform = waveform
@@ -168,16 +171,21 @@ class _Encoded:
 
 
 def _begin(sound: SoundFile) -> Fraction:
-    """The moment that goes with the first frame, in seconds of the file's clock.
+    """Time of the clip's first frame on the file's clock, in seconds.
 
-    A clock starts anywhere: in recordings of broadcasts and cameras, and after a cut.
+    The clock may start anywhere, as in recordings of broadcasts and cameras, and after a cut.
     """
     with opened_media(sound.path) as container:
         if container.streams.video:
-            stamped = (frame for frame in container.decode(video=0) if frame.pts is not None)
-            return next((frame.pts * frame.time_base for frame in stamped), Fraction(0)) + sound.start
+            times = (_time(frame) for frame in container.decode(video=0))
+            return next((time for time in times if time is not None), Fraction(0)) + sound.start
         stream = _sound_stream(container, sound.path)
-        return max(0, stream.start_time or 0) * stream.time_base + sound.start
+        return max(0, stream.start_time or 0) * (stream.time_base or Fraction(0)) + sound.start
+
+
+def _time(frame: av.VideoFrame | av.AudioFrame) -> Fraction | None:
+    """Time of a frame on the file's clock, in seconds; None if it has none."""
+    return None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
 
 
 def _sound_stream(container: av.container.InputContainer, path: Path) -> av.audio.stream.AudioStream:
@@ -201,8 +209,8 @@ def read_sound(sound: SoundFile, seconds: Fraction) -> Waveform:
         for frame in _decoded(container.demux(stream), layout, rate):
             decoded = True
             place = filled
-            if frame.pts is not None:
-                place = round((frame.pts * frame.time_base - begin) * rate)
+            if (time := _time(frame)) is not None:
+                place = round((time - begin) * rate)
                 if filled is not None and abs(place - filled) <= JITTER * rate:
                     place = filled
             place = place or 0
@@ -217,8 +225,8 @@ def read_sound(sound: SoundFile, seconds: Fraction) -> Waveform:
     return Waveform(samples, rate, layout)
 
 
-def _decoded(packets: Iterator[av.Packet], layout: str, rate: int) -> Iterator[av.AudioFrame]:
-    """Frames of one format out of packets; what cannot be decoded is left out."""
+def _decoded(packets: Iterator[SoundPacket], layout: str, rate: int) -> Iterator[av.AudioFrame]:
+    """Decode packets to frames of one format; packets that cannot be decoded are left out."""
     resampler, format_now = None, None
     for packet in packets:
         frames: list[av.AudioFrame] = []
@@ -232,9 +240,9 @@ def _decoded(packets: Iterator[av.Packet], layout: str, rate: int) -> Iterator[a
 
 
 def _waveform(audio: Mapping[str, Any], seconds: Fraction) -> Waveform:
-    """The first `seconds` of ComfyUI's AUDIO; of a batch the first.
+    """Convert the first `seconds` of ComfyUI's AUDIO, of a batch the first sound.
 
-    Raises VideoError where it is something else.
+    Raises VideoError if it is something else.
     """
     import torch
 

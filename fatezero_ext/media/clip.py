@@ -1,4 +1,4 @@
-"""A video as it travels between nodes: frames, rate and sound, decoded no earlier than needed."""
+"""A video as it is passed between nodes: frames, rate and sound, decoded no earlier than needed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .audio import Sound, SoundFile, has_sound
-from .framing import Framing, fit
+from .framing import Framing, crop_and_scale
 from .video import pictures_of, read_video, stacked, video_rate
 
 if TYPE_CHECKING:
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FileFrames:
-    """The frames of a video file; they are decoded anew each time they are asked for, and not kept."""
+    """The frames of a video file, decoded anew at each call."""
 
     path: Path
 
     def all(self) -> Tensor:
-        """All of them, [frames, height, width, 3], float32, 0..1.
+        """Decode all frames, [frames, height, width, 3], float32, 0..1.
 
         Raises VideoError where the file is damaged, or takes more than the free memory.
         """
         return read_video(self.path).frames
 
     def part(self, first: int, length: int) -> Tensor:
-        """As many as there are from `first` on, `length` at most, and at least the last one of the file."""
+        """Decode at most `length` frames from `first` on; past the end of the file, its last frame."""
         pictures: list[NDArray[np.uint8]] = []
         for number, (picture, _) in enumerate(pictures_of(self.path, 0, first + length, 1)):
             if number <= first:
@@ -41,7 +41,7 @@ class FileFrames:
         return stacked(pictures)
 
     def taken(self, framing: Framing) -> Tensor:
-        """Some of them, cropped and scaled one by one while they are decoded; nothing behind the last is.
+        """Decode the frames that `framing` selects, each cropped and scaled at once; none behind the last is decoded.
 
         Raises VideoError where there are too few.
         """
@@ -50,7 +50,7 @@ class FileFrames:
             start=framing.start,
             count=framing.count,
             stride=framing.sampling_rate,
-            fit=lambda frame: fit(frame, framing),
+            transform=lambda frame: crop_and_scale(frame, framing),
         ).frames
 
 
@@ -69,5 +69,5 @@ class VideoClip:
 
 
 def opened_clip(path: Path) -> VideoClip:
-    """A video file as a clip; raises VideoError where it shows no frame or has no rate."""
+    """Open a video file as a clip. Raises VideoError if it shows no frame or has no rate."""
     return VideoClip(FileFrames(path), video_rate(path), SoundFile(path) if has_sound(path) else None)

@@ -1,4 +1,4 @@
-"""Files of pictures: still ones, and animations."""
+"""Reads files of pictures: still ones and animations."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 PICTURE_ENDINGS = frozenset(".png .jpg .jpeg .webp .bmp .tif .tiff .ppm .pgm".split())
 ANIMATION_ENDINGS = PICTURE_ENDINGS | {".gif", ".apng"}
-"""Files that Pillow reads; all but the last two are still pictures as a rule."""
+"""Endings of files that Pillow reads; all but the last two are usually still pictures."""
 PICTURE_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
-"""Pillow's names of what those files hold; nothing else is opened, whatever it is called."""
+"""Pillow's names of the formats that are opened, whatever a file is called."""
 TIMED_FORMATS = ("PNG", "WEBP", "GIF")
-"""Those whose pictures follow each other in time; others hold pages."""
+"""Formats whose pictures follow each other in time; others hold pages."""
 BROKEN_PICTURE = (
     OSError,
     ValueError,
@@ -40,19 +40,19 @@ BROKEN_PICTURE = (
     zlib.error,
     Image.DecompressionBombError,
 )
-"""What Pillow raises for a damaged file, depending on the format."""
+"""Errors that Pillow raises for a damaged file, depending on the format."""
 WHITE_16_BIT = 65535
 MOST_PIXELS = 2**29
-"""Pixels of all pictures of a file together, read at their own size: 6.4 GB; a small file may claim any number."""
+"""Most pixels of all pictures of a file together, 6.4 GB as floats; a small file may claim any number."""
 STILL_MS, UNTIMED_MS = 10, 100
-"""Browsers show a picture that is to last 10 milliseconds or less for 100."""
+"""Milliseconds; as browsers do, a picture with a time of 10 or less is shown for 100."""
 NO_MASK = (64, 64)
 """Size of the empty mask that ComfyUI gives for a picture without transparency."""
 
 
 @contextmanager
 def opened_picture(path: Path) -> Iterator[Image.Image]:
-    """Open a file of pictures; what goes wrong inside the block is told of the file.
+    """Open a file of pictures; errors inside the block name the file.
 
     Raises VideoError where the file is damaged, of another kind, or claims more pixels than Pillow decodes.
     """
@@ -71,7 +71,7 @@ def opened_picture(path: Path) -> Iterator[Image.Image]:
 
 
 def picture_count(path: Path) -> int:
-    """How many pictures a file holds; the others than the first of a camera's MPO file are views of it."""
+    """Count the pictures of a file; an MPO file of a camera counts as one, as its others are views of the first."""
     with opened_picture(path) as opened:
         return _count(opened)
 
@@ -81,18 +81,18 @@ def _count(opened: Image.Image) -> int:
 
 
 def read_picture(path: Path) -> Tensor:
-    """A picture [height, width, 3], float32, 0..1, turned upright; transparency is dropped.
+    """Read a picture, [height, width, 3], float32, 0..1, turned upright; transparency is dropped.
 
     Raises VideoError where the file cannot be read or holds several.
     """
     with opened_picture(path) as opened:
-        if _count(opened) > 1:
-            raise ValueError(f"it holds {opened.n_frames} pictures, where one is expected")
+        if (count := _count(opened)) > 1:
+            raise ValueError(f"it holds {count} pictures, where one is expected")
         return _as_tensor(ImageOps.exif_transpose(opened))
 
 
 def read_pictures(path: Path) -> tuple[Tensor, Tensor]:
-    """All pictures of a file, and where they are transparent, as ComfyUI's Load Image gives them.
+    """Read all pictures of a file with their masks of transparency, as ComfyUI's Load Image does.
 
     Returns pictures [count, height, width, 3] and masks [count, height, width], 1 where they are transparent; masks of
     a file without transparency are empty and [count, 64, 64]. Pictures of another size than the first are left out.
@@ -100,7 +100,8 @@ def read_pictures(path: Path) -> tuple[Tensor, Tensor]:
     """
     import torch
 
-    pictures, masks = [], []
+    pictures: list[Tensor] = []
+    masks: list[Tensor | None] = []
     with opened_picture(path) as opened:
         _check_size(path, opened)
         for index in range(_count(opened)):
@@ -135,9 +136,9 @@ def check_picture(path: Path) -> None:
 
 
 def animation(path: Path, taken: range) -> Iterator[tuple[Tensor | None, Fraction]]:
-    """The pictures of a file from the first to the last that is taken, in turn.
+    """Read the pictures of a file in turn, from the first to the last that is taken.
 
-    taken: which ones, of those that `picture_count` counts
+    taken: indices among those that `picture_count` counts
     Yields each as [height, width, 3], float32, 0..1, or None where it is not taken, and its time in milliseconds (0:
     the file has no times).
     Raises VideoError where the file cannot be read.
@@ -157,7 +158,7 @@ def _milliseconds(opened: Image.Image) -> Fraction:
 
 
 def _transparency(picture: Image.Image) -> Tensor | None:
-    """Where a picture is transparent, [height, width], 0..1; None where it says nothing of it."""
+    """Transparency of a picture, [height, width], 0..1; None if it has no such data."""
     if not picture.has_transparency_data:
         return None
     import torch

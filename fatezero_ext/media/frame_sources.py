@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import VideoError
 from .frame_files import ANIMATION_ENDINGS, PICTURE_ENDINGS, animation, picture_count, read_picture
-from .framing import Framing, fit, frame_indices
+from .framing import Framing, crop_and_scale, frame_indices
 from .video import read_video
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def read_frames(path: Path | str, framing: Framing) -> tuple[Tensor, Fraction | None]:
-    """Frames of a folder of pictures, a video, an animated picture or a still one, and their rate.
+    """Read frames from a folder of pictures, a video, an animated picture or a still one, with their rate.
 
     Returns frames [count, height, width, 3], float32, 0..1, and the rate divided by the sampling rate; None: files of
     still pictures have none.
@@ -33,15 +33,14 @@ def read_frames(path: Path | str, framing: Framing) -> tuple[Tensor, Fraction | 
         start=framing.start,
         count=framing.count,
         stride=framing.sampling_rate,
-        fit=lambda frame: fit(frame, framing),
+        transform=lambda frame: crop_and_scale(frame, framing),
     )
 
 
 def read_animation(path: Path, framing: Framing) -> tuple[Tensor, Fraction | None]:
-    """Frames of an animated picture, and their rate; a still picture is one frame without a rate.
+    """Read frames of an animated picture, with their rate; a still picture is one frame without a rate.
 
-    Pictures may last differently long; the rate lets those from the first to the last that is taken last as long
-    together as in the file.
+    Pictures may be shown for different times; the rate keeps the time from the first to the last frame that is taken.
     Returns as `read_frames` does, and raises as it does.
     """
     import torch
@@ -61,14 +60,14 @@ def read_animation(path: Path, framing: Framing) -> tuple[Tensor, Fraction | Non
                 f"{path} holds pictures of {size} and {_size(picture)} pixels; all frames need one size. Scale them "
                 f"alike."
             )
-        frames.append(fit(picture[None], framing))
+        frames.append(crop_and_scale(picture[None], framing))
     if count == 1 or not together:
         return torch.cat(frames), None
     return torch.cat(frames), 1000 * (taken[-1] + 1 - taken.start) / together / framing.sampling_rate
 
 
 def read_folder(folder: Path | str, framing: Framing) -> Tensor:
-    """The pictures of a folder as frames, in the order of their names; only those taken are opened.
+    """Read pictures of a folder as frames, in the order of their names; only those taken are opened.
 
     Returns [count, height, width, 3], float32, 0..1.
     Raises VideoError for a folder that is not there, has too few pictures, one that cannot be read, or other sizes.
@@ -79,7 +78,7 @@ def read_folder(folder: Path | str, framing: Framing) -> Tensor:
     pictures = pictures_in(folder)
     taken = [pictures[index] for index in frame_indices(framing, len(pictures), name=str(folder))]
     first = read_picture(taken[0])
-    frames = [fit(first[None], framing)]
+    frames = [crop_and_scale(first[None], framing)]
     for path in taken[1:]:
         picture = read_picture(path)
         if picture.shape != first.shape:
@@ -87,7 +86,7 @@ def read_folder(folder: Path | str, framing: Framing) -> Tensor:
                 f"{path} is {_size(picture)} pixels, {taken[0].name} before it {_size(first)}; all frames need one "
                 f"size. Scale the pictures alike, or take out those that do not belong."
             )
-        frames.append(fit(picture[None], framing))
+        frames.append(crop_and_scale(picture[None], framing))
     return torch.cat(frames)
 
 
@@ -96,7 +95,7 @@ def _size(picture: Tensor) -> str:
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """The pictures right inside a folder by name, numbers in names by value: 2.png comes before 10.png.
+    """List the pictures in a folder by name, numbers in names by value: 2.png comes before 10.png.
 
     Raises VideoError where the folder cannot be read or holds none.
     """
@@ -117,6 +116,6 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def _by_number(path: Path) -> tuple[list[str | int], str]:
-    """Text at even places and numbers at odd ones; the name itself settles what is left, such as 1.png and 01.png."""
+    """Sort key: text at even places, numbers at odd ones, then the name itself, for names such as 1.png and 01.png."""
     parts = re.split(r"([0-9]+)", path.name)
     return [int(part) if place % 2 else part for place, part in enumerate(parts)], path.name

@@ -1,4 +1,4 @@
-"""Which frames of a clip are taken, and how they are cropped and scaled.
+"""Selects frames of a clip, and crops and scales them.
 
 Source: the data set reader of FateZero's program (video_diffusion/data); its steps, their order and roundings are kept.
 """
@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import SettingsError, VideoError
-from .video import LONGEST_SIDE
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+LONGEST_SIDE = 16384
+"""Pixels of the longest side of a picture, as ComfyUI's own limit; a small file may claim any size."""
 LEAST = {
     "start": 0,
     "count": 1,
@@ -29,7 +30,7 @@ LEAST = {
 
 @dataclass(frozen=True, kw_only=True)
 class Framing:
-    """Which frames to take, and what to make of each: crop the margins, scale, crop to the centre.
+    """A selection of frames, and the steps applied to each: crop the margins, scale, crop to the centre.
 
     start:         first frame, counted from 0
     count:         how many frames; None: all there are
@@ -60,11 +61,11 @@ class Framing:
 
 
 AS_IS = Framing(short_side=None, centre_square=False)
-"""All frames, unchanged."""
+"""Takes all frames, unchanged."""
 
 
 def frame_indices(framing: Framing, available: int, *, name: str = "the clip") -> range:
-    """The frames that are taken of `available` ones; `name` says in errors whose they are.
+    """Indices of the frames to take from `available` ones; `name` is the clip's name in errors.
 
     Raises VideoError where there are too few.
     """
@@ -79,7 +80,7 @@ def frame_indices(framing: Framing, available: int, *, name: str = "the clip") -
 
 
 def reframe(frames: Tensor, framing: Framing) -> Tensor:
-    """Take, crop and scale frames.
+    """Select, crop and scale frames.
 
     frames: [frames, height, width, channels], 0..1
     Returns [count, height, width, channels] of the same dtype; the input is not changed.
@@ -87,11 +88,11 @@ def reframe(frames: Tensor, framing: Framing) -> Tensor:
     """
     _check_frames(frames)
     taken = frame_indices(framing, len(frames))
-    return fit(frames[taken.start : taken.stop : taken.step], framing)
+    return crop_and_scale(frames[taken.start : taken.stop : taken.step], framing)
 
 
-def fit(frames: Tensor, framing: Framing) -> Tensor:
-    """Crop and scale all the frames; whose and how many they are is settled already.
+def crop_and_scale(frames: Tensor, framing: Framing) -> Tensor:
+    """Crop and scale frames that are already selected.
 
     frames: [frames, height, width, channels], 0..1
     """
@@ -120,7 +121,7 @@ def _margins(before: int, after: int, side: int) -> tuple[int, int]:
 
 
 def _scaled(frames: Tensor, short_side: int) -> Tensor:
-    """frames [frames, height, width, channels] with their shorter side scaled to `short_side`."""
+    """Scale frames [frames, height, width, channels] so that their shorter side is `short_side`."""
     from torch.nn.functional import interpolate
 
     height, width = frames.shape[1:3]
@@ -147,6 +148,6 @@ def _centre_square(frames: Tensor) -> Tensor:
 
 
 def same_proportions(height: int, width: int, rows: int, columns: int) -> bool:
-    """Whether height / width is rows / columns, up to a rounding of one row or column."""
+    """True if height / width is rows / columns, up to a rounding of one row or column."""
     down, across = height / rows, width / columns
     return min(height, width) > 0 and abs(down - across) < max(down / rows, across / columns)

@@ -1,4 +1,4 @@
-"""Files of video and sound, opened without trust."""
+"""Opens files of video and sound without trusting them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,gif,apng,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,ogg,asf,yuv4mpegpipe,"
     "ivf,mxf,dv,nut,rm,wav,mp3,aac,flac"
 )
-"""FFmpeg's names of files that hold all they play; playlists, which name other files, are not opened."""
+"""FFmpeg's names of the formats that are opened; playlists, which name other files, are not among them."""
 BROKEN_MEDIA = (
     av.FFmpegError,
     ValueError,
@@ -25,25 +25,25 @@ BROKEN_MEDIA = (
     RuntimeError,
     MemoryError,
 )
-"""What PyAV raises for a damaged file, depending on where it is damaged."""
+"""Errors that PyAV raises for a damaged file, depending on where it is damaged."""
 
 
 def open_media(path: Path) -> av.container.InputContainer:
     """Open a file of video or sound; raises VideoError where it is missing, damaged or of another kind."""
-    with errors_told(path):
+    with errors_named(path):
         # Titles may be in any encoding, and are not read.
         return av.open(str(path), container_options={"format_whitelist": FORMATS}, metadata_errors="replace")
 
 
 @contextmanager
 def opened_media(path: Path) -> Iterator[av.container.InputContainer]:
-    """Open a file of video or sound for a block; raises VideoError for whatever is found damaged inside."""
-    with open_media(path) as container, errors_told(path):
+    """Open a file of video or sound for a block; damage found inside it raises VideoError."""
+    with open_media(path) as container, errors_named(path):
         yield container
 
 
 @contextmanager
-def errors_told(path: Path) -> Iterator[None]:
+def errors_named(path: Path) -> Iterator[None]:
     """Raise VideoError, with the file's name, for what PyAV raises inside the block."""
     try:
         yield

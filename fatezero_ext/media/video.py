@@ -1,4 +1,4 @@
-"""Video files and contact sheets."""
+"""Reads and writes video files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 
 from ..atomic_files import whole_file
 from ..errors import VideoError
+from ..printable import format_bytes
 from .audio import Sound, SoundFile, Track, tracks
+from .framing import LONGEST_SIDE
 from .media_file import BROKEN_MEDIA, opened_media
 
 if TYPE_CHECKING:
@@ -28,14 +30,11 @@ CRF = 17
 """x264's quality setting; 17 is what its authors call visually lossless, 0 to 51 is its range."""
 BT601, STUDIO_RANGE = 6, 1
 """FFmpeg's numbers for the colour matrix and range it converts RGB with, written to the file for players."""
-LONGEST_SIDE = 16384
-"""Of a picture in pixels, as ComfyUI's own limit; a small file may claim any size."""
-
-FLOAT_BYTES = 4  # of a number of a frame, which is a byte in the file
+FLOAT_BYTES = 4  # of each number of a frame in the memory; in the file it is one byte
 
 Rounding = Literal["round", "floor"]
-"""How values become 8-bit numbers; ComfyUI cuts levels off."""
-Kept = TypeVar("Kept")
+"""Conversion of values to 8-bit numbers; ComfyUI rounds down ("floor")."""
+Frame = TypeVar("Frame")
 
 
 class Video(NamedTuple):
@@ -55,11 +54,11 @@ def read_video(
     start: int = 0,
     count: int | None = None,
     stride: int = 1,
-    fit: Callable[[Tensor], Tensor] | None = None,
+    transform: Callable[[Tensor], Tensor] | None = None,
 ) -> Video:
     """Decode `count` frames (None: all there are) from frame `start` on, every `stride`-th.
 
-    fit: given each frame as [1, height, width, 3], 0..1, makes what is kept of it; None: all of it
+    transform: applied to each frame, [1, height, width, 3], 0..1, as soon as it is decoded
 
     The rate is divided by `stride`; frames are turned upright where the file says so.
     Raises VideoError where the file is not a readable video, is cut off, has fewer frames than asked for, or takes more
@@ -71,47 +70,56 @@ def read_video(
 
     free, held = free_ram(), 0
 
-    def kept(picture: NDArray[np.uint8]) -> NDArray[np.uint8] | Tensor:
+    def counted(frame: Frame, nbytes: int) -> Frame:
         nonlocal held
-        frame = picture if fit is None else fit(_as_floats(picture[None]))
-        # Frames that were fitted are there twice while they become one clip.
-        held += frame.nbytes * (FLOAT_BYTES if fit is None else 2)
+        held += nbytes
         if held > free:
             raise VideoError(
-                f"{path} takes more than the free memory, {free / 2**30:.1f} GiB, at the size asked for; fewer or "
-                f"smaller frames are needed. Take a part of it or scale it: with Prepare Frames, or with count or fit."
+                f"{path} takes more than the free memory, {format_bytes(free)}, at the size asked for; fewer or "
+                f"smaller frames are needed. Take a part of it or scale it: with Prepare Frames, or with count or "
+                f"transform."
             )
         return frame
 
-    # As bytes, or fitted, while they come: a long clip at full size would fill the memory.
-    pictures, rate = _pictures(Path(path), start, count, stride, kept)
-    return Video(stacked(pictures) if fit is None else torch.cat(pictures), rate / stride)
+    # As bytes, or transformed, while they come: a long clip at full size would fill the memory.
+    if transform is None:
+        pictures, rate = _pictures(
+            Path(path), start, count, stride, lambda picture: counted(picture, picture.nbytes * FLOAT_BYTES)
+        )
+        return Video(stacked(pictures), rate / stride)
+
+    def transformed(picture: NDArray[np.uint8]) -> Tensor:
+        frame = transform(_as_floats(picture[None]))
+        return counted(frame, frame.nbytes * 2)  # it is there twice while the frames become one clip
+
+    frames, rate = _pictures(Path(path), start, count, stride, transformed)
+    return Video(torch.cat(frames), rate / stride)
 
 
 def video_rate(path: Path | str) -> Fraction:
-    """A video's frames per second; raises what `read_video` does of the first frame, and decodes no other."""
+    """A video's frames per second. Decodes one frame, and raises what `read_video` does."""
     _, rate = _pictures(Path(path), 0, 1, 1, lambda picture: None)
     return rate
 
 
 def _pictures(
-    path: Path, start: int, count: int | None, stride: int, kept: Callable[[NDArray[np.uint8]], Kept]
-) -> tuple[list[Kept], Fraction]:
-    """What is kept of each frame that `read_video` selects, given as [height, width, 3], and the video's own rate."""
+    path: Path, start: int, count: int | None, stride: int, transform: Callable[[NDArray[np.uint8]], Frame]
+) -> tuple[list[Frame], Fraction]:
+    """Results of `transform` for each frame [height, width, 3] that `read_video` selects, and the video's own rate."""
     if start < 0 or stride < 1 or count is not None and count < 1:
         raise VideoError(
             f"start {start}, count {count}, stride {stride} select no frames of {path.name}; needed are start >= 0, "
             f"count >= 1, stride >= 1. Change them."
         )
     stop = None if count is None else start + (count - 1) * stride + 1
-    found, rate = [], None
-    for picture, told_rate in pictures_of(path, start, stop, stride):
-        rate = told_rate
-        found.append(kept(picture))
-    _check_selection(path, len(found), start, count, stride)
+    frames: list[Frame] = []
+    rate: Fraction | None = None
+    for picture, rate in pictures_of(path, start, stop, stride):  # noqa: B007 - read after the loop
+        frames.append(transform(picture))
+    _check_selection(path, len(frames), start, count, stride)
     if not rate:
         raise VideoError(f"{path} does not say its frame rate; one is needed. Encode it again with a rate.")
-    return found, Fraction(rate)
+    return frames, Fraction(rate)
 
 
 def _as_floats(pictures: NDArray[np.uint8]) -> Tensor:
@@ -121,7 +129,7 @@ def _as_floats(pictures: NDArray[np.uint8]) -> Tensor:
 
 
 def stacked(pictures: list[NDArray[np.uint8]]) -> Tensor:
-    """Pictures as one tensor of floats, 0..1; the list is emptied on the way, to never hold the whole clip twice."""
+    """Stack pictures to one tensor of floats, 0..1; empties the list, to never hold the whole clip twice."""
     import torch
 
     frames = torch.empty(len(pictures), *pictures[0].shape)
@@ -133,7 +141,7 @@ def stacked(pictures: list[NDArray[np.uint8]]) -> Tensor:
 def pictures_of(
     path: Path, start: int, stop: int | None, stride: int
 ) -> Iterator[tuple[NDArray[np.uint8], Fraction | None]]:
-    """Every `stride`-th picture of a video from `start` to before `stop`, upright, each with the file's frame rate.
+    """Decode every `stride`-th picture of a video from `start` to before `stop`, upright, with the file's frame rate.
 
     Raises VideoError where the file is not a readable video.
     """
@@ -178,7 +186,7 @@ def _decoded(container: av.container.InputContainer, path: Path) -> Iterator[av.
 
 
 def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """The frame as [height, width, 3]; its rotation mark counts degrees counter-clockwise."""
+    """Turn a frame upright, [height, width, 3]; its rotation mark counts degrees counter-clockwise."""
     return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), k=round(frame.rotation / 90)))
 
 
@@ -210,12 +218,12 @@ def write_video(
     crf:    quality, 0 (best) to 51
     lossless: keep every 8-bit RGB value; such files play in few browsers
     repeatable: the same frames always give the same bytes; False: as ffmpeg encodes by itself, on all threads
-    sound:  what is heard, or a video whose sound is, cut at the end of the frames; None for a silent file
-    rounding: how values become 8-bit numbers
+    sound:  the sound, or the video file that has it, cut at the end of the frames; None for a silent file
+    rounding: conversion of values to 8-bit numbers
     Even sizes are stored as yuv420p, which plays everywhere; odd ones as yuv444p, which keeps the size exactly.
-    Sound that MP4 cannot hold is stored as AAC. Sound that cannot be stored at all never costs the frames: the file is
-    silent then, and the reason is logged and returned. None: nothing is lost.
-    Raises VideoError where the frames are no video.
+    Sound that MP4 cannot hold is stored as AAC. If sound cannot be stored at all, the file is silent, and the reason is
+    logged and returned; else None.
+    Raises VideoError if the frames are no video.
     """
     _check_frames(frames)
     rate = Fraction(fps).limit_denominator(1001)  # that of broadcasts: 30000/1001
@@ -242,12 +250,13 @@ class _Encoding(NamedTuple):
 
 
 def _encode_with_sound(path: Path, frames: Tensor, encoding: _Encoding, sound: Sound | None) -> str | None:
-    """Encode with the sound in the best way that works, at last without; returns what was lost."""
+    """Encode with the sound in the best way that works, at last without it. Returns the loss in words, or None."""
     reason: Exception | None = None
     for track in () if sound is None else tracks(sound, len(frames) / encoding.rate):
         try:
             with track() as prepared:
-                return _encode(path, frames, encoding, prepared)
+                _encode(path, frames, encoding, prepared)
+                return None
         except (VideoError, OSError, *BROKEN_MEDIA) as error:
             reason = error
     _encode(path, frames, encoding, None)
@@ -259,7 +268,7 @@ def _encode_with_sound(path: Path, frames: Tensor, encoding: _Encoding, sound: S
 
 
 def _encode(path: Path, frames: Tensor, encoding: _Encoding, track: Track | None) -> None:
-    codec = "libx264rgb" if encoding.pixels == "rgb24" else "libx264"
+    codec: Literal["libx264rgb", "libx264"] = "libx264rgb" if encoding.pixels == "rgb24" else "libx264"
     # Bit exactness leaves the library's version out of the file.
     options = {"fflags": "+bitexact", "movflags": "+faststart"}
     with av.open(str(path), "w", format="mp4", options=options) as container:
@@ -281,7 +290,7 @@ def _encode(path: Path, frames: Tensor, encoding: _Encoding, track: Track | None
 
 
 def to_bytes(frames: Tensor, rounding: Rounding = "round") -> NDArray[np.uint8]:
-    """Frames as 8-bit numbers, rounded; values outside 0..1 are clipped.
+    """Convert frames to 8-bit numbers; values outside 0..1 are clipped.
 
     frames: [frames, height, width, 3]
     Raises VideoError where the shape is another, there are no frames, or a value is not a number.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ...fatezero_ext.media.framing import Framing
-from ...fatezero_ext.media.video import LONGEST_SIDE
+from ...fatezero_ext.media.framing import LONGEST_SIDE, Framing
 from ..api import io
 
 MOST_FRAMES = 1_000_000

@@ -11,7 +11,8 @@ from ....fatezero_ext.atomic_files import whole_file
 from ....fatezero_ext.errors import FateZeroError
 from ....fatezero_ext.media.clip import FileFrames
 from ....fatezero_ext.media.frame_files import check_picture, read_pictures
-from ....fatezero_ext.media.video import LONGEST_SIDE, to_bytes
+from ....fatezero_ext.media.framing import LONGEST_SIDE
+from ....fatezero_ext.media.video import to_bytes
 from ...api import io
 from ...file_stamps import file_stamp
 from ...host import current as host

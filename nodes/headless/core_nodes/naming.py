@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from ....fatezero_ext.errors import SettingsError
-from ....fatezero_ext.media.video import LONGEST_SIDE
+from ....fatezero_ext.media.framing import LONGEST_SIDE
 
 DIGITS = 5
 ADDED = 48
