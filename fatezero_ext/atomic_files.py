@@ -10,7 +10,7 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to; it becomes `path` when the block ends, and vanishes when the block raises.
+    """Yield a temporary path to write to; it becomes `path` when the block ends, and is deleted when the block raises.
 
     Missing folders are made. An interrupted or failed block leaves nothing, and an older file at `path` as it was.
     """

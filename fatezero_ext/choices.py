@@ -1,19 +1,19 @@
-"""The words that users choose from, as settings check them and nodes list them; what they stand for is elsewhere."""
+"""The choices that settings check and nodes list."""
 
 from __future__ import annotations
 
 from typing import Literal, get_args
 
 Policy = Literal["auto", "features", "maps", "recompute", "recompute same level"]
-"""How attention is kept; see `Storage`."""
+"""Form in which attention is stored; see `Storage`."""
 Place = Literal["auto", "gpu", "ram", "disk"]
-"""Where it is kept."""
+"""Place where attention is stored; see `Storage`."""
 Precision = Literal["as computed", "float32", "float16", "bfloat16", "int8"]
-"""In which numbers."""
+"""Number format in which attention is stored; see `Storage`."""
 Kernel = Literal["auto", "sdpa", "xformers", "sliced", "explicit"]
-"""How attention that is neither recorded as a map nor edited is computed; see `kernel`."""
+"""Implementation of attention that is neither recorded as a map nor edited; see `kernel`."""
 Side = Literal["queries", "keys"]
-"""Whose places self-attention is looked at from; see `principal_components`."""
+"""Side of self-attention whose principal components are shown; see `principal_components`."""
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 PLACES: tuple[Place, ...] = get_args(Place)

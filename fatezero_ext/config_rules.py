@@ -1,4 +1,4 @@
-"""Rules for the values of a config that a stranger wrote."""
+"""Rules for the values of a config from an untrusted source."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Config = dict[str, object]
 
 @dataclass(frozen=True)
 class Rule:
-    """Values that a key may have; wanted: the same in words, for an error."""
+    """Values that a key may have; wanted: their description for an error message."""
 
     wanted: str
     holds: Callable[[object], bool]
@@ -25,7 +25,10 @@ def whole_number(least: int, most: int) -> Rule:
 
 
 def number(least: float, most: float) -> Rule:
-    return Rule(f"a number from {least:g} to {most:g}", lambda x: type(x) in (int, float) and least <= x <= most)
+    return Rule(
+        f"a number from {least:g} to {most:g}",
+        lambda x: isinstance(x, (int, float)) and type(x) is not bool and least <= x <= most,
+    )
 
 
 def one_of(*values: object) -> Rule:
@@ -50,19 +53,19 @@ FLAG = Rule("true or false", lambda x: type(x) is bool)
 
 
 def checked(config: Mapping[str, object], rules: Mapping[str, Rule], source: Path | str) -> Config:
-    """The keys of a config that have a rule, with what they say; all others are left out.
+    """Check the keys of a config that have a rule, and return them with their values, without all others.
 
     source: the file, for the error
-    Raises ModelError naming the key, its value and what it may be.
+    Raises ModelError with the key, its value and the allowed ones.
     """
-    kept = {key: config[key] for key in rules if key in config}
-    for key, value in kept.items():
+    present = {key: config[key] for key in rules if key in config}
+    for key, value in present.items():
         if not rules[key].holds(value):
             raise ModelError(
                 f"{source} says {key} is {shown(value)}; {rules[key].wanted} is needed. Restore the file, or use "
                 f"another model."
             )
-    return kept
+    return present
 
 
 def misfit(source: Path | str, came: str, wanted: str) -> ModelError:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 
-import numpy as np
 import torch
 from blake3 import blake3
-from numpy.typing import NDArray
 from torch import Tensor
 
 PIECE_BYTES = 2**26  # that are hashed at once, and copied at once from an accelerator
@@ -34,10 +32,10 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
     return hasher.hexdigest()
 
 
-def _pieces(x: Tensor) -> Iterator[NDArray[np.uint8]]:
+def _pieces(x: Tensor) -> Iterator[memoryview]:
     """Yield the bytes of a tensor in the order of a contiguous one."""
     for piece in x.detach().contiguous().view(-1).view(torch.uint8).split(PIECE_BYTES):
-        yield piece.cpu().numpy()
+        yield piece.cpu().numpy().data
 
 
 def combined(parts: Mapping[str, object]) -> str:

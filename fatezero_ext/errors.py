@@ -7,11 +7,11 @@ from __future__ import annotations
 
 
 class FateZeroError(ValueError):
-    """Something a caller gave cannot be used; the message says what would be."""
+    """An input that cannot be used; the message says what is needed instead."""
 
 
 class PromptError(FateZeroError):
-    """A prompt, a word of it, or a per-word setting does not fit."""
+    """A prompt, one of its words, or a per-word setting cannot be used."""
 
 
 class SettingsError(FateZeroError):
@@ -19,11 +19,11 @@ class SettingsError(FateZeroError):
 
 
 class ModelError(FateZeroError):
-    """A model file or folder is not one this project can run."""
+    """A model file or folder cannot be run by this project."""
 
 
 class StoreError(FateZeroError):
-    """An attention store or an inversion does not fit what is asked of it."""
+    """An attention store or an inversion cannot be written, read or edited."""
 
 
 class VideoError(FateZeroError):

@@ -1,4 +1,4 @@
-"""Files that strangers made, opened only where they are plain files of a bounded size."""
+"""Reads files from untrusted sources, if they are plain files of a bounded size."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from .errors import ModelError
 
 CONFIG_BYTES = 2**20
-"""Most bytes of a config; that of Stable Diffusion's UNet has 1,700."""
+"""Most bytes of a config file; that of Stable Diffusion's UNet has 1,700."""
 VOCABULARY_BYTES = 32 * 2**20
 """Most bytes of a tokenizer's file; CLIP's have one to three million."""
-SHOWN = 120  # characters of a foreign value or name in an error's text
+SHOWN = 120  # characters of an untrusted value or name in an error message
 KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -24,7 +24,7 @@ KINDS = {
 
 
 def plain_size(path: Path) -> int:
-    """Size of a file in bytes, told before it is opened: a pipe or a device would never end.
+    """Size of a file in bytes, found before it is opened: a pipe or a device would never end.
 
     Links are followed, as Hugging Face's cache needs.
     Raises ModelError for a path that is missing, a circle of links, or no plain file.
@@ -42,7 +42,7 @@ def plain_size(path: Path) -> int:
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """All bytes of a plain file; raises ModelError for more than `most`, and for what cannot be read."""
+    """Read a plain file of at most `most` bytes; raises ModelError for more, and if it cannot be read."""
     size = plain_size(path)
     if size > most:
         raise ModelError(f"{path} has {size:,} bytes; at most {most:,} are needed. Restore the file.")
@@ -54,7 +54,7 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def read_json(path: Path, most: int = CONFIG_BYTES) -> dict[str, object]:
-    """The JSON object in a plain file of at most `most` bytes; raises ModelError for anything else."""
+    """Read the JSON object in a plain file of at most `most` bytes; raises ModelError for anything else."""
     content = read_bytes(path, most)
     try:
         found = json.loads(content.decode("utf-8-sig"))  # editors of Windows put a mark first
@@ -70,7 +70,7 @@ def read_json(path: Path, most: int = CONFIG_BYTES) -> dict[str, object]:
 
 
 def shown(value: object) -> str:
-    """A foreign value for an error's text, at most SHOWN characters, without control characters."""
+    """An untrusted value for an error message: at most SHOWN characters, no control characters."""
     words = value if isinstance(value, str) else repr(value)
     words = words if len(words) <= SHOWN else f"{words[: SHOWN - 3]}..."
     return words if words.isprintable() else repr(words)[1:-1]
@@ -81,5 +81,5 @@ def _no_json(path: Path, what: str) -> ModelError:
 
 
 def _reason(error: OSError | ValueError) -> str:
-    """The system's own word for it, without the path, which the message has already."""
+    """The system's description of an error, without the path, which the message has already."""
     return getattr(error, "strerror", None) or "no such name is possible"

@@ -142,5 +142,5 @@ def test_vectors_of_a_textual_inversion_are_tokens_of_their_word(text):
 
 
 def test_an_embedding_that_is_not_there_is_said(text):
-    with pytest.raises(PromptError, match="'embedding:absent' of the prompt makes no tokens.*models/embeddings"):
+    with pytest.raises(PromptError, match="'embedding:absent' of the prompt has no tokens.*models/embeddings"):
         read_prompt(Inverted(text), "a embedding:absent on grass")

@@ -51,7 +51,7 @@ def test_order_numbers_of_a_batch_and_a_mask_that_spares_nothing_change_nothing(
 
 
 def test_a_checkpoint_without_text_encoder_is_told_where_its_clip_is_read(controlled):
-    assert "clip is nothing where the source prompt is read" in refused(controlled, None, {"samples": clip()})
+    assert "no text encoder is connected for the source prompt" in refused(controlled, None, {"samples": clip()})
 
 
 def test_a_missing_model_is_told_in_words():

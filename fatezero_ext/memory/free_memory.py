@@ -14,18 +14,18 @@ import torch
 log = logging.getLogger(__name__)
 
 OutOfMemoryError = torch.cuda.OutOfMemoryError
-"""What torch raises on CUDA and what follows it; programs that manage memory know it by this class."""
+"""Error that torch raises when a device has no memory left; programs that manage memory catch this class."""
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation, hipErrorOutOfMemory
 WITHOUT_A_CLASS = ("CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED", "CUDA error: out of memory")
-"""How other errors say the same: of libraries that take memory past torch's allocator, and of kernels loaded late."""
+"""Texts of errors that mean the same but have no class: of libraries with allocators of their own, and of kernels."""
 CGROUP = Path("/sys/fs/cgroup")
 Result = TypeVar("Result")
 Remedy = Callable[[], str | None]
-"""Frees memory and says how, or gives None where it has nothing to free."""
+"""Frees memory and returns a description, or None if it has nothing to free."""
 
 
 def free_ram() -> int:
-    """Bytes of the computer's memory that this process may still take, a container's limit included."""
+    """Bytes of RAM that this process may still take, within a container's limit."""
     free = psutil.virtual_memory().available
     try:
         limit, used = (int((CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
@@ -46,15 +46,15 @@ def free_on(device: torch.device) -> int:
 
 
 def ran_out(error: RuntimeError) -> bool:
-    """Whether an error says that the device has too little memory."""
+    """Return whether an error means that the device has too little memory."""
     coded = getattr(error, "error_code", None) == OUT_OF_MEMORY  # torch.AcceleratorError, where torch has it
     return isinstance(error, OutOfMemoryError) or coded or any(words in str(error) for words in WITHOUT_A_CLASS)
 
 
 def within_memory(compute: Callable[[], Result], remedies: Sequence[Remedy], advice: str) -> Result:
-    """`compute`, and again after each remedy in turn where the device runs out of memory.
+    """Call `compute`, and again after each remedy in turn while the device runs out of memory.
 
-    advice: what a user can lower, for the error when no remedy is left
+    advice: settings that a user can lower, for the error when no remedy is left
     Raises OutOfMemoryError with the advice in its message: programs that manage memory look for that class.
     """
     waiting = list(remedies)
@@ -67,16 +67,16 @@ def within_memory(compute: Callable[[], Result], remedies: Sequence[Remedy], adv
             # What the failed call made lives on in its frames: without this, through the remedy, and for as long as
             # anybody looks at the error.
             clear_frames(error.__traceback__)
-            said = _next_remedy(waiting)
-            if said is None:
+            remedy = _next_remedy(waiting)
+            if remedy is None:
                 raise OutOfMemoryError(f"{error} The device has too little memory for this clip. {advice}") from error
-            log.warning("The device ran out of memory: %s.", said)
+            log.warning("The device ran out of memory: %s.", remedy)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
 def _next_remedy(waiting: list[Remedy]) -> str | None:
     while waiting:
-        if said := waiting.pop(0)():
-            return said
+        if description := waiting.pop(0)():
+            return description
     return None

@@ -1,4 +1,4 @@
-"""How much memory an object on the graph holds, for programs that keep results between runs."""
+"""Reports the memory that a result holds, for programs that cache results between runs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from torch import Tensor, nn
 
 
 class MemoryReport(ABC):
-    """Tells ComfyUI's caches what dropping this result would free.
+    """Tells ComfyUI's caches how much memory they would free by dropping a result.
 
-    0.8 asks for a sum, the newest versions for tensors; some between, such as 0.28.0, ask for neither.
+    ComfyUI 0.8 asks for a sum, the newest versions for tensors, and some between, such as 0.28.0, for neither.
     """
 
     @abstractmethod
     def held_tensors(self) -> Iterator[Tensor]:
-        """Every tensor that goes when this object does; those of other objects on the graph are left to them."""
+        """Every tensor that is freed with this object; tensors of other results on the graph are left out."""
 
     def get_ram_usage(self) -> int:
-        """Bytes of the computer's memory."""
+        """Bytes of RAM."""
         return sum(tensor.nbytes for tensor in self.held_tensors() if tensor.device.type == "cpu")
 
     def _comfy_cache_tensors(self) -> list[Tensor]:
@@ -28,9 +28,9 @@ class MemoryReport(ABC):
 
 
 class WeightsReport(MemoryReport):
-    """Of a model: its weights, those too that it shares with the same model before a LoRA.
+    """Reports a model's weights, including those shared with the model a LoRA was applied to.
 
-    net: the module that has them
+    net: the module with the weights
     """
 
     net: nn.Module

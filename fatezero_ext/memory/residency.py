@@ -1,4 +1,4 @@
-"""How a program that owns the device's memory has models brought to it before they compute."""
+"""Brings models to the device before they compute, for programs that manage its memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 LoadToDevice = Callable[[int], None]
 _MOVING = threading.RLock()
-"""Programs keep one book of the device's memory, and move one model at a time."""
+"""Held while a model is moved: programs account for the device's memory in one place, one model at a time."""
 
 
 def stay_put(working_memory: int) -> None:
@@ -18,9 +18,9 @@ def stay_put(working_memory: int) -> None:
 
 
 def prepared(load_to_device: LoadToDevice, working_memory: int) -> None:
-    """Call `load_to_device` while no other thread is in one.
+    """Call `load_to_device`, one thread at a time.
 
-    A program that sends weights away to make room must know by itself which of them another thread computes with.
+    A program that moves weights away to make room must know by itself which of them another thread computes with.
     """
     with _MOVING:
         load_to_device(working_memory)

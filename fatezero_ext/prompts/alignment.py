@@ -1,4 +1,4 @@
-"""How two prompts' tokens map onto each other, and the weights and windows of single words, as tensors."""
+"""Tensors that align the tokens of two prompts, and tensors of the weights and windows of single words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .words import PROMPT_TOKENS, Prompt, Quirks, Window, check_word_counts
 
 
 def replacement_mapper(source: Prompt, edit: Prompt, quirks: Quirks = "fixed") -> Tensor:
-    """Where the source's attention goes when words are replaced by other words.
+    """Matrix that moves the source's attention from replaced words to the words that replace them.
 
     Returns [77 source tokens, 77 edit tokens]; rows sum to 1, so attention keeps its total. Equal words map onto
     themselves, a replaced word's tokens onto its counterpart's: one to one where counts agree, else evenly.
@@ -42,7 +42,7 @@ def replacement_mapper(source: Prompt, edit: Prompt, quirks: Quirks = "fixed") -
 
 
 def refinement_mapper(source: Prompt, edit: Prompt, quirks: Quirks = "fixed") -> tuple[Tensor, Tensor]:
-    """Where each token of the edit prompt stands in the source prompt.
+    """Position of each token of the edit prompt in the source prompt.
 
     Returns (mapper [77] int64: source position, -1 for a new token; kept [77] float: 0 for a new token, else 1)
     quirks: "original" continues behind the edit's end at the edit's own positions, "fixed" at the source's padding
@@ -79,7 +79,7 @@ def _align(source: tuple[int, ...], edit: tuple[int, ...]) -> list[int]:
 
 
 def window_table(edit: Prompt, default: Window, words: Mapping[str, Window], steps: int) -> Tensor:
-    """At which steps each token of the edit prompt takes the source's attention.
+    """Table of the steps at which each token of the edit prompt takes the source's attention.
 
     default: start and end for every token; words: the same for single words, fractions of the steps in 0..1
     Returns [steps + 1, 77] of 0 and 1; rows int(start * (steps + 1)) up to int(end * (steps + 1)) are 1.

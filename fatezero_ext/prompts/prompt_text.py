@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 from zlib import crc32
 
 from ..errors import PromptError
-from .words import PROMPT_TOKENS, Prompt, read_prompt
+from .words import PROMPT_TOKENS, Prompt, Tokens, read_prompt
 
 START, END = -1, -2
 MOST_WORDS = PROMPT_TOKENS - 2
@@ -16,12 +17,12 @@ WEIGHT_OF_ONE = re.compile(r":\s*\+?0*1(\.0*)?\s*\)$")
 
 
 class WordTokens:
-    """Stands for a text encoder where words alone matter: each is one token, and every text encoder takes the rest."""
+    """Stands in for a text encoder where only words matter: each word is one token."""
 
-    def tokenize(self, text: str) -> dict[str, list[list[tuple[int, float]]]]:
-        """One token a word.
+    def tokenize(self, text: str) -> Tokens:
+        """Make one token of each word.
 
-        Raises PromptError for what no text encoder takes when words are edited: weights in brackets, too many words.
+        Raises PromptError for weights in brackets and for too many words, which no text encoder takes in an edit.
         """
         weighted = [found[0] for found in WEIGHTED.finditer(text) if not WEIGHT_OF_ONE.search(found[0])]
         if weighted:
@@ -37,14 +38,14 @@ class WordTokens:
             )
         return {"l": [[(token, 1.0) for token in (START, *(crc32(word.encode()) for word in words), END)]]}
 
-    def encode_from_tokens_scheduled(self, tokens: dict[str, list]) -> list:
-        """Nothing is encoded."""
+    def encode_from_tokens_scheduled(self, tokens: Tokens) -> list[Any]:
+        """Raise NotImplementedError: words alone have no embeddings."""
         raise NotImplementedError("words alone have no embeddings; a text encoder is needed. Load one.")
 
 
 def read_words(text: str, name: str) -> Prompt:
-    """A prompt with one token a word; name: what it is called in errors.
+    """Read a prompt with one token a word; name: the prompt's name in errors.
 
-    Raises PromptError for a prompt that no text encoder takes when words are edited.
+    Raises PromptError for a prompt that no text encoder takes in an edit.
     """
     return read_prompt(WordTokens(), text, name)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from numbers import Integral
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 from zlib import crc32
 
 from ..errors import PromptError
@@ -17,15 +17,25 @@ PROMPT_TOKENS = 77
 PUNCTUATION = ".,;:!?\"'()[]{}"
 
 Quirks = Literal["fixed", "original"]
+"""The method as published ("fixed"), or with the oddities of the authors' program ("original")."""
 Window = tuple[float, float]
+"""Start and end, as fractions of the steps."""
+
+
+Tokens = dict[str, list[Any]]
+"""Chunks of (token id or vector, weight) by the name of the text encoder, as ComfyUI's CLIP objects make them."""
 
 
 class TextEncoder(Protocol):
-    """What is asked of a text encoder: two methods of a ComfyUI CLIP object."""
+    """The two methods of a ComfyUI CLIP object that this project calls."""
 
-    def tokenize(self, text: str) -> Mapping[str, list]: ...
+    def tokenize(self, text: str) -> Tokens:
+        """Cut a text into tokens."""
+        ...
 
-    def encode_from_tokens_scheduled(self, tokens: Mapping[str, list]) -> list: ...
+    def encode_from_tokens_scheduled(self, tokens: Tokens) -> list[Any]:
+        """ComfyUI's CONDITIONING: pairs of embeddings [1, tokens, width] and a dict of more."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,7 @@ class Word:
 class Prompt:
     """A prompt, its token ids with start and end token but no padding, and its words.
 
-    name: what it is called in errors
+    name: the prompt's name in errors
     """
 
     text: str
@@ -52,17 +62,17 @@ class Prompt:
         return f"Prompt({self.text!r}, {len(self.ids)} tokens)"
 
     def spans(self) -> str:
-        """Every word with its token positions, for people: "a[1] silver[2] jeep[3]"."""
+        """Every word with its token positions: "a[1] silver[2] jeep[3]"."""
         return " ".join(f"{word.text}[{','.join(map(str, word.tokens))}]" for word in self.words)
 
     @property
     def argument(self) -> str:
-        """The argument or widget that it comes from: "source_prompt"."""
+        """Name of the argument or widget that it comes from: "source_prompt"."""
         return self.name.replace(" ", "_")
 
     @property
     def remedy(self) -> str:
-        """What to do where it has no words."""
+        """Advice for a prompt without words."""
         return f"Describe {'the clip' if self.name == 'source prompt' else 'what is wanted'} in plain words."
 
     def find(self, phrase: str, asked_by: str = "") -> tuple[int, ...]:
@@ -74,7 +84,8 @@ class Prompt:
         Raises PromptError where the phrase does not occur.
         """
         wanted = phrase.split()
-        for normal in (str, _bare):
+        spellings: tuple[Callable[[str], str], ...] = (str, _bare)
+        for normal in spellings:
             found = tuple(self._occurrences([normal(word) for word in wanted], normal)) if wanted else ()
             if found:
                 return found
@@ -89,7 +100,7 @@ class Prompt:
             f"{', '.join(dict.fromkeys(word.text for word in self.words if word.text))}. Use these."
         )
 
-    def _occurrences(self, wanted: list[str], normal: type[str]) -> Iterator[int]:
+    def _occurrences(self, wanted: list[str], normal: Callable[[str], str]) -> Iterator[int]:
         have = [normal(word.text) for word in self.words]
         for start in range(len(have) - len(wanted) + 1):
             if have[start : start + len(wanted)] == wanted:
@@ -98,17 +109,17 @@ class Prompt:
 
 
 def read_prompt(text_encoder: TextEncoder, text: str, name: str = "prompt") -> Prompt:
-    """Tokenize a prompt and say which tokens each of its words got.
+    """Tokenize a prompt and find the tokens of each of its words.
 
-    name: what the prompt is called in errors
+    name: the prompt's name in errors
     Words stand between white space and are tokenized one by one: CLIP's tokenizer never joins across it, so their
     tokens in a row are the prompt's.
     Raises PromptError for an overlong prompt and for weight syntax, and where there is no text encoder.
     """
     if text_encoder is None:
         raise PromptError(
-            f"clip is nothing where the {name} is read; a text encoder is needed, and the checkpoint may "
-            f"have none. Use Load CLIP with the text encoder of the same model, or another checkpoint."
+            f"no text encoder is connected for the {name}; one is needed, and the checkpoint may not contain any. "
+            f"Use Load CLIP with the text encoder of the same model, or another checkpoint."
         )
     ids = _token_ids(text_encoder, text, name)
     words, position = [], 1
@@ -116,7 +127,7 @@ def read_prompt(text_encoder: TextEncoder, text: str, name: str = "prompt") -> P
         count = len(_token_ids(text_encoder, piece, name)) - 2
         if count < 1:
             raise PromptError(
-                f"{piece!r} of the {name} makes no tokens, so there is nothing to attend to; words are needed. Remove "
+                f"{piece!r} of the {name} has no tokens, so nothing can attend to it; words are needed. Remove "
                 f"it, or put the file of an embedding into models/embeddings."
             )
         words.append(Word(piece, tuple(range(position, position + count))))
@@ -133,7 +144,7 @@ def _token_ids(text_encoder: TextEncoder, text: str, name: str) -> tuple[int, ..
     """Start token, tokens, end token."""
     try:
         chunks, empty = _only_encoder(text_encoder.tokenize(text)), _only_encoder(text_encoder.tokenize(""))
-    except PromptError as error:  # which knows the text, and not what it is called
+    except PromptError as error:  # it does not name the prompt
         raise PromptError(f"{name}: {error}") from error
     end = empty[0][1][0]
     if len(chunks) > 1:
@@ -148,12 +159,14 @@ def _token_ids(text_encoder: TextEncoder, text: str, name: str) -> tuple[int, ..
     return tuple(ids[: ids.index(end, 1) + 1])
 
 
-def _comparable(token: int | Tensor) -> int:
-    """A token's id; of a textual inversion's vector, which has none, a negative number that is its own."""
-    return token if isinstance(token, Integral) else -1 - crc32(token.detach().cpu().float().numpy().tobytes())
+def _comparable(token: Integral | Tensor) -> int:
+    """A token's id, or a negative number made from the vector of a textual inversion, which has no id."""
+    if isinstance(token, Integral):
+        return int(token)
+    return -1 - crc32(token.detach().cpu().float().numpy().tobytes())
 
 
-def _only_encoder(tokens: Mapping[str, list]) -> list:
+def _only_encoder(tokens: Tokens) -> list[Any]:
     """The token chunks of a text encoder that is one CLIP ("l" in Stable Diffusion 1.x, "h" in 2.x)."""
     if len(tokens) != 1:
         raise PromptError(
