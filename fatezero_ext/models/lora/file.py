@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ...errors import ModelError
 from ...plain_files import read_json, shown
+from ..file_kinds import Shapes, check_lora
 from ..weight_files import WeightFile
-from .kinds import check_kind
 from .names import PEFT_PREFIX
 
 SPELLINGS = (
@@ -110,7 +110,7 @@ def read_lora(source: str | Path | Mapping[str, Tensor], name: str | None = None
     """
     if isinstance(source, Mapping):
         weights, alphas, name = source, {}, name or "LoRA"
-        spelt = _checked_spellings(weights, name)
+        spelt = _checked_spellings({key: tuple(x.shape) for key, x in source.items()}, name)
     else:
         path = Path(source)
         name = name or path.stem
@@ -136,10 +136,10 @@ def _layer(match: re.Match[str]) -> str:
     return match["layer"].removesuffix("_lora")
 
 
-def _checked_spellings(keys: Iterable[str], name: str) -> dict[str, re.Match[str]]:
-    """How each key of a LoRA is spelt; raises ModelError for other files."""
-    spelt = {key: match for key in keys if (match := _spelling(key))}
-    check_kind(list(keys), [key for key, match in spelt.items() if match["part"] != "alpha"], name)
+def _checked_spellings(shapes: Shapes, name: str) -> dict[str, re.Match[str]]:
+    """Match each key of a LoRA with its spelling; raises ModelError for other files."""
+    spelt = {key: match for key in shapes if (match := _spelling(key))}
+    check_lora(shapes, [key for key, match in spelt.items() if match["part"] != "alpha"], name)
     return spelt
 
 

@@ -16,16 +16,6 @@ def psnr(edit: np.ndarray, reference: np.ndarray, weight: np.ndarray | None = No
     return min(BEST_PSNR, -10 * float(np.log10(max(mean, 1e-12))))
 
 
-def background_psnr(edit: np.ndarray, reference: np.ndarray, masks: np.ndarray) -> float:
-    """PSNR in dB where no object is: what an edit of the object must leave alone."""
-    return psnr(edit, reference, (masks <= 0).astype(np.float32))
-
-
-def object_psnr(edit: np.ndarray, reference: np.ndarray, masks: np.ndarray) -> float:
-    """PSNR in dB inside the object: what an edit of the background must leave alone."""
-    return psnr(edit, reference, (masks >= 1).astype(np.float32))
-
-
 def object_iou(edit: np.ndarray, masks: np.ndarray) -> float:
     """Mean overlap of the object that the oracle finds in each frame with the true masks, 0..1."""
     return float(np.mean([overlap(read(frame).mask, mask) for frame, mask in zip(edit, masks, strict=True)]))
