@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .errors import ModelError
 from .plain_files import shown
 
-Config = dict[str, object]
+Config = dict[str, Any]
+"""Keys of a config with what they say; rules tell which values are possible."""
 
 
 @dataclass(frozen=True)
