@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models import AutoencoderKL, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ...diffusion.preview_colours import LatentColours
@@ -26,11 +27,12 @@ def save_model(
     vae: AutoencoderKL,
     tokenizer: CLIPTokenizer,
 ) -> None:
-    """Save everything in half precision, in diffusers' layout. The models given are converted in place.
+    """Save everything in half precision, in diffusers' layout. The models are converted in place.
 
     An older model at `folder` is there until the new one is complete.
     The tokenizer is written anew: transformers would save one file of its own in place of vocab.json and merges.txt.
     """
+    part: UNet2DConditionModel | AutoencoderKL
     for part in (unet, vae):
         part.register_to_config(_name_or_path="")
     pipeline = StableDiffusionPipeline(
@@ -55,7 +57,7 @@ def save_model(
 
 @torch.no_grad()
 def latent_colours(vae: AutoencoderKL) -> LatentColours:
-    """How a VAE's latents are shown while a clip is edited, fitted on drawn scenes."""
+    """Fit colours for previews of a VAE's latents on drawn scenes."""
     frames, _masks = frames_and_masks(COLOUR_SEED, COLOUR_SCENES)
     return LatentColours.fitted(vae.encode(frames).latent_dist.mean * SCALING, (frames.movedim(1, -1) + 1) / 2)
 
