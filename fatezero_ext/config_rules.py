@@ -27,7 +27,9 @@ def whole_number(least: int, most: int) -> Rule:
 
 
 def number(least: float, most: float) -> Rule:
-    return Rule(f"a number from {least:g} to {most:g}", lambda x: type(x) in (int, float) and least <= x <= most)
+    return Rule(
+        f"a number from {least:g} to {most:g}", lambda x: (type(x) is int or type(x) is float) and least <= x <= most
+    )
 
 
 def one_of(*values: object) -> Rule:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diffusers.models import UNet2DConditionModel
@@ -51,6 +51,7 @@ def _ldm_name(name: str, blocks: Mapping[str, str]) -> str:
 
 def _blocks(net: UNet2DConditionModel) -> Iterator[tuple[str, str]]:
     """Pair the blocks' names; Stable Diffusion counts each unit and each change of resolution."""
+    block: Any  # diffusers' blocks of several classes
     number = 1
     for i, block in enumerate(net.down_blocks):
         for j in range(len(block.resnets)):

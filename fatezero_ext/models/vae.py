@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import cast
 
 import torch
 from diffusers.models import AutoencoderKL
@@ -188,7 +189,8 @@ class VideoVAE(RefusesByName, WeightsReport):
         tiled = copy.copy(self.net)
         tiled.use_tiling = True
         tiled.tile_latent_min_size, tiled.tile_sample_min_size = side, side * cell
-        tiled.tile_overlap_factor = Fraction(overlap, side)  # diffusers rounds products of it down: no rounding error
+        # diffusers rounds products of it down, and a float has a rounding error.
+        tiled.tile_overlap_factor = cast(float, Fraction(overlap, side))
         return tiled
 
 

@@ -198,7 +198,7 @@ def _idle_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]
     """Return globals that training scripts leave in checkpoints and that are safe to unpickle: NumPy scalars, and
     Lightning's ModelCheckpoint (mapped to an empty class).
     """
-    scalar = np.float64(0).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
     named: list[Callable[..., Any] | tuple[Callable[..., Any], str]]
     named = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     named.append((_Callback, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from ...fatezero_ext.choices import KERNELS
+from ...fatezero_ext.choices import KERNELS, Kernel
 from ...fatezero_ext.models.checkpoint_check import check_checkpoint
 from ...fatezero_ext.models.weight_files import SAFETENSORS
 from .. import text_lists as words
 from ..api import advanced, io, schema
 from ..checking.verdicts import Found, verdict
 from ..host import current as host
+from ..host.protocol import ModelPart
 from ..sockets import UNET
 from .model_list import BUILT_IN, MissingPart, is_bare_unet, model_names, model_path, stamps
 
@@ -57,10 +58,10 @@ class LoadPseudo3DUNet(io.ComfyNode):
         cls,
         model: str,
         key_frames: str,
-        norm: str,
+        norm: Literal["clip", "frame"],
         precision: str,
         least_sc_channel: int,
-        attention: str = "auto",
+        attention: Kernel = "auto",
         prediction: str = AUTO,
         zero_terminal: str = AUTO,
     ) -> io.NodeOutput:
@@ -83,13 +84,14 @@ class LoadPseudo3DUNet(io.ComfyNode):
         }
         if is_bare_unet(path):
             absent = MissingPart("text encoder", model, "Load CLIP"), MissingPart("VAE", model, "Load VAE")
-            parts = load_unet(path, settings, **described), *absent
+            parts: tuple[Any, Any, Any] = load_unet(path, settings, **described), *absent
         else:
             loaded = load_model(path, settings, **described)
             parts = loaded.unet, loaded.text_encoder, loaded.vae
             if dtype == torch.float16:
                 loaded.vae.net.float()  # some VAEs leave the range of half precision, and frames go black
-        for part, kind in zip(parts, ("unet", "text encoder", "vae"), strict=True):
+        kinds: tuple[ModelPart, ...] = ("unet", "text encoder", "vae")
+        for part, kind in zip(parts, kinds, strict=True):
             if not isinstance(part, MissingPart):
                 part.load_to_device = program.residence(part.net, kind)
         return io.NodeOutput(*parts)

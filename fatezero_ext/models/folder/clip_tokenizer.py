@@ -78,12 +78,12 @@ def _vocabulary(folder: Path) -> tuple[dict[str, Any], list[Any], AddedTokens]:
     path = folder / "tokenizer.json"
     whole = read_json(path, VOCABULARY_BYTES)
     model, more = whole.get("model"), whole.get("added_tokens") or []
-    vocabulary, merges = (model.get("vocab"), model.get("merges")) if isinstance(model, dict) else (None, None)
-    if not isinstance(vocabulary, dict) or not isinstance(merges, list) or not isinstance(more, list):
+    words, pairs = (model.get("vocab"), model.get("merges")) if isinstance(model, dict) else (None, None)
+    if not isinstance(words, dict) or not isinstance(pairs, list) or not isinstance(more, list):
         raise _damaged(path, "it has no vocabulary with merges, as CLIP's has")
-    joined = [" ".join(pair) if isinstance(pair, list) and _are_words(pair) else pair for pair in merges]
+    merges = [" ".join(pair) if isinstance(pair, list) and _are_words(pair) else pair for pair in pairs]
     numbered = [token for token in more if isinstance(token, dict)]
-    return vocabulary, joined, _tokens(path, [(token.get("id"), token) for token in numbered])
+    return words, merges, _tokens(path, [(token.get("id"), token) for token in numbered])
 
 
 def _roles(folder: Path) -> dict[str, str]:

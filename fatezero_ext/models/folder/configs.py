@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ...config_rules import (
     FLAG,
@@ -191,7 +192,10 @@ def vision_config(config: Mapping[str, object], source: Path | str) -> Config:
 
 
 def _tower(config: Mapping[str, object], name: str, rules: Mapping[str, Rule], source: Path | str) -> Config:
-    parts = [config.get(name), config.get(f"{name}_dict")]  # transformers lets the second one, of old files, win
+    parts: list[Any] = [
+        config.get(name),
+        config.get(f"{name}_dict"),
+    ]  # transformers lets the second one, of old files, win
     if any(part is not None and not isinstance(part, dict) for part in parts):
         raise misfit(source, f"{name} {shown(next(p for p in parts if not isinstance(p, dict)))}", "a JSON object")
     inner = {key: value for part in parts if part for key, value in part.items()}
@@ -203,7 +207,8 @@ def _tower(config: Mapping[str, object], name: str, rules: Mapping[str, Rule], s
 
 
 def _levels(allowed: Config, blocks: tuple[str, ...], source: Path | str) -> list[int]:
-    widths, lists = allowed.get("block_out_channels"), [allowed.get(name) for name in blocks]
+    widths: Any = allowed.get("block_out_channels")
+    lists: list[Any] = [allowed.get(name) for name in blocks]
     if widths is None or None in lists:
         raise misfit(source, "no block_out_channels, down_block_types or up_block_types", "each of them")
     if {len(each) for each in lists} != {len(widths)}:

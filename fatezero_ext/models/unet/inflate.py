@@ -108,8 +108,8 @@ def _check_kind(net: UNet2DConditionModel) -> None:
         raise ModelError("the UNet is inflated already; inflating is done once, in place. Load the UNet again.")
     if not any(True for _ in _transformer_blocks(net)):
         raise ModelError(
-            f"the UNet has no transformer blocks ({', '.join(config.down_block_types)}); cross-attention to words is "
-            f"needed. Use a Stable Diffusion 1.x / 2.x UNet."
+            f"the UNet has no transformer blocks ({', '.join(config['down_block_types'])}); cross-attention to words "
+            f"is needed. Use a Stable Diffusion 1.x / 2.x UNet."
         )
 
 

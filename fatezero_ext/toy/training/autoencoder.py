@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers.models import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..world.render import object_mask, render
 from ..world.world import SIZE, scene_at
@@ -81,9 +81,10 @@ def _train(rank: int, workers: int, folder: Path, training: AutoencoderTraining,
     vae: AutoencoderKL = (
         build_autoencoder() if training.start is None else AutoencoderKL.from_pretrained(training.start)
     )
-    trained = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
+    into, outof = _latent_convolutions(vae)
+    trained: list[Tensor] = [*vae.decoder.parameters(), *outof.parameters()]
     if training.start is None:
-        trained += [*vae.encoder.parameters(), *vae.quant_conv.parameters()]
+        trained += [*vae.encoder.parameters(), *into.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=training.rate, betas=BETAS, weight_decay=1e-4, fused=True)
     average = WeightAverage(trained, AVERAGE_DECAY)
     share = training.batch // workers
@@ -133,13 +134,20 @@ def fold_normalisation(vae: AutoencoderKL, scenes: int = _MEASURED_FRAMES) -> No
     mean = vae.encode(frames).latent_dist.mean
     centre, spread = mean.mean(dim=(0, 2, 3)), mean.std(dim=(0, 2, 3)) * SCALING
     channels = len(centre)
-    into, outof = vae.quant_conv, vae.post_quant_conv
+    into, outof = _latent_convolutions(vae)
+    assert into.bias is not None and outof.bias is not None
     into.weight[:channels] /= spread.view(-1, 1, 1, 1)
     into.bias[:channels] = (into.bias[:channels] - centre) / spread
     into.weight[channels:] = 0
     into.bias[channels:] = -10
     outof.bias += outof.weight[:, :, 0, 0] @ centre
     outof.weight *= spread.view(1, -1, 1, 1)
+
+
+def _latent_convolutions(vae: AutoencoderKL) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """Return the 1x1 convolutions in front of the latent and behind it."""
+    assert vae.quant_conv is not None and vae.post_quant_conv is not None
+    return vae.quant_conv, vae.post_quant_conv
 
 
 @torch.no_grad()

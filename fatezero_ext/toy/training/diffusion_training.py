@@ -80,7 +80,7 @@ class _Run:
         self.unet, self.text_encoder = build_unet(), build_text_encoder(tokenizer)
         self.maps: dict[str, Tensor] = {}
         record_cross_attention(self.unet, self.maps, LEVELS)
-        self.parameters = [*self.unet.parameters(), *self.text_encoder.parameters()]
+        self.parameters: list[Tensor] = [*self.unet.parameters(), *self.text_encoder.parameters()]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=training.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
         )

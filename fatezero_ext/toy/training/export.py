@@ -3,6 +3,7 @@
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models import AutoencoderKL, UNet2DConditionModel
@@ -35,15 +36,15 @@ def save_model(
     part: UNet2DConditionModel | AutoencoderKL
     for part in (unet, vae):
         part.register_to_config(_name_or_path="")
+    # diffusers' annotations are narrower than what it takes.
+    unannotated: dict[str, Any] = {"scheduler": build_scheduler(), "safety_checker": None, "feature_extractor": None}
     pipeline = StableDiffusionPipeline(
         unet=unet.half(),
         text_encoder=text_encoder.half(),
         vae=vae.half(),
         tokenizer=tokenizer,
-        scheduler=build_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
         requires_safety_checker=False,
+        **unannotated,
     )
     unfinished = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(unfinished, ignore_errors=True)
