@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from fatezero_ext.models.ldm_names import ldm_name
+from fatezero_ext.models.ldm_names import ldm_names
 from fatezero_ext.models.single_file.configs import END, START, V_PREDICTION_KEY
 from fatezero_ext.models.single_file.tensor_names import VAE_ATTENTION
 
@@ -92,7 +92,8 @@ def _renamed(name: str, renames: Mapping[str, str]) -> str:
 
 def unet_layout(net: UNet2DConditionModel) -> dict[str, Tensor]:
     """diffusers' weights under the names that single files have, without `model.diffusion_model.`."""
-    return {ldm_name(name, net): weight for name, weight in net.state_dict().items()}
+    weights = net.state_dict()
+    return {theirs: weights[ours] for ours, theirs in ldm_names(net, weights).items()}
 
 
 def vae_layout(net: AutoencoderKL) -> dict[str, Tensor]:

@@ -28,7 +28,8 @@ from fatezero_ext.media.framing import Framing, reframe  # noqa: E402
 from fatezero_ext.media.video import read_video, to_bytes  # noqa: E402
 from fatezero_ext.pictures.attention_sheets import component_tiles, enlarged, heat_tiles, sheets  # noqa: E402
 from fatezero_ext.pictures.comparison_grid import compare  # noqa: E402
-from fatezero_ext.pictures.contact_sheet import PAPER, contact_sheet  # noqa: E402
+from fatezero_ext.pictures.contact_sheet import contact_sheet  # noqa: E402
+from fatezero_ext.pictures.labelled_sheet import PAPER  # noqa: E402
 
 PICTURES = ROOT / "web" / "docs" / "pictures"
 SOURCE = "a red circle on the grass"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .errors import ModelError
 from .plain_files import shown
 
-Config = dict[str, object]
+Config = dict[str, Any]
+"""Keys of a config with what they say; rules tell which values are possible."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,7 @@ def whole_number(least: int, most: int) -> Rule:
 
 def number(least: float, most: float) -> Rule:
     return Rule(
-        f"a number from {least:g} to {most:g}",
-        lambda x: isinstance(x, (int, float)) and type(x) is not bool and least <= x <= most,
+        f"a number from {least:g} to {most:g}", lambda x: (type(x) is int or type(x) is float) and least <= x <= most
     )
 
 

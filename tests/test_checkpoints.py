@@ -96,7 +96,7 @@ def pickled(folder):
 def test_pickles_of_plain_tensors_give_the_same_model(folder, model, noise):
     pickled(folder)
     loaded = load_model(folder)
-    for part in ("unet", "vae", "text"):
+    for part in ("unet", "vae", "text_encoder"):
         got, wanted = (getattr(m, part).net.state_dict() for m in (loaded, model))
         assert set(got) == set(wanted) and all(got[key].equal(wanted[key]) for key in wanted)
 

@@ -5,7 +5,8 @@ import torch
 from PIL import ImageFont
 
 from fatezero_ext.errors import VideoError
-from fatezero_ext.pictures.comparison_grid import ELLIPSIS, GAP, MOST_LINES, centre_crop_like, compare, wrapped
+from fatezero_ext.pictures.comparison_grid import GAP, MOST_LINES, centre_crop_like, compare
+from fatezero_ext.pictures.labelled_sheet import ELLIPSIS, wrapped
 
 SIZE = (3, 20, 30, 3)
 
@@ -54,7 +55,7 @@ def test_values_outside_the_range_are_clipped():
 
 def test_long_labels_are_wrapped_and_shortened_to_the_width():
     font = ImageFont.load_default(size=10)
-    lines = wrapped("a silver jeep driving down a curvy road in the countryside " * 3, font, 90)
+    lines = wrapped("a silver jeep driving down a curvy road in the countryside " * 3, font, 90, MOST_LINES)
     assert len(lines) == MOST_LINES and lines[-1].endswith(ELLIPSIS)
     assert all(font.getlength(line) <= 90 for line in lines)
     assert " ".join(lines).startswith("a silver jeep driving down")
@@ -62,13 +63,13 @@ def test_long_labels_are_wrapped_and_shortened_to_the_width():
 
 def test_a_single_word_wider_than_the_picture_is_shortened():
     font = ImageFont.load_default(size=10)
-    lines = wrapped("incomprehensibilities", font, 40)
+    lines = wrapped("incomprehensibilities", font, 40, MOST_LINES)
     assert lines[0].endswith(ELLIPSIS) and font.getlength(lines[0]) <= 40
 
 
 def test_short_labels_stay_as_they_are():
-    assert wrapped("a red circle", ImageFont.load_default(size=10), 400) == ["a red circle"]
-    assert wrapped("", ImageFont.load_default(size=10), 400) == [""]
+    assert wrapped("a red circle", ImageFont.load_default(size=10), 400, MOST_LINES) == ["a red circle"]
+    assert wrapped("", ImageFont.load_default(size=10), 400, MOST_LINES) == [""]
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def remove(*names):
     ("spoil", "message"),
     [
         (remove("config.json"), "has no config.json"),
-        (spoil_config(model_type="clip_text_model"), "says model_type clip_text_model; clip, with"),
+        (spoil_config(model_type="clip_text_model"), "has model_type clip_text_model; clip, with"),
         (lambda folder: (folder / "config.json").write_text("["), "config.json cannot be read .*JSON from line 1"),
         (
             lambda folder: (folder / "config.json").write_text('{"model_type": "clip", "projection_dim": "big"}'),

@@ -21,7 +21,7 @@ from .small_runs import EDIT, SOURCE, STEPS, calls_of, clip, edited, inverted
 def unet(golden, model):
     """A UNet of its own, whose weights may be changed."""
     own = golden.unet()
-    own.latents, own.scheduler, own.name = model.unet.latent_format, model.unet.scheduler, "own"
+    own.latent_format, own.scheduler, own.name = model.unet.latent_format, model.unet.scheduler, "own"
     return own
 
 
@@ -143,7 +143,7 @@ def test_a_vae_that_gives_no_numbers_is_named(model):
     vae = copy.copy(model.vae)
     vae.net = copy.deepcopy(vae.net)
     frames, latents = torch.rand(2, 32, 32, 3), clip(frames=2)
-    with pytest.raises(VideoError, match="gives frames that are not finite .* what it was given is not finite either"):
+    with pytest.raises(VideoError, match="gives frames that are not finite .* its input is not finite either"):
         vae.decode(latents * float("nan"))
     break_a_weight(vae.net)
     with pytest.raises(VideoError, match="gives latents .* weights hold such values themselves"):

@@ -192,7 +192,7 @@ def test_the_same_weights_under_another_config_are_another_model(model, short, c
     config = UNet2DConditionModel.load_config(GOLDEN / "model" / "unet")
     net = UNet2DConditionModel.from_config(config | change)
     net.load_state_dict(model.unet.net.state_dict())
-    unet = Pseudo3DUNet(net, latents=model.unet.latent_format, scheduler=model.unet.scheduler)
+    unet = Pseudo3DUNet(net, latent_format=model.unet.latent_format, scheduler=model.unet.scheduler)
     assert not is_found(model, short, unet=unet)
 
 

@@ -201,7 +201,7 @@ def test_old_names_and_idle_tensors_are_understood(weights, tmp_path):
         load_model(saved(flat, tmp_path / "odd.safetensors")),
         load_model(saved(weights, tmp_path / "a.safetensors")),
     )
-    for part in ("unet", "text", "vae"):
+    for part in ("unet", "text_encoder", "vae"):
         found, wanted = (getattr(each, part).net.state_dict() for each in (model, usual))
         assert all(found[name].equal(wanted[name]) for name in wanted)
 

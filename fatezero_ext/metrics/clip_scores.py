@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from ..config_rules import checked
@@ -22,18 +22,20 @@ from ..models.folder.weights import TEXT, folder_weights
 from ..plain_files import read_json, shown
 
 if TYPE_CHECKING:
-    from transformers import CLIPModel, CLIPTokenizer
+    from transformers import CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
 PICTURES_AT_ONCE = 16
-"""Bounds the memory beside the weights."""
+"""Bounds the memory needed beside the weights."""
 WANTED = "a folder that CLIPModel.save_pretrained and its processor made is needed"
 
 OnPicture = Callable[[int], None]
-"""Told how many pictures are done."""
+"""Called with the number of pictures that are done."""
+PictureProcessor = Callable[..., Mapping[str, Tensor]]
+"""Prepares pictures: transformers' image processor."""
 
 
 class Embeddings(NamedTuple):
-    """What a CLIP model makes of pictures and prompts, all of length 1.
+    """CLIP embeddings of pictures and prompts, all of length 1.
 
     pictures: [frames, width], float32, on the CPU
     prompts:  [prompts, width], likewise
@@ -44,9 +46,13 @@ class Embeddings(NamedTuple):
 
 
 class ClipScorer:
-    """A CLIP model with its tokenizer and the way it prepares pictures."""
+    """A CLIP model with its tokenizer and its preparation of pictures.
 
-    def __init__(self, tokenizer: CLIPTokenizer, processor: object, net: CLIPModel) -> None:
+    load_to_device: called before the weights are used. A program that manages memory sets it after construction, once
+                    it has seen `net`
+    """
+
+    def __init__(self, tokenizer: CLIPTokenizer, processor: PictureProcessor, net: CLIPModel) -> None:
         self.tokenizer, self.processor = tokenizer, processor
         self.net = net.float().requires_grad_(False).eval()
         self.load_to_device: LoadToDevice = stay_put
@@ -102,41 +108,46 @@ def load_clip(folder: Path | str, *, device: torch.device | str = "cpu") -> Clip
     kind = read_json(folder / "config.json").get("model_type")
     if kind != "clip":
         raise ModelError(
-            f"{folder / 'config.json'} says model_type {shown(kind)}; clip, with a text and a picture tower, is "
+            f"{folder / 'config.json'} has model_type {shown(kind)}; clip, with a text and a picture tower, is "
             f"needed. Choose another folder."
         )
     net = _net(folder)
-    tokenizer = read_clip_tokenizer(folder, net.config.text_config.vocab_size)
-    processor = _processor(folder, net.config.vision_config.image_size)
-    return ClipScorer(tokenizer, processor, net.to(device))
+    # In a model that is built they are configs; transformers' annotations also allow what they are made from.
+    text, vision = cast("CLIPTextConfig", net.config.text_config), cast("CLIPVisionConfig", net.config.vision_config)
+    tokenizer = read_clip_tokenizer(folder, text.vocab_size)
+    processor = _processor(folder, cast(int, vision.image_size))
+    return ClipScorer(tokenizer, processor, nn.Module.to(net, device))
 
 
 def _net(folder: Path) -> CLIPModel:
     from transformers import CLIPConfig, CLIPModel
 
     path = folder / "config.json"
-    said = read_json(path)
-    towers = {"text_config": text_config(said, path), "vision_config": vision_config(said, path)}
-    net = empty(lambda: CLIPModel(CLIPConfig(**towers, **checked(said, CLIP, path))), path)
+    described = read_json(path)
+    towers: dict[str, Any] = {
+        "text_config": text_config(described, path),
+        "vision_config": vision_config(described, path),
+    }
+    net = empty(lambda: CLIPModel(CLIPConfig(**towers, **checked(described, CLIP, path))), path)
     file, wanted = folder_weights(folder, TEXT), shapes_of(net)
     check_fit(wanted, {key: shape for key, shape in file.shapes.items() if key in wanted}, folder, "CLIP model")
     return fill(net, file.read(wanted, torch.float32), torch.float32, folder)
 
 
-def _processor(folder: Path, side: int) -> object:
-    """What prepares pictures; side: of the model's pictures in pixels."""
+def _processor(folder: Path, side: int) -> PictureProcessor:
+    """Build what prepares pictures; side: that of the model's pictures in pixels."""
     path = folder / "preprocessor_config.json"
     if path.exists():
-        said: object = read_json(path)
+        described: Any = read_json(path)
     else:
         path = folder / "processor_config.json"  # transformers 5 writes this one
-        said = read_json(path).get("image_processor") if path.exists() else None
-    if not isinstance(said, dict):
+        described = read_json(path).get("image_processor") if path.exists() else None
+    if not isinstance(described, dict):
         raise ModelError(
             f"{folder} does not say how its pictures are prepared; preprocessor_config.json is needed. Copy it from "
             f"where the model is from."
         )
-    allowed = checked(said, CLIP_PICTURES, path)
+    allowed = checked(described, CLIP_PICTURES, path)
     try:
         processor = _image_processor()(**allowed)
         made = _made_side(processor)
@@ -153,13 +164,13 @@ def _processor(folder: Path, side: int) -> object:
     return processor
 
 
-def _made_side(processor: Callable[..., Mapping[str, Tensor]]) -> tuple[int, ...]:
-    """Height and width of what comes out, seen on one small picture."""
+def _made_side(processor: PictureProcessor) -> tuple[int, ...]:
+    """Return height and width of prepared pictures, found by preparing a small one."""
     return tuple(processor(images=[Image.new("RGB", (40, 30))], return_tensors="pt")["pixel_values"].shape[-2:])
 
 
 def _image_processor() -> type:
-    """The Pillow one, so that scores do not depend on whether torchvision is installed."""
+    """Return the one that uses Pillow, so that scores do not depend on whether torchvision is installed."""
     try:
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
     except ImportError:  # before transformers 5 it was the plain one

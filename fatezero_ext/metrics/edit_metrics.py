@@ -1,4 +1,4 @@
-"""How good an edit is: the published CLIP figures, and how much of the source is left where nothing was to change.
+"""Quality of an edit: the published CLIP figures, and its likeness to the source outside the edited area.
 
 Source: FateZero (arXiv 2303.09535), quantitative comparison: frame accuracy and temporal consistency.
 """
@@ -29,7 +29,7 @@ SSIM_SIGMA, SSIM_WINDOW = 1.5, 11
 
 
 class Similarity(NamedTuple):
-    """How like the source an edit is.
+    """Likeness of an edit to its source.
 
     psnr:   dB over all compared values; infinite where they are identical
     ssim:   mean of the structural similarity map over the compared pixels, at most 1
@@ -43,10 +43,10 @@ class Similarity(NamedTuple):
 
 @dataclass(frozen=True)
 class EditMetrics:
-    """What was measured of an edit; None for a figure that was not, with the reason among `remarks`.
+    """Measurements of an edit; a figure that was not measured is None, with the reason among `remarks`.
 
-    frames, height, width: of the clips
-    likeness:              to the source, where nothing was to change; None where that is nowhere
+    frames, height, width: size of the clips
+    likeness:              to the source, where nothing was to change; None if everything was
     frame_accuracy:        fraction of frames at least as close to the edit prompt as to the source prompt
     temporal_consistency:  mean cosine of consecutive frames' CLIP embeddings
     """
@@ -61,7 +61,7 @@ class EditMetrics:
 
 
 def frame_accuracy(pictures: Tensor, source: Tensor, edit: Tensor) -> float:
-    """The share of frames whose similarity to the edit prompt is at least that to the source prompt.
+    """Return the share of frames whose similarity to the edit prompt is at least that to the source prompt.
 
     pictures:     [frames, width], of length 1
     source, edit: [width], the prompts', of length 1
@@ -70,14 +70,14 @@ def frame_accuracy(pictures: Tensor, source: Tensor, edit: Tensor) -> float:
 
 
 def temporal_consistency(pictures: Tensor) -> float | None:
-    """The mean cosine of consecutive frames' embeddings [frames, width]; None for a single frame."""
+    """Return the mean cosine of consecutive frames' embeddings [frames, width]; None for a single frame."""
     if len(pictures) < 2:
         return None
     return cosine_similarity(pictures[:-1], pictures[1:], dim=-1).double().mean().item()
 
 
 def likeness(source: Tensor, edited: Tensor, mask: Tensor | None = None) -> Similarity | None:
-    """PSNR and SSIM of an edit against its source; None where the mask leaves nothing to compare.
+    """Compute PSNR and SSIM of an edit against its source; None if the mask leaves nothing to compare.
 
     source, edited: [frames, height, width, 3], 0..1; values outside are clipped
     mask:           [frames or 1, h, w] or [h, w], 0..1, at least 0.5 where something may change; scaled to the frames
@@ -85,18 +85,18 @@ def likeness(source: Tensor, edited: Tensor, mask: Tensor | None = None) -> Simi
     Raises VideoError where clips or mask do not fit each other.
     """
     _check_clips(source, edited)
-    kept = _kept(mask, source)
-    if not kept.any():
+    compared = _compared(mask, source)
+    if not compared.any():
         return None
-    squares, similarity, pixels = 0.0, 0.0, int(kept.sum())
+    squares, similarity, pixels = 0.0, 0.0, int(compared.sum())
     for part in _parts(len(source)):
         # Variances as differences of squares lose the digits that tell flat areas apart in float32.
         first, second = (clip[part].to("cpu", torch.float64).clamp(0, 1).movedim(-1, 1) for clip in (source, edited))
-        here = kept[part]
+        here = compared[part]
         squares += (first - second).square().mean(1)[here].sum().item()
         similarity += _ssim_map(second, first)[here].sum().item()
     error = squares / pixels
-    return Similarity(-10 * math.log10(error) if error else math.inf, similarity / pixels, pixels / kept.numel())
+    return Similarity(-10 * math.log10(error) if error else math.inf, similarity / pixels, pixels / compared.numel())
 
 
 def _parts(frames: int) -> Iterator[slice]:
@@ -144,8 +144,8 @@ def _named(clip: Tensor) -> str:
     return f"{len(clip)} frames of {clip.shape[2]}x{clip.shape[1]}"
 
 
-def _kept(mask: Tensor | None, source: Tensor) -> Tensor:
-    """Which pixels are compared: booleans [frames, height, width]."""
+def _compared(mask: Tensor | None, source: Tensor) -> Tensor:
+    """Mark the pixels that are compared: booleans [frames, height, width]."""
     frames, height, width = source.shape[:3]
     if mask is None:
         return torch.ones(frames, height, width, dtype=torch.bool)
@@ -158,8 +158,9 @@ def _kept(mask: Tensor | None, source: Tensor) -> Tensor:
         )
     if not mask.isfinite().all():
         raise VideoError("the mask holds values that are not numbers; needed is 0..1. Check where it comes from.")
-    no_mask = mask.shape[1:] == NO_MASK and not mask.any()
-    if not no_mask and not same_proportions(*mask.shape[1:], height, width):
+    rows, columns = mask.shape[1:]
+    no_mask = (rows, columns) == NO_MASK and not mask.any()
+    if not no_mask and not same_proportions(rows, columns, height, width):
         raise VideoError(
             f"the mask is {mask.shape[2]}x{mask.shape[1]}, the clips are {width}x{height}; a mask of the same "
             f"proportions is needed. Crop or scale the mask as the clips were."
@@ -178,15 +179,16 @@ def measure_edit(
     edit_prompt: str = "",
     on_picture: OnPicture | None = None,
 ) -> EditMetrics:
-    """Measure all that the arguments allow.
+    """Measure an edit as far as the arguments allow.
 
     source, edited: [frames, height, width, 3], 0..1
     mask:           [frames or 1, h, w], white where something may change
     clip:           None: the CLIP figures are not measured
-    on_picture:     told how many frames CLIP has seen
-    Raises VideoError where clips or mask do not fit, PromptError for a prompt too long for the CLIP model.
+    on_picture:     called with the number of frames that CLIP has seen
+    Raises VideoError if clips or mask do not fit, PromptError for a prompt too long for the CLIP model.
     """
-    measures = EditMetrics(*source.shape[:3], likeness(source, edited, mask))
+    frames, height, width = source.shape[:3]
+    measures = EditMetrics(frames, height, width, likeness(source, edited, mask))
     remarks = [] if measures.likeness else ["PSNR and SSIM: not measured, the mask is white everywhere"]
     if clip is None:
         remarks.append("frame accuracy and temporal consistency: not measured, no CLIP model was given")
@@ -204,7 +206,7 @@ def measure_edit(
 
 
 def rows(measures: EditMetrics) -> list[tuple[str, str]]:
-    """Names and figures for people; what was not measured is left out."""
+    """Return readable names and figures; what was not measured is left out."""
     shown = [("clips", f"{measures.frames} frames of {measures.width}x{measures.height}")]
     if measures.frame_accuracy is not None:
         closer = round(measures.frame_accuracy * measures.frames)
@@ -220,12 +222,12 @@ def rows(measures: EditMetrics) -> list[tuple[str, str]]:
 
 
 def report(measures: EditMetrics) -> str:
-    """Everything for people, one line each."""
+    """Return a readable report, one line for each figure and remark."""
     return "\n".join([*(f"{name}: {figure}" for name, figure in rows(measures)), *measures.remarks])
 
 
 def as_json(measures: EditMetrics) -> dict[str, object]:
-    """Everything for programs: None is "not measured", and also the PSNR where `identical` is true."""
+    """Return all figures for programs: None is "not measured", and also the PSNR where `identical` is true."""
     found = measures.likeness or Similarity(math.nan, math.nan, 0.0)
     return {
         "frames": measures.frames,

@@ -1,4 +1,4 @@
-"""Whether a file of weights is a whole checkpoint that can be loaded, told from its header."""
+"""Check from its header that a file of weights is a whole checkpoint that can be loaded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ QUANTISED = ("scaled_fp8", ".scale_weight", ".weight_scale", ".comfy_quant", ".a
 
 
 def check_checkpoint(path: str | Path) -> Kind:
-    """What kind of checkpoint a file is; only its header is read, unless it is a pickle.
+    """Return the kind of a checkpoint; only its header is read, unless it is a pickle.
 
     Raises ModelError for a file that cannot be read, and for every kind that cannot be loaded, naming it.
     """
@@ -24,7 +24,7 @@ def check_checkpoint(path: str | Path) -> Kind:
 
 
 def checked_kind(file: NamedFile) -> Kind:
-    """The kind of an opened file; raises what `check_checkpoint` does."""
+    """Return the kind of an opened file; raises what `check_checkpoint` does."""
     kind = kind_of(file.shapes)
     if not kind.family:
         raise ModelError(
@@ -50,5 +50,5 @@ def checked_kind(file: NamedFile) -> Kind:
 
 
 def first_prefix(file: NamedFile, prefixes: tuple[str, ...]) -> str:
-    """The first of the prefixes that a tensor's name has; '' where none has one."""
+    """Return the first of the prefixes that a tensor's name has; '' if none has one."""
     return next((prefix for prefix in prefixes if any(name.startswith(prefix) for name in file.shapes)), "")

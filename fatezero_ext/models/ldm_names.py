@@ -1,11 +1,12 @@
-"""The names that single files and some LoRA files have for the parts of a diffusers UNet."""
+"""Stable Diffusion's own names for the parts of a diffusers UNet, as single files and some LoRA files have them."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-from diffusers import UNet2DConditionModel
+if TYPE_CHECKING:
+    from diffusers.models import UNet2DConditionModel
 
 RESNET = {
     "norm1": "in_layers.0",
@@ -27,26 +28,45 @@ OUTSIDE = {
 }
 
 
-def ldm_name(name: str, net: UNet2DConditionModel) -> str:
-    """Of a module or tensor by diffusers' name: `down_blocks.0.resnets.0.conv1` is `input_blocks.1.0.in_layers.2`."""
-    per_level = net.config.layers_per_block + 1
-    if found := re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.?(.*)", name):
-        arm, level, kind, unit, rest = found.groups()
-        number = int(level) * per_level + int(unit) + (arm == "down")
-        block = "input_blocks" if arm == "down" else "output_blocks"
-        rest = _renamed(rest, RESNET) if kind == "resnets" else rest
-        return f"{block}.{number}.{int(kind == 'attentions')}.{rest}".rstrip(".")
-    if found := re.match(r"down_blocks\.(\d+)\.downsamplers\.0\.conv(.*)", name):
-        return f"input_blocks.{(int(found[1]) + 1) * per_level}.0.op{found[2]}"
-    if found := re.match(r"up_blocks\.(\d+)\.upsamplers\.0\.conv(.*)", name):
-        place = 2 if net.config.up_block_types[int(found[1])].startswith("Cross") else 1
-        return f"output_blocks.{(int(found[1]) + 1) * per_level - 1}.{place}.conv{found[2]}"
-    inner = _renamed(name, RESNET) if "resnets" in name else name
-    return _renamed(inner, OUTSIDE)
+def ldm_names(net: UNet2DConditionModel, names: Iterable[str]) -> dict[str, str]:
+    """Map diffusers' names of modules or tensors to Stable Diffusion's.
+
+    `down_blocks.0.resnets.0.conv1` becomes `input_blocks.1.0.in_layers.2`; unknown names stay as they are.
+    """
+    blocks = {**OUTSIDE, **dict(_blocks(net))}
+    return {name: _ldm_name(name, blocks) for name in names}
 
 
-def _renamed(name: str, renames: Mapping[str, str]) -> str:
-    """Whole parts of a dotted name replaced."""
-    for ours, theirs in renames.items():
-        name = re.sub(rf"(?<![^.]){re.escape(ours)}(?![^.])", theirs, name)
+def _ldm_name(name: str, blocks: Mapping[str, str]) -> str:
+    parts = name.split(".")
+    for count in range(len(parts), 0, -1):
+        block, inner = blocks.get(".".join(parts[:count])), parts[count:]
+        if block is None:
+            continue
+        if inner and "resnets" in parts[:count]:
+            inner[0] = RESNET.get(inner[0], inner[0])
+        return ".".join([block, *inner])
     return name
+
+
+def _blocks(net: UNet2DConditionModel) -> Iterator[tuple[str, str]]:
+    """Pair the blocks' names; Stable Diffusion counts each unit and each change of resolution."""
+    block: Any  # diffusers' blocks of several classes
+    number = 1
+    for i, block in enumerate(net.down_blocks):
+        for j in range(len(block.resnets)):
+            yield f"down_blocks.{i}.resnets.{j}", f"input_blocks.{number}.0"
+            yield f"down_blocks.{i}.attentions.{j}", f"input_blocks.{number}.1"
+            number += 1
+        if block.downsamplers:
+            yield f"down_blocks.{i}.downsamplers.0.conv", f"input_blocks.{number}.0.op"
+            number += 1
+    number = 0
+    for i, block in enumerate(net.up_blocks):
+        for j in range(len(block.resnets)):
+            yield f"up_blocks.{i}.resnets.{j}", f"output_blocks.{number}.0"
+            yield f"up_blocks.{i}.attentions.{j}", f"output_blocks.{number}.1"
+            number += 1
+        if block.upsamplers:
+            place = 2 if hasattr(block, "attentions") else 1
+            yield f"up_blocks.{i}.upsamplers.0.conv", f"output_blocks.{number - 1}.{place}.conv"

@@ -16,12 +16,12 @@ Structure = TypeVar("Structure")
 
 @torch.no_grad()
 def with_weights(net: nn.Module, structure: Structure, changes: Mapping[str, Tensor]) -> Structure:
-    """A deep copy of `structure`, whose networks are `net` or parts of it, with some of the weights changed.
+    """Copy `structure`, whose networks are `net` or parts of it, deeply with some of the weights changed.
 
     structure: `net` itself, or what refers to it and to its modules
     changes:   new weights by their names in `net`, each of its old shape; cast to the old dtype and device
-    The copy's parameters are objects of its own, so that moving one network leaves the other where it is; those that
-    are not changed share the old memory. Raises ModelError for a name or a shape that `net` does not have.
+    The copy has its own parameter objects, so that moving one network leaves the other in place; unchanged ones share
+    the old memory. Raises ModelError for a name or a shape that `net` does not have.
     """
     weights = dict(net.named_parameters())
     for name, value in changes.items():

@@ -1,4 +1,4 @@
-"""Prompts to embeddings, with the same calls as a ComfyUI CLIP object."""
+"""The text encoder: prompts to embeddings, with the calls of a ComfyUI CLIP object."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from ..errors import NotOfferedError, PromptError
+from ..errors import PromptError
 from ..memory.held_memory import WeightsReport
 from ..memory.residency import LoadToDevice, prepared, stay_put
 from ..prompts.words import PROMPT_TOKENS
 from .folder.clip_tokenizer import TOKENIZING
+from .not_offered import RefusesByName
 from .shared_weights import with_weights
 
-Tokens = dict[str, list[list[tuple[int, float]]]]
+Tokens = Mapping[str, list[list[Any]]]
+"""Lists of 77 pairs of token id and weight, by the text encoder's name; triples with the number of the word."""
 
 BRACKET = re.compile(r"(?<!\\)[()]")
 EMBEDDING = re.compile(r"embedding:\S*")
 OPEN_CLIP_LAYERS = 23
-"""Of Stable Diffusion 2.x's text encoder, which is stored without the last of its 24 layers: nothing listens to it."""
+"""Layers of Stable Diffusion 2.x's text encoder, stored without the last of 24, whose output the UNet does not read."""
 
 NOT_OFFERED = {
     "cond_stage_model": "a LoRA goes onto this one another way. Use Load LoRA (FateZero)",
@@ -35,15 +37,20 @@ NOT_OFFERED = {
     "load_sd": "it is not loaded anew. Use the CLIP of Load Checkpoint or Load CLIP",
     "set_tokenizer_option": "options of T5 do not apply to Stable Diffusion. Take the node out",
 }
-"""What core nodes ask of a CLIP and this one does not have, with what to do instead."""
+"""Attributes of a CLIP that core nodes use and this one does not have, with what to do instead."""
 
 
-class ClipTextEncoder(WeightsReport):
+class ClipTextEncoder(RefusesByName, WeightsReport):
     """A CLIP tokenizer and text model.
 
-    Core ComfyUI nodes can use it as a CLIP, with clip skip. Two of ComfyUI's ways of writing are refused by name:
-    weights in brackets, and embeddings. (`\\(` and `\\)` are brackets that are meant.)
+    Core ComfyUI nodes can use it as a CLIP, with clip skip. Two parts of ComfyUI's prompt syntax are refused by name:
+    weights in brackets, and embeddings. (`\\(` and `\\)` are literal brackets.)
+    load_to_device: called before the weights are used. A program that manages memory sets it after construction, once
+                    it has seen `net`
     """
+
+    part, comfy_name, remedies = "text encoder", "CLIP", NOT_OFFERED
+    net: CLIPTextModel
 
     def __init__(self, tokenizer: CLIPTokenizer, model: CLIPTextModel) -> None:
         self.tokenizer = tokenizer
@@ -52,18 +59,10 @@ class ClipTextEncoder(WeightsReport):
         self.layer: int | None = None
 
     def __repr__(self) -> str:
-        return f"TextEncoder({self.tokenizer.vocab_size} tokens, width {self.net.config.hidden_size})"
-
-    def __getattr__(self, name: str) -> object:
-        if name in NOT_OFFERED:
-            raise NotOfferedError(
-                f"a core node asks the text encoder of Load Pseudo-3D UNet for {name!r}, which only ComfyUI's own CLIP "
-                f"has; {NOT_OFFERED[name]}."
-            )
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return f"ClipTextEncoder({self.tokenizer.vocab_size} tokens, width {self.net.config.hidden_size})"
 
     def with_weights(self, changes: Mapping[str, Tensor]) -> ClipTextEncoder:
-        """A text encoder with these weights of `net` changed, by name; all others share this one's memory.
+        """Derive a text encoder with some weights of `net` changed, by name; all others share this one's memory.
 
         Its weights stay where they are until `load_to_device` is set.
         """
@@ -72,7 +71,7 @@ class ClipTextEncoder(WeightsReport):
         return twin
 
     def clone(self) -> ClipTextEncoder:
-        """The same model, whose layer can be chosen on its own."""
+        """Copy the encoder, over the same weights, so that its layer can be chosen separately."""
         return copy.copy(self)
 
     def clip_layer(self, layer: int) -> None:
@@ -89,16 +88,16 @@ class ClipTextEncoder(WeightsReport):
         self.layer = layer + left_out
 
     def tokenize(self, text: str, return_word_ids: bool = False, **_options: Any) -> Tokens:  # noqa: ANN401 - ComfyUI's
-        """Returns {"l": [77 pairs of (token id, weight 1.0)]}, padded behind the end token.
+        """Split a prompt into tokens: {"l": [77 pairs of (token id, weight 1.0)]}, padded behind the end token.
 
-        return_word_ids: give triples, the last of which is the number of the space-separated word, from 1; 0 for others
+        return_word_ids: return triples that end with the number of the space-separated word, from 1; 0 for other tokens
         Raises PromptError for a prompt that does not fit 77 tokens, has weights in brackets, or names an embedding.
         """
         if found := BRACKET.search(text):
             raise PromptError(
                 f"{text[max(0, found.start() - 10) :][:40]!r} has brackets, which give words a weight; this text "
-                f"encoder has no weights. Remove the brackets (an edit has the equalizer), or write \\( and \\) if "
-                f"they are meant."
+                f"encoder has no weights. Remove the brackets (an edit has the equalizer), or write \\( and \\) for "
+                f"literal ones."
             )
         if found := EMBEDDING.search(text):
             raise PromptError(
@@ -121,7 +120,7 @@ class ClipTextEncoder(WeightsReport):
         return {"l": [[(token, 1.0, word) for token, word in zip(padded, words, strict=True)]]}
 
     def encode_from_tokens(self, tokens: Tokens, return_pooled: bool = False, return_dict: bool = False) -> Any:  # noqa: ANN401
-        """Embeddings [1, 77, width]; with `return_pooled` also the prompt's [1, width]; or both by ComfyUI's names.
+        """Return embeddings [1, 77, width]; with `return_pooled` also the prompt's [1, width], or both in a dict.
 
         They are float32 on the CPU, where ComfyUI keeps conditioning: core nodes join it with that of its own CLIPs.
         """
@@ -138,7 +137,7 @@ class ClipTextEncoder(WeightsReport):
         return (cond, pooled) if return_pooled else cond
 
     def _ids(self, text: str) -> list[int]:
-        """With start and end. The padding token of Stable Diffusion 2.x is "!", which in a prompt is a plain mark."""
+        """Tokenize with start and end. Stable Diffusion 2.x pads with "!", which in a prompt is an ordinary token."""
         with TOKENIZING:
             return self.tokenizer(text, verbose=False, split_special_tokens=True)["input_ids"]
 
@@ -152,12 +151,12 @@ class ClipTextEncoder(WeightsReport):
         unprojected: bool = False,
         add_dict: Mapping[str, Any] | None = None,
         show_pbar: bool = True,
-    ) -> list[list[Tensor | dict[str, object]]]:
-        """Returns ComfyUI CONDITIONING: [[embeddings [1, 77, width], {"pooled_output": [1, width]}]]."""
+    ) -> list[Any]:
+        """Return ComfyUI's CONDITIONING: [[embeddings [1, 77, width], {"pooled_output": [1, width]}]]."""
         found = self.encode_from_tokens(tokens, return_dict=True)
         return [[found.pop("cond"), {**found, **(add_dict or {})}]]
 
     @torch.no_grad()
     def encode(self, text: str) -> Tensor:
-        """Embeddings [1, 77, width] of one prompt."""
+        """Return the embeddings [1, 77, width] of one prompt."""
         return self.encode_from_tokens(self.tokenize(text))

@@ -1,87 +1,88 @@
-"""Frames to latents and back, with the same calls as a ComfyUI VAE object."""
+"""The VAE: frames to latents and back, with the calls of a ComfyUI VAE object."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import cast
 
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models import AutoencoderKL
 from einops import rearrange
 from torch import Tensor
 
 from ..diffusion.finite import broken_weights
-from ..errors import NotOfferedError, VideoError
+from ..errors import VideoError
 from ..memory.held_memory import WeightsReport
 from ..memory.residency import LoadToDevice, prepared, stay_put
+from .not_offered import RefusesByName
 
 FRAMES_AT_ONCE = 8  # bounds memory; frames are independent in the VAE
 BYTES_PER_PIXEL_AND_BYTE = 2_178  # ComfyUI's own estimate for decoding with a Stable Diffusion VAE
 TILE_SIDE = 512  # pixels, the tile that ComfyUI's tiled nodes start with
 TILE_OVERLAP = 64
-NOT_OFFERED = ("first_stage_model", "patcher", "load_model")
-"""What other packs ask of a VAE and this one does not have."""
+NOT_OFFERED = dict.fromkeys(
+    ("first_stage_model", "patcher", "load_model"), "connect the VAE of Load Checkpoint or Load VAE"
+)
+"""Attributes of a VAE that other packs use and this one does not have, with what to do instead."""
 
 
-class VideoVAE(WeightsReport):
+class VideoVAE(RefusesByName, WeightsReport):
     """An image VAE applied frame by frame; latents are raw (not multiplied by the scaling factor).
 
     Core ComfyUI nodes can use it as a VAE: to encode and decode, tiled too, to encode for inpainting, and to save it.
+    load_to_device: called before the weights are used. A program that manages memory sets it after construction, once
+                    it has seen `net`
     """
 
+    part, comfy_name, remedies = "VAE", "VAE", NOT_OFFERED
+    net: AutoencoderKL
     latent_dim, output_channels = 2, 3  # ComfyUI's words for pictures: two sides, three colours
 
     def __init__(self, net: AutoencoderKL) -> None:
         self.net = net.requires_grad_(False).eval()
         self.load_to_device: LoadToDevice = stay_put
 
-    def __getattr__(self, name: str) -> object:
-        if name in NOT_OFFERED:
-            raise NotOfferedError(
-                f"a node asks the VAE of Load Pseudo-3D UNet for {name!r}, which only ComfyUI's own VAE has; connect "
-                f"the VAE of Load Checkpoint or Load VAE."
-            )
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-
     def __repr__(self) -> str:
-        return f"VideoVAE({self.net.config.latent_channels} channels, {self.pixels_per_cell} pixels a cell)"
+        return f"VideoVAE({self.latent_channels} channels, {self.pixels_per_cell} pixels a cell)"
 
     @property
     def pixels_per_cell(self) -> int:
-        """Image pixels along one side of a latent cell."""
-        return 2 ** (len(self.net.config.block_out_channels) - 1)
+        """Image pixels along a side of a latent cell."""
+        return 2 ** (len(self.net.config["block_out_channels"]) - 1)
 
     @property
     def downscale_ratio(self) -> int:
-        """Pixels along one side of a cell, by ComfyUI's name."""
+        """Image pixels along a side of a latent cell; ComfyUI's name."""
         return self.pixels_per_cell
 
     upscale_ratio = downscale_ratio
 
     @property
     def latent_channels(self) -> int:
-        """Of the latents."""
-        return self.net.config.latent_channels
+        """Number of latent channels."""
+        return self.net.config["latent_channels"]
 
     def spacial_compression_encode(self) -> int:
-        """Pixels along one side of a cell, by ComfyUI's name."""
+        """Image pixels along a side of a latent cell; ComfyUI's name."""
         return self.pixels_per_cell
 
     spacial_compression_decode = spacial_compression_encode
 
     def temporal_compression_decode(self) -> None:
-        """None: every frame has latents of its own."""
+        """Return None: every frame has latents of its own."""
 
     def throw_exception_if_invalid(self) -> None:
         """Do nothing: a VAE without weights is not loaded."""
 
     def get_sd(self) -> dict[str, Tensor]:
-        """The weights by diffusers' names, which ComfyUI reads back."""
+        """Return the weights by diffusers' names, which ComfyUI reads back."""
         return self.net.state_dict()
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """The posterior mean of frames, which is reproducible and what ComfyUI's VAEEncode gives.
+        """Encode frames to the mean of the posterior, which is reproducible and what ComfyUI's VAEEncode returns.
 
         pixels: [frames, height, width, 3 or more], 0..1; sides are cropped about the centre to whole cells
         Returns raw latents [frames, channels, height / cell, width / cell], float32.
@@ -97,7 +98,7 @@ class VideoVAE(WeightsReport):
         overlap: int | None = None,
         **_time: int | None,
     ) -> Tensor:
-        """`encode` in square tiles that fade into each other, for frames that do not fit the memory whole.
+        """Encode in square tiles that fade into each other, for frames that do not fit the memory whole.
 
         tile_x, tile_y: pixels, the smaller one counts; overlap: pixels, at most half a tile; None: 512, 64
         Tiles have statistics of their own in the VAE's norms, and so the result is near the whole's, not the same.
@@ -107,8 +108,10 @@ class VideoVAE(WeightsReport):
         return self._encoded(pixels, tiled, (tiled.tile_sample_min_size,) * 2)
 
     def decode(self, samples: Tensor) -> Tensor:
-        """samples: raw latents [frames, channels, h, w] -> frames [frames, height, width, 3], float32, 0..1.
+        """Decode raw latents to frames.
 
+        samples: [frames, channels, h, w]
+        Returns [frames, height, width, 3], float32, 0..1.
         Raises VideoError for latents of another shape.
         """
         return self._decoded(samples, self.net, samples.shape[-2:])
@@ -121,7 +124,7 @@ class VideoVAE(WeightsReport):
         overlap: int | None = None,
         **_time: int | None,
     ) -> Tensor:
-        """`decode` raw latents in square tiles that fade into each other.
+        """Decode raw latents in square tiles that fade into each other.
 
         tile_x, tile_y, overlap: as of `encode_tiled`, but in cells, as ComfyUI's VAEDecodeTiled gives them
         """
@@ -143,7 +146,7 @@ class VideoVAE(WeightsReport):
                 f"the clip has {frames} frames of {height}x{width}; at least one frame of {cell}x{cell} pixels is "
                 f"needed. Check the video and its start and count."
             )
-        prepared(self.load_to_device, _working_memory(*at_once, self.net.dtype))
+        prepared(self.load_to_device, _working_memory(at_once, self.net.dtype))
         top, left = height % cell // 2, width % cell // 2
         cropped = pixels[:, top : top + height // cell * cell, left : left + width // cell * cell, :3]
         images = rearrange(cropped, "f h w c -> f c h w").mul(2).sub(1).to(self.net.device, self.net.dtype)
@@ -158,38 +161,39 @@ class VideoVAE(WeightsReport):
                 f"latents shaped {list(samples.shape)} came; this VAE decodes [frames, {self.latent_channels}, height, "
                 f"width] of Stable Diffusion 1.x and 2.x. Latents of video models need the VAE of their own model."
             )
-        height, width = (side * self.pixels_per_cell for side in at_once)
-        prepared(self.load_to_device, _working_memory(height, width, self.net.dtype))
+        pixels_at_once = [side * self.pixels_per_cell for side in at_once]
+        prepared(self.load_to_device, _working_memory(pixels_at_once, self.net.dtype))
         latents = samples.to(self.net.device, self.net.dtype)
         images = torch.cat([net.decode(part).sample for part in latents.split(FRAMES_AT_ONCE)])
-        pixels = rearrange(images.float(), "f c h w -> f h w c")
-        return self._finite(pixels.to(samples.device), "frames", samples).add(1).div(2).clamp(0, 1)
+        decoded = rearrange(images.float(), "f c h w -> f h w c")
+        return self._finite(decoded.to(samples.device), "frames", samples).add(1).div(2).clamp(0, 1)
 
-    def _finite(self, gives: Tensor, what: str, given: Tensor) -> Tensor:
-        """`gives` if all of it is finite; frames that are not would be saved black. Raises VideoError."""
+    def _finite(self, gives: Tensor, what: str, source: Tensor) -> Tensor:
+        """Return `gives`; raises VideoError unless all of it is finite, for other frames would be saved black."""
         if gives.isfinite().all():
             return gives
-        if not given.isfinite().all():
-            said, advice = "what it was given is not finite either", "Look where that comes from."
+        if not source.isfinite().all():
+            cause, advice = "its input is not finite either", "Look where that comes from."
         elif advice := broken_weights(self.net.named_parameters()):
-            said = "what it was given is finite"
+            cause = "its input is finite"
         else:
-            said = f"it computes in {self.net.dtype}"
+            cause = f"it computes in {self.net.dtype}"
             advice = "Load the VAE in float32: some leave the range of half precision, and frames go black."
-        raise VideoError(f"the VAE gives {what} that are not finite (NaN or infinite), and {said}. {advice}")
+        raise VideoError(f"the VAE gives {what} that are not finite (NaN or infinite), and {cause}. {advice}")
 
     def _tiled(self, x: int | None, y: int | None, overlap: int | None) -> AutoencoderKL:
-        """Diffusers' VAE in tiles, over the same weights. x, y, overlap: cells."""
+        """Return diffusers' VAE set to tiles, over the same weights. x, y, overlap: cells."""
         cell = self.pixels_per_cell
-        side = max(min(TILE_SIDE // cell if given is None else given for given in (x, y)), 2)
+        side = max(min(TILE_SIDE // cell if tile is None else tile for tile in (x, y)), 2)
         overlap = min(TILE_OVERLAP // cell if overlap is None else max(overlap, 0), side // 2)
         tiled = copy.copy(self.net)
         tiled.use_tiling = True
         tiled.tile_latent_min_size, tiled.tile_sample_min_size = side, side * cell
-        tiled.tile_overlap_factor = Fraction(overlap, side)  # diffusers rounds products of it down: no rounding error
+        # diffusers rounds products of it down, and a float has a rounding error.
+        tiled.tile_overlap_factor = cast(float, Fraction(overlap, side))
         return tiled
 
 
-def _working_memory(height: int, width: int, dtype: torch.dtype) -> int:
-    """Bytes that frames of height x width pixels need beside the weights, as many as are in work at once."""
-    return FRAMES_AT_ONCE * height * width * dtype.itemsize * BYTES_PER_PIXEL_AND_BYTE
+def _working_memory(sides: Sequence[int], dtype: torch.dtype) -> int:
+    """Bytes that the frames in work at once need beside the weights; sides: their height and width in pixels."""
+    return FRAMES_AT_ONCE * math.prod(sides) * dtype.itemsize * BYTES_PER_PIXEL_AND_BYTE

@@ -1,15 +1,15 @@
-"""Tensors by name out of files that strangers made: safetensors, and pickles that hold nothing else."""
+"""Tensors by name from untrusted files: safetensors, and pickles that hold nothing else."""
 
 from __future__ import annotations
 
 import math
 import threading
 from _codecs import encode
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -31,17 +31,17 @@ HEADER_BYTES = 16 * 2**20
 """Most bytes of a safetensors file's names and shapes; those of Stable Diffusion's largest files take 300,000."""
 DAMAGED = "it is damaged or cut off, or of a format that the installed safetensors and torch do not know"
 IDLE = (int, float, str, bytes, type(None), np.generic, Mapping, list, tuple)
-"""What a training program may leave beside its tensors: it is passed over."""
+"""Types that training programs leave beside their tensors; they are skipped."""
 _LOADING = threading.Lock()
 WINDOW = 256 * 2**20  # bytes of a file that are mapped at once: what was read is let go before more is
 
 
 class WeightFile:
-    """A file of weights whose tensors are read when they are asked for.
+    """A file of weights whose tensors are read on demand.
 
     path:     the file
-    shapes:   of its tensors by name, told without reading them (a pickle is mapped, if it can be)
-    metadata: what a safetensors file says of itself
+    shapes:   of its tensors by name, known without reading them (a pickle is mapped, if it can be)
+    metadata: of a safetensors file; empty for a pickle
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -63,9 +63,9 @@ class WeightFile:
             self.shapes = {name: tuple(x.shape) for name, x in self._pickled.items()}
 
     def read(self, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """Tensors in memory of their own, so that the file may change or go.
+        """Read tensors into memory of their own, so that the file may change or be deleted.
 
-        dtype: of floating-point tensors; None: as they are in the file
+        dtype: for floating-point tensors; None: as in the file
         """
         names = list(names)
         if self._pickled is not None:
@@ -78,7 +78,7 @@ class WeightFile:
         return found
 
     def _windows(self, names: Sequence[str]) -> Iterator[list[str]]:
-        """Names in parts that map little of the file each; four bytes a number are assumed."""
+        """Split names into groups, so that little of the file is mapped at once; assumes four bytes a number."""
         window: list[str] = []
         size = 0
         for name in names:
@@ -92,7 +92,7 @@ class WeightFile:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, or of a pickle that holds nothing else; raises ModelError for others."""
+    """Read the tensors of a safetensors file, or of a pickle that holds nothing else; raises ModelError for others."""
     file = WeightFile(path)
     return file.read(file.shapes)
 
@@ -102,7 +102,7 @@ def _own(x: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def _tensors(weights: Mapping[object, object], path: Path) -> dict[str, Tensor]:
-    """Those of a state dict; training programs put theirs one level down, or beside numbers that nobody needs here."""
+    """Return the tensors of a state dict; training programs nest it in another dict, or add numbers beside it."""
     from torch import Tensor
 
     inner = weights.get("state_dict")
@@ -125,7 +125,7 @@ def _tensors(weights: Mapping[object, object], path: Path) -> dict[str, Tensor]:
 
 
 def _is_stored(x: Tensor) -> bool:
-    """Whether each number has a place of its own: a pickle may claim terabytes that repeat one number."""
+    """Return whether each number is stored: a pickle may claim terabytes that repeat one number."""
     import torch
 
     plain = x.layout is torch.strided and x.device.type == "cpu"
@@ -133,7 +133,7 @@ def _is_stored(x: Tensor) -> bool:
 
 
 def _check_header(path: Path, size: int) -> None:
-    """Look at what a safetensors file says of its own length before the library reads it."""
+    """Check the header length that a safetensors file claims before the library reads it."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(HEADER_LENGTH), "little")
     if size < HEADER_LENGTH or length > size - HEADER_LENGTH:
@@ -144,7 +144,7 @@ def _check_header(path: Path, size: int) -> None:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Say in our own words what the libraries say of a file that they cannot read; theirs stay behind the error."""
+    """Turn the libraries' errors about an unreadable file into ModelError, which keeps them as its cause."""
     try:
         yield
     except ModelError:
@@ -162,7 +162,7 @@ def _unreadable(path: Path, why: str) -> ModelError:
 
 
 def _unpickled(path: Path) -> dict[object, object]:
-    """A pickle that may hold tensors and plain containers only: code in it is refused, not run."""
+    """Load a pickle of tensors and plain containers; code in it is refused, not run."""
     import torch
 
     check_pickles_are_safe(path)
@@ -182,8 +182,9 @@ def _unpickled(path: Path) -> dict[object, object]:
 
 @contextmanager
 def _idle_globals_allowed() -> Iterator[None]:
-    """torch's list of allowed names is one for all threads and programs: ours are added and taken away by one thread at
-    a time, and names that another program has put there stay.
+    """Allow `_idle_globals` in torch's list, which all threads and programs share.
+
+    One thread at a time adds ours and removes them; names that another program has added stay.
     """
     import torch
 
@@ -193,18 +194,19 @@ def _idle_globals_allowed() -> Iterator[None]:
             yield
 
 
-def _idle_globals() -> list[object]:
-    """What training programs leave in a checkpoint beside its tensors, harmless to read: numbers of numpy's, and the
-    name of a callback, which stands for an empty class here.
+def _idle_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
+    """Return globals that training scripts leave in checkpoints and that are safe to unpickle: NumPy scalars, and
+    Lightning's ModelCheckpoint (mapped to an empty class).
     """
-    scalar = np.float64(0).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
+    named: list[Callable[..., Any] | tuple[Callable[..., Any], str]]
     named = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
     named.append((_Callback, "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"))
     return [*named, np.dtype, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType, encode]
 
 
 class _Callback:
-    """Nothing."""
+    """Empty stand-in for Lightning's ModelCheckpoint."""
 
 
 def check_pickles_are_safe(path: Path) -> None:
@@ -219,6 +221,6 @@ def check_pickles_are_safe(path: Path) -> None:
 
 
 def brief(keys: Sequence[str]) -> str:
-    """How many keys, and the first of them, for an error's text."""
+    """Return the number of keys and the first of them, for an error's text."""
     first = ", ".join(shown(key) for key in keys[:3])
     return "nothing" if not keys else f"{len(keys)} keys ({first}{', ...' if len(keys) > 3 else ''})"

@@ -1,4 +1,4 @@
-"""Pickles of weights, looked through before torch opens them: nothing is run, unpacked or allocated.
+"""Check of pickled weights before torch opens them: nothing is run, unpacked or allocated.
 
 torch's `weights_only` runs no code, but it inflates archives, makes whatever a pickle asks for (`bytearray(10**10)`),
 and hashes tuples that hold each other a billion times. A state dict needs nothing of that.
@@ -23,9 +23,9 @@ OPERATIONS = 600_000
 DIRECTORY_BYTES = 16 * 2**20
 KEY_PARTS = 100  # of a dictionary's key, with all that it holds
 TUPLE_PARTS = 1000
-"""Things in a tuple, with all that it holds; those that make a tensor hold twenty, the state of Python's random 630."""
+"""Most things in a tuple, with all that it holds; a tensor's hold twenty, the state of Python's random 630."""
 DIMENSIONS = 16
-"""Most of a tensor; weights have at most five. One tuple may stand for the shapes of a hundred thousand tensors."""
+"""Most dimensions of a tensor; weights have at most five. One tuple may be the shape of a hundred thousand tensors."""
 DEVICE_NAME = 16
 COPIED = 2 * OPERATIONS
 """Most steps of a pickle whose results are copied, each counted as often as that happens: a counter copies a dict."""
@@ -48,7 +48,7 @@ OPCODES = frozenset(
     "BINGET LONG_BINGET BINPUT LONG_BINPUT LONG1".split()
 )
 TAKEN = {each.name: [slot.name for slot in each.stack_before] for each in opcodes if each.name in OPCODES}
-"""What each operation takes off the stack, the last thing last."""
+"""Names of what each operation takes off the stack, in order."""
 
 
 class Named(NamedTuple):
@@ -58,10 +58,10 @@ class Named(NamedTuple):
 
 
 class Item(NamedTuple):
-    """Something on a pickle's stack.
+    """Item on a pickle's stack.
 
     parts: how many things it is made of, each counted as often as it is met
-    value: of text, numbers, names, shapes and short tuples; TENSOR, STORAGE, DICT; else None
+    value: the thing itself if it is text, a number, a name, a shape or a short tuple; TENSOR, STORAGE, DICT; else None
     """
 
     parts: int
@@ -75,13 +75,13 @@ DAMAGED = "it is a damaged pickle, or one that holds more than tensors"
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a pickle of weights is an archive with the numbers beside the pickle, as torch writes since 1.6."""
+    """Return whether a pickle of weights is an archive with the numbers beside it, as torch writes since 1.6."""
     with path.open("rb") as file:
         return file.read(4) == b"PK\x03\x04"
 
 
 def check_pickle(path: Path) -> None:
-    """Raise UnpicklingError, with our own words, for what is no state dict that torch can open at its own size."""
+    """Raise UnpicklingError unless this is a state dict that torch opens without needing more memory than its size."""
     size = path.stat().st_size
     try:
         if is_archive(path):
@@ -112,7 +112,7 @@ def _check_archive(path: Path, size: int) -> None:
 
 
 def _check_directory(file: BinaryIO, size: int) -> None:
-    """One directory, of bounded size, at the very end: other programs could find another one elsewhere."""
+    """Require one directory, of bounded size, at the very end: other programs could find another one elsewhere."""
     file.seek(-min(size, END_OF_ARCHIVE.size), 2)
     mark, *_, length, offset, comment = END_OF_ARCHIVE.unpack(file.read())
     end = size - END_OF_ARCHIVE.size
@@ -145,9 +145,9 @@ def _check_members(members: Sequence[ZipInfo], size: int) -> None:
 
 
 def _check_operations(stream: BinaryIO, size: int) -> None:
-    """One pickle, followed on a stack of our own; size: bytes of the file, which the storages cannot exceed."""
+    """Follow one pickle on a stack of our own; size: bytes of the file, which the storages cannot exceed."""
     stack: list[Item] = []
-    memo: dict[int, Item] = {}
+    memo: dict[object, Item] = {}
     storages: dict[object, int] = {}
     start, copied = stream.tell(), 0
     for number, (operation, argument, at) in enumerate(genops(stream)):
@@ -211,7 +211,7 @@ def _add_storage(named: tuple[Any, ...], storages: dict[object, int]) -> None:
 
 
 def _taken(before: Sequence[str], stack: list[Item]) -> list[Item]:
-    """What an operation takes off the stack, in order, without the mark."""
+    """Take an operation's arguments off the stack, in order, without the mark."""
     if not before:
         return []
     if "mark" not in before:
@@ -243,27 +243,28 @@ def _allowed(name: str) -> Named:
 
 
 def _called(function: object, arguments: object) -> object:
-    """The value of a call; raises UnpicklingError for more than what a state dict needs."""
+    """Return the value of a call; raises UnpicklingError for calls that no state dict needs."""
     name = function.name if isinstance(function, Named) else ""
     fits = name in CALLED and isinstance(arguments, tuple)
+    parts: tuple[Any, ...] = arguments if isinstance(arguments, tuple) else ()
     if name == ORDERED:
         fits = arguments == ()
     elif name == ENCODE:  # bytes, as the second protocol writes them
-        text = arguments[0] if fits and arguments else None
-        fits = isinstance(text, str) and len(text) <= ENCODED and arguments[1:] in (("latin1",), ("latin-1",))
+        text = parts[0] if fits and parts else None
+        fits = isinstance(text, str) and len(text) <= ENCODED and parts[1:] in (("latin1",), ("latin-1",))
     elif name == NUMPY_DTYPE:
-        fits = fits and isinstance(arguments[0], str) and bool(NUMPY_NUMBER.fullmatch(arguments[0]))
+        fits = fits and isinstance(parts[0], str) and bool(NUMPY_NUMBER.fullmatch(parts[0]))
     elif name == COUNTER:
         fits = arguments == (DICT,)  # of bounded keys; things of a list would be hashed anew
     elif name == DEVICE:
-        fits = fits and isinstance(arguments[0], str) and len(arguments[0]) <= DEVICE_NAME and len(arguments) <= 2
+        fits = fits and isinstance(parts[0], str) and len(parts[0]) <= DEVICE_NAME and len(parts) <= 2
     elif name == SIZE:
-        fits = fits and len(arguments) == 1 and _is_shape(arguments[0])
+        fits = fits and len(parts) == 1 and _is_shape(parts[0])
     elif name in REBUILT and not name.endswith("_parameter"):
-        fits = fits and all(_is_shape(part) for part in arguments[2:4])
+        fits = fits and all(_is_shape(part) for part in parts[2:4])
     if not fits:
         raise UnpicklingError(DAMAGED)
-    return TENSOR if name in REBUILT else arguments[0] if name == SIZE else None
+    return TENSOR if name in REBUILT else parts[0] if name == SIZE else None
 
 
 def _is_shape(value: object) -> bool:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..errors import SettingsError
-from .contact_sheet import PAPER
+from .labelled_sheet import Tile, labelled_sheet
 
 MOST_COLUMNS = 5
-GAP = 8  # pixels between tiles; even, so that a sheet can become a video
+GAP = 8  # pixels between tiles
+FONT_SHARE = 12  # letters are as high as the tile's shorter side divided by this
 COOL_TO_HOT = (
     (0.00, 0.00, 0.02),
     (0.26, 0.04, 0.41),
@@ -29,22 +27,8 @@ FAINTEST, STRONGEST = 0.35, 0.9
 """Share of the heat's colour over the grey source where there is no heat, and where there is most."""
 
 
-@dataclass(frozen=True)
-class Tile:
-    """One labelled picture per frame.
-
-    label:  the same for all frames
-    frames: [frames, height, width, 3], 0..1
-    notes:  a short remark per frame, drawn where the label leaves room for it; or none at all
-    """
-
-    label: str
-    frames: Tensor
-    notes: tuple[str, ...] = ()
-
-
 def heat_tiles(heats: Tensor, labels: Sequence[str], size: tuple[int, int], source: Tensor | None = None) -> list[Tile]:
-    """Heat of words in colours, over the grey source where there is one.
+    """Colour the heat of words, over the grey source if there is one.
 
     heats:  [words, frames, height, width], 0 or more; each word's frame is scaled to a maximum of 1 (a word often gets
             about 1 % of the attention) and the maximum is noted
@@ -63,12 +47,12 @@ def heat_tiles(heats: Tensor, labels: Sequence[str], size: tuple[int, int], sour
 
 
 def _percent(share: float) -> str:
-    """`0.0123` -> `1.2 %`: two digits, and no more behind the point than they take."""
+    """`0.0123` -> `1.2 %`: two significant digits."""
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
 
 
 def component_tiles(components: Tensor, size: tuple[int, int], source: Tensor | None = None) -> list[Tile]:
-    """Principal components: the first three together as red, green and blue, then each by itself in heat's colours.
+    """Colour principal components: the first three together as red, green and blue, then each alone in heat's colours.
 
     components: [frames, count, height, width], 0..1; size and source as in `heat_tiles`
     """
@@ -81,7 +65,7 @@ def component_tiles(components: Tensor, size: tuple[int, int], source: Tensor | 
 
 
 def spread(heat: Tensor, size: tuple[int, int]) -> Tensor:
-    """Heat in pixels, without hard cell edges.
+    """Scale heat up to pixels, without hard cell edges.
 
     heat: [frames, height, width], 0 or more; size: height and width in pixels
     Returns [frames, *size], each frame scaled to a maximum of 1; a frame without heat stays 0.
@@ -92,7 +76,7 @@ def spread(heat: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def coloured(shares: Tensor) -> Tensor:
-    """Colours [..., 3] of heat [...] in 0..1, interpolated between those of COOL_TO_HOT."""
+    """Return colours [..., 3] of heat [...] in 0..1, interpolated between those of COOL_TO_HOT."""
     table = torch.tensor(COOL_TO_HOT, device=shares.device)
     place = shares.clamp(0, 1) * (len(table) - 1)
     below = place.long().clamp(max=len(table) - 2)
@@ -100,14 +84,14 @@ def coloured(shares: Tensor) -> Tensor:
 
 
 def enlarged(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """Frames [frames, height, width, channels] at another size; small ones keep their hard pixel edges."""
+    """Scale frames [frames, height, width, channels]; enlarged ones keep their hard pixel edges."""
     grows = size[0] >= frames.shape[1]
     how = {"mode": "nearest-exact"} if grows else {"mode": "bilinear", "antialias": True}
     return F.interpolate(frames.float().movedim(-1, 1), size=size, **how).movedim(1, -1).clamp(0, 1)
 
 
 def frames_like_latents(images: Tensor, frames: int, cells: tuple[int, int]) -> Tensor:
-    """The frames of an inverted clip, cut about the centre to the proportions of its latents.
+    """Crop the frames of an inverted clip about the centre to the proportions of its latents.
 
     images: [frames, height, width, 3] at any scale
     cells:  height and width of the latents
@@ -127,44 +111,16 @@ def frames_like_latents(images: Tensor, frames: int, cells: tuple[int, int]) -> 
 
 
 def tile_size(cells: tuple[int, int], height: int) -> tuple[int, int]:
-    """Even height and width of a tile for a clip of that many cells, about `height` pixels high."""
+    """Return an even height and width of a tile for a clip of that many cells, about `height` pixels high."""
     return max(2, height // 2 * 2), max(2, round(height * cells[1] / cells[0] / 2) * 2)
 
 
 def sheets(tiles: Sequence[Tile]) -> Tensor:
-    """All tiles of a frame beside each other, at most five in a row, labels above. Both sides are even numbers.
+    """Draw all tiles of a frame beside each other, at most five in a row, labels above; both sides are even numbers.
 
     tiles: of one size and frame count, at least one
     Returns [frames, height, width, 3] float32, 0..1.
     """
-    drawn = [_sheet(tiles, frame) for frame in range(len(tiles[0].frames))]
-    return torch.from_numpy(np.stack(drawn)).float().div_(255)
-
-
-def _sheet(tiles: Sequence[Tile], frame: int) -> np.ndarray:
-    height, width = tiles[0].frames.shape[1:3]
-    font = ImageFont.load_default(size=max(10, min(height, width) // 12))
-    strip = round(font.size * 1.5 / 2) * 2
     rows = -(-len(tiles) // MOST_COLUMNS)
-    columns = -(-len(tiles) // rows)
-    across, down = width + GAP, strip + height + GAP
-    sheet = Image.new("RGB", (GAP + columns * across, GAP + rows * down), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    for number, tile in enumerate(tiles):
-        left, top = GAP + number % columns * across, GAP + number // columns * down
-        middle, note = top + strip // 2, tile.notes[frame] if tile.notes else ""
-        draw.text((left, middle), _fitting(tile.label, width, font), fill="black", font=font, anchor="lm")
-        if font.getlength(f"{tile.label}  {note}") <= width:
-            draw.text((left + width, middle), note, fill=(90, 90, 90), font=font, anchor="rm")
-        picture = tile.frames[frame].mul(255).round().byte().cpu().numpy()
-        sheet.paste(Image.fromarray(picture), (left, top + strip))
-    return np.asarray(sheet)
-
-
-def _fitting(label: str, room: float, font: ImageFont.FreeTypeFont) -> str:
-    """The label, or as much of its start as there is room for."""
-    if font.getlength(label) <= room:
-        return label
-    while label and font.getlength(f"{label}...") > room:
-        label = label[:-1]
-    return f"{label}..."
+    letters = min(tiles[0].frames.shape[1:3]) // FONT_SHARE
+    return labelled_sheet(tiles, -(-len(tiles) // rows), letters=letters, lines=1, gap=GAP)

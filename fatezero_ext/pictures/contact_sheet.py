@@ -7,21 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ..errors import VideoError
 from ..media.video import to_bytes
+from .labelled_sheet import PAPER, label_font
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-PAPER = (214, 214, 214)
-"""Between the pictures of a sheet: grey, so that white and black ones have edges."""
-
-
 def contact_sheet(rows: Sequence[Tensor], labels: Sequence[str], *, cell: int = 128, gap: int = 4) -> Image.Image:
-    """Frames over time, one labelled row per video.
+    """Draw frames over time, one labelled row per video.
 
     rows:   each [frames, height, width, 3], 0..1; sizes and frame counts may differ
     labels: one per row
@@ -30,9 +27,9 @@ def contact_sheet(rows: Sequence[Tensor], labels: Sequence[str], *, cell: int = 
     Raises VideoError where there are no rows or not one label each.
     """
     if not rows or len(rows) != len(labels):
-        raise VideoError(f"{len(rows)} rows and {len(labels)} labels; needed is a label for each. Give as many.")
+        raise VideoError(f"{len(rows)} rows and {len(labels)} labels; one label per row is needed. Give as many.")
     strips = [_strip(to_bytes(row), cell, gap) for row in rows]
-    font = ImageFont.load_default(size=max(10, cell // 8))
+    font = label_font(cell // 8)
     margin = gap + max(round(font.getlength(label)) for label in labels) + gap
     width = margin + max(strip.width for strip in strips)
     sheet = Image.new("RGB", (width, gap + len(rows) * (cell + gap)), PAPER)
@@ -45,7 +42,7 @@ def contact_sheet(rows: Sequence[Tensor], labels: Sequence[str], *, cell: int = 
 
 
 def _strip(pictures: NDArray[np.uint8], cell: int, gap: int) -> Image.Image:
-    """Pictures side by side, each `cell` pixels high and followed by a gap."""
+    """Paste pictures side by side, each `cell` pixels high and followed by a gap."""
     height, width = pictures.shape[1:3]
     across = max(1, round(width * cell / height))
     method = Image.Resampling.NEAREST if cell >= height else Image.Resampling.LANCZOS

@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-from ...fatezero_ext.choices import KERNELS
+from ...fatezero_ext.choices import KERNELS, Kernel
 from ...fatezero_ext.models.checkpoint_check import check_checkpoint
 from ...fatezero_ext.models.weight_files import SAFETENSORS
 from .. import text_lists as words
 from ..api import advanced, io, schema
 from ..checking.verdicts import Found, verdict
 from ..host import current as host
+from ..host.protocol import ModelPart
 from ..sockets import UNET
 from .model_list import BUILT_IN, MissingPart, is_bare_unet, model_names, model_path, stamps
-
-if TYPE_CHECKING:
-    import torch
-
-    from ...fatezero_ext.models.unet.inflate import InflationSettings
-    from ...fatezero_ext.models.unet.model import Pseudo3DUNet
-
-log = logging.getLogger(__name__)
 
 AUTO = "auto"
 PRECISIONS = ("float32", "float16", "bfloat16")
@@ -68,56 +58,43 @@ class LoadPseudo3DUNet(io.ComfyNode):
         cls,
         model: str,
         key_frames: str,
-        norm: str,
+        norm: Literal["clip", "frame"],
         precision: str,
         least_sc_channel: int,
-        attention: str = "auto",
+        attention: Kernel = "auto",
         prediction: str = AUTO,
         zero_terminal: str = AUTO,
     ) -> io.NodeOutput:
         import torch
 
         with torch.inference_mode(False):  # or diffusers' own constants, made on import, could never be trained with
-            from ...fatezero_ext.models.load import load_model
+            from ...fatezero_ext.models.load import load_model, load_unet
         from ...fatezero_ext.attention.kernels import kernel
         from ...fatezero_ext.models.unet.inflate import InflationSettings
 
-        program = host.current()
-        settings, device = InflationSettings(words.key_frames(key_frames), least_sc_channel, norm), program.device()
+        program, path = host.current(), model_path(model)
+        settings = InflationSettings(words.key_frames(key_frames), least_sc_channel, norm)
         dtype = program.weight_dtype() if precision == AUTO else getattr(torch, precision)
-        computes, path = kernel(attention, device, dtype), model_path(model)
-        told = {
+        described: dict[str, Any] = {
+            "dtype": dtype,
+            "attention": kernel(attention, program.device(), dtype),
+            "name": model,
             "prediction": None if prediction == AUTO else prediction,
             "zero_terminal": None if zero_terminal == AUTO else zero_terminal == "yes",
         }
         if is_bare_unet(path):
-            parts = _bare(path, settings, dtype, model, told)
+            absent = MissingPart("text encoder", model, "Load CLIP"), MissingPart("VAE", model, "Load VAE")
+            parts: tuple[Any, Any, Any] = load_unet(path, settings, **described), *absent
         else:
-            loaded = load_model(path, settings, dtype=dtype, name=model, **told)
+            loaded = load_model(path, settings, **described)
+            parts = loaded.unet, loaded.text_encoder, loaded.vae
             if dtype == torch.float16:
                 loaded.vae.net.float()  # some VAEs leave the range of half precision, and frames go black
-            parts = (loaded.unet, loaded.text_encoder, loaded.vae)
-        parts[0].kernel = computes
-        for part, kind in zip(parts, ("unet", "text encoder", "vae"), strict=True):
+        kinds: tuple[ModelPart, ...] = ("unet", "text encoder", "vae")
+        for part, kind in zip(parts, kinds, strict=True):
             if not isinstance(part, MissingPart):
                 part.load_to_device = program.residence(part.net, kind)
         return io.NodeOutput(*parts)
-
-
-def _bare(
-    path: Path, settings: InflationSettings, dtype: torch.dtype, name: str, told: Mapping[str, Any]
-) -> tuple[Pseudo3DUNet, MissingPart, MissingPart]:
-    """A UNet alone; text encoder and VAE come from other nodes."""
-    from ...fatezero_ext.models.load import load_unet
-    from ...fatezero_ext.models.single_file.checkpoint import told_prediction
-    from ...fatezero_ext.models.single_file.configs import scheduler_config
-
-    unet = load_unet(path, settings, dtype=dtype)
-    unet.name = name
-    prediction = told["prediction"] or told_prediction(unet)
-    unet.scheduler = scheduler_config(prediction, zero_terminal=bool(told["zero_terminal"]))
-    log.info("%s: predicts %s.", name, prediction)
-    return unet, MissingPart("text encoder", name, "Load CLIP"), MissingPart("VAE", name, "Load VAE")
 
 
 def _inputs() -> list[io.Input]:

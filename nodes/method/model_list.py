@@ -74,7 +74,7 @@ class MissingPart:
         self._said = f"{model} is a UNet alone and has no {part}; one of the same model is needed. Use {instead}."
 
     def __repr__(self) -> str:
-        return f"AbsentPart({self._said!r})"
+        return f"MissingPart({self._said!r})"
 
     def __getattr__(self, name: str) -> NoReturn:
         raise NotOfferedError(self.__dict__.get("_said", name))  # while it is copied it has said nothing yet

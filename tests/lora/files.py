@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from fatezero_ext.models.ldm_names import ldm_name
+from fatezero_ext.models.ldm_names import ldm_names
 
 RANK = 2
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn{}.to_{}"
@@ -139,7 +139,7 @@ def comfyui(pairs, net):
     """As ComfyUI's Extract and Save Lora writes a UNet's, by the first checkpoints' names with points."""
     weights = {}
     for layer, (up, down) in pairs.items():
-        name = f"diffusion_model.{ldm_name(layer, net)}"
+        name = f"diffusion_model.{ldm_names(net, [layer])[layer]}"
         weights |= {f"{name}.lora_up.weight": up, f"{name}.lora_down.weight": down}
     return weights
 

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from fatezero_ext import InflationSettings, TemporalLayers, apply_lora, load_toy
 from fatezero_ext.errors import ModelError
-from fatezero_ext.models.ldm_names import ldm_name
+from fatezero_ext.models.ldm_names import ldm_names
 
 from ..conftest import relative
 from .files import (
@@ -216,7 +216,7 @@ def test_what_comfyui_saves_of_every_weight_is_applied_whole(toy, saved):
     generator = torch.Generator().manual_seed(3)
     file, wanted = {}, {}
     for model, name_of in (
-        (toy.unet, lambda name: f"diffusion_model.{ldm_name(name, toy.unet.net)}"),
+        (toy.unet, lambda name: f"diffusion_model.{ldm_names(toy.unet.net, [name])[name]}"),
         (
             toy.text_encoder,
             lambda name: f"text_encoders.clip_l.transformer.text_model.{name.removeprefix('text_model.')}",

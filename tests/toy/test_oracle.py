@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fatezero_ext.toy.evaluation.oracle import read
-from fatezero_ext.toy.evaluation.scores import accuracy, background_psnr, flicker, object_iou, object_psnr, psnr
+from fatezero_ext.toy.evaluation.scores import accuracy, flicker, object_iou, psnr
 from fatezero_ext.toy.world.clips import sample_clip
 from fatezero_ext.toy.world.outline import fit_outline, largest_part, overlap
 from fatezero_ext.toy.world.render import object_mask, render, shape_mask
@@ -94,10 +94,11 @@ def test_psnr_of_a_known_error():
     assert psnr(grey, black) == pytest.approx(20.0, abs=1e-3)
 
 
-def test_the_background_psnr_does_not_see_the_object():
+def test_psnr_counts_only_pixels_of_weight():
     clip = sample_clip(3, colour="red")
-    assert background_psnr(clip.edited(colour="blue").frames, clip.frames, clip.masks) == 99.0
-    assert object_psnr(clip.edited(colour="blue").frames, clip.frames, clip.masks) < 15
+    edited = clip.edited(colour="blue").frames
+    assert psnr(edited, clip.frames, (clip.masks <= 0).astype(np.float32)) == 99.0
+    assert psnr(edited, clip.frames, (clip.masks >= 1).astype(np.float32)) < 15
 
 
 def test_the_truth_overlaps_itself():

@@ -1,4 +1,4 @@
-"""CLIP's tokenizer out of a folder that a stranger made: its vocabulary, and nothing that makes a library do more."""
+"""CLIP's tokenizer from an untrusted folder: its vocabulary only, and nothing that makes a library do more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...errors import ModelError
 from ...plain_files import VOCABULARY_BYTES, read_bytes, read_json, shown
@@ -15,6 +15,8 @@ from ...plain_files import VOCABULARY_BYTES, read_bytes, read_json, shown
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
+AddedTokens = dict[str, tuple[int, dict[str, bool]]]
+"""Number and marks of each token beside the vocabulary."""
 FILES = (("vocab.json", "merges.txt"), ("tokenizer.json",))
 """Either of these sets; without them transformers makes an empty tokenizer and says nothing."""
 ROLES = {
@@ -28,13 +30,13 @@ WORD = 200  # characters of a token; CLIP's longest has 60
 MARKS = ("lstrip", "rstrip", "normalized", "single_word", "special")
 LENGTH = 77
 TOKENIZING = threading.Lock()
-"""A tokenizer's settings change with every call: a second thread would be told "Already borrowed"."""
+"""Lock around a tokenizer: its settings change with every call, and a second thread would get "Already borrowed"."""
 
 
 def read_clip_tokenizer(folder: Path, words: int) -> CLIPTokenizer:
-    """The tokenizer of a folder in Hugging Face layout.
+    """Read the tokenizer of a folder in Hugging Face layout.
 
-    words: tokens that the text encoder knows
+    words: number of tokens that the text encoder knows
     Raises ModelError for files that are missing, damaged, or made for another text encoder.
     """
     vocabulary, merges, added = _vocabulary(folder)
@@ -55,12 +57,12 @@ def read_clip_tokenizer(folder: Path, words: int) -> CLIPTokenizer:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder has the files of a tokenizer."""
+    """Return whether a folder has the files of a tokenizer."""
     return any(all((folder / name).is_file() for name in files) for files in FILES)
 
 
-def _vocabulary(folder: Path) -> tuple[dict[str, int], list[str], dict[str, tuple[int, dict[str, bool]]]]:
-    """Tokens with their numbers, merges in order, and tokens added to these."""
+def _vocabulary(folder: Path) -> tuple[dict[str, Any], list[Any], AddedTokens]:
+    """Read tokens with their numbers, merges in order, and tokens added to these."""
     if all((folder / name).exists() for name in FILES[0]):
         vocabulary = read_json(folder / "vocab.json", VOCABULARY_BYTES)
         try:
@@ -76,20 +78,20 @@ def _vocabulary(folder: Path) -> tuple[dict[str, int], list[str], dict[str, tupl
     path = folder / "tokenizer.json"
     whole = read_json(path, VOCABULARY_BYTES)
     model, more = whole.get("model"), whole.get("added_tokens") or []
-    vocabulary, merges = (model.get("vocab"), model.get("merges")) if isinstance(model, dict) else (None, None)
-    if not isinstance(vocabulary, dict) or not isinstance(merges, list) or not isinstance(more, list):
+    words, pairs = (model.get("vocab"), model.get("merges")) if isinstance(model, dict) else (None, None)
+    if not isinstance(words, dict) or not isinstance(pairs, list) or not isinstance(more, list):
         raise _damaged(path, "it has no vocabulary with merges, as CLIP's has")
-    joined = [" ".join(pair) if isinstance(pair, list) and _are_words(pair) else pair for pair in merges]
+    merges = [" ".join(pair) if isinstance(pair, list) and _are_words(pair) else pair for pair in pairs]
     numbered = [token for token in more if isinstance(token, dict)]
-    return vocabulary, joined, _tokens(path, [(token.get("id"), token) for token in numbered])
+    return words, merges, _tokens(path, [(token.get("id"), token) for token in numbered])
 
 
 def _roles(folder: Path) -> dict[str, str]:
     roles = dict(ROLES)
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        said = read_json(folder / name) if (folder / name).exists() else {}
+        settings = read_json(folder / name) if (folder / name).exists() else {}
         for role in roles:
-            word = said.get(role)
+            word = settings.get(role)
             word = word.get("content") if isinstance(word, dict) else word
             if isinstance(word, str):
                 roles[role] = word
@@ -98,9 +100,9 @@ def _roles(folder: Path) -> dict[str, str]:
     return roles
 
 
-def _added(folder: Path) -> dict[str, tuple[int, dict[str, bool]]]:
-    """Tokens behind the vocabulary, as textual inversions bring them."""
-    found: dict[str, tuple[int, dict[str, bool]]] = {}
+def _added(folder: Path) -> AddedTokens:
+    """Read tokens behind the vocabulary, as textual inversions bring them."""
+    found: AddedTokens = {}
     if (path := folder / "added_tokens.json").exists():
         found |= _tokens(path, [(number, {"content": word}) for word, number in read_json(path).items()])
     if (path := folder / "tokenizer_config.json").exists():
@@ -111,9 +113,9 @@ def _added(folder: Path) -> dict[str, tuple[int, dict[str, bool]]]:
     return found
 
 
-def _tokens(path: Path, given: list[tuple[object, object]]) -> dict[str, tuple[int, dict[str, bool]]]:
-    found = {}
-    for number, token in given:
+def _tokens(path: Path, numbered: list[tuple[Any, Any]]) -> AddedTokens:
+    found: AddedTokens = {}
+    for number, token in numbered:
         word = token.get("content") if isinstance(token, dict) else None
         if type(number) is not int or not isinstance(word, str) or not 0 < len(word) <= WORD:
             raise _damaged(path, f"an added token is {shown(token)}, numbered {shown(number)}")
@@ -121,7 +123,7 @@ def _tokens(path: Path, given: list[tuple[object, object]]) -> dict[str, tuple[i
     return found
 
 
-def _check_numbers(numbers: Mapping[object, object], words: int, folder: Path) -> None:
+def _check_numbers(numbers: Mapping[str, Any], words: int, folder: Path) -> None:
     odd = [word for word, number in numbers.items() if type(number) is not int or number < 0]
     if odd or not numbers:
         raise _damaged(folder, f"the number of {shown(odd[0])} is {shown(numbers[odd[0]])}" if odd else "it is empty")
@@ -135,7 +137,7 @@ def _check_numbers(numbers: Mapping[object, object], words: int, folder: Path) -
 
 
 def _built(folder: Path, vocabulary: Mapping[str, int], merges: list[str], roles: Mapping[str, str]) -> CLIPTokenizer:
-    """transformers' tokenizer, from files of our own that hold what was checked."""
+    """Build transformers' tokenizer from files of our own that hold what was checked."""
     from transformers import CLIPTokenizer
 
     if not _are_words(merges) or not all(len(merge.split()) == 2 for merge in merges):
@@ -155,7 +157,7 @@ def _built(folder: Path, vocabulary: Mapping[str, int], merges: list[str], roles
             raise _damaged(folder, "its merges make tokens that its vocabulary does not have") from error
 
 
-def _add(tokenizer: CLIPTokenizer, added: Mapping[str, tuple[int, dict[str, bool]]], folder: Path) -> None:
+def _add(tokenizer: CLIPTokenizer, added: AddedTokens, folder: Path) -> None:
     from transformers import AddedToken
 
     for word, (number, marks) in sorted(added.items(), key=lambda token: token[1][0]):

@@ -1,6 +1,6 @@
-"""The keys of a model's configs that count here, each with the values it may have.
+"""Allowed keys of a model's configs, each with the values it may have.
 
-A config is a stranger's file, and the libraries do what its keys say: fetch code, load other classes, take memory for a
+A config is an untrusted file, and the libraries do what its keys say: fetch code, load other classes, take memory for a
 billion numbers. Only keys of these tables reach them.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ...config_rules import (
     FLAG,
@@ -80,7 +81,7 @@ UNET: Mapping[str, Rule] = {
     "cross_attention_norm": NOTHING,
     "mid_block_only_cross_attention": either(one_of(False), NOTHING),
 }
-"""Of a 2-D UNet; mostly diffusers' UNet2DConditionModel."""
+"""Keys of a 2-D UNet; mostly those of diffusers' UNet2DConditionModel."""
 VAE: Mapping[str, Rule] = {
     "in_channels": one_of(3),
     "out_channels": one_of(3),
@@ -101,7 +102,7 @@ VAE: Mapping[str, Rule] = {
     "use_post_quant_conv": FLAG,
     "mid_block_add_attention": FLAG,
 }
-"""Of diffusers' AutoencoderKL."""
+"""Keys of diffusers' AutoencoderKL."""
 TOWER: Mapping[str, Rule] = {
     "hidden_size": WIDTH,
     "intermediate_size": whole_number(1, 65536),
@@ -120,20 +121,20 @@ CLIP_TEXT: Mapping[str, Rule] = {
     "eos_token_id": whole_number(0, 2**20),
     "pad_token_id": TOKEN,
 }
-"""Of transformers' CLIPTextModel, which reads prompts of 77 tokens."""
+"""Keys of transformers' CLIPTextModel, which reads prompts of 77 tokens."""
 CLIP_VISION: Mapping[str, Rule] = {
     **TOWER,
     "num_channels": one_of(3),
     "image_size": whole_number(1, 4096),
     "patch_size": whole_number(1, 4096),
 }
-"""Of the picture tower of transformers' CLIPModel."""
+"""Keys of the picture tower of transformers' CLIPModel."""
 CLIP: Mapping[str, Rule] = {"projection_dim": whole_number(1, 8192), "logit_scale_init_value": number(-100, 100)}
+EDGE_NAMES = {"shortest_edge", "height", "width"}
 EDGES = Rule(
     "a side, or sides by name, from 1 to 4,096",
     lambda x: SIDE.holds(x) or isinstance(x, dict) and 0 < len(x) <= 2 and x.keys() <= EDGE_NAMES and _sides(x),
 )
-EDGE_NAMES = {"shortest_edge", "height", "width"}
 COLOURS = each(number(-1e3, 1e3), 3)
 CLIP_PICTURES: Mapping[str, Rule] = {
     "size": EDGES,
@@ -148,7 +149,7 @@ CLIP_PICTURES: Mapping[str, Rule] = {
     "do_normalize": FLAG,
     "do_convert_rgb": either(FLAG, NOTHING),
 }
-"""Of the way CLIP's pictures are prepared."""
+"""Keys of the preparation of CLIP's pictures."""
 
 
 def _sides(sizes: Mapping[str, object]) -> bool:
@@ -156,54 +157,58 @@ def _sides(sizes: Mapping[str, object]) -> bool:
 
 
 def unet_config(config: Mapping[str, object], source: Path | str) -> Config:
-    """What a config says of a 2-D UNet; raises ModelError for what does not fit together."""
-    kept = checked(config, UNET, source)
-    widths = _levels(kept, ("down_block_types", "up_block_types"), source)
-    _check_per_level(kept, ("layers_per_block", "transformer_layers_per_block", "attention_head_dim"), source)
-    _check_divided(kept, widths, "norm_num_groups", source)
-    heads = kept.get("attention_head_dim", 8)
+    """Return the allowed keys of a 2-D UNet's config; raises ModelError for values that do not fit together."""
+    allowed = checked(config, UNET, source)
+    widths = _levels(allowed, ("down_block_types", "up_block_types"), source)
+    _check_per_level(allowed, ("layers_per_block", "transformer_layers_per_block", "attention_head_dim"), source)
+    _check_divided(allowed, widths, "norm_num_groups", source)
+    heads = allowed.get("attention_head_dim", 8)
     for width, count in zip(widths, heads if isinstance(heads, (list, tuple)) else [heads] * len(widths), strict=True):
         if width % count:
             raise misfit(source, f"{width} channels with attention_head_dim {count}", "one that divides them")
-    _check_blocks(kept, len(widths), source)
-    return kept
+    _check_blocks(allowed, len(widths), source)
+    return allowed
 
 
 def vae_config(config: Mapping[str, object], source: Path | str) -> Config:
-    """What a config says of a VAE; raises ModelError for what does not fit together."""
-    kept = checked(config, VAE, source)
-    _check_divided(kept, _levels(kept, ("down_block_types", "up_block_types"), source), "norm_num_groups", source)
-    return kept
+    """Return the allowed keys of a VAE's config; raises ModelError for values that do not fit together."""
+    allowed = checked(config, VAE, source)
+    _check_divided(allowed, _levels(allowed, ("down_block_types", "up_block_types"), source), "norm_num_groups", source)
+    return allowed
 
 
 def text_config(config: Mapping[str, object], source: Path | str) -> Config:
-    """What a config says of a text encoder; a whole CLIP model's says it under `text_config`."""
+    """Return the allowed keys of a text encoder's config; a whole CLIP model has them under `text_config`."""
     return _tower(config, "text_config", CLIP_TEXT, source)
 
 
 def vision_config(config: Mapping[str, object], source: Path | str) -> Config:
-    """What a CLIP model's config says of its picture tower."""
-    kept = _tower(config, "vision_config", CLIP_VISION, source)
-    side, patch = kept.get("image_size", 224), kept.get("patch_size", 32)
+    """Return the allowed keys of the picture tower in a CLIP model's config."""
+    allowed = _tower(config, "vision_config", CLIP_VISION, source)
+    side, patch = allowed.get("image_size", 224), allowed.get("patch_size", 32)
     if not 1 <= side // patch <= 64:
         raise misfit(source, f"pictures of {side} in patches of {patch}", "1 to 64 patches a side")
-    return kept
+    return allowed
 
 
 def _tower(config: Mapping[str, object], name: str, rules: Mapping[str, Rule], source: Path | str) -> Config:
-    parts = [config.get(name), config.get(f"{name}_dict")]  # transformers lets the second one, of old files, win
+    parts: list[Any] = [
+        config.get(name),
+        config.get(f"{name}_dict"),
+    ]  # transformers lets the second one, of old files, win
     if any(part is not None and not isinstance(part, dict) for part in parts):
         raise misfit(source, f"{name} {shown(next(p for p in parts if not isinstance(p, dict)))}", "a JSON object")
     inner = {key: value for part in parts if part for key, value in part.items()}
-    kept = checked(inner if inner else config, rules, source)
-    width, heads = kept.get("hidden_size", 512), kept.get("num_attention_heads", 8)
+    allowed = checked(inner if inner else config, rules, source)
+    width, heads = allowed.get("hidden_size", 512), allowed.get("num_attention_heads", 8)
     if width % heads:
         raise misfit(source, f"hidden_size {width} with num_attention_heads {heads}", "one that divides it")
-    return kept
+    return allowed
 
 
-def _levels(kept: Config, blocks: tuple[str, ...], source: Path | str) -> list[int]:
-    widths, lists = kept.get("block_out_channels"), [kept.get(name) for name in blocks]
+def _levels(allowed: Config, blocks: tuple[str, ...], source: Path | str) -> list[int]:
+    widths: Any = allowed.get("block_out_channels")
+    lists: list[Any] = [allowed.get(name) for name in blocks]
     if widths is None or None in lists:
         raise misfit(source, "no block_out_channels, down_block_types or up_block_types", "each of them")
     if {len(each) for each in lists} != {len(widths)}:
@@ -212,25 +217,25 @@ def _levels(kept: Config, blocks: tuple[str, ...], source: Path | str) -> list[i
     return list(widths)
 
 
-def _check_per_level(kept: Config, names: tuple[str, ...], source: Path | str) -> None:
-    levels = len(kept["block_out_channels"])
+def _check_per_level(allowed: Config, names: tuple[str, ...], source: Path | str) -> None:
+    levels = len(allowed["block_out_channels"])
     for name in names:
-        each = kept.get(name)
+        each = allowed.get(name)
         if isinstance(each, (list, tuple)) and len(each) != levels:
             raise misfit(source, f"{len(each)} values of {name} for {levels} block_out_channels", "as many")
 
 
-def _check_divided(kept: Config, widths: list[int], name: str, source: Path | str) -> None:
-    groups = kept.get(name, 32)
+def _check_divided(allowed: Config, widths: list[int], name: str, source: Path | str) -> None:
+    groups = allowed.get(name, 32)
     if odd := [width for width in widths if width % groups]:
         raise misfit(source, f"{odd[0]} channels with {name} {groups}", "one that divides them")
 
 
-def _check_blocks(kept: Config, levels: int, source: Path | str) -> None:
+def _check_blocks(allowed: Config, levels: int, source: Path | str) -> None:
     """Bound the number of layers, each of which takes a moment to make."""
     product = math.prod(
         max(value) if isinstance(value, (list, tuple)) else value
-        for value in (kept.get("layers_per_block", 2), kept.get("transformer_layers_per_block", 1))
+        for value in (allowed.get("layers_per_block", 2), allowed.get("transformer_layers_per_block", 1))
     )
     if levels * product > 128:
         raise misfit(source, f"{levels} levels of up to {product} transformer blocks", "at most 128 in all")

@@ -1,4 +1,4 @@
-"""Modules made without memory and filled with weights from files, once these are known to fit."""
+"""Modules built without memory and filled with weights from files, once these are known to fit."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from torch import Tensor, nn
 
 from ...errors import ModelError
 from ...plain_files import shown
+from ..file_kinds import Shapes
 from ..weight_files import brief
+from .weights import Weights
 
 Net = TypeVar("Net", bound=nn.Module)
-Shapes = Mapping[str, tuple[int, ...]]
+Built = TypeVar("Built")
 
 
-def empty(build: Callable[[], Net], source: Path | str) -> Net:
-    """A module that has shapes and no memory.
+def empty(build: Callable[[], Built], source: Path | str) -> Built:
+    """Build a module that has shapes and no memory, or what consists of such modules.
 
     source: the config it is made from, for the error
-    Raises ModelError where it cannot be made.
+    Raises ModelError if it cannot be built.
     """
     try:
         with torch.device("meta"):
@@ -55,12 +57,12 @@ def check_fit(wanted: Shapes, found: Shapes, source: Path | str, kind: str) -> N
 
 
 def shapes_of(net: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Of all weights of a module by name."""
+    """Return the shapes of all weights of a module by name."""
     return {name: tuple(x.shape) for name, x in net.state_dict().items()}
 
 
 def fill(net: Net, weights: Mapping[str, Tensor], dtype: torch.dtype, source: Path | str) -> Net:
-    """Give an empty module these weights, which are taken over and not copied; they fit by `check_fit`."""
+    """Give an empty module these weights, not copied; `check_fit` has checked them."""
     if odd := [name for name, x in weights.items() if not x.is_floating_point()]:
         raise ModelError(
             f"{source} has {shown(odd[0])} in {weights[odd[0]].dtype}, as quantised files do; float16, bfloat16 or "
@@ -72,3 +74,23 @@ def fill(net: Net, weights: Mapping[str, Tensor], dtype: torch.dtype, source: Pa
             owner = net.get_submodule(name.rpartition(".")[0])
             setattr(owner, name.rpartition(".")[2], torch.arange(buffer.shape[-1]).expand(buffer.shape).clone())
     return nn.Module.to(net, dtype).eval()
+
+
+def fill_known(net: Net, file: Weights, names: Mapping[str, str], dtype: torch.dtype) -> Net:
+    """Read the weights of an empty module and skip others, which programs leave beside them.
+
+    names: the module's name -> the file's, of each tensor
+    """
+    wanted = shapes_of(net)
+    return fill_exactly(net, file, {name: key for name, key in names.items() if name in wanted}, dtype)
+
+
+def fill_exactly(net: Net, file: Weights, names: Mapping[str, str], dtype: torch.dtype) -> Net:
+    """Read the weights of an empty module, which are its own and no others.
+
+    names: the module's name -> the file's, of each tensor
+    """
+    folder = file.path.parent
+    check_fit(shapes_of(net), {name: file.shapes[key] for name, key in names.items()}, folder, type(net).__name__)
+    weights = file.read(names.values(), dtype)
+    return fill(net, {name: weights[key] for name, key in names.items()}, dtype, folder)

@@ -22,7 +22,7 @@ OTHER_VIDEO_UNETS = (
 
 
 def tuned_kind(config: Mapping[str, object], path: Path) -> str:
-    """The class of a UNet tuned on a clip, or "" for a 2-D one; raises ModelError for a UNet of any other class."""
+    """Return the class of a UNet tuned on a clip, or "" for a 2-D one; raises ModelError for other classes."""
     name = config.get("_class_name", PLAIN)
     if name not in UNET_CLASSES:
         raise ModelError(
@@ -33,14 +33,14 @@ def tuned_kind(config: Mapping[str, object], path: Path) -> str:
 
 
 def two_dimensional(config: Mapping[str, object]) -> dict[str, object]:
-    """The config of the 2-D UNet inside a tuned one: the same, with 2-D block names."""
+    """Return the config of the 2-D UNet inside a tuned one: the same, with 2-D block names."""
     return {key: _block_name(value) for key, value in config.items()}
 
 
 def our_names(shapes: Mapping[str, tuple[int, ...]], tuned: str, folder: Path) -> dict[str, str]:
-    """Our name -> the file's, of each tensor of a UNet.
+    """Map our name of each tensor of a UNet to the file's.
 
-    tuned: what `tuned_kind` gave
+    tuned: from `tuned_kind`
     Raises ModelError for UNets of other programs, and for tuned weights beside a plain config.
     """
     for kind, marks in OTHER_VIDEO_UNETS:
@@ -65,12 +65,13 @@ def our_names(shapes: Mapping[str, tuple[int, ...]], tuned: str, folder: Path) -
 
 
 def temporal_layers(
-    names: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], tuned: str, asked: TemporalLayers | None
+    names: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], tuned: str, requested: TemporalLayers | None
 ) -> TemporalLayers:
-    """Which temporal layers a tuned UNet has.
+    """Recognise the temporal layers of a tuned UNet.
 
-    names: from `our_names`; tuned: what `tuned_kind` gave; asked: where attention over time stands, None: behind the
-    feed-forward, as both programs train it
+    names:     from `our_names`
+    tuned:     from `tuned_kind`
+    requested: where attention over time stands; None: behind the feed-forward, as both programs train it
     """
     found = {name: shapes[key] for name, key in names.items()}
     ranks = {
@@ -78,7 +79,7 @@ def temporal_layers(
     }
     return TemporalLayers(
         rank=max(ranks.values(), default=None),
-        position=asked.position if asked else "after_feedforward",
+        position=requested.position if requested else "after_feedforward",
         ranks=ranks,
         convolutions=tuned == FATEZERO or any(CONVOLUTION in name for name in names),
     )

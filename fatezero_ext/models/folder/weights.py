@@ -16,28 +16,28 @@ from ..weight_files import WeightFile, brief
 INDEX_BYTES = 16 * 2**20
 SHARDS = 100
 UNET_AND_VAE = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-"""As diffusers names them, the file that is preferred first."""
+"""diffusers' names of these files, the preferred one first."""
 TEXT = ("model.safetensors", "pytorch_model.bin")
-"""As transformers names them."""
+"""transformers' names of these files."""
 VARIANTS = ("fp16", "non_ema")
-"""Of weights that are published in several ways, whose names have this before the ending."""
+"""Variants of published weights, named before the file's ending."""
 
 
 class Weights(Protocol):
-    """Tensors by name that are read when they are asked for."""
+    """Tensors by name that are read on demand."""
 
     path: Path
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Of all tensors by name."""
+        """Shapes of all tensors by name."""
 
     def read(self, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """Tensors in memory of their own; dtype: of floating-point tensors, None: as they are in the file."""
+        """Read tensors into memory of their own; dtype: for floating-point tensors; None: as in the file."""
 
 
 class ShardedWeights:
-    """Weights in several files, of which an index tells where each tensor is."""
+    """Weights in several files; an index says where each tensor is."""
 
     def __init__(self, index: Path) -> None:
         """Raises ModelError for an index that names files elsewhere, or tensors that are not there."""
@@ -55,7 +55,7 @@ class ShardedWeights:
         self.shapes = {key: self._files[file].shapes[key] for key, file in self._homes.items()}
 
     def read(self, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """Tensors in memory of their own; dtype: of floating-point tensors, None: as they are in the file."""
+        """Read tensors into memory of their own; dtype: for floating-point tensors; None: as in the file."""
         wanted: dict[str, list[str]] = {}
         for name in names:
             wanted.setdefault(self._homes[name], []).append(name)
@@ -63,7 +63,7 @@ class ShardedWeights:
 
 
 def folder_weights(folder: Path, names: tuple[str, str]) -> Weights:
-    """The weights of a folder: safetensors where there are any, else a pickle of tensors; variants after plain ones.
+    """Open the weights of a folder: safetensors if there are any, else a pickle of tensors; variants after plain ones.
 
     names: of the safetensors file and of the pickle, UNET_AND_VAE or TEXT
     Raises ModelError for a folder that has neither, and for files that cannot be read.
@@ -81,8 +81,15 @@ def folder_weights(folder: Path, names: tuple[str, str]) -> Weights:
     )
 
 
+def present(folder: Path) -> Path:
+    """Return the folder; raises ModelError if there is none."""
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is missing; a part of the model is read from it. Use a complete diffusers folder.")
+    return folder
+
+
 def _homes(index: Path) -> dict[str, str]:
-    """The file of each tensor."""
+    """Map each tensor to its file."""
     homes = read_json(index, INDEX_BYTES).get("weight_map")
     if not isinstance(homes, dict) or not homes or not all(isinstance(name, str) for name in homes.values()):
         raise ModelError(f"{index} has no weight_map of file names; one is needed. Restore the file.")

@@ -35,13 +35,13 @@ def apply_lora(
     name: str | None = None,
     say: Callable[[str], None] = log.warning,
 ) -> tuple[Pseudo3DUNet, ClipTextEncoder | None]:
-    """Models with `weight + strength * alpha / rank * up @ down` in every layer of a LoRA.
+    """Add `strength * alpha / rank * up @ down` to the weight of every layer of a LoRA.
 
     lora: a file (kohya, diffusers, PEFT or ComfyUI layout), or its tensors by name
     name: shown behind the UNet's; None: the file's
-    say:  told what of the file was left out, and why
-    The models given are not changed; to take a LoRA off, go on with them. A part that the LoRA does not change, or
-    whose strength is 0, is returned as it is. Temporal layers are left alone.
+    say:  called with a line about each part of the file that is left out, and why
+    Returns new models that share all other weights; to take a LoRA off, go on with the old ones. A part that the LoRA
+    does not change, or whose strength is 0, is returned as it is. Temporal layers stay as they are.
     Raises SettingsError for strengths that are no numbers; ModelError for files that are no LoRA of this model.
     Source: LoRA (arXiv 2106.09685); LyCORIS (arXiv 2309.14859) for convolutions.
     """
@@ -51,12 +51,12 @@ def apply_lora(
                 f"a LoRA's strength is {strength}; a finite number is needed. 1 is what it was made for."
             )
     file = read_lora(lora, name)
-    found = _matched(file, unet, text)
-    _say_left_out(found, file.name, unet, say)
-    changed_unet = _changes(file, unet.net, found.of_unet, unet_strength)
+    matched = _matched(file, unet, text)
+    _say_left_out(matched, file.name, unet, say)
+    changed_unet = _changes(file, unet.net, matched.of_unet, unet_strength)
     if changed_unet:
         unet = unet.with_weights(changed_unet, name=f"{unet.name} + {file.name} ({unet_strength:g})")
-    if text is not None and (changed_text := _changes(file, text.net, found.of_text, text_strength)):
+    if text is not None and (changed_text := _changes(file, text.net, matched.of_text, text_strength)):
         text = text.with_weights(changed_text)
     return unet, text
 
@@ -65,7 +65,7 @@ def apply_lora(
 class _Matched:
     """A file's changes by the names of weights, and its layers that have no place.
 
-    unused:   layers that Stable Diffusion's text encoder has and nothing listens to
+    unused:   layers of Stable Diffusion's text encoder whose output is not read
     textless: layers of the text encoder, where there is none
     """
 
@@ -77,32 +77,32 @@ class _Matched:
 
 
 def _matched(file: LoraFile, unet: Pseudo3DUNet, text: ClipTextEncoder | None) -> _Matched:
-    """The file's changes by the names of the UNet's and of the text encoder's weights."""
+    """Match the file's changes with the weights of the UNet and of the text encoder."""
     places = _Places(
         unet_layers(unet.net),
         {} if text is None else text_layers(text.net),
         {name for name, _ in unet.net.named_parameters()},
         set() if text is None else {name for name, _ in text.net.named_parameters()},
     )
-    found = _Matched(foreign=list(file.unread))
+    matched = _Matched(foreign=list(file.unread))
     for kind, changes in (("weight", file.layers), ("bias", file.biases)):
         for layer, change in changes.items():
             part, flat = split_part(layer)
             if part == "text" and text is None:
-                found.textless.append(layer)
+                matched.textless.append(layer)
             elif part != "text" and (name := places.in_unet(flat, kind)):
-                _add(found.of_unet, name, change, file.name)
+                _add(matched.of_unet, name, change, file.name)
             elif part != "unet" and (name := places.in_text(flat, kind)):
-                _add(found.of_text, name, change, file.name)
+                _add(matched.of_text, name, change, file.name)
             elif part == "text" and _is_unused(flat, text):
-                found.unused.append(layer)
+                matched.unused.append(layer)
             else:
-                found.foreign.append(layer if kind == "weight" else f"{layer}.bias")
-    return found
+                matched.foreign.append(layer if kind == "weight" else f"{layer}.bias")
+    return matched
 
 
 class _Places(NamedTuple):
-    """Where changes go: layers by flat spelling, and names of weights."""
+    """Places of changes: layers by flat spelling, and names of weights."""
 
     unet: Mapping[str, str]
     text: Mapping[str, str]
@@ -122,28 +122,28 @@ class _Places(NamedTuple):
 
 
 def _is_unused(flat: str, text: ClipTextEncoder | None) -> bool:
-    """Whether this is a projection for other uses, or the last of 24 layers, before which the UNet listens."""
+    """Return whether this is a projection for other uses, or the last of 24 layers, which the UNet does not read."""
     name = flat.removeprefix("text_model_")
-    layers = 0 if text is None else text.net.config.num_hidden_layers
+    layers = text.net.config.num_hidden_layers if text is not None else 0
     behind = layers == OPEN_CLIP_LAYERS and name.startswith(f"encoder_layers_{OPEN_CLIP_LAYERS}_")
     return name == "text_projection" or behind
 
 
-def _say_left_out(found: _Matched, name: str, unet: Pseudo3DUNet, say: Callable[[str], None]) -> None:
-    """Raises ModelError where nothing of the file has a place."""
-    if not found.of_unet and not found.of_text:
-        textless = f"{brief(found.textless)} are for the text encoder: connect a clip"
+def _say_left_out(matched: _Matched, name: str, unet: Pseudo3DUNet, say: Callable[[str], None]) -> None:
+    """Raise ModelError if nothing of the file has a place; report what has none."""
+    if not matched.of_unet and not matched.of_text:
+        textless = f"{brief(matched.textless)} are for the text encoder: connect a clip"
         raise ModelError(
-            f"{name} matches no layer of {unet.name}: it has {brief(found.foreign)}; layers of a Stable Diffusion 1.x "
-            f"or 2.x UNet or text encoder are needed. "
-            f"{textless if found.textless else 'Use a LoRA made for this model'}."
+            f"{name} matches no layer of {unet.name}: it has {brief(matched.foreign)}; layers of a Stable Diffusion "
+            f"1.x or 2.x UNet or text encoder are needed. "
+            f"{textless if matched.textless else 'Use a LoRA made for this model'}."
         )
-    if found.foreign:
-        say(f"{name}: left out {brief(found.foreign)}, which match no layer of {unet.name}")
-    if found.textless:
-        say(f"{name}: left out {brief(found.textless)} of the text encoder, for no clip is given")
-    if found.unused:
-        log.info("%s: left out %s, to which the UNet does not listen", name, brief(found.unused))
+    if matched.foreign:
+        say(f"{name}: left out {brief(matched.foreign)}, which match no layer of {unet.name}")
+    if matched.textless:
+        say(f"{name}: left out {brief(matched.textless)} of the text encoder, for no clip is given")
+    if matched.unused:
+        log.info("%s: left out %s, which the UNet does not read", name, brief(matched.unused))
 
 
 def _add(changes: dict[str, Change], weight: str, change: Change, name: str) -> None:
@@ -154,7 +154,7 @@ def _add(changes: dict[str, Change], weight: str, change: Change, name: str) -> 
 
 @torch.no_grad()
 def _changes(file: LoraFile, net: nn.Module, changes: Mapping[str, Change], strength: float) -> dict[str, Tensor]:
-    """The new weights by name; none at strength 0."""
+    """Compute the new weights by name; none at strength 0."""
     weights = {name: net.get_parameter(name) for name in changes}
     for name, change in changes.items():
         _check_shape(file.name, name.removesuffix(".weight"), change, weights[name])

@@ -1,22 +1,22 @@
-"""A LoRA file's matrices, whatever trainer wrote them."""
+"""Matrices of a LoRA file, from any trainer."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ...errors import ModelError
 from ...plain_files import read_json, shown
+from ..file_kinds import Shapes, check_lora
 from ..weight_files import WeightFile
-from .kinds import check_kind
 from .names import PEFT_PREFIX
 
 SPELLINGS = (
@@ -34,27 +34,27 @@ PEFT_STEM, PEFT_CONFIG = "adapter_model", "adapter_config.json"
 
 
 class Change(Protocol):
-    """What a file adds to one weight or bias."""
+    """Change of one weight or bias."""
 
     def shape(self) -> list[int]:
-        """Of the weight that it was made for."""
+        """Shape of the weight that it was made for."""
 
     def delta(self, like: Tensor) -> Tensor:
-        """The change of a weight `like` at strength 1, in its shape and on its device, float32 or finer."""
+        """Compute the change of a weight `like` at strength 1, in its shape, on its device, float32 or finer."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A change that is written out."""
+    """A change stored as a whole tensor."""
 
     difference: Tensor
 
     def shape(self) -> list[int]:
-        """Of the weight that it was made for."""
+        """Shape of the weight that it was made for."""
         return list(self.difference.shape)
 
     def delta(self, like: Tensor) -> Tensor:
-        """The change of a weight `like` at strength 1, in its shape and on its device, float32 or finer."""
+        """Compute the change of a weight `like` at strength 1, in its shape, on its device, float32 or finer."""
         return self.difference.to(like.device, torch.promote_types(like.dtype, torch.float32)).reshape(like.shape)
 
 
@@ -74,12 +74,12 @@ class LowRank:
     scale: float = 1.0
 
     def shape(self) -> list[int]:
-        """Of the layer's weight that it was made for."""
+        """Shape of the weight that it was made for."""
         cells = self.down.shape[2:] if self.mid is None else self.mid.shape[2:]
         return [len(self.up), self.down.shape[1], *cells]
 
     def delta(self, like: Tensor) -> Tensor:
-        """The change of a weight `like` at strength 1, in its shape and on its device, float32 or finer."""
+        """Compute the change of a weight `like` at strength 1, in its shape, on its device, float32 or finer."""
         dtype = torch.promote_types(like.dtype, torch.float32)
         up, down = (part.to(like.device, dtype).flatten(1) for part in (self.up, self.down))
         if self.mid is not None:
@@ -89,7 +89,7 @@ class LowRank:
 
 @dataclass(frozen=True)
 class LoraFile:
-    """What a file holds.
+    """Contents of a LoRA file.
 
     name:   what users know it by
     layers: its changes of weights by the layers' names as the file has them
@@ -110,7 +110,7 @@ def read_lora(source: str | Path | Mapping[str, Tensor], name: str | None = None
     """
     if isinstance(source, Mapping):
         weights, alphas, name = source, {}, name or "LoRA"
-        spelt = _checked_spellings(weights, name)
+        spelt = _checked_spellings({key: tuple(x.shape) for key, x in source.items()}, name)
     else:
         path = Path(source)
         name = name or path.stem
@@ -136,15 +136,15 @@ def _layer(match: re.Match[str]) -> str:
     return match["layer"].removesuffix("_lora")
 
 
-def _checked_spellings(keys: Iterable[str], name: str) -> dict[str, re.Match[str]]:
-    """How each key of a LoRA is spelt; raises ModelError for other files."""
-    spelt = {key: match for key in keys if (match := _spelling(key))}
-    check_kind(list(keys), [key for key, match in spelt.items() if match["part"] != "alpha"], name)
+def _checked_spellings(shapes: Shapes, name: str) -> dict[str, re.Match[str]]:
+    """Match each key of a LoRA with its spelling; raises ModelError for other files."""
+    spelt = {key: match for key in shapes if (match := _spelling(key))}
+    check_lora(shapes, [key for key, match in spelt.items() if match["part"] != "alpha"], name)
     return spelt
 
 
 def _weight_change(name: str, layer: str, tensors: Mapping[str, Tensor], alphas: Mapping[str, float]) -> Change | None:
-    """None: the layer's bias alone changes, or nothing, where a trainer left an alpha without matrices."""
+    """Return a layer's change; None if only its bias changes, or nothing: some files have an alpha without matrices."""
     difference = _difference(name, layer, tensors, DIFFERENCES)
     if difference is None and tensors.keys() <= {*BIASES, "alpha"}:
         return None
@@ -166,7 +166,7 @@ def _difference(name: str, layer: str, tensors: Mapping[str, Tensor], parts: tup
 
 
 def two_changes(name: str, layer: str) -> ModelError:
-    """The error of a file that changes one weight twice."""
+    """Error for a file that changes one weight twice."""
     return ModelError(
         f"{name} has two changes for layer {shown(layer)}, by two of its names; one is needed. Use an undamaged LoRA "
         f"file."
@@ -199,22 +199,22 @@ def _low_rank(name: str, layer: str, tensors: Mapping[str, Tensor], alphas: Mapp
 
 
 def _alpha(name: str, layer: str, tensors: Mapping[str, Tensor], alphas: Mapping[str, float], rank: int) -> float:
-    """The file's alpha for the layer; where it has none, the rank, which leaves the matrices as they are."""
+    """Return the file's alpha for the layer; if it has none, the rank, which leaves the matrices as they are."""
     alpha = tensors.get("alpha")
     if alpha is None:
         return next((value for part, value in alphas.items() if layer.startswith(part)), float(rank))
     if alpha.numel() != 1 or alpha.is_complex() or not math.isfinite(alpha.item()):
-        given = shown(alpha.item()) if alpha.numel() == 1 else f"of shape {shown(list(alpha.shape))}"
-        raise ModelError(f"{name} has the alpha {given} for {shown(layer)}; one number is needed. Use another file.")
+        value = shown(alpha.item()) if alpha.numel() == 1 else f"of shape {shown(list(alpha.shape))}"
+        raise ModelError(f"{name} has the alpha {value} for {shown(layer)}; one number is needed. Use another file.")
     return float(alpha.item())
 
 
 def _saved_alphas(path: Path, metadata: Mapping[str, str]) -> dict[str, float]:
-    """Alpha by the prefix of the layers' names, as diffusers and PEFT save it: in a header or in a file beside."""
+    """Read alphas by prefix of the layers' names, as diffusers and PEFT save them: in a header or a file beside."""
     settings = _saved_settings(path, metadata)
     special = [key for key in settings if key.endswith((".alpha_pattern", ".use_rslora")) and settings[key]]
-    said = {key: value for key, value in settings.items() if key.endswith(".lora_alpha") and value is not None}
-    for key, value in said.items():
+    alphas = {key: value for key, value in settings.items() if key.endswith(".lora_alpha") and value is not None}
+    for key, value in alphas.items():
         if type(value) not in (int, float) or not abs(value) < LARGEST_ALPHA:
             raise _unread(path, f"{shown(key)} is {shown(value)}, not finite or no number")
     if special:
@@ -222,10 +222,10 @@ def _saved_alphas(path: Path, metadata: Mapping[str, str]) -> dict[str, float]:
             f"{path} scales its layers by {', '.join(map(shown, special[:3]))}; one alpha for all layers is needed. "
             f"Save it in kohya format, which has an alpha for each layer."
         )
-    return {key.removesuffix("lora_alpha"): float(value) for key, value in said.items()}
+    return {key.removesuffix("lora_alpha"): float(value) for key, value in alphas.items()}
 
 
-def _saved_settings(path: Path, metadata: Mapping[str, str]) -> dict[str, object]:
+def _saved_settings(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     beside = path.with_name(PEFT_CONFIG)
     if path.stem == PEFT_STEM and beside.is_file():
         return {f"{PEFT_PREFIX}{key}": value for key, value in read_json(beside).items()}

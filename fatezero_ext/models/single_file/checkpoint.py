@@ -1,6 +1,6 @@
-"""Stable Diffusion 1.x and 2.x checkpoints of one file, as most people have them; nothing is ever fetched.
+"""Stable Diffusion 1.x and 2.x checkpoints in one file; nothing is ever fetched.
 
-diffusers' own converters name the tensors; configs are read off their shapes, since files bring none.
+diffusers' own converters name the tensors; configs are derived from their shapes, since files have none.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.loaders.single_file_utils import (
     convert_ldm_clip_checkpoint,
     convert_ldm_unet_checkpoint,
     convert_ldm_vae_checkpoint,
     convert_open_clip_checkpoint,
 )
+from diffusers.models import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -28,7 +29,6 @@ from ..checkpoint_check import SD1_TEXT_PREFIXES, SD2_TEXT_PREFIXES, VAE_PREFIXE
 from ..file_kinds import UNET
 from ..folder import configs as model_configs
 from ..folder.empty_modules import Net, check_fit, empty, fill, shapes_of
-from ..unet.model import Pseudo3DUNet
 from .configs import END, V_PREDICTION_KEY, V_PREDICTION_SPREAD, text_config, unet_config, vae_config
 from .tensor_names import NamedFile
 
@@ -38,7 +38,7 @@ Prediction = Literal["epsilon", "v_prediction"]
 TOKENIZER = Path(__file__).parent / "clip_tokenizer"
 SD2_PAD_TOKEN = "!"  # id 0
 SD2_TEXT_WIDTH = 1024
-SD2_LAYERS_USED = 23  # of 24: the last but one speaks to the UNet
+SD2_LAYERS_USED = 23  # of 24: the UNet reads the output of the last but one
 PART_TENSORS = 3000
 V_PREDICTION_MARK, ZERO_TERMINAL_MARK = "v_pred", "ztsnr"
 """Names of empty tensors that authors put into a file to say what it predicts, and on which schedule."""
@@ -46,7 +46,7 @@ V_PREDICTION_WORDS, EPSILON_WORDS = {"v", "v_prediction", "v-prediction"}, {"eps
 
 
 class SingleFile:
-    """A checkpoint of one file; each part is read when it is asked for."""
+    """A checkpoint of one file; each part is read on demand."""
 
     def __init__(self, path: str | Path) -> None:
         """Raises what `check_checkpoint` does."""
@@ -55,18 +55,18 @@ class SingleFile:
 
     @property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Of all tensors, by the names that Stable Diffusion's own files have."""
+        """Shapes of all tensors, by the names that Stable Diffusion's own files have."""
         return self._file.shapes
 
     def unet(self, dtype: torch.dtype) -> UNet2DConditionModel:
-        """The 2-D UNet, not inflated."""
+        """Read the 2-D UNet, not inflated."""
         with self._laid_out():
             config = model_configs.unet_config(unet_config(self.shapes, self.kind.family), self._file.path.name)
             named = convert_ldm_unet_checkpoint(self._read(UNET, dtype=dtype), config=config)
         return self._filled(lambda: UNet2DConditionModel(**config), named, dtype)
 
     def vae(self, dtype: torch.dtype) -> AutoencoderKL:
-        """The VAE."""
+        """Read the VAE."""
         prefix = first_prefix(self._file, VAE_PREFIXES)
         with self._laid_out():
             config = model_configs.vae_config(vae_config(self.shapes, prefix), self._file.path.name)
@@ -74,7 +74,7 @@ class SingleFile:
         return self._filled(lambda: AutoencoderKL(**config), named, dtype)
 
     def text_encoder(self, dtype: torch.dtype) -> CLIPTextModel:
-        """The text encoder; of Stable Diffusion 2.x up to the last layer but one, where the UNet listens."""
+        """Read the text encoder; of Stable Diffusion 2.x up to the last layer but one, which the UNet reads."""
         with self._laid_out():
             named = self._text_weights(dtype)
             config = text_config({name: tuple(x.shape) for name, x in named.items()}, self.kind.family)
@@ -87,29 +87,29 @@ class SingleFile:
         return self._filled(lambda: CLIPTextModel(CLIPTextConfig(**config)), named, dtype)
 
     def tokenizer(self) -> CLIPTokenizer:
-        """CLIP's, which comes with this package: files bring none."""
+        """Return CLIP's tokenizer, which comes with this package: files have none."""
         return _tokenizer(self.kind.family)
 
     def prediction(self) -> Prediction:
-        """What the UNet predicts, by what the file says of itself, by its marks, or by its weights."""
+        """Find out what the UNet predicts: from the file's metadata, its marks, or its weights."""
         metadata = {key: value.lower() for key, value in self._file.metadata.items()}
-        said = {value for key, value in metadata.items() if "predict" in key}
-        if said & V_PREDICTION_WORDS or metadata.get("ss_v_parameterization") == "true":
+        predictions = {value for key, value in metadata.items() if "predict" in key}
+        if predictions & V_PREDICTION_WORDS or metadata.get("ss_v_parameterization") == "true":
             return "v_prediction"
         if V_PREDICTION_MARK in self._file.shapes:
             return "v_prediction"
-        if said & EPSILON_WORDS or self.kind.family != "sd2" or V_PREDICTION_KEY not in self._file.shapes:
+        if predictions & EPSILON_WORDS or self.kind.family != "sd2" or V_PREDICTION_KEY not in self._file.shapes:
             return "epsilon"
-        return _by_spread(self._file.read([V_PREDICTION_KEY])[V_PREDICTION_KEY])
+        return prediction_by_spread(self._file.read([V_PREDICTION_KEY])[V_PREDICTION_KEY])
 
     def zero_terminal(self) -> bool:
-        """Whether the file is marked as trained on a schedule that ends in pure noise."""
-        said = self._file.metadata.get("ss_zero_terminal_snr", "").lower()
-        return ZERO_TERMINAL_MARK in self._file.shapes or said == "true"
+        """Return whether the file is marked as trained on a schedule that ends in pure noise."""
+        stated = self._file.metadata.get("ss_zero_terminal_snr", "").lower()
+        return ZERO_TERMINAL_MARK in self._file.shapes or stated == "true"
 
     @contextmanager
     def _laid_out(self) -> Iterator[None]:
-        """Say in our own words that a file has not the names and shapes that its kind has."""
+        """Turn errors of diffusers' converters into one about a file without the usual names and shapes."""
         try:
             yield
         except (ModelError, MemoryError):
@@ -121,15 +121,14 @@ class SingleFile:
             ) from error
 
     def _text_weights(self, dtype: torch.dtype) -> Mapping[str, Tensor]:
-        """By transformers' names, with `text_model.` in front."""
+        """Read the text encoder by transformers' names, with `text_model.` in front."""
         if prefix := first_prefix(self._file, SD2_TEXT_PREFIXES):
             read = self._read(prefix, dtype=dtype)
             layers = {int(key.split("resblocks.")[1].split(".")[0]) for key in read if "resblocks." in key}
             unused = f"resblocks.{max(layers)}." if len(layers) != SD2_LAYERS_USED else "text_projection"
             read = {key: x for key, x in read.items() if unused not in key and not key.endswith("text_projection")}
             width = read[f"{prefix}token_embedding.weight"].shape[1]
-            holder = nn.Module()
-            holder.config = CLIPTextConfig(hidden_size=width)
+            holder = SimpleNamespace(config=CLIPTextConfig(hidden_size=width))
             return convert_open_clip_checkpoint(holder, read, prefix=prefix)
         prefix = first_prefix(self._file, SD1_TEXT_PREFIXES)
         named = convert_ldm_clip_checkpoint(self._read(prefix, dtype=dtype))
@@ -145,7 +144,7 @@ class SingleFile:
         return self._file.read(names, dtype)
 
     def _filled(self, build: Callable[[], Net], weights: Mapping[str, Tensor], dtype: torch.dtype) -> Net:
-        """A module with these weights and no others; they are taken over, not copied."""
+        """Fill a module with these weights and no others; they are not copied."""
         net = empty(build, self._file.path.name)
         wanted = shapes_of(net)
         if not any(name.startswith("text_model.") for name in wanted):  # as newer transformers have it
@@ -159,25 +158,18 @@ def _kind(net: nn.Module) -> str:
     return f"{type(net).__name__} of Stable Diffusion 1.x or 2.x"
 
 
-def told_prediction(unet: Pseudo3DUNet) -> Prediction:
-    """What a UNet without scheduler predicts: of Stable Diffusion 2.x told from its last attention, else noise."""
-    attentions = getattr(unet.net.up_blocks[-1], "attentions", None)
-    if unet.text_width != SD2_TEXT_WIDTH or not attentions:
-        return "epsilon"
-    return _by_spread(attentions[-1].transformer_blocks[0].norm1.bias)
-
-
-def _by_spread(bias: Tensor) -> Prediction:
+def prediction_by_spread(bias: Tensor) -> Prediction:
+    """Guess what a Stable Diffusion 2.x UNet predicts from the bias of its last attention's norm (ComfyUI's rule)."""
     return "v_prediction" if bias.float().std(correction=0) > V_PREDICTION_SPREAD else "epsilon"
 
 
 def _with_text_model(key: str) -> str:
-    """Some merged files leave the outer name out."""
+    """Add the outer name, which some merged files leave out."""
     return key if key.startswith("text_model.") else f"text_model.{key}"
 
 
 def _is_idle(name: str) -> bool:
-    """Tensors that files carry and nothing here reads: position numbers, projections for other uses."""
+    """Return whether a tensor is never used here: position numbers, projections for other uses."""
     return name.endswith(("position_ids", "text_projection.weight", "text_projection", "logit_scale"))
 
 

@@ -1,15 +1,15 @@
-"""Configs of single-file checkpoints, read off the shapes of their tensors: files bring none."""
+"""Configs of single-file checkpoints, derived from the shapes of their tensors: files have none."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 
+from ...config_rules import Config
 from ...diffusion.schedule import STABLE_DIFFUSION_SCHEDULER
 from ...errors import ModelError
 from ..file_kinds import CONTEXT_KEY, UNET, Shapes
 
-Config = dict[str, object]
 SD1_HEADS = 8  # Stable Diffusion 1.x has 8 heads at every width
 SD2_HEAD_WIDTH = 64  # Stable Diffusion 2.x has heads of 64 at every width
 TEXT_HEAD_WIDTH = 64
@@ -22,7 +22,7 @@ those that predict velocity."""
 
 
 def unet_config(shapes: Shapes, family: str) -> Config:
-    """diffusers' config of the UNet of a checkpoint."""
+    """Derive diffusers' config of the UNet of a checkpoint."""
     parts = {key.removeprefix(UNET): shape for key, shape in shapes.items() if key.startswith(UNET)}
     levels = _levels(parts)
     layers = {len(level) for level in levels}
@@ -47,7 +47,7 @@ def unet_config(shapes: Shapes, family: str) -> Config:
 
 
 def _levels(parts: Mapping[str, tuple[int, ...]]) -> list[list[int]]:
-    """Numbers of the input blocks with a resnet, level by level."""
+    """List the numbers of the input blocks with a resnet, level by level."""
     numbers = sorted({int(key.split(".")[1]) for key in parts if key.startswith("input_blocks.")})
     levels: list[list[int]] = [[]]
     for number in numbers[1:]:
@@ -59,7 +59,7 @@ def _levels(parts: Mapping[str, tuple[int, ...]]) -> list[list[int]]:
 
 
 def vae_config(shapes: Shapes, prefix: str) -> Config:
-    """diffusers' config of the VAE of a checkpoint."""
+    """Derive diffusers' config of the VAE of a checkpoint."""
     parts = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
     blocks = sorted(
         {tuple(map(int, found)) for key in parts for found in re.findall(r"^encoder\.down\.(\d+)\.block\.(\d+)\.", key)}
@@ -79,7 +79,7 @@ def vae_config(shapes: Shapes, prefix: str) -> Config:
 
 
 def text_config(shapes: Shapes, family: str) -> Config:
-    """transformers' config of the text encoder, from diffusers' names of its tensors."""
+    """Derive transformers' config of the text encoder from diffusers' names of its tensors."""
     layers = {int(key.split("layers.")[1].split(".")[0]) for key in shapes if "layers." in key}
     tokens, width = _shape(shapes, "token_embedding.weight")
     return {
@@ -105,9 +105,9 @@ def _shape(shapes: Shapes, ending: str) -> tuple[int, ...]:
 
 
 def scheduler_config(prediction: str, *, zero_terminal: bool) -> Config:
-    """diffusers' config of the noise schedule."""
-    told = {"prediction_type": prediction, "rescale_betas_zero_snr": zero_terminal}
-    return {**STABLE_DIFFUSION_SCHEDULER, **told}
+    """Return diffusers' config of the noise schedule."""
+    overrides = {"prediction_type": prediction, "rescale_betas_zero_snr": zero_terminal}
+    return {**STABLE_DIFFUSION_SCHEDULER, **overrides}
 
 
 def _odd(what: str) -> ModelError:

@@ -1,4 +1,4 @@
-"""One name for each tensor of a single file, where programs that convert and train checkpoints write several."""
+"""One name for each tensor of a single file; programs that convert and train checkpoints write several."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WORDS = re.compile(
 
 
 class NamedFile:
-    """A file of weights under the names that Stable Diffusion's own files have; it reads as a `WeightFile` does."""
+    """A file of weights under the names of Stable Diffusion's own files; it reads as a `WeightFile` does."""
 
     def __init__(self, path: str | Path) -> None:
         self._file = WeightFile(path)
@@ -36,13 +36,13 @@ class NamedFile:
         self.shapes = {name: self._file.shapes[key] for name, key in self._names.items()}
 
     def read(self, names: Iterable[str], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
-        """Tensors in memory of their own; dtype: of floating-point tensors, None: as they are in the file."""
+        """Read tensors into memory of their own; dtype: for floating-point tensors; None: as in the file."""
         wanted = {self._names[name]: name for name in names}
         return {wanted[key]: x for key, x in self._file.read(wanted, dtype).items()}
 
 
 def standard_names(keys: Iterable[str]) -> dict[str, str]:
-    """Standard name -> name in the file.
+    """Map standard names to names in the file.
 
     The UNet's moving average (EMA) takes the place of its weights in a file that has no others.
     """
@@ -64,7 +64,7 @@ def _standard(key: str) -> str:
 
 
 def _unflattened(key: str) -> str:
-    """The UNet's name behind one of its moving average, which is written without points."""
+    """Restore the UNet's name from one of its moving average, which is written without dots."""
     found = FLAT.fullmatch(key.removeprefix(EMA)) if key.startswith(EMA) else None
     if not found:
         return key
@@ -75,14 +75,14 @@ def _unflattened(key: str) -> str:
 
 
 def standard_vae_name(key: str) -> str:
-    """diffusers' name of a VAE's tensor behind the one that it had before 2023, as Stable Diffusion 1.5 has it."""
+    """Return diffusers' name of a VAE's tensor; before 2023, as in Stable Diffusion 1.5, it had another."""
     head, attention, tail = key.partition(VAE_FOLDER_ATTENTION)
     part, _, rest = tail.partition(".")
     return f"{head}{attention}{OLD_ATTENTION[part]}.{rest}" if attention and part in OLD_ATTENTION else key
 
 
 def clip_names(found: Collection[str], wanted: Collection[str]) -> dict[str, str]:
-    """CLIP's name in memory -> in the file: some versions of transformers put `text_model.` in front, others do not."""
+    """Map CLIP's names in memory to the file's: only some versions of transformers put `text_model.` in front."""
     inside = any(name.startswith(TEXT_MODEL) for name in wanted)
     names = {key.removeprefix(TEXT_MODEL): key for key in found}
     return {f"{TEXT_MODEL}{name}": key for name, key in names.items()} if inside else names

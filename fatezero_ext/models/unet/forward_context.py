@@ -1,4 +1,4 @@
-"""What one forward pass needs and diffusers' signatures have no room for."""
+"""State of one forward pass for which diffusers' signatures have no room."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...attention.sites import LayerAddress, Site
 
 @dataclass(frozen=True)
 class Call:
-    """One call of an inflated UNet, as its modules see it.
+    """A call of an inflated UNet, as its modules see it.
 
     frames: frames of the clip in this call
     attend: how the attention layers of this call are computed
@@ -30,13 +30,13 @@ _RUNNING: ContextVar[Call] = ContextVar("fatezero_call", default=_OUTSIDE)
 
 
 def current() -> Call:
-    """The call that runs in this thread; of calls within calls, as when a controller asks a UNet, the innermost."""
+    """Return the call that runs in this thread; the innermost if a controller calls a UNet within a call."""
     return _RUNNING.get()
 
 
 @contextmanager
 def running(call: Call) -> Iterator[None]:
-    """Let the modules see `call` until the block ends. Threads that share a UNet see their own calls alone."""
+    """Let the modules see `call` until the block ends. Threads that share a UNet see only their own calls."""
     token = _RUNNING.set(call)
     try:
         yield

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
-from diffusers import UNet2DConditionModel
+from diffusers.models import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
 from torch import nn
@@ -26,14 +26,17 @@ from .temporal import (
     identity_temporal_conv,
 )
 
+if TYPE_CHECKING:
+    from diffusers.models.attention_processor import AttnProcessor
+
 
 @dataclass(frozen=True)
 class TemporalLayers:
-    """Which temporal layers a UNet gets.
+    """Temporal layers that a UNet gets.
 
-    rank:         of the low-rank temporal convolutions; None: full 1-D convolutions
+    rank:         rank of the low-rank temporal convolutions; None: full 1-D convolutions
     position:     where transformer blocks attend over time, "after_spatial", "after_cross" or "after_feedforward"
-    ranks:        ranks of single convolutions by their names in the UNet, where a checkpoint has its own
+    ranks:        ranks of single convolutions by their names in the UNet, if a checkpoint has its own
     convolutions: whether there are temporal convolutions; Tune-A-Video's UNets attend over time and have none
     """
 
@@ -56,7 +59,7 @@ class TemporalLayers:
 
 @dataclass(frozen=True)
 class InflationSettings:
-    """How a 2-D UNet becomes a pseudo-3D one.
+    """Settings for turning a 2-D UNet into a pseudo-3D one.
 
     key_frames:       frames whose keys self-attention reads (see `resolve_key_frames`)
     least_sc_channel: transformer blocks narrower than this keep each frame's own keys
@@ -79,7 +82,7 @@ def inflate(net: UNet2DConditionModel, settings: InflationSettings) -> tuple[Con
     """Inflate `net` in place; its 2-D weights keep their names, new ones contain `_temporal`.
 
     Returns the attention layers under control in the order the UNet runs them (32 for Stable Diffusion 1.x).
-    Raises ModelError where the UNet has blocks this method does not know.
+    Raises ModelError if the UNet has blocks that this method does not know.
     """
     _check_kind(net)
     layers = tuple(layer for block in _transformer_blocks(net) for layer in _bind(block, settings))
@@ -105,8 +108,8 @@ def _check_kind(net: UNet2DConditionModel) -> None:
         raise ModelError("the UNet is inflated already; inflating is done once, in place. Load the UNet again.")
     if not any(True for _ in _transformer_blocks(net)):
         raise ModelError(
-            f"the UNet has no transformer blocks ({', '.join(config.down_block_types)}); cross-attention to words is "
-            f"needed. Use a Stable Diffusion 1.x / 2.x UNet."
+            f"the UNet has no transformer blocks ({', '.join(config['down_block_types'])}); cross-attention to words "
+            f"is needed. Use a Stable Diffusion 1.x / 2.x UNet."
         )
 
 
@@ -120,9 +123,9 @@ class _Block:
 
 
 def _transformer_blocks(net: UNet2DConditionModel) -> Iterator[_Block]:
-    """Transformer blocks in running order; level 0 is the latents' own resolution."""
+    """List transformer blocks in running order; level 0 is the latents' own resolution."""
     deepest = len(net.down_blocks) - 1
-    stages = [("down", i, block, i) for i, block in enumerate(net.down_blocks)]
+    stages: list[tuple[Stage, int, nn.Module, int]] = [("down", i, block, i) for i, block in enumerate(net.down_blocks)]
     stages += [("mid", 0, net.mid_block, deepest)] if net.mid_block is not None else []
     stages += [("up", i, block, deepest - i) for i, block in enumerate(net.up_blocks)]
     for stage, index, block, level in stages:
@@ -138,18 +141,24 @@ def _bind(block: _Block, settings: InflationSettings) -> Iterator[ControlledLaye
             f"the UNet's {block.stage} block {block.block} is not of Stable Diffusion 1.x / 2.x kind "
             f"(norm {module.norm_type!r}); FateZero needs plain self- and cross-attention. Use an SD 1.x or 2.x UNet."
         )
-    width = module.norm1.normalized_shape[0]
+    width = _width(module)
     key_frames = settings.key_frames if width >= settings.least_sc_channel else ()
     own = LayerAddress(block.stage, block.block, block.unit, "self")
     text = LayerAddress(block.stage, block.block, block.unit, "cross")
-    module.attn1.set_processor(SparseCausalAttention(own))
-    module.attn2.set_processor(CrossAttention(text))
+    # diffusers calls any object, but names only its own in its annotations.
+    module.attn1.set_processor(cast("AttnProcessor", SparseCausalAttention(own)))
+    module.attn2.set_processor(cast("AttnProcessor", CrossAttention(text)))
     yield controlled(own, block.level, key_frames, module.attn1)
     yield controlled(text, block.level, (), module.attn2)
 
 
+def _width(block: BasicTransformerBlock) -> int:
+    assert isinstance(block.norm1, nn.LayerNorm)  # `_bind` refuses blocks with other norms
+    return block.norm1.normalized_shape[0]
+
+
 def controlled(address: LayerAddress, level: int, key_frames: tuple[KeyFrame, ...], attn: Attention) -> ControlledLayer:
-    """What is known of one of diffusers' attention modules."""
+    """Describe one of diffusers' attention modules."""
     return ControlledLayer(
         address=address,
         level=level,
@@ -165,7 +174,7 @@ def controlled(address: LayerAddress, level: int, key_frames: tuple[KeyFrame, ..
 
 
 def _resnet_norms(net: UNet2DConditionModel) -> Iterator[nn.GroupNorm]:
-    """Group norms outside the transformers: only these see the clip as one tensor."""
+    """List group norms outside the transformers: only these see the clip as one tensor."""
     for name, module in net.named_modules():
         if isinstance(module, nn.GroupNorm) and ".attentions." not in name:
             yield module
@@ -176,15 +185,16 @@ def _add_temporal_layers(net: UNet2DConditionModel, temporal: TemporalLayers) ->
         _add_temporal_convolutions(net, temporal)
     for block in list(_transformer_blocks(net)):
         module, spatial = block.module, block.module.attn1
-        width = module.norm1.normalized_shape[0]
+        width = _width(module)
         attention = Attention(width, heads=spatial.heads, dim_head=spatial.inner_dim // spatial.heads)
         for parameter in attention.to_out[0].parameters():
             # Zero weight and bias: the identity over time. (The authors' program leaves the bias random.)
             nn.init.zeros_(parameter)
+        module.__class__ = Pseudo3DTransformerBlock
+        assert isinstance(module, Pseudo3DTransformerBlock)
         module.attn_temporal = attention.to(spatial.to_q.weight)
         module.norm_temporal = nn.LayerNorm(width).to(spatial.to_q.weight)
         module.temporal_position = temporal.position
-        module.__class__ = Pseudo3DTransformerBlock
 
 
 def _add_temporal_convolutions(net: UNet2DConditionModel, temporal: TemporalLayers) -> None:
@@ -195,5 +205,5 @@ def _add_temporal_convolutions(net: UNet2DConditionModel, temporal: TemporalLaye
             if temporal.rank is None
             else LowRankTemporalConv(channels, temporal.ranks.get(name, temporal.rank))
         )
-        conv.conv_temporal = added.to(conv.weight)
         conv.__class__ = PseudoConv3d
+        conv.conv_temporal = added.to(conv.weight)

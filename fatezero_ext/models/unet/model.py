@@ -1,4 +1,4 @@
-"""The pseudo-3D UNet as the loops call it."""
+"""The pseudo-3D UNet as inversion and editing call it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models import UNet2DConditionModel
 from torch import Tensor
 
 from ...attention.controlled_layer import ControlledLayer
@@ -24,15 +24,16 @@ from .inflate import InflationSettings, inflate
 
 @dataclass(repr=False, eq=False)
 class Pseudo3DUNet(NoiseModel, WeightsReport):
-    """A diffusers UNet inflated to run clips. Threads may share one: what belongs to a call is the call's alone.
+    """A diffusers UNet inflated to run clips. Threads may share one: the state of a call belongs to that call.
 
-    net:       the UNet2DConditionModel; it is inflated in place when this object is made
-    settings:  how it is inflated
-    latents:   the latent format it was trained on
-    scheduler: the checkpoint's scheduler config, diffusers' keys
-    name:      what users know it by
-    kernel:    computes attention wherever nothing is recorded or edited
-    prepare:   called with a run's bytes before it; brings the weights to the device they compute on
+    net:            the UNet2DConditionModel; it is inflated in place when this object is made
+    settings:       how it is inflated
+    latent_format:  the latent format it was trained on
+    scheduler:      the checkpoint's scheduler config, diffusers' keys
+    name:           what users know it by
+    kernel:         computes attention wherever nothing is recorded or edited
+    load_to_device: called before a run with the bytes it needs; brings the weights to the device they compute on. The
+                    one field that may be set later: a program that manages memory first has to see `net`
     """
 
     net: UNet2DConditionModel
@@ -58,11 +59,11 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
 
     @property
     def channels(self) -> int:
-        return self.net.config.in_channels
+        return self.net.config["in_channels"]
 
     @property
     def text_width(self) -> int:
-        return self.net.config.cross_attention_dim
+        return self.net.config["cross_attention_dim"]
 
     @property
     def levels(self) -> int:
@@ -70,14 +71,14 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
 
     @property
     def trained_side(self) -> int | None:
-        side = self.net.config.sample_size
+        side = self.net.config["sample_size"]
         return side if isinstance(side, int) else None
 
     def schedule(self, steps: int) -> Schedule:
         return Schedule.from_config(self.scheduler, steps)
 
     def digest(self) -> str:
-        """Of the weights and config, and of how they were inflated."""
+        """Digest of the weights, the config and the inflation settings."""
         temporal = self.settings.temporal
         settings = {
             "key_frames": list(self.settings.key_frames),
@@ -92,7 +93,7 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
         return self.net.named_parameters()
 
     def with_weights(self, changes: Mapping[str, Tensor], *, name: str) -> Pseudo3DUNet:
-        """A UNet inflated alike, with these weights of `net` changed; this one stays as it is.
+        """Derive a UNet inflated alike, with some weights of `net` changed; this one stays as it is.
 
         changes: new weights by name, each of the old one's shape; all others share this UNet's memory
         name:    of the new UNet

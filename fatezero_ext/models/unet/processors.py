@@ -1,4 +1,4 @@
-"""diffusers attention processors that ask the call's `attend` and know nothing else."""
+"""diffusers' attention processors that hand queries, keys and values to the call's `attend`."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class SparseCausalAttention:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """hidden_states: [(chunks frames), cells, width] -> the same shape."""
+        """Map hidden states [(chunks frames), cells, width] to the same shape."""
         if encoder_hidden_states is not None or attention_mask is not None or attn.added_kv_proj_dim is not None:
             raise NotImplementedError(
                 "sparse-causal attention takes no text, no mask and no added keys; use cross-attention for those"
             )
         x = _group_normed(attn, hidden_states)
         q, k, v = (split_heads(project(x), attn.heads) for project in (attn.to_q, attn.to_k, attn.to_v))
-        attend, site = _asked(self.address)
+        attend, site = _in_call(self.address)
         return _out(attn, attend(q, k, v, replace(site, inputs=x)), attend)
 
 
@@ -55,7 +55,7 @@ class CrossAttention:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """hidden_states: [(chunks frames), cells, width] -> the same shape.
+        """Map hidden states [(chunks frames), cells, width] to the same shape.
 
         encoder_hidden_states: [chunks, tokens, text_width]; None: the layer attends to its own input
         attention_mask:        added to the scores, [chunks, 1 or cells, tokens]: 0 keeps, a large negative number drops
@@ -76,7 +76,7 @@ class CrossAttention:
                 torch.cat([self._of_text(added, attn, text, len(x)), split_heads(own(x), attn.heads)], dim=2)
                 for added, own in pairs
             )
-        attend, site = _asked(self.address)
+        attend, site = _in_call(self.address)
         if attention_mask is not None:
             site = replace(site, bias=_score_bias(attention_mask, len(x), cells=q.shape[2], keys=k.shape[2]))
         return _out(attn, attend(q, k, v, site), attend)
@@ -86,19 +86,19 @@ class CrossAttention:
         return _per_frame(split_heads(project(text), attn.heads), batch)
 
 
-def _asked(layer: LayerAddress) -> tuple[Attend, Site]:
-    """What computes a layer in the call that runs, and the layer's site in it."""
+def _in_call(layer: LayerAddress) -> tuple[Attend, Site]:
+    """Return what computes a layer in the running call, and the layer's site in it."""
     running = call.current()
     return running.attend, running.sites[layer]
 
 
 def _per_frame(x: Tensor, batch: int) -> Tensor:
-    """[chunks, ...] -> [(chunks frames), ...]; a single chunk is broadcast without a copy."""
+    """Repeat [chunks, ...] to [(chunks frames), ...]; a single chunk is broadcast without a copy."""
     return x if len(x) == batch else x[:, None].expand(-1, batch // len(x), *x.shape[1:]).flatten(0, 1)
 
 
 def _score_bias(mask: Tensor, batch: int, *, cells: int, keys: int) -> Tensor:
-    """[chunks, 1 or cells, tokens] -> [(chunks frames), 1, 1 or cells, keys], shared by the heads."""
+    """Expand [chunks, 1 or cells, tokens] to [(chunks frames), 1, 1 or cells, keys], shared by the heads."""
     if mask.shape[-1] + cells == keys:
         mask = F.pad(mask, (0, cells))
     if mask.shape[-1] != keys:

@@ -25,7 +25,7 @@ class ClipGroupNorm(nn.GroupNorm):
     """Group norm whose statistics run over all frames of a clip, as on a `b c f h w` tensor."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [(chunks frames), channels, height, width] -> the same shape."""
+        """Normalise x [(chunks frames), channels, height, width]."""
         frames = call.current().frames
         if frames == 1:
             return super().forward(x)
@@ -35,9 +35,9 @@ class ClipGroupNorm(nn.GroupNorm):
 
 
 class LowRankTemporalConv(nn.Module):
-    """x + up(down(x)) over the frames; the identity until trained.
+    """Low-rank residual convolution over the frames, x + up(down(x)); the identity until trained.
 
-    rank: reduced to half the channels where it exceeds them, as in the published checkpoints
+    rank: of the inner tensor; reduced to half the channels where it exceeds them, as in the published checkpoints
     """
 
     def __init__(self, channels: int, rank: int) -> None:
@@ -50,14 +50,15 @@ class LowRankTemporalConv(nn.Module):
         nn.init.zeros_(self.up.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [(chunks height width), channels, frames] -> the same shape."""
+        """Convolve x [(chunks height width), channels, frames] over its frames."""
         return x + self.up(self.down(x))
 
 
 def identity_temporal_conv(channels: int, kernel: int) -> nn.Conv1d:
-    """A convolution over the frames that starts as the identity."""
+    """Make a convolution over the frames that starts as the identity."""
     conv = nn.Conv1d(channels, channels, kernel, padding=kernel // 2)
     nn.init.dirac_(conv.weight)
+    assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     return conv
 
@@ -68,7 +69,7 @@ class PseudoConv3d(nn.Conv2d):
     conv_temporal: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: [(chunks frames), channels, height, width]."""
+        """Convolve x [(chunks frames), channels, height, width]."""
         x = super().forward(x)
         frames, height, width = call.current().frames, *x.shape[-2:]
         cells = rearrange(x, "(b f) c h w -> (b h w) c f", f=frames)
@@ -88,9 +89,10 @@ class Pseudo3DTransformerBlock(BasicTransformerBlock):
         attention_mask: Tensor | None = None,
         encoder_hidden_states: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
-        **_unused: object,
+        *_unused: object,
+        **_more: object,
     ) -> Tensor:
-        """hidden_states: [(chunks frames), cells, width] -> the same shape."""
+        """Map hidden states [(chunks frames), cells, width] to the same shape."""
         x = hidden_states
         x = x + self.attn1(self.norm1(x), attention_mask=attention_mask)
         x = self._temporal(x, "after_spatial")

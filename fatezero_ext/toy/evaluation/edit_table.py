@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from ...editing.edit import edit
-from ...editing.settings import BlendSettings, EditSettings
+from ...editing.settings import BlendSettings, EditSettings, Mode
 from ...inversion.controller import Controller
 from ...inversion.invert import invert
 from ...models.folder.detect import TOY_FOLDER
@@ -40,10 +41,10 @@ NEW_BACKGROUNDS = ("sand", "water", "sky", "grass")
 
 @dataclass(frozen=True)
 class Method:
-    """A way to edit, and what an earlier model by the same recipe reached with it.
+    """An edit method, with the figures that an earlier model by the same recipe reached.
 
-    blend:     "" for none, "object" or "background": whose words make the mask
-    reference: by EditFigures' names, shares of the frames for `edited` and `kept`
+    blend:     words that make the mask: "object", "background", or "" for none
+    reference: figures by EditFigures' names; shares of the frames for `edited` and `kept`
     """
 
     kind: str
@@ -54,7 +55,7 @@ class Method:
     reference: Mapping[str, float] | None = None
 
 
-def _held(cross: float, self_attention: float, mode: str = "replace") -> EditSettings:
+def _held(cross: float, self_attention: float, mode: Mode = "replace") -> EditSettings:
     return EditSettings(mode, cross, self_replace=self_attention, guidance=GUIDANCE)
 
 
@@ -79,21 +80,22 @@ METHODS = (
 
 
 def changes_of(clip: Clip, kind: str) -> dict[str, str]:
-    """The change that an edit of this kind asks for: the next attribute in line that can be seen."""
+    """Choose the change of an edit of this kind: the next attribute in line that can be seen."""
     scene = clip.scenes[0]
     if kind == "style":
         return {"style": "watercolor"}
     choices = {"colour": READABLE_COLOURS, "shape": READABLE_SHAPES, "background": NEW_BACKGROUNDS}[kind]
     start = choices.index(getattr(scene, kind)) if getattr(scene, kind) in choices else 0
     for value in choices[start + 1 :] + choices[:start]:
-        changed = replace(scene, **{kind: value})
+        attribute: dict[str, Any] = {kind: value}
+        changed = replace(scene, **attribute)
         if is_visible(changed.colour, changed.background):
             return {kind: value}
     raise ValueError(f"no other {kind} can be seen on {scene}; one is needed for the edit. Choose another clip.")
 
 
 def measured(model: VideoModel, clips: int = CLIPS) -> Iterator[tuple[Method, list[EditFigures]]]:
-    """Every method's figures, one per clip."""
+    """Yield every method's figures, one per clip."""
     sources = [sample_clip(seed, frames=FRAMES) for seed in range(clips)]
 
     @cache
@@ -119,14 +121,14 @@ def _blend(source: Clip, changes: Mapping[str, str], method: Method) -> BlendSet
         return None
     before, after = source.scenes[0], source.edited(**changes).scenes[0]
     if method.blend == "object":
-        words = [(f"{scene.colour} {scene.shape}",) for scene in (before, after)]
+        old, new = (f"{scene.colour} {scene.shape}" for scene in (before, after))
     else:
-        words = [(caption(scene).rpartition(" ")[2],) for scene in (before, after)]
-    return BlendSettings(*words, threshold=0.3, latents=method.latents)
+        old, new = (caption(scene).rpartition(" ")[2] for scene in (before, after))
+    return BlendSettings((old,), (new,), threshold=0.3, latents=method.latents)
 
 
 def table_of(rows: list[tuple[Method, dict[str, float]]]) -> Table:
-    """Figures beside the reference's, where it has them."""
+    """Tabulate figures beside the reference's, where it has them."""
     table = Table(title=f"edits of {CLIPS} clips of {FRAMES} frames; in brackets an earlier model by the same recipe")
     for column in ("edit", "method", "edited", "kept", "PSNR of what stays", "object IoU", "flicker"):
         table.add_column(column)
@@ -138,7 +140,7 @@ def table_of(rows: list[tuple[Method, dict[str, float]]]) -> Table:
 
 
 def averaged(figures: list[EditFigures]) -> dict[str, float]:
-    """Means over clips; counts of frames as shares."""
+    """Average over clips; counts of frames become shares."""
     return {
         "edited": mean(one.edited / one.frames for one in figures),
         "kept": mean(one.kept / one.frames for one in figures),

@@ -1,4 +1,4 @@
-"""Edits whose exact truth is known, and how near a result comes to it."""
+"""Edits whose exact truth is known, and figures of how near a result comes to it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COLOURLESS = ("sketch", "monochrome")
 
 @dataclass(frozen=True)
 class EditFigures:
-    """How near an edited clip is to its truth.
+    """Distance of an edited clip from its truth.
 
     frames:     number of frames
     edited:     frames in which the oracle reads every changed attribute
@@ -40,7 +40,7 @@ def measure(edited: np.ndarray, source: Clip, changes: Mapping[str, str]) -> Edi
 
     edited:  [frames, H, W, 3], 0..1
     source:  the clip that was edited
-    changes: the attributes asked for: shape, colour, background, style
+    changes: requested attributes: shape, colour, background, style
     """
     truth = source.edited(**changes)
     count = len(edited)
@@ -55,7 +55,7 @@ def measure(edited: np.ndarray, source: Clip, changes: Mapping[str, str]) -> Edi
 
 
 def _kept(source: Clip, changes: Mapping[str, str]) -> dict[str, str]:
-    """The attributes that an edit must leave alone, as far as its style shows them."""
+    """Return the attributes that an edit must leave alone, as far as its style shows them."""
     scene = source.scenes[0]
     attributes = {"shape": scene.shape}
     if changes.get("style") not in COLOURLESS:
@@ -69,7 +69,7 @@ def _reads(frame: np.ndarray, wanted: Mapping[str, str]) -> bool:
 
 
 def _where_nothing_changes(source: Clip, truth: Clip, changes: Mapping[str, str]) -> np.ndarray:
-    """[frames, H, W] weights."""
+    """Return weights [frames, H, W], 1 where an edit must change nothing."""
     if "style" in changes:
         return np.ones_like(truth.masks)
     if "background" in changes:

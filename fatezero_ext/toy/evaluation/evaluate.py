@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from torch import Tensor
 
 from ...editing.edit import edit
@@ -65,12 +65,12 @@ Figures = dict[str, float]
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is drawn.
+    """Amounts that are drawn.
 
-    steps:         of DDIM, per picture
-    prompts:       pictures that tell colour, shape and background
+    steps:         DDIM steps per picture
+    prompts:       pictures that test colour, shape and background
     style_prompts: pictures of each style
-    readings:      rendered pictures of each style that the oracle itself is tried on
+    readings:      rendered pictures of each style that test the oracle itself
     """
 
     steps: int = STEPS
@@ -80,7 +80,7 @@ class Settings:
 
 
 def evaluate(pipeline: StableDiffusionPipeline, settings: Settings) -> Figures:
-    """All figures of a model, by name."""
+    """Measure all figures of a model, by name."""
     figures: Figures = {}
     for measure in MEASUREMENTS:
         figures |= measure(pipeline, settings)
@@ -88,13 +88,13 @@ def evaluate(pipeline: StableDiffusionPipeline, settings: Settings) -> Figures:
 
 
 def plain_scenes(count: int) -> list[Scene]:
-    """The unstyled scenes that models are tested with."""
+    """Return the unstyled scenes that models are tested with."""
     return [sample_scene(np.random.default_rng((_SEED, index)), styled_share=0) for index in range(count)]
 
 
 @torch.no_grad()
 def draw(pipeline: StableDiffusionPipeline, prompts: list[str], steps: int, seed: int = _SEED) -> np.ndarray:
-    """Text to image. Returns [prompts, H, W, 3] in 0..1."""
+    """Draw a picture of each prompt. Returns [prompts, H, W, 3] in 0..1."""
     generator = torch.Generator().manual_seed(seed)
     pictures = [
         pipeline(
@@ -110,7 +110,7 @@ def draw(pipeline: StableDiffusionPipeline, prompts: list[str], steps: int, seed
 
 
 def words_drawn(pipeline: StableDiffusionPipeline, settings: Settings) -> Figures:
-    """Share of pictures in which the oracle reads the words of the prompt."""
+    """Measure the share of pictures in which the oracle reads the words of the prompt."""
     scenes = plain_scenes(settings.prompts)
     readings = [read(frame) for frame in draw(pipeline, [caption(scene) for scene in scenes], settings.steps)]
     names = ("colour", "shape", "background")
@@ -124,7 +124,7 @@ def words_drawn(pipeline: StableDiffusionPipeline, settings: Settings) -> Figure
 
 
 def styles_drawn(pipeline: StableDiffusionPipeline, settings: Settings) -> Figures:
-    """Share of pictures in which the oracle reads the style that was asked for."""
+    """Measure the share of pictures in which the oracle reads the requested style."""
     figures = {}
     for style in STYLES:
         clips = [sample_clip(seed, frames=1, style=style) for seed in range(settings.style_prompts)]
@@ -134,7 +134,7 @@ def styles_drawn(pipeline: StableDiffusionPipeline, settings: Settings) -> Figur
 
 
 def styles_read(pipeline: StableDiffusionPipeline, settings: Settings) -> Figures:
-    """Share of rendered pictures whose style the oracle reads right behind the VAE: what it is worth on drawn ones."""
+    """Measure the share of rendered pictures whose style the oracle reads behind the VAE: its limit on drawn ones."""
     figures = {}
     for number, style in enumerate((NO_STYLE, *STYLES)):
         rng = np.random.default_rng((_SEED, number, 7))
@@ -145,7 +145,7 @@ def styles_read(pipeline: StableDiffusionPipeline, settings: Settings) -> Figure
 
 
 def attention_found(pipeline: StableDiffusionPipeline, settings: Settings) -> Figures:
-    """Overlap of the shape word's attention with the true mask."""
+    """Measure the overlap of the shape word's attention with the true mask."""
     scenes = plain_scenes(settings.prompts)
     maps = shape_word_maps(pipeline, scenes)
     masks = torch.from_numpy(np.stack([object_mask(scene) for scene in scenes]))[:, None]
@@ -160,7 +160,7 @@ def attention_found(pipeline: StableDiffusionPipeline, settings: Settings) -> Fi
 
 @torch.no_grad()
 def shape_word_maps(pipeline: StableDiffusionPipeline, scenes: list[Scene]) -> Tensor:
-    """Where the shape word looks at ATTENTION_TIMESTEP, mean over heads and layers. Returns [scenes, cells]."""
+    """Return the shape word's attention [scenes, cells] at ATTENTION_TIMESTEP, mean over heads and layers."""
     latents = encode(pipeline, np.stack([render(scene) for scene in scenes]))
     alpha = pipeline.scheduler.alphas_cumprod[ATTENTION_TIMESTEP]
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(_SEED))
@@ -178,7 +178,7 @@ def shape_word_maps(pipeline: StableDiffusionPipeline, scenes: list[Scene]) -> T
 
 
 def inversion_returns(pipeline: StableDiffusionPipeline, settings: Settings) -> Figures:
-    """PSNR of inverting clips and denoising them again, against what the VAE alone gives."""
+    """Measure the PSNR of inverting clips and denoising them again, against the VAE alone."""
     frames_apart = InflationSettings(key_frames=(), norm="frame")
     unet = Pseudo3DUNet(deepcopy(pipeline.unet), frames_apart, scheduler=pipeline.scheduler.config)
     text, vae = ClipTextEncoder(pipeline.tokenizer, pipeline.text_encoder), VideoVAE(pipeline.vae)
@@ -199,14 +199,14 @@ def inversion_returns(pipeline: StableDiffusionPipeline, settings: Settings) -> 
 
 @torch.no_grad()
 def encode(pipeline: StableDiffusionPipeline, frames: np.ndarray) -> Tensor:
-    """frames: [n, H, W, 3] in 0..1. Returns scaled latents [n, 4, h, w]."""
+    """Encode frames [n, H, W, 3] in 0..1 to scaled latents [n, 4, h, w]."""
     pixels = torch.from_numpy(frames).permute(0, 3, 1, 2) * 2 - 1
     return pipeline.vae.encode(pixels).latent_dist.mean * pipeline.vae.config.scaling_factor
 
 
 @torch.no_grad()
 def decode(pipeline: StableDiffusionPipeline, latents: Tensor) -> np.ndarray:
-    """latents: [n, 4, h, w], scaled. Returns [n, H, W, 3] in 0..1."""
+    """Decode scaled latents [n, 4, h, w] to frames [n, H, W, 3] in 0..1."""
     pixels = pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor).sample
     return (pixels.clamp(-1, 1) / 2 + 0.5).permute(0, 2, 3, 1).numpy()
 
@@ -228,7 +228,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
 
 
 def table(figures: Figures) -> str:
-    """The figures beside those of the earlier model."""
+    """Tabulate the figures beside those of the earlier model."""
     rows = [("figure", "here", "reference"), *((n, f"{v:.3f}", _known(n)) for n, v in figures.items())]
     return "\n".join(f"{name:<32}{here:>8}{reference:>11}" for name, here, reference in rows)
 

@@ -1,6 +1,6 @@
-"""Read off a frame what it shows, without a trained model and without being told where to look.
+"""Recognise the contents of a frame without a trained model and without any hint.
 
-Every step asks which of the things that the world can draw explains the pixels best.
+Every step looks for the thing that the world can draw which explains the pixels best.
 """
 
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ COLOURLESS_STYLES = ("sketch", "monochrome")
 LEAST_GRID = 0.018
 """The true grid is a quarter darker, of which a VAE leaves a tenth in places; pictures without a grid stay below."""
 _GREATEST_SHARE = 0.3
-"""Of a frame that an object may cover."""
+"""Largest share of a frame that an object may cover."""
 _FAR = 0.35
 """RGB distance from which on a pixel counts as fully unlike a tone."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a frame shows.
+    """Contents of a frame.
 
     colour, background: None in a style that does not show them (pencil sketch, black and white)
     mask:               [H, W] float32, the object's pixels as found, 0 or 1; all zero if there is no object
@@ -56,7 +56,7 @@ def _reading(cover: np.ndarray, colour: str | None, background: str | None, styl
 
 
 def read_style(picture: np.ndarray) -> str:
-    """The style of a [H, W, 3] picture in 0..1."""
+    """Recognise the style of a [H, W, 3] picture in 0..1."""
     if _grid_strength(picture) > LEAST_GRID:
         return "pixel"
     if np.percentile(np.ptp(picture, axis=2), 97) < 0.13:
@@ -74,7 +74,7 @@ def _grey_style(grey: np.ndarray) -> str:
 
 
 def read_background(picture: np.ndarray) -> str:
-    """The background of an unstyled picture: the tones that leave the fewest pixels unexplained."""
+    """Recognise the background of an unstyled picture: the tones that leave the fewest pixels unexplained."""
     return min(BACKGROUNDS, key=lambda name: _unexplained(picture, name))
 
 
@@ -85,29 +85,31 @@ def _unexplained(picture: np.ndarray, background: str) -> float:
 
 
 def tone_distance(picture: np.ndarray, background: str) -> np.ndarray:
-    """How far each pixel is from the nearest tone the background has. Returns [H, W], RGB distance."""
+    """Compute each pixel's RGB distance [H, W] from the background's nearest tone."""
     if background not in TEXTURE_TONES:
-        return np.linalg.norm(picture - np.float32(PALETTE[background]), axis=2)
-    dark, light = (np.float32(tone) for tone in TEXTURE_TONES[background])
+        return np.linalg.norm(picture - np.array(PALETTE[background], np.float32), axis=2)
+    dark, light = (np.array(tone, np.float32) for tone in TEXTURE_TONES[background])
     axis = light - dark
     along = np.clip((picture - dark) @ axis / (axis @ axis), 0, 1)
     return np.linalg.norm(picture - dark - along[..., None] * axis, axis=2)
 
 
 def _tone_span(background: str) -> float:
-    """A wide range of tones explains anything; it has to explain better."""
+    """Penalise a wide range of tones, which explains anything."""
     if background not in TEXTURE_TONES:
         return 0.0
     return min(1.0, float(np.linalg.norm(np.subtract(*TEXTURE_TONES[background]))))
 
 
 def _object(picture: np.ndarray, background: str) -> tuple[str, np.ndarray]:
-    """The colour of the object, the largest patch nearer to one colour than to the background, and its share of pixels.
+    """Find the object, the largest patch nearer to one colour than to the background.
 
-    Where the two mix in a pixel, the distances to either tell the share. Returns the colour and [H, W] in 0..1.
+    Where the two mix in a pixel, the distances to either give the share. Returns the colour and [H, W] in 0..1.
     """
     behind = tone_distance(picture, background)
-    distances = np.stack([np.linalg.norm(picture - np.float32(PALETTE[colour]), axis=2) for colour in COLOURS])
+    distances = np.stack(
+        [np.linalg.norm(picture - np.array(PALETTE[colour], np.float32), axis=2) for colour in COLOURS]
+    )
     nearest = distances.argmin(axis=0)
     foreign = behind > 0.75 * distances.min(axis=0)
     patches = {}
@@ -124,14 +126,14 @@ def _object(picture: np.ndarray, background: str) -> tuple[str, np.ndarray]:
 
 
 def _coloured(picture: np.ndarray, style: str) -> np.ndarray:
-    """The picture as it would be without its style, as far as that can be told."""
+    """Undo a picture's style as far as possible."""
     if style == "pixel":
         return without_grid(picture)
     return unwashed(picture) if style == "watercolor" else picture
 
 
 def _grid_strength(picture: np.ndarray) -> float:
-    """How much darker the last row and column of each block are than their neighbours, 0 in pictures without blocks."""
+    """Measure by how much blocks' last rows and columns are darker than their neighbours; 0 without blocks."""
     grey = picture.mean(axis=2)
     strengths = []
     for lines in (grey, grey.T):
@@ -144,7 +146,7 @@ def _grid_strength(picture: np.ndarray) -> float:
 
 
 def _corner_fall(grey: np.ndarray) -> float:
-    """By what share the corners are darker than the middle."""
+    """Measure the share by which the corners are darker than the middle."""
     edge = SIZE // 5
     corners = [grey[:edge, :edge], grey[:edge, -edge:], grey[-edge:, :edge], grey[-edge:, -edge:]]
     means = sorted(float(np.median(corner)) for corner in corners)
@@ -153,7 +155,7 @@ def _corner_fall(grey: np.ndarray) -> float:
 
 
 def _inside_lines(picture: np.ndarray) -> np.ndarray:
-    """What the strong lines of a sketch enclose: everything that cannot be reached from the border. Returns [H, W]."""
+    """Find the area [H, W] that a sketch's strong lines enclose: all that cannot be reached from the border."""
     darkness = ink(picture)
     best = np.zeros((SIZE, SIZE), bool)
     for threshold in (0.55, 0.45, 0.38, 0.3):
@@ -165,7 +167,7 @@ def _inside_lines(picture: np.ndarray) -> np.ndarray:
 
 
 def _reachable(free: np.ndarray) -> np.ndarray:
-    """Which free pixels of a boolean [H, W] are connected to the border."""
+    """Find the free pixels of a boolean [H, W] that are connected to the border."""
     free = np.pad(free, 1, constant_values=True)
     reached = np.zeros_like(free)
     reached[0] = True
@@ -182,12 +184,12 @@ def _reachable(free: np.ndarray) -> np.ndarray:
 
 
 def _opened(mask: np.ndarray) -> np.ndarray:
-    """Without lines thinner than three pixels."""
+    """Remove lines thinner than three pixels."""
     return grown(~grown(~mask))
 
 
 def _even_patch(picture: np.ndarray) -> np.ndarray:
-    """The patch of one grey that looks most like a shape. Returns [H, W]."""
+    """Find the patch [H, W] of one grey that looks most like a shape."""
     grey = without_vignette(picture)
     best, best_fit = np.zeros((SIZE, SIZE), bool), 0.0
     for tone in sorted({round(float(np.dot(PALETTE[colour], (0.299, 0.587, 0.114))), 2) for colour in COLOURS}):

@@ -1,4 +1,7 @@
-"""How near an edited clip is to its exact truth. Clips are [frames, H, W, 3] in 0..1, masks [frames, H, W] in 0..1."""
+"""Scores of an edited clip against its exact truth.
+
+Clips are [frames, H, W, 3] in 0..1, masks [frames, H, W] in 0..1.
+"""
 
 import numpy as np
 
@@ -10,29 +13,19 @@ BEST_PSNR = 99.0
 
 
 def psnr(edit: np.ndarray, reference: np.ndarray, weight: np.ndarray | None = None) -> float:
-    """PSNR in dB over all frames; weight: [frames, H, W] says how much each pixel counts, None is all alike."""
+    """Return the PSNR in dB over all frames; weight: of each pixel, [frames, H, W]; None: all alike."""
     error = ((_floats(edit) - _floats(reference)) ** 2).mean(axis=-1)
     mean = float(error.mean() if weight is None else (error * weight).sum() / max(float(weight.sum()), 1e-9))
     return min(BEST_PSNR, -10 * float(np.log10(max(mean, 1e-12))))
 
 
-def background_psnr(edit: np.ndarray, reference: np.ndarray, masks: np.ndarray) -> float:
-    """PSNR in dB where no object is: what an edit of the object must leave alone."""
-    return psnr(edit, reference, (masks <= 0).astype(np.float32))
-
-
-def object_psnr(edit: np.ndarray, reference: np.ndarray, masks: np.ndarray) -> float:
-    """PSNR in dB inside the object: what an edit of the background must leave alone."""
-    return psnr(edit, reference, (masks >= 1).astype(np.float32))
-
-
 def object_iou(edit: np.ndarray, masks: np.ndarray) -> float:
-    """Mean overlap of the object that the oracle finds in each frame with the true masks, 0..1."""
+    """Return the mean overlap of the object that the oracle finds in each frame with the true masks, 0..1."""
     return float(np.mean([overlap(read(frame).mask, mask) for frame, mask in zip(edit, masks, strict=True)]))
 
 
 def accuracy(edit: np.ndarray, **wanted: str) -> float:
-    """Share of frames in which the oracle reads all the wanted attributes: shape, colour, background, style.
+    """Return the share of frames in which the oracle reads all the wanted attributes: shape, colour, background, style.
 
     >>> accuracy(clip.frames, colour="red", shape="circle")  # doctest: +SKIP
     1.0
@@ -42,7 +35,7 @@ def accuracy(edit: np.ndarray, **wanted: str) -> float:
 
 
 def flicker(edit: np.ndarray, reference: np.ndarray) -> float:
-    """Mean change from frame to frame that the reference does not have, in steps of 1/255."""
+    """Return the mean change from frame to frame that the reference does not have, in steps of 1/255."""
     change = np.diff(_floats(edit), axis=0) - np.diff(_floats(reference), axis=0)
     return float(np.abs(change).mean()) * 255
 

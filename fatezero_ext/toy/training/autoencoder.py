@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
-from torch import Tensor
+from diffusers.models import AutoencoderKL
+from torch import Tensor, nn
 
 from ..world.render import object_mask, render
 from ..world.world import SIZE, scene_at
@@ -17,7 +17,7 @@ from .parallel import average_gradients, launch
 
 SCALING = 0.18215
 LATENT_NOISE = 0.07
-"""Of a channel's spread, added while training; a KL term in its place destroys a latent this small."""
+"""Noise added while training, as a share of a channel's spread; a KL term instead destroys a latent this small."""
 LATENT_DECAY = 5e-4
 OBJECT_WEIGHT = 4.0
 """Pixels of the object against pixels of the background; an object covers about a tenth of a frame."""
@@ -29,7 +29,10 @@ _MEASURED_FRAMES = 256
 
 @dataclass(frozen=True)
 class AutoencoderTraining:
-    """start: folder of a VAE whose encoder, and so its latents, stay as they are; None trains all of a fresh one."""
+    """Settings of a VAE's training.
+
+    start: folder of a VAE whose encoder, and so its latents, stay as they are; None trains all of a fresh one
+    """
 
     steps: int
     rate: float
@@ -39,7 +42,7 @@ class AutoencoderTraining:
 
 
 def build_autoencoder() -> AutoencoderKL:
-    """An untrained VAE of the toy's layout."""
+    """Build an untrained VAE of the toy's layout."""
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
@@ -52,7 +55,7 @@ def build_autoencoder() -> AutoencoderKL:
 
 
 def frames_and_masks(seed: int, indices: range) -> tuple[Tensor, Tensor]:
-    """Draw scenes as training wants them.
+    """Draw scenes for training.
 
     Returns frames [n, 3, H, W] in -1..1 and object masks [n, 1, H, W] in 0..1.
     """
@@ -62,7 +65,7 @@ def frames_and_masks(seed: int, indices: range) -> tuple[Tensor, Tensor]:
 
 
 def reconstruction_loss(decoded: Tensor, frames: Tensor, masks: Tensor) -> Tensor:
-    """L1 + 2 MSE with more weight on the object. decoded, frames: [n, 3, H, W]; masks: [n, 1, H, W]."""
+    """Compute L1 + 2 MSE with more weight on the object. decoded, frames: [n, 3, H, W]; masks: [n, 1, H, W]."""
     error = decoded - frames
     weight = 1 + (OBJECT_WEIGHT - 1) * masks
     return (weight * (error.abs() + 2 * error**2)).mean() / weight.mean()
@@ -75,10 +78,13 @@ def train_autoencoder(folder: Path, training: AutoencoderTraining, workers: int,
 
 def _train(rank: int, workers: int, folder: Path, training: AutoencoderTraining, report: Callable[[str], None]) -> None:
     torch.manual_seed(training.seed)
-    vae = build_autoencoder() if training.start is None else AutoencoderKL.from_pretrained(training.start)
-    trained = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
+    vae: AutoencoderKL = (
+        build_autoencoder() if training.start is None else AutoencoderKL.from_pretrained(training.start)
+    )
+    into, outof = _latent_convolutions(vae)
+    trained: list[Tensor] = [*vae.decoder.parameters(), *outof.parameters()]
     if training.start is None:
-        trained += [*vae.encoder.parameters(), *vae.quant_conv.parameters()]
+        trained += [*vae.encoder.parameters(), *into.parameters()]
     optimizer = torch.optim.AdamW(trained, lr=training.rate, betas=BETAS, weight_decay=1e-4, fused=True)
     average = WeightAverage(trained, AVERAGE_DECAY)
     share = training.batch // workers
@@ -128,7 +134,8 @@ def fold_normalisation(vae: AutoencoderKL, scenes: int = _MEASURED_FRAMES) -> No
     mean = vae.encode(frames).latent_dist.mean
     centre, spread = mean.mean(dim=(0, 2, 3)), mean.std(dim=(0, 2, 3)) * SCALING
     channels = len(centre)
-    into, outof = vae.quant_conv, vae.post_quant_conv
+    into, outof = _latent_convolutions(vae)
+    assert into.bias is not None and outof.bias is not None
     into.weight[:channels] /= spread.view(-1, 1, 1, 1)
     into.bias[:channels] = (into.bias[:channels] - centre) / spread
     into.weight[channels:] = 0
@@ -137,9 +144,15 @@ def fold_normalisation(vae: AutoencoderKL, scenes: int = _MEASURED_FRAMES) -> No
     outof.weight *= spread.view(1, -1, 1, 1)
 
 
+def _latent_convolutions(vae: AutoencoderKL) -> tuple[nn.Conv2d, nn.Conv2d]:
+    """Return the 1x1 convolutions in front of the latent and behind it."""
+    assert vae.quant_conv is not None and vae.post_quant_conv is not None
+    return vae.quant_conv, vae.post_quant_conv
+
+
 @torch.no_grad()
 def held_out_psnr(vae: AutoencoderKL) -> float:
-    """Mean PSNR in dB of reconstructions of frames that training never saw."""
+    """Return the mean PSNR in dB of reconstructions of frames that training never saw."""
     frames, _ = frames_and_masks(_HELD_OUT_SEED, range(_MEASURED_FRAMES))
     decoded = vae.decode(vae.encode(frames).latent_dist.mean).sample.clamp(-1, 1)
     error = ((decoded - frames) / 2).pow(2).mean(dim=(1, 2, 3))

@@ -1,11 +1,11 @@
-"""An exponential moving average of weights: what is kept of a training run."""
+"""Exponential moving average of weights, the result of a training run."""
 
 import torch
 from torch import Tensor
 
 
 class WeightAverage:
-    """Follows some parameters; `copy_to` puts the average into other ones."""
+    """Running average of some parameters; `copy_to` puts it into other ones."""
 
     def __init__(self, parameters: list[Tensor], decay: float) -> None:
         self.values = [p.detach().clone() for p in parameters]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.models import UNet2DConditionModel
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -19,7 +20,7 @@ SNR_LIMIT = 5.0
 NOISY_LIMIT = 8.0
 OBJECT_WEIGHT = 3.5
 OBJECT_UNTIL = 650
-"""Above this timestep nothing of an object's outline is left to weigh."""
+"""Highest timestep at which something of an object's outline is left to weigh."""
 CAPTION_DROPOUT = 0.1
 LOCALISED_LEVELS = ("down_blocks.0", "down_blocks.1", "up_blocks.2", "up_blocks.3")
 """The 16x16 and the 8x8 cross-attentions."""
@@ -27,7 +28,7 @@ LOCALISED_LEVELS = ("down_blocks.0", "down_blocks.1", "up_blocks.2", "up_blocks.
 
 @dataclass(frozen=True)
 class Batch:
-    """noisy, noise: [n, 4, h, w]; timesteps: [n]; tokens, roles: [n, 77]; masks: [n, h, w]."""
+    """Training samples: noisy, noise [n, 4, h, w]; timesteps [n]; tokens, roles [n, 77]; masks [n, h, w]."""
 
     noisy: Tensor
     noise: Tensor
@@ -38,7 +39,7 @@ class Batch:
 
 
 def build_unet() -> UNet2DConditionModel:
-    """An untrained UNet of Stable Diffusion 1.x layout; as there, `attention_head_dim` counts heads."""
+    """Build an untrained UNet of Stable Diffusion 1.x layout; as there, `attention_head_dim` counts heads."""
     return UNet2DConditionModel(
         sample_size=16,
         block_out_channels=(32, 64, 96, 96),
@@ -50,7 +51,7 @@ def build_unet() -> UNet2DConditionModel:
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
-    """An untrained CLIP text encoder for that tokenizer."""
+    """Build an untrained CLIP text encoder for that tokenizer."""
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -68,7 +69,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def build_scheduler() -> DDIMScheduler:
-    """Stable Diffusion 1.x: its betas, its offset, epsilon."""
+    """Build the scheduler of Stable Diffusion 1.x: its betas, its offset, epsilon."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -80,7 +81,7 @@ def build_scheduler() -> DDIMScheduler:
 
 
 def draw_batch(pool: Pool, alphas: Tensor, empty: Tensor, *, size: int, seed: int, step: int, styled: float) -> Batch:
-    """The batch of a step, a function of seed and step alone.
+    """Draw the batch of a step, a function of seed and step only.
 
     alphas: [TIMESTEPS], cumulative products of the schedule
     empty:  [77] tokens of the empty prompt, which takes the place of dropped captions
@@ -105,7 +106,7 @@ def draw_batch(pool: Pool, alphas: Tensor, empty: Tensor, *, size: int, seed: in
 
 
 def denoising_loss(predicted: Tensor, batch: Batch, alphas: Tensor) -> Tensor:
-    """Epsilon loss, min-SNR weighted with more weight on high noise, and more on the object's cells.
+    """Compute the epsilon loss, min-SNR weighted with more weight on high noise, and more on the object's cells.
 
     predicted: [n, 4, h, w]
     Source: min-SNR weighting, arXiv 2303.09556.
@@ -127,7 +128,7 @@ def total_loss(
     alphas: Tensor,
     localisation: float,
 ) -> tuple[Tensor, Tensor]:
-    """Returns the loss to minimise, and how much attention lies outside its place."""
+    """Return the loss to minimise, and the share of attention outside its place."""
     text = text_encoder(batch.tokens).last_hidden_state
     predicted = unet(batch.noisy, batch.timesteps, text).sample
     stray = localisation_loss(dict(maps), batch.masks, batch.roles, alphas[batch.timesteps].sqrt())

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -26,7 +26,9 @@ STYLES_FROM = 0.4
 
 @dataclass(frozen=True)
 class DenoiserTraining:
-    """steps: of the whole run; the rate falls over the last `decay_share` of them
+    """Settings of the UNet's and text encoder's training.
+
+    steps:        of the whole run; the rate falls over the last `decay_share` of them
     stop_at:      stop at this step for now, to go on later; None goes to the end
     batch:        samples per step over all workers
     localisation: weight of the attention loss
@@ -55,13 +57,13 @@ def train_denoiser(
 
 
 def learning_rate(step: int, training: DenoiserTraining) -> float:
-    """Warm-up, constant, then linear to almost nothing, so that the end can be chosen while running."""
+    """Return a step's rate: warm-up, constant, then linear to almost nothing: the end can be chosen while running."""
     left = (training.steps - step) / (training.decay_share * training.steps)
     return training.rate * min(1.0, (step + 1) / training.warmup, max(left, 0.01))
 
 
 def averaged_models(folder: Path, tokenizer: CLIPTokenizer) -> tuple[UNet2DConditionModel, CLIPTextModel, int]:
-    """The averaged weights of a checkpoint, and how many steps they have seen."""
+    """Load the averaged weights of a checkpoint, and the number of their steps."""
     unet, text_encoder = build_unet(), build_text_encoder(tokenizer)
     state = torch.load(folder / CHECKPOINT, weights_only=True)
     with torch.no_grad():
@@ -70,7 +72,7 @@ def averaged_models(folder: Path, tokenizer: CLIPTokenizer) -> tuple[UNet2DCondi
 
 
 class _Run:
-    """Everything that a step changes."""
+    """State that a training step changes."""
 
     def __init__(self, folder: Path, training: DenoiserTraining) -> None:
         torch.manual_seed(training.seed)
@@ -78,7 +80,7 @@ class _Run:
         self.unet, self.text_encoder = build_unet(), build_text_encoder(tokenizer)
         self.maps: dict[str, Tensor] = {}
         record_cross_attention(self.unet, self.maps, LEVELS)
-        self.parameters = [*self.unet.parameters(), *self.text_encoder.parameters()]
+        self.parameters: list[Tensor] = [*self.unet.parameters(), *self.text_encoder.parameters()]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=training.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
         )
@@ -102,7 +104,7 @@ class _Run:
         partial.rename(self.path)
 
     def advance(self, batch: Batch, alphas: Tensor, training: DenoiserTraining) -> tuple[Tensor, Tensor]:
-        """One step. Returns this process's loss and stray attention."""
+        """Do one step. Returns this process's loss and stray attention."""
         self.optimizer.param_groups[0]["lr"] = learning_rate(self.step, training)
         loss, stray = total_loss(self.unet, self.text_encoder, self.maps, batch, alphas, training.localisation)
         self.optimizer.zero_grad(set_to_none=True)
@@ -145,5 +147,5 @@ def _train(
 
 
 def _part(batch: Batch, rank: int, workers: int) -> Batch:
-    """This process's share: every `workers`-th sample, so that each sees all noise levels."""
+    """Return this process's share: every `workers`-th sample, so that each sees all noise levels."""
     return replace(batch, **{name: values[rank::workers] for name, values in vars(batch).items()})

@@ -3,9 +3,11 @@
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models import AutoencoderKL, UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ...diffusion.preview_colours import LatentColours
@@ -26,22 +28,23 @@ def save_model(
     vae: AutoencoderKL,
     tokenizer: CLIPTokenizer,
 ) -> None:
-    """Save everything in half precision, in diffusers' layout. The models given are converted in place.
+    """Save everything in half precision, in diffusers' layout. The models are converted in place.
 
     An older model at `folder` is there until the new one is complete.
     The tokenizer is written anew: transformers would save one file of its own in place of vocab.json and merges.txt.
     """
+    part: UNet2DConditionModel | AutoencoderKL
     for part in (unet, vae):
         part.register_to_config(_name_or_path="")
+    # diffusers' annotations are narrower than what it takes.
+    unannotated: dict[str, Any] = {"scheduler": build_scheduler(), "safety_checker": None, "feature_extractor": None}
     pipeline = StableDiffusionPipeline(
         unet=unet.half(),
         text_encoder=text_encoder.half(),
         vae=vae.half(),
         tokenizer=tokenizer,
-        scheduler=build_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
         requires_safety_checker=False,
+        **unannotated,
     )
     unfinished = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -55,7 +58,7 @@ def save_model(
 
 @torch.no_grad()
 def latent_colours(vae: AutoencoderKL) -> LatentColours:
-    """How a VAE's latents are shown while a clip is edited, fitted on drawn scenes."""
+    """Fit colours for previews of a VAE's latents on drawn scenes."""
     frames, _masks = frames_and_masks(COLOUR_SEED, COLOUR_SCENES)
     return LatentColours.fitted(vae.encode(frames).latent_dist.mean * SCALING, (frames.movedim(1, -1) + 1) / 2)
 

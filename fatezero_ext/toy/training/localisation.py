@@ -1,11 +1,13 @@
-"""Teach cross-attention where its words are.
+"""A loss that teaches cross-attention where its words are.
 
-In a large model the attention of a word lands on its object by itself. A model as small as this one needs to be told,
-and editing by attention needs it: blending masks are read off these maps.
+In a large model the attention of a word lands on its object by itself. A model as small as this one has to be taught,
+and editing by attention needs it: blending masks come from these maps.
 """
 
+from typing import Any
+
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor
 
@@ -29,7 +31,7 @@ class RecordingProcessor:
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """hidden_states: [batch, cells, channels]; encoder_hidden_states: [batch, tokens, width]."""
+        """Attend from hidden states [batch, cells, channels] to text states [batch, tokens, width]."""
         q, k, v = (
             states.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
             for states in (
@@ -45,7 +47,7 @@ class RecordingProcessor:
 
 def record_cross_attention(unet: UNet2DConditionModel, maps: dict[str, Tensor], levels: tuple[str, ...]) -> None:
     """Make the cross-attentions whose names start with one of `levels` record; the others use the fused kernel."""
-    processors = {}
+    processors: dict[str, Any] = {}
     for name in unet.attn_processors:
         records = ".attn2." in name and name.startswith(levels)
         processors[name] = RecordingProcessor(name, maps) if records else AttnProcessor2_0()
@@ -53,7 +55,7 @@ def record_cross_attention(unet: UNet2DConditionModel, maps: dict[str, Tensor], 
 
 
 def localisation_loss(maps: dict[str, Tensor], masks: Tensor, roles: Tensor, weight: Tensor) -> Tensor:
-    """How much of each word's attention falls outside the place it speaks of, squared.
+    """Penalise attention outside the place that its word speaks of, squared.
 
     maps:   [batch, cells, tokens] of every recorded layer, square
     masks:  [batch, h, w], share of the cell that the object covers

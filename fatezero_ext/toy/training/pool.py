@@ -1,11 +1,11 @@
-"""The scenes a training run draws from, kept as latents, masks and token ids: rendering and encoding happen once."""
+"""Scenes of a training run as latents, masks and token ids: rendering and encoding happen once."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL
+from diffusers.models import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTokenizer
 
@@ -26,7 +26,9 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class Pool:
-    """latents: [scenes, 4, h, w] float16, unit variance
+    """Scenes that a training run draws from.
+
+    latents: [scenes, 4, h, w] float16, unit variance
     masks:   [scenes, h, w] float16, share of the cell that the object covers
     tokens:  [scenes, CAPTIONS, 77] int16
     roles:   [scenes, CAPTIONS, 77] int8, what each token speaks of
@@ -56,9 +58,9 @@ def build_pool(vae: AutoencoderKL, tokenizer: CLIPTokenizer, seed: int, indices:
     for index in indices:
         scene = scene_at(_SEED + seed, index)
         rng = np.random.default_rng((seed, index, 2))
-        said = [words.caption(scene, sample_wording(rng)) for _ in range(CAPTIONS)]
-        tokens.append([ids for ids, _ in said])
-        roles.append([role for _, role in said])
+        captions = [words.caption(scene, sample_wording(rng)) for _ in range(CAPTIONS)]
+        tokens.append([ids for ids, _ in captions])
+        roles.append([role for _, role in captions])
         styled.append(scene.style != NO_STYLE)
     return Pool(
         torch.cat(latents),
@@ -83,7 +85,7 @@ def load_pool(*paths: Path) -> Pool:
 
 
 class _TokenizedWords:
-    """Remembers the tokens of each caption; there are far fewer captions than scenes."""
+    """Cache of each caption's tokens; there are far fewer captions than scenes."""
 
     def __init__(self, tokenizer: CLIPTokenizer) -> None:
         self.tokenizer = tokenizer

@@ -5,13 +5,16 @@ from collections import Counter
 from pathlib import Path
 
 from transformers import CLIPTokenizer
-from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from ..world.captions import vocabulary
 
 MAX_TOKENS = 77
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
+
+_PRINTABLE = (*range(33, 127), *range(161, 173), *range(174, 256))
+LETTERS = [chr(byte) for byte in _PRINTABLE] + [chr(256 + number) for number in range(256 - len(_PRINTABLE))]
+"""The letters that stand for the 256 bytes in CLIP's vocabulary, as in GPT-2's: printable bytes, then the others."""
 
 SPLIT_WORDS: dict[str, tuple[str, str]] = {
     "watercolor": ("water", "color"),
@@ -29,8 +32,7 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
     """Write vocab.json, merges.txt and the configuration to `folder`, and load them."""
     folder.mkdir(parents=True, exist_ok=True)
     merges = learn_merges(_pieces())
-    letters = list(bytes_to_unicode().values())
-    entries = [*letters, *(letter + WORD_END for letter in letters), *("".join(pair) for pair in merges), START, END]
+    entries = [*LETTERS, *(letter + WORD_END for letter in LETTERS), *("".join(pair) for pair in merges), START, END]
     (folder / "vocab.json").write_text(json.dumps({entry: index for index, entry in enumerate(entries)}))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in merges))
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from diffusers import AutoencoderKL
+from diffusers.models import AutoencoderKL
 from transformers import CLIPTokenizer
 
 from .. import MODEL_FOLDER
@@ -25,11 +25,11 @@ DECODER_STEPS, DECODER_RATE = 4_000, 1e-3
 DENOISER_STEPS = 13_000
 SCENES = 48_000
 WORKERS = (1, 2, 4, 8)
-"""They share every batch evenly: 8 frames for the VAE, 24 for the UNet."""
+"""Numbers of workers that share every batch evenly: 8 frames for the VAE, 24 for the UNet."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the stages that were asked for."""
+    """Run the requested stages."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.output.exists() and any(options.output.iterdir()) and not (options.output / "model_index.json").exists():

@@ -1,4 +1,4 @@
-"""Say what a scene shows.
+"""Captions of scenes.
 
 A caption is a list of words in which an attribute always takes the same number of places, so that two captions of the
 same template differ word by word, as Prompt-to-Prompt's replacement needs. Every word carries the role it plays, which
@@ -59,7 +59,7 @@ SMALL_RADIUS, LARGE_RADIUS = 11.0, 13.5
 
 @dataclass(frozen=True)
 class Wording:
-    """Which of the ways to say it.
+    """Choice among the wordings of a caption.
 
     template:   index into TEMPLATES
     background: index into the phrases of the background, modulo their number
@@ -72,7 +72,7 @@ class Wording:
 
 
 def caption(scene: Scene, template: int = 0, *, background: int = 0, style: int = 0) -> str:
-    """The caption of a scene; the arguments are those of `Wording`.
+    """Write the caption of a scene; the arguments are those of `Wording`.
 
     >>> caption(Scene("circle", "red", "grass"))
     'a red circle on the grass'
@@ -81,7 +81,7 @@ def caption(scene: Scene, template: int = 0, *, background: int = 0, style: int 
 
 
 def caption_words(scene: Scene, wording: Wording) -> Words:
-    """The caption with the role of every word."""
+    """Write the caption with the role of every word."""
     styled = scene.style != NO_STYLE
     template = TEMPLATES[0 if styled and wording.template in PHOTO_TEMPLATES else wording.template]
     words: Words = []
@@ -109,7 +109,7 @@ def sample_wording(rng: np.random.Generator) -> Wording:
 
 
 def vocabulary() -> list[str]:
-    """Every word that a caption can have, sorted."""
+    """List every word that a caption can have, sorted."""
     texts = [*TEMPLATES, *STYLE_SUFFIXES.values(), *PLAIN_PHRASES]
     for phrases in (*BACKGROUND_PHRASES.values(), *STYLE_PREFIXES.values()):
         texts += phrases

@@ -1,6 +1,7 @@
 """Clips of the toy world, and the exact truth of any edit of them."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ READABLE_BACKGROUNDS = ("grass", "water", "sand", "sky", "checker", "white", "gr
 READABLE_COLOURS = ("red", "orange", "yellow", "green", "blue", "purple")
 READABLE_SHAPES = ("circle", "square", "triangle", "heart")
 READABLE_RADII = (11.0, 15.0)
-"""What the model draws and the eye follows most easily; used unless the caller says otherwise."""
+"""Radii that the model draws best and that are easy to follow; the default, as are the values above."""
 
 LONGEST_SWING = 14.0
 """Pixels from the middle of a path to its ends."""
@@ -26,12 +27,12 @@ class Clip:
 
     @property
     def frames(self) -> np.ndarray:
-        """[frames, H, W, 3] float32, 0..1."""
+        """Frames [frames, H, W, 3] float32, 0..1."""
         return np.stack([render(scene) for scene in self.scenes])
 
     @property
     def masks(self) -> np.ndarray:
-        """Where the object is: [frames, H, W] float32, 0..1."""
+        """Object masks [frames, H, W] float32, 0..1."""
         return np.stack([object_mask(scene) for scene in self.scenes])
 
     @property
@@ -47,12 +48,12 @@ class Clip:
         background: str | None = None,
         style: str | None = None,
     ) -> "Clip":
-        """What a perfect edit of this clip gives: the same path and texture, the named attributes changed.
+        """Draw the result of a perfect edit: the same path and texture, the named attributes changed.
 
-        None keeps what is there. An object that would not stand out from its background is refused.
+        None leaves an attribute unchanged. An object that would not stand out from its background is refused.
         """
         wanted = {"colour": colour, "shape": shape, "background": background, "style": style}
-        changed = {name: value for name, value in wanted.items() if value is not None}
+        changed: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
         scenes = tuple(replace(scene, **changed) for scene in self.scenes)
         if not is_visible(scenes[0].colour, scenes[0].background):
             raise ValueError(
@@ -71,13 +72,13 @@ def sample_clip(
     background: str | None = None,
     style: str = NO_STYLE,
 ) -> Clip:
-    """Draw a clip that reads well; what is None is drawn at random, the rest is kept.
+    """Draw a clip that reads well; attributes that are None are drawn at random.
 
     >>> sample_clip(3, shape="circle", colour="red", background="grass").prompt
     'a red circle on the grass'
     """
     if frames < 1:
-        raise ValueError(f"a clip of {frames} frames was asked for; it needs at least 1. Give frames=1 or more.")
+        raise ValueError(f"frames is {frames}; a clip needs at least 1. Give frames=1 or more.")
     rng = np.random.default_rng((seed, 7))
     shape = shape or READABLE_SHAPES[rng.integers(len(READABLE_SHAPES))]
     pairs = [

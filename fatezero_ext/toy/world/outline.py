@@ -1,4 +1,4 @@
-"""Find which shape, where and how large, best explains a mask."""
+"""The shape, place and size that best explain a mask."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +16,7 @@ _STEPS = (1.0, 0.5)
 
 @dataclass(frozen=True)
 class Outline:
-    """iou: overlap of the drawn shape with the mask it was fitted to, 0..1; x, y, radius in pixels."""
+    """A fitted shape. iou: its overlap with the mask it was fitted to, 0..1; x, y, radius in pixels."""
 
     shape: str
     x: float
@@ -26,13 +26,13 @@ class Outline:
 
 
 def overlap(one: np.ndarray, other: np.ndarray) -> float:
-    """Soft intersection over union of two [H, W] masks, 0..1; 1 where both are empty."""
+    """Return the soft intersection over union of two [H, W] masks, 0..1; 1 if both are empty."""
     union = float(np.maximum(one, other).sum())
     return float(np.minimum(one, other).sum()) / union if union > 0 else 1.0
 
 
 def fit_outline(mask: np.ndarray) -> Outline:
-    """The drawn shape nearest to a [H, W] mask in 0..1."""
+    """Find the drawn shape nearest to a [H, W] mask in 0..1."""
     rows, columns = np.mgrid[0:SIZE, 0:SIZE] + 0.5
     area = max(float(mask.sum()), 1.0)
     x, y = float((mask * columns).sum()) / area, float((mask * rows).sum()) / area
@@ -46,7 +46,7 @@ def fit_outline(mask: np.ndarray) -> Outline:
 
 
 def largest_part(mask: np.ndarray) -> np.ndarray:
-    """Keep of a boolean [H, W] mask only the largest part that hangs together."""
+    """Return the largest connected part of a boolean [H, W] mask."""
     labels = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
     while True:
         spread = grown(labels)
@@ -60,7 +60,7 @@ def largest_part(mask: np.ndarray) -> np.ndarray:
 
 
 def grown(mask: np.ndarray) -> np.ndarray:
-    """Every pixel of a [H, W] mask takes the greatest value among itself and its four neighbours."""
+    """Give every pixel of a [H, W] mask the greatest value among itself and its four neighbours."""
     padded = np.pad(mask, 1)
     neighbours = [padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]
     return np.maximum.reduce([mask, *neighbours])
@@ -68,7 +68,7 @@ def grown(mask: np.ndarray) -> np.ndarray:
 
 @cache
 def _moments(shape: str) -> tuple[float, float, float]:
-    """Area, and centroid relative to the centre, of a shape of radius 1."""
+    """Return area, and centroid relative to the centre, of a shape of radius 1."""
     radius = 20.0
     mask = shape_mask(shape, SIZE / 2, SIZE / 2, radius)
     rows, columns = np.mgrid[0:SIZE, 0:SIZE] + 0.5

@@ -15,7 +15,7 @@ SKETCH_PAPER = 0.88
 PIGMENT = 0.58
 """Mean strength of watercolor's colours."""
 GLOW = 0.08
-"""What a dark block of the pixel style still gives off."""
+"""Brightness of a black block in the pixel style."""
 
 _PAPER = np.array((0.98, 0.96, 0.90), np.float32)
 _LUMA = np.array((0.299, 0.587, 0.114), np.float32)
@@ -28,12 +28,12 @@ def render(scene: Scene) -> np.ndarray:
     """
     mask = object_mask(scene)
     back = background(scene)
-    picture = back + mask[..., None] * (np.float32(PALETTE[scene.colour]) - back)
+    picture = back + mask[..., None] * (np.array(PALETTE[scene.colour], np.float32) - back)
     return stylise(picture, mask, scene)
 
 
 def object_mask(scene: Scene) -> np.ndarray:
-    """Share of each pixel that the object covers, whatever the style.
+    """Compute the share of each pixel that the object covers, in any style.
 
     Returns [H, W] float32, 0..1.
     """
@@ -41,7 +41,7 @@ def object_mask(scene: Scene) -> np.ndarray:
 
 
 def shape_mask(shape: str, x: float, y: float, radius: float) -> np.ndarray:
-    """The same for a bare shape; x, y, radius in pixels. Returns [H, W] float32, 0..1."""
+    """Compute the same for a bare shape; x, y, radius in pixels. Returns [H, W] float32, 0..1."""
     outline = np.array((x, y)) + radius * _OUTLINES[shape]
     canvas = Image.new("L", (SIZE * OVERSAMPLING, SIZE * OVERSAMPLING))
     ImageDraw.Draw(canvas).polygon([tuple(point) for point in outline * OVERSAMPLING - 0.5], fill=255)
@@ -49,12 +49,12 @@ def shape_mask(shape: str, x: float, y: float, radius: float) -> np.ndarray:
 
 
 def background(scene: Scene) -> np.ndarray:
-    """The scene without its object, before any style. Returns [H, W, 3] float32, 0..1."""
+    """Draw the scene without its object, before any style. Returns [H, W, 3] float32, 0..1."""
     if scene.background in PALETTE:
-        return np.broadcast_to(np.float32(PALETTE[scene.background]), (SIZE, SIZE, 3)).copy()
+        return np.broadcast_to(np.array(PALETTE[scene.background], np.float32), (SIZE, SIZE, 3)).copy()
     rng = np.random.default_rng(scene.texture)
     share = np.clip(_TEXTURES[scene.background](rng), 0, 1).astype(np.float32)[..., None]
-    dark, light = (np.float32(tone) for tone in TEXTURE_TONES[scene.background])
+    dark, light = (np.array(tone, np.float32) for tone in TEXTURE_TONES[scene.background])
     return dark + share * (light - dark)
 
 
@@ -107,7 +107,7 @@ _OUTLINES: dict[str, np.ndarray] = {
 
 
 def _noise(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
-    """Smooth noise with that many waves, mean 0.5, most of it within 0..1. Returns [H, W]."""
+    """Draw smooth noise with that many waves, mean 0.5, most of it within 0..1. Returns [H, W]."""
     coarse = Image.fromarray(rng.random((rows, columns), np.float32))
     return np.asarray(coarse.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
@@ -118,12 +118,12 @@ def _grid() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ramp(wave: np.ndarray) -> np.ndarray:
-    """Edges one pixel soft from a signed distance in pixels."""
+    """Make edges one pixel soft from a signed distance in pixels."""
     return np.clip(0.5 + wave, 0, 1)
 
 
 def _sawtooth(position: np.ndarray, period: float) -> np.ndarray:
-    """Signed distance to the edges of bands half a period wide; positive inside the band."""
+    """Return the signed distance to the edges of bands half a period wide; positive inside the band."""
     phase = np.mod(position, period)
     return period / 4 - np.abs(phase - period / 2)
 
@@ -186,7 +186,7 @@ _TEXTURES: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
 
 
 def _slope(values: np.ndarray) -> np.ndarray:
-    """Length of the gradient. values: [H, W]. Returns [H, W]."""
+    """Return the length of the gradient. values: [H, W]. Returns [H, W]."""
     return np.hypot(*np.gradient(values))
 
 
@@ -203,7 +203,7 @@ def _sketch(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> 
 
 
 def ink(picture: np.ndarray) -> np.ndarray:
-    """How dark a sketch's lines are. picture: [H, W, 3]. Returns [H, W], about 0..0.8."""
+    """Measure the darkness of a sketch's lines. picture: [H, W, 3]. Returns [H, W], about 0..0.8."""
     return SKETCH_PAPER - picture.mean(axis=2)
 
 
@@ -213,7 +213,7 @@ def _watercolor(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator)
 
 
 def unwashed(picture: np.ndarray) -> np.ndarray:
-    """A watercolor with its colours at full strength, about. picture: [H, W, 3]. Returns the same, 0..1."""
+    """Restore a watercolor's colours to about full strength. picture: [H, W, 3]. Returns the same, 0..1."""
     return np.clip(_PAPER + (picture - _PAPER) / PIGMENT, 0, 1)
 
 
@@ -224,7 +224,7 @@ def _pixel(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> n
 
 
 def without_grid(picture: np.ndarray) -> np.ndarray:
-    """The blocks of a pixel style picture, read where the grid is not. picture: [H, W, 3]. Returns the same, 0..1."""
+    """Return the blocks of a pixel style picture without their grid. picture: [H, W, 3]. Returns the same, 0..1."""
     inner = picture.reshape(SIZE // BLOCK, BLOCK, SIZE // BLOCK, BLOCK, 3)[:, :-1, :, :-1].mean(axis=(1, 3))
     return np.clip((inner.repeat(BLOCK, axis=0).repeat(BLOCK, axis=1) - GLOW) / (1 - GLOW), 0, 1)
 
@@ -240,7 +240,7 @@ def _monochrome(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator)
 
 
 def without_vignette(picture: np.ndarray) -> np.ndarray:
-    """The luminance that a black and white picture was made from. picture: [H, W, 3]. Returns [H, W]."""
+    """Return the luminance that a black and white picture was made from. picture: [H, W, 3]. Returns [H, W]."""
     return (picture.mean(axis=2) / _vignette() - 0.10) / 0.80
 
 

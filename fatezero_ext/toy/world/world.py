@@ -1,4 +1,4 @@
-"""What there is to draw: shapes, colours, backgrounds, styles, and the scenes made of them.
+"""The toy world: shapes, colours, backgrounds, styles, and the scenes made of them.
 
 A scene is one object over one background in one style. It is a value: the same scene is always drawn the same way, so
 the exact picture that an edit should give can be drawn as well.
@@ -86,7 +86,7 @@ class Scene:
 
 
 def is_visible(colour: str, background: str) -> bool:
-    """Whether an object of this colour stands out from this background."""
+    """Return whether an object of this colour stands out from this background."""
     if (colour, background) in _UNREADABLE:
         return False
     tones = TEXTURE_TONES[background] if background in TEXTURE_TONES else (PALETTE[background],)
@@ -113,5 +113,5 @@ def sample_scene(rng: np.random.Generator, *, styled_share: float = STYLED_SHARE
 
 
 def scene_at(seed: int, index: int) -> Scene:
-    """Scene `index` of the endless list that belongs to `seed`."""
+    """Return scene `index` of the endless list that belongs to `seed`."""
     return sample_scene(np.random.default_rng((seed, index)))
