@@ -210,4 +210,4 @@ def load_nodes(comfyui, pack):
     assert added and all(name.startswith("FateZero_") for name in added)
     nodes.NODE_CLASS_MAPPINGS |= {"TestKeepLatents": KeepLatents, "TestGive": Give, "TestTake": Take}
     folder_paths.set_input_directory(str(EXAMPLES))
-    return nodes.NODE_CLASS_MAPPINGS["FateZero_P2PEdit"].__module__.removesuffix(".nodes.edit")
+    return nodes.NODE_CLASS_MAPPINGS["FateZero_P2PEdit"].__module__.removesuffix(".nodes.method.edit")
