@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..prompts.words import PROMPT_TOKENS
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 UNET = "model.diffusion_model."
@@ -14,7 +16,7 @@ FAMILIES = {768: "sd1", 1024: "sd2"}
 LABELS = ("label_emb.0.0.weight", "add_embedding.linear_1.weight")
 LABEL_WIDTHS = {2816: "an SDXL model", 2560: "an SDXL refiner"}
 CHANNELS = {5: "depth or inpainting", 7: "upscaler", 8: "instruct-pix2pix", 9: "inpainting"}
-EMBEDDING_WIDTHS, PROMPT_TOKENS = (768, 1024, 1280), 77
+EMBEDDING_WIDTHS = (768, 1024, 1280)
 EMBEDDING, EMBEDDINGS_HOME = "a textual inversion embedding", "Put it into models/embeddings."
 LOAD_SD = "Choose one of that kind"
 
