@@ -16,7 +16,7 @@ def show_graphs_to_nodes() -> None:
     """
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     application = getattr(server, "app", None)
-    if application is None or application.frozen:
+    if server is None or application is None or application.frozen:
         return
     from aiohttp import web
 

@@ -45,10 +45,12 @@ class ComfyProgress:
         from comfy.model_management import throw_exception_if_processing_interrupted
 
         throw_exception_if_processing_interrupted()
-        latents = None if self._previewer is None or preview is None else preview()
-        fits = latents is not None and latents.shape[1] == self._channels
-        shown = self._previewer.decode_latent_to_preview_image("JPEG", latents) if fits else None
-        self._bar.update_absolute(step, self._total, shown)
+        picture = None
+        if self._previewer is not None and preview is not None:
+            latents = preview()
+            if latents.shape[1] == self._channels:
+                picture = self._previewer.decode_latent_to_preview_image("JPEG", latents)
+        self._bar.update_absolute(step, self._total, picture)
 
 
 def _comfy_format(latents: LatentFormat) -> Any:  # noqa: ANN401 - ComfyUI's LatentFormat

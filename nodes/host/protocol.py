@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 ModelKind = Literal["checkpoints", "loras"]
 """ComfyUI's kinds of model folders that single files are looked for in."""
 ModelPart = Literal["unet", "text encoder", "vae"]
-"""What a model is made of; programs keep rules for each."""
+"""Parts of a model; programs have rules for each."""
+MODEL_PARTS: tuple[ModelPart, ...] = get_args(ModelPart)
 
 
 class Progress(Protocol):

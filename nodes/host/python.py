@@ -58,7 +58,11 @@ class PythonHost:
 
     def residence(self, net: nn.Module, part: ModelPart) -> LoadToDevice:
         """Move it there once."""
-        return lambda working_memory: net.to(self.device())
+
+        def move(_working_memory: int) -> None:
+            net.to(self.device())
+
+        return move
 
     def diffusers_folders(self) -> tuple[Path, ...]:
         """None."""

@@ -1,13 +1,13 @@
-"""SelfAttentionComponents: which places of a clip belong together for the model."""
+"""SelfAttentionComponents: the places of a clip that belong together for the model."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ...fatezero_ext.choices import SIDES
+from .. import host
 from ..api import advanced, io, schema
 from ..checking.verdicts import verdict
-from ..host import current as host
 from ..sockets import CONTROLLER
 from .attention_inputs import (
     cells_of,

@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ...fatezero_ext.choices import KERNELS
 from ...fatezero_ext.models.checkpoint_check import check_checkpoint
 from ...fatezero_ext.models.weight_files import SAFETENSORS
-from .. import text_lists as words
+from .. import host, text_lists
 from ..api import advanced, io, schema
 from ..checking.verdicts import Found, verdict
-from ..host import current as host
+from ..host.protocol import MODEL_PARTS
 from ..sockets import UNET
 from .model_list import BUILT_IN, MissingPart, is_bare_unet, model_names, model_path, stamps
 
 if TYPE_CHECKING:
     import torch
 
+    from ...fatezero_ext.choices import Kernel
+    from ...fatezero_ext.models.single_file.checkpoint import Prediction
+    from ...fatezero_ext.models.text_encoder import ClipTextEncoder
     from ...fatezero_ext.models.unet.inflate import InflationSettings
     from ...fatezero_ext.models.unet.model import Pseudo3DUNet
+    from ...fatezero_ext.models.vae import VideoVAE
+
+    Parts = tuple[Pseudo3DUNet, ClipTextEncoder | MissingPart, VideoVAE | MissingPart]
 
 log = logging.getLogger(__name__)
 
-AUTO = "auto"
-PRECISIONS = ("float32", "float16", "bfloat16")
-"""torch's names of the types that weights are kept in."""
+AUTO: Final = "auto"
+WEIGHT_DTYPES = ("float32", "float16", "bfloat16")
+"""Dtypes of the weights, by their names in torch."""
 
 
 class LoadPseudo3DUNet(io.ComfyNode):
@@ -52,7 +57,7 @@ class LoadPseudo3DUNet(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, model: str | None = None, key_frames: str | None = None) -> bool | str:
         found = Found()
-        found.of("key_frames", words.key_frames, key_frames or "")
+        found.of("key_frames", text_lists.parse_key_frames, key_frames or "")
         path = None if model is None else found.of("model", model_path, model)
         if path is not None and path.suffix.lower() in SAFETENSORS:
             found.of("model", check_checkpoint, path)  # its header alone; pickles are looked at when they are loaded
@@ -60,7 +65,7 @@ class LoadPseudo3DUNet(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, model: str, **_widgets: Any) -> str:  # noqa: ANN401 - the other widgets
-        """Changes when a file of the model does, so that a model saved anew is loaded anew."""
+        """Return what changes when a file of the model does, so that a model saved anew is loaded anew."""
         return stamps(model_path(model))
 
     @classmethod
@@ -68,12 +73,12 @@ class LoadPseudo3DUNet(io.ComfyNode):
         cls,
         model: str,
         key_frames: str,
-        norm: str,
+        norm: Literal["clip", "frame"],
         precision: str,
         least_sc_channel: int,
-        attention: str = "auto",
-        prediction: str = AUTO,
-        zero_terminal: str = AUTO,
+        attention: Kernel = "auto",
+        prediction: Prediction | Literal["auto"] = AUTO,
+        zero_terminal: Literal["auto", "yes", "no"] = AUTO,
     ) -> io.NodeOutput:
         import torch
 
@@ -83,39 +88,45 @@ class LoadPseudo3DUNet(io.ComfyNode):
         from ...fatezero_ext.models.unet.inflate import InflationSettings
 
         program = host.current()
-        settings, device = InflationSettings(words.key_frames(key_frames), least_sc_channel, norm), program.device()
+        settings = InflationSettings(text_lists.parse_key_frames(key_frames), least_sc_channel, norm)
         dtype = program.weight_dtype() if precision == AUTO else getattr(torch, precision)
-        computes, path = kernel(attention, device, dtype), model_path(model)
-        told = {
-            "prediction": None if prediction == AUTO else prediction,
-            "zero_terminal": None if zero_terminal == AUTO else zero_terminal == "yes",
-        }
+        computes, path = kernel(attention, program.device(), dtype), model_path(model)
+        predicts = None if prediction == AUTO else prediction
+        ends_in_noise = None if zero_terminal == AUTO else zero_terminal == "yes"
         if is_bare_unet(path):
-            parts = _bare(path, settings, dtype, model, told)
+            parts: Parts = _bare(path, settings, dtype, model, predicts, zero_terminal=bool(ends_in_noise))
         else:
-            loaded = load_model(path, settings, dtype=dtype, name=model, **told)
+            loaded = load_model(
+                path, settings, dtype=dtype, name=model, prediction=predicts, zero_terminal=ends_in_noise
+            )
             if dtype == torch.float16:
                 loaded.vae.net.float()  # some VAEs leave the range of half precision, and frames go black
-            parts = (loaded.unet, loaded.text_encoder, loaded.vae)
+            parts = loaded.unet, loaded.text_encoder, loaded.vae
         parts[0].kernel = computes
-        for part, kind in zip(parts, ("unet", "text encoder", "vae"), strict=True):
+        for kind, part in zip(MODEL_PARTS, parts, strict=True):
             if not isinstance(part, MissingPart):
                 part.load_to_device = program.residence(part.net, kind)
         return io.NodeOutput(*parts)
 
 
 def _bare(
-    path: Path, settings: InflationSettings, dtype: torch.dtype, name: str, told: Mapping[str, Any]
-) -> tuple[Pseudo3DUNet, MissingPart, MissingPart]:
-    """A UNet alone; text encoder and VAE come from other nodes."""
+    path: Path,
+    settings: InflationSettings,
+    dtype: torch.dtype,
+    name: str,
+    prediction: Prediction | None,
+    *,
+    zero_terminal: bool,
+) -> Parts:
+    """Load a UNet alone; text encoder and VAE come from other nodes."""
     from ...fatezero_ext.models.load import load_unet
     from ...fatezero_ext.models.single_file.checkpoint import told_prediction
     from ...fatezero_ext.models.single_file.configs import scheduler_config
 
     unet = load_unet(path, settings, dtype=dtype)
     unet.name = name
-    prediction = told["prediction"] or told_prediction(unet)
-    unet.scheduler = scheduler_config(prediction, zero_terminal=bool(told["zero_terminal"]))
+    prediction = prediction or told_prediction(unet)
+    unet.scheduler = scheduler_config(prediction, zero_terminal=zero_terminal)
     log.info("%s: predicts %s.", name, prediction)
     return unet, MissingPart("text encoder", name, "Load CLIP"), MissingPart("VAE", name, "Load VAE")
 
@@ -144,7 +155,7 @@ def _inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "precision",
-            options=[AUTO, *PRECISIONS],
+            options=[AUTO, *WEIGHT_DTYPES],
             default=AUTO,
             tooltip="Of the weights in memory. auto: what ComfyUI takes for Stable Diffusion 1.x, mostly float16 on a "
             "GPU and float32 on a CPU. Beside float16 the VAE is float32.",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...fatezero_ext.errors import FateZeroError
 from ..checking.graph_texts import EDIT_NODE, Consumers, Graph, constants, consumers_of, readers_of, shown_name
-from . import edit_widgets as edit_settings
+from . import edit_widgets
 
 if TYPE_CHECKING:
     from ...fatezero_ext.inversion.controller import Controller
@@ -45,7 +45,7 @@ def check_edits(
             if not _is_known(graph, node_id, inputs, widgets):
                 return
             with_mask = inputs.get("mask") is not None
-            settings = edit_settings.from_widgets(inputs, with_mask=with_mask)
+            settings = edit_widgets.from_widgets(inputs, with_mask=with_mask)
             plan_edit(planned, clip, inputs["edit_prompt"], settings, with_mask=with_mask)
             read_prompt(clip, inputs["negative_prompt"], "negative prompt")
         except FateZeroError as error:

@@ -12,9 +12,9 @@ from ....fatezero_ext.errors import FateZeroError
 from ....fatezero_ext.media.clip import FileFrames
 from ....fatezero_ext.media.frame_files import check_picture, read_pictures
 from ....fatezero_ext.media.video import LONGEST_SIDE, to_bytes
+from ... import host
 from ...api import io
 from ...file_stamps import file_stamp
-from ...host import current as host
 from .naming import next_free, prefix_verdict
 
 if TYPE_CHECKING:
