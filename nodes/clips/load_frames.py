@@ -13,7 +13,7 @@ from ...fatezero_ext.media.framing import frame_indices as check_selection
 from ...fatezero_ext.media.video import video_rate
 from .. import host
 from ..api import io, schema
-from ..checking.verdicts import Found, verdict
+from ..checking.verdicts import FirstMistakes, verdict
 from ..file_stamps import file_stamp
 from .framing_inputs import framing_of, framing_widgets, rate_widget
 
@@ -58,18 +58,18 @@ class LoadFrames(io.ComfyNode):
         sampling_rate: int | None = None,
     ) -> bool | str:
         """Look for the source and for as many pictures as are needed; None stands for a widget that is linked."""
-        found = Found()
+        mistakes = FirstMistakes()
         first, most, rate = start or 0, count or None, 1 if sampling_rate is None else sampling_rate
-        found.of("start", Framing, start=first)
-        found.of("count", Framing, count=most)
-        found.of("sampling_rate", Framing, sampling_rate=rate)
-        if source is not None and not found:
+        mistakes.check("start", Framing, start=first)
+        mistakes.check("count", Framing, count=most)
+        mistakes.check("sampling_rate", Framing, sampling_rate=rate)
+        if source is not None and not mistakes:
 
             def check() -> None:
                 _check_source(_source_path(source), Framing(start=first, count=most, sampling_rate=rate))
 
-            found.of("source", check)
-        return verdict(found)
+            mistakes.check("source", check)
+        return verdict(mistakes)
 
     @classmethod
     def fingerprint_inputs(cls, source: str, **_widgets: float) -> str:
@@ -93,7 +93,7 @@ def _source_path(source: str) -> Path:
     for root in roots if source.strip() else ():
         try:
             path = (root / source).resolve()
-            found = path.is_dir() or path.is_file()
+            exists = path.is_dir() or path.is_file()
         except (OSError, ValueError, RuntimeError) as error:
             raise VideoError(
                 f"{named!r} is no name of a file or folder ({type(error).__name__}). Correct source."
@@ -101,7 +101,7 @@ def _source_path(source: str) -> Path:
         _check_inside(path, root)
         for file in pictures_in(path) if path.is_dir() else ():
             _check_inside(file, root)
-        if found:
+        if exists:
             return path
     if not source.strip():
         raise VideoError(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from ...fatezero_ext.inspection.selection import Reading
 from .. import host
 from ..api import io
-from ..checking.verdicts import Found
+from ..checking.verdicts import FirstMistakes
 from ..method.edit_widgets import RESOLUTIONS, resolution_widget, share_widget, window, wrong_bound
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ def picture_inputs() -> list[io.Input]:
     ]
 
 
-def window_mistakes(start: float | None, end: float | None) -> Found:
+def window_mistakes(start: float | None, end: float | None) -> FirstMistakes:
     """Return the mistakes of a window; a widget fed by a link is None and is checked when it runs."""
-    found = Found()
-    found.of({"start": "from_step", "end": "to_step"}[wrong_bound(start, end)], Reading, window(start, end))
-    return found
+    mistakes = FirstMistakes()
+    mistakes.check({"start": "from_step", "end": "to_step"}[wrong_bound(start, end)], Reading, window(start, end))
+    return mistakes
 
 
 def reading_of(start: float, end: float, resolution: str) -> Reading:

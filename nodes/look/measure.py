@@ -1,4 +1,4 @@
-"""MeasureEdit: figures that say how good an edit is."""
+"""MeasureEdit: figures for the quality of an edit."""
 
 from __future__ import annotations
 

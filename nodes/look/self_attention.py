@@ -87,6 +87,6 @@ class SelfAttentionComponents(io.ComfyNode):
         trace = inverted(controller)
         source = source_frames(trace, images)
         maps = self_attention_maps(controller, reading, on_read=step_reporter(trace, reading))
-        found = principal_components(maps, components, side)
-        pictures = sheets(component_tiles(found, tile_size(cells_of(trace), picture_height), source))
+        strongest = principal_components(maps, components, side)
+        pictures = sheets(component_tiles(strongest, tile_size(cells_of(trace), picture_height), source))
         return io.NodeOutput(pictures.to(host.current().intermediate_device()))

@@ -1,4 +1,4 @@
-"""WordHeatMaps: where each word of the source prompt looks in the clip."""
+"""WordHeatMaps: the attention of each word of the source prompt."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ...fatezero_ext.prompts.prompt_text import read_words
 from .. import host
 from ..api import io, schema
 from ..checking.graph_texts import HEAT_NODE, inputs_of, source_prompt_of
-from ..checking.verdicts import Found, graph_now, verdict
+from ..checking.verdicts import FirstMistakes, graph_now, verdict
 from ..sockets import CONTROLLER
 from ..text_lists import parse_phrases
 from .attention_inputs import (
@@ -63,15 +63,15 @@ class WordHeatMaps(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, from_step: float | None = None, to_step: float | None = None) -> bool | str:
         """Check the window, and the words if the graph can be seen."""
-        graph, found = graph_now(), window_mistakes(from_step, to_step)
+        graph, mistakes = graph_now(), window_mistakes(from_step, to_step)
         inputs = inputs_of(graph, getattr(cls.hidden, "unique_id", None), HEAT_NODE) or {}
         text, source = inputs.get("words"), source_prompt_of(graph, inputs)
         if isinstance(text, str) and source is not None:
-            read = Found().of("", read_words, source, "source prompt")  # its mistakes are DDIM Invert's
+            read = FirstMistakes().check("", read_words, source, "source prompt")  # its mistakes are DDIM Invert's
             if read is not None:
                 for phrase in parse_phrases(text):
-                    found.of("words", read.find, phrase, "words")
-        return verdict(found)
+                    mistakes.check("words", read.find, phrase, "words")
+        return verdict(mistakes)
 
     @classmethod
     def execute(

@@ -1,4 +1,4 @@
-"""RegisterAttentionControl and AttentionStoreCache: what to record of the attention, and where to keep it."""
+"""RegisterAttentionControl and AttentionStoreCache: recording of attention, and its storage."""
 
 from __future__ import annotations
 
@@ -102,8 +102,9 @@ class RegisterAttentionControl(io.ComfyNode):
 
 
 class AttentionStoreCache(io.ComfyNode):
-    """Choose how the recorded attention is kept between the inversion and the edits. All ways but int8 and recompute
-    same level give the same edits up to rounding; what was chosen, and its size, is shown before DDIM Invert begins."""
+    """Choose how the recorded attention is kept between the inversion and the edits. All policies give the same edits
+    up to rounding, except int8 and 'recompute same level'. DDIM Invert shows the chosen policy and its size before it
+    starts."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

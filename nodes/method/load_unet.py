@@ -11,7 +11,7 @@ from ...fatezero_ext.models.checkpoint_check import check_checkpoint
 from ...fatezero_ext.models.weight_files import SAFETENSORS
 from .. import host, text_lists
 from ..api import advanced, io, schema
-from ..checking.verdicts import Found, verdict
+from ..checking.verdicts import FirstMistakes, verdict
 from ..host.protocol import MODEL_PARTS
 from ..sockets import UNET
 from .model_list import BUILT_IN, MissingPart, is_bare_unet, model_names, model_path, stamps
@@ -56,12 +56,12 @@ class LoadPseudo3DUNet(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str | None = None, key_frames: str | None = None) -> bool | str:
-        found = Found()
-        found.of("key_frames", text_lists.parse_key_frames, key_frames or "")
-        path = None if model is None else found.of("model", model_path, model)
+        mistakes = FirstMistakes()
+        mistakes.check("key_frames", text_lists.parse_key_frames, key_frames or "")
+        path = None if model is None else mistakes.check("model", model_path, model)
         if path is not None and path.suffix.lower() in SAFETENSORS:
-            found.of("model", check_checkpoint, path)  # its header alone; pickles are looked at when they are loaded
-        return verdict(found)
+            mistakes.check("model", check_checkpoint, path)  # its header alone; pickles are checked when loaded
+        return verdict(mistakes)
 
     @classmethod
     def fingerprint_inputs(cls, model: str, **_widgets: Any) -> str:  # noqa: ANN401 - the other widgets

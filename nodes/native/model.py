@@ -121,7 +121,7 @@ class NativeModel(NoiseModel):
         return uncacheable_parts(self.model, self.extras)
 
     def schedule(self, steps: int) -> Schedule:
-        """DDIM's timesteps on the levels of the model's own sampling."""
+        """Return DDIM's timesteps on the noise levels of the model's own sampling."""
         sigmas = self._sampling.sigmas.double().cpu()
         alphas = (1 / (1 + sigmas**2)).tolist()
         config = {"num_train_timesteps": len(alphas), "prediction_type": self._prediction}
@@ -246,7 +246,7 @@ def _tell_inputs(n: Tensor, context: Tensor, value: Tensor, options: dict[str, A
 
 
 def _attended(site: Site, q: Tensor, k: Tensor, v: Tensor, options: Mapping[str, Any]) -> Tensor:
-    """Compute attention of a batch under control; the chunk that is recorded or edited has to be its last."""
+    """Compute the attention of a batch under control, its recorded or edited chunk last, as `attend` expects it."""
     call, texts = options[CALL], list(options["cond_or_uncond"])
     if not site.is_cross:
         site = replace(site, inputs=options.get(INPUTS))

@@ -20,7 +20,7 @@ class Session:
     """A MODEL that ComfyUI has loaded and prepared, as long as its sampling lasts."""
 
     def __init__(self, model: Any, options: dict[str, Any], extras: dict[str, Any], noise: Tensor) -> None:  # noqa: ANN401
-        """model: ComfyUI's BaseModel; options: of its patcher; extras: of every conditioning, such as a ControlNet."""
+        """model: ComfyUI's BaseModel; options: its patcher's; extras: of every conditioning, such as a ControlNet."""
         self._model, self._options, self._extras, self._noise = model, options, extras, noise
         self._encoded: dict[tuple[object, ...], tuple[Tensor, Any]] = {}
 
