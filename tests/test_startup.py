@@ -191,6 +191,16 @@ def test_the_graph_of_the_check_has_every_node_of_the_pack(folder):
     assert set(ids) <= {kind for kind, _ in NODES.values()}
 
 
+def test_first_runs_import_in_threads_and_leave_the_constants_of_diffusers_fit_for_training():
+    (done, asked, constants), said = told(FIRST_RUN)
+    assert done == asked, said
+    assert [name for name, of_inference in constants if of_inference] == []
+
+
+def test_the_words_of_precision_are_those_that_records_know():
+    assert PRECISION_NAMES == tuple(PRECISIONS)
+
+
 @pytest.mark.parametrize(
     "command",
     [
@@ -203,13 +213,3 @@ def test_commands_load_one_copy_of_the_package(command, tmp_path):
     (code, nodes, copies, one_family_of_errors), said = told(RUN, *command, "--output", str(tmp_path))
     assert code == 0 and nodes > 30, said
     assert copies == [] and one_family_of_errors
-
-
-def test_first_runs_import_in_threads_and_leave_the_constants_of_diffusers_fit_for_training():
-    (done, asked, constants), said = told(FIRST_RUN)
-    assert done == asked, said
-    assert [name for name, of_inference in constants if of_inference] == []
-
-
-def test_the_words_of_precision_are_those_that_records_know():
-    assert PRECISION_NAMES == tuple(PRECISIONS)

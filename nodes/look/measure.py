@@ -129,7 +129,7 @@ def _names() -> list[str]:
 
 
 def _names_below(root: Path) -> set[str]:
-    """Return the names of CLIP folders at most two levels below `root`, as `publisher/model` or `model`."""
+    """CLIP folders at most two levels below `root`, as `publisher/model` or `model`."""
     configs = [config for pattern in ("*", "*/*") for config in root.glob(f"{pattern}/config.json")]
     return {config.parent.relative_to(root).as_posix() for config in configs if is_clip_folder(config.parent)}
 

@@ -51,10 +51,7 @@ def is_bare_unet(path: Path) -> bool:
 
 
 def _names_below(root: Path) -> set[str]:
-    """Return the names of model folders at most two levels below `root`, as `publisher/model` or `model`.
-
-    These are pipelines and bare UNets.
-    """
+    """Model folders at most two levels below `root`, as `publisher/model` or `model`: pipelines, and bare UNets."""
     folders = {path.parent for pattern in ("*", "*/*") for path in root.glob(f"{pattern}/model_index.json")}
     for pattern in ("*", "*/*"):
         for config in root.glob(f"{pattern}/config.json"):
