@@ -16,11 +16,11 @@ from ..errors import FateZeroError
 PACK = "fatezero_pack"
 OURS = __name__.removesuffix(".cli.node_pack")
 THEIRS = f"{PACK}.fatezero_ext"
-"""The name under which the pack's nodes import this package, by their relative imports."""
+"""Name under which the pack's nodes import this package, by their relative imports."""
 
 
 class _OneCopy(MetaPathFinder, Loader):
-    """Answers imports of the pack's `fatezero_ext` with the modules of this package, so that classes exist once."""
+    """Importer of the pack's `fatezero_ext` that returns the modules of this package, so that classes exist once."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
