@@ -18,7 +18,7 @@ from rich.console import Console
 from benchmarks.clocks import in_turn
 from benchmarks.machine import write_json
 from fatezero_ext import BlendSettings, Controller, EditSettings, InflationSettings, Storage, edit, invert, load_toy
-from fatezero_ext.cli.demo import EXAMPLES
+from fatezero_ext.cli.examples import EXAMPLES
 from fatezero_ext.media.video import read_video
 from tests.comfyui.in_process import Executor, digest, load_nodes  # before ComfyUI's own `tests`
 from tests.comfyui.workflows import EDIT, INVERT, LATENTS, TEMPLATES, api_graph

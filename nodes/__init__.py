@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .api import io
-from .api_fallback import ComfyExtension
+from .api import ComfyExtension, io
 from .checking.server import show_graphs_to_nodes
 from .clips.compare_clips import CompareClips
 from .clips.edit_prompts import EditPrompts
@@ -27,7 +26,7 @@ class FateZeroExtension(ComfyExtension):
     """The list of the pack's nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """The node classes, in the order of a typical graph."""
+        """Return the node classes, in the order of a typical graph."""
         return [
             SampleClip,
             LoadFrames,
@@ -48,6 +47,6 @@ class FateZeroExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> FateZeroExtension:
-    """Called by ComfyUI to load the pack."""
+    """Make the pack; ComfyUI calls this function when it starts."""
     show_graphs_to_nodes()
     return FateZeroExtension()

@@ -1,4 +1,4 @@
-"""ComfyUI's node API where there is a ComfyUI, and a small stand-in where there is none.
+"""ComfyUI's node API inside ComfyUI, and a small stand-in for it elsewhere.
 
 Nodes import `io` and `ComfyExtension` from here, build their schema with `schema(...)` and mark rarely used widgets
 with `advanced(...)`: the two functions hide what differs between versions of ComfyUI.
@@ -29,11 +29,11 @@ else:
 
 __all__ = ["IN_COMFYUI", "ComfyExtension", "advanced", "io", "schema"]
 
-Socket = TypeVar("Socket")
+Socket = TypeVar("Socket", bound="io.Input")
 
 
 def schema(*, node_id: str, **settings: Any) -> io.Schema:  # noqa: ANN401 - settings have the types of io.Schema
-    """An `io.Schema`, without the settings that the running version does not know.
+    """Make an `io.Schema`, without the settings that the running version does not know.
 
     Older versions raise TypeError on an unknown setting and then drop the whole pack.
     """

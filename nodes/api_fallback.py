@@ -1,6 +1,6 @@
-"""What `comfy_api.latest.io` offers to nodes, for use where there is no ComfyUI.
+"""The part of `comfy_api.latest.io` that the nodes use, for programs without ComfyUI.
 
-Only the parts that the nodes and the headless runner need, with the same names and keyword arguments.
+Names and keyword arguments are those of ComfyUI.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 
 class Hidden(str, Enum):
@@ -21,7 +21,7 @@ class Hidden(str, Enum):
 
 @dataclass(frozen=True)
 class HiddenHolder:
-    """The hidden facts as `cls.hidden`; None stands for one that was not given."""
+    """The hidden facts as `cls.hidden`; None stands for a fact that the node did not ask for."""
 
     unique_id: str | None = None
     prompt: dict[str, Any] | None = None
@@ -29,14 +29,14 @@ class HiddenHolder:
 
 
 class UploadType(str, Enum):
-    """What a file combo lets the user upload."""
+    """Kinds of files that a combo lets the user upload."""
 
     image = "image_upload"
     video = "video_upload"
 
 
 class NumberDisplay(str, Enum):
-    """How a number widget is drawn."""
+    """Ways to draw a number widget."""
 
     number = "number"
     slider = "slider"
@@ -55,7 +55,7 @@ class Input:
     extra_dict: dict[str, Any] = field(default_factory=dict)
 
     def get_io_type(self) -> str:
-        """The types that it takes, separated by commas."""
+        """Return the types that the socket takes, separated by commas."""
         return self.io_type
 
 
@@ -79,18 +79,22 @@ class Output:
     is_output_list: bool = False
 
     def get_io_type(self) -> str:
-        """The type that it gives."""
+        """Return the type of the values that the socket gives."""
         return self.io_type
 
 
 @dataclass
-class _BooleanInput(WidgetInput):
+class BooleanInput(WidgetInput):
+    """A switch."""
+
     label_on: str | None = None
     label_off: str | None = None
 
 
 @dataclass
-class _IntInput(WidgetInput):
+class IntInput(WidgetInput):
+    """A whole number."""
+
     min: int | None = None
     max: int | None = None
     step: int | None = None
@@ -99,7 +103,9 @@ class _IntInput(WidgetInput):
 
 
 @dataclass
-class _FloatInput(WidgetInput):
+class FloatInput(WidgetInput):
+    """A number."""
+
     min: float | None = None
     max: float | None = None
     step: float | None = None
@@ -108,14 +114,18 @@ class _FloatInput(WidgetInput):
 
 
 @dataclass
-class _StringInput(WidgetInput):
+class StringInput(WidgetInput):
+    """A text."""
+
     multiline: bool = False
     placeholder: str | None = None
     dynamic_prompts: bool | None = None
 
 
 @dataclass
-class _ComboInput(WidgetInput):
+class ComboInput(WidgetInput):
+    """A choice from a list, or from the values of an enumeration."""
+
     options: Any = None
     control_after_generate: bool | None = None
     upload: UploadType | None = None
@@ -127,64 +137,64 @@ class _ComboInput(WidgetInput):
             self.default = self.default.value
 
 
-class SocketType:
+InputClass = TypeVar("InputClass", bound=Input)
+
+
+class SocketType(Generic[InputClass]):
     """A type of socket: `Name.Input(...)` and `Name.Output(...)` make its ends."""
 
-    io_type: ClassVar[str]
-    Input: ClassVar[type[Input]]
-    Output: ClassVar[type[Output]]
+    def __init__(self, io_type: str, input_class: type[InputClass]) -> None:
+        self.io_type = io_type
+        self.Input: type[InputClass] = type("Input", (input_class,), {"io_type": io_type})
+        self.Output: type[Output] = type("Output", (Output,), {"io_type": io_type})
 
 
-def _socket(io_type: str, input_class: type[Input] = Input) -> type[SocketType]:
-    ends = {
-        "Input": type("Input", (input_class,), {"io_type": io_type}),
-        "Output": type("Output", (Output,), {"io_type": io_type}),
-    }
-    return type(io_type, (SocketType,), {"io_type": io_type, **ends})
-
-
-def Custom(io_type: str) -> type[SocketType]:
+def Custom(io_type: str) -> SocketType[Input]:
     """Make a socket type that only connects to sockets of the same name."""
-    return _socket(io_type)
+    return SocketType(io_type, Input)
 
 
-Boolean = _socket("BOOLEAN", _BooleanInput)
-Int = _socket("INT", _IntInput)
-Float = _socket("FLOAT", _FloatInput)
-String = _socket("STRING", _StringInput)
-Combo = _socket("COMBO", _ComboInput)
-AnyType = _socket("*")
+Boolean = SocketType("BOOLEAN", BooleanInput)
+Int = SocketType("INT", IntInput)
+Float = SocketType("FLOAT", FloatInput)
+String = SocketType("STRING", StringInput)
+Combo = SocketType("COMBO", ComboInput)
+AnyType = SocketType("*", Input)
+Audio = SocketType("AUDIO", Input)
+Clip = SocketType("CLIP", Input)
+Conditioning = SocketType("CONDITIONING", Input)
+Image = SocketType("IMAGE", Input)
+Latent = SocketType("LATENT", Input)
+Mask = SocketType("MASK", Input)
+Model = SocketType("MODEL", Input)
+Vae = SocketType("VAE", Input)
+Video = SocketType("VIDEO", Input)
+
+
+@dataclass
+class MultiTypeInput(Input):
+    """A socket that takes several types.
+
+    types: socket types such as `Image`
+    """
+
+    io_type: ClassVar[str] = "COMFY_MULTITYPED_V3"
+    types: list[SocketType[Any]] = field(default_factory=list)
+
+    def get_io_type(self) -> str:
+        """Return the names of all types, separated by commas."""
+        return ",".join(dict.fromkeys(kind.io_type for kind in self.types))
 
 
 class MultiType:
-    """A socket that takes several types."""
+    """The sockets of nodes that take several types."""
 
-    @dataclass
-    class Input(Input):
-        """types: classes such as `Image`."""
-
-        io_type: ClassVar[str] = "COMFY_MULTITYPED_V3"
-        types: list[type[SocketType]] = field(default_factory=list)
-
-        def get_io_type(self) -> str:
-            """All their names."""
-            return ",".join(dict.fromkeys(kind.io_type for kind in self.types))
-
-
-Audio = _socket("AUDIO")
-Clip = _socket("CLIP")
-Conditioning = _socket("CONDITIONING")
-Image = _socket("IMAGE")
-Latent = _socket("LATENT")
-Mask = _socket("MASK")
-Model = _socket("MODEL")
-Vae = _socket("VAE")
-Video = _socket("VIDEO")
+    Input = MultiTypeInput
 
 
 @dataclass
 class Schema:
-    """What a node is called, takes and gives."""
+    """A node's name, inputs, outputs and help."""
 
     node_id: str
     display_name: str | None = None
@@ -200,15 +210,16 @@ class Schema:
     not_idempotent: bool = False
 
     def validate(self) -> None:
-        """Raise ValueError where two sockets share an id."""
-        ids = [socket.id for socket in (*self.inputs, *self.outputs) if socket.id is not None]
+        """Raise ValueError if two sockets share an id."""
+        sockets: tuple[Input | Output, ...] = (*self.inputs, *self.outputs)
+        ids = [socket.id for socket in sockets if socket.id is not None]
         twice = sorted({name for name in ids if ids.count(name) > 1})
         if twice:
             raise ValueError(f"socket ids of a node must be unique; {self.node_id} repeats {twice}. Rename them.")
 
 
 class NodeOutput:
-    """What a node returns: one value per output, and what it shows."""
+    """The return value of a node: one value per output, and what the node shows."""
 
     def __init__(self, *args: Any, ui: dict[str, Any] | None = None) -> None:  # noqa: ANN401 - outputs have any type
         self.args = args
@@ -216,7 +227,7 @@ class NodeOutput:
 
     @property
     def result(self) -> tuple[Any, ...] | None:
-        """The outputs, or None where there are none."""
+        """The outputs, or None if there are none."""
         return self.args or None
 
 
@@ -227,25 +238,26 @@ class ComfyNode:
     """
 
     hidden: HiddenHolder = HiddenHolder()
+    execute: ClassVar[Any]
     validate_inputs: ClassVar[Any] = None
     fingerprint_inputs: ClassVar[Any] = None
 
     @classmethod
     def define_schema(cls) -> Schema:
-        """Say what the node is called, takes and gives."""
+        """Return the node's schema."""
         raise NotImplementedError(f"{cls.__name__} has no define_schema; every node needs one. Add it.")
 
     @classmethod
     def GET_SCHEMA(cls) -> Schema:
-        """The validated schema."""
+        """Return the validated schema."""
         schema = cls.define_schema()
         schema.validate()
         return schema
 
 
 class ComfyExtension(ABC):
-    """What `comfy_entrypoint` returns: the list of a pack's nodes."""
+    """A node pack, as `comfy_entrypoint` returns it."""
 
     @abstractmethod
     async def get_node_list(self) -> list[type[ComfyNode]]:
-        """The pack's node classes."""
+        """Return the pack's node classes."""

@@ -1,4 +1,4 @@
-"""Reading the small lists that artists type into text widgets."""
+"""Parsers of the short lists that users type into text widgets."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ if TYPE_CHECKING:
     from ..fatezero_ext.prompts.words import Window
 
 
-def words(text: str) -> tuple[str, ...]:
-    """`"silver jeep, road"` -> `("silver jeep", "road")`; words or phrases separated by commas or lines."""
+def parse_phrases(text: str) -> tuple[str, ...]:
+    """Split words or phrases at commas and lines: `"silver jeep, road"` -> `("silver jeep", "road")`."""
     return tuple(_entries(text))
 
 
-def weights(text: str, widget: str) -> dict[str, float]:
-    """`"watercolor: 10, jeep: 2"` -> `{"watercolor": 10.0, "jeep": 2.0}`."""
+def parse_weights(text: str, widget: str) -> dict[str, float]:
+    """Parse words with factors: `"watercolor: 10, jeep: 2"` -> `{"watercolor": 10.0, "jeep": 2.0}`."""
     return {word: _number(value, widget, f"{word}: 2") for word, value in _pairs(text, widget, "watercolor: 10")}
 
 
-def windows(text: str, widget: str) -> dict[str, Window]:
-    """`"car: 0.2-0.6, road: 0.5"` -> `{"car": (0.2, 0.6), "road": (0.0, 0.5)}`."""
-    found = {}
+def parse_windows(text: str, widget: str) -> dict[str, Window]:
+    """Parse words with windows: `"car: 0.2-0.6, road: 0.5"` -> `{"car": (0.2, 0.6), "road": (0.0, 0.5)}`."""
+    windows = {}
     for word, value in _pairs(text, widget, "car: 0.2-0.6"):
-        start, dash, end = value.partition("-")
-        bounds = (start, end) if dash else ("0", start)
-        found[word] = tuple(_number(bound, widget, f"{word}: 0.2-0.6") for bound in bounds)
-    return found
+        first, dash, second = value.partition("-")
+        start, end = (first, second) if dash else ("0", first)
+        example = f"{word}: 0.2-0.6"
+        windows[word] = (_number(start, widget, example), _number(end, widget, example))
+    return windows
 
 
 MOST_KEY_FRAMES = 64
-"""Each frame reads the keys of all key frames, so that time and memory grow with their number; published are two."""
+"""Limit of key frames: every frame reads the keys of all, so that time and memory grow; published are two."""
 
 
-def key_frames(text: str) -> tuple[KeyFrame, ...]:
-    """`"-1, first"` -> `(-1, "first")`; raises SettingsError where there are too many or one is unknown."""
+def parse_key_frames(text: str) -> tuple[KeyFrame, ...]:
+    """Parse key frames: `"-1, first"` -> `(-1, "first")`; raises SettingsError for too many or unknown ones."""
     entries = list(_entries(text))
     if len(entries) > MOST_KEY_FRAMES:
         raise SettingsError(

@@ -111,7 +111,7 @@ def outcome(tmp_path_factory):
     types = headless["registry"].pack_node_types()
     reporter = headless["report"].Reporter(Console(quiet=True))
     host = headless["folders"].RunnerHost(headless["folders"].Folders((EXAMPLES,), folder), reporter)
-    with load_pack("nodes.host.current").installed(host):
+    with load_pack("nodes.host").installed(host):
         graph = validate.validated(headless["workflow"].graph_from(workflow(), types), types)
         (results,) = execute.run_graphs([graph], types, reporter)
     return results, folder

@@ -7,7 +7,9 @@ import torch
 from rich.console import Console
 
 from fatezero_ext import Controller, EditSettings, InflationSettings, edit, invert, load_toy
-from fatezero_ext.cli.demo import EXAMPLE_EDITS, EXAMPLES, example_clip, main, run_example
+from fatezero_ext.cli.demo import example_clip, run_example
+from fatezero_ext.cli.examples import EXAMPLE_EDITS, EXAMPLES
+from fatezero_ext.cli.main import main
 from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.media.video import read_video
 from fatezero_ext.toy.evaluation.edits import measure
@@ -88,7 +90,7 @@ def test_each_workflow_has_its_thumbnail_and_only_known_words(example):
 
 def test_the_demo_leaves_videos_a_sheet_and_a_table(tmp_path, capsys):
     threads = torch.get_num_threads()
-    assert main(["colour", "--output", str(tmp_path)]) == 0
+    assert main(["demo", "colour", "--output", str(tmp_path)]) == 0
     torch.set_num_threads(threads)
     written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     assert [name for name in written if name.endswith(".mp4")] == [
@@ -101,7 +103,7 @@ def test_the_demo_leaves_videos_a_sheet_and_a_table(tmp_path, capsys):
 
 def test_an_unknown_example_is_refused(capsys):
     with pytest.raises(SystemExit):
-        main(["colours"])
+        main(["demo", "colours"])
     assert "no example 'colours'; there are colour, shape, background, style" in capsys.readouterr().err
 
 

@@ -232,7 +232,7 @@ def test_selections_are_checked_before_anything_runs(folder, change, message):
 
 def test_a_changed_picture_is_read_anew_and_nothing_else_is(folder):
     load = load_pack("nodes.clips.load_frames").LoadFrames
-    host = load_pack("nodes.host.current")
+    host = load_pack("nodes.host")
 
     class Here(host.PythonHost):
         def input_folders(self):

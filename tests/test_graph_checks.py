@@ -75,7 +75,7 @@ def test_the_lines_of_edit_prompts_are_read_once_and_only_so_many(monkeypatch):
 
 
 def test_phrases_of_an_edit_are_looked_for_only_so_often(monkeypatch):
-    checks, counted = load_pack("nodes.edit_checks"), []
+    checks, counted = load_pack("nodes.method.edit_checks"), []
     find = checks.Prompt.find
     monkeypatch.setattr(checks.Prompt, "find", lambda self, *asked: counted.append(1) or find(self, *asked))
     lines, phrases = [f"a cat number {i}" for i in range(checks.MOST_EDITS)], ",".join(["a", "cat"] * 5000)
@@ -85,7 +85,7 @@ def test_phrases_of_an_edit_are_looked_for_only_so_often(monkeypatch):
 
 
 def test_the_first_of_many_missing_phrases_is_told(monkeypatch):
-    checks, counted = load_pack("nodes.edit_checks"), []
+    checks, counted = load_pack("nodes.method.edit_checks"), []
     find = checks.Prompt.find
     monkeypatch.setattr(checks.Prompt, "find", lambda self, *asked: counted.append(1) or find(self, *asked))
     found = checks.edit_mistakes({"mode": "refine", "blend_words": "cat, boat, ship, car"}, (), "a cat")

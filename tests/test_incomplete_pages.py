@@ -7,7 +7,7 @@ from blake3 import blake3
 
 from fatezero_ext import Capture, Storage
 from fatezero_ext.attention.records import named_tensors
-from fatezero_ext.cli.cache import main
+from fatezero_ext.cli.main import main
 from fatezero_ext.errors import StoreError
 from fatezero_ext.storage.disk_cache import entry as cache_entry
 from fatezero_ext.storage.disk_cache.cache import InversionCache
@@ -60,7 +60,7 @@ def test_a_saved_page_that_lacks_a_layer_is_computed_again_and_saved_anew(model,
     rewrite(store.entry, page_name(2), named_tensors(without(page, lost)))
     (checked,) = cache.verify()
     assert checked.damaged == {"step-002": f"it has no attention of {lost}"}
-    assert main(["verify", "--folder", str(cache.folder)]) == 1
+    assert main(["cache", "verify", "--folder", str(cache.folder)]) == 1
     assert f"step-002: it has no attention of {lost}" in capsys.readouterr().out
     storage = Storage("features", "disk", cache=cache)
     assert edited(model, inverted(model, storage)).equal(wanted)

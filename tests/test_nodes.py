@@ -205,10 +205,10 @@ def test_widgets_are_checked_before_anything_runs(folder, setting, message):
 
 def test_widget_lists_are_read_as_people_write_them():
     words = load_pack("nodes.text_lists")
-    assert words.words(" silver  jeep, road\nlake,, ") == ("silver jeep", "road", "lake")
-    assert words.weights("watercolor: 10, old jeep:0.5", "equalizer") == {"watercolor": 10.0, "old jeep": 0.5}
-    assert words.windows("car: 0.2-0.6, road:.5", "word_windows") == {"car": (0.2, 0.6), "road": (0.0, 0.5)}
-    assert words.key_frames("-1, first, +2") == (-1, "first", 2)
+    assert words.parse_phrases(" silver  jeep, road\nlake,, ") == ("silver jeep", "road", "lake")
+    assert words.parse_weights("watercolor: 10, old jeep:0.5", "equalizer") == {"watercolor": 10.0, "old jeep": 0.5}
+    assert words.parse_windows("car: 0.2-0.6, road:.5", "word_windows") == {"car": (0.2, 0.6), "road": (0.0, 0.5)}
+    assert words.parse_key_frames("-1, first, +2") == (-1, "first", 2)
 
 
 def test_what_travels_between_nodes_is_frozen_and_prints_short(folder):

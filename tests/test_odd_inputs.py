@@ -55,7 +55,7 @@ def test_a_checkpoint_without_text_encoder_is_told_where_its_clip_is_read(contro
 
 
 def test_a_missing_model_is_told_in_words():
-    with pytest.raises(ValueError, match="unet is nothing; a UNet or a MODEL is needed"):
+    with pytest.raises(ValueError, match="nothing is connected to unet.*a UNet or a MODEL is needed"):
         load_pack("nodes.method.control").RegisterAttentionControl.execute(None, True, 1024)
 
 

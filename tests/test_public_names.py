@@ -57,6 +57,12 @@ def test_importing_the_package_imports_nothing_else():
     assert done.stdout.strip() == "[]"
 
 
+def test_importing_the_package_is_quick():
+    probe = "import time; began = time.process_time(); import fatezero_ext; print(time.process_time() - began)"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=SOURCE_ROOT)
+    assert float(done.stdout) < 0.3
+
+
 SOURCE_ROOT = Path(fatezero_ext.__file__).parents[1]
 
 

@@ -23,7 +23,7 @@ def listed(tmp_path, weights):
     (tmp_path / "checkpoints" / "damaged.ckpt").write_bytes(b"no")
     folders = load_pack("nodes.headless.host")
     host = folders.RunnerHost(folders.Folders((tmp_path,), tmp_path, (tmp_path,)), None)
-    with load_pack("nodes.host.current").installed(host):
+    with load_pack("nodes.host").installed(host):
         yield load_pack("nodes.method.load_unet").LoadPseudo3DUNet
 
 

@@ -83,6 +83,17 @@ from fatezero_ext.__main__ import main
 codes = [main(["run", path, "--check", *sys.argv[2:]]) for path in json.loads(sys.argv[1])]
 print(json.dumps([codes, sorted(sys.modules)]))
 """
+RUN = """
+import json, sys
+from fatezero_ext.cli.main import main
+import fatezero_ext.errors as ours
+code = main(sys.argv[1:])
+import fatezero_pack.fatezero_ext.errors as theirs
+names = [name for name in sys.modules if name.startswith("fatezero_pack.fatezero_ext.")]
+copies = [name for name in names if sys.modules[name] is not sys.modules[name.removeprefix("fatezero_pack.")]]
+nodes = [name for name in sys.modules if name.startswith("fatezero_pack.nodes.")]
+print(json.dumps([code, len(nodes), copies, ours.FateZeroError is theirs.FateZeroError]))
+"""
 FIRST_RUN = """
 import json, sys, threading, torch
 from fatezero_ext.cli.node_pack import load_pack
@@ -119,11 +130,11 @@ print(json.dumps([sorted(done), sorted(calls), constants]))
 
 
 def told(program, *arguments):
-    """What a fresh Python prints as JSON."""
+    """What a fresh Python prints last, which is JSON, and its errors."""
     command = [sys.executable, "-c", program, *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout), done.stderr
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
 def imported(modules):
@@ -188,3 +199,17 @@ def test_first_runs_import_in_threads_and_leave_the_constants_of_diffusers_fit_f
 
 def test_the_words_of_precision_are_those_that_records_know():
     assert PRECISION_NAMES == tuple(PRECISIONS)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("run", "example_workflows/1_colour_edit_with_mask.json", "--set", "FateZero_DDIMInvert.steps=1"),
+        pytest.param(("demo", "colour"), marks=pytest.mark.slow),
+    ],
+    ids=["run", "demo"],
+)
+def test_commands_load_one_copy_of_the_package(command, tmp_path):
+    (code, nodes, copies, one_family_of_errors), said = told(RUN, *command, "--output", str(tmp_path))
+    assert code == 0 and nodes > 30, said
+    assert copies == [] and one_family_of_errors

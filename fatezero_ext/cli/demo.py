@@ -1,12 +1,7 @@
-"""`python -m fatezero_ext demo`: run an example workflow, look at the result, and measure it.
-
-The same workflow runs once more with all attention control switched off (plain DDIM inversion and guidance), so that
-the table says what the control is worth.
-"""
+"""The command `demo`: run an example workflow with and without attention control, and measure both results."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -20,13 +15,12 @@ from rich.table import Table
 from torch import Tensor
 
 from ..atomic_files import whole_file
-from ..errors import FateZeroError
 from ..pictures.contact_sheet import contact_sheet
 from ..toy.evaluation.edits import EditFigures, measure
 from ..toy.world.clips import Clip, sample_clip
+from .examples import EXAMPLE_EDITS, EXAMPLES, Example
 from .node_pack import load_pack
 
-EXAMPLES = Path(__file__).parents[2] / "example_workflows"
 SAMPLE_SEED = 1
 THUMBNAIL_CELL = 128
 NO_CONTROL = (
@@ -40,24 +34,8 @@ NO_CONTROL = (
 
 
 @dataclass(frozen=True)
-class Example:
-    """One example workflow: its file's name without ending, and what its edit changes."""
-
-    file: str
-    changes: Mapping[str, str]
-
-
-EXAMPLE_EDITS = {
-    "colour": Example("1_colour_edit_with_mask", {"colour": "blue"}),
-    "shape": Example("2_shape_edit", {"shape": "square"}),
-    "background": Example("3_background_edit", {"background": "sand"}),
-    "style": Example("4_style_edit", {"style": "watercolor"}),
-}
-
-
-@dataclass(frozen=True)
 class Outcome:
-    """What an example gave: clips [frames, H, W, 3] and the mask [frames, H, W], 0..1."""
+    """Results of an example: clips [frames, H, W, 3] and the mask [frames, H, W], 0..1."""
 
     source: Tensor
     edited: Tensor
@@ -67,31 +45,17 @@ class Outcome:
 
 
 def example_clip() -> Clip:
-    """The clip of `example_workflows/red_circle_on_grass.mp4`, with its truth."""
+    """Return the clip of `example_workflows/red_circle_on_grass.mp4` with its exact truth."""
     return sample_clip(SAMPLE_SEED, shape="circle", colour="red", background="grass")
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run the named examples; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m fatezero_ext demo", description=__doc__)
-    parser.add_argument("examples", nargs="*", metavar="NAME", help=f"{', '.join(EXAMPLE_EDITS)}, or all")
-    parser.add_argument("--output", type=Path, default=Path("output"), metavar="DIR", help="default: ./output")
-    options = parser.parse_args(argv)
-    names = list(EXAMPLE_EDITS) if options.examples == ["all"] else options.examples or ["colour"]
-    unknown = [name for name in names if name not in EXAMPLE_EDITS]
-    if unknown:
-        parser.error(f"there is no example {unknown[0]!r}; there are {', '.join(EXAMPLE_EDITS)}, and all")
-    console = Console(stderr=True)
+def run_demo(names: Sequence[str], output: Path) -> None:
+    """Run the named examples of `EXAMPLE_EDITS`, save videos and sheets below `output` and print the figures."""
     # The built-in model is too small to gain from more threads; on a busy machine their waiting costs minutes.
     torch.set_num_threads(1)
-    try:
-        command = load_pack("nodes.headless.command")
-        for name in names:
-            _run_example(name, EXAMPLE_EDITS[name], options.output, command, console)
-    except (FateZeroError, ValueError) as error:
-        sys.stderr.write(f"Error: {error}\n")
-        return 1
-    return 0
+    command, console = load_pack("nodes.headless.command"), Console(stderr=True)
+    for name in names:
+        _run_example(name, EXAMPLE_EDITS[name], output, command, console)
 
 
 def _run_example(name: str, example: Example, output: Path, command: ModuleType, console: Console) -> None:
@@ -130,13 +94,13 @@ def _grey(mask: Tensor) -> Tensor:
 
 
 def _table(name: str, example: Example, figures: Mapping[str, EditFigures], seconds: float) -> Table:
-    asked = ", ".join(f"{attribute} {value}" for attribute, value in example.changes.items())
-    table = Table(title=f"{name} edit ({asked}), {seconds:.0f} s with its comparison", title_justify="left")
+    change = ", ".join(f"{attribute} {value}" for attribute, value in example.changes.items())
+    table = Table(title=f"{name} edit ({change}), {seconds:.0f} s with its comparison", title_justify="left")
     table.add_column("measured by the oracle against the exact truth")
     for column in figures:
         table.add_column(column, justify="right")
     rows = {
-        f"frames that show the {asked}": [f"{f.edited} of {f.frames}" for f in figures.values()],
+        f"frames that show the {change}": [f"{f.edited} of {f.frames}" for f in figures.values()],
         "frames whose other attributes stayed": [f"{f.kept} of {f.frames}" for f in figures.values()],
         "PSNR where nothing was to change": [f"{f.stays_psnr:.1f} dB" for f in figures.values()],
         "object IoU with the truth": [f"{f.object_iou:.2f}" for f in figures.values()],

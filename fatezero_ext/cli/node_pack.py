@@ -1,4 +1,4 @@
-"""Loads the node pack around this package the way ComfyUI does: by its path, under a package name of its own."""
+"""Import of the node pack around this package, the way ComfyUI does it: by its path, under a name of its own."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ..errors import FateZeroError
 PACK = "fatezero_pack"
 OURS = __name__.removesuffix(".cli.node_pack")
 THEIRS = f"{PACK}.fatezero_ext"
-"""The name under which the pack's nodes import this package, by their relative imports."""
+"""Name under which the pack's nodes import this package, by their relative imports."""
 
 
 class _OneCopy(MetaPathFinder, Loader):
-    """Answers imports of the pack's `fatezero_ext` with the modules of this package, so that classes exist once."""
+    """Importer of the pack's `fatezero_ext` that returns the modules of this package, so that classes exist once."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -35,14 +35,16 @@ class _OneCopy(MetaPathFinder, Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Give the module back its own spec, which the import system has replaced."""
-        module.__spec__ = module.__spec__.loader_state
+        spec = module.__spec__
+        assert spec is not None
+        module.__spec__ = spec.loader_state
 
 
 def load_pack(part: str = "") -> ModuleType:
-    """The pack, or one of its modules such as 'nodes.headless.command'.
+    """Import the pack, or one of its modules such as 'nodes.headless.command'.
 
     The nodes use this very package, not a second copy of it: `load_pack('fatezero_ext')` is `fatezero_ext` itself.
-    Raises FateZeroError where this package is installed without the pack.
+    Raises FateZeroError if this package is installed without the pack.
     """
     if PACK not in sys.modules:
         root = Path(__file__).resolve().parents[2]

@@ -47,7 +47,7 @@ MOST_PIXELS = 2**29
 STILL_MS, UNTIMED_MS = 10, 100
 """Milliseconds; as browsers do, a picture with a time of 10 or less is shown for 100."""
 NO_MASK = (64, 64)
-"""Size of the empty mask that ComfyUI gives for a picture without transparency."""
+"""Height and width of the black mask that ComfyUI gives for a picture without transparency, whatever its size."""
 
 
 @contextmanager

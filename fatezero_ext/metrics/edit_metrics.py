@@ -15,15 +15,14 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity, interpolate
 
 from ..errors import VideoError
+from ..media.frame_files import NO_MASK
 from ..media.framing import same_proportions
 
 if TYPE_CHECKING:
     from .clip_scores import ClipScorer, OnPicture
 
-NO_MASK = (64, 64)
-"""Height and width of the black mask that ComfyUI's Load Image gives for a picture without one, whatever its size."""
-FRAMES_AT_ONCE = 4
-"""Bounds memory; frames are compared one by one."""
+FRAMES_COMPARED_AT_ONCE = 4
+"""Bound of memory; frames are compared one by one."""
 SSIM_SIGMA, SSIM_WINDOW = 1.5, 11
 """Pixels: the Gaussian that the authors of SSIM weigh neighbours with, and where they cut it off."""
 
@@ -100,7 +99,7 @@ def likeness(source: Tensor, edited: Tensor, mask: Tensor | None = None) -> Simi
 
 
 def _parts(frames: int) -> Iterator[slice]:
-    return (slice(first, first + FRAMES_AT_ONCE) for first in range(0, frames, FRAMES_AT_ONCE))
+    return (slice(first, first + FRAMES_COMPARED_AT_ONCE) for first in range(0, frames, FRAMES_COMPARED_AT_ONCE))
 
 
 def _ssim_map(edited: Tensor, source: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import ModelError
+from ..prompts.words import PROMPT_TOKENS
 from .weight_files import brief
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -18,7 +19,7 @@ FAMILIES = {768: "sd1", 1024: "sd2"}
 CHANNELS = {5: "depth or inpainting", 7: "upscaler", 8: "instruct-pix2pix", 9: "inpainting"}
 LABELS = ("label_emb.0.0.weight", "add_embedding.linear_1.weight")
 LABEL_WIDTHS = {2816: "an SDXL model", 2560: "an SDXL refiner"}
-EMBEDDING_WIDTHS, PROMPT_TOKENS = (768, 1024, 1280), 77
+EMBEDDING_WIDTHS = (768, 1024, 1280)
 LOAD_SD = "Choose one of that kind"
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PROMPT_TOKENS = 77
+"""Tokens that the text encoders of Stable Diffusion 1.x and 2.x read at once, start and end among them."""
 PUNCTUATION = ".,;:!?\"'()[]{}"
 
 Quirks = Literal["fixed", "original"]

@@ -43,21 +43,21 @@ def listed(words: Iterable[str], prompt: str, path: str) -> str:
     """Words for a widget such as blend_words."""
     words = list(words)
     text = ", ".join(_typed(word) for word in words)
-    _check(list(widgets.words(text)), words, prompt, path)
+    _check(list(widgets.parse_phrases(text)), words, prompt, path)
     return text
 
 
 def weighted(factors: Mapping[str, float], prompt: str, path: str) -> str:
     """Words with factors for the widget equalizer."""
     text = ", ".join(f"{_typed(word)}: {_plain(factor)}" for word, factor in factors.items())
-    _check(_keys(lambda: widgets.weights(text, "equalizer"), path), list(factors), prompt, path)
+    _check(_keys(lambda: widgets.parse_weights(text, "equalizer"), path), list(factors), prompt, path)
     return text
 
 
 def windowed(windows: Mapping[str, tuple[float, float]], prompt: str, path: str) -> str:
     """Words with windows for the widget word_windows."""
     text = ", ".join(f"{_typed(word)}: {_plain(start)}-{_plain(end)}" for word, (start, end) in windows.items())
-    _check(_keys(lambda: widgets.windows(text, "word_windows"), path), list(windows), prompt, path)
+    _check(_keys(lambda: widgets.parse_windows(text, "word_windows"), path), list(windows), prompt, path)
     return text
 
 

@@ -1,1 +1,1 @@
-"""Checks of a graph before it runs, and how mistakes reach the page."""
+"""Checks of a graph before it runs, and the report of mistakes to the page."""

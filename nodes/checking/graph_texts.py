@@ -9,20 +9,20 @@ from typing import Any
 EDIT_NODE, INVERT_NODE = "FateZero_P2PEdit", "FateZero_DDIMInvert"
 HEAT_NODE, PROMPTS_NODE = "FateZero_WordHeatMaps", "FateZero_EditPrompts"
 TEXT_NODES = {"PrimitiveString": "value", "PrimitiveStringMultiline": "value"}
-"""ComfyUI's nodes that are a text, and the widget that holds it."""
+"""ComfyUI's text nodes, and the widget that holds the text."""
 
 Graph = Mapping[str, Any]
 Consumers = Mapping[str, Sequence[str]]
-"""What `consumers_of` gives."""
+"""Ids of the nodes that read each node, see `consumers_of`."""
 
 
 def link_of(value: object) -> str | None:
-    """Id of the node that an input is linked to; None for a constant."""
+    """Return the id of the node that an input is linked to; None for a constant."""
     return str(value[0]) if isinstance(value, (list, tuple)) and len(value) == 2 else None
 
 
 def inputs_of(graph: Graph, node_id: str | None, class_type: str) -> Mapping[str, Any] | None:
-    """The inputs of a node of this class; None where there is none."""
+    """Return the inputs of a node of this class; None if there is no such node."""
     node = graph.get(node_id) if node_id is not None else None
     if not isinstance(node, Mapping) or node.get("class_type") != class_type:
         return None
@@ -31,19 +31,19 @@ def inputs_of(graph: Graph, node_id: str | None, class_type: str) -> Mapping[str
 
 
 def constants(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The inputs that are not linked."""
+    """Return the inputs that are not linked."""
     return {name: value for name, value in inputs.items() if link_of(value) is None}
 
 
 def texts_of(graph: Graph, value: object) -> tuple[str, ...] | None:
-    """What a text input will be given, one text a run; None where that is known only when it runs."""
+    """Return the texts that a text input will get, one for each run; None if they are known only when it runs."""
     node_id = link_of(value)
     if node_id is None:
         return (value,) if isinstance(value, str) else None
     prompts = inputs_of(graph, node_id, PROMPTS_NODE)
     if prompts is not None:
-        given = prompts.get("prompts")
-        return lines_of(given) or None if isinstance(given, str) else None
+        text = prompts.get("prompts")
+        return lines_of(text) or None if isinstance(text, str) else None
     for class_type, widget in TEXT_NODES.items():
         inputs = inputs_of(graph, node_id, class_type)
         if inputs is not None and isinstance(inputs.get(widget), str):
@@ -53,33 +53,33 @@ def texts_of(graph: Graph, value: object) -> tuple[str, ...] | None:
 
 @lru_cache(maxsize=8)
 def lines_of(text: str) -> tuple[str, ...]:
-    """The lines of a text that are not empty; every edit of a list of prompts asks for the same."""
+    """Return the lines of a text that are not empty; cached, because every edit of a list asks for the same lines."""
     return tuple(line.strip() for line in text.splitlines() if line.strip())
 
 
 def source_prompt_of(graph: Graph, inputs: Mapping[str, Any]) -> str | None:
-    """The source prompt of the inversion that a node's `controller` is linked to; None where it is not known."""
+    """Return the source prompt of the inversion that a node's `controller` is linked to; None if it is not known."""
     inversion = inputs_of(graph, link_of(inputs.get("controller")), INVERT_NODE)
     texts = None if inversion is None else texts_of(graph, inversion.get("source_prompt"))
     return texts[0] if texts is not None and len(texts) == 1 else None
 
 
 def consumers_of(graph: Graph) -> Consumers:
-    """By id of a node, the ids of the nodes that are linked to it."""
-    found: dict[str, list[str]] = {}
+    """Return the ids of the nodes that are linked to each node, by its id."""
+    consumers: dict[str, list[str]] = {}
     for name, node in graph.items():
         inputs = node.get("inputs") if isinstance(node, Mapping) else None
         for value in inputs.values() if isinstance(inputs, Mapping) else ():
             source = link_of(value)
             if source is not None:
-                found.setdefault(source, []).append(name)
-    return found
+                consumers.setdefault(source, []).append(name)
+    return consumers
 
 
 def readers_of(
     graph: Graph, consumers: Consumers, node_id: str, class_type: str
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Id and inputs of every node of a class that reads an inversion, where something reads that node in turn."""
+    """Yield id and inputs of every node of a class that reads an inversion and is itself read by another node."""
     for name in dict.fromkeys(consumers.get(node_id, ())):
         inputs = inputs_of(graph, name, class_type)
         if inputs is not None and link_of(inputs.get("controller")) == node_id and consumers.get(name):
@@ -87,7 +87,7 @@ def readers_of(
 
 
 def shown_name(graph: Graph, node_id: str, display_name: str) -> str:
-    """How people find a node: by its title on the page and its number."""
+    """Return the name by which users find a node: its title on the page and its number."""
     meta = graph.get(node_id, {}).get("_meta")
     title = meta.get("title") if isinstance(meta, Mapping) else None
     return f"{title or display_name} (node {node_id})"

@@ -1,4 +1,4 @@
-"""ComfyUI's server: how it shows nodes a graph, and how mistakes reach the page."""
+"""Connection to ComfyUI's server: nodes read the graph that is validated, and mistakes reach their inputs."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from .verdicts import begin, put_answer_right, validating
 
 
 def show_graphs_to_nodes() -> None:
-    """Have ComfyUI's server, where there is one, let nodes see a graph that is validated; see `verdicts`.
+    """Let nodes see the graph that ComfyUI's server validates, if there is a server; see `verdicts`.
 
     Through the server's own ways to follow it: its handlers of prompts, and a middleware of its aiohttp application.
     """
     server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     application = getattr(server, "app", None)
-    if application is None or application.frozen:
+    if server is None or application is None or application.frozen:
         return
     from aiohttp import web
 

@@ -1,8 +1,8 @@
-"""What is wrong with a node's inputs, each mistake told at the input that it is about.
+"""Mistakes in a node's inputs, each reported at its own input.
 
-ComfyUI repeats what `validate_inputs` says at every input that the function names, and shows the function these inputs
-alone. On ComfyUI's server and in the headless runner a node sees the whole graph here while it is validated, and leaves
-a note of which input each mistake belongs to, by which the answer is put right.
+ComfyUI repeats the answer of `validate_inputs` at every input that the function names, and gives the function these
+inputs alone. On ComfyUI's server and in the headless runner a node can read the whole graph here while it is validated,
+and notes which input each mistake belongs to; from these notes the server's answer is corrected.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ REPEATED = "custom_validation_failed"
 """ComfyUI's name for the errors that `validate_inputs` makes."""
 
 Mistakes = Mapping[str, str]
-"""What is wrong, by input."""
+"""Messages by input."""
 
 
-class Found(dict[str, str]):
+class FirstMistakes(dict[str, str]):
     """The first mistake of every widget."""
 
-    def of(self, widget: str, work: Callable[..., Got], *arguments: Any, **named: Any) -> Got | None:  # noqa: ANN401
-        """What `work` gives, or None where it finds a mistake, which is then the widget's.
+    def check(self, widget: str, work: Callable[..., Got], *arguments: Any, **named: Any) -> Got | None:  # noqa: ANN401
+        """Return the result of `work`, or None if it raises FateZeroError, whose message is then the widget's mistake.
 
         A value of a type that its input does not take is no mistake here: ComfyUI has refused it already.
         """
@@ -50,22 +50,22 @@ class Found(dict[str, str]):
 class Validation:
     """One prompt while it is validated.
 
-    request: the graph in the API's format, under "prompt"; what other packs change in it shows here
-    told:    by what a node said, its mistakes by input
+    request:  the graph in the API's format, under "prompt"; changes of other packs show here
+    verdicts: mistakes by input, by the verdict that a node made of them
     """
 
     request: Mapping[str, Any]
-    told: dict[str, Mistakes] = field(default_factory=dict)
+    verdicts: dict[str, Mistakes] = field(default_factory=dict)
 
     @property
     def graph(self) -> Graph:
-        """The graph as it is now."""
+        """Return the graph as it is now."""
         graph = self.request.get("prompt")
         return graph if isinstance(graph, Mapping) else {}
 
     @cached_property
     def consumers(self) -> Consumers:
-        """Who reads each node, looked up once for all nodes: no link changes while a prompt is validated."""
+        """The ids of each node's readers, looked up once: no link changes while a prompt is validated."""
         return consumers_of(self.graph)
 
 
@@ -89,44 +89,44 @@ def begin(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def graph_now() -> Graph:
-    """The graph that is being validated, in the API's format; {} where the program does not tell."""
+    """Return the graph that is being validated, in the API's format; {} if the program does not show it."""
     current = _CURRENT.get()
     return {} if current is None else current.graph
 
 
 def consumers_now() -> Consumers:
-    """Ids of the nodes that are linked to each node of that graph."""
+    """Return the ids of the nodes that are linked to each node of that graph."""
     current = _CURRENT.get()
     return {} if current is None else current.consumers
 
 
 def verdict(mistakes: Mistakes) -> bool | str:
-    """What `validate_inputs` returns: True where there is no mistake."""
+    """Make the answer of `validate_inputs`: True, or the mistakes as text."""
     if not mistakes:
         return True
-    said = "\n".join(mistakes.values())
+    text = "\n".join(mistakes.values())
     current = _CURRENT.get()
     if current is not None:
-        current.told[said] = mistakes
-    return said
+        current.verdicts[text] = mistakes
+    return text
 
 
-def mistakes_of(said: str) -> Mistakes:
-    """The mistakes by input that a verdict was made of; {} where it is not one of ours."""
+def mistakes_of(text: str) -> Mistakes:
+    """Return the mistakes by input of which a verdict was made; {} if it is not one of ours."""
     current = _CURRENT.get()
-    return {} if current is None else current.told.get(said, {})
+    return {} if current is None else current.verdicts.get(text, {})
 
 
 def put_right(errors: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A node's errors as ComfyUI made them, with each mistake once, at its own input."""
-    kept: list[dict[str, Any]] = []
+    """Correct a node's errors as ComfyUI made them: each mistake once, at its own input."""
+    corrected: list[dict[str, Any]] = []
     for error in errors:
         name = error.get("extra_info", {}).get("input_name")
         mistakes = mistakes_of(str(error.get("details", "")).removeprefix(f"{name} - "))
         if error.get("type") != REPEATED or not mistakes:
-            kept.append(error)
+            corrected.append(error)
             continue
-        told = [
+        own = [
             {
                 **error,
                 "details": f"{place} - {text.removeprefix(f'{place}: ')}",
@@ -134,8 +134,8 @@ def put_right(errors: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             }
             for place, text in mistakes.items()
         ]
-        kept += [each for each in told if each not in kept]
-    return kept
+        corrected += [each for each in own if each not in corrected]
+    return corrected
 
 
 class Answer(Protocol):
@@ -150,13 +150,13 @@ def put_answer_right(answer: Answer) -> None:
     An answer that another pack has compressed or written anew is left as it is.
     """
     current = _CURRENT.get()
-    if current is None or not current.told:
+    if current is None or not current.verdicts:
         return
     try:
-        told = json.loads(answer.text or "null")
-        for node in told["node_errors"].values():
+        body = json.loads(answer.text or "null")
+        for node in body["node_errors"].values():
             node["errors"] = put_right(node["errors"])
-        if told["node_errors"]:
-            answer.text = json.dumps(told)
+        if body["node_errors"]:
+            answer.text = json.dumps(body)
     except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as error:
         log.debug("The answer to a prompt is left as it is: %s", error)

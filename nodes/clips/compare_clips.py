@@ -1,4 +1,4 @@
-"""EditPrompts and CompareClips: several edits of one clip, and all of them in one picture."""
+"""CompareClips: a clip and its edits in one picture."""
 
 from __future__ import annotations
 
@@ -72,11 +72,14 @@ class CompareClips(io.ComfyNode):
 
 
 def _labels(texts: list[str], of_edits: list[str], clips: int) -> list[str]:
-    """One label per clip. A single text has one a line; of a list, each text is one. Those of the edits come second."""
-    given = texts[0].rstrip().splitlines() if len(texts) == 1 else texts
+    """Return one label per clip. A single text has one a line; of a list, each text is one.
+
+    of_edits: labels of the edits, in place of those in `texts`
+    """
+    labels = texts[0].rstrip().splitlines() if len(texts) == 1 else texts
     if of_edits:
-        given = [*(given[:1] or [""]), *of_edits]
-    if len(given) > clips:
-        raise VideoError(f"there are {len(given)} labels for {clips} clips; one each is needed. Remove some.")
+        labels = [*(labels[:1] or [""]), *of_edits]
+    if len(labels) > clips:
+        raise VideoError(f"there are {len(labels)} labels for {clips} clips; one each is needed. Remove some.")
     usual = ["source", *(f"edit {number}" for number in range(1, clips))]
-    return [label.strip() or name for label, name in zip([*given, *[""] * clips], usual, strict=False)]
+    return [label.strip() or name for label, name in zip([*labels, *[""] * clips], usual, strict=False)]

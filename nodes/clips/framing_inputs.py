@@ -2,49 +2,55 @@
 
 from __future__ import annotations
 
+from typing import TypedDict
+
 from ...fatezero_ext.media.framing import LONGEST_SIDE, Framing
 from ..api import io
 
 MOST_FRAMES = 1_000_000
-"""Upper bound of the frame widgets; a bound at all keeps a slipped finger from asking for the impossible."""
+"""Upper bound of the frame widgets; guards against typing errors."""
 ALL = 0
-"""The widgets' value for all frames, and for the size as it is."""
+"""Value of the widgets for all frames, and for the size as it is."""
 USUAL_FPS = 8.0
-"""Default of the rate widgets: that of the published clips."""
+"""Default of the rate widgets: the rate of the published clips."""
 
 
-def framing_of(
-    *,
-    start: int,
-    count: int,
-    sampling_rate: int,
-    crop_left: int,
-    crop_right: int,
-    crop_top: int,
-    crop_bottom: int,
-    short_side: int,
-    centre_square: bool,
-) -> Framing:
-    """The widgets' framing."""
+class FramingWidgets(TypedDict):
+    """Values of `framing_widgets`."""
+
+    start: int
+    count: int
+    sampling_rate: int
+    crop_left: int
+    crop_right: int
+    crop_top: int
+    crop_bottom: int
+    short_side: int
+    centre_square: bool
+
+
+def framing_of(widgets: FramingWidgets) -> Framing:
+    """Return the framing that the widgets describe."""
     return Framing(
-        start=start,
-        count=count or None,
-        sampling_rate=sampling_rate,
-        left=crop_left,
-        right=crop_right,
-        top=crop_top,
-        bottom=crop_bottom,
-        short_side=short_side or None,
-        centre_square=centre_square,
+        start=widgets["start"],
+        count=widgets["count"] or None,
+        sampling_rate=widgets["sampling_rate"],
+        left=widgets["crop_left"],
+        right=widgets["crop_right"],
+        top=widgets["crop_top"],
+        bottom=widgets["crop_bottom"],
+        short_side=widgets["short_side"] or None,
+        centre_square=widgets["centre_square"],
     )
 
 
 def rate_widget(tooltip: str, *, optional: bool = False) -> io.Input:
+    """Make the widget for frames per second."""
     return io.Float.Input("fps", default=USUAL_FPS, min=0.01, max=1000.0, step=0.01, optional=optional, tooltip=tooltip)
 
 
 def framing_widgets(count: int) -> list[io.Input]:
-    """The widgets of a `Framing`; `count` is the default number of frames."""
+    """Make the widgets of a `Framing`; `count` is the default number of frames."""
     return [
         io.Int.Input("start", default=0, min=0, max=MOST_FRAMES, tooltip="First frame that is taken, counted from 0."),
         io.Int.Input(

@@ -1,4 +1,4 @@
-"""SampleClip, LoadFrames and PrepareFrames: a clip's frames, cropped and scaled as in the published method."""
+"""LoadFrames: frames from a folder or a file, cropped and scaled as in the published method."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from ...fatezero_ext.media.frame_sources import pictures_in, read_frames
 from ...fatezero_ext.media.framing import Framing
 from ...fatezero_ext.media.framing import frame_indices as check_selection
 from ...fatezero_ext.media.video import video_rate
+from .. import host
 from ..api import io, schema
-from ..checking.verdicts import Found, verdict
-from ..host import current as host
+from ..checking.verdicts import FirstMistakes, verdict
+from ..file_stamps import file_stamp
 from .framing_inputs import framing_of, framing_widgets, rate_widget
 
 if TYPE_CHECKING:
-    pass
+    from typing_extensions import Unpack
+
+    from .framing_inputs import FramingWidgets
 
 LONGEST_NAME = 80
-"""Letters of a name that a message shows."""
+"""Number of letters of a name that a message shows."""
 FOLDER_RATE = (
     "Frames per second of a folder of pictures, passed on as it is. A video or an animated picture brings its own, "
     "which is divided by sampling_rate."
@@ -54,43 +57,43 @@ class LoadFrames(io.ComfyNode):
         count: int | None = None,
         sampling_rate: int | None = None,
     ) -> bool | str:
-        """Look for the source and as many pictures as are asked for; None stands for what is linked."""
-        found = Found()
-        given = {
-            "start": start or 0,
-            "count": count or None,
-            "sampling_rate": 1 if sampling_rate is None else sampling_rate,
-        }
-        for name, value in given.items():
-            found.of(name, Framing, **{name: value})
-        if source is not None and not found:
-            found.of("source", lambda: _check_source(_source_path(source), Framing(**given)))
-        return verdict(found)
+        """Look for the source and for as many pictures as are needed; None stands for a widget that is linked."""
+        mistakes = FirstMistakes()
+        first, most, rate = start or 0, count or None, 1 if sampling_rate is None else sampling_rate
+        mistakes.check("start", Framing, start=first)
+        mistakes.check("count", Framing, count=most)
+        mistakes.check("sampling_rate", Framing, sampling_rate=rate)
+        if source is not None and not mistakes:
+
+            def check() -> None:
+                _check_source(_source_path(source), Framing(start=first, count=most, sampling_rate=rate))
+
+            mistakes.check("source", check)
+        return verdict(mistakes)
 
     @classmethod
     def fingerprint_inputs(cls, source: str, **_widgets: float) -> str:
-        """Changes when the video file does, or any of the folder's pictures."""
+        """Return what changes when the video file does, or any of the folder's pictures."""
         path = _source_path(source)
-        files = pictures_in(path) if path.is_dir() else [path]
-        return str([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+        return str([file_stamp(file) for file in (pictures_in(path) if path.is_dir() else [path])])
 
     @classmethod
-    def execute(cls, source: str, fps: float, **widgets: int) -> io.NodeOutput:
-        frames, rate = read_frames(_source_path(source), framing_of(**widgets))
+    def execute(cls, source: str, fps: float, **widgets: Unpack[FramingWidgets]) -> io.NodeOutput:
+        frames, rate = read_frames(_source_path(source), framing_of(widgets))
         return io.NodeOutput(frames.to(host.current().intermediate_device()), fps if rate is None else float(rate))
 
 
 def _source_path(source: str) -> Path:
-    """The folder or file of that name below an input folder.
+    """Return the folder or file of that name below an input folder.
 
-    Raises VideoError where there is none, and for names and links that lead out of that folder.
+    Raises VideoError if there is none, and for names and links that lead out of that folder.
     """
     roots = host.current().input_folders()
     named = source if len(source) <= LONGEST_NAME else f"{source[:LONGEST_NAME]}..."
     for root in roots if source.strip() else ():
         try:
             path = (root / source).resolve()
-            found = path.is_dir() or path.is_file()
+            exists = path.is_dir() or path.is_file()
         except (OSError, ValueError, RuntimeError) as error:
             raise VideoError(
                 f"{named!r} is no name of a file or folder ({type(error).__name__}). Correct source."
@@ -98,7 +101,7 @@ def _source_path(source: str) -> Path:
         _check_inside(path, root)
         for file in pictures_in(path) if path.is_dir() else ():
             _check_inside(file, root)
-        if found:
+        if exists:
             return path
     if not source.strip():
         raise VideoError(
@@ -117,7 +120,7 @@ def _check_inside(path: Path, root: Path) -> None:
 
 
 def _check_source(path: Path, selection: Framing) -> None:
-    """Raise VideoError where a folder has too few pictures or a file shows no frame. Nothing else is decoded."""
+    """Raise VideoError if a folder has too few pictures or a file shows no frame. Nothing else is decoded."""
     if path.is_dir():
         check_selection(selection, len(pictures_in(path)), name=str(path))
     elif path.suffix.lower() in ANIMATION_ENDINGS:

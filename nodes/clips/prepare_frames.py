@@ -14,6 +14,9 @@ from .framing_inputs import ALL, USUAL_FPS, framing_of, framing_widgets, rate_wi
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from typing_extensions import Unpack
+
+    from .framing_inputs import FramingWidgets
 
 
 class PrepareFrames(io.ComfyNode):
@@ -54,9 +57,13 @@ class PrepareFrames(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, images: Tensor | FileFrames, fps: float = USUAL_FPS, audio: Sound | None = None, **widgets: int
+        cls,
+        images: Tensor | FileFrames,
+        fps: float = USUAL_FPS,
+        audio: Sound | None = None,
+        **widgets: Unpack[FramingWidgets],
     ) -> io.NodeOutput:
-        framing = framing_of(**widgets)
+        framing = framing_of(widgets)
         if not 0 < fps < math.inf:
             raise SettingsError(f"fps is {fps}; a positive rate is needed. Check what is connected to fps.")
         frames = images.taken(framing) if isinstance(images, FileFrames) else reframe(images, framing)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .. import host
 from ..api import io, schema
-from ..host import current as host
 
 SAMPLE_CLIP = Path(__file__).parents[2] / "example_workflows" / "red_circle_on_grass.mp4"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ...fatezero_ext.errors import WorkflowError
-from ..host import current as host
+from .. import host
 from .formats.read import read_workflow
 from .graph import Graph
 from .host import Folders, RunnerHost

@@ -1,1 +1,32 @@
-"""The program that the nodes run in."""
+"""The program that nodes run in: ComfyUI, the headless runner (which installs itself), or a plain Python session.
+
+Nodes ask it by `host.current().device()`; `protocol.Host` lists the questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from ..api import IN_COMFYUI
+from .comfy import ComfyHost
+from .protocol import Host
+from .python import PythonHost
+
+_INSTALLED: ContextVar[Host | None] = ContextVar("fatezero_host", default=None)
+
+
+@contextmanager
+def installed(host: Host) -> Iterator[None]:
+    """Let nodes run in `host` until the block ends."""
+    token = _INSTALLED.set(host)
+    try:
+        yield
+    finally:
+        _INSTALLED.reset(token)
+
+
+def current() -> Host:
+    """Return the program that nodes run in now."""
+    return _INSTALLED.get() or (ComfyHost() if IN_COMFYUI else PythonHost())

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STABLE_DIFFUSION_PARAMETERS = 860_000_000
-"""Of a UNet of Stable Diffusion 1.x; that of 2.x has about as many."""
+"""Number of parameters of a UNet of Stable Diffusion 1.x; 2.x has about as many."""
 CLIP_KINDS = ("clip_vision", "text_encoders", "diffusers")
-"""ComfyUI's kinds of model folders that may hold CLIP models in Hugging Face layout."""
+"""Kinds of ComfyUI's model folders that may hold CLIP models in Hugging Face layout."""
 
 
 class ComfyProgress:
@@ -45,14 +45,16 @@ class ComfyProgress:
         from comfy.model_management import throw_exception_if_processing_interrupted
 
         throw_exception_if_processing_interrupted()
-        latents = None if self._previewer is None or preview is None else preview()
-        fits = latents is not None and latents.shape[1] == self._channels
-        shown = self._previewer.decode_latent_to_preview_image("JPEG", latents) if fits else None
-        self._bar.update_absolute(step, self._total, shown)
+        picture = None
+        if self._previewer is not None and preview is not None:
+            latents = preview()
+            if latents.shape[1] == self._channels:
+                picture = self._previewer.decode_latent_to_preview_image("JPEG", latents)
+        self._bar.update_absolute(step, self._total, picture)
 
 
 def _comfy_format(latents: LatentFormat) -> Any:  # noqa: ANN401 - ComfyUI's LatentFormat
-    """What ComfyUI's previews of the method chosen there need to know."""
+    """Return ComfyUI's description of the latents, for its previews."""
     from comfy import latent_formats
 
     if latents.colours is None:
@@ -68,11 +70,10 @@ class ComfyHost:
     """ComfyUI."""
 
     def progress(self, total: int, latents: LatentFormat | None = None) -> Progress:
-        """ComfyUI's bar for the running node."""
         return ComfyProgress(total, latents)
 
     def say(self, text: str, node_id: str | None) -> None:
-        """In the console, and on the node where ComfyUI can show text there."""
+        """Show it in the console, and on the node if this version of ComfyUI can."""
         from server import PromptServer
 
         log.info("%s", visible(text, keep="\n"))
@@ -80,19 +81,17 @@ class ComfyHost:
             PromptServer.instance.send_progress_text(text, node_id)
 
     def device(self) -> torch.device:
-        """ComfyUI's compute device."""
         from comfy.model_management import get_torch_device
 
         return get_torch_device()
 
     def intermediate_device(self) -> torch.device:
-        """Where ComfyUI keeps images and latents between nodes."""
         from comfy.model_management import intermediate_device
 
         return intermediate_device()
 
     def weight_dtype(self) -> torch.dtype:
-        """What ComfyUI would compute Stable Diffusion 1.x in, its flags considered."""
+        """Return the dtype in which ComfyUI would compute Stable Diffusion 1.x, its flags considered."""
         import torch
         from comfy import model_management as mm
 
@@ -102,7 +101,7 @@ class ComfyHost:
         return computed if computed in known else torch.float32
 
     def residence(self, net: nn.Module, part: ModelPart) -> LoadToDevice:
-        """Let ComfyUI load it in full right before each use, and unload it when memory is short."""
+        """Let ComfyUI load the whole net right before each use, and unload it when memory is short."""
         from comfy import model_management as mm
         from comfy.model_patcher import ModelPatcher
         from torch import nn
@@ -123,54 +122,45 @@ class ComfyHost:
         return bring
 
     def diffusers_folders(self) -> tuple[Path, ...]:
-        """ComfyUI's folders of the kind `diffusers`."""
         from folder_paths import get_folder_paths
 
         return tuple(Path(folder) for folder in get_folder_paths("diffusers"))
 
     def clip_folders(self) -> tuple[Path, ...]:
-        """ComfyUI's folders of the kinds that CLIP models are kept in."""
         from folder_paths import get_folder_paths
 
         return tuple(Path(folder) for kind in CLIP_KINDS for folder in get_folder_paths(kind))
 
     def model_names(self, kind: ModelKind) -> list[str]:
-        """ComfyUI's list."""
         from folder_paths import get_filename_list
 
         return list(get_filename_list(kind))
 
     def model_file(self, kind: ModelKind, name: str) -> Path | None:
-        """ComfyUI's file of that name."""
         from folder_paths import get_filename_list, get_full_path
 
         path = get_full_path(kind, name) if name in get_filename_list(kind) else None
         return None if path is None else Path(path)
 
     def models_place(self) -> str:
-        """ComfyUI's folders."""
         return "into models/checkpoints or models/diffusers and refresh"
 
     def video(self, path: Path) -> Any:  # noqa: ANN401
-        """ComfyUI's, which decodes when it is asked to."""
         from comfy_api.latest import InputImpl
 
         return InputImpl.VideoFromFile(str(path))
 
     def input_file(self, name: str) -> Path:
-        """The file of that name below ComfyUI's input folder."""
         from folder_paths import get_annotated_filepath
 
         return Path(get_annotated_filepath(name))
 
     def input_folders(self) -> tuple[Path, ...]:
-        """ComfyUI's input folder."""
         from folder_paths import get_input_directory
 
         return (Path(get_input_directory()),)
 
     def output_directory(self) -> Path:
-        """ComfyUI's output folder."""
         from folder_paths import get_output_directory
 
         return Path(get_output_directory())

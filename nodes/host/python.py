@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class SilentProgress:
-    """A bar that nobody looks at."""
+    """A bar that shows nothing."""
 
     def update(self, step: int, preview: Callable[[], Tensor] | None = None) -> None:
         """Do nothing."""
@@ -31,69 +31,60 @@ class PythonHost:
     """A plain Python session: no bar, an accelerator if torch has one, files of the working folder."""
 
     def progress(self, total: int, latents: LatentFormat | None = None) -> Progress:
-        """A bar that shows nothing."""
         return SilentProgress()
 
     def say(self, text: str, node_id: str | None) -> None:
-        """Log it."""
         log.info(text)
 
     def device(self) -> torch.device:
-        """The CUDA device if there is one, else the CPU."""
+        """Return the CUDA device if there is one, else the CPU."""
         import torch
 
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def intermediate_device(self) -> torch.device:
-        """The CPU."""
         import torch
 
         return torch.device("cpu")
 
     def weight_dtype(self) -> torch.dtype:
-        """Half precision beside an accelerator."""
+        """Choose half precision beside an accelerator."""
         import torch
 
         return torch.float32 if self.device().type == "cpu" else torch.float16
 
     def residence(self, net: nn.Module, part: ModelPart) -> LoadToDevice:
-        """Move it there once."""
-        return lambda working_memory: net.to(self.device())
+
+        def move(_working_memory: int) -> None:
+            net.to(self.device())
+
+        return move
 
     def diffusers_folders(self) -> tuple[Path, ...]:
-        """None."""
         return ()
 
     def clip_folders(self) -> tuple[Path, ...]:
-        """None."""
         return ()
 
     def model_names(self, kind: ModelKind) -> list[str]:
-        """None."""
         return []
 
     def model_file(self, kind: ModelKind, name: str) -> Path | None:
-        """None."""
         return None
 
     def models_place(self) -> str:
-        """A plain session has no folders."""
         return "anywhere and give its path to `load_model`"
 
     def video(self, path: Path) -> Any:  # noqa: ANN401
-        """What the headless runner's nodes pass on."""
         from ...fatezero_ext.media.clip import opened_clip
 
         return opened_clip(path)
 
     def input_file(self, name: str) -> Path:
-        """The file of that name, relative to the working folder."""
         return Path(name)
 
     def input_folders(self) -> tuple[Path, ...]:
-        """The working folder."""
         return (Path("."),)
 
     def output_directory(self) -> Path:
-        """The folder `output` of the working folder."""
         return Path("output")

@@ -1,4 +1,4 @@
-"""MeasureEdit: figures that say how good an edit is."""
+"""MeasureEdit: figures for the quality of an edit."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from ...fatezero_ext.errors import ModelError
 from ...fatezero_ext.models.folder.detect import is_clip_folder
+from .. import host
 from ..api import io, schema
-from ..host import current as host
+from ..file_stamps import file_stamp
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,9 +52,9 @@ class MeasureEdit(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, clip_model: str, **_widgets: str) -> str:
-        """Changes when a file of the CLIP model does."""
+        """Return what changes when a file of the CLIP model does."""
         files = [] if clip_model == NO_CLIP else sorted(path for path in _folder(clip_model).iterdir())
-        return str([(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files])
+        return str([file_stamp(path) for path in files])
 
     @classmethod
     def execute(

@@ -1,13 +1,13 @@
-"""SelfAttentionComponents: which places of a clip belong together for the model."""
+"""SelfAttentionComponents: the places of a clip that belong together for the model."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ...fatezero_ext.choices import SIDES
+from .. import host
 from ..api import advanced, io, schema
 from ..checking.verdicts import verdict
-from ..host import current as host
 from ..sockets import CONTROLLER
 from .attention_inputs import (
     cells_of,
@@ -87,6 +87,6 @@ class SelfAttentionComponents(io.ComfyNode):
         trace = inverted(controller)
         source = source_frames(trace, images)
         maps = self_attention_maps(controller, reading, on_read=step_reporter(trace, reading))
-        found = principal_components(maps, components, side)
-        pictures = sheets(component_tiles(found, tile_size(cells_of(trace), picture_height), source))
+        strongest = principal_components(maps, components, side)
+        pictures = sheets(component_tiles(strongest, tile_size(cells_of(trace), picture_height), source))
         return io.NodeOutput(pictures.to(host.current().intermediate_device()))

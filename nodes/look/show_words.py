@@ -1,4 +1,4 @@
-"""ShowWords: how the text encoder reads a prompt."""
+"""ShowWords: a prompt as the text encoder reads it."""
 
 from __future__ import annotations
 

@@ -1,16 +1,16 @@
-"""WordHeatMaps, SelfAttentionComponents and ShowWords: look at what an inversion recorded, before editing with it."""
+"""WordHeatMaps: the attention of each word of the source prompt."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from ...fatezero_ext.prompts.prompt_text import read_words
+from .. import host
 from ..api import io, schema
 from ..checking.graph_texts import HEAT_NODE, inputs_of, source_prompt_of
-from ..checking.verdicts import Found, graph_now, verdict
-from ..host import current as host
+from ..checking.verdicts import FirstMistakes, graph_now, verdict
 from ..sockets import CONTROLLER
-from ..text_lists import words as split_words
+from ..text_lists import parse_phrases
 from .attention_inputs import (
     cells_of,
     picture_inputs,
@@ -62,15 +62,16 @@ class WordHeatMaps(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, from_step: float | None = None, to_step: float | None = None) -> bool | str:
-        """Check the window, and the words where the graph can be seen."""
-        graph, found = graph_now(), window_mistakes(from_step, to_step)
+        """Check the window, and the words if the graph can be seen."""
+        graph, mistakes = graph_now(), window_mistakes(from_step, to_step)
         inputs = inputs_of(graph, getattr(cls.hidden, "unique_id", None), HEAT_NODE) or {}
-        asked, source = inputs.get("words"), source_prompt_of(graph, inputs)
-        if isinstance(asked, str) and source is not None:
-            read = Found().of("", read_words, source, "source prompt")  # its mistakes are DDIM Invert's
-            for phrase in split_words(asked) if read is not None else ():
-                found.of("words", read.find, phrase, "words")
-        return verdict(found)
+        text, source = inputs.get("words"), source_prompt_of(graph, inputs)
+        if isinstance(text, str) and source is not None:
+            read = FirstMistakes().check("", read_words, source, "source prompt")  # its mistakes are DDIM Invert's
+            if read is not None:
+                for phrase in parse_phrases(text):
+                    mistakes.check("words", read.find, phrase, "words")
+        return verdict(mistakes)
 
     @classmethod
     def execute(
@@ -87,7 +88,7 @@ class WordHeatMaps(io.ComfyNode):
         from ...fatezero_ext.pictures.attention_sheets import heat_tiles, sheets, spread, tile_size
 
         reading = reading_of(from_step, to_step, resolution)
-        trace, asked = inverted(controller), split_words(words)
+        trace, asked = inverted(controller), parse_phrases(words)
         labels, source = word_labels(asked_words(controller, asked)), source_frames(trace, images)
         heats = word_heats(controller, asked, reading, on_read=step_reporter(trace, reading))
         pictures = sheets(heat_tiles(heats, labels, tile_size(cells_of(trace), picture_height), source))

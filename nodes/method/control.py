@@ -1,4 +1,4 @@
-"""RegisterAttentionControl and AttentionStoreCache: what to record of the attention, and where to keep it."""
+"""RegisterAttentionControl and AttentionStoreCache: recording of attention, and its storage."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from ...fatezero_ext.attention.sites import MOST_CELLS
 from ...fatezero_ext.choices import PLACES, POLICIES, PRECISION_NAMES
 from ...fatezero_ext.errors import FateZeroError, SettingsError
-from .. import text_lists as words
+from .. import text_lists
 from ..api import advanced, io, schema
 from ..sockets import CONTROLLER, UNET
 
 if TYPE_CHECKING:
+    from ...fatezero_ext.choices import Place, Policy, Precision
     from ...fatezero_ext.inversion.controller import Controller
 
 
@@ -71,7 +72,7 @@ class RegisterAttentionControl(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, key_frames: str | None = None) -> bool | str:
         try:
-            words.key_frames(key_frames or "")
+            text_lists.parse_key_frames(key_frames or "")
         except FateZeroError as error:
             return str(error)
         return True
@@ -91,7 +92,7 @@ class RegisterAttentionControl(io.ComfyNode):
         from ..native.model import NativeModel
 
         if not isinstance(unet, NoiseModel):
-            unet = NativeModel(unet, words.key_frames(key_frames), conditioning)
+            unet = NativeModel(unet, text_lists.parse_key_frames(key_frames), conditioning)
         elif conditioning is not None:
             raise SettingsError(
                 "conditioning came with a pseudo-3D UNet, which takes no ControlNets; a MODEL does. Take the link out, "
@@ -101,8 +102,9 @@ class RegisterAttentionControl(io.ComfyNode):
 
 
 class AttentionStoreCache(io.ComfyNode):
-    """Choose how the recorded attention is kept between the inversion and the edits. All ways but int8 and recompute
-    same level give the same edits up to rounding; what was chosen, and its size, is shown before DDIM Invert begins."""
+    """Choose how the recorded attention is kept between the inversion and the edits. All policies give the same edits
+    up to rounding, except int8 and 'recompute same level'. DDIM Invert shows the chosen policy and its size before it
+    starts."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -154,7 +156,7 @@ class AttentionStoreCache(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, controller: Controller, policy: str, place: str, precision: str, budget_gb: float = 0.0
+        cls, controller: Controller, policy: Policy, place: Place, precision: Precision, budget_gb: float = 0.0
     ) -> io.NodeOutput:
         from ...fatezero_ext.storage.settings import Storage
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .. import host
 from ..api import advanced, io, schema
 from ..checking.graph_texts import EDIT_NODE, constants, inputs_of, source_prompt_of, texts_of
 from ..checking.verdicts import graph_now, verdict
-from ..host import current as host
 from ..sockets import CONTROLLER
-from . import edit_widgets as edit_settings
 from .edit_checks import edit_mistakes
+from .edit_widgets import from_widgets, resolution_widget, share_widget
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +54,7 @@ class P2PEdit(io.ComfyNode):
         Positional arguments, although there are six: ComfyUI passes only those it finds by position. Where the graph
         can be seen, all widgets are checked, and their words against both prompts.
         """
-        given = {
+        widgets = {
             "cross_replace_start": cross_replace_start,
             "cross_replace_end": cross_replace_end,
             "self_replace_start": self_replace_start,
@@ -65,7 +65,7 @@ class P2PEdit(io.ComfyNode):
         graph = graph_now()
         inputs = inputs_of(graph, getattr(cls.hidden, "unique_id", None), EDIT_NODE)
         if inputs is None:
-            return verdict(edit_mistakes(given))
+            return verdict(edit_mistakes(widgets))
         edits, source = texts_of(graph, inputs.get("edit_prompt")), source_prompt_of(graph, inputs)
         with_mask = inputs.get("mask") is not None
         return verdict(edit_mistakes(constants(inputs), edits or (), source, with_mask=with_mask))
@@ -91,7 +91,7 @@ class P2PEdit(io.ComfyNode):
             controller,
             clip,
             edit_prompt,
-            edit_settings.from_widgets(widgets, with_mask=mask is not None),
+            from_widgets(widgets, with_mask=mask is not None),
             negative_prompt=negative_prompt,
             mask=mask,
             on_step=lambda step: bar.update(step.done, step.shown),
@@ -101,7 +101,7 @@ class P2PEdit(io.ComfyNode):
 
 
 def _pixel_mask(result: EditResult, controller: Controller) -> Tensor:
-    """[frames, height, width] in pixels of the decoded clip."""
+    """Return the mask in pixels of the decoded clip, [frames, height, width]."""
     cell = controller.unet.latent_format.pixels_per_cell
     return result.mask.repeat_interleave(cell, dim=1).repeat_interleave(cell, dim=2)
 
@@ -136,20 +136,18 @@ def _prompt_inputs() -> list[io.Input]:
     ]
 
 
-def _share(name: str, default: float, tooltip: str) -> io.Input:
-    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
-
-
 def _window_inputs() -> list[io.Input]:
     return [
-        _share("cross_replace_start", 0.0, "From this share of the steps on, words take the source's attention."),
-        _share(
+        share_widget("cross_replace_start", 0.0, "From this share of the steps on, words take the source's attention."),
+        share_widget(
             "cross_replace_end",
             0.8,
             "Up to this share of the steps. Higher keeps the layout closer to the source, lower lets shapes change.",
         ),
-        _share("self_replace_start", 0.0, "From this share of the steps on, self-attention is the source's."),
-        _share("self_replace_end", 0.8, "Up to this share of the steps. Higher keeps structure, lower lets it change."),
+        share_widget("self_replace_start", 0.0, "From this share of the steps on, self-attention is the source's."),
+        share_widget(
+            "self_replace_end", 0.8, "Up to this share of the steps. Higher keeps structure, lower lets it change."
+        ),
         io.String.Input(
             "equalizer",
             default="",
@@ -172,7 +170,7 @@ def _blend_inputs() -> list[io.Input]:
             default="",
             tooltip="Their counterparts in the edit prompt. Used by blend_latents to include the new object's place.",
         ),
-        _share(
+        share_widget(
             "blend_threshold",
             0.3,
             "Cells with more than this share of the frame's highest attention are in the mask. Higher: smaller mask.",
@@ -209,15 +207,10 @@ def _rare_inputs() -> list[io.Input]:
                 "subtract_words", default="", tooltip="Words of the source prompt whose place is cut out of the mask."
             )
         ),
-        advanced(_share("subtract_threshold", 0.3, "The threshold for subtract_words.")),
-        advanced(
-            io.Combo.Input(
-                "blend_resolution",
-                options=list(edit_settings.RESOLUTIONS),
-                default="auto",
-                tooltip="Resolution of the maps masks are read from, relative to the latents. auto: 1/4, finer for "
-                "small frames.",
-            )
+        advanced(share_widget("subtract_threshold", 0.3, "The threshold for subtract_words.")),
+        resolution_widget(
+            "blend_resolution",
+            "Resolution of the maps masks are read from, relative to the latents. auto: 1/4, finer for small frames.",
         ),
         advanced(
             io.Combo.Input(

@@ -1,110 +1,111 @@
-"""What of an edit's widgets can be wrong before anything runs: each by itself, and its words against both prompts."""
+"""Checks of an edit's widgets before anything runs: each by itself, and its words against both prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any
 
 from ...fatezero_ext.editing.settings import EditSettings, check_mask_is_made
 from ...fatezero_ext.prompts.prompt_text import read_words
-from ...fatezero_ext.prompts.words import Prompt, check_word_counts
-from .. import text_lists as words
-from ..checking.verdicts import Found
-from . import edit_widgets as edit_settings
+from ...fatezero_ext.prompts.words import Prompt, Window, check_word_counts
+from .. import text_lists
+from ..checking.verdicts import FirstMistakes
+from .edit_widgets import blending, window, wrong_bound
 
-WINDOWS = ("cross_replace", "self_replace")
+WINDOWS: Mapping[str, Callable[[Window], EditSettings]] = {
+    "cross_replace": lambda window: EditSettings(cross_replace=window),
+    "self_replace": lambda window: EditSettings(self_replace=window),
+}
+"""Names of the windows, and the settings that check one."""
 MOST_EDITS = 200
-"""Lines of a list of edit prompts that are checked before anything runs."""
+"""Limit of different edit prompts of a list that are checked before anything runs."""
 MOST_LINES = 10 * MOST_EDITS
-"""Lines of which repeated ones are left out."""
+"""Limit of lines that are searched for different edit prompts."""
 MOST_PHRASES = 1000
-"""Words and phrases of one widget that are looked for, in all lines together; a prompt has at most 75 words."""
+"""Limit of words and phrases of a widget that are looked for, all edit prompts together; one has at most 75 words."""
 
 
 def edit_mistakes(
     widgets: Mapping[str, Any], edits: Sequence[str] = (), source: str | None = None, *, with_mask: bool = False
 ) -> dict[str, str]:
-    """Mistakes of P2P Edit by widget.
+    """Return the mistakes of P2P Edit by widget.
 
     widgets:   those whose values are known
     edits:     the edit prompts, as far as they are known
     source:    the source prompt; None: not known, or empty where an edit needs it, which is DDIM Invert's mistake
     with_mask: whether a mask is linked
     """
-    found = Found()
-    for name in WINDOWS:
-        _check_window(found, widgets, name)
-    _check_blending(found, widgets, with_mask=with_mask)
-    found.of("negative_prompt", read_words, str(widgets.get("negative_prompt") or ""), "negative prompt")
-    read = None if source is None else Found().of("", read_words, source, "source prompt")
+    mistakes = FirstMistakes()
+    for name, settings in WINDOWS.items():
+        start, end = (widgets.get(f"{name}_{bound}") for bound in ("start", "end"))
+        mistakes.check(f"{name}_{wrong_bound(start, end)}", settings, window(start, end))
+    _check_blending(mistakes, widgets, with_mask=with_mask)
+    mistakes.check("negative_prompt", read_words, str(widgets.get("negative_prompt") or ""), "negative prompt")
+    read = None if source is None else FirstMistakes().check("", read_words, source, "source prompt")
     if read is not None and read.words:
-        _check_found(found, "blend_words", _list(widgets, "blend_words"), read)
-        _check_found(found, "subtract_words", _list(widgets, "subtract_words"), read)
-    weights, windows = _weights(found, widgets), _windows(found, widgets)
+        _check_phrases(mistakes, "blend_words", _list(widgets, "blend_words"), read)
+        _check_phrases(mistakes, "subtract_words", _list(widgets, "subtract_words"), read)
+    weights, windows = _weights(mistakes, widgets), _windows(mistakes, widgets)
     named = {"equalizer": weights, "word_windows": windows, "blend_edit_words": _list(widgets, "blend_edit_words")}
     lines = list(islice(dict.fromkeys(edits[:MOST_LINES]), MOST_EDITS))
     most = MOST_PHRASES // max(len(lines), 1)
     for text in lines:
-        edited = found.of("edit_prompt", _read_edit, text)
+        edited = mistakes.check("edit_prompt", _read_edit, text)
         if edited is None:
             continue
         if read is not None and read.words and widgets.get("mode") == "replace":
-            found.of("edit_prompt", check_word_counts, read, edited)
+            mistakes.check("edit_prompt", check_word_counts, read, edited)
         for widget, phrases in named.items():  # of an empty prompt they are its own mistake
-            _check_found(found, widget if edited.words else "edit_prompt", phrases[:most], edited)
-    return dict(found)
+            _check_phrases(mistakes, widget if edited.words else "edit_prompt", phrases[:most], edited)
+    return dict(mistakes)
 
 
 @lru_cache(maxsize=MOST_EDITS)
 def _read_edit(text: str) -> Prompt:
-    """An edit prompt; every edit of a list of them asks for the same ones."""
+    """Read an edit prompt; cached, because every edit of a list checks the same prompts."""
     return read_words(text, "edit prompt")
 
 
 def needs_source_words(inputs: Mapping[str, Any]) -> bool:
-    """Whether an edit reads words of the source prompt; inputs: of a P2P Edit, links among them."""
+    """Return whether an edit reads words of the source prompt; inputs: those of a P2P Edit, links among them."""
     named = (inputs.get(name) for name in ("blend_words", "subtract_words"))
-    return inputs.get("mode") == "replace" or any(isinstance(text, str) and words.words(text) for text in named)
+    return inputs.get("mode") == "replace" or any(
+        isinstance(text, str) and text_lists.parse_phrases(text) for text in named
+    )
 
 
-def _check_window(found: Found, widgets: Mapping[str, Any], name: str) -> None:
-    """A window's mistake is that of its end where that alone is outside 0..1, else that of its start."""
-    start, end = (widgets.get(f"{name}_{bound}") for bound in ("start", "end"))
-    inside = [bound is None or isinstance(bound, (int, float)) and 0 <= bound <= 1 for bound in (start, end)]
-    place = "end" if inside == [True, False] else "start"
-    found.of(f"{name}_{place}", lambda: EditSettings(**{name: edit_settings.window(start, end)}))
-
-
-def _check_blending(found: Found, widgets: Mapping[str, Any], *, with_mask: bool) -> None:
-    """Whether something makes the mask that other widgets need, where all are known."""
+def _check_blending(mistakes: FirstMistakes, widgets: Mapping[str, Any], *, with_mask: bool) -> None:
+    """Check that something makes the mask that other widgets need, if all are known."""
     try:
-        blend = found.of("blend_words", edit_settings.blending, widgets, with_mask=with_mask)
+        blend = mistakes.check("blend_words", blending, widgets, with_mask=with_mask)
     except (KeyError, ValueError, TypeError, AttributeError):  # a widget that is linked, or that ComfyUI refuses
         return
-    found.of("blend_words", check_mask_is_made, blend, with_mask=with_mask)
+    mistakes.check("blend_words", check_mask_is_made, blend, with_mask=with_mask)
 
 
-def _weights(found: Found, widgets: Mapping[str, Any]) -> Sequence[str]:
+def _weights(mistakes: FirstMistakes, widgets: Mapping[str, Any]) -> Sequence[str]:
     text = str(widgets.get("equalizer") or "")
-    settings = found.of("equalizer", lambda: EditSettings(equalizer=words.weights(text, "equalizer")))
+    settings = mistakes.check("equalizer", lambda: EditSettings(equalizer=text_lists.parse_weights(text, "equalizer")))
     return () if settings is None else list(settings.equalizer)
 
 
-def _windows(found: Found, widgets: Mapping[str, Any]) -> Sequence[str]:
+def _windows(mistakes: FirstMistakes, widgets: Mapping[str, Any]) -> Sequence[str]:
     text = str(widgets.get("word_windows") or "")
-    settings = found.of("word_windows", lambda: EditSettings(cross_replace_words=words.windows(text, "word_windows")))
+    settings = mistakes.check(
+        "word_windows", lambda: EditSettings(cross_replace_words=text_lists.parse_windows(text, "word_windows"))
+    )
     return () if settings is None else list(settings.cross_replace_words)
 
 
 def _list(widgets: Mapping[str, Any], name: str) -> Sequence[str]:
-    return words.words(str(widgets.get(name) or ""))
+    return text_lists.parse_phrases(str(widgets.get(name) or ""))
 
 
-def _check_found(found: Found, widget: str, phrases: Sequence[str], prompt: Prompt) -> None:
-    """Look for phrases up to the first that is missing, for a widget has one mistake."""
+def _check_phrases(mistakes: FirstMistakes, widget: str, phrases: Sequence[str], prompt: Prompt) -> None:
+    """Look for phrases up to the first that is missing: a widget shows one mistake."""
     for phrase in phrases[:MOST_PHRASES]:
-        if widget in found:
+        if widget in mistakes:
             return
-        found.of(widget, prompt.find, phrase, widget)
+        mistakes.check(widget, prompt.find, phrase, widget)

@@ -1,52 +1,71 @@
-"""The widgets of P2P Edit as one value."""
+"""The widgets of P2P Edit as one value, and those that nodes of recorded attention share with it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ...fatezero_ext.editing.settings import BlendSettings, EditSettings
-from .. import text_lists as words
+from .. import text_lists
+from ..api import advanced, io
 
 if TYPE_CHECKING:
     from ...fatezero_ext.prompts.words import Window
 
 RESOLUTIONS = {"auto": None, "1/1": 1, "1/2": 2, "1/4": 4, "1/8": 8}
+"""Resolutions of attention maps relative to the latents, as divisors; auto leaves the choice to the edit."""
 BLEND_WIDGETS = ("blend_words", "blend_edit_words", "subtract_words")
 
 
+def share_widget(name: str, default: float, tooltip: str) -> io.Input:
+    """Make a widget for a share, 0 to 1."""
+    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.01, tooltip=tooltip)
+
+
+def resolution_widget(name: str, tooltip: str) -> io.Input:
+    """Make a widget for one of `RESOLUTIONS`."""
+    return advanced(io.Combo.Input(name, options=list(RESOLUTIONS), default="auto", tooltip=tooltip))
+
+
 def window(start: float | None, end: float | None) -> Window:
-    """A window of two widgets, either of which may not be known yet."""
+    """Make a window from two widgets; None stands for a widget whose value is linked and not known yet."""
     return (0.0 if start is None else start, 1.0 if end is None else end)
 
 
+def wrong_bound(start: float | None, end: float | None) -> Literal["start", "end"]:
+    """Return which bound of a wrong window is to be corrected: the end if it alone is outside 0..1, else the start."""
+    inside = [bound is None or isinstance(bound, (int, float)) and 0 <= bound <= 1 for bound in (start, end)]
+    return "end" if inside == [True, False] else "start"
+
+
 def blending(widgets: Mapping[str, Any], *, with_mask: bool) -> BlendSettings | None:
-    """Blending is on once there is a mask or anything is asked of it; what it then lacks is said by the edit itself."""
-    asked = with_mask or widgets["blend_latents"] or any(widgets[name].strip() for name in BLEND_WIDGETS)
+    """Return the settings of blending, or None if there is no mask and no widget of blending is used.
+
+    Settings that lack something are refused by the edit itself.
+    """
+    is_used = with_mask or widgets["blend_latents"] or any(widgets[name].strip() for name in BLEND_WIDGETS)
     blend = BlendSettings(
-        words.words(widgets["blend_words"]),
-        edit_words=words.words(widgets["blend_edit_words"]),
+        text_lists.parse_phrases(widgets["blend_words"]),
+        edit_words=text_lists.parse_phrases(widgets["blend_edit_words"]),
         threshold=widgets["blend_threshold"],
         self_attention=widgets["blend_self_attention"],
         latents=widgets["blend_latents"],
-        subtract_words=words.words(widgets["subtract_words"]),
+        subtract_words=text_lists.parse_phrases(widgets["subtract_words"]),
         subtract_threshold=widgets["subtract_threshold"],
-        downscale=int(widgets["blend_resolution"].removeprefix("1/"))
-        if widgets["blend_resolution"] != "auto"
-        else None,
+        downscale=RESOLUTIONS[widgets["blend_resolution"]],
         mask_use=widgets.get("mask_use", "intersect"),
     )
-    return blend if asked else None
+    return blend if is_used else None
 
 
 def from_widgets(widgets: Mapping[str, Any], *, with_mask: bool) -> EditSettings:
-    """The settings of an edit; with_mask: whether a user's mask is linked."""
+    """Return the settings of an edit; with_mask: whether a user's mask is linked."""
     return EditSettings(
         mode=widgets["mode"],
         cross_replace=(widgets["cross_replace_start"], widgets["cross_replace_end"]),
-        cross_replace_words=words.windows(widgets["word_windows"], "word_windows"),
+        cross_replace_words=text_lists.parse_windows(widgets["word_windows"], "word_windows"),
         self_replace=(widgets["self_replace_start"], widgets["self_replace_end"]),
-        equalizer=words.weights(widgets["equalizer"], "equalizer"),
+        equalizer=text_lists.parse_weights(widgets["equalizer"], "equalizer"),
         blend=blending(widgets, with_mask=with_mask),
         guidance=widgets["guidance"],
         quirks=widgets["quirks"],

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from ...fatezero_ext.errors import PromptError, StoreError
 from ...fatezero_ext.prompts.prompt_text import read_words
+from .. import host
 from ..api import advanced, io, schema
 from ..checking.graph_texts import EDIT_NODE, HEAT_NODE, INVERT_NODE, readers_of
 from ..checking.verdicts import consumers_now, graph_now, verdict
-from ..host import current as host
 from ..sockets import CONTROLLER
 from .edit import EDIT_WIDGETS
 from .edit_checks import needs_source_words

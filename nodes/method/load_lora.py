@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...fatezero_ext.errors import ModelError
+from .. import host
 from ..api import io, schema
-from ..host import current as host
+from ..file_stamps import file_stamp
 from ..sockets import UNET
 
 if TYPE_CHECKING:
@@ -54,11 +55,10 @@ class LoadLoRA(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, lora_name: str, **_inputs: Any) -> str:  # noqa: ANN401 - the other inputs
-        """Changes when the file does."""
+        """Return what changes when the file does."""
         if lora_name == NO_LORA:
             return NO_LORA
-        stamp = _file(lora_name).stat()
-        return f"{stamp.st_size} {stamp.st_mtime_ns}"
+        return str(file_stamp(_file(lora_name)))
 
     @classmethod
     def execute(
@@ -76,15 +76,15 @@ class LoadLoRA(io.ComfyNode):
         _check_own(clip)
         node_id = cls.hidden.unique_id
 
-        def say(said: str) -> None:
-            host.current().say(said, node_id)
+        def say(sentence: str) -> None:
+            host.current().say(sentence, node_id)
 
         patched_unet, patched_clip = apply_lora(
             unet, clip, _file(lora_name), unet_strength=strength_unet, text_strength=strength_text, say=say
         )
         if patched_unet is not unet:
             patched_unet.load_to_device = host.current().residence(patched_unet.net, "unet")
-        if patched_clip is not clip:
+        if patched_clip is not None and patched_clip is not clip:
             patched_clip.load_to_device = host.current().residence(patched_clip.net, "text encoder")
         return io.NodeOutput(patched_unet, patched_clip)
 
@@ -121,7 +121,7 @@ def _file(name: str) -> Path:
 
 
 def lora_files() -> dict[str, Path]:
-    """LoRA files by the names that users choose from; none is opened."""
+    """Return LoRA files by the names that users choose from; none is opened."""
     program = host.current()
-    found = {name: program.model_file("loras", name) for name in program.model_names("loras")}
-    return {name: path for name, path in found.items() if path is not None}
+    files = {name: program.model_file("loras", name) for name in program.model_names("loras")}
+    return {name: path for name, path in files.items() if path is not None}

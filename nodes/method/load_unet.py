@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ...fatezero_ext.choices import KERNELS, Kernel
 from ...fatezero_ext.models.checkpoint_check import check_checkpoint
 from ...fatezero_ext.models.weight_files import SAFETENSORS
-from .. import text_lists as words
+from .. import host, text_lists
 from ..api import advanced, io, schema
-from ..checking.verdicts import Found, verdict
-from ..host import current as host
-from ..host.protocol import ModelPart
+from ..checking.verdicts import FirstMistakes, verdict
+from ..host.protocol import MODEL_PARTS
 from ..sockets import UNET
 from .model_list import BUILT_IN, MissingPart, is_bare_unet, model_names, model_path, stamps
 
-AUTO = "auto"
-PRECISIONS = ("float32", "float16", "bfloat16")
-"""torch's names of the types that weights are kept in."""
+if TYPE_CHECKING:
+    from ...fatezero_ext.models.single_file.checkpoint import Prediction
+
+AUTO: Final = "auto"
+WEIGHT_DTYPES = ("float32", "float16", "bfloat16")
+"""Dtypes of the weights, by their names in torch."""
 
 
 class LoadPseudo3DUNet(io.ComfyNode):
@@ -41,16 +43,16 @@ class LoadPseudo3DUNet(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str | None = None, key_frames: str | None = None) -> bool | str:
-        found = Found()
-        found.of("key_frames", words.key_frames, key_frames or "")
-        path = None if model is None else found.of("model", model_path, model)
+        mistakes = FirstMistakes()
+        mistakes.check("key_frames", text_lists.parse_key_frames, key_frames or "")
+        path = None if model is None else mistakes.check("model", model_path, model)
         if path is not None and path.suffix.lower() in SAFETENSORS:
-            found.of("model", check_checkpoint, path)  # its header alone; pickles are looked at when they are loaded
-        return verdict(found)
+            mistakes.check("model", check_checkpoint, path)  # its header alone; pickles are checked when loaded
+        return verdict(mistakes)
 
     @classmethod
     def fingerprint_inputs(cls, model: str, **_widgets: Any) -> str:  # noqa: ANN401 - the other widgets
-        """Changes when a file of the model does, so that a model saved anew is loaded anew."""
+        """Return what changes when a file of the model does, so that a model saved anew is loaded anew."""
         return stamps(model_path(model))
 
     @classmethod
@@ -62,8 +64,8 @@ class LoadPseudo3DUNet(io.ComfyNode):
         precision: str,
         least_sc_channel: int,
         attention: Kernel = "auto",
-        prediction: str = AUTO,
-        zero_terminal: str = AUTO,
+        prediction: Prediction | Literal["auto"] = AUTO,
+        zero_terminal: Literal["auto", "yes", "no"] = AUTO,
     ) -> io.NodeOutput:
         import torch
 
@@ -73,7 +75,7 @@ class LoadPseudo3DUNet(io.ComfyNode):
         from ...fatezero_ext.models.unet.inflate import InflationSettings
 
         program, path = host.current(), model_path(model)
-        settings = InflationSettings(words.key_frames(key_frames), least_sc_channel, norm)
+        settings = InflationSettings(text_lists.parse_key_frames(key_frames), least_sc_channel, norm)
         dtype = program.weight_dtype() if precision == AUTO else getattr(torch, precision)
         described: dict[str, Any] = {
             "dtype": dtype,
@@ -90,8 +92,7 @@ class LoadPseudo3DUNet(io.ComfyNode):
             parts = loaded.unet, loaded.text_encoder, loaded.vae
             if dtype == torch.float16:
                 loaded.vae.net.float()  # some VAEs leave the range of half precision, and frames go black
-        kinds: tuple[ModelPart, ...] = ("unet", "text encoder", "vae")
-        for part, kind in zip(parts, kinds, strict=True):
+        for part, kind in zip(parts, MODEL_PARTS, strict=True):
             if not isinstance(part, MissingPart):
                 part.load_to_device = program.residence(part.net, kind)
         return io.NodeOutput(*parts)
@@ -121,7 +122,7 @@ def _inputs() -> list[io.Input]:
         ),
         io.Combo.Input(
             "precision",
-            options=[AUTO, *PRECISIONS],
+            options=[AUTO, *WEIGHT_DTYPES],
             default=AUTO,
             tooltip="Of the weights in memory. auto: what ComfyUI takes for Stable Diffusion 1.x, mostly float16 on a "
             "GPU and float32 on a CPU. Beside float16 the VAE is float32.",

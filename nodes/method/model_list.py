@@ -1,4 +1,4 @@
-"""The models that nodes offer by name, and where they are."""
+"""The models that nodes offer by name, and their files."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from typing import NoReturn
 from ...fatezero_ext.errors import FateZeroError, ModelError, NotOfferedError
 from ...fatezero_ext.models.folder.detect import TOY_FOLDER, UNET_CLASSES
 from ...fatezero_ext.plain_files import read_json
-from ..host import current as host
+from .. import host
+from ..file_stamps import file_stamp
 
 BUILT_IN = "built-in toy model"
 SHOWN = 12  # names in an error
 
 
 def model_names() -> list[str]:
-    """Everything that Load Pseudo-3D UNet can be asked for; no file of weights is opened."""
+    """Return the names of all models that Load Pseudo-3D UNet offers; no file of weights is opened."""
     folders = sorted({name for root in host.current().diffusers_folders() for name in _names_below(root)})
     return [BUILT_IN, *folders, *host.current().model_names("checkpoints")]
 
 
 def model_path(name: str) -> Path:
-    """The folder or file of a model; raises ModelError unless its name is one of `model_names`."""
+    """Return the folder or file of a model; raises ModelError unless its name is one of `model_names`."""
     name = str(name)  # workflows made by hand may hold anything
     if name == BUILT_IN:
         return TOY_FOLDER
     for root in host.current().diffusers_folders():
         if name in _names_below(root):
             return root / name
-    if (found := host.current().model_file("checkpoints", name)) is not None:
-        return found
-    there = model_names()
-    listed = ", ".join(there[:SHOWN]) + (f" and {len(there) - SHOWN} more" if len(there) > SHOWN else "")
+    if (file := host.current().model_file("checkpoints", name)) is not None:
+        return file
+    names = model_names()
+    listed = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
     raise ModelError(
         f"the model {name!r} is not there; the list has {listed}. Choose one of these, or put it "
         f"{host.current().models_place()}."
@@ -39,13 +40,13 @@ def model_path(name: str) -> Path:
 
 
 def stamps(path: Path) -> str:
-    """Changes when a file of a model does; sizes and times are read, not the files."""
+    """Return what changes when a file of a model does; sizes and times are read, not the files."""
     files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
-    return str([(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in files])
+    return str([file_stamp(each) for each in files])
 
 
 def is_bare_unet(path: Path) -> bool:
-    """Whether a folder has a UNet's config and no pipeline around it."""
+    """Return whether a folder has a UNet's config and no pipeline around it."""
     return path.is_dir() and not (path / "model_index.json").exists()
 
 
@@ -67,14 +68,14 @@ def _describes_unet(config: Path) -> bool:
 
 
 class MissingPart:
-    """Stands where a model has no text encoder or VAE, and says so when it is used."""
+    """A placeholder for the text encoder or VAE that a model lacks; using it raises NotOfferedError."""
 
     def __init__(self, part: str, model: str, instead: str) -> None:
-        """part: what is missing; instead: the node that gives one."""
-        self._said = f"{model} is a UNet alone and has no {part}; one of the same model is needed. Use {instead}."
+        """part: the part that is missing; instead: the node that gives one."""
+        self._message = f"{model} is a UNet alone and has no {part}; one of the same model is needed. Use {instead}."
 
     def __repr__(self) -> str:
-        return f"MissingPart({self._said!r})"
+        return f"MissingPart({self._message!r})"
 
     def __getattr__(self, name: str) -> NoReturn:
-        raise NotOfferedError(self.__dict__.get("_said", name))  # while it is copied it has said nothing yet
+        raise NotOfferedError(self.__dict__.get("_message", name))  # while it is copied it has no message yet

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...fatezero_ext.errors import FateZeroError
 from ..checking.graph_texts import EDIT_NODE, Consumers, Graph, constants, consumers_of, readers_of, shown_name
-from . import edit_widgets as edit_settings
+from . import edit_widgets
 
 if TYPE_CHECKING:
     from ...fatezero_ext.inversion.controller import Controller
@@ -24,15 +24,15 @@ def check_edits(
     node_id: str | None,
     widgets: frozenset[str],
 ) -> None:
-    """Raise the error that the edits of this inversion would end with, where it would be of no use to any.
+    """Raise the error of the first edit behind an inversion, if every edit would fail and nothing else reads it.
 
-    planned: the controller as the inversion will leave it
-    clip:    the inversion's text encoder
-    graph:   the running prompt in API format, or None where the program does not tell
-    node_id: of the inversion in that graph
+    planned: the inversion, checked
+    clip:    its text encoder
+    graph:   the running prompt in API format, or None if the program does not show it
+    node_id: id of the inversion in that graph
     widgets: names of the edit node's required widgets
-    Left to speak for themselves when they run: edits with a widget fed by another node or with another text encoder,
-    and an edit beside which something else reads the inversion. Left out: edits whose results nothing reads.
+    Not checked: edits whose widgets are linked to other nodes, or that use another text encoder; they fail when they
+    run. Left out: edits whose results nothing reads.
     """
     from ...fatezero_ext.editing.edit import plan_edit
     from ...fatezero_ext.prompts.words import read_prompt
@@ -45,13 +45,13 @@ def check_edits(
             if not _is_known(graph, node_id, inputs, widgets):
                 return
             with_mask = inputs.get("mask") is not None
-            settings = edit_settings.from_widgets(inputs, with_mask=with_mask)
+            settings = edit_widgets.from_widgets(inputs, with_mask=with_mask)
             plan_edit(planned, clip, inputs["edit_prompt"], settings, with_mask=with_mask)
             read_prompt(clip, inputs["negative_prompt"], "negative prompt")
         except FateZeroError as error:
-            said = type(error)(f"{shown_name(graph, name, 'P2P Edit')}: {error}")
-            said.__cause__ = error
-            first = first or said
+            named = type(error)(f"{shown_name(graph, name, 'P2P Edit')}: {error}")
+            named.__cause__ = error
+            first = first or named
         else:
             return
     if first is not None and not _others_read(graph, consumers, node_id):
@@ -59,12 +59,12 @@ def check_edits(
 
 
 def _is_known(graph: Graph, node_id: str, inputs: Mapping[str, Any], widgets: frozenset[str]) -> bool:
-    """Whether all that an edit will be given is known now."""
-    given = constants(inputs)
+    """Return whether all inputs of an edit are known now."""
+    known = constants(inputs)
     same_clip = inputs.get("clip") == graph.get(node_id, {}).get("inputs", {}).get("clip")
-    return widgets <= given.keys() and inputs.keys() - given.keys() <= SOCKETS and same_clip
+    return widgets <= known.keys() and inputs.keys() - known.keys() <= SOCKETS and same_clip
 
 
 def _others_read(graph: Graph, consumers: Consumers, node_id: str) -> bool:
-    """Whether something else than an edit reads an inversion."""
+    """Return whether a node that is no edit reads an inversion."""
     return any(graph[name].get("class_type") != EDIT_NODE for name in consumers.get(node_id, ()))

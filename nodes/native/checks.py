@@ -1,4 +1,4 @@
-"""What a native MODEL and its conditioning must be, and what of them no key can name."""
+"""Checks of a native MODEL and its conditioning, and a description of them for the disk cache."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ GUIDANCE = (
     "sampler_post_cfg_function",
     "sampler_calc_cond_batch_function",
 )
-"""Where other packs and nodes such as RescaleCFG put their functions."""
+"""Options in which other packs and nodes such as RescaleCFG put their functions."""
 CONTROL = ("control", "control_apply_to_uncond")
-"""What ComfyUI's ControlNet nodes leave in a conditioning."""
+"""Entries that ComfyUI's ControlNet nodes add to a conditioning."""
 TRAINING_STEPS = 1000
 EVOLVED = "ADE"
-"""AnimateDiff-Evolved's name for what it leaves on a MODEL."""
+"""AnimateDiff-Evolved's name for the parts that it attaches to a MODEL."""
 VIEWS = "view_as_context"
-"""Its schedule that looks at parts of any clip."""
+"""AnimateDiff-Evolved's schedule that samples any clip in parts."""
 MOTION_INPUTS = {
     "orig_img_latents": "a reference picture (AnimateLCM-I2V)",
     "orig_camera_entries": "camera poses (CameraCtrl)",
@@ -33,21 +33,21 @@ MOTION_INPUTS = {
     "orig_fancy_images": "pictures (FancyVideo)",
     "orig_RT": "camera poses (MotionCtrl)",
 }
-"""Its motion models' inputs, by where they keep them."""
-PASSED_OVER = ("pooled_output",)
-"""What a text encoder leaves there beside its embedding; Stable Diffusion 1.x and 2.x do not read it."""
+"""Inputs of AnimateDiff-Evolved's motion models, by the attributes that hold them."""
+IGNORED = ("pooled_output",)
+"""Entries that a text encoder adds beside its embedding; Stable Diffusion 1.x and 2.x do not read them."""
 
 
 def check_kind(model: Any) -> str:  # noqa: ANN401 - ComfyUI's ModelPatcher
-    """The model's kind as ComfyUI names it; raises ModelError unless it is Stable Diffusion 1.x or 2.x."""
+    """Return ComfyUI's name for the model's kind; raises ModelError unless it is Stable Diffusion 1.x or 2.x."""
     if model is None:
         raise ModelError(
-            "unet is nothing; a UNet or a MODEL is needed, and the file that was loaded may have none. Choose a whole "
-            "checkpoint of Stable Diffusion 1.x or 2.x."
+            "nothing is connected to unet, or the loaded file contains no UNet; a UNet or a MODEL is needed. Choose a "
+            "whole checkpoint of Stable Diffusion 1.x or 2.x."
         )
-    inner = getattr(model, "model", None)
+    inner: Any = getattr(model, "model", None)
     kind = type(getattr(inner, "model_config", inner)).__name__
-    net = getattr(inner, "diffusion_model", None)
+    net: Any = getattr(inner, "diffusion_model", None)
     if not all(hasattr(net, part) for part in ("input_blocks", "middle_block", "output_blocks")):
         raise _unfit(kind, "it has no UNet")
     transformers = [
@@ -57,7 +57,7 @@ def check_kind(model: Any) -> str:  # noqa: ANN401 - ComfyUI's ModelPatcher
         if hasattr(module, "transformer_blocks")
     ]
     if not transformers or any(len(blocks) != 1 for blocks in transformers):
-        raise _unfit(kind, "its attention is laid out otherwise")
+        raise _unfit(kind, "its attention layout differs")
     if net.in_channels != 4 or inner.concat_keys:
         raise _unfit(kind, f"it takes {net.in_channels} channels")
     if getattr(net, "num_classes", None) is not None:
@@ -72,7 +72,7 @@ def check_kind(model: Any) -> str:  # noqa: ANN401 - ComfyUI's ModelPatcher
 
 
 def _check_additions(model: Any) -> None:  # noqa: ANN401 - ComfyUI's ModelPatcher
-    """Raise ModelError for what nodes in front put on a MODEL that works in a way edits cannot follow."""
+    """Raise ModelError for additions of other nodes that edits cannot follow."""
     if model.model_options.get("context_handler") is not None:
         raise _not_together(
             "context windows (as of Context Windows (Manual))",
@@ -84,8 +84,8 @@ def _check_additions(model: Any) -> None:  # noqa: ANN401 - ComfyUI's ModelPatch
             "apart; an edit reads one while it computes the other, on one GPU. Take that node out of the MODEL's way."
         )
     for motion in _attached(model).get(EVOLVED, ()):
-        held = getattr(motion, "attachments", {}).get(EVOLVED)
-        inputs = [name for attribute, name in MOTION_INPUTS.items() if getattr(held, attribute, None) is not None]
+        state = getattr(motion, "attachments", {}).get(EVOLVED)
+        inputs = [name for attribute, name in MOTION_INPUTS.items() if getattr(state, attribute, None) is not None]
         if inputs:
             raise ModelError(
                 f"AnimateDiff-Evolved's motion model on the MODEL has {' and '.join(inputs)}, which only its own "
@@ -94,20 +94,22 @@ def _check_additions(model: Any) -> None:  # noqa: ANN401 - ComfyUI's ModelPatch
 
 
 def check_frames_stay_together(model: Any, frames: int) -> None:  # noqa: ANN401 - ComfyUI's ModelPatcher
-    """Raise ModelError where AnimateDiff-Evolved would sample a clip in pieces."""
+    """Raise ModelError if AnimateDiff-Evolved would sample a clip in pieces."""
     params = getattr(model, "attachments", {}).get(f"{EVOLVED}_params")
     options = getattr(params, "context_options", None)
     length = getattr(options, "context_length", None)
     views = any(getattr(each, "context_schedule", "") == VIEWS for each in getattr(options, "contexts", ()))
     at_equal = bool(getattr(options, "use_on_equal_length", False))
-    if views or isinstance(length, int) and length < frames + at_equal:
-        raise _not_together(
-            f"AnimateDiff-Evolved's Context Options, with context_length {frames if views else length} for {frames} "
-            f"frames",
-            "Take Context Options out"
-            if views
-            else f"Take Context Options out, or give it at most {length - at_equal} frames with Prepare Frames",
-        )
+    remedy = "Take Context Options out"
+    if views:
+        length = frames
+    elif isinstance(length, int) and length < frames + at_equal:
+        remedy += f", or give it at most {length - at_equal} frames with Prepare Frames"
+    else:
+        return
+    raise _not_together(
+        f"AnimateDiff-Evolved's Context Options, with context_length {length} for {frames} frames", remedy
+    )
 
 
 def _not_together(what: str, remedy: str) -> ModelError:
@@ -122,13 +124,16 @@ def _attached(model: Any) -> dict[str, Any]:  # noqa: ANN401 - ComfyUI's ModelPa
 
 def _unfit(kind: str, reason: str) -> ModelError:
     return ModelError(
-        f"the MODEL is of kind {kind}, and {reason}; FateZero works on Stable Diffusion 1.x and 2.x. Load a checkpoint "
-        f"of these."
+        f"this MODEL ({kind}) is not supported: {reason}. FateZero needs Stable Diffusion 1.x or 2.x. Load a "
+        f"checkpoint of one of these."
     )
 
 
 def extras_of(conditioning: Any) -> dict[str, Any]:  # noqa: ANN401 - ComfyUI's CONDITIONING
-    """What of a CONDITIONING joins every prompt: its ControlNets. Raises SettingsError for what cannot."""
+    """Return the entries of a CONDITIONING that join every prompt: its ControlNets.
+
+    Raises SettingsError for entries that edits cannot use.
+    """
     if conditioning is None:
         return {}
     if len(conditioning) != 1:
@@ -136,25 +141,25 @@ def extras_of(conditioning: Any) -> dict[str, Any]:  # noqa: ANN401 - ComfyUI's 
             f"the conditioning has {len(conditioning)} parts; one with ControlNets is needed, its text is not used. "
             f"Apply the ControlNets to a single CLIP Text Encode."
         )
-    found = conditioning[0][1]
-    foreign = sorted(name for name, value in found.items() if name not in CONTROL + PASSED_OVER and value is not None)
+    entries = conditioning[0][1]
+    foreign = sorted(name for name, value in entries.items() if name not in CONTROL + IGNORED and value is not None)
     if foreign:
         raise SettingsError(
             f"the conditioning also has {', '.join(foreign)}, which edits by words cannot use; only ControlNets can "
             f"take part. Take the nodes out that set it."
         )
-    return {name: found[name] for name in CONTROL if name in found}
+    return {name: entries[name] for name in CONTROL if name in entries}
 
 
 def warn_of_guidance(model: Any) -> None:  # noqa: ANN401 - ComfyUI's ModelPatcher
-    """Say what of a MODEL does not take part: edits have a guidance of their own."""
-    found = [name for name in GUIDANCE if model.model_options.get(name)]
-    if found:
-        log.warning("The MODEL changes how guidance is computed (%s); edits do not ask it.", ", ".join(found))
+    """Log which functions of a MODEL take no part: edits have a guidance of their own."""
+    functions = [name for name in GUIDANCE if model.model_options.get(name)]
+    if functions:
+        log.warning("The MODEL changes how guidance is computed (%s); edits do not ask it.", ", ".join(functions))
 
 
-def nameless_parts(model: Any, extras: dict[str, Any]) -> str:  # noqa: ANN401 - ComfyUI's ModelPatcher
-    """What of a MODEL is a program and not a weight, for people; empty where all of it has a content to be named by."""
+def uncacheable_parts(model: Any, extras: dict[str, Any]) -> str:  # noqa: ANN401 - ComfyUI's ModelPatcher
+    """Return the names of a MODEL's parts that are functions, which cannot be hashed; '' if there are none."""
     options = model.model_options
     transformer = options.get("transformer_options", {})
     parts = {
@@ -167,7 +172,7 @@ def nameless_parts(model: Any, extras: dict[str, Any]) -> str:  # noqa: ANN401 -
         "replaced parts": set(model.object_patches) - {"model_sampling"},
         "functions on weights": model.weight_wrapper_patches or _functions(model.patches),
     }
-    return " and ".join(name for name, found in parts.items() if found)
+    return " and ".join(name for name, present in parts.items() if present)
 
 
 def _functions(patches: dict[str, Any]) -> bool:
@@ -175,7 +180,7 @@ def _functions(patches: dict[str, Any]) -> bool:
 
 
 def described_patches(patches: dict[str, Any]) -> list[object]:
-    """Weight patches as plain values that say the same in every process: tensors by their digests."""
+    """Describe weight patches as plain values, alike in every process: tensors by their digests."""
     return [
         [str(key), _described(entries)] for key, entries in sorted(patches.items(), key=lambda entry: str(entry[0]))
     ]

@@ -18,7 +18,7 @@ from ...fatezero_ext.attention.controlled_layer import ControlledLayer
 from ...fatezero_ext.attention.functional import Attend, merge_heads, split_heads
 from ...fatezero_ext.attention.kernels import kernel
 from ...fatezero_ext.attention.key_frames import DEFAULT_KEY_FRAMES, KeyFrame, resolve_key_frames
-from ...fatezero_ext.attention.sites import LayerAddress, Site
+from ...fatezero_ext.attention.sites import Kind, LayerAddress, Site, Stage
 from ...fatezero_ext.diffusion.noise_model import LatentFormat, NoiseModel, Result
 from ...fatezero_ext.diffusion.schedule import STABLE_DIFFUSION_SCHEDULER, Schedule
 from ...fatezero_ext.digests import combined, weights_digest
@@ -28,19 +28,19 @@ from .checks import (
     check_kind,
     described_patches,
     extras_of,
-    nameless_parts,
+    uncacheable_parts,
     warn_of_guidance,
 )
 from .sampling import Session, within_sampling
 
 EDITED = 0  # ComfyUI names the texts of a call by index; the one that is recorded and edited comes first
 CALL, INPUTS = "fatezero_call", "fatezero_inputs"
-"""What a call carries through ComfyUI in its transformer options: a `_Call`, and the input of the layer that runs."""
+"""Keys of ComfyUI's transformer options: the `_Call`, and the input of the layer that runs."""
 
 
 @dataclass(frozen=True)
 class _Call:
-    """What the replacements are told of one call.
+    """One call of the model, as the replacements see it.
 
     attend: computes a batch whose last chunk is the one that is recorded or edited
     others: computes a batch without it
@@ -53,7 +53,11 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Run:
-    """One run of a model. session: ComfyUI's; sigmas: of the model's sampling, on its device."""
+    """One run of a model.
+
+    session: ComfyUI's sampling, which lasts as long as the run
+    sigmas:  noise levels of the model's sampling, on its device
+    """
 
     session: Session
     sigmas: Tensor
@@ -105,7 +109,8 @@ class NativeModel(NoiseModel):
 
     @property
     def text_width(self) -> int:
-        return self.layers[-1].module.to_k.in_features
+        to_k: Any = self.layers[-1].module.to_k
+        return to_k.in_features
 
     @property
     def levels(self) -> int:
@@ -113,10 +118,10 @@ class NativeModel(NoiseModel):
 
     @property
     def uncacheable_parts(self) -> str:
-        return nameless_parts(self.model, self.extras)
+        return uncacheable_parts(self.model, self.extras)
 
     def schedule(self, steps: int) -> Schedule:
-        """DDIM's timesteps on the levels of the model's own sampling."""
+        """Return DDIM's timesteps on the noise levels of the model's own sampling."""
         sigmas = self._sampling.sigmas.double().cpu()
         alphas = (1 / (1 + sigmas**2)).tolist()
         config = {"num_train_timesteps": len(alphas), "prediction_type": self._prediction}
@@ -129,9 +134,9 @@ class NativeModel(NoiseModel):
         return "v_prediction" if "V_PREDICTION" in kinds else "epsilon"
 
     def digest(self) -> str:
-        """Of the weights as they are without patches, and of the patches."""
-        kept = {name: entry.weight for name, entry in self.model.backup.items()}
-        weights = {name: kept.get(f"diffusion_model.{name}", x) for name, x in self._net.state_dict().items()}
+        """Digest of the weights without patches, of the key frames and of the patches."""
+        originals = {name: entry.weight for name, entry in self.model.backup.items()}
+        weights = {name: originals.get(f"diffusion_model.{name}", x) for name, x in self._net.state_dict().items()}
         keys = [list(layer.key_frames) for layer in self.layers]
         patches = described_patches(self.model.patches)
         return combined({"weights": weights_digest(weights), "key frames": keys, "patches": patches})
@@ -140,7 +145,7 @@ class NativeModel(NoiseModel):
         return self._net.named_parameters()
 
     def run(self, work: Callable[[], Result], chunks: int, frames: int, height: int, width: int) -> Result:
-        """ComfyUI's own estimate says how much memory to free."""
+        """Do `work` inside ComfyUI's sampling, whose own estimate says how much memory to free."""
         if self in _RUNS.get():
             return work()
         check_frames_stay_together(self.model, frames)
@@ -183,14 +188,14 @@ class NativeModel(NoiseModel):
         return prediction.to(latents.dtype)
 
     def _predicted(self, x: Tensor, clean: Tensor, sigma: Tensor) -> Tensor:
-        """What the model predicted: a DDIM step on it is an Euler step on ComfyUI's scale."""
+        """Return the model's prediction: a DDIM step on it is an Euler step on ComfyUI's scale."""
         if self._prediction == "epsilon":
             return (x - clean) / sigma
         alpha = 1 / (1 + sigma**2)
         return (x * alpha - clean) / (1 - alpha).sqrt()
 
     def _patched(self) -> Any:  # noqa: ANN401 - ComfyUI's ModelPatcher
-        """A clone of the MODEL whose attention asks this object; other packs' replacements are asked by it in turn."""
+        """Return a clone of the MODEL whose attention calls this object, and through it other packs' replacements."""
         clone = self.model.clone()
         replaced = clone.model_options["transformer_options"].get("patches_replace", {})
         for layer, (block, number) in self._places.items():
@@ -202,26 +207,28 @@ class NativeModel(NoiseModel):
         return clone
 
     def _replacement(self, layer: ControlledLayer, foreign: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
-        """A plain closure: ComfyUI copies other callables when it clones a MODEL.
+        """Return a function to replace a layer's attention; a closure, as ComfyUI copies other callables with a MODEL.
 
         What another pack's replacement adds to plain attention, as image prompts do, is added to the controlled one.
         """
 
+        def split(x: Tensor) -> Tensor:
+            return split_heads(x, layer.heads)
+
         def attention(q: Tensor, k: Tensor, v: Tensor, options: Mapping[str, Any]) -> Tensor:
             site = options[CALL].sites[layer.address]
             self._check_shapes(site, q, k, options["cond_or_uncond"])
-            heads = (split_heads(x, layer.heads) for x in (q, k, v))
-            out = merge_heads(_attended(site, *heads, options))
+            out = merge_heads(_attended(site, split(q), split(k), split(v), options))
             if foreign is None:
                 return out
             own = replace(site, key_frames=())
-            unchanged = self.kernel(*(split_heads(x, layer.heads) for x in (q, k, v)), own)
+            unchanged = self.kernel(split(q), split(k), split(v), own)
             return out + foreign(q, k, v, options) - merge_heads(unchanged)
 
         return attention
 
     def _check_shapes(self, site: Site, q: Tensor, k: Tensor, texts: Sequence[int]) -> None:
-        """Raise ModelError where a patch on the MODEL left a layer another batch or other cells than the clip's."""
+        """Raise ModelError if a patch on the MODEL has changed a layer's batch or cells."""
         batch, cells = len(texts) * site.frames, site.cells
         own_keys = site.is_cross or k.shape[1] % cells == 0
         if len(q) != batch or len(k) != batch or q.shape[1] != cells or not own_keys:
@@ -233,12 +240,13 @@ class NativeModel(NoiseModel):
 
 
 def _tell_inputs(n: Tensor, context: Tensor, value: Tensor, options: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """Note a self-attention layer's input, which the replacement behind it is not told, in the block's own options."""
+    """Note a self-attention layer's input in the block's own options, from which the replacement behind it reads it."""
     options[INPUTS] = n if context is n and value is n else None
     return n, context, value
 
 
 def _attended(site: Site, q: Tensor, k: Tensor, v: Tensor, options: Mapping[str, Any]) -> Tensor:
+    """Compute the attention of a batch under control, its recorded or edited chunk last, as `attend` expects it."""
     call, texts = options[CALL], list(options["cond_or_uncond"])
     if not site.is_cross:
         site = replace(site, inputs=options.get(INPUTS))
@@ -259,19 +267,22 @@ def _is(module: nn.Module, name: str) -> bool:
 
 
 def _changed_inputs(model: Any) -> frozenset[str]:  # noqa: ANN401 - ComfyUI's ModelPatcher
-    """The kinds of attention whose inputs other packs change, so that these alone do not give queries and keys."""
+    """Return the kinds of attention whose inputs other packs change: queries and keys are not their projections."""
     patches = model.model_options["transformer_options"].get("patches", {})
     return frozenset(kind for kind, point in (("self", "attn1_patch"), ("cross", "attn2_patch")) if patches.get(point))
 
 
 def _layers(
-    net: nn.Module, key_frames: tuple[KeyFrame, ...], changed: frozenset[str]
+    net: Any,  # noqa: ANN401 - ComfyUI's UNet
+    key_frames: tuple[KeyFrame, ...],
+    changed: frozenset[str],
 ) -> Iterator[tuple[ControlledLayer, tuple[str, int]]]:
-    """Every attention layer in running order, with the block's name and number in ComfyUI."""
+    """Yield every attention layer in running order, with the block's name and number in ComfyUI."""
     units: dict[tuple[str, int], int] = {}
     for place, stage, index, level, transformer in _transformers(net):
         unit = units[stage, index] = units.get((stage, index), -1) + 1
-        for kind, attn in (("self", transformer.attn1), ("cross", transformer.attn2)):
+        attentions: tuple[tuple[Kind, Any], ...] = (("self", transformer.attn1), ("cross", transformer.attn2))
+        for kind, attn in attentions:
             layer = ControlledLayer(
                 address=LayerAddress(stage, index, unit, kind),
                 level=level,
@@ -286,10 +297,10 @@ def _layers(
             yield layer, place
 
 
-def _transformers(net: nn.Module) -> Iterator[tuple[tuple[str, int], str, int, int, nn.Module]]:
-    """(ComfyUI's block, stage, block of the stage, level, transformer block), named as in diffusers."""
+def _transformers(net: Any) -> Iterator[tuple[tuple[str, int], Stage, int, int, Any]]:  # noqa: ANN401 - ComfyUI's UNet
+    """Yield (ComfyUI's block, stage, block of the stage, level, transformer block), named as in diffusers."""
 
-    def found(block: nn.Module) -> list[nn.Module]:
+    def found(block: Any) -> list[Any]:  # noqa: ANN401 - ComfyUI's block
         return [module.transformer_blocks[0] for module in block if hasattr(module, "transformer_blocks")]
 
     level = 0

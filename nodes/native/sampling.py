@@ -1,4 +1,4 @@
-"""Work done inside ComfyUI's own sampling; like `host` it imports comfy, and only inside functions."""
+"""Work done inside ComfyUI's own sampling; comfy is imported inside functions only."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ class Session:
     """A MODEL that ComfyUI has loaded and prepared, as long as its sampling lasts."""
 
     def __init__(self, model: Any, options: dict[str, Any], extras: dict[str, Any], noise: Tensor) -> None:  # noqa: ANN401
-        """model: ComfyUI's BaseModel; options: of its patcher; extras: of every conditioning, such as a ControlNet."""
+        """model: ComfyUI's BaseModel; options: its patcher's; extras: of every conditioning, such as a ControlNet."""
         self._model, self._options, self._extras, self._noise = model, options, extras, noise
         self._encoded: dict[tuple[object, ...], tuple[Tensor, Any]] = {}
 
-    def denoised(self, x: Tensor, sigma: Tensor, texts: Sequence[Tensor], told: Mapping[str, Any]) -> list[Tensor]:
-        """What the model takes for the clean latents, under each text.
+    def denoised(self, x: Tensor, sigma: Tensor, texts: Sequence[Tensor], extra: Mapping[str, Any]) -> list[Tensor]:
+        """Return the model's estimates of the clean latents, one for each text.
 
         x:     [frames, channels, height, width] at noise level `sigma` [frames], ComfyUI's scale
         texts: [1, tokens, width] each; ComfyUI says in `cond_or_uncond` which of them, by index, a batch is made of
                and puts the first one last
-        told:  what every patch on the model finds in its `transformer_options` in this call
+        extra: entries of `transformer_options` in this call, for every patch on the model
         """
         from comfy.samplers import calc_cond_batch
 
         conditions = [self._condition(text) for text in texts]
-        options = {**self._options, "transformer_options": {**self._options["transformer_options"], **told}}
+        options = {**self._options, "transformer_options": {**self._options["transformer_options"], **extra}}
         return calc_cond_batch(self._model, conditions, x, sigma, options)
 
     def _condition(self, text: Tensor) -> Any:  # noqa: ANN401 - ComfyUI's encoded conditioning
-        """Encoded once a text: the tensor is held, so that its address names it."""
+        """Encode a text once; its tensor is held, so that its address identifies it."""
         from comfy.sampler_helpers import convert_cond
         from comfy.samplers import process_conds
 
         key = (text.data_ptr(), *text.shape)
         if key not in self._encoded:
             # ControlNets were prepared with the placeholder; some would be built anew each time.
-            given = {"positive": convert_cond([[text, {}]])}
-            encoded = process_conds(self._model, self._noise, given, self._noise.device)["positive"]
+            prompts = {"positive": convert_cond([[text, {}]])}
+            encoded = process_conds(self._model, self._noise, prompts, self._noise.device)["positive"]
             self._encoded[key] = (text, [{**condition, **self._extras} for condition in encoded])
         return self._encoded[key][1]
 

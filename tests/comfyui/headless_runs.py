@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-from fatezero_ext.cli.demo import EXAMPLES
+from fatezero_ext.cli.examples import EXAMPLES
 from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.media.video import read_video
 

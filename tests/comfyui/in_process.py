@@ -200,7 +200,7 @@ def load_nodes(comfyui, pack):
     import server  # noqa: F401 - as main.py does, before `nodes`
 
     import nodes
-    from fatezero_ext.cli.demo import EXAMPLES
+    from fatezero_ext.cli.examples import EXAMPLES
 
     for name in EXTRAS:
         assert asyncio.run(nodes.load_custom_node(str(comfyui / "comfy_extras" / f"{name}.py"))), name

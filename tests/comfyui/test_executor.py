@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fatezero_ext import BlendSettings, Controller, EditSettings, InflationSettings, Storage, edit, invert, load_toy
-from fatezero_ext.cli.demo import EXAMPLES
+from fatezero_ext.cli.examples import EXAMPLES
 from fatezero_ext.media.video import read_video
 from tests.comfyui.in_process import Executor, Give, caches, digest
 from tests.comfyui.workflows import EDIT, FRAMES, INVERT, KEEP, LATENTS, LOAD, REGISTER, STEPS, small_graph, with_copy

@@ -233,7 +233,7 @@ FAILS = {
     ),
     "a model for inpainting": (
         lambda: given(REGISTER, "unet", inpainting_model()),
-        Mistake(REGISTER, "", "MODEL is of kind SD15, and it takes 9 channels.*Load a checkpoint"),
+        Mistake(REGISTER, "", r"MODEL \(SD15\) is not supported: it takes 9 channels.*Load a checkpoint"),
     ),
     "the clip of another model at the inversion": (
         lambda: given(INVERT, "clip", of_other_width("text")),

@@ -6,7 +6,7 @@ import copy
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
-from fatezero_ext.cli.demo import EXAMPLES
+from fatezero_ext.cli.examples import EXAMPLES
 from fatezero_ext.cli.node_pack import load_pack
 
 TEMPLATES = sorted(EXAMPLES.glob("*.json"))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fatezero_ext.cli.cache import main
+from fatezero_ext.cli.main import main
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 from .saved import ABOUT, KEY, LIMIT, OTHER, holds_its_pages, save, used_at
@@ -16,7 +16,7 @@ def run(cache, capsys):
 
     def run(*words):
         try:
-            code = main([*words, "--folder", str(cache.folder)] if words else [])
+            code = main(["cache", *words, "--folder", str(cache.folder)] if words else ["cache"])
         except SystemExit as stop:
             code = stop.code
         printed = capsys.readouterr()
@@ -158,7 +158,10 @@ def test_the_environments_folder_is_the_default(cache, monkeypatch, capsys):
     save(cache, KEY)
     monkeypatch.setenv("FATEZERO_CACHE_DIR", str(cache.folder))
     monkeypatch.setenv("FATEZERO_CACHE_GB", "2")
-    assert main(["list"]) == 0 and f"of 2.00 GiB used by 1 inversion, in {cache.folder}" in capsys.readouterr().out
+    assert (
+        main(["cache", "list"]) == 0
+        and f"of 2.00 GiB used by 1 inversion, in {cache.folder}" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
@@ -178,7 +181,7 @@ def test_mistakes_in_the_command_end_it_with_one_message(run, words, code, messa
 
 def test_a_folder_of_another_program_ends_with_1_and_one_line(tmp_path, capsys):
     (tmp_path / KEY).mkdir()
-    assert main(["prune", "--all", "--folder", str(tmp_path)]) == 1
+    assert main(["cache", "prune", "--all", "--folder", str(tmp_path)]) == 1
     printed = capsys.readouterr()
     assert printed.err.startswith("Error: ") and "another program" in printed.err and printed.out == ""
     assert (tmp_path / KEY).is_dir()

@@ -27,7 +27,7 @@ MODULES = {
 def headless():
     """The runner's modules by name, as the pack has them."""
     modules = {name: load_pack(f"nodes.headless.{module}") for name, module in MODULES.items()}
-    return SimpleNamespace(**modules, api=load_pack("nodes.api"), host=load_pack("nodes.host.current"))
+    return SimpleNamespace(**modules, api=load_pack("nodes.api"), host=load_pack("nodes.host"))
 
 
 def number_nodes(io, calls):

@@ -145,7 +145,7 @@ from fatezero_ext.cli.node_pack import load_pack
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 io = load_pack("nodes.api").io
-host = load_pack("nodes.host.current")
+host = load_pack("nodes.host")
 files = load_pack("fatezero_ext.atomic_files")
 registry = load_pack("nodes.headless.schemas.registry")
 command = load_pack("nodes.headless.command")

@@ -79,7 +79,7 @@ def test_sound_goes_through_the_nodes(tmp_path, capsys, name, sound, settings):
 
 def test_a_sound_that_cannot_be_stored_is_told_on_save_video_and_the_clip_is_there(tmp_path):
     core = load_pack("nodes.headless.core_nodes.videos")
-    host, headless = load_pack("nodes.host.current"), load_pack("nodes.headless.host")
+    host, headless = load_pack("nodes.host"), load_pack("nodes.headless.host")
     with host.installed(headless.RunnerHost(headless.Folders((tmp_path,), tmp_path), None)):
         video = core.CreateVideo.execute(torch.zeros(8, 16, 16, 3), 8.0, {"sample_rate": 8000}).args[0]
         shown = core.SaveVideo.execute(video, "clip", "auto", "auto").ui

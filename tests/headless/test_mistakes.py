@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from fatezero_ext.cli.demo import EXAMPLES
+from fatezero_ext.cli.examples import EXAMPLES
 from fatezero_ext.cli.node_pack import load_pack
 
 TEMPLATE = sorted(EXAMPLES.glob("*.json"))[0]

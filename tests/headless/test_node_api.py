@@ -38,7 +38,7 @@ def test_socket_ids_used_twice_are_refused(api):
 
 
 def test_host_is_plain_python_unless_one_is_installed():
-    host = load_pack("nodes.host.current")
+    host = load_pack("nodes.host")
     host.current().progress(3).update(1)
     assert host.current().output_directory().name == "output" and host.current().diffusers_folders() == ()
     other = host.PythonHost()

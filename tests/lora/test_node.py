@@ -116,7 +116,7 @@ def test_the_list_names_lora_files_without_opening_them(folder, monkeypatch):
     host = folders.RunnerHost(folders.Folders((folder,), folder, (folder / "models",)), None)
     monkeypatch.setattr("builtins.open", lambda *_: pytest.fail("a file was opened"))
     monkeypatch.setattr("io.open", lambda *_: pytest.fail("a file was opened"))
-    with load_pack("nodes.host.current").installed(host):
+    with load_pack("nodes.host").installed(host):
         listed = load_pack("nodes.method.load_lora").lora_files()
     found = {name: path.relative_to(folder).as_posix() for name, path in listed.items()}
     assert found == {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ModelError
 from ...plain_files import VOCABULARY_BYTES, read_bytes, read_json, shown
+from ...prompts.words import PROMPT_TOKENS
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -28,7 +29,6 @@ ROLES = {
 """The tokens with a meaning, as CLIP has them."""
 WORD = 200  # characters of a token; CLIP's longest has 60
 MARKS = ("lstrip", "rstrip", "normalized", "single_word", "special")
-LENGTH = 77
 TOKENIZING = threading.Lock()
 """Lock around a tokenizer: its settings change with every call, and a second thread would get "Already borrowed"."""
 
@@ -145,7 +145,12 @@ def _built(folder: Path, vocabulary: Mapping[str, int], merges: list[str], roles
     config = {role: word for role, word in roles.items() if role != "pad_token" and word in vocabulary}
     with TemporaryDirectory(prefix="fatezero-tokenizer-") as made:
         place = Path(made)
-        settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": LENGTH, "do_lower_case": True, **config}
+        settings = {
+            "tokenizer_class": "CLIPTokenizer",
+            "model_max_length": PROMPT_TOKENS,
+            "do_lower_case": True,
+            **config,
+        }
         (place / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
         (place / "vocab.json").write_text(json.dumps(vocabulary), encoding="utf-8")
         try:

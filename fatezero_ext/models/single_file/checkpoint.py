@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ...errors import ModelError
+from ...prompts.words import PROMPT_TOKENS
 from ..checkpoint_check import SD1_TEXT_PREFIXES, SD2_TEXT_PREFIXES, VAE_PREFIXES, checked_kind, first_prefix
 from ..file_kinds import UNET
 from ..folder import configs as model_configs
@@ -175,7 +176,7 @@ def _is_idle(name: str) -> bool:
 
 @cache
 def _tokenizer(family: str) -> CLIPTokenizer:
-    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True, model_max_length=77)
+    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER, local_files_only=True, model_max_length=PROMPT_TOKENS)
     if family == "sd2":  # set late: a tokenizer built with it reads every "!" of a prompt as padding
         tokenizer.pad_token = SD2_PAD_TOKEN
     return tokenizer

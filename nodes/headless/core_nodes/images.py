@@ -13,9 +13,9 @@ from ....fatezero_ext.media.clip import FileFrames
 from ....fatezero_ext.media.frame_files import check_picture, read_pictures
 from ....fatezero_ext.media.framing import LONGEST_SIDE
 from ....fatezero_ext.media.video import to_bytes
+from ... import host
 from ...api import io
 from ...file_stamps import file_stamp
-from ...host import current as host
 from .naming import next_free, prefix_verdict
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from ....fatezero_ext.errors import FateZeroError, SettingsError
 from ....fatezero_ext.media.audio import SoundFile
 from ....fatezero_ext.media.clip import FileFrames, VideoClip, opened_clip
 from ....fatezero_ext.media.video import write_video
+from ... import host
 from ...api import io
 from ...file_stamps import file_stamp
-from ...host import current as host
 from .naming import next_free, prefix_verdict
 
 if TYPE_CHECKING:

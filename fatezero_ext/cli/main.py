@@ -1,0 +1,249 @@
+"""The tree of commands: run, import-config, demo, cache and measure.
+
+Nothing that takes long is imported before a command starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import signal
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from ..errors import FateZeroError
+from . import FAILED, INTERRUPTED, OK
+from .examples import EXAMPLE_EDITS
+from .node_pack import load_pack
+
+ALL = "all"
+OUTPUT = Path("output")
+
+RUN_HELP = """\
+Runs a workflow saved by ComfyUI (either export format) without ComfyUI.
+
+settings:
+  NODE.INPUT=VALUE gives an input another value. NODE is a node's id, or its title where only one node has it:
+    --set 8.edit_prompt="a blue ball"      --set DDIMInvert.steps=20
+
+variants:
+  Each --variant runs the workflow once more with its own settings, and repeats only the nodes that they change:
+    run edit.json --variant 8.edit_prompt="a red ball" --variant 8.edit_prompt="a blue box" 8.mode=refine
+
+Paths of saved files go to standard output, everything else to standard error.
+Exit code: 0 done, 1 a node failed, 2 the command or the workflow is not valid (nothing ran), 130 stopped by Ctrl-C.
+"""
+DEMO_HELP = """\
+Runs an example workflow, shows the result, and measures it.
+
+The same workflow runs once more with all attention control switched off (plain DDIM inversion and guidance), so that
+the table says what the control is worth.
+
+Exit code: 0 done, 1 an example failed, 2 the command is not valid, 130 stopped by Ctrl-C.
+"""
+CACHE_HELP = """\
+Shows, checks and removes saved inversions. Edits make again what they miss, so everything may be removed.
+
+FATEZERO_CACHE_DIR names another folder, FATEZERO_CACHE_GB another limit (GiB; 32 where it is not set).
+
+Results go to standard output, errors to standard error.
+Exit code: 0 done, 1 something is damaged or cannot be done, 2 the command is not valid, 130 stopped by Ctrl-C.
+"""
+MEASURE_HELP = """\
+Compares an edited clip with its source.
+
+PSNR and SSIM say how much of the source is left; with --mask only where the mask is black.
+With --clip also the published figures: frame accuracy (the share of frames that are at least as close to the edit
+prompt as to the source prompt) and temporal consistency (the mean cosine of consecutive frames' embeddings).
+
+Figures go to standard output, errors to standard error.
+Exit code: 0 done, 1 something cannot be measured, 2 the command is not valid, 130 stopped by Ctrl-C.
+"""
+
+
+def parser() -> ArgumentParser:
+    """Make the grammar of all commands; `start` of the parsed options is the function to call."""
+    top = ArgumentParser(prog="python -m fatezero_ext", description="FateZero video editing.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    raw = partial(commands.add_parser, formatter_class=argparse.RawDescriptionHelpFormatter)
+    _describe_demo(
+        raw("demo", help="edit the sample clip with the built-in model and measure the result", description=DEMO_HELP)
+    )
+    _describe_cache(raw("cache", help="list, verify and prune the inversions saved on disk", description=CACHE_HELP))
+    _describe_measure(raw("measure", help="measure an edited clip against its source", description=MEASURE_HELP))
+    _describe_import(raw("import-config", help="turn a config of the authors' program into a workflow file"))
+    _describe_run(raw("run", help="run a workflow file", description=RUN_HELP))
+    return top
+
+
+def _describe_demo(command: ArgumentParser) -> None:
+    command.set_defaults(start=_demo)
+    names = ", ".join(EXAMPLE_EDITS)
+    command.add_argument("examples", nargs="*", type=_example, metavar="NAME", help=f"{names}, or {ALL}")
+    command.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="default: ./output")
+
+
+def _example(name: str) -> str:
+    if name not in EXAMPLE_EDITS and name != ALL:
+        raise ArgumentTypeError(f"there is no example {name!r}; there are {', '.join(EXAMPLE_EDITS)}, and {ALL}")
+    return name
+
+
+def _describe_cache(command: ArgumentParser) -> None:
+    command.set_defaults(start=_cache)
+    actions = command.add_subparsers(dest="action", required=True, metavar="COMMAND")
+    listing = actions.add_parser("list", help="show what is saved")
+    verify = actions.add_parser("verify", help="check every byte")
+    verify.add_argument("--remove", action="store_true", help="remove what is damaged and not in use")
+    prune = actions.add_parser("prune", help="remove what was not used for longest")
+    amount = prune.add_mutually_exclusive_group()
+    amount.add_argument(
+        "--limit-gb", type=_gib, metavar="X", help="until at most X GiB are left (default: the cache's limit)"
+    )
+    amount.add_argument("--all", action="store_true", help="everything that is not in use")
+    for action in (listing, verify, prune):
+        action.add_argument("--folder", type=Path, metavar="DIR", help="the cache's folder (default: the user's)")
+
+
+def _gib(text: str) -> int:
+    """Convert GiB to bytes."""
+    try:
+        size = float(text)
+    except ValueError:
+        size = math.nan
+    if not (math.isfinite(size) and size >= 0):
+        raise ArgumentTypeError(f"{text!r} is not a number of GiB; 0 or more is needed")
+    return int(size * 2**30)
+
+
+def _describe_measure(command: ArgumentParser) -> None:
+    command.set_defaults(start=_measure, misused=command.error)
+    command.add_argument("source", type=Path, metavar="SOURCE", help="a video file, or a folder of pictures")
+    command.add_argument("edited", type=Path, metavar="EDITED", help="likewise, as many frames of the same size")
+    command.add_argument(
+        "--mask", type=Path, metavar="MASK", help="video, picture or folder of pictures: white where things may change"
+    )
+    command.add_argument("--clip", type=Path, metavar="DIR", help="folder of a CLIP model in Hugging Face layout")
+    command.add_argument("--source-prompt", default="", metavar="TEXT", help="what the source shows (with --clip)")
+    command.add_argument("--edit-prompt", default="", metavar="TEXT", help="what the edit should show (with --clip)")
+    command.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def _describe_import(command: ArgumentParser) -> None:
+    command.set_defaults(start=_import)
+    command.add_argument("config", type=Path, metavar="FILE.yaml", help="a config of the authors' program")
+    command.add_argument("--output", type=Path, required=True, metavar="WORKFLOW.json", help="the file to write")
+    command.add_argument(
+        "--quirks", choices=["original", "fixed"], default="original", help="P2P Edit's widget (default: original)"
+    )
+    command.add_argument(
+        "--models-prefix", default="", metavar="TEXT", help="put in front of the model's folder name, such as CompVis/"
+    )
+
+
+def _describe_run(command: ArgumentParser) -> None:
+    command.set_defaults(start=_run)
+    setting = "NODE.INPUT=VALUE"
+    command.add_argument("workflow", type=Path, metavar="WORKFLOW.json", help="UI or API format")
+    command.add_argument(
+        "--set", dest="settings", action="append", default=[], metavar=setting, help="set an input; repeatable"
+    )
+    command.add_argument(
+        "--variant",
+        dest="variants",
+        action="append",
+        default=[],
+        nargs="+",
+        metavar=setting,
+        help="one more run; repeatable",
+    )
+    command.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="where to save (default: ./output)")
+    command.add_argument(
+        "--input",
+        type=Path,
+        dest="inputs",
+        metavar="DIR",
+        help="where input files are (default: the workflow's folder, then the pack's example_workflows)",
+    )
+    command.add_argument(
+        "--models",
+        type=Path,
+        metavar="DIR",
+        help="folder of models, diffusers folders and single files",
+    )
+    command.add_argument("--check", action="store_true", help="validate only")
+    command.add_argument("--verbose", action="store_true", help="show the traceback of a failing node")
+
+
+def _demo(options: Namespace) -> int:
+    from .demo import run_demo
+
+    run_demo(list(EXAMPLE_EDITS) if ALL in options.examples else options.examples or ["colour"], options.output)
+    return OK
+
+
+def _cache(options: Namespace) -> int:
+    from ..storage.disk_cache.cache import default_cache
+    from . import cache
+
+    opened = default_cache(options.folder)
+    if options.action == "list":
+        return cache.show(opened)
+    if options.action == "verify":
+        return cache.verify(opened, options.remove)
+    return cache.prune(opened, 0 if options.all else options.limit_gb)
+
+
+def _measure(options: Namespace) -> int:
+    if options.clip is None and (options.source_prompt or options.edit_prompt):
+        options.misused("prompts are compared by a CLIP model; name its folder with --clip")
+    from .measure import measure
+
+    measure(options)
+    return OK
+
+
+def _import(options: Namespace) -> int:
+    importer = load_pack("nodes.authors_configs.command")
+    return importer.import_config(
+        importer.ImportConfig(options.config, options.output, options.quirks, options.models_prefix)
+    )
+
+
+def _run(options: Namespace) -> int:
+    runner = load_pack("nodes.headless.command")
+    command = runner.Command(
+        workflow=options.workflow,
+        settings=options.settings,
+        variants=options.variants,
+        output=options.output,
+        inputs=options.inputs,
+        models=options.models,
+        check=options.check,
+        verbose=options.verbose,
+    )
+    return runner.run_command(command)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line, by default the program's own.
+
+    Returns the exit code. Raises SystemExit(2) if the command line is not valid.
+    """
+    options = parser().parse_args(argv)
+    try:
+        return options.start(options)
+    except FateZeroError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        return FAILED
+    except KeyboardInterrupt:
+        sys.stderr.write("Stopped. Files already saved are whole; nothing else was written.\n")
+        return INTERRUPTED
+
+
+def stop_on_terminate() -> None:
+    """Let a termination request end the program as cleanly as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
