@@ -48,7 +48,7 @@ def validated(graph: Graph, types: NodeTypes) -> Graph:
     spare = left_out(graph, needed, types)
     if not targets:
         refuse([Problem("the workflow has no output node, so there is nothing to run. Add one, such as SaveVideo.")])
-    refuse(_cycles(graph, targets))
+    refuse(_cycles(graph, needed))
     refuse(_dangling(graph, needed))
     nodes = {node_id: node for node_id, node in graph.nodes.items() if node_id not in spare}
     remarks = [left_out_remark(spare)] if spare else []
@@ -84,8 +84,8 @@ def _check_node(
     yield from found or _check_own(nodes, nodes[node.id], node_type)
 
 
-def _cycles(graph: Graph, targets: list[str]) -> Iterator[Problem]:
-    cycle = [f"#{short(node_id)}" for node_id in reversed(graph.cycle(targets))]
+def _cycles(graph: Graph, needed: list[str]) -> Iterator[Problem]:
+    cycle = [f"#{short(node_id)}" for node_id in graph.cycle(needed)]
     if cycle:
         walk = " > ".join(cycle if len(cycle) <= LONGEST_WALK else [*cycle[: LONGEST_WALK - 1], "...", cycle[-1]])
         yield Problem(f"the nodes {walk} feed each other in a cycle; a node needs its inputs first. Cut one link.")
