@@ -10,8 +10,8 @@ from typing import Any
 
 from ..graph import Graph, Link, Node, graph_of
 from ..problems import InvalidWorkflow, Problem, short
+from ..schemas.misspelt import MEANT, MOST_STRANGE
 from ..schemas.registry import NearNames, NodeType, NodeTypes
-from .misspelt import MEANT, MOST_STRANGE
 from .promoted import AFTER_GENERATE, CONTROL
 from .ui_links import PAGE_ONLY, Constant, Scope, Severed, Wiring
 from .ui_nodes import UiNode

@@ -11,8 +11,7 @@ from uuid import uuid4
 
 from ....fatezero_ext.printable import visible
 from ..graph import Graph, Link, Node
-from ..schemas.awaiting import finished
-from ..schemas.registry import NodeType, NodeTypes, as_lists
+from ..schemas.registry import NodeType, NodeTypes, as_lists, finished
 
 LOG = logging.getLogger(__name__)
 

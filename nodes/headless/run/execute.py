@@ -11,8 +11,7 @@ from ....fatezero_ext.media.clip import FileFrames
 from ...api import io
 from ..graph import Graph, Link, Node
 from ..problems import NodeFailed
-from ..schemas.awaiting import finished
-from ..schemas.registry import NodeType, NodeTypes
+from ..schemas.registry import NodeType, NodeTypes, finished
 from ..schemas.validate import output_nodes
 from .cache_keys import cache_keys
 from .lists import Lists, calls_for, joined_outputs, joined_shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -11,6 +12,7 @@ from typing import Any
 
 from ... import comfy_entrypoint
 from ...api import io
+from ..core_nodes import CORE_NODES
 from ..problems import short
 
 LONGEST_NAME = 255
@@ -65,7 +67,6 @@ def node_types(classes: Iterable[type[io.ComfyNode]]) -> NodeTypes:
 
 def pack_node_types() -> NodeTypes:
     """The pack's nodes and the stand-ins for ComfyUI's core nodes."""
-    from ..core_nodes import CORE_NODES
 
     async def pack_nodes() -> list[type[io.ComfyNode]]:
         extension = await comfy_entrypoint()
@@ -118,3 +119,14 @@ def takes_lists(node_type: NodeType) -> bool:
 def as_lists(node_type: NodeType, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of `validate_inputs` and `fingerprint_inputs`: lists of one for a node that takes lists."""
     return {name: [value] for name, value in arguments.items()} if takes_lists(node_type) else dict(arguments)
+
+
+def finished(result: Any) -> Any:  # noqa: ANN401 - whatever a node's method returns
+    """Return the result of a node's method, awaited where the method is async."""
+    if not inspect.isawaitable(result):
+        return result
+
+    async def wait() -> Any:  # noqa: ANN401 - whatever the method returns
+        return await result
+
+    return asyncio.run(wait())

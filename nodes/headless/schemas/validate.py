@@ -12,12 +12,11 @@ from typing import Any
 
 from ...api import io
 from ...checking.verdicts import mistakes_of, validating
-from ..formats.misspelt import check_names, left_out, left_out_remark, unknown
-from ..formats.page_texts import with_filled_prefixes
 from ..graph import Graph, Link, Node
 from ..problems import Problem, refuse, short, shown
-from .awaiting import finished
-from .registry import NearNames, NodeType, NodeTypes, as_lists, has_widget, near_miss
+from .misspelt import check_names, left_out, left_out_remark, unknown
+from .page_texts import with_filled_prefixes
+from .registry import NearNames, NodeType, NodeTypes, as_lists, finished, has_widget, near_miss
 
 PRIMITIVE = "Primitive"
 """Start of the ids of the core nodes that hand their only input, `value`, on."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from ..graph import Graph, Link, Node
 from ..problems import Problem, refuse, short, shown
-from ..schemas.registry import NearNames, NodeType, NodeTypes, close_names, near_miss
+from .registry import NearNames, NodeType, NodeTypes, close_names, near_miss
 
 MEANT = 0.75
 """Likeness of a name that no input has to one without a value, from which on it must be meant."""
