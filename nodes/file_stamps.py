@@ -1,4 +1,4 @@
-"""Tells whether a file is still the same."""
+"""Stamps by which a file that has changed is known."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from pathlib import Path
 
 
 def file_stamp(path: Path) -> list[str | int]:
-    """Path, size in bytes and time of the last change in nanoseconds."""
+    """Return path, size in bytes and time of the last change in nanoseconds; the file is not opened."""
     status = path.stat()
     return [str(path), status.st_size, status.st_mtime_ns]

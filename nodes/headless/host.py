@@ -10,6 +10,7 @@ from ...fatezero_ext.errors import FateZeroError
 from ...fatezero_ext.models.weight_files import WEIGHT_SUFFIXES
 from ..host.protocol import ModelKind, Progress
 from ..host.python import PythonHost
+from ..model_folders import at_most_two_levels_below
 from .run.progress import Reporter
 from .schemas.registry import near_miss
 
@@ -67,12 +68,11 @@ class Folders:
 
     def model_files(self, kind: ModelKind) -> dict[str, Path]:
         """Files of weights by their names relative to the folder; parts of diffusers folders are left out."""
-        found = {}
+        found: dict[str, Path] = {}
         for root in self.models:
             top = root / kind if (root / kind).is_dir() else root
-            paths = [path for pattern in ("*", "*/*") for path in top.glob(pattern) if path.suffix in WEIGHT_SUFFIXES]
-            for path in paths:
-                if not (path.parent / "config.json").exists():
+            for path in at_most_two_levels_below(top):
+                if path.suffix in WEIGHT_SUFFIXES and not (path.parent / "config.json").exists():
                     found.setdefault(path.relative_to(top).as_posix(), path)
         return found
 

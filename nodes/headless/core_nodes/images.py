@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -46,7 +46,7 @@ class LoadImage(CoreNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, image: str) -> list[Any]:
+    def fingerprint_inputs(cls, image: str) -> list[str | int]:
         """Return what changes when the file does."""
         return file_stamp(host.current().input_file(image))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...api import io
 from .core_node import CoreNode
@@ -34,7 +34,7 @@ class LoadImageMask(CoreNode):
         return LoadImage.validate_inputs(image)
 
     @classmethod
-    def fingerprint_inputs(cls, image: str, channel: str) -> list[Any]:
+    def fingerprint_inputs(cls, image: str, channel: str) -> list[str | int]:
         """Return what changes when the file does."""
         return LoadImage.fingerprint_inputs(image)
 

@@ -47,7 +47,7 @@ class LoadVideo(CoreNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, file: str) -> list[Any]:
+    def fingerprint_inputs(cls, file: str) -> list[str | int]:
         """Return what changes when the file does."""
         return file_stamp(host.current().input_file(file))
 
