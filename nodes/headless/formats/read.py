@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,7 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose keys are all different; raises ValueError where one comes twice, for one value would be lost."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"the key {shown(twice)} is there twice in one object; keep one")
     return found
 

@@ -137,8 +137,8 @@ class Wiring:
         flat = outer.flat(node.id)
         inputs = scope.level.inputs or tuple((socket.name, "") for socket in node.inputs)
         targets: dict[str, tuple[tuple[str, str], ...]] = {}
-        for slot, names in enumerate(inputs):
-            for name in filter(None, names):
+        for slot, called in enumerate(inputs):
+            for name in filter(None, called):
                 targets.setdefault(name, tuple(self._targets.get((flat, slot), ())))
         for widget in widgets:
             inside = (scope.flat(":".join(widget.inside.path)), widget.inside.widget)

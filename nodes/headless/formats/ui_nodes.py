@@ -251,8 +251,9 @@ def _socket(raw: Any, label: str) -> Socket:  # noqa: ANN401 - unchecked JSON
 def _kind(raw: Any) -> str:  # noqa: ANN401 - unchecked JSON
     """The type of a socket, '*' for one too long to be one; older pages wrote the options of a list in its place."""
     kind = raw.get("type") if isinstance(raw, dict) else None
-    fits = isinstance(kind, str) and len(kind) <= LONGEST_NAME
-    return kind if fits else "COMBO" if isinstance(kind, list) else "*"
+    if isinstance(kind, str) and len(kind) <= LONGEST_NAME:
+        return kind
+    return "COMBO" if isinstance(kind, list) else "*"
 
 
 def _named(raw: Any) -> tuple[str, str]:  # noqa: ANN401 - unchecked JSON
@@ -267,19 +268,23 @@ def _links(entries: Sequence[Any], place: str) -> dict[str, UiLink]:
     for entry in entries:
         if entry is None:
             continue
-        if isinstance(entry, dict):
-            parts = [entry.get(key) for key in ("id", "origin_id", "origin_slot", "target_id", "target_slot")]
-        else:
-            parts = entry[:5] if isinstance(entry, list) else []
-        ids = [_id(part) for part in parts]
-        slots = [_slot(part) for part in parts[2::2]]
-        if len(ids) < 5 or None in ids or None in slots:
-            raise _malformed(f"a link{place} is {shown(entry)}, not [id, source, output, target, input]")
-        link_id, origin, _, target, _ = ids
-        link = UiLink(origin, slots[0], target, slots[1])
+        link_id, link = _link(entry, place)
         if links.setdefault(link_id, link) != link:
             raise _malformed(f"two links{place} have the id {link_id}")
     return links
+
+
+def _link(entry: Any, place: str) -> tuple[str, UiLink]:  # noqa: ANN401 - unchecked JSON
+    if isinstance(entry, dict):
+        parts = [entry.get(key) for key in ("id", "origin_id", "origin_slot", "target_id", "target_slot")]
+    else:
+        parts = entry[:5] if isinstance(entry, list) else []
+    if len(parts) == 5:
+        link_id, origin, target = _id(parts[0]), _id(parts[1]), _id(parts[3])
+        slot, target_slot = _slot(parts[2]), _slot(parts[4])
+        if not (link_id is None or origin is None or slot is None or target is None or target_slot is None):
+            return link_id, UiLink(origin, slot, target, target_slot)
+    raise _malformed(f"a link{place} is {shown(entry)}, not [id, source, output, target, input]")
 
 
 def _slot(value: Any) -> int | None:  # noqa: ANN401 - unchecked JSON

@@ -88,7 +88,7 @@ def _size(node_type: NodeType) -> tuple[int, int]:
 
 def _links(graph: Graph, types: NodeTypes) -> list[list[Any]]:
     """[link id, source id, source slot, target id, target slot, type] for every link."""
-    found = []
+    found: list[list[Any]] = []
     for node in graph.nodes.values():
         sockets = _sockets(node, types[node.class_type])
         for slot, socket in enumerate(sockets):

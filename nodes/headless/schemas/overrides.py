@@ -127,5 +127,5 @@ def _typed(socket: io.Input, text: str) -> Any:  # noqa: ANN401 - what the input
         word = text.strip().lower()
         return True if word in TRUE else False if word in FALSE else text
     if socket.get_io_type() == "COMBO":
-        return next((option for option in socket.options or () if str(option) == text), text)
+        return next((option for option in getattr(socket, "options", None) or () if str(option) == text), text)
     return text

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 from ... import comfy_entrypoint
 from ...api import io
@@ -54,8 +54,8 @@ class NodeType:
 NodeTypes = Mapping[str, NodeType]
 
 
-def has_widget(socket: io.Input) -> bool:
-    """Whether the input shows a widget, so that it may hold a constant."""
+def has_widget(socket: io.Input) -> TypeGuard[io.WidgetInput]:
+    """True if the input shows a widget, so that it may hold a constant."""
     return isinstance(socket, io.WidgetInput) and not socket.force_input
 
 
