@@ -55,7 +55,7 @@ _Loader.add_implicit_resolver(FLOAT_TAG, EXPONENT, list("-+0123456789"))
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The file's keys and values with references resolved; raises ConfigError where it has none."""
+    """Return the file's keys and values with references resolved; raises ConfigError where it has none."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -66,7 +66,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def parse_config(text: str) -> dict[str, Any]:
-    """The keys and values of a YAML text with references resolved; raises ConfigError where it is not such a text."""
+    """Return the keys and values of a YAML text with references resolved; raises ConfigError where it has none."""
     try:
         document = yaml.load(text, _Loader)
         if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
@@ -98,7 +98,7 @@ class _References:
     spent: int = 0
 
     def resolved(self, value: Any, path: KeyPath, following: tuple[KeyPath, ...] = ()) -> Any:  # noqa: ANN401 - unchecked YAML
-        """`value`, which stands at `path`, with its references replaced. following: references on the way here."""
+        """Replace the references of `value`, which stands at `path`. following: references on the way here."""
         if isinstance(value, dict):
             return {key: self.resolved(entry, (*path, key), following) for key, entry in value.items()}
         if isinstance(value, list):
@@ -118,7 +118,7 @@ class _References:
         return REFERENCE.sub(lambda match: str(found[match[0]]), value)
 
     def _looked_up(self, target: KeyPath, following: tuple[KeyPath, ...]) -> Any:  # noqa: ANN401 - unchecked YAML
-        """What stands at `target`, or None; raises ConfigError where references have put too much in place."""
+        """Return what stands at `target`, or None; raises ConfigError where references have put too much in place."""
         if target not in self.found:
             entry = None if target in following else _at(self.document, target)
             if entry is None:
@@ -134,7 +134,7 @@ class _References:
 
 
 def _size(value: Any) -> int:  # noqa: ANN401 - unchecked YAML
-    """Characters and entries in a value."""
+    """Count the characters and entries in a value."""
     if isinstance(value, dict):
         return 1 + sum(len(str(key)) + _size(entry) for key, entry in value.items())
     if isinstance(value, list):
@@ -143,7 +143,7 @@ def _size(value: Any) -> int:  # noqa: ANN401 - unchecked YAML
 
 
 def _target(reference: str, path: KeyPath) -> KeyPath | None:
-    """Where a reference at `path` points: `a.b` from the top, `.b` beside it, `..b` one level up, and so on."""
+    """Return the target of a reference at `path`: `a.b` from the top, `.b` beside it, `..b` one level up, and so on."""
     name = reference.strip().lstrip(".")
     up = len(reference.strip()) - len(name)
     parts = tuple(part for part in name.replace("[", ".").replace("]", "").split(".") if part)
@@ -153,7 +153,7 @@ def _target(reference: str, path: KeyPath) -> KeyPath | None:
 
 
 def _at(document: Any, path: KeyPath) -> Any:  # noqa: ANN401 - unchecked YAML
-    """What stands at `path`, or None."""
+    """Return what stands at `path`, or None."""
     value = document
     for part in path:
         keys = (part, int(part)) if isinstance(part, str) and part.isdecimal() else (part,)

@@ -1,4 +1,4 @@
-"""The runner as a host: where its files are, and whom nodes tell their progress."""
+"""The runner as a host: its folders, and the terminal on which nodes show their progress."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ...fatezero_ext.diffusion.noise_model import LatentFormat
 
 INPUT_MARK = " [input]"
-"""What ComfyUI may put behind the name of a file in its input folder."""
+"""Mark that ComfyUI may append to the name of a file in its input folder."""
 SHOWN = 80
 """Characters of a wrong name that a message shows."""
 
@@ -42,7 +42,7 @@ class Folders:
     models: tuple[Path, ...] = ()
 
     def input_file(self, name: str) -> Path:
-        """The input file of that name; raises InputFileError where there is none."""
+        """Return the input file of that name; raises InputFileError where there is none."""
         plain = name.removesuffix(INPUT_MARK)
         looked = ", ".join(str(folder) for folder in self.inputs)
         for folder in self.inputs:
@@ -67,7 +67,7 @@ class Folders:
         )
 
     def model_files(self, kind: ModelKind) -> dict[str, Path]:
-        """Files of weights by their names relative to the folder; parts of diffusers folders are left out."""
+        """Return files of weights by their names relative to the folder; parts of diffusers folders are left out."""
         found: dict[str, Path] = {}
         for root in self.models:
             top = root / kind if (root / kind).is_dir() else root
@@ -84,43 +84,43 @@ class RunnerHost(PythonHost):
         self._folders, self._reporter = folders, reporter
 
     def progress(self, total: int, latents: LatentFormat | None = None) -> Progress:
-        """The running node's bar on the terminal."""
+        """Return the running node's bar on the terminal."""
         return self._reporter.bar(total)
 
     def say(self, text: str, node_id: str | None) -> None:
-        """A line above the bar."""
+        """Print a line above the bar."""
         self._reporter.say(f"  {text}")
 
     def diffusers_folders(self) -> tuple[Path, ...]:
-        """What --models named."""
+        """Return the folders that --models named."""
         return self._folders.models
 
     def clip_folders(self) -> tuple[Path, ...]:
-        """What --models named."""
+        """Return the folders that --models named."""
         return self._folders.models
 
     def model_names(self, kind: ModelKind) -> list[str]:
-        """Files at most two levels below what --models named."""
+        """Return the names of files at most two levels below the folders that --models named."""
         return sorted(self._folders.model_files(kind))
 
     def model_file(self, kind: ModelKind, name: str) -> Path | None:
-        """One of these."""
+        """Return the file of one of these names."""
         return self._folders.model_files(kind).get(name)
 
     def models_place(self) -> str:
-        """What --models named, or could."""
+        """Say where models belong, for messages."""
         if not self._folders.models:
             return "into a folder and name that as --models"
         return f"into {', '.join(str(folder) for folder in self._folders.models)}"
 
     def input_file(self, name: str) -> Path:
-        """The file of that name in the input folders."""
+        """Return the file of that name in the input folders."""
         return self._folders.input_file(name)
 
     def input_folders(self) -> tuple[Path, ...]:
-        """What --input named, and the folder of the examples."""
+        """Return what --input named, and the folder of the examples."""
         return self._folders.inputs
 
     def output_directory(self) -> Path:
-        """What --output named."""
+        """Return the folder that --output named."""
         return self._folders.output

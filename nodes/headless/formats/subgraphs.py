@@ -29,7 +29,7 @@ class _Size:
 
 
 def read_definitions(document: Mapping[str, Any], near: NearNames) -> Definitions:
-    """The subgraphs by id, those defined inside others too; raises InvalidWorkflow where they are malformed."""
+    """Return the subgraphs by id, those defined inside others too; raises InvalidWorkflow where they are malformed."""
     found: dict[str, Level] = {}
     waiting = [document]
     while waiting:

@@ -18,11 +18,11 @@ from .ui_nodes import UiNode
 
 SEED_NAMES = frozenset({"seed", "noise_seed"})
 PREVIEW = "$$"
-"""What the names of previews start with, which a box lists among its widgets."""
+"""Prefix of the names of previews, which a box lists among its widgets."""
 
 
 def read_ui_format(document: Mapping[str, Any], types: NodeTypes) -> Graph:
-    """The graph of a parsed UI-format file; raises InvalidWorkflow where its nodes or links are malformed.
+    """Return the graph of a parsed UI-format file; raises InvalidWorkflow where its nodes or links are malformed.
 
     Notes are left out; reroutes, primitives, bypassed nodes and subgraphs are resolved into plain links and constants.
     A node inside a subgraph gets the id 'outer:inner'.

@@ -20,12 +20,12 @@ SOCKET_ROW, WIDGET_ROW, TEXT_BOX, PREVIEW = 20, 28, 110, 260
 NARROW, WIDE = 270, 400
 """Widths of nodes without and with a multiline text."""
 NOTE_WIDTH, NOTE_LINE, NOTE_LETTERS = 520, 22, 62
-"""Of the note: pixels, pixels, and letters that fit into a line."""
+"""Width of the note in pixels, height of a line in pixels, and letters that fit into a line."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """Where a node stands, in pixels."""
+    """Position and size of a node, in pixels."""
 
     left: int
     top: int
@@ -34,7 +34,7 @@ class Box:
 
 
 def ui_document(graph: Graph, types: NodeTypes, note: str = "") -> dict[str, Any]:
-    """The graph as ComfyUI's page saves it; ids of nodes must be whole numbers.
+    """Return the graph as ComfyUI's page saves it; ids of nodes must be whole numbers.
 
     note: Markdown shown above the graph; '' for none
     """
@@ -59,7 +59,7 @@ def ui_document(graph: Graph, types: NodeTypes, note: str = "") -> dict[str, Any
 
 
 def placed(graph: Graph, types: NodeTypes) -> dict[str, Box]:
-    """A box for every node: one column right of its last source, and no higher than that source."""
+    """Return a box for every node: one column right of its last source, and no higher than that source."""
     columns: dict[str, int] = {}
     for node_id in graph.needed_for(graph.nodes):
         sources = [link.node for link in graph.nodes[node_id].links.values()]

@@ -17,7 +17,7 @@ LOG = logging.getLogger(__name__)
 
 
 def cache_keys(graph: Graph, order: list[str], types: NodeTypes) -> dict[str, str]:
-    """A key for each node of `order` (sources first): class, constants, fingerprint and the keys of its sources.
+    """Return a key for each node of `order` (sources first): class, constants, fingerprint and the keys of its sources.
 
     Equal keys mean equal results. A node marked `not_idempotent` has its own id in the key.
     """
@@ -41,7 +41,7 @@ def _digest(parts: Mapping[str, Any]) -> str:
 
 
 def _fingerprint(node: Node, node_type: NodeType) -> Any:  # noqa: ANN401 - whatever the node returns
-    """What the node says about state outside the graph; as in ComfyUI, an error or NaN means 'never the same'."""
+    """Return the fingerprint of state outside the graph; as in ComfyUI, an error or NaN means 'never the same'."""
     if not node_type.overrides("fingerprint_inputs"):
         return None
     arguments = {name: None if isinstance(value, Link) else value for name, value in node.inputs.items()}
