@@ -120,7 +120,7 @@ class Offset(Section):
 
 
 class DatasetConfig(Section):
-    """Which frames are read, and their prompt."""
+    """Selection of the frames, and their prompt."""
 
     path: str
     prompt: str

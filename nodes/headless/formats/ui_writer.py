@@ -24,7 +24,7 @@ NOTE_WIDTH, NOTE_LINE, NOTE_LETTERS = 520, 22, 62
 
 
 @dataclass(frozen=True)
-class Box:
+class Placement:
     """Position and size of a node, in pixels."""
 
     left: int
@@ -58,14 +58,14 @@ def ui_document(graph: Graph, types: NodeTypes, note: str = "") -> dict[str, Any
     }
 
 
-def placed(graph: Graph, types: NodeTypes) -> dict[str, Box]:
-    """Return a box for every node: one column right of its last source, and no higher than that source."""
+def placed(graph: Graph, types: NodeTypes) -> dict[str, Placement]:
+    """Return a place for every node: one column right of its last source, and no higher than that source."""
     columns: dict[str, int] = {}
     for node_id in graph.needed_for(graph.nodes):
         sources = [link.node for link in graph.nodes[node_id].links.values()]
         columns[node_id] = 1 + max((columns[source] for source in sources), default=-1)
     sizes = {node.id: _size(types[node.class_type]) for node in graph.nodes.values()}
-    boxes: dict[str, Box] = {}
+    boxes: dict[str, Placement] = {}
     left = LEFT
     for column in range(max(columns.values(), default=-1) + 1):
         members = [node for node in graph.nodes.values() if columns[node.id] == column]
@@ -73,7 +73,7 @@ def placed(graph: Graph, types: NodeTypes) -> dict[str, Box]:
         for node in members:
             nearest = max((link.node for link in node.links.values()), key=columns.__getitem__, default=None)
             top = free if nearest is None else max(free, boxes[nearest].top)
-            boxes[node.id] = Box(left, top, *sizes[node.id])
+            boxes[node.id] = Placement(left, top, *sizes[node.id])
             free = top + sizes[node.id][1] + TITLE + BETWEEN
         left += max(sizes[node.id][0] for node in members) + ACROSS
     return boxes
@@ -108,7 +108,9 @@ def _sockets(node: Node, node_type: NodeType) -> list[io.Input]:
     ]
 
 
-def _node(node: Node, node_type: NodeType, box: Box, links: Sequence[Sequence[Any]], order: int) -> dict[str, Any]:
+def _node(
+    node: Node, node_type: NodeType, box: Placement, links: Sequence[Sequence[Any]], order: int
+) -> dict[str, Any]:
     constants = {name: value for name, value in node.inputs.items() if not isinstance(value, Link)}
     return {
         "id": int(node.id),
