@@ -78,49 +78,40 @@ class Folders:
 
 
 class RunnerHost(PythonHost):
-    """The headless runner."""
+    """The headless runner: models below --models, input files below --input and the examples, results in --output."""
 
     def __init__(self, folders: Folders, reporter: Reporter) -> None:
         self._folders, self._reporter = folders, reporter
 
     def progress(self, total: int, latents: LatentFormat | None = None) -> Progress:
-        """Return the running node's bar on the terminal."""
         return self._reporter.bar(total)
 
     def say(self, text: str, node_id: str | None) -> None:
-        """Print a line above the bar."""
+        """Write it above the bar."""
         self._reporter.say(f"  {text}")
 
     def diffusers_folders(self) -> tuple[Path, ...]:
-        """Return the folders that --models named."""
         return self._folders.models
 
     def clip_folders(self) -> tuple[Path, ...]:
-        """Return the folders that --models named."""
         return self._folders.models
 
     def model_names(self, kind: ModelKind) -> list[str]:
-        """Return the names of files at most two levels below the folders that --models named."""
         return sorted(self._folders.model_files(kind))
 
     def model_file(self, kind: ModelKind, name: str) -> Path | None:
-        """Return the file of one of these names."""
         return self._folders.model_files(kind).get(name)
 
     def models_place(self) -> str:
-        """Say where models belong, for messages."""
         if not self._folders.models:
             return "into a folder and name that as --models"
         return f"into {', '.join(str(folder) for folder in self._folders.models)}"
 
     def input_file(self, name: str) -> Path:
-        """Return the file of that name in the input folders."""
         return self._folders.input_file(name)
 
     def input_folders(self) -> tuple[Path, ...]:
-        """Return what --input named, and the folder of the examples."""
         return self._folders.inputs
 
     def output_directory(self) -> Path:
-        """Return the folder that --output named."""
         return self._folders.output
