@@ -1,4 +1,4 @@
-"""What `python -m fatezero_ext import-config` does."""
+"""Carries out `python -m fatezero_ext import-config`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def import_config(command: ImportConfig, types: NodeTypes | None = None) -> int:
 
 
 def _note(name: str, warnings: Sequence[str]) -> str:
-    """Markdown for the workflow's note."""
+    """Return Markdown for the workflow's note."""
     intro = (
         f"# {name}\n\nConverted from a config of the authors' program. Copy the clip's folder into the input folder, "
         f"and choose the model in **Load model**."

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import NoneType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from .errors import ConfigError, dotted
 
-P2P_PIPELINE = "video_diffusion.pipelines.p2p_ddim_spatial_temporal.P2pDDIMSpatioTemporalPipeline"
-PLAIN_PIPELINE = "video_diffusion.pipelines.ddim_spatial_temporal.DDIMSpatioTemporalStableDiffusionPipeline"
+Pipeline = Literal[
+    "video_diffusion.pipelines.p2p_ddim_spatial_temporal.P2pDDIMSpatioTemporalPipeline",
+    "video_diffusion.pipelines.ddim_spatial_temporal.DDIMSpatioTemporalStableDiffusionPipeline",
+]
+P2P_PIPELINE, PLAIN_PIPELINE = get_args(Pipeline)
 NEEDED = {
     "missing": "this key",
     "string_type": "text",
@@ -25,7 +28,7 @@ NEEDED = {
     "model_type": "keys with values",
     "none_required": "nothing",
 }
-"""What pydantic's kinds of error mean for people."""
+"""Needed value by pydantic's kind of error, in plain words."""
 
 
 def _needs(what: str) -> PydanticCustomError:
@@ -37,7 +40,7 @@ def _is_number(value: object) -> bool:
 
 
 def _window(value: Any) -> tuple[float, float]:  # noqa: ANN401 - unchecked YAML
-    """A number b means 0 to b."""
+    """Read a window; a number b means 0 to b."""
     bounds = [0, value] if _is_number(value) else value
     if not isinstance(bounds, list) or len(bounds) != 2 or not all(_is_number(b) and b >= 0 for b in bounds):
         raise _needs("a share of the steps such as 0.8, or a pair such as [0.2, 0.8], none negative")
@@ -45,7 +48,7 @@ def _window(value: Any) -> tuple[float, float]:  # noqa: ANN401 - unchecked YAML
 
 
 def _windows(value: Any) -> dict[str, tuple[float, float]]:  # noqa: ANN401 - unchecked YAML
-    """A number or a pair is that of all words."""
+    """Read windows by word; a number or a pair is the window of all words."""
     if not isinstance(value, dict):
         return {"default_": _window(value)}
     if not all(isinstance(word, str) for word in value):
@@ -62,7 +65,9 @@ def _threshold(value: Any) -> list[float]:  # noqa: ANN401 - unchecked YAML
 def _word_lists(value: Any) -> list[list[str]] | None:  # noqa: ANN401 - unchecked YAML
     if value in (None, "None"):
         return None
-    lists = [[entry] if isinstance(entry, str) else entry for entry in value] if isinstance(value, list) else [None]
+    lists: list[Any] = (
+        [[entry] if isinstance(entry, str) else entry for entry in value] if isinstance(value, list) else [None]
+    )
     if not all(isinstance(words, list) and all(isinstance(word, str) for word in words) for words in lists):
         raise _needs("lists of words such as [[silver, jeep], [Porsche, car]]")
     return lists
@@ -100,7 +105,7 @@ Window = Annotated[tuple[float, float], BeforeValidator(_window)]
 
 
 class Section(BaseModel):
-    """A mapping of the file. Keys without a field are kept apart, see `leftovers`."""
+    """A mapping of the file. Keys without a field are collected too, see `unused_keys`."""
 
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
@@ -108,21 +113,21 @@ class Section(BaseModel):
 class Offset(Section):
     """Pixels cut off before scaling. An `offset` that does not say `top` cuts 200 there in the authors' program."""
 
-    left: int = Field(0, ge=0)
-    right: int = Field(0, ge=0)
-    top: int = Field(200, ge=0)
-    bottom: int = Field(0, ge=0)
+    left: int = Field(default=0, ge=0)
+    right: int = Field(default=0, ge=0)
+    top: int = Field(default=200, ge=0)
+    bottom: int = Field(default=0, ge=0)
 
 
 class DatasetConfig(Section):
-    """Which frames are read, and their prompt."""
+    """Selection of the frames, and their prompt."""
 
     path: str
     prompt: str
     start_sample_frame: Annotated[int, Field(ge=0)] | None = 0
     n_sample_frame: int = 8
-    sampling_rate: int = Field(1, ge=1)
-    image_size: int = Field(512, ge=8, multiple_of=8)
+    sampling_rate: int = Field(default=1, ge=1)
+    image_size: int = Field(default=512, ge=8, multiple_of=8)
     crop: Literal["center"] = "center"
     image_mode: Literal["RGB"] = "RGB"
     offset: Offset = Offset(top=0)
@@ -151,13 +156,13 @@ class P2PConfig(Section):
 
 
 class EditingConfig(Section):
-    """The edits."""
+    """Prompts and settings of the edits."""
 
     editing_prompts: list[str] = Field(min_length=1)
     use_invertion_latents: Literal[True]
     use_inversion_attention: bool = True
     guidance_scale: float = 7.0
-    num_inference_steps: int = Field(20, ge=1, le=999)
+    num_inference_steps: int = Field(default=20, ge=1, le=999)
     prompt2prompt_edit: bool = False
     p2p_config: Annotated[dict[int, P2PConfig] | None, BeforeValidator(_by_index)] = None
     source_prompt: str | None = None
@@ -165,49 +170,49 @@ class EditingConfig(Section):
 
 
 class ModelConfig(Section):
-    """How the 2-D model becomes one for video."""
+    """Settings that make a video model of a 2-D model."""
 
     key_frames: Annotated[list[int | str], BeforeValidator(_key_frames)] = Field(
-        [-1, "first"], alias="SparseCausalAttention_index"
+        default=[-1, "first"], alias="SparseCausalAttention_index"
     )
-    least_sc_channel: int = Field(0, ge=0, le=4096)
+    least_sc_channel: int = Field(default=0, ge=0, le=4096)
     temporal_downsample: Annotated[None, BeforeValidator(_no_fewer_frames)] = None
     temporal_downsample_time: Annotated[None, BeforeValidator(_no_fewer_frames)] = None
 
 
 class PipelineConfig(Section):
-    """Which of the authors' programs edits."""
+    """Choice between the authors' editing programs."""
 
-    target: Literal[P2P_PIPELINE, PLAIN_PIPELINE] | None = None
+    target: Pipeline | None = None
 
 
 class Config(Section):
-    """A whole file."""
+    """Contents of a whole file."""
 
     pretrained_model_path: str
     dataset_config: DatasetConfig
     editing_config: EditingConfig
-    inflation: ModelConfig | None = Field(None, alias="model_config")
+    inflation: ModelConfig | None = Field(default=None, alias="model_config")
     test_pipeline_config: PipelineConfig | None = None
     disk_store: bool = False
 
 
 def checked(document: Mapping[str, Any]) -> Config:
-    """The config in a parsed file; raises ConfigError naming every key with a wrong value."""
+    """Return the config in a parsed file; raises ConfigError naming every key with a wrong value."""
     try:
         return Config.model_validate(dict(document))
     except ValidationError as error:
-        lines = [_told(entry) for entry in error.errors()]
+        lines = [_described(entry) for entry in error.errors()]
         raise ConfigError("\n".join(lines if len(lines) == 1 else [f"{len(lines)} wrong values:", *lines])) from error
 
 
-def _told(error: Mapping[str, Any]) -> str:
+def _described(error: Mapping[str, Any]) -> str:
     path = dotted(tuple(part for part in error["loc"] if part != "[key]"))
     what = _needed(error)
     if error["type"] == "missing":
         return f"{path} is missing; it is needed. Add it."
-    came = error["input"]
-    shown = "empty" if isinstance(came, NoneType) else repr(came) if len(repr(came)) < 100 else type(came).__name__
+    value = error["input"]
+    shown = "empty" if isinstance(value, NoneType) else repr(value) if len(repr(value)) < 100 else type(value).__name__
     return f"{path} is {shown}; needed is {what}. Correct it."
 
 

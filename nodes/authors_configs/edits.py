@@ -32,7 +32,7 @@ class Wording:
 
 
 def edit_widgets(config: EditingConfig, source: str, index: int, warnings: list[str]) -> Widgets:
-    """The widgets of edit `index`; adds what cannot be taken over word for word to `warnings`."""
+    """Return the widgets of edit `index`; adds what cannot be taken over word for word to `warnings`."""
     edit = config.editing_prompts[index]
     shared = {"edit_prompt": edit, "negative_prompt": "", "guidance": max(config.guidance_scale, WEAKEST_GUIDANCE)}
     if not config.prompt2prompt_edit:
@@ -111,7 +111,7 @@ def _check_spaces(words: Wording) -> None:
 
 
 def _inside(window: tuple[float, float], words: Wording, key: str) -> tuple[float, float]:
-    """The window within the steps there are."""
+    """Cut the window to the steps there are."""
     end = min(window[1], 1.0)
     start = min(window[0], end)
     if (start, end) != window:
@@ -147,7 +147,7 @@ def _equalizer(control: P2PConfig, words: Wording) -> str:
 
 
 def _blending(control: P2PConfig, words: Wording) -> Widgets:
-    """Masks from words, or nothing where they have no effect."""
+    """Return the widgets of masks from words, or none where they have no effect."""
     latents, fused = bool(control.blend_latents), bool(control.blend_self_attention)
     lists = control.blend_words
     if lists is None:
@@ -200,7 +200,7 @@ def _blend_threshold(control: P2PConfig, words: Wording) -> float:
 def _nothing_inside(
     source: list[str], edit: list[str], threshold: float, words: Wording
 ) -> tuple[list[str], list[str]]:
-    """Words for latent blending with an empty mask, which puts the source's latents back everywhere."""
+    """Return words for latent blending with an empty mask, which puts the source's latents back everywhere."""
     if not source and edit and threshold < EMPTY_MASK:
         raise ConfigError(
             f"{words.path}.blend_words has no word of the source prompt {words.source!r}, and blend_latents is true; "

@@ -1,4 +1,4 @@
-"""What keeps a config from being converted."""
+"""Errors of configs that cannot be converted."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ KeyPath = tuple[str | int, ...]
 
 
 def dotted(path: KeyPath) -> str:
-    """The path as people write it: ("p2p_config", 0, "blend_th") -> "p2p_config.0.blend_th"."""
+    """Write the path with dots: ("p2p_config", 0, "blend_th") -> "p2p_config.0.blend_th"."""
     return ".".join(str(part) for part in path)

@@ -12,12 +12,12 @@ from .errors import ConfigError
 
 
 def authors_words(prompt: str) -> list[str]:
-    """The words of a prompt as the authors' program counts them: what stands between single spaces."""
+    """Return the words of a prompt as the authors' program counts them: what stands between single spaces."""
     return prompt.split(" ")
 
 
 def present(words: Iterable[str], prompt: str, path: str, warnings: list[str]) -> list[str]:
-    """Those of the words that the authors' program finds in the prompt; adds a warning for the others.
+    """Return the words that the authors' program finds in the prompt; adds a warning for the others.
 
     It compares exactly, with case and punctuation; of several occurrences each counts, a phrase is never found.
     """
@@ -40,7 +40,7 @@ def _quoted(words: list[str]) -> str:
 
 
 def listed(words: Iterable[str], prompt: str, path: str) -> str:
-    """Words for a widget such as blend_words."""
+    """Write words for a widget such as blend_words."""
     words = list(words)
     text = ", ".join(_typed(word) for word in words)
     _check(list(widgets.parse_phrases(text)), words, prompt, path)
@@ -48,26 +48,26 @@ def listed(words: Iterable[str], prompt: str, path: str) -> str:
 
 
 def weighted(factors: Mapping[str, float], prompt: str, path: str) -> str:
-    """Words with factors for the widget equalizer."""
+    """Write words with factors for the widget equalizer."""
     text = ", ".join(f"{_typed(word)}: {_plain(factor)}" for word, factor in factors.items())
     _check(_keys(lambda: widgets.parse_weights(text, "equalizer"), path), list(factors), prompt, path)
     return text
 
 
 def windowed(windows: Mapping[str, tuple[float, float]], prompt: str, path: str) -> str:
-    """Words with windows for the widget word_windows."""
+    """Write words with windows for the widget word_windows."""
     text = ", ".join(f"{_typed(word)}: {_plain(start)}-{_plain(end)}" for word, (start, end) in windows.items())
     _check(_keys(lambda: widgets.parse_windows(text, "word_windows"), path), list(windows), prompt, path)
     return text
 
 
 def _typed(word: str) -> str:
-    """The word without the commas that part entries in a widget, which find words with and without punctuation."""
+    """Return the word without commas, which part entries in a widget; widgets ignore punctuation of words anyway."""
     return word.strip(",")
 
 
 def _plain(number: float) -> str:
-    """The number in full and without an exponent, so that a widget reads exactly it; -0 becomes 0."""
+    """Write the number in full and without an exponent, so that a widget reads exactly it; -0 becomes 0."""
     return format(Decimal(repr(number + 0.0)), "f").removesuffix(".0")
 
 

@@ -17,7 +17,7 @@ from ..method.invert import INVERSION, RECONSTRUCTION
 from .config import P2P_PIPELINE, PLAIN_PIPELINE, Config, ModelConfig
 from .edits import Widgets, edit_widgets
 from .errors import ConfigError
-from .unused_keys import leftovers
+from .unused_keys import unused_keys
 
 AUTHORS_FPS = 10.0
 """Frames per second of the videos that the authors' program saves."""
@@ -32,12 +32,12 @@ YAML_KEYS = {
     "reconstruction_guidance": "editing_config.guidance_scale",
     "guidance": "editing_config.guidance_scale",
 }
-"""Where the config has what these widgets get; the other widgets' ranges are those of the config's own types."""
+"""Keys of the config whose values these widgets get; the other widgets' ranges are those of the config's own types."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the caller chooses.
+    """Choices of the caller.
 
     name:          start of the result files' names
     quirks:        "original" or "fixed", the widget of P2P Edit
@@ -58,12 +58,12 @@ class Translation:
 
 
 def translate(config: Config, options: Options, types: NodeTypes) -> Translation:
-    """The workflow that computes what the authors' program computes with this config.
+    """Return the workflow that computes what the authors' program computes with this config.
 
     types: the known nodes; widgets that the config says nothing about take their defaults
     Raises ConfigError where something cannot be honoured.
     """
-    warnings = list(leftovers(config))
+    warnings = list(unused_keys(config))
     _check(config, warnings)
     builder = _Builder(types)
     source_prompt = config.dataset_config.prompt
@@ -165,16 +165,16 @@ def _check_prompts(config: Config) -> None:
 def _add_inversion(
     builder: _Builder, config: Config, options: Options, warnings: list[str]
 ) -> tuple[dict[str, Link], dict[str, Link]]:
-    """Nodes up to the inversion. Returns links to the frames and their rate, and to what edits need."""
+    """Add the nodes up to the inversion. Returns links to the frames and their rate, and to what edits need."""
     frames = builder.add("FateZero_LoadFrames", "Load frames", {}, _framing(config, warnings))
     model = builder.add("FateZero_LoadPseudo3DUNet", "Load model", {}, _model(config, options, warnings))
     latent = builder.add("VAEEncode", "Encode", {"pixels": Link(frames, 0), "vae": Link(model, 2)})
     registered = builder.add("FateZero_RegisterAttentionControl", "Control", {"unet": Link(model, 0)})
-    kept = builder.add("FateZero_AttentionStoreCache", "Keep attention", {"controller": Link(registered, 0)})
+    cached = builder.add("FateZero_AttentionStoreCache", "Keep attention", {"controller": Link(registered, 0)})
     inverted = builder.add(
         "FateZero_DDIMInvert",
         "Invert",
-        {"controller": Link(kept, 0), "clip": Link(model, 1), "latent": Link(latent, 0)},
+        {"controller": Link(cached, 0), "clip": Link(model, 1), "latent": Link(latent, 0)},
         _inversion(config),
     )
     rate = {"images": Link(frames, 0), "fps": Link(frames, 1)}
@@ -235,14 +235,14 @@ def _inversion(config: Config) -> Widgets:
     return {**widgets, "attention_from": INVERSION}
 
 
-def _add_edit(builder: _Builder, given: dict[str, Link], index: int, widgets: Widgets, prefix: str) -> Link:
-    """Nodes of one edit; returns its decoded frames."""
+def _add_edit(builder: _Builder, sources: dict[str, Link], index: int, widgets: Widgets, prefix: str) -> Link:
+    """Add the nodes of one edit; returns its decoded frames."""
     edited = builder.add(
-        "FateZero_P2PEdit", f"Edit {index}", {name: given[name] for name in ("controller", "clip")}, widgets
+        "FateZero_P2PEdit", f"Edit {index}", {name: sources[name] for name in ("controller", "clip")}, widgets
     )
-    decoded = builder.add("VAEDecode", f"Decode {index}", {"samples": Link(edited, 0), "vae": given["vae"]})
+    decoded = builder.add("VAEDecode", f"Decode {index}", {"samples": Link(edited, 0), "vae": sources["vae"]})
     images = Link(decoded, 0)
-    _add_video(builder, {"images": images, "fps": given["fps"]}, f"edit {index}", prefix)
+    _add_video(builder, {"images": images, "fps": sources["fps"]}, f"edit {index}", prefix)
     return images
 
 

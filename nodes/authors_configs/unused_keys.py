@@ -50,25 +50,25 @@ UNUSED = {
     "test_pipeline_config.num_inference_steps": "the key of editing_config decides",
     "test_pipeline_config.disk_store": "attention is kept in memory",
 }
-"""Why a known key has no effect; * stands for any edit."""
+"""Reasons why known keys have no effect; * stands for any edit."""
 
 
-def leftovers(section: Section, path: KeyPath = ()) -> Iterator[str]:
-    """A sentence for each key of the section and its sections that has no effect."""
+def unused_keys(section: Section, path: KeyPath = ()) -> Iterator[str]:
+    """Yield a sentence for each key of the section and its sections that has no effect."""
     fields = {field.alias or name: name for name, field in type(section).model_fields.items()}
     for key, value in (section.model_extra or {}).items():
-        yield _told((*path, key), value, [*fields, *_siblings(path)])
+        yield _sentence((*path, key), value, [*fields, *_siblings(path)])
     for key, name in fields.items():
         value = getattr(section, name)
         if isinstance(value, Section) and name in section.model_fields_set:
-            yield from leftovers(value, (*path, key))
+            yield from unused_keys(value, (*path, key))
         elif isinstance(value, dict):
             for index, entry in value.items():
                 if isinstance(entry, Section):
-                    yield from leftovers(entry, (*path, key, index))
+                    yield from unused_keys(entry, (*path, key, index))
 
 
-def _told(path: KeyPath, value: object, known: list[str]) -> str:
+def _sentence(path: KeyPath, value: object, known: list[str]) -> str:
     reason = UNUSED.get(_pattern(path))
     if reason is None:
         why = MODEL if path[0] == "model_config" else ""

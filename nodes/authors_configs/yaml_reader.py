@@ -1,4 +1,8 @@
-"""Reads a YAML file as the authors' program does: safe types, no repeated keys, `${...}` references resolved."""
+"""Reads a YAML file as the authors' program does: safe types, no repeated keys, `${...}` references resolved.
+
+The authors' program reads with OmegaConf. ComfyUI has PyYAML but not OmegaConf, which also lets a file read environment
+variables and doubles a text with every line that refers to the one before twice; tests compare the two.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,8 @@ import yaml
 from .errors import ConfigError, KeyPath, dotted
 
 REFERENCE = re.compile(r"\$\{([^${}]*)\}")
-FLOAT_TAG = "tag:yaml.org,2002:float"
+ESCAPED = "\\${"
+FLOAT_TAG, DATE_TAG = "tag:yaml.org,2002:float", "tag:yaml.org,2002:timestamp"
 EXPONENT = re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
 """Numbers such as 1e-5, which YAML 1.1 takes for text and the authors' reader for numbers."""
 
@@ -31,8 +36,11 @@ class Unresolved:
         return f"{self.text!r}, which points at nothing"
 
 
+NOWHERE = Unresolved("")
+
+
 class _Loader(yaml.SafeLoader):
-    """Plain values only; a repeated key or an alias is an error."""
+    """Plain values only, dates as text; a repeated key or an alias is an error."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -52,10 +60,12 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver(FLOAT_TAG, EXPONENT, list("-+0123456789"))
+for _letter, _resolvers in _Loader.yaml_implicit_resolvers.items():
+    _Loader.yaml_implicit_resolvers[_letter] = [each for each in _resolvers if each[0] != DATE_TAG]
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The file's keys and values with references resolved; raises ConfigError where it has none."""
+    """Return the file's keys and values with references resolved; raises ConfigError where it has none."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
@@ -66,7 +76,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def parse_config(text: str) -> dict[str, Any]:
-    """The keys and values of a YAML text with references resolved; raises ConfigError where it is not such a text."""
+    """Return the keys and values of a YAML text with references resolved; raises ConfigError where it has none."""
     try:
         document = yaml.load(text, _Loader)
         if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
@@ -98,31 +108,29 @@ class _References:
     spent: int = 0
 
     def resolved(self, value: Any, path: KeyPath, following: tuple[KeyPath, ...] = ()) -> Any:  # noqa: ANN401 - unchecked YAML
-        """`value`, which stands at `path`, with its references replaced. following: references on the way here."""
+        """Replace the references of `value`, which stands at `path`. following: references on the way here."""
         if isinstance(value, dict):
             return {key: self.resolved(entry, (*path, key), following) for key, entry in value.items()}
         if isinstance(value, list):
             return [self.resolved(entry, (*path, i), following) for i, entry in enumerate(value)]
         if not isinstance(value, str) or "${" not in value:
             return value
-        found = {}
-        for match in REFERENCE.finditer(value):
-            target = _target(match[1], path)
-            found[match[0]] = None if target is None else self._looked_up(target, following)
-            if found[match[0]] is None:
-                return Unresolved(value)
-        if not found or any(isinstance(entry, Unresolved) for entry in found.values()):
+        found = {match[0]: self._looked_up(_target(match[1], path), following) for match in REFERENCE.finditer(value)}
+        if ESCAPED in value or any(isinstance(entry, Unresolved) for entry in found.values()):
             return Unresolved(value)
         if value in found:
             return found[value]
-        return REFERENCE.sub(lambda match: str(found[match[0]]), value)
+        text = REFERENCE.sub(lambda match: str(found[match[0]]), value)
+        return Unresolved(value) if "${" in text else text  # not closed, or one reference inside another
 
-    def _looked_up(self, target: KeyPath, following: tuple[KeyPath, ...]) -> Any:  # noqa: ANN401 - unchecked YAML
-        """What stands at `target`, or None; raises ConfigError where references have put too much in place."""
+    def _looked_up(self, target: KeyPath | None, following: tuple[KeyPath, ...]) -> Any:  # noqa: ANN401 - unchecked YAML
+        """Return what stands at `target`, or NOWHERE; raises ConfigError where references put too much in place."""
+        if target is None:
+            return NOWHERE
         if target not in self.found:
-            entry = None if target in following else _at(self.document, target)
-            if entry is None:
-                return None
+            entry = NOWHERE if target in following else _at(self.document, target)
+            if entry is NOWHERE:
+                return NOWHERE
             self.found[target] = self.resolved(entry, target, (*following, target))
         self.spent += _size(self.found[target])
         if self.spent > MOST_REPLACED:
@@ -134,7 +142,7 @@ class _References:
 
 
 def _size(value: Any) -> int:  # noqa: ANN401 - unchecked YAML
-    """Characters and entries in a value."""
+    """Count the characters and entries in a value."""
     if isinstance(value, dict):
         return 1 + sum(len(str(key)) + _size(entry) for key, entry in value.items())
     if isinstance(value, list):
@@ -143,7 +151,7 @@ def _size(value: Any) -> int:  # noqa: ANN401 - unchecked YAML
 
 
 def _target(reference: str, path: KeyPath) -> KeyPath | None:
-    """Where a reference at `path` points: `a.b` from the top, `.b` beside it, `..b` one level up, and so on."""
+    """Return the target of a reference at `path`: `a.b` from the top, `.b` beside it, `..b` one level up, and so on."""
     name = reference.strip().lstrip(".")
     up = len(reference.strip()) - len(name)
     parts = tuple(part for part in name.replace("[", ".").replace("]", "").split(".") if part)
@@ -153,14 +161,14 @@ def _target(reference: str, path: KeyPath) -> KeyPath | None:
 
 
 def _at(document: Any, path: KeyPath) -> Any:  # noqa: ANN401 - unchecked YAML
-    """What stands at `path`, or None."""
+    """Return what stands at `path`, or NOWHERE."""
     value = document
     for part in path:
         keys = (part, int(part)) if isinstance(part, str) and part.isdecimal() else (part,)
         if isinstance(value, dict):
-            value = next((value[key] for key in keys if key in value), None)
+            value = next((value[key] for key in keys if key in value), NOWHERE)
         elif isinstance(value, list) and isinstance(keys[-1], int) and keys[-1] < len(value):
             value = value[keys[-1]]
         else:
-            return None
+            return NOWHERE
     return value

@@ -1,4 +1,4 @@
-"""What `python -m fatezero_ext run` does."""
+"""Carries out `python -m fatezero_ext run`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .schemas.registry import NodeTypes, pack_node_types
 from .schemas.validate import validated
 
 OK, FAILED, INVALID, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes; 130 is what a shell gives for Ctrl-C."""
+"""Exit codes; 130 is a shell's own for Ctrl-C."""
 
 EXAMPLES = Path(__file__).parents[2] / "example_workflows"
 
@@ -51,7 +51,7 @@ class Command:
 
     @property
     def folders(self) -> Folders:
-        """Where files are read and written."""
+        """Folders in which files are read and written."""
         own = self.inputs if self.inputs is not None else self.workflow.parent
         return Folders((own, EXAMPLES), self.output, () if self.models is None else (self.models,))
 
@@ -104,7 +104,7 @@ def _explained(error: WorkflowError, *, verbose: bool) -> str:
 
 
 def _check_output(folder: Path) -> None:
-    """Raise InvalidWorkflow where results could not be saved; nothing is made yet."""
+    """Raise InvalidWorkflow where results could not be saved; creates nothing."""
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         reason = "is not a folder" if not nearest.is_dir() else "cannot be written to"
@@ -112,7 +112,7 @@ def _check_output(folder: Path) -> None:
 
 
 def _graphs(command: Command, types: NodeTypes) -> list[Graph]:
-    """One validated graph per variant, so that the last one's mistakes show before the first one runs."""
+    """Return one validated graph per variant, so that the last one's mistakes show before the first one runs."""
     _check_output(command.output)
     graph = read_workflow(command.workflow, types)
     shared = [parse_setting(text) for text in command.settings]

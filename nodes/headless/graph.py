@@ -1,9 +1,10 @@
-"""A workflow as a value: nodes with constants and links, whatever file it came from."""
+"""A workflow as a value: nodes with constants and links, independent of the file format."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from graphlib import CycleError, TopologicalSorter
 from types import MappingProxyType
 from typing import Any
 
@@ -37,27 +38,27 @@ class Node:
 
     @property
     def label(self) -> str:
-        """How messages name the node: its id and what the user sees on it."""
+        """Name for messages: the id and what the user sees on the node."""
         return f"#{short(self.id)} {short(self.title)}"
 
     @property
     def links(self) -> dict[str, Link]:
-        """The inputs that are links."""
+        """Inputs that are links."""
         return {name: value for name, value in self.inputs.items() if isinstance(value, Link)}
 
     @property
     def constants(self) -> dict[str, Any]:
-        """The inputs that are constants."""
+        """Inputs that are constants."""
         return {name: value for name, value in self.inputs.items() if not isinstance(value, Link)}
 
     def with_inputs(self, inputs: Mapping[str, Any]) -> Node:
-        """The same node with some inputs replaced."""
+        """Return the node with some inputs replaced."""
         return replace(self, inputs=MappingProxyType({**self.inputs, **inputs}))
 
 
 @dataclass(frozen=True)
 class Box:
-    """What the page shows as one node, and a run does not have: a subgraph's box, or a primitive.
+    """A node of the page that does not run: a subgraph's box, or a primitive.
 
     names:   what a user may call it, beside its id; the first is shown
     widgets: by the widget's name, the inputs it feeds: (id of a node or of another box, input or widget)
@@ -69,7 +70,7 @@ class Box:
 
     @property
     def label(self) -> str:
-        """How messages name the box."""
+        """Name for messages."""
         return f"#{short(self.id)} {short(self.names[0])}"
 
 
@@ -77,7 +78,7 @@ class Box:
 class Graph:
     """The nodes of a workflow by id, in the order of the file.
 
-    boxes:   what stands for several nodes, or for a value, on the page
+    boxes:   nodes of the page that stand for several nodes, or for a value
     remarks: what a user should know of a graph that can run
     of_page: whether the page has still to fill in names of files, see `page_texts`
     """
@@ -88,12 +89,12 @@ class Graph:
     of_page: bool = False
 
     def with_inputs(self, node_id: str, inputs: Mapping[str, Any]) -> Graph:
-        """The same graph with some inputs of one node replaced."""
+        """Return the graph with some inputs of one node replaced."""
         changed = self.nodes[node_id].with_inputs(inputs)
         return replace(self, nodes=MappingProxyType({**self.nodes, node_id: changed}))
 
     def api_format(self) -> dict[str, Any]:
-        """The graph as ComfyUI's API writes it; a link is [node id, slot]."""
+        """Return the graph as ComfyUI's API writes it; a link is [node id, slot]."""
         return {
             node.id: {
                 "class_type": node.class_type,
@@ -103,8 +104,9 @@ class Graph:
         }
 
     def needed_for(self, targets: Iterable[str]) -> list[str]:
-        """Ids of `targets` and of all that they depend on and the graph has, sources first.
+        """Return the ids of `targets` and of all that they depend on and the graph has, sources first.
 
+        Depth first, so that what one target needs runs before the next one's: an edit is saved before another starts.
         In a graph with a cycle (see `cycle`) one of the cycle's nodes comes before its source.
         """
         order: dict[str, None] = {}
@@ -120,29 +122,17 @@ class Graph:
                 stack.extend((link.node, False) for link in reversed(self.nodes[node_id].links.values()))
         return list(order)
 
-    def cycle(self, starts: Iterable[str]) -> list[str]:
-        """Ids along one cycle that `starts` depend on, the first again at the end; empty where there is none."""
-        finished: set[str] = set()
-        for start in starts:
-            path: dict[str, None] = {}
-            stack = [(start, False)]
-            while stack:
-                node_id, leaving = stack.pop()
-                if leaving:
-                    path.pop(node_id)
-                    finished.add(node_id)
-                elif node_id in path:
-                    walked = list(path)
-                    return [*walked[walked.index(node_id) :], node_id]
-                elif node_id not in finished and node_id in self.nodes:
-                    path[node_id] = None
-                    stack.append((node_id, True))
-                    stack.extend((link.node, False) for link in self.nodes[node_id].links.values())
+    def cycle(self, among: Iterable[str]) -> list[str]:
+        """Return the ids along one cycle among these nodes, sources first, the first again at the end; [] for none."""
+        try:
+            TopologicalSorter({key: [link.node for link in self.nodes[key].links.values()] for key in among}).prepare()
+        except CycleError as error:
+            return list(error.args[1])
         return []
 
 
 def graph_of(nodes: Iterable[Node], boxes: Iterable[Box] = ()) -> Graph:
-    """A graph of these nodes; raises InvalidWorkflow where two have the same id, or there are too many."""
+    """Return a graph of these nodes; raises InvalidWorkflow where two have the same id, or there are too many."""
     by_id: dict[str, Node] = {}
     twice: list[Problem] = []
     for node in nodes:
@@ -156,7 +146,7 @@ def graph_of(nodes: Iterable[Node], boxes: Iterable[Box] = ()) -> Graph:
 
 
 def too_many_nodes() -> InvalidWorkflow:
-    """The refusal of a graph that is too large to check."""
+    """Return the error for a graph that is too large to check."""
     return stop(
         f"the workflow has more than {MOST_NODES} nodes with its subgraphs taken apart; at most {MOST_NODES} are run. "
         f"Split it."

@@ -1,4 +1,4 @@
-"""The runner as a host: where its files are, and whom nodes tell their progress."""
+"""The runner as a host: its folders, and the terminal on which nodes show their progress."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from ...fatezero_ext.errors import FateZeroError
 from ...fatezero_ext.models.weight_files import WEIGHT_SUFFIXES
 from ..host.protocol import ModelKind, Progress
 from ..host.python import PythonHost
+from ..model_folders import at_most_two_levels_below
 from .run.progress import Reporter
 from .schemas.registry import near_miss
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from ...fatezero_ext.diffusion.noise_model import LatentFormat
 
 INPUT_MARK = " [input]"
-"""What ComfyUI may put behind the name of a file in its input folder."""
+"""Mark that ComfyUI may append to the name of a file in its input folder."""
 SHOWN = 80
 """Characters of a wrong name that a message shows."""
 
@@ -41,7 +42,7 @@ class Folders:
     models: tuple[Path, ...] = ()
 
     def input_file(self, name: str) -> Path:
-        """The input file of that name; raises InputFileError where there is none."""
+        """Return the input file of that name; raises InputFileError where there is none."""
         plain = name.removesuffix(INPUT_MARK)
         looked = ", ".join(str(folder) for folder in self.inputs)
         for folder in self.inputs:
@@ -66,61 +67,51 @@ class Folders:
         )
 
     def model_files(self, kind: ModelKind) -> dict[str, Path]:
-        """Files of weights by their names relative to the folder; parts of diffusers folders are left out."""
-        found = {}
+        """Return files of weights by their names relative to the folder; parts of diffusers folders are left out."""
+        found: dict[str, Path] = {}
         for root in self.models:
             top = root / kind if (root / kind).is_dir() else root
-            paths = [path for pattern in ("*", "*/*") for path in top.glob(pattern) if path.suffix in WEIGHT_SUFFIXES]
-            for path in paths:
-                if not (path.parent / "config.json").exists():
+            for path in at_most_two_levels_below(top):
+                if path.suffix in WEIGHT_SUFFIXES and not (path.parent / "config.json").exists():
                     found.setdefault(path.relative_to(top).as_posix(), path)
         return found
 
 
 class RunnerHost(PythonHost):
-    """The headless runner."""
+    """The headless runner: models below --models, input files below --input and the examples, results in --output."""
 
     def __init__(self, folders: Folders, reporter: Reporter) -> None:
         self._folders, self._reporter = folders, reporter
 
     def progress(self, total: int, latents: LatentFormat | None = None) -> Progress:
-        """The running node's bar on the terminal."""
         return self._reporter.bar(total)
 
     def say(self, text: str, node_id: str | None) -> None:
-        """A line above the bar."""
+        """Write it above the bar."""
         self._reporter.say(f"  {text}")
 
     def diffusers_folders(self) -> tuple[Path, ...]:
-        """What --models named."""
         return self._folders.models
 
     def clip_folders(self) -> tuple[Path, ...]:
-        """What --models named."""
         return self._folders.models
 
     def model_names(self, kind: ModelKind) -> list[str]:
-        """Files at most two levels below what --models named."""
         return sorted(self._folders.model_files(kind))
 
     def model_file(self, kind: ModelKind, name: str) -> Path | None:
-        """One of these."""
         return self._folders.model_files(kind).get(name)
 
     def models_place(self) -> str:
-        """What --models named, or could."""
         if not self._folders.models:
             return "into a folder and name that as --models"
         return f"into {', '.join(str(folder) for folder in self._folders.models)}"
 
     def input_file(self, name: str) -> Path:
-        """The file of that name in the input folders."""
         return self._folders.input_file(name)
 
     def input_folders(self) -> tuple[Path, ...]:
-        """What --input named, and the folder of the examples."""
         return self._folders.inputs
 
     def output_directory(self) -> Path:
-        """What --output named."""
         return self._folders.output

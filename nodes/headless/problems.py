@@ -1,4 +1,4 @@
-"""What can be wrong with a workflow, and how it is told."""
+"""Mistakes in a workflow, and their messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...fatezero_ext.errors import WorkflowError
 from ...fatezero_ext.printable import visible
 
 MOST_PROBLEMS = 20
-"""Problems told at once; a file with thousands of them is not mended one by one."""
+"""Problems in one message; a file with thousands of them is not mended one by one."""
 SHOWN_LETTERS = 120
 """Letters of a value that a message repeats."""
 LONGEST_TEXT = 2000
@@ -18,7 +18,7 @@ LONGEST_TEXT = 2000
 
 
 def shown(value: object) -> str:
-    """A value of a file as messages repeat it: on one line and of bounded length."""
+    """Format a value of a file for messages: on one line and of bounded length."""
     if isinstance(value, (str, list, tuple, dict)) and len(value) > SHOWN_LETTERS:
         part = value if isinstance(value, str) else ""
         kind = "letters" if isinstance(value, str) else "entries"
@@ -31,7 +31,7 @@ def shown(value: object) -> str:
 
 
 def short(name: str) -> str:
-    """A name as messages repeat it: on one line and of bounded length, without quotes."""
+    """Format a name for messages: on one line and of bounded length, without quotes."""
     return visible(name if len(name) <= SHOWN_LETTERS else f"{name[:SHOWN_LETTERS]}...")
 
 
@@ -70,12 +70,12 @@ class NodeFailed(WorkflowError):
 
 
 def stop(text: str) -> InvalidWorkflow:
-    """An `InvalidWorkflow` with a single problem that belongs to no node."""
+    """Return an `InvalidWorkflow` with a single problem that belongs to no node."""
     return InvalidWorkflow([Problem(text)])
 
 
 def refuse(problems: Iterable[Problem]) -> None:
-    """Raise InvalidWorkflow where there are any; looks for no more of them than are told."""
+    """Raise InvalidWorkflow where there are any; looks for no more of them than the message lists."""
     found = list(islice(problems, MOST_PROBLEMS + 1))
     if found:
         raise InvalidWorkflow(found)

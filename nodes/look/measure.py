@@ -11,6 +11,7 @@ from ...fatezero_ext.models.folder.detect import is_clip_folder
 from .. import host
 from ..api import io, schema
 from ..file_stamps import file_stamp
+from ..model_folders import at_most_two_levels_below
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,7 +131,7 @@ def _names() -> list[str]:
 
 def _names_below(root: Path) -> set[str]:
     """CLIP folders at most two levels below `root`, as `publisher/model` or `model`."""
-    configs = [config for pattern in ("*", "*/*") for config in root.glob(f"{pattern}/config.json")]
+    configs = at_most_two_levels_below(root, "config.json")
     return {config.parent.relative_to(root).as_posix() for config in configs if is_clip_folder(config.parent)}
 
 

@@ -10,6 +10,7 @@ from ...fatezero_ext.models.folder.detect import TOY_FOLDER, UNET_CLASSES
 from ...fatezero_ext.plain_files import read_json
 from .. import host
 from ..file_stamps import file_stamp
+from ..model_folders import at_most_two_levels_below
 
 BUILT_IN = "built-in toy model"
 SHOWN = 12  # names in an error
@@ -52,11 +53,10 @@ def is_bare_unet(path: Path) -> bool:
 
 def _names_below(root: Path) -> set[str]:
     """Model folders at most two levels below `root`, as `publisher/model` or `model`: pipelines, and bare UNets."""
-    folders = {path.parent for pattern in ("*", "*/*") for path in root.glob(f"{pattern}/model_index.json")}
-    for pattern in ("*", "*/*"):
-        for config in root.glob(f"{pattern}/config.json"):
-            if config.parent.parent not in folders and _describes_unet(config):
-                folders.add(config.parent)
+    folders = {path.parent for path in at_most_two_levels_below(root, "model_index.json")}
+    for config in at_most_two_levels_below(root, "config.json"):
+        if config.parent.parent not in folders and _describes_unet(config):
+            folders.add(config.parent)
     return {folder.relative_to(root).as_posix() for folder in folders}
 
 

@@ -121,7 +121,7 @@ def number_nodes(io, calls):
 
 @dataclass
 class Watched:
-    """A watcher that remembers which nodes were reused."""
+    """An observer that remembers which nodes were reused."""
 
     reused: list = field(default_factory=list)
 

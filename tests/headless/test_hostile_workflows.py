@@ -209,7 +209,7 @@ def test_checking_a_chain_copies_the_graph_for_no_node(headless, types, monkeypa
     copies = []
     monkeypatch.setattr(headless.graph.Graph, "with_inputs", lambda *_: copies.append(1))
     checked = headless.validate.validated(headless.workflow.graph_from(chain, types), types)
-    assert not copies and len(headless.execute.plan(checked, types).order) == 5001
+    assert not copies and len(headless.execute.run_order(checked, types).ids) == 5001
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ NOW = datetime(2026, 3, 9, 7, 5, 4)
     ],
 )
 def test_dates_are_written_as_on_the_page(headless, pattern, text):
-    assert load_pack("nodes.headless.formats.page_texts").dated(pattern, NOW) == text
+    assert load_pack("nodes.headless.schemas.page_texts").dated(pattern, NOW) == text
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_placeholders_become_values(headless, types, prefix, text):
     types_alone = {kind: known for kind, known in types.items() if kind != "SaveImage"}
     graph = headless.workflow.graph_from(workflow(nodes, [(7, 1, 0, 3, 0)]), types_alone)
     saving = graph.nodes["4"].with_inputs({"filename_prefix": prefix})
-    filled = load_pack("nodes.headless.formats.page_texts").with_filled_prefixes([*graph.nodes.values(), saving], NOW)
+    filled = load_pack("nodes.headless.schemas.page_texts").with_filled_prefixes([*graph.nodes.values(), saving], NOW)
     assert filled[-1].inputs["filename_prefix"] == text
 
 
@@ -94,5 +94,5 @@ def test_a_value_that_looks_like_a_placeholder_is_not_filled_in(saving):
 def test_a_name_grows_no_further_than_a_name_may(headless, types):
     nodes = [node(4, "SaveImage", ("%Noise.text%" * 5000,)), node(2, "Noise", (5, 2.0, "x" * 50_000))]
     graph = headless.workflow.graph_from(workflow(nodes, []), types)
-    filled = load_pack("nodes.headless.formats.page_texts").with_filled_prefixes(graph.nodes.values(), NOW)
+    filled = load_pack("nodes.headless.schemas.page_texts").with_filled_prefixes(graph.nodes.values(), NOW)
     assert 1000 < len(filled[0].inputs["filename_prefix"]) < 200_000

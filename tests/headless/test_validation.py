@@ -89,6 +89,20 @@ def test_cycle_is_told_by_its_nodes(refused):
     assert "#3 > #4 > #3 feed each other in a cycle" in refused(ring) or "#4 > #3 > #4" in refused(ring)
 
 
+def test_a_cycle_is_told_from_source_to_target_without_the_nodes_beside_it(refused):
+    ring = {
+        "1": {"class_type": "Number", "inputs": {"value": 1, "mode": "plain"}},
+        "2": {"class_type": "Sum", "inputs": {"a": ["1", 0], "b": ["4", 0]}},
+        "3": {"class_type": "Sum", "inputs": {"a": ["2", 0]}},
+        "4": {"class_type": "Sum", "inputs": {"a": ["3", 0]}},
+        "5": {"class_type": "Show", "inputs": {"source": ["4", 0]}},
+    }
+    told = refused(ring)
+    assert any(
+        f"the nodes {walk} feed" in told for walk in ("#2 > #3 > #4 > #2", "#3 > #4 > #2 > #3", "#4 > #2 > #3 > #4")
+    )
+
+
 def test_workflow_without_output_node_is_refused(refused):
     assert "no output node" in refused({"1": {"class_type": "Number", "inputs": {"value": 1, "mode": "plain"}}})
 

@@ -43,7 +43,7 @@ def test_value_written_as_text_is_the_same_variant(run, calls):
 
 def keys(headless, types, document):
     graph = headless.validate.validated(headless.workflow.graph_from(document, types), types)
-    return headless.execute.plan(graph, types).keys
+    return headless.execute.run_order(graph, types).keys
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -16,6 +16,7 @@ from ....fatezero_ext.media.video import to_bytes
 from ... import host
 from ...api import io
 from ...file_stamps import file_stamp
+from .core_node import CoreNode
 from .naming import next_free, prefix_verdict
 
 if TYPE_CHECKING:
@@ -25,23 +26,20 @@ METHODS = ["nearest-exact", "bilinear", "area", "bicubic", "lanczos"]
 PILLOW_METHODS = {"lanczos": Image.Resampling.LANCZOS}
 
 
-class LoadImage(io.ComfyNode):
-    """Reads a picture from the input folder, of an animation all; the mask is 1 where they are transparent."""
+class LoadImage(CoreNode):
+    """Reads the pictures of a file in the input folder, and masks that are 1 where these are transparent."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI; the list of files is open, `validate_inputs` looks for the file."""
-        return io.Schema(
-            node_id="LoadImage",
-            display_name="Load Image",
-            category="image",
-            inputs=[io.Combo.Input("image", options=[], upload=io.UploadType.image)],
-            outputs=[io.Image.Output(), io.Mask.Output()],
-        )
+    CORE_SCHEMA = io.Schema(
+        "LoadImage",
+        "Load Image",
+        "image",
+        [io.Combo.Input("image", options=[], upload=io.UploadType.image)],
+        [io.Image.Output(), io.Mask.Output()],
+    )
 
     @classmethod
     def validate_inputs(cls, image: str) -> bool | str:
-        """Look for the file and at its first picture, before anything runs."""
+        """Check before anything runs that the file is there and its first picture can be read."""
         try:
             check_picture(host.current().input_file(image))
         except FateZeroError as error:
@@ -49,8 +47,8 @@ class LoadImage(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, image: str) -> list[Any]:
-        """Changes when the file does."""
+    def fingerprint_inputs(cls, image: str) -> list[str | int]:
+        """Return what changes when the file does."""
         return file_stamp(host.current().input_file(image))
 
     @classmethod
@@ -59,27 +57,24 @@ class LoadImage(io.ComfyNode):
         return io.NodeOutput(*read_pictures(host.current().input_file(image)))
 
 
-class SaveImage(io.ComfyNode):
+class SaveImage(CoreNode):
     """Saves pictures into the output folder, one PNG file each."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        return io.Schema(
-            node_id="SaveImage",
-            display_name="Save Image",
-            category="image",
-            inputs=[
-                io.Image.Input("images", tooltip="The pictures to save."),
-                io.String.Input("filename_prefix", default="ComfyUI", tooltip="Start of the files' names."),
-            ],
-            outputs=[io.Image.Output()],
-            is_output_node=True,
-        )
+    CORE_SCHEMA = io.Schema(
+        "SaveImage",
+        "Save Image",
+        "image",
+        [
+            io.Image.Input("images", tooltip="The pictures to save."),
+            io.String.Input("filename_prefix", default="ComfyUI", tooltip="Start of the files' names."),
+        ],
+        [io.Image.Output()],
+        is_output_node=True,
+    )
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None) -> bool | str:
-        """Names that lead out of the output folder are refused before anything runs."""
+        """Refuse names that lead out of the output folder, before anything runs."""
         return prefix_verdict(host.current().output_directory(), filename_prefix)
 
     @classmethod
@@ -95,19 +90,12 @@ class SaveImage(io.ComfyNode):
         return io.NodeOutput(images, ui={"saved": tuple(saved)})
 
 
-class MaskToImage(io.ComfyNode):
+class MaskToImage(CoreNode):
     """Shows a mask as grey pictures."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        return io.Schema(
-            node_id="MaskToImage",
-            display_name="Convert Mask to Image",
-            category="mask",
-            inputs=[io.Mask.Input("mask")],
-            outputs=[io.Image.Output()],
-        )
+    CORE_SCHEMA = io.Schema(
+        "MaskToImage", "Convert Mask to Image", "mask", [io.Mask.Input("mask")], [io.Image.Output()]
+    )
 
     @classmethod
     def execute(cls, mask: Tensor) -> io.NodeOutput:
@@ -115,19 +103,16 @@ class MaskToImage(io.ComfyNode):
         return io.NodeOutput(mask.reshape(-1, *mask.shape[-2:], 1).expand(-1, -1, -1, 3))
 
 
-class RepeatImageBatch(io.ComfyNode):
+class RepeatImageBatch(CoreNode):
     """Repeats a batch of pictures."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        return io.Schema(
-            node_id="RepeatImageBatch",
-            display_name="RepeatImageBatch",
-            category="image/batch",
-            inputs=[io.Image.Input("image"), io.Int.Input("amount", default=1, min=1, max=4096)],
-            outputs=[io.Image.Output()],
-        )
+    CORE_SCHEMA = io.Schema(
+        "RepeatImageBatch",
+        "RepeatImageBatch",
+        "image/batch",
+        [io.Image.Input("image"), io.Int.Input("amount", default=1, min=1, max=4096)],
+        [io.Image.Output()],
+    )
 
     @classmethod
     def execute(cls, image: Tensor, amount: int) -> io.NodeOutput:
@@ -135,48 +120,38 @@ class RepeatImageBatch(io.ComfyNode):
         return io.NodeOutput(image.repeat(amount, 1, 1, 1))
 
 
-class ImageFromBatch(io.ComfyNode):
+class ImageFromBatch(CoreNode):
     """Takes some pictures out of a batch."""
 
     TAKES_FILE_FRAMES = True
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        return io.Schema(
-            node_id="ImageFromBatch",
-            display_name="ImageFromBatch",
-            category="image/batch",
-            inputs=[
-                io.Image.Input("image"),
-                io.Int.Input("batch_index", default=0, min=0, max=4095),
-                io.Int.Input("length", default=1, min=1, max=4096),
-            ],
-            outputs=[io.Image.Output()],
-        )
+    CORE_SCHEMA = io.Schema(
+        "ImageFromBatch",
+        "ImageFromBatch",
+        "image/batch",
+        [
+            io.Image.Input("image"),
+            io.Int.Input("batch_index", default=0, min=0, max=4095),
+            io.Int.Input("length", default=1, min=1, max=4096),
+        ],
+        [io.Image.Output()],
+    )
 
     @classmethod
     def execute(cls, image: Tensor | FileFrames, batch_index: int, length: int) -> io.NodeOutput:
-        """As many as there are from `batch_index` on, at least the last one."""
+        """Take at most `length` pictures from `batch_index` on, and at least the last one."""
         if isinstance(image, FileFrames):
             return io.NodeOutput(image.part(batch_index, length))
         first = min(batch_index, image.shape[0] - 1)
         return io.NodeOutput(image[first : first + length].clone())
 
 
-class ImageBatch(io.ComfyNode):
+class ImageBatch(CoreNode):
     """Joins two batches of pictures; the second is scaled to the first one's size."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        return io.Schema(
-            node_id="ImageBatch",
-            display_name="Batch Images",
-            category="image",
-            inputs=[io.Image.Input("image1"), io.Image.Input("image2")],
-            outputs=[io.Image.Output()],
-        )
+    CORE_SCHEMA = io.Schema(
+        "ImageBatch", "Batch Images", "image", [io.Image.Input("image1"), io.Image.Input("image2")], [io.Image.Output()]
+    )
 
     @classmethod
     def execute(cls, image1: Tensor, image2: Tensor) -> io.NodeOutput:
@@ -187,29 +162,26 @@ class ImageBatch(io.ComfyNode):
         return io.NodeOutput(torch.cat([image1, scaled(image2, width, height, "bilinear", crop=True)]))
 
 
-class ImageScale(io.ComfyNode):
+class ImageScale(CoreNode):
     """Scales pictures."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        return io.Schema(
-            node_id="ImageScale",
-            display_name="Upscale Image",
-            category="image/upscaling",
-            inputs=[
-                io.Image.Input("image"),
-                io.Combo.Input("upscale_method", options=METHODS),
-                io.Int.Input("width", default=512, min=0, max=LONGEST_SIDE, step=1),
-                io.Int.Input("height", default=512, min=0, max=LONGEST_SIDE, step=1),
-                io.Combo.Input("crop", options=["disabled", "center"]),
-            ],
-            outputs=[io.Image.Output()],
-        )
+    CORE_SCHEMA = io.Schema(
+        "ImageScale",
+        "Upscale Image",
+        "image/upscaling",
+        [
+            io.Image.Input("image"),
+            io.Combo.Input("upscale_method", options=METHODS),
+            io.Int.Input("width", default=512, min=0, max=LONGEST_SIDE, step=1),
+            io.Int.Input("height", default=512, min=0, max=LONGEST_SIDE, step=1),
+            io.Combo.Input("crop", options=["disabled", "center"]),
+        ],
+        [io.Image.Output()],
+    )
 
     @classmethod
     def execute(cls, image: Tensor, upscale_method: str, width: int, height: int, crop: str) -> io.NodeOutput:
-        """A width or height of 0 follows from the other; both 0 leave the size."""
+        """Scale; a width or height of 0 follows from the other, and both 0 leave the size."""
         rows, columns = image.shape[1:3]
         wide = width or (max(1, round(columns * height / rows)) if height else columns)
         high = height or (max(1, round(rows * width / columns)) if width else rows)
@@ -217,7 +189,7 @@ class ImageScale(io.ComfyNode):
 
 
 def scaled(image: Tensor, width: int, height: int, method: str, *, crop: bool) -> Tensor:
-    """Pictures of the given size.
+    """Scale pictures to the given size.
 
     image: [frames, rows, columns, channels]
     crop:  cut the longer side at its centre first, so that shapes keep their proportions

@@ -5,27 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ...api import io
+from .core_node import CoreNode
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class CLIPTextEncode(io.ComfyNode):
+class CLIPTextEncode(CoreNode):
     """Encodes a prompt."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        return io.Schema(
-            node_id="CLIPTextEncode",
-            display_name="CLIP Text Encode (Prompt)",
-            category="conditioning",
-            inputs=[
-                io.String.Input("text", multiline=True, dynamic_prompts=True, tooltip="The prompt."),
-                io.Clip.Input("clip", tooltip="The text encoder."),
-            ],
-            outputs=[io.Conditioning.Output()],
-        )
+    CORE_SCHEMA = io.Schema(
+        "CLIPTextEncode",
+        "CLIP Text Encode (Prompt)",
+        "conditioning",
+        [
+            io.String.Input("text", multiline=True, dynamic_prompts=True, tooltip="The prompt."),
+            io.Clip.Input("clip", tooltip="The text encoder."),
+        ],
+        [io.Conditioning.Output()],
+    )
 
     @classmethod
     def execute(cls, text: str, clip: Any) -> io.NodeOutput:  # noqa: ANN401 - any object with ComfyUI's CLIP methods
@@ -33,19 +31,12 @@ class CLIPTextEncode(io.ComfyNode):
         return io.NodeOutput(clip.encode_from_tokens_scheduled(clip.tokenize(text)))
 
 
-class VAEEncode(io.ComfyNode):
+class VAEEncode(CoreNode):
     """Encodes pictures into latents."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        return io.Schema(
-            node_id="VAEEncode",
-            display_name="VAE Encode",
-            category="latent",
-            inputs=[io.Image.Input("pixels"), io.Vae.Input("vae")],
-            outputs=[io.Latent.Output()],
-        )
+    CORE_SCHEMA = io.Schema(
+        "VAEEncode", "VAE Encode", "latent", [io.Image.Input("pixels"), io.Vae.Input("vae")], [io.Latent.Output()]
+    )
 
     @classmethod
     def execute(cls, pixels: Tensor, vae: Any) -> io.NodeOutput:  # noqa: ANN401 - any object with ComfyUI's VAE methods
@@ -53,19 +44,16 @@ class VAEEncode(io.ComfyNode):
         return io.NodeOutput({"samples": vae.encode(pixels[..., :3])})
 
 
-class VAEDecode(io.ComfyNode):
+class VAEDecode(CoreNode):
     """Decodes latents into pictures."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        return io.Schema(
-            node_id="VAEDecode",
-            display_name="VAE Decode",
-            category="latent",
-            inputs=[io.Latent.Input("samples", tooltip="The latents."), io.Vae.Input("vae", tooltip="The decoder.")],
-            outputs=[io.Image.Output()],
-        )
+    CORE_SCHEMA = io.Schema(
+        "VAEDecode",
+        "VAE Decode",
+        "latent",
+        [io.Latent.Input("samples", tooltip="The latents."), io.Vae.Input("vae", tooltip="The decoder.")],
+        [io.Image.Output()],
+    )
 
     @classmethod
     def execute(cls, samples: dict[str, Tensor], vae: Any) -> io.NodeOutput:  # noqa: ANN401 - as in VAEEncode

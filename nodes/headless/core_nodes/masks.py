@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...api import io
+from .core_node import CoreNode
 from .images import LoadImage
 
 if TYPE_CHECKING:
@@ -13,53 +14,47 @@ if TYPE_CHECKING:
 CHANNELS = ["red", "green", "blue", "alpha"]
 
 
-class LoadImageMask(io.ComfyNode):
+class LoadImageMask(CoreNode):
     """Reads a mask from a channel of a picture in the input folder."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI; the list of files is open, `validate_inputs` looks for the file."""
-        return io.Schema(
-            node_id="LoadImageMask",
-            display_name="Load Image (as Mask)",
-            category="mask",
-            inputs=[
-                io.Combo.Input("image", options=[], upload=io.UploadType.image),
-                io.Combo.Input("channel", options=["alpha", "red", "green", "blue"]),
-            ],
-            outputs=[io.Mask.Output()],
-        )
+    CORE_SCHEMA = io.Schema(
+        "LoadImageMask",
+        "Load Image (as Mask)",
+        "mask",
+        [
+            io.Combo.Input("image", options=[], upload=io.UploadType.image),
+            io.Combo.Input("channel", options=["alpha", "red", "green", "blue"]),
+        ],
+        [io.Mask.Output()],
+    )
 
     @classmethod
     def validate_inputs(cls, image: str) -> bool | str:
-        """As Load Image."""
+        """Check the file as Load Image does."""
         return LoadImage.validate_inputs(image)
 
     @classmethod
-    def fingerprint_inputs(cls, image: str, channel: str) -> list[Any]:
-        """Changes when the file does."""
+    def fingerprint_inputs(cls, image: str, channel: str) -> list[str | int]:
+        """Return what changes when the file does."""
         return LoadImage.fingerprint_inputs(image)
 
     @classmethod
     def execute(cls, image: str, channel: str) -> io.NodeOutput:
-        """For "alpha" the mask of Load Image, 1 where the picture is transparent; else the colour's values."""
+        """Return the colour's values, or for "alpha" Load Image's mask, which is 1 where the picture is transparent."""
         pictures, transparent = LoadImage.execute(image).args
         return io.NodeOutput(transparent if channel == "alpha" else pictures[..., CHANNELS.index(channel)])
 
 
-class ImageToMask(io.ComfyNode):
+class ImageToMask(CoreNode):
     """Takes a channel of pictures as a mask."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        return io.Schema(
-            node_id="ImageToMask",
-            display_name="Convert Image to Mask",
-            category="mask",
-            inputs=[io.Image.Input("image"), io.Combo.Input("channel", options=CHANNELS)],
-            outputs=[io.Mask.Output()],
-        )
+    CORE_SCHEMA = io.Schema(
+        "ImageToMask",
+        "Convert Image to Mask",
+        "mask",
+        [io.Image.Input("image"), io.Combo.Input("channel", options=CHANNELS)],
+        [io.Mask.Output()],
+    )
 
     @classmethod
     def execute(cls, image: Tensor, channel: str) -> io.NodeOutput:
@@ -72,19 +67,10 @@ class ImageToMask(io.ComfyNode):
         return io.NodeOutput(image[..., CHANNELS.index(channel)])
 
 
-class InvertMask(io.ComfyNode):
+class InvertMask(CoreNode):
     """Turns a mask around."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        return io.Schema(
-            node_id="InvertMask",
-            display_name="Invert Mask",
-            category="mask",
-            inputs=[io.Mask.Input("mask")],
-            outputs=[io.Mask.Output()],
-        )
+    CORE_SCHEMA = io.Schema("InvertMask", "Invert Mask", "mask", [io.Mask.Input("mask")], [io.Mask.Output()])
 
     @classmethod
     def execute(cls, mask: Tensor) -> io.NodeOutput:

@@ -12,9 +12,9 @@ from ....fatezero_ext.media.framing import LONGEST_SIDE
 
 DIGITS = 5
 ADDED = 48
-"""Bytes that a name grows by, at most: "_00001_.mp4", and what the unfinished file is called beside it."""
+"""Bytes by which a name grows at most: "_00001_.mp4", and the additions to the name of the unfinished file."""
 USUAL_LIMITS = {"PC_NAME_MAX": 255, "PC_PATH_MAX": 4096}
-"""How long names and paths may be, in bytes, where the system does not say."""
+"""Usual limits of names and paths in bytes, for a system that does not report its own."""
 STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that steer a terminal or a line when the name is listed, and halves of characters."""
 SHOWN = 40
@@ -22,7 +22,7 @@ SHOWN = 40
 
 
 def next_free(folder: Path, prefix: str, extension: str, *, width: int, height: int, start: int = 1) -> Path:
-    """A path below `folder` that no earlier run has used.
+    """Return a path below `folder` that no earlier run has used.
 
     prefix: may name subfolders, and hold %width%, %height%, %year%, %month%, %day%, %hour%, %minute%, %second%
     start:  least number to give
@@ -37,7 +37,7 @@ def next_free(folder: Path, prefix: str, extension: str, *, width: int, height: 
 
 
 def named_below(folder: Path, prefix: str, *, width: int = LONGEST_SIDE, height: int = LONGEST_SIDE) -> Path:
-    """The path that `prefix` names below `folder`.
+    """Return the path that `prefix` names below `folder`.
 
     Raises SettingsError where it leads out of `folder`, or where no file may be called so.
     """
@@ -76,7 +76,7 @@ def _check_length(folder: Path, named: Path, prefix: str) -> None:
 
 
 def _limit(present: Path, limit: str, usual: int) -> int:
-    """A limit of a file system; network file systems and FUSE may not know theirs."""
+    """Return a limit of the file system; network file systems and FUSE may not know theirs and have the usual one."""
     try:
         return found if (found := os.pathconf(present, limit)) > 0 else usual
     except (AttributeError, OSError, ValueError):
@@ -84,7 +84,7 @@ def _limit(present: Path, limit: str, usual: int) -> int:
 
 
 def _inside(folder: Path, named: Path) -> Path:
-    """The part of the path below `folder`, also where one leads over a symbolic link or is not absolute."""
+    """Return the part of the path below `folder`, also where one leads over a symbolic link or is not absolute."""
     try:
         return named.absolute().relative_to(folder.absolute())
     except ValueError:
@@ -92,7 +92,7 @@ def _inside(folder: Path, named: Path) -> Path:
 
 
 def prefix_verdict(folder: Path, prefix: str | None) -> bool | str:
-    """For `validate_inputs`: True, or what is wrong with the prefix. None: it is not known yet."""
+    """Return the verdict of `validate_inputs`: True, or what is wrong with the prefix. None: it is not known yet."""
     try:
         named_below(folder, "unknown" if prefix is None else prefix)
     except ValueError as error:

@@ -6,35 +6,28 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from ...api import io
+from .core_node import CoreNode
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class PreviewAny(io.ComfyNode):
+class PreviewAny(CoreNode):
     """Prints any value."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        return io.Schema(
-            node_id="PreviewAny",
-            display_name="Preview Any",
-            category="utils",
-            inputs=[io.AnyType.Input("source")],
-            outputs=[io.String.Output()],
-            is_output_node=True,
-        )
+    CORE_SCHEMA = io.Schema(
+        "PreviewAny", "Preview Any", "utils", [io.AnyType.Input("source")], [io.String.Output()], is_output_node=True
+    )
 
     @classmethod
     def execute(cls, source: Any) -> io.NodeOutput:  # noqa: ANN401 - shows anything
-        """The text that ComfyUI makes of it, shown and handed on."""
+        """Show the text that ComfyUI makes of the value, and hand it on."""
         text = _as_text(source)
         return io.NodeOutput(text, ui={"text": (text,)})
 
 
 def _as_text(value: Any) -> str:  # noqa: ANN401 - any value has a text
-    """Text as it is, numbers as Python writes them, other values as JSON where they have one."""
+    """Return text as it is, numbers as Python writes them, and other values as JSON where JSON can hold them."""
     if value is None or isinstance(value, (str, int, float)):
         return str(value)
     try:
@@ -43,20 +36,12 @@ def _as_text(value: Any) -> str:  # noqa: ANN401 - any value has a text
         return str(value)
 
 
-class PreviewImage(io.ComfyNode):
-    """Says what pictures arrived; a terminal shows none, and nothing is saved."""
+class PreviewImage(CoreNode):
+    """Reports how many pictures arrived and their size; a terminal shows none, and nothing is saved."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        return io.Schema(
-            node_id="PreviewImage",
-            display_name="Preview Image",
-            category="image",
-            inputs=[io.Image.Input("images")],
-            outputs=[io.Image.Output()],
-            is_output_node=True,
-        )
+    CORE_SCHEMA = io.Schema(
+        "PreviewImage", "Preview Image", "image", [io.Image.Input("images")], [io.Image.Output()], is_output_node=True
+    )
 
     @classmethod
     def execute(cls, images: Tensor) -> io.NodeOutput:

@@ -6,89 +6,61 @@ import sys
 from typing import Any
 
 from ...api import io
+from .core_node import CoreNode
 
 
-class PrimitiveString(io.ComfyNode):
+class _Primitive(CoreNode):
+    """Hands the value of its only widget on."""
+
+    @classmethod
+    def execute(cls, value: Any) -> io.NodeOutput:  # noqa: ANN401 - of the type of the widget
+        return io.NodeOutput(value)
+
+
+def _schema(node_id: str, name: str, widget: io.Input, output: io.Output) -> io.Schema:
+    return io.Schema(node_id, name, "utils/primitive", [widget], [output])
+
+
+class PrimitiveString(_Primitive):
     """Gives a line of text."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        return _schema("PrimitiveString", "String", io.String, io.String.Input("value"))
-
-    @classmethod
-    def execute(cls, value: str) -> io.NodeOutput:
-        """Hand the text on."""
-        return io.NodeOutput(value)
+    CORE_SCHEMA = _schema("PrimitiveString", "String", io.String.Input("value"), io.String.Output())
 
 
-class PrimitiveStringMultiline(io.ComfyNode):
+class PrimitiveStringMultiline(_Primitive):
     """Gives a text."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        widget = io.String.Input("value", multiline=True)
-        return _schema("PrimitiveStringMultiline", "String (Multiline)", io.String, widget)
-
-    @classmethod
-    def execute(cls, value: str) -> io.NodeOutput:
-        """Hand the text on."""
-        return io.NodeOutput(value)
+    CORE_SCHEMA = _schema(
+        "PrimitiveStringMultiline", "String (Multiline)", io.String.Input("value", multiline=True), io.String.Output()
+    )
 
 
-class PrimitiveInt(io.ComfyNode):
+class PrimitiveInt(_Primitive):
     """Gives a whole number."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        widget = io.Int.Input("value", min=-sys.maxsize, max=sys.maxsize, control_after_generate=True)
-        return _schema("PrimitiveInt", "Int", io.Int, widget)
-
-    @classmethod
-    def execute(cls, value: int) -> io.NodeOutput:
-        """Hand the number on."""
-        return io.NodeOutput(value)
+    CORE_SCHEMA = _schema(
+        "PrimitiveInt",
+        "Int",
+        io.Int.Input("value", min=-sys.maxsize, max=sys.maxsize, control_after_generate=True),
+        io.Int.Output(),
+    )
 
 
-class PrimitiveFloat(io.ComfyNode):
+class PrimitiveFloat(_Primitive):
     """Gives a number."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        widget = io.Float.Input("value", min=-sys.maxsize, max=sys.maxsize, step=0.1)
-        return _schema("PrimitiveFloat", "Float", io.Float, widget)
-
-    @classmethod
-    def execute(cls, value: float) -> io.NodeOutput:
-        """Hand the number on."""
-        return io.NodeOutput(value)
+    CORE_SCHEMA = _schema(
+        "PrimitiveFloat",
+        "Float",
+        io.Float.Input("value", min=-sys.maxsize, max=sys.maxsize, step=0.1),
+        io.Float.Output(),
+    )
 
 
-class PrimitiveBoolean(io.ComfyNode):
+class PrimitiveBoolean(_Primitive):
     """Gives true or false."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        return _schema("PrimitiveBoolean", "Boolean", io.Boolean, io.Boolean.Input("value"))
-
-    @classmethod
-    def execute(cls, value: bool) -> io.NodeOutput:
-        """Hand the value on."""
-        return io.NodeOutput(value)
-
-
-def _schema(node_id: str, name: str, kind: Any, widget: io.Input) -> io.Schema:  # noqa: ANN401 - a socket type
-    return io.Schema(
-        node_id=node_id,
-        display_name=name,
-        category="utils/primitive",
-        inputs=[widget],
-        outputs=[kind.Output()],
-    )
+    CORE_SCHEMA = _schema("PrimitiveBoolean", "Boolean", io.Boolean.Input("value"), io.Boolean.Output())
 
 
 PRIMITIVE_NODES = (PrimitiveString, PrimitiveStringMultiline, PrimitiveInt, PrimitiveFloat, PrimitiveBoolean)

@@ -13,6 +13,7 @@ from ....fatezero_ext.media.video import write_video
 from ... import host
 from ...api import io
 from ...file_stamps import file_stamp
+from .core_node import CoreNode
 from .naming import next_free, prefix_verdict
 
 if TYPE_CHECKING:
@@ -20,28 +21,25 @@ if TYPE_CHECKING:
 
 COMFYUI_CRF = 23  # x264's own default
 BITS = 8
-"""Bits of a colour in the frames that are read and written."""
+"""Bits per colour channel of the frames that are read and written."""
 CODECS = {"format.codec": ["auto", "h264"], "format.codec.encoding": ["auto"], "codec": ["auto", "h264"]}
-"""Widgets for the codec and what they may be: newer ComfyUI shows the first two below `format`, older the last."""
+"""Widgets for the codec with their options: newer ComfyUI shows the first two below `format`, older the last."""
 
 
-class LoadVideo(io.ComfyNode):
+class LoadVideo(CoreNode):
     """Reads a video from the input folder."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI; the list of files is open, `validate_inputs` looks for the file."""
-        return io.Schema(
-            node_id="LoadVideo",
-            display_name="Load Video",
-            category="image/video",
-            inputs=[io.Combo.Input("file", options=[], upload=io.UploadType.video)],
-            outputs=[io.Video.Output()],
-        )
+    CORE_SCHEMA = io.Schema(
+        "LoadVideo",
+        "Load Video",
+        "image/video",
+        [io.Combo.Input("file", options=[], upload=io.UploadType.video)],
+        [io.Video.Output()],
+    )
 
     @classmethod
     def validate_inputs(cls, file: str) -> bool | str:
-        """Look for the file and at its first frame, before anything runs."""
+        """Check before anything runs that the file is there and its first frame can be read."""
         try:
             opened_clip(host.current().input_file(file))
         except FateZeroError as error:
@@ -49,65 +47,57 @@ class LoadVideo(io.ComfyNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, file: str) -> list[Any]:
-        """Changes when the file does."""
+    def fingerprint_inputs(cls, file: str) -> list[str | int]:
+        """Return what changes when the file does."""
         return file_stamp(host.current().input_file(file))
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
-        """Decode no frame but the first yet."""
+        """Open the file; only its first frame is decoded yet."""
         return io.NodeOutput(opened_clip(host.current().input_file(file)))
 
 
-class GetVideoComponents(io.ComfyNode):
+class GetVideoComponents(CoreNode):
     """Takes a video apart."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        return io.Schema(
-            node_id="GetVideoComponents",
-            display_name="Get Video Components",
-            category="image/video",
-            inputs=[io.Video.Input("video", tooltip="The video.")],
-            outputs=[
-                io.Image.Output(display_name="images"),
-                io.Audio.Output(display_name="audio"),
-                io.Float.Output(display_name="fps"),
-                io.Int.Output(display_name="bit_depth"),
-            ],
-        )
+    CORE_SCHEMA = io.Schema(
+        "GetVideoComponents",
+        "Get Video Components",
+        "image/video",
+        [io.Video.Input("video", tooltip="The video.")],
+        [
+            io.Image.Output(display_name="images"),
+            io.Audio.Output(display_name="audio"),
+            io.Float.Output(display_name="fps"),
+            io.Int.Output(display_name="bit_depth"),
+        ],
+    )
 
     @classmethod
     def execute(cls, video: VideoClip) -> io.NodeOutput:
-        """The frames of a file are decoded where they are used, to 8 bits; the sound is None for a silent video."""
+        """Return frames, sound (None for a silent video), rate and bits; frames are decoded where they are used."""
         return io.NodeOutput(video.frames, video.sound, float(video.frame_rate), BITS)
 
 
-class CreateVideo(io.ComfyNode):
+class CreateVideo(CoreNode):
     """Makes a video of pictures."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        return io.Schema(
-            node_id="CreateVideo",
-            display_name="Create Video",
-            category="image/video",
-            inputs=[
-                io.Image.Input("images", tooltip="The frames."),
-                io.Float.Input("fps", default=30.0, min=1.0, max=120.0, step=1.0),
-                io.Audio.Input("audio", optional=True, tooltip="Sound, cut at the last frame."),
-                io.Int.Input(
-                    "bit_depth", optional=True, default=BITS, min=BITS, max=10, step=2, tooltip="Of the file."
-                ),
-            ],
-            outputs=[io.Video.Output()],
-        )
+    CORE_SCHEMA = io.Schema(
+        "CreateVideo",
+        "Create Video",
+        "image/video",
+        [
+            io.Image.Input("images", tooltip="The frames."),
+            io.Float.Input("fps", default=30.0, min=1.0, max=120.0, step=1.0),
+            io.Audio.Input("audio", optional=True, tooltip="Sound, cut at the last frame."),
+            io.Int.Input("bit_depth", optional=True, default=BITS, min=BITS, max=10, step=2, tooltip="Of the file."),
+        ],
+        [io.Video.Output()],
+    )
 
     @classmethod
     def validate_inputs(cls, bit_depth: int | None = None) -> bool | str:
-        """Refuse what would be written otherwise than ComfyUI writes it; None is a linked one."""
+        """Refuse a depth that the runner does not write; None stands for a linked one."""
         return True if bit_depth in (None, BITS) else _no_such_depth(bit_depth)
 
     @classmethod
@@ -128,39 +118,36 @@ def _no_such_depth(bit_depth: int) -> str:
     return f"bit_depth is {bit_depth}; the runner writes {BITS} bits. Set {BITS}, or run the workflow in ComfyUI."
 
 
-class SaveVideo(io.ComfyNode):
+class SaveVideo(CoreNode):
     """Saves a video into the output folder."""
 
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """As in ComfyUI."""
-        return io.Schema(
-            node_id="SaveVideo",
-            display_name="Save Video",
-            category="image/video",
-            inputs=[
-                io.Video.Input("video", tooltip="The video to save."),
-                io.String.Input("filename_prefix", default="video/ComfyUI", tooltip="Start of the file's name."),
-                io.Combo.Input("format", options=["auto", "mp4"], default="auto", tooltip="The container."),
-                *(
-                    io.Combo.Input(name, options=options, default="auto", optional=True, tooltip="The codec.")
-                    for name, options in CODECS.items()
-                ),
-            ],
-            outputs=[io.Video.Output()],
-            is_output_node=True,
-        )
+    CORE_SCHEMA = io.Schema(
+        "SaveVideo",
+        "Save Video",
+        "image/video",
+        [
+            io.Video.Input("video", tooltip="The video to save."),
+            io.String.Input("filename_prefix", default="video/ComfyUI", tooltip="Start of the file's name."),
+            io.Combo.Input("format", options=["auto", "mp4"], default="auto", tooltip="The container."),
+            *(
+                io.Combo.Input(name, options=options, default="auto", optional=True, tooltip="The codec.")
+                for name, options in CODECS.items()
+            ),
+        ],
+        [io.Video.Output()],
+        is_output_node=True,
+    )
 
     @classmethod
     def validate_inputs(cls, filename_prefix: str | None) -> bool | str:
-        """Names that lead out of the output folder are refused before anything runs."""
+        """Refuse names that lead out of the output folder, before anything runs."""
         return prefix_verdict(host.current().output_directory(), filename_prefix)
 
     @classmethod
     def execute(
         cls, video: VideoClip, filename_prefix: str, format: str, codec: str = "auto", **_more: str
     ) -> io.NodeOutput:
-        """Every choice of format and of codec means H.264 in MP4, as ComfyUI encodes it: its frames are the same."""
+        """Encode H.264 in MP4 as ComfyUI does, which is what every choice of format and codec means here."""
         frames = video.frames.all() if isinstance(video.frames, FileFrames) else video.frames
         height, width = frames.shape[1:3]
         path = next_free(host.current().output_directory(), filename_prefix, "mp4", width=width, height=height)

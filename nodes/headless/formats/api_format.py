@@ -16,7 +16,7 @@ NO_TYPES: NodeTypes = MappingProxyType({})
 
 
 def read_api_format(document: Mapping[str, Any], types: NodeTypes = NO_TYPES) -> Graph:
-    """The graph of a parsed API-format file; raises InvalidWorkflow listing every malformed node.
+    """Return the graph of a parsed API-format file; raises InvalidWorkflow listing every malformed node.
 
     types: give nodes without a title the name that the page shows
     """

@@ -38,7 +38,7 @@ class BoxWidget:
 
 @dataclass(frozen=True)
 class Opened:
-    """What a box says about its inside.
+    """Values that a box's widgets give to its inside.
 
     values:   by input of the subgraph, the value of the box's widget
     promoted: by id of a node inside, what counts for its widgets: (further path, name of the widget, value)
@@ -49,7 +49,7 @@ class Opened:
 
 
 def box_widgets(box: UiNode, level: Level, definitions: Definitions) -> list[BoxWidget]:
-    """The widgets of a box with the subgraph `level` inside."""
+    """Return the widgets of a box with the subgraph `level` inside."""
     if box.promotions is None:
         marked = {socket.name for socket in box.inputs if socket.is_widget}
         promotions = [
@@ -73,7 +73,7 @@ def opened(
     definitions: Definitions,
     outer: Sequence[tuple[tuple[str, ...], str, Any]],
 ) -> Opened:
-    """What the inside of a box gets from its widgets, and from those of the boxes around it.
+    """Return the values that the inside of a box gets from its widgets, and from those of the boxes around it.
 
     outer: what boxes outside say about widgets of this one; it counts more than the box's own values
     """
@@ -103,21 +103,21 @@ def opened(
 
 
 def _values(box: UiNode, names: Sequence[str]) -> list[Any]:
-    """The box's value for each of its widgets, None where it has none.
+    """Return the box's value for each of its widgets, None where it has none.
 
     A list may have more values than widgets: then the page has put `control_after_generate` behind a seed, or behind
     another whole number where there are more of them than seeds. "fixed" is a value of P2P Edit's `quirks` too.
     """
     if isinstance(box.values, Mapping):
         return [box.values.get(name) for name in names]
-    given = box.values or ()
+    values = box.values or ()
     found: list[Any] = []
-    position, spare = 0, len(given) - len(names)
+    position, spare = 0, len(values) - len(names)
     seeds = [_is_seed(name) for name in names]
     for slot, following in enumerate((*names[1:], "")[: len(names)]):
-        found.append(given[position] if position < len(given) else None)
+        found.append(values[position] if position < len(values) else None)
         position += 1
-        behind = given[position] if position < len(given) else None
+        behind = values[position] if position < len(values) else None
         followed = spare > 0 if seeds[slot] else spare > sum(seeds[slot:]) and _is_whole(found[-1])
         if followed and isinstance(behind, str) and behind in AFTER_GENERATE and following != CONTROL:
             position, spare = position + 1, spare - 1
@@ -133,7 +133,7 @@ def _is_whole(value: Any) -> bool:  # noqa: ANN401 - a widget's value
 
 
 def _is_widget(level: Level, slot: int, definitions: Definitions) -> bool:
-    """Whether the subgraph's input leads to a widget, through boxes inside too."""
+    """Return whether the subgraph's input leads to a widget, through boxes inside too."""
     waiting: list[tuple[Level, int]] = [(level, slot)]
     met = {(id(level), slot)}
     while waiting:
@@ -150,7 +150,7 @@ def _is_widget(level: Level, slot: int, definitions: Definitions) -> bool:
 
 
 def slot_of(promotion: Promotion, level: Level, definitions: Definitions) -> int | None:
-    """The input of the subgraph that feeds the promoted widget, where one does."""
+    """Return the input of the subgraph that feeds the promoted widget, where one does."""
     if promotion.path == (BOX_ITSELF,):
         return level.positions.get(promotion.widget)
     node = level.nodes.get(promotion.path[0])

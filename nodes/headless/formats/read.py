@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ LONGEST_NUMBER = 100
 
 
 def read_workflow(path: Path, types: NodeTypes) -> Graph:
-    """The graph in the file at `path`; raises InvalidWorkflow where there is none."""
+    """Return the graph in the file at `path`; raises InvalidWorkflow where there is none."""
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
@@ -61,11 +62,10 @@ def _parsed(text: str, path: Path) -> Any:  # noqa: ANN401 - unchecked JSON
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys are all different; raises ValueError where one comes twice, for one value would be lost."""
+    """Make an object; raises ValueError where a key comes twice, because one of the values would be lost."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
         raise ValueError(f"the key {shown(twice)} is there twice in one object; keep one")
     return found
 
@@ -77,7 +77,7 @@ def _whole_number(digits: str) -> int:
 
 
 def graph_from(document: Any, types: NodeTypes, *, origin: str = "workflow") -> Graph:  # noqa: ANN401 - unchecked JSON
-    """The graph of parsed JSON in either format, or of a request body that holds one under "prompt"."""
+    """Return the graph of parsed JSON in either format, or of a request body that holds one under "prompt"."""
     if isinstance(document, dict) and isinstance(document.get("prompt"), dict):
         document = document["prompt"]
     if not isinstance(document, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from ..graph import MOST_NODES, too_many_nodes
@@ -20,7 +21,7 @@ MOST_INPUTS = 200_000
 
 @dataclass(frozen=True)
 class _Size:
-    """Of a level with its subgraphs taken apart."""
+    """Size of a level with its subgraphs taken apart."""
 
     nodes: int
     inputs: int
@@ -28,7 +29,7 @@ class _Size:
 
 
 def read_definitions(document: Mapping[str, Any], near: NearNames) -> Definitions:
-    """The subgraphs by id, those defined inside others too; raises InvalidWorkflow where they are malformed."""
+    """Return the subgraphs by id, those defined inside others too; raises InvalidWorkflow where they are malformed."""
     found: dict[str, Level] = {}
     waiting = [document]
     while waiting:
@@ -63,22 +64,21 @@ def check_size(root: Level, definitions: Definitions) -> None:
 
     Raises InvalidWorkflow where a subgraph contains itself, or there are too many nodes, inputs or levels.
     """
+    inside: dict[str | None, list[str]] = {}
+    waiting: list[str | None] = [None]
+    while waiting:
+        key = waiting.pop()
+        if key not in inside:
+            inside[key] = list(_used(root if key is None else definitions[key], definitions))
+            waiting.extend(inside[key])
     sizes: dict[str | None, _Size] = {}
-    inside: dict[str | None, list[str]] = {None: list(_used(root, definitions))}
-    stack: list[tuple[str | None, Iterator[str]]] = [(None, iter(inside[None]))]
-    while stack:
-        key, rest = stack[-1]
-        used = next((kind for kind in rest if kind not in sizes), None)
-        if used is None:
+    try:
+        for key in TopologicalSorter(inside).static_order():
             level = root if key is None else definitions[key]
-            sizes[key] = _checked(level, [sizes[kind] for kind in inside[key]])
-            stack.pop()
-        elif used in inside:
-            name = definitions[used].name or used
-            raise stop(f"subgraph '{short(name)}' contains itself. Take it out of itself.")
-        else:
-            inside[used] = list(_used(definitions[used], definitions))
-            stack.append((used, iter(inside[used])))
+            sizes[key] = _checked(level, [sizes[used] for used in inside[key]])
+    except CycleError as error:
+        name = definitions[error.args[1][0]].name or error.args[1][0]
+        raise stop(f"subgraph '{short(name)}' contains itself. Take it out of itself.") from error
 
 
 def _used(level: Level, definitions: Definitions) -> Iterator[str]:

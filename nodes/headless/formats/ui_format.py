@@ -10,19 +10,19 @@ from typing import Any
 
 from ..graph import Graph, Link, Node, graph_of
 from ..problems import InvalidWorkflow, Problem, short
+from ..schemas.misspelt import MEANT, MOST_STRANGE
 from ..schemas.registry import NearNames, NodeType, NodeTypes
-from .misspelt import MEANT, MOST_STRANGE
 from .promoted import AFTER_GENERATE, CONTROL
 from .ui_links import PAGE_ONLY, Constant, Scope, Severed, Wiring
 from .ui_nodes import UiNode
 
 SEED_NAMES = frozenset({"seed", "noise_seed"})
 PREVIEW = "$$"
-"""What the names of previews start with, which a box lists among its widgets."""
+"""Prefix of the names of previews, which a box lists among its widgets."""
 
 
 def read_ui_format(document: Mapping[str, Any], types: NodeTypes) -> Graph:
-    """The graph of a parsed UI-format file; raises InvalidWorkflow where its nodes or links are malformed.
+    """Return the graph of a parsed UI-format file; raises InvalidWorkflow where its nodes or links are malformed.
 
     Notes are left out; reroutes, primitives, bypassed nodes and subgraphs are resolved into plain links and constants.
     A node inside a subgraph gets the id 'outer:inner'.

@@ -28,7 +28,7 @@ MOST_COMPARED = 64
 MOST_SETTERS = 100
 """Boxes and primitives that one input may be set by; as many as there may be subgraphs inside each other."""
 PAGE_ONLY = NOTES | REROUTES | {PRIMITIVE, GET}
-"""What the page draws and never sends."""
+"""Nodes that the page draws and never sends."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Severed:
 
 
 Source = Link | Constant | Severed | None
-"""What feeds an input; None where nothing does."""
+"""Feed of an input; None where it has none."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ class Scope:
     promoted: Mapping[str, Sequence[tuple[tuple[str, ...], str, Any]]] = field(default_factory=dict)
 
     def flat(self, node_id: str) -> str:
-        """The id in the flat graph."""
+        """Return the id in the flat graph."""
         return f"{self.prefix}{node_id}"
 
 
 Place = tuple[Scope, UiNode, int]
 """An input: its scope, its node and which of the node's inputs it is."""
 Setter = tuple[str, int]
-"""What a user may set instead of an input: an input of a box, or 0 of a primitive, by flat id."""
+"""Place that a user may set instead of an input: an input of a box, or 0 of a primitive, by flat id."""
 
 
 @dataclass(frozen=True)
@@ -103,19 +103,19 @@ class Wiring:
         self._targets: dict[Setter, list[tuple[str, str]]] = {}
 
     def inner(self, scope: Scope, node: UiNode) -> Scope | None:
-        """The scope inside a node that is a subgraph; None for any other node."""
+        """Return the scope inside a node that is a subgraph; None for any other node."""
         level = self._definitions.get(node.type)
         if level is None:
             return None
         prefix = f"{scope.flat(node.id)}:"
         if prefix not in self._inner:
             widgets = box_widgets(node, level, self._definitions)
-            said = opened(widgets, level, self._definitions, scope.promoted.get(node.id, ()))
-            self._inner[prefix] = Scope(prefix, level, (scope, node), said.values, said.promoted), widgets
+            inside = opened(widgets, level, self._definitions, scope.promoted.get(node.id, ()))
+            self._inner[prefix] = Scope(prefix, level, (scope, node), inside.values, inside.promoted), widgets
         return self._inner[prefix][0]
 
     def source(self, scope: Scope, node: UiNode, slot: int) -> Source:
-        """What feeds input `slot` of a node that runs; `boxes` knows it from then on."""
+        """Return what feeds input `slot` of a node that runs; `boxes` knows it from then on."""
         found, setters = self._follow((scope, node, slot))
         target = (scope.flat(node.id), node.inputs[slot].name)
         for setter in setters:
@@ -123,7 +123,7 @@ class Wiring:
         return found
 
     def boxes(self) -> Iterator[Box]:
-        """What the page shows and a user may set, though it does not run. To be asked after all sources."""
+        """Yield the parts of the page that a user may set and that do not run. Call it after all calls of `source`."""
         for scope, widgets in self._inner.values():
             if scope.parent is not None:
                 yield self._box(scope, *scope.parent, widgets)
@@ -137,8 +137,8 @@ class Wiring:
         flat = outer.flat(node.id)
         inputs = scope.level.inputs or tuple((socket.name, "") for socket in node.inputs)
         targets: dict[str, tuple[tuple[str, str], ...]] = {}
-        for slot, names in enumerate(inputs):
-            for name in filter(None, names):
+        for slot, called in enumerate(inputs):
+            for name in filter(None, called):
                 targets.setdefault(name, tuple(self._targets.get((flat, slot), ())))
         for widget in widgets:
             inside = (scope.flat(":".join(widget.inside.path)), widget.inside.widget)
@@ -148,7 +148,7 @@ class Wiring:
         return Box(flat, names or (node.type,), targets)
 
     def _follow(self, start: Place) -> tuple[Source, tuple[Setter, ...]]:
-        """The source of an input, and all that may be set instead; no place is looked at twice."""
+        """Return the source of an input, and all that may be set instead; no place is looked at twice."""
         steps: list[tuple[tuple[str, str, int], Step]] = []
         under_way: set[tuple[str, str, int]] = set()
         place: Place | Source = start
@@ -170,12 +170,12 @@ class Wiring:
         return place, setters
 
     def _step_back(self, scope: Scope, node: UiNode, slot: int) -> Step:
-        """Across one link."""
+        """Step back across one link."""
         link = node.inputs[slot].link if slot < len(node.inputs) else None
         return Step(None) if link is None else self._behind(scope, link, node, slot)
 
     def _behind(self, scope: Scope, link_id: str, target: UiNode, target_slot: int) -> Step:
-        """What is at the other end of a link; target: the node that asks, and which of its inputs."""
+        """Step to the other end of a link; target, target_slot: the node and the input at this end."""
         link = scope.level.links.get(link_id)
         if link is None:
             return Step(Severed(f"its link {link_id} is not in the file"))
@@ -187,8 +187,8 @@ class Wiring:
         if node.mode == MUTED:
             return Step(Severed(f"its source {name} is muted"))
         if node.mode == BYPASSED:
-            asked, reroute = _asked(target, target_slot), target.type in REROUTES
-            return Step(_bypass(scope, node, link.slot, asked, reroute=reroute))
+            wanted, reroute = _wanted(target, target_slot), target.type in REROUTES
+            return Step(_bypass(scope, node, link.slot, wanted, reroute=reroute))
         if node.type == PRIMITIVE:
             value = _primitive_value(scope, node)
             return Step(None if value is None else Constant(value), (scope.flat(node.id), 0))
@@ -205,7 +205,7 @@ class Wiring:
 
 
 def _outwards(scope: Scope, outer: Scope, box: UiNode, slot: int) -> Step:
-    """From input `slot` of a subgraph to the same input of its box, which the page finds by its name."""
+    """Step from input `slot` of a subgraph to the same input of its box, which the page finds by its name."""
     setter, value, inputs = (outer.flat(box.id), slot), scope.values.get(slot), scope.level.inputs
     position = slot if not inputs else box.positions.get(inputs[slot][0]) if 0 <= slot < len(inputs) else None
     if position is None or position < 0:
@@ -214,14 +214,14 @@ def _outwards(scope: Scope, outer: Scope, box: UiNode, slot: int) -> Step:
 
 
 def _primitive_value(scope: Scope, node: UiNode) -> Any:  # noqa: ANN401 - what the widget holds
-    """The value of a primitive's only widget, under whatever name a box outside shows it; None where it has none."""
+    """Return the value of a primitive's only widget, whatever name a box outside gives it; None where there is none."""
     promoted = [value for _, _, value in scope.promoted.get(node.id, ())]
     values = list(node.values.values()) if isinstance(node.values, Mapping) else node.values or ()
     return promoted[-1] if promoted else values[0] if values else None
 
 
 def _set_node(scope: Scope, node: UiNode) -> Place | Severed:
-    """The input of the Set node that a Get node names, on its own level or on one around it."""
+    """Return the input of the Set node that a Get node names, on its own level or on one around it."""
     name = first_text(node)
     at: Scope | None = scope
     while at is not None:
@@ -236,33 +236,34 @@ def _set_node(scope: Scope, node: UiNode) -> Place | Severed:
 
 
 def _fits(kind: str, other: str) -> bool:
-    """Whether the page links sockets of these types; "IMAGE,MASK" is either, '*' and '' are any."""
+    """Return whether the page links sockets of these types; "IMAGE,MASK" is either, '*' and '' are any."""
     first, second = (frozenset(each.lower().split(",")) for each in (kind, other))
     return not first.isdisjoint(second) or not (first | second).isdisjoint(ANY)
 
 
-def _asked(node: UiNode, slot: int) -> str:
-    """The type that an input asks for; that of its output for a reroute, which takes anything."""
+def _wanted(node: UiNode, slot: int) -> str:
+    """Return the type that an input wants; that of its output for a reroute, which takes anything."""
     kind = node.inputs[slot].kind
     return node.outputs[0] if kind in ANY and node.type in REROUTES and node.outputs else kind
 
 
-def _bypass(scope: Scope, node: UiNode, slot: int, asked: str, *, reroute: bool) -> Place | Severed:
-    """The input that a bypassed node hands on as output `slot`, chosen as the page does.
+def _bypass(scope: Scope, node: UiNode, slot: int, wanted: str, *, reroute: bool) -> Place | Severed:
+    """Return the input that a bypassed node hands on as output `slot`, chosen as the page does.
 
-    asked:   type of the input that is fed
-    reroute: whether that input is a reroute's, which asks for nothing of its own: then the output's type counts
+    wanted:  type of the input that is fed
+    reroute: whether that input is a reroute's, which takes anything: then the output's type counts
     """
-    given = node.outputs[slot] if 0 <= slot < len(node.outputs) else "*"
-    wanted = given if reroute and asked in ANY else asked
+    offered = node.outputs[slot] if 0 <= slot < len(node.outputs) else "*"
+    if reroute and wanted in ANY:
+        wanted = offered
     if wanted in ANY and node.inputs:
         return scope, node, slot if 0 <= slot < len(node.inputs) else 0
     beside = node.inputs[slot].kind if 0 <= slot < len(node.inputs) else None
-    if beside is not None and _fits(beside, given) and _fits(beside, wanted):
+    if beside is not None and _fits(beside, offered) and _fits(beside, wanted):
         return scope, node, slot
     if wanted in node.kinds:
         return scope, node, node.kinds[wanted]
     for index, socket in enumerate(node.inputs[:MOST_COMPARED]):
-        if _fits(socket.kind, given) and _fits(socket.kind, wanted):
+        if _fits(socket.kind, offered) and _fits(socket.kind, wanted):
             return scope, node, index
     return Severed(f"its source #{short(scope.flat(node.id))} is bypassed and has no {short(wanted)} input to hand on")

@@ -72,17 +72,17 @@ class UiNode:
 
     @property
     def runs(self) -> bool:
-        """Whether it is neither muted nor bypassed."""
+        """Return whether it is neither muted nor bypassed."""
         return self.mode not in (MUTED, BYPASSED)
 
     @cached_property
     def positions(self) -> dict[str, int]:
-        """Which of its inputs has a name; the first one where several have."""
+        """Positions of the inputs by name; the first one where several share it."""
         return {socket.name: slot for slot, socket in reversed(list(enumerate(self.inputs)))}
 
     @cached_property
     def kinds(self) -> dict[str, int]:
-        """Which of its inputs has a type; the first one where several have."""
+        """Positions of the inputs by type; the first one where several share it."""
         return {socket.kind: slot for slot, socket in reversed(list(enumerate(self.inputs)))}
 
 
@@ -110,17 +110,17 @@ class Level:
 
     @cached_property
     def positions(self) -> dict[str, int]:
-        """Which of the subgraph's own inputs has a name."""
+        """Positions of the subgraph's own inputs by name."""
         return {name: slot for slot, (name, _) in reversed(list(enumerate(self.inputs)))}
 
     @cached_property
     def outlets(self) -> dict[int, str]:
-        """By output of the subgraph, the id of the link that leads there."""
+        """Ids of the links that lead out, by output of the subgraph."""
         return {link.target_slot: key for key, link in self.links.items() if link.target == SUBGRAPH_OUTPUT}
 
     @cached_property
     def inlets(self) -> dict[int, list[tuple[UiNode, Socket]]]:
-        """By input of the subgraph, the inputs inside that it is linked to."""
+        """Inputs inside that each input of the subgraph is linked to."""
         found: dict[int, list[tuple[UiNode, Socket]]] = {}
         for node in self.nodes.values():
             for socket in node.inputs:
@@ -130,7 +130,7 @@ class Level:
         return found
 
     def fed_by(self, socket: Socket) -> int | None:
-        """The input of the subgraph that is linked to this input of a node inside."""
+        """Return the input of the subgraph that is linked to this input of a node inside."""
         link = None if socket.link is None else self.links.get(socket.link)
         return link.slot if link is not None and link.origin == SUBGRAPH_INPUT else None
 
@@ -145,13 +145,13 @@ class Level:
 
 
 def first_text(node: UiNode) -> str:
-    """The first widget's value where it is text, else ''."""
+    """Return the first widget's value where it is text, else ''."""
     value = node.values[0] if isinstance(node.values, Sequence) and node.values else ""
     return value if isinstance(value, str) else ""
 
 
 def read_level(raw: Mapping[str, Any], near: NearNames, place: str = "") -> Level:
-    """One level of a file; raises InvalidWorkflow that names what is malformed.
+    """Read one level of a file; raises InvalidWorkflow naming what is malformed.
 
     near:  compares names of the file with known ones
     place: where the level is, such as " in subgraph 'Edit'", for the messages
@@ -251,8 +251,9 @@ def _socket(raw: Any, label: str) -> Socket:  # noqa: ANN401 - unchecked JSON
 def _kind(raw: Any) -> str:  # noqa: ANN401 - unchecked JSON
     """The type of a socket, '*' for one too long to be one; older pages wrote the options of a list in its place."""
     kind = raw.get("type") if isinstance(raw, dict) else None
-    fits = isinstance(kind, str) and len(kind) <= LONGEST_NAME
-    return kind if fits else "COMBO" if isinstance(kind, list) else "*"
+    if isinstance(kind, str) and len(kind) <= LONGEST_NAME:
+        return kind
+    return "COMBO" if isinstance(kind, list) else "*"
 
 
 def _named(raw: Any) -> tuple[str, str]:  # noqa: ANN401 - unchecked JSON
@@ -267,19 +268,23 @@ def _links(entries: Sequence[Any], place: str) -> dict[str, UiLink]:
     for entry in entries:
         if entry is None:
             continue
-        if isinstance(entry, dict):
-            parts = [entry.get(key) for key in ("id", "origin_id", "origin_slot", "target_id", "target_slot")]
-        else:
-            parts = entry[:5] if isinstance(entry, list) else []
-        ids = [_id(part) for part in parts]
-        slots = [_slot(part) for part in parts[2::2]]
-        if len(ids) < 5 or None in ids or None in slots:
-            raise _malformed(f"a link{place} is {shown(entry)}, not [id, source, output, target, input]")
-        link_id, origin, _, target, _ = ids
-        link = UiLink(origin, slots[0], target, slots[1])
+        link_id, link = _link(entry, place)
         if links.setdefault(link_id, link) != link:
             raise _malformed(f"two links{place} have the id {link_id}")
     return links
+
+
+def _link(entry: Any, place: str) -> tuple[str, UiLink]:  # noqa: ANN401 - unchecked JSON
+    if isinstance(entry, dict):
+        parts = [entry.get(key) for key in ("id", "origin_id", "origin_slot", "target_id", "target_slot")]
+    else:
+        parts = entry[:5] if isinstance(entry, list) else []
+    if len(parts) == 5:
+        link_id, origin, target = _id(parts[0]), _id(parts[1]), _id(parts[3])
+        slot, target_slot = _slot(parts[2]), _slot(parts[4])
+        if not (link_id is None or origin is None or slot is None or target is None or target_slot is None):
+            return link_id, UiLink(origin, slot, target, target_slot)
+    raise _malformed(f"a link{place} is {shown(entry)}, not [id, source, output, target, input]")
 
 
 def _slot(value: Any) -> int | None:  # noqa: ANN401 - unchecked JSON
@@ -290,7 +295,7 @@ def _slot(value: Any) -> int | None:  # noqa: ANN401 - unchecked JSON
 
 
 def _promotions(properties: Any, label: str) -> tuple[Promotion, ...] | None:  # noqa: ANN401 - unchecked JSON
-    """What `proxyWidgets` lists: [node id, widget], or [node id, widget, id of the node inside that box]."""
+    """Read what `proxyWidgets` lists: [node id, widget], or [node id, widget, id of the node inside that box]."""
     listed = properties.get("proxyWidgets") if isinstance(properties, dict) else None
     if isinstance(listed, str):
         try:
@@ -306,7 +311,7 @@ def _promotions(properties: Any, label: str) -> tuple[Promotion, ...] | None:  #
 
 
 def _promotion(entry: Any) -> Promotion | None:  # noqa: ANN401 - unchecked JSON
-    """A widget inside a box inside the box may be written as "5: seed" of that box, or with "10:5" as its node."""
+    """Read one entry; a widget of a box inside the box may be written as "5: seed", or with "10:5" as its node."""
     if not isinstance(entry, list) or not 2 <= len(entry) <= 3 or not isinstance(entry[1], str):
         return None
     if len(entry[1]) > LONGEST_NAME:

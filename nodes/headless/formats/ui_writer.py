@@ -20,12 +20,12 @@ SOCKET_ROW, WIDGET_ROW, TEXT_BOX, PREVIEW = 20, 28, 110, 260
 NARROW, WIDE = 270, 400
 """Widths of nodes without and with a multiline text."""
 NOTE_WIDTH, NOTE_LINE, NOTE_LETTERS = 520, 22, 62
-"""Of the note: pixels, pixels, and letters that fit into a line."""
+"""Width of the note in pixels, height of a line in pixels, and letters that fit into a line."""
 
 
 @dataclass(frozen=True)
-class Box:
-    """Where a node stands, in pixels."""
+class Placement:
+    """Position and size of a node, in pixels."""
 
     left: int
     top: int
@@ -34,7 +34,7 @@ class Box:
 
 
 def ui_document(graph: Graph, types: NodeTypes, note: str = "") -> dict[str, Any]:
-    """The graph as ComfyUI's page saves it; ids of nodes must be whole numbers.
+    """Return the graph as ComfyUI's page saves it; ids of nodes must be whole numbers.
 
     note: Markdown shown above the graph; '' for none
     """
@@ -58,14 +58,14 @@ def ui_document(graph: Graph, types: NodeTypes, note: str = "") -> dict[str, Any
     }
 
 
-def placed(graph: Graph, types: NodeTypes) -> dict[str, Box]:
-    """A box for every node: one column right of its last source, and no higher than that source."""
+def placed(graph: Graph, types: NodeTypes) -> dict[str, Placement]:
+    """Return a place for every node: one column right of its last source, and no higher than that source."""
     columns: dict[str, int] = {}
     for node_id in graph.needed_for(graph.nodes):
         sources = [link.node for link in graph.nodes[node_id].links.values()]
         columns[node_id] = 1 + max((columns[source] for source in sources), default=-1)
     sizes = {node.id: _size(types[node.class_type]) for node in graph.nodes.values()}
-    boxes: dict[str, Box] = {}
+    boxes: dict[str, Placement] = {}
     left = LEFT
     for column in range(max(columns.values(), default=-1) + 1):
         members = [node for node in graph.nodes.values() if columns[node.id] == column]
@@ -73,7 +73,7 @@ def placed(graph: Graph, types: NodeTypes) -> dict[str, Box]:
         for node in members:
             nearest = max((link.node for link in node.links.values()), key=columns.__getitem__, default=None)
             top = free if nearest is None else max(free, boxes[nearest].top)
-            boxes[node.id] = Box(left, top, *sizes[node.id])
+            boxes[node.id] = Placement(left, top, *sizes[node.id])
             free = top + sizes[node.id][1] + TITLE + BETWEEN
         left += max(sizes[node.id][0] for node in members) + ACROSS
     return boxes
@@ -88,7 +88,7 @@ def _size(node_type: NodeType) -> tuple[int, int]:
 
 def _links(graph: Graph, types: NodeTypes) -> list[list[Any]]:
     """[link id, source id, source slot, target id, target slot, type] for every link."""
-    found = []
+    found: list[list[Any]] = []
     for node in graph.nodes.values():
         sockets = _sockets(node, types[node.class_type])
         for slot, socket in enumerate(sockets):
@@ -108,7 +108,9 @@ def _sockets(node: Node, node_type: NodeType) -> list[io.Input]:
     ]
 
 
-def _node(node: Node, node_type: NodeType, box: Box, links: Sequence[Sequence[Any]], order: int) -> dict[str, Any]:
+def _node(
+    node: Node, node_type: NodeType, box: Placement, links: Sequence[Sequence[Any]], order: int
+) -> dict[str, Any]:
     constants = {name: value for name, value in node.inputs.items() if not isinstance(value, Link)}
     return {
         "id": int(node.id),

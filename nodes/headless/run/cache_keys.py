@@ -11,14 +11,13 @@ from uuid import uuid4
 
 from ....fatezero_ext.printable import visible
 from ..graph import Graph, Link, Node
-from ..schemas.awaiting import finished
-from ..schemas.registry import NodeType, NodeTypes, as_lists
+from ..schemas.registry import NodeType, NodeTypes, as_lists, finished
 
 LOG = logging.getLogger(__name__)
 
 
 def cache_keys(graph: Graph, order: list[str], types: NodeTypes) -> dict[str, str]:
-    """A key for each node of `order` (sources first): class, constants, fingerprint and the keys of its sources.
+    """Return a key for each node of `order` (sources first): class, constants, fingerprint and the keys of its sources.
 
     Equal keys mean equal results. A node marked `not_idempotent` has its own id in the key.
     """
@@ -42,7 +41,7 @@ def _digest(parts: Mapping[str, Any]) -> str:
 
 
 def _fingerprint(node: Node, node_type: NodeType) -> Any:  # noqa: ANN401 - whatever the node returns
-    """What the node says about state outside the graph; as in ComfyUI, an error or NaN means 'never the same'."""
+    """Return the fingerprint of state outside the graph; as in ComfyUI, an error or NaN means 'never the same'."""
     if not node_type.overrides("fingerprint_inputs"):
         return None
     arguments = {name: None if isinstance(value, Link) else value for name, value in node.inputs.items()}

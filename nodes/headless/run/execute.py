@@ -11,26 +11,25 @@ from ....fatezero_ext.media.clip import FileFrames
 from ...api import io
 from ..graph import Graph, Link, Node
 from ..problems import NodeFailed
-from ..schemas.awaiting import finished
-from ..schemas.registry import NodeType, NodeTypes
+from ..schemas.registry import NodeType, NodeTypes, finished
 from ..schemas.validate import output_nodes
 from .cache_keys import cache_keys
 from .lists import Lists, calls_for, joined_outputs, joined_shown
 
 
 class RunObserver(Protocol):
-    """Who follows a run."""
+    """Observer of a run."""
 
     def started(self, label: str, number: int, count: int) -> None:
-        """Node `number` of `count` (1 = first) starts."""
+        """Called when node `number` of `count` (1 = first) starts."""
 
     def ended(self, label: str, seconds: float, *, reused: bool) -> None:
-        """The node has its outputs; `reused` where an earlier variant had made them."""
+        """Called when the node has its outputs; `reused` where an earlier variant had made them."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a node returned: one list per output, and what it shows ({} for nothing).
+    """Outputs of a node, one list each, and what it shows ({} for nothing).
 
     lists: usually of one item each; of several where the node makes a list, or ran once per item of one
     """
@@ -40,7 +39,7 @@ class Result:
 
     @property
     def outputs(self) -> tuple[Any, ...]:
-        """The first item of every output: all there is, unless lists are in play. None stands for an empty list.
+        """Return the first item of every output: all there is, unless lists are in play. None stands for an empty list.
 
         A video file's frames are decoded; raises VideoError where the file is damaged.
         """
@@ -48,39 +47,39 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What running one graph takes: node ids, sources first, and the key of each one's result."""
+class RunOrder:
+    """Node ids of one graph in the order in which they run, sources first, with the key of each one's result."""
 
     graph: Graph
-    order: Sequence[str]
+    ids: Sequence[str]
     keys: Mapping[str, str]
 
 
-def plan(graph: Graph, types: NodeTypes) -> Plan:
-    """The plan of a validated graph."""
-    order = graph.needed_for(output_nodes(graph, types))
-    return Plan(graph, order, cache_keys(graph, order, types))
+def run_order(graph: Graph, types: NodeTypes) -> RunOrder:
+    """Return the order in which a validated graph runs."""
+    ids = graph.needed_for(output_nodes(graph, types))
+    return RunOrder(graph, ids, cache_keys(graph, ids, types))
 
 
-def run_graphs(graphs: Sequence[Graph], types: NodeTypes, watcher: RunObserver) -> Iterator[Mapping[str, Result]]:
+def run_graphs(graphs: Sequence[Graph], types: NodeTypes, observer: RunObserver) -> Iterator[Mapping[str, Result]]:
     """Run validated graphs in turn; yields the results of each by node id.
 
     A result is shared by all nodes with the same key and dropped once no later graph needs it.
     Raises NodeFailed naming the node whose own error stopped the run.
     """
-    plans = [plan(graph, types) for graph in graphs]
+    orders = [run_order(graph, types) for graph in graphs]
     results: dict[str, Result] = {}
-    for number, current in enumerate(plans):
-        _run(current, types, watcher, results)
-        yield {node_id: results[current.keys[node_id]] for node_id in current.order}
-        wanted = {key for later in plans[number + 1 :] for key in later.keys.values()}
+    for number, current in enumerate(orders):
+        _run(current, types, observer, results)
+        yield {node_id: results[current.keys[node_id]] for node_id in current.ids}
+        wanted = {key for later in orders[number + 1 :] for key in later.keys.values()}
         results = {key: result for key, result in results.items() if key in wanted}
 
 
-def _run(current: Plan, types: NodeTypes, watcher: RunObserver, results: dict[str, Result]) -> None:
-    for number, node_id in enumerate(current.order, start=1):
+def _run(current: RunOrder, types: NodeTypes, observer: RunObserver, results: dict[str, Result]) -> None:
+    for number, node_id in enumerate(current.ids, start=1):
         node, key = current.graph.nodes[node_id], current.keys[node_id]
-        watcher.started(node.label, number, len(current.order))
+        observer.started(node.label, number, len(current.ids))
         began, reused = time.perf_counter(), key in results
         if not reused:
             inputs = {
@@ -89,7 +88,7 @@ def _run(current: Plan, types: NodeTypes, watcher: RunObserver, results: dict[st
                 if name in types[node.class_type].inputs
             }
             results[key] = _result(node, types[node.class_type], inputs, current.graph)
-        watcher.ended(node.label, time.perf_counter() - began, reused=reused)
+        observer.ended(node.label, time.perf_counter() - began, reused=reused)
 
 
 def _result(node: Node, node_type: NodeType, inputs: Lists, graph: Graph) -> Result:
@@ -119,7 +118,7 @@ def _call(node: Node, prepared: type[io.ComfyNode], arguments: dict[str, Any]) -
 
 
 def _prepared(node: Node, node_type: NodeType, graph: Graph) -> type[io.ComfyNode]:
-    """The node's class, or a subclass that carries the hidden facts it asks for."""
+    """Return the node's class, or a subclass that carries the hidden facts it asks for."""
     wanted = node_type.schema.hidden or ()
     if not wanted:
         return node_type.node_class

@@ -16,7 +16,7 @@ Lists = Mapping[str, Sequence[Any]]
 
 
 def calls_for(node_type: NodeType, inputs: Lists, label: str) -> list[dict[str, Any]]:
-    """The arguments of each call that these inputs ask for.
+    """Return the arguments of each call that these inputs ask for.
 
     The longest list decides how many calls there are; shorter ones repeat their last item. A node with
     `is_input_list` is called once, with every input as a list.
@@ -35,7 +35,7 @@ def calls_for(node_type: NodeType, inputs: Lists, label: str) -> list[dict[str, 
 
 
 def joined_outputs(node_type: NodeType, returned: Sequence[io.NodeOutput], label: str) -> tuple[tuple[Any, ...], ...]:
-    """One list per output over all calls; a call's own list is taken apart where the output `is_output_list`."""
+    """Return one list per output over all calls; a call's own list is taken apart where the output `is_output_list`."""
     sockets = node_type.schema.outputs or ()
     for output in returned:
         if len(output.args) != len(sockets):
@@ -52,7 +52,7 @@ def joined_outputs(node_type: NodeType, returned: Sequence[io.NodeOutput], label
 
 
 def joined_shown(returned: Sequence[io.NodeOutput]) -> dict[str, Any]:
-    """What the calls show: under each key of the first one that shows anything, the entries of all."""
+    """Join what the calls show: under each key of the first one that shows anything, the entries of all."""
     shown = [output.ui for output in returned if isinstance(output.ui, dict)]
     if len(shown) < 2:
         return dict(shown[0]) if shown else {}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 from ....fatezero_ext.printable import visible
 
 BRIEF = 0.05
-"""Seconds under which a node's time says nothing and is not shown."""
+"""Seconds below which a node's time is not shown."""
 
 
 class Bar:
@@ -31,7 +31,7 @@ class Bar:
 
 
 class Reporter:
-    """Tells what runs. On a terminal the running node has a bar; elsewhere there are only plain lines."""
+    """Shows what runs. On a terminal the running node has a bar; elsewhere there are only plain lines."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

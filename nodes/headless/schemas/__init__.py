@@ -1,1 +1,1 @@
-"""Node types and the validation of their inputs."""
+"""Node types, the values that users set, and the validation of graphs."""

@@ -30,7 +30,7 @@ class Setting:
 MOST_LISTED = 20
 """Nodes that a message lists."""
 OWN_PREFIX = "FateZero_"
-"""In front of this pack's classes; people leave it out."""
+"""Prefix of this pack's classes; users may leave it out."""
 
 
 def parse_setting(text: str) -> Setting:
@@ -43,7 +43,7 @@ def parse_setting(text: str) -> Setting:
 
 
 def apply_settings(graph: Graph, settings: Sequence[Setting], types: NodeTypes) -> Graph:
-    """The graph with every setting made, later ones winning; raises InvalidWorkflow listing all that cannot be."""
+    """Return the graph with every setting made, later ones winning; raises InvalidWorkflow listing those that fail."""
     problems: list[Problem] = []
     for setting in settings:
         try:
@@ -58,7 +58,7 @@ def apply_settings(graph: Graph, settings: Sequence[Setting], types: NodeTypes) 
 
 
 def _inputs(graph: Graph, setting: Setting, types: NodeTypes) -> list[tuple[str, str]]:
-    """The inputs that a setting means: one of a node, or all that a widget of a box feeds."""
+    """Return the inputs that a setting means: one of a node, or all that a widget of a box feeds."""
     found = _find(graph, setting, types)
     if isinstance(found, Node):
         return [(found.id, setting.input)]
@@ -122,10 +122,10 @@ def _constant(node: Node, setting: Setting, types: NodeTypes) -> Any:  # noqa: A
 
 
 def _typed(socket: io.Input, text: str) -> Any:  # noqa: ANN401 - what the input holds
-    """`text` as the input's type; what does not convert stays text, for the validation to refuse."""
+    """Convert `text` to the input's type; text that does not convert is returned, for the validation to refuse."""
     if socket.get_io_type() == "BOOLEAN":
         word = text.strip().lower()
         return True if word in TRUE else False if word in FALSE else text
     if socket.get_io_type() == "COMBO":
-        return next((option for option in socket.options or () if str(option) == text), text)
+        return next((option for option in getattr(socket, "options", None) or () if str(option) == text), text)
     return text

@@ -1,16 +1,18 @@
-"""The node classes that the runner knows, and what their schemas say."""
+"""Node classes that the runner knows, with their schemas."""
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard
 
 from ... import comfy_entrypoint
 from ...api import io
+from ..core_nodes import CORE_NODES
 from ..problems import short
 
 LONGEST_NAME = 255
@@ -28,22 +30,22 @@ class NodeType:
 
     @property
     def inputs(self) -> dict[str, io.Input]:
-        """The inputs by id, required ones first: the order in which ComfyUI's frontend makes widgets."""
+        """Return the inputs by id, required ones first: the order in which ComfyUI's frontend makes widgets."""
         ordered = sorted(self.schema.inputs or (), key=lambda socket: socket.optional)
         return {socket.id: socket for socket in ordered}
 
     @property
     def widgets(self) -> list[io.WidgetInput]:
-        """The inputs that have a widget, in the order of a file's `widgets_values`."""
+        """Return the inputs that have a widget, in the order of a file's `widgets_values`."""
         return [socket for socket in self.inputs.values() if has_widget(socket)]
 
     @property
     def output_types(self) -> list[str]:
-        """The type of every output socket."""
+        """Return the type of every output socket."""
         return [socket.get_io_type() for socket in self.schema.outputs or ()]
 
     def overrides(self, method: str) -> bool:
-        """Whether the node defines the optional classmethod itself."""
+        """Return whether the node defines the optional classmethod itself."""
         inherited = getattr(io.ComfyNode, method, None)
         own = getattr(self.node_class, method, None)
         return own is not None and getattr(own, "__func__", own) is not getattr(inherited, "__func__", inherited)
@@ -52,20 +54,19 @@ class NodeType:
 NodeTypes = Mapping[str, NodeType]
 
 
-def has_widget(socket: io.Input) -> bool:
-    """Whether the input shows a widget, so that it may hold a constant."""
+def has_widget(socket: io.Input) -> TypeGuard[io.WidgetInput]:
+    """True if the input shows a widget, so that it may hold a constant."""
     return isinstance(socket, io.WidgetInput) and not socket.force_input
 
 
 def node_types(classes: Iterable[type[io.ComfyNode]]) -> NodeTypes:
-    """These classes by node id."""
+    """Return these classes by node id."""
     found = [NodeType(node_class, node_class.GET_SCHEMA()) for node_class in classes]
     return MappingProxyType({node_type.schema.node_id: node_type for node_type in found})
 
 
 def pack_node_types() -> NodeTypes:
-    """The pack's nodes and the stand-ins for ComfyUI's core nodes."""
-    from ..core_nodes import CORE_NODES
+    """Return the pack's nodes and the stand-ins for ComfyUI's core nodes."""
 
     async def pack_nodes() -> list[type[io.ComfyNode]]:
         extension = await comfy_entrypoint()
@@ -75,13 +76,13 @@ def pack_node_types() -> NodeTypes:
 
 
 def near_miss(name: str, known: Iterable[str]) -> str:
-    """A sentence naming the known names closest to `name`, or '' where none is close."""
+    """Return a sentence naming the known names closest to `name`, or '' where none is close."""
     close = close_names(name, known)
     return f" Did you mean {' or '.join(short(match) for match in close)}?" if close else ""
 
 
 def close_names(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[str]:
-    """At most three of the known names, the closest to `name` first; cutoff: least likeness, 0..1."""
+    """Return at most three of the known names, the closest to `name` first; cutoff: least similarity, 0..1."""
     if len(name) > LONGEST_NAME:
         return []
     by_lower = {candidate.lower(): candidate for candidate in known if len(candidate) <= LONGEST_NAME}
@@ -91,7 +92,7 @@ def close_names(name: str, known: Iterable[str], cutoff: float = 0.6) -> list[st
 class NearNames:
     """Compares the names in a file with known ones, each pair once and no more than `MOST_PAIRS` of them.
 
-    A file may have more names than can be compared in a second; the rest are taken for what they are.
+    A file may have more names than can be compared in a second; the rest are taken as they are.
     """
 
     def __init__(self) -> None:
@@ -99,7 +100,7 @@ class NearNames:
         self._found: dict[tuple[str, tuple[str, ...], float], list[str]] = {}
 
     def close(self, name: str, known: Iterable[str], cutoff: float) -> list[str]:
-        """What `close_names` gives; [] once there have been too many."""
+        """Return what `close_names` gives; [] once too many pairs were compared."""
         key = (name, tuple(known), cutoff)
         if key in self._found:
             return self._found[key]
@@ -111,10 +112,21 @@ class NearNames:
 
 
 def takes_lists(node_type: NodeType) -> bool:
-    """Whether the node wants every input as a list."""
+    """Return whether the node wants every input as a list."""
     return bool(getattr(node_type.schema, "is_input_list", False))
 
 
 def as_lists(node_type: NodeType, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of `validate_inputs` and `fingerprint_inputs`: lists of one for a node that takes lists."""
+    """Return the arguments of `validate_inputs` and `fingerprint_inputs`: lists of one for a node that takes lists."""
     return {name: [value] for name, value in arguments.items()} if takes_lists(node_type) else dict(arguments)
+
+
+def finished(result: Any) -> Any:  # noqa: ANN401 - whatever a node's method returns
+    """Return the result of a node's method, awaited where the method is async."""
+    if not inspect.isawaitable(result):
+        return result
+
+    async def wait() -> Any:  # noqa: ANN401 - whatever the method returns
+        return await result
+
+    return asyncio.run(wait())

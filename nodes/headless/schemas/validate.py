@@ -12,15 +12,14 @@ from typing import Any
 
 from ...api import io
 from ...checking.verdicts import mistakes_of, validating
-from ..formats.misspelt import check_names, left_out, left_out_remark, unknown
-from ..formats.page_texts import with_filled_prefixes
 from ..graph import Graph, Link, Node
 from ..problems import Problem, refuse, short, shown
-from .awaiting import finished
-from .registry import NearNames, NodeType, NodeTypes, as_lists, has_widget, near_miss
+from .misspelt import check_names, left_out, left_out_remark, unknown
+from .page_texts import with_filled_prefixes
+from .registry import NearNames, NodeType, NodeTypes, as_lists, finished, has_widget, near_miss
 
 PRIMITIVE = "Primitive"
-"""Start of the ids of the core nodes that hand their only input, `value`, on."""
+"""Prefix of the ids of the core nodes that hand on their only input, `value`."""
 LONGEST_WALK = 20
 """Nodes of a cycle that a message names."""
 LONGEST_TEXT = 100_000
@@ -28,13 +27,13 @@ LONGEST_TEXT = 100_000
 
 
 def output_nodes(graph: Graph, types: NodeTypes) -> list[str]:
-    """Ids of the nodes that a run is for."""
+    """Return the ids of the output nodes, which a run is for."""
     known = [node for node in graph.nodes.values() if node.class_type in types]
     return [node.id for node in known if types[node.class_type].schema.is_output_node]
 
 
 def validated(graph: Graph, types: NodeTypes) -> Graph:
-    """The graph with every constant in its input's type ("4" becomes 4), without nodes that nobody knows or needs.
+    """Return the graph with every constant in its input's type ("4" becomes 4), without nodes neither known nor needed.
 
     Looks at what the output nodes need; its `remarks` name the rest that was left out.
     Raises InvalidWorkflow listing every problem.
@@ -48,7 +47,7 @@ def validated(graph: Graph, types: NodeTypes) -> Graph:
     spare = left_out(graph, needed, types)
     if not targets:
         refuse([Problem("the workflow has no output node, so there is nothing to run. Add one, such as SaveVideo.")])
-    refuse(_cycles(graph, targets))
+    refuse(_cycles(graph, needed))
     refuse(_dangling(graph, needed))
     nodes = {node_id: node for node_id, node in graph.nodes.items() if node_id not in spare}
     remarks = [left_out_remark(spare)] if spare else []
@@ -72,7 +71,7 @@ def _check_node(
     seen: Mapping[str, Any],
     near: NearNames,
 ) -> Iterator[Problem]:
-    """Problems of one node; puts it back into `nodes` and `seen` with its constants in their inputs' type.
+    """Yield the problems of one node; puts it back into `nodes` and `seen` with its constants in their inputs' type.
 
     seen: the graph in the API's format, as the nodes' own checks see it
     """
@@ -84,8 +83,8 @@ def _check_node(
     yield from found or _check_own(nodes, nodes[node.id], node_type)
 
 
-def _cycles(graph: Graph, targets: list[str]) -> Iterator[Problem]:
-    cycle = [f"#{short(node_id)}" for node_id in reversed(graph.cycle(targets))]
+def _cycles(graph: Graph, needed: list[str]) -> Iterator[Problem]:
+    cycle = [f"#{short(node_id)}" for node_id in graph.cycle(needed)]
     if cycle:
         walk = " > ".join(cycle if len(cycle) <= LONGEST_WALK else [*cycle[: LONGEST_WALK - 1], "...", cycle[-1]])
         yield Problem(f"the nodes {walk} feed each other in a cycle; a node needs its inputs first. Cut one link.")
@@ -102,7 +101,7 @@ def _dangling(graph: Graph, needed: list[str]) -> Iterator[Problem]:
 def _check_inputs(
     nodes: Mapping[str, Node], node: Node, types: NodeTypes, converted: dict[str, Any]
 ) -> Iterator[Problem]:
-    """Problems of each input in turn; `converted` gets the constants in their input's type."""
+    """Yield the problems of each input in turn; `converted` gets the constants in their input's type."""
     node_type = types[node.class_type]
     checked_by_node = _own_arguments(node_type)
     for name, socket in node_type.inputs.items():
@@ -139,8 +138,8 @@ def _link_problem(nodes: Mapping[str, Node], link: Link, socket: io.Input, types
     outputs = types[source.class_type].output_types
     if not 0 <= link.slot < len(outputs):
         return f"it is linked to output {link.slot} of {source.label}, which has {len(outputs)}. Link it anew."
-    given, wanted = set(outputs[link.slot].split(",")), set(socket.get_io_type().split(","))
-    if "*" in given | wanted or given <= wanted or wanted <= given:
+    offered, wanted = set(outputs[link.slot].split(",")), set(socket.get_io_type().split(","))
+    if "*" in offered | wanted or offered <= wanted or wanted <= offered:
         return ""
     return (
         f"it gets {outputs[link.slot]} from {source.label}, but needs {socket.get_io_type()}. "
@@ -149,14 +148,14 @@ def _link_problem(nodes: Mapping[str, Node], link: Link, socket: io.Input, types
 
 
 def _whole(value: Any) -> int:  # noqa: ANN401 - unchecked JSON
-    """The value as a whole number; raises ValueError or TypeError where it is none."""
+    """Return the value as a whole number; raises ValueError or TypeError where it is none."""
     if isinstance(value, bool) or isinstance(value, float) and not value.is_integer():
         raise ValueError(value)
     return int(value)
 
 
 def _convert(value: Any, socket: io.Input) -> tuple[Any, str]:  # noqa: ANN401 - unchecked JSON
-    """The value in the input's type, and what is wrong with it ('' for nothing)."""
+    """Return the value in the input's type, and what is wrong with it ('' for nothing)."""
     kind = socket.get_io_type()
     try:
         if kind == "INT":
@@ -204,7 +203,7 @@ def _range_problem(value: Any, socket: io.Input) -> str:  # noqa: ANN401 - a con
 
 
 def _own_arguments(node_type: NodeType) -> set[str]:
-    """Inputs that the node's own `validate_inputs` names; the built-in range checks leave these to it.
+    """Return the inputs that the node's own `validate_inputs` names; the built-in range checks leave these to it.
 
     Looked up as ComfyUI does, which passes only what it finds by position.
     """
@@ -219,10 +218,10 @@ def _check_own(nodes: Mapping[str, Node], node: Node, node_type: NodeType) -> It
     named = _own_arguments(node_type)
     if not named:
         return
-    given = {name: _known_value(nodes, value) for name, value in node.inputs.items() if name in named}
+    arguments = {name: _known_value(nodes, value) for name, value in node.inputs.items() if name in named}
     place = next(iter(named)) if len(named) == 1 else ""
     try:
-        verdict = finished(_with_id(node, node_type).validate_inputs(**as_lists(node_type, given)))
+        verdict = finished(_with_id(node, node_type).validate_inputs(**as_lists(node_type, arguments)))
     except Exception as error:  # any node's code may fail here; as in ComfyUI that is the node's refusal
         yield Problem(f"its own check failed ({type(error).__name__}: {error}). Correct its values.", node.label, place)
         return
@@ -234,14 +233,14 @@ def _check_own(nodes: Mapping[str, Node], node: Node, node_type: NodeType) -> It
 
 
 def _with_id(node: Node, node_type: NodeType) -> type[io.ComfyNode]:
-    """The node's class, or a subclass that knows its place in the graph where it asks for that."""
+    """Return the node's class, or a subclass that knows its place in the graph where it asks for that."""
     if io.Hidden.unique_id not in (node_type.schema.hidden or ()):
         return node_type.node_class
     return type(node_type.node_class.__name__, (node_type.node_class,), {"hidden": io.HiddenHolder(unique_id=node.id)})
 
 
 def _known_value(nodes: Mapping[str, Node], value: Any) -> Any:  # noqa: ANN401 - what the input holds
-    """The constant, or that of the primitive that the input is linked to; None for any other link."""
+    """Return the constant, or that of the primitive that the input is linked to; None for any other link."""
     if not isinstance(value, Link):
         return value
     source = nodes[value.node]

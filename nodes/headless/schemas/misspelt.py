@@ -1,4 +1,4 @@
-"""Names that the runner does not know: what is misspelt is refused, what nobody needs is left out and told."""
+"""Unknown names in a workflow: misspelt ones are refused, unneeded ones are left out with a remark."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from ..graph import Graph, Link, Node
 from ..problems import Problem, refuse, short, shown
-from ..schemas.registry import NearNames, NodeType, NodeTypes, close_names, near_miss
+from .registry import NearNames, NodeType, NodeTypes, close_names, near_miss
 
 MEANT = 0.75
-"""Likeness of a name that no input has to one without a value, from which on it must be meant."""
+"""Similarity, 0..1, from which on an unknown input counts as a misspelling of one that has no value."""
 PAGE_INPUTS = frozenset({"upload", "choose file to upload", "audioUI", "control_after_generate"})
 """Buttons and the like that the page writes among a node's inputs."""
 MISSPELT = 0.85
-"""Likeness of two class names of which one is the other misspelt."""
+"""Similarity, 0..1, from which on a class counts as a misspelling of another."""
 MOST_KINDS = 500
 """Unknown classes that are compared with the known ones."""
 MOST_STRANGE = 20
@@ -23,7 +23,7 @@ MOST_LISTED = 10
 
 
 def unknown(graph: Graph, needed: Sequence[str], types: NodeTypes) -> Iterator[Problem]:
-    """Nodes of a class that the runner does not have, on the way to an output."""
+    """Yield a problem for each needed node of a class that the runner does not have."""
     near: dict[str, str] = {}
     for node in map(graph.nodes.__getitem__, needed):
         kind = node.class_type
@@ -34,7 +34,7 @@ def unknown(graph: Graph, needed: Sequence[str], types: NodeTypes) -> Iterator[P
 
 
 def left_out(graph: Graph, needed: Sequence[str], types: NodeTypes) -> Mapping[str, Node]:
-    """Nodes by id that the runner does not know and no output needs: labels, bookmarks, switches of the page.
+    """Return by id the nodes that are neither known nor needed for an output: labels, bookmarks, switches of the page.
 
     Raises InvalidWorkflow for a class that is a known one misspelt: nothing that should have run may be missing.
     """
@@ -47,7 +47,7 @@ def left_out(graph: Graph, needed: Sequence[str], types: NodeTypes) -> Mapping[s
 
 
 def is_misspelt(kind: str, known: Collection[str]) -> bool:
-    """Whether a class is a known one with a letter wrong, missing or too many.
+    """Return whether a class is a known one with a letter wrong, missing or too many.
 
     'Note+', 'ImageBatch2' and 'LoadImages' are other packs' own.
     """
@@ -58,7 +58,7 @@ def is_misspelt(kind: str, known: Collection[str]) -> bool:
 
 
 def left_out_remark(spare: Mapping[str, Node]) -> str:
-    """What a user is told of nodes that were left out."""
+    """Return the remark about nodes that were left out."""
     labels = [
         node.label if node.title == node.class_type else f"{node.label} ({short(node.class_type)})"
         for node in list(spare.values())[:MOST_LISTED]
@@ -68,10 +68,10 @@ def left_out_remark(spare: Mapping[str, Node]) -> str:
 
 
 def check_names(node: Node, node_type: NodeType, remarks: list[str], near: NearNames) -> Iterator[Problem]:
-    """Inputs that the node's class does not have.
+    """Yield a problem for each input that the node's class does not have and that must be a mistake.
 
-    A link, and a name like that of an input without a value, must be a mistake. Any other value is left out, as
-    ComfyUI does, and told in `remarks`.
+    These are links, and names like that of an input without a value. Any other value is left out, as ComfyUI does, and
+    `remarks` names it.
     """
     known = node_type.inputs
     strange = [name for name in node.inputs if name not in known and name not in PAGE_INPUTS][:MOST_STRANGE]

@@ -1,4 +1,4 @@
-"""Fills in what the page fills in when it queues a workflow: dates and other nodes' widgets in the names of files."""
+"""Fills in dates and other nodes' widgets in the names of files, as the page does when it queues a workflow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_PLACEHOLDERS, LONGEST_VALUE = 100, 1000
 
 
 def with_filled_prefixes(nodes: Iterable[Node], now: datetime) -> list[Node]:
-    """The nodes, with `%date:yyyy-MM-dd%` and `%Load Video.file%` in names of files replaced.
+    """Return the nodes, with `%date:yyyy-MM-dd%` and `%Load Video.file%` in names of files replaced.
 
     A node is named by its class or, where no class is called so, by its title. Anything else is left as it is.
     """
@@ -53,14 +53,14 @@ def _value(match: re.Match[str], by_name: Mapping[str, Node], now: datetime) -> 
 
 
 def _as_page_text(value: Any) -> str:  # noqa: ANN401 - a widget's value
-    """The value as JavaScript writes it: true, and 8 for 8.0."""
+    """Write the value as JavaScript does: true, and 8 for 8.0."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def dated(pattern: str, now: datetime) -> str:
-    """The time by the page's patterns: yyyy yy MM M dd d hh h mm m ss s, one letter without leading zeros."""
+    """Write the time by the page's patterns: yyyy yy MM M dd d hh h mm m ss s, one letter without leading zeros."""
     parts = {"d": now.day, "M": now.month, "h": now.hour, "m": now.minute, "s": now.second}
 
     def part(match: re.Match[str]) -> str:
