@@ -9,6 +9,7 @@ from rich.console import Console
 
 from fatezero_ext import BlendSettings, Controller, EditSettings, Storage, edit, invert, load_model
 from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.errors import ModelError
 from fatezero_ext.inversion.invert import Reconstruction
 from fatezero_ext.media.video import read_video, write_video
 
@@ -260,7 +261,7 @@ def test_a_model_folder_saved_anew_has_another_fingerprint(tmp_path, monkeypatch
     assert load.LoadPseudo3DUNet.fingerprint_inputs(model="publisher/model", norm="frame") == first
     (folder / "model_index.json").write_text("{} ")
     assert load.LoadPseudo3DUNet.fingerprint_inputs(model="publisher/model", norm="clip") != first
-    with pytest.raises(load_pack("fatezero_ext.errors").ModelError, match="'../model' is not there"):
+    with pytest.raises(ModelError, match="'../model' is not there"):
         load.LoadPseudo3DUNet.fingerprint_inputs(model="../model")
 
 

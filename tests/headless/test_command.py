@@ -141,12 +141,12 @@ SLOW_SAVE = """
 import signal, sys, time
 from pathlib import Path
 from fatezero_ext import __main__ as program
+from fatezero_ext import atomic_files as files
 from fatezero_ext.cli.node_pack import load_pack
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 io = load_pack("nodes.api").io
 host = load_pack("nodes.host.current")
-files = load_pack("fatezero_ext.atomic_files")
 registry = load_pack("nodes.headless.schemas.registry")
 command = load_pack("nodes.headless.command")
 
