@@ -116,6 +116,7 @@ def test_any_clip_can_be_inverted_and_edited(model, noise, frames, height, width
     assert result.mask.shape == (frames, height, width)
 
 
+@pytest.mark.slow
 def test_half_precision_follows_full_precision(golden, model, clip, inverted):
     half = golden.unet()
     half.net.half()

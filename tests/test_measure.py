@@ -217,6 +217,7 @@ def clips(tmp_path, frames):
     return tmp_path, edited
 
 
+@pytest.mark.slow
 def test_the_command_as_a_program_prints_json_and_nothing_else(clips, clip_folder, frames):
     folder, edited = clips
     command = [sys.executable, "-m", "fatezero_ext", "measure", str(folder / "source.mp4"), str(folder / "pictures")]

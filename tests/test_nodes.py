@@ -153,6 +153,7 @@ def test_the_reconstruction_pass_of_the_node_is_that_of_python(folder):
     assert trace.latents.equal(again.trace.latents)
 
 
+@pytest.mark.slow
 def test_python_api_format_and_ui_format_give_identical_frames(folder):
     model = load_model(GOLDEN / "model")
     frames = read_video(folder / "clip.mp4").frames
@@ -169,6 +170,7 @@ def test_python_api_format_and_ui_format_give_identical_frames(folder):
         assert mask.shape == (3, 80, 96) and mask[:, ::8, ::8].equal(result.mask)
 
 
+@pytest.mark.slow
 def test_another_edit_prompt_repeats_neither_loading_nor_inverting(folder):
     first, second, third = run(
         folder, "api.json", [], ["8.edit_prompt=a silver car on the lake", "8.word_windows="], []

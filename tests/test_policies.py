@@ -76,6 +76,7 @@ def test_features_and_maps_edit_alike(model, maps, of_features, name):
     assert relative(edited(model, maps, name), of_features(name)) < ROUNDING
 
 
+@pytest.mark.slow
 def test_features_and_maps_edit_a_trained_model_alike(toy, of_toy):
     assert relative(toy(Storage("maps")), of_toy) < 1e-5
 
@@ -114,6 +115,7 @@ def wide():
     return Pseudo3DUNet(UNet2DConditionModel(cross_attention_dim=32, **widths, **arms), InflationSettings())
 
 
+@pytest.mark.slow
 def test_what_is_kept_as_maps_changes_no_bit_of_what_is_computed(model, wide):
     kept = inverted(model, Storage("features"), unet=wide)
     assert {record.form for record in kept.trace.store.read(0).values()} == {"map", "features"}
@@ -138,6 +140,7 @@ def test_two_runs_of_a_policy_give_the_same_bits(model, tmp_path, storage):
     assert all(one.equal(two) for one, two in zip(*runs, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["features", "maps"])
 def test_an_edit_loses_little_by_the_precision_that_attention_is_kept_in(model, policy):
     def result(precision):

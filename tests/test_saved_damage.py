@@ -144,6 +144,7 @@ def test_a_full_disk_keeps_the_inversion_and_edits_run_the_source_again(model, c
     assert cache.entries() == [] and list((cache.folder / ".drafts").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_mended_is_computed_again_each_time(model, cache, clean, caplog):
     controller = inverted(model, on_disk(cache))
     flip(file_of(cache, "step-001.safetensors"))

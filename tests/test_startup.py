@@ -187,6 +187,7 @@ def test_the_graph_of_the_check_has_every_node_of_the_pack(listed):
     assert set(ids) <= {kind for kind, _ in NODES.values()}
 
 
+@pytest.mark.slow
 def test_first_runs_import_in_threads_and_leave_the_constants_of_diffusers_fit_for_training():
     (done, asked, constants), said = told(FIRST_RUN)
     assert done == asked, said

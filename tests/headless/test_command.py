@@ -38,6 +38,7 @@ def ramp():
     return torch.linspace(0, 1, 4)[:, None, None, None].expand(4, 16, 16, 3)
 
 
+@pytest.mark.slow
 def test_run_as_a_program_saves_the_video_and_prints_its_path(folder, ramp):
     command = [sys.executable, "-m", "fatezero_ext", "run", str(folder / "copy.json"), "--output", str(folder / "out")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
