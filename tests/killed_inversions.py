@@ -1,6 +1,6 @@
 """A program for test_killed_inversions: inverts into a cache in processes that are killed, or whose files are damaged.
 
-Prints one JSON line per round. Arguments: "kill" or "damage", the cache's folder, the number of rounds, a seed.
+Prints one JSON line per round, kills before damages. Arguments: the cache's folder, the rounds of each, a seed.
 """
 
 import hashlib
@@ -93,23 +93,24 @@ def say(outcome):
     sys.stdout.flush()
 
 
-def main(what, folder, rounds, seed):
+def main(folder, rounds, seed):
     """Run the rounds."""
     torch.set_num_threads(1)
-    generator, folder, model = random.Random(seed), Path(folder), load_model(MODEL)
+    kills, damages = random.Random(seed), random.Random(seed)
+    folder, model = Path(folder), load_model(MODEL)
     said, cache = folder / "said.json", InversionCache(folder / "cache")
     began = time.perf_counter()
     clean = in_a_process(model, InversionCache(folder / "clean"), said)
     took = time.perf_counter() - began
     say({"clean": clean})
-    for _ in range(rounds):
+    for what in ["kill"] * rounds + ["damage"] * rounds:
         if what == "kill":
             shutil.rmtree(cache.folder, ignore_errors=True)
-            first = in_a_process(model, cache, said, kill_after=generator.uniform(0, took))
+            first = in_a_process(model, cache, said, kill_after=kills.uniform(0, took))
             done = "killed" if first["killed"] else "too late"
         else:
             in_a_process(model, cache, said)
-            done = damage(cache.folder, generator)
+            done = damage(cache.folder, damages)
         again = in_a_process(model, cache, said)
         in_a_process(model, cache, said)  # makes anew what was found damaged
         last = in_a_process(model, cache, said)
@@ -120,4 +121,4 @@ def main(what, folder, rounds, seed):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -10,7 +10,7 @@ SOURCE = "a silver jeep driving down a curvy road"
 EDIT = "a silver car driving down a curvy road"
 REFINED = "a watercolor painting of a silver jeep driving down a curvy road"
 STEPS = 5  # the fewest at which latents are blended
-ROUNDING = 3e-4  # of whole edits, as in test_golden_edits: the authors' program differs so from itself
+ROUNDING = 3e-4  # of whole edits, as in golden_checks: the authors' program differs so from itself
 BLEND = BlendSettings(("jeep",), ("car",), threshold=0.5, latents=True)
 EDITS = {
     "replace": (EDIT, EditSettings(guidance=3.0, equalizer={"car": 2.0})),

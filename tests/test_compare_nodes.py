@@ -7,12 +7,13 @@ import torch
 from rich.console import Console
 
 from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.errors import PromptError, VideoError
 from fatezero_ext.media.video import read_video
+from fatezero_ext.pictures.comparison_grid import compare
 
 from .conftest import relative
 
 COMPARE, PROMPTS_NODE = load_pack("nodes.clips.compare_clips"), load_pack("nodes.clips.edit_prompts")
-ERRORS = load_pack("fatezero_ext.errors")
 EXAMPLES = Path(__file__).parents[1] / "example_workflows"
 PROMPTS = "  a blue circle on the grass \n\n a green circle on the grass\n   \n"
 
@@ -35,7 +36,7 @@ def test_each_line_is_a_prompt_and_blank_ones_are_left_out():
 @pytest.mark.parametrize("text", ["", " \n\t\n"])
 def test_no_prompt_at_all_is_an_error_before_anything_runs(text):
     assert "at least one edit prompt" in PROMPTS_NODE.EditPrompts.validate_inputs(text)
-    with pytest.raises(ERRORS.PromptError, match="at least one edit prompt"):
+    with pytest.raises(PromptError, match="at least one edit prompt"):
         PROMPTS_NODE.EditPrompts.execute(text)
     assert PROMPTS_NODE.EditPrompts.validate_inputs(None) is True
 
@@ -53,14 +54,14 @@ def test_every_edit_input_may_bring_several_clips():
 
 
 def test_more_labels_than_clips_and_several_sources_are_refused():
-    with pytest.raises(ERRORS.VideoError, match="3 labels for 2 clips"):
+    with pytest.raises(VideoError, match="3 labels for 2 clips"):
         grid_of(["a\nb\nc"])
-    with pytest.raises(ERRORS.VideoError, match="source brings 2 clips"):
+    with pytest.raises(VideoError, match="source brings 2 clips"):
         grid_of([""], source=[clip(), clip()])
 
 
 def test_clip_of_another_length_is_named_by_its_label():
-    with pytest.raises(ERRORS.VideoError, match="'short' has 1 frames"):
+    with pytest.raises(VideoError, match="'short' has 1 frames"):
         grid_of(["\n\nshort"], edit_2=[clip()[:1]])
 
 
@@ -127,9 +128,7 @@ def test_several_prompts_are_edited_from_one_inversion(outcome):
 def test_each_edit_stands_under_its_own_prompt(outcome):
     results, _ = outcome
     clips = [results["3"].lists[0][0], *results["10"].lists[0]]
-    wanted = load_pack("fatezero_ext.pictures.comparison_grid").compare(
-        clips, ["source", *(line.strip() for line in PROMPTS.splitlines() if line.strip())]
-    )
+    wanted = compare(clips, ["source", *(line.strip() for line in PROMPTS.splitlines() if line.strip())])
     assert results["11"].outputs[0].equal(wanted)
 
 

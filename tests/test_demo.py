@@ -1,16 +1,17 @@
 """The example workflows on the built-in model, against the exact truth."""
 
 import json
+from contextlib import redirect_stdout
+from io import StringIO
 
 import pytest
 import torch
-from rich.console import Console
 
 from fatezero_ext import Controller, EditSettings, InflationSettings, edit, invert, load_toy
-from fatezero_ext.cli.demo import example_clip, run_example
+from fatezero_ext.cli import demo
+from fatezero_ext.cli.demo import example_clip
 from fatezero_ext.cli.examples import EXAMPLE_EDITS, EXAMPLES
 from fatezero_ext.cli.main import main
-from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.media.video import read_video
 from fatezero_ext.toy.evaluation.edits import measure
 from fatezero_ext.toy.evaluation.scores import psnr
@@ -21,19 +22,27 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory):
-    """Each example's figures with and without attention control; one thread, as the demo runs."""
+def shown(tmp_path_factory):
+    """The demo of every example: its exit code, what it printed, its folder, and each figure that it measured."""
+    figures, printed, folder = [], StringIO(), tmp_path_factory.mktemp("output")
+
+    def measured(*given):
+        figures.append(measure(*given))
+        return figures[-1]
+
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    command, folder = load_pack("nodes.headless.command"), tmp_path_factory.mktemp("output")
-    clip, found = example_clip(), {}
-    for name, example in EXAMPLE_EDITS.items():
-        outcome = run_example(example, folder, command, Console(quiet=True))
-        found[name] = tuple(
-            measure(frames.numpy(), clip, example.changes) for frames in (outcome.edited, outcome.uncontrolled)
-        )
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(printed):
+        patch.setattr(demo, "measure", measured)
+        code = main(["demo", "all", "--output", str(folder)])
     torch.set_num_threads(threads)
-    return found
+    return code, printed.getvalue(), folder, figures
+
+
+@pytest.fixture(scope="module")
+def outcomes(shown):
+    """Each example's figures with and without attention control, as the demo prints them."""
+    figures = shown[-1]
+    return dict(zip(EXAMPLE_EDITS, zip(figures[::2], figures[1::2], strict=True), strict=True))
 
 
 def test_the_colour_changes_and_the_rest_stays(outcomes):
@@ -88,17 +97,15 @@ def test_each_workflow_has_its_thumbnail_and_only_known_words(example):
     assert {"SaveVideo", "MarkdownNote", "FateZero_P2PEdit"} <= {node["type"] for node in document["nodes"]}
 
 
-def test_the_demo_leaves_videos_a_sheet_and_a_table(tmp_path, capsys):
-    threads = torch.get_num_threads()
-    assert main(["demo", "colour", "--output", str(tmp_path)]) == 0
-    torch.set_num_threads(threads)
-    written = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
-    assert [name for name in written if name.endswith(".mp4")] == [
-        "video/1_colour_edit_with_mask_00001_.mp4",
-        "video/1_colour_edit_with_mask_no_control_00001_.mp4",
-    ]
-    assert "1_colour_edit_with_mask.png" in written
-    assert "8 of 8" in capsys.readouterr().out
+def test_the_demo_leaves_videos_a_sheet_and_a_table_of_each_example(shown):
+    code, printed, folder, _ = shown
+    assert code == 0
+    written = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    for example in EXAMPLE_EDITS.values():
+        assert {f"video/{example.file}_00001_.mp4", f"video/{example.file}_no_control_00001_.mp4"} <= written
+        assert f"{example.file}.png" in written
+    assert len([name for name in written if name.endswith(".mp4")]) == 2 * len(EXAMPLE_EDITS)
+    assert "8 of 8" in printed
 
 
 def test_an_unknown_example_is_refused(capsys):

@@ -40,6 +40,11 @@ def inverted(model, clip):
     return invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=STEPS)
 
 
+@pytest.fixture(scope="module")
+def inverted_in_6(model, clip):
+    return invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=6)
+
+
 def tensors_of(controller):
     store, steps = controller.trace.store, len(controller.trace.schedule)
     kept = [t for step in range(steps) for record in store.read(step).values() for t in record.kept.tensors()]
@@ -111,15 +116,15 @@ def test_any_clip_can_be_inverted_and_edited(model, noise, frames, height, width
     assert result.mask.shape == (frames, height, width)
 
 
-def test_half_precision_follows_full_precision(golden, model, clip):
+@pytest.mark.slow
+def test_half_precision_follows_full_precision(golden, model, clip, inverted):
     half = golden.unet()
     half.net.half()
     controller = invert(Controller(half), model.text_encoder, clip, SOURCE, steps=STEPS)
-    full = invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=STEPS)
     trace = controller.trace
     assert (trace.latents.dtype, trace.noise.dtype) == (torch.float16, torch.float32)
     assert trace.latents[-1].equal(trace.noise.half())
-    assert relative(trace.noise, full.trace.noise) < 0.05
+    assert relative(trace.noise, inverted.trace.noise) < 0.05
     assert edit(controller, model.text_encoder, EDIT, EditSettings(blend=BLEND)).latents.isfinite().all()
 
 
@@ -281,18 +286,16 @@ def masks_of(controller, model, **blend):
     return edit(controller, model.text_encoder, EDIT, settings).mask
 
 
-def test_the_edit_words_join_the_mask_of_latent_blending_and_subtracted_words_leave_it(model, clip):
-    controller = invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=6)
-    source = masks_of(controller, model)
-    joined = masks_of(controller, model, edit_words=("car",))
-    cut = masks_of(controller, model, subtract_words=("road",), subtract_threshold=0.3)
+def test_the_edit_words_join_the_mask_of_latent_blending_and_subtracted_words_leave_it(model, inverted_in_6):
+    source = masks_of(inverted_in_6, model)
+    joined = masks_of(inverted_in_6, model, edit_words=("car",))
+    cut = masks_of(inverted_in_6, model, subtract_words=("road",), subtract_threshold=0.3)
     assert (joined >= source).all() and joined.sum() > source.sum()
     assert (cut <= source).all() and cut.sum() < source.sum()
 
 
-def test_masks_can_be_read_from_another_resolution(model, clip):
-    controller = invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=6)
-    finer, usual = masks_of(controller, model, downscale=2), masks_of(controller, model)
+def test_masks_can_be_read_from_another_resolution(model, inverted_in_6):
+    finer, usual = masks_of(inverted_in_6, model, downscale=2), masks_of(inverted_in_6, model)
     assert (finer - usual).abs().mean() > 0.01
 
 
@@ -318,11 +321,10 @@ def test_only_the_original_mask_of_latent_blending_depends_on_earlier_steps(mode
     assert blended(1).equal(blended(2)) != depends
 
 
-def test_subtracted_words_leave_what_the_edit_words_joined(model, clip):
-    controller = invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=6)
+def test_subtracted_words_leave_what_the_edit_words_joined(model, inverted_in_6):
     joined = {"edit_words": ("car",), "subtract_words": ("road",)}
-    assert masks_of(controller, model, **joined, subtract_threshold=1.0).any()
-    assert not masks_of(controller, model, **joined, subtract_threshold=-1.0).any()
+    assert masks_of(inverted_in_6, model, **joined, subtract_threshold=1.0).any()
+    assert not masks_of(inverted_in_6, model, **joined, subtract_threshold=-1.0).any()
 
 
 @pytest.mark.gpu

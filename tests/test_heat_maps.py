@@ -363,8 +363,7 @@ def test_the_nodes_show_what_python_computes(folder):
     controller = outcome["FateZero_DDIMInvert"].outputs[0]
     pictures, mask = outcome["FateZero_WordHeatMaps"].outputs
     assert pictures.shape[0] == 2 and pictures.shape[3] == 3 and mask.shape == (2, 64, 80)
-    maps = load_pack("fatezero_ext.inspection.heat_maps")
-    heat = maps.word_heats(controller, ("red circle",))[0]
+    heat = word_heats(controller, ("red circle",))[0]
     assert mask.equal(spread(heat, (64, 80))) and mask.amax((1, 2)).eq(1).all()
     components = outcome["FateZero_SelfAttentionComponents"].outputs[0]
     assert components.shape[0] == 2 and components.shape[2] > 5 * 80

@@ -77,6 +77,7 @@ def test_an_unknown_kernel_is_refused_with_the_known_ones():
         kernel("flash", CPU, torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "policy"), [("sliced", "features"), ("explicit", "maps")])
 def test_an_edit_with_another_kernel_is_the_same_edit(model, name, policy):
     other = load_model(GOLDEN / "model", attention=name)
@@ -84,6 +85,7 @@ def test_an_edit_with_another_kernel_is_the_same_edit(model, name, policy):
     assert relative(got, wanted) < ROUNDING
 
 
+@pytest.mark.slow
 def test_the_source_runs_again_with_the_kernel_it_was_inverted_with():
     other = load_model(GOLDEN / "model", attention="sliced")
     kept, again = (edited(other, inverted(other, Storage(policy), steps=3)) for policy in ("features", "recompute"))

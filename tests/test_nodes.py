@@ -9,6 +9,7 @@ from rich.console import Console
 
 from fatezero_ext import BlendSettings, Controller, EditSettings, Storage, edit, invert, load_model
 from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.errors import ModelError
 from fatezero_ext.inversion.invert import Reconstruction
 from fatezero_ext.media.video import read_video, write_video
 
@@ -152,6 +153,7 @@ def test_the_reconstruction_pass_of_the_node_is_that_of_python(folder):
     assert trace.latents.equal(again.trace.latents)
 
 
+@pytest.mark.slow
 def test_python_api_format_and_ui_format_give_identical_frames(folder):
     model = load_model(GOLDEN / "model")
     frames = read_video(folder / "clip.mp4").frames
@@ -168,6 +170,7 @@ def test_python_api_format_and_ui_format_give_identical_frames(folder):
         assert mask.shape == (3, 80, 96) and mask[:, ::8, ::8].equal(result.mask)
 
 
+@pytest.mark.slow
 def test_another_edit_prompt_repeats_neither_loading_nor_inverting(folder):
     first, second, third = run(
         folder, "api.json", [], ["8.edit_prompt=a silver car on the lake", "8.word_windows="], []
@@ -260,7 +263,7 @@ def test_a_model_folder_saved_anew_has_another_fingerprint(tmp_path, monkeypatch
     assert load.LoadPseudo3DUNet.fingerprint_inputs(model="publisher/model", norm="frame") == first
     (folder / "model_index.json").write_text("{} ")
     assert load.LoadPseudo3DUNet.fingerprint_inputs(model="publisher/model", norm="clip") != first
-    with pytest.raises(load_pack("fatezero_ext.errors").ModelError, match="'../model' is not there"):
+    with pytest.raises(ModelError, match="'../model' is not there"):
         load.LoadPseudo3DUNet.fingerprint_inputs(model="../model")
 
 

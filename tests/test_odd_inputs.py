@@ -5,16 +5,18 @@ import re
 import pytest
 import torch
 
+from fatezero_ext import Controller, load_toy
 from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.inversion.footprint import ClipShape
 from fatezero_ext.inversion.storage_plan import check_room
+from fatezero_ext.media.video import read_video
 
 from .small_runs import SOURCE, clip
 
 
 @pytest.fixture
 def controlled(model):
-    return load_pack("fatezero_ext").Controller(model.unet)
+    return Controller(model.unet)
 
 
 def refused(controller, text, latent):
@@ -68,7 +70,7 @@ def test_a_clip_that_no_call_can_hold_is_refused_with_what_would_fit(model):
 
 def test_the_sample_clip_is_that_of_the_examples():
     frames = load_pack("nodes.clips.sample_clip")
-    read = load_pack("fatezero_ext.media.video").read_video(frames.SAMPLE_CLIP)
+    read = read_video(frames.SAMPLE_CLIP)
     video = frames.SampleClip.execute().result[0]
     frames = video.frames.all()
     assert frames.equal(read.frames) and video.frame_rate == read.fps and len(frames) == 8
@@ -76,8 +78,8 @@ def test_the_sample_clip_is_that_of_the_examples():
 
 @pytest.mark.parametrize(("side", "remark"), [(16, False), (24, False), (48, True)])
 def test_a_clip_far_from_the_size_a_model_was_trained_on_gets_a_remark(side, remark, caplog):
-    toy = load_pack("fatezero_ext").load_toy()
-    controller = load_pack("fatezero_ext").Controller(toy.unet)
+    toy = load_toy()
+    controller = Controller(toy.unet)
     with caplog.at_level("INFO"):
         latent = {"samples": clip(frames=1, height=side, width=side)}
         load_pack("nodes.method.invert").DDIMInvert.execute(controller, toy.text_encoder, latent, "a red circle", 1)

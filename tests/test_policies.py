@@ -1,6 +1,7 @@
 """Ways to keep attention give the same edits, as exactly as each promises."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -41,6 +42,17 @@ def recompute(model):
 
 
 @pytest.fixture(scope="module")
+def maps(model):
+    return inverted(model, Storage("maps"))
+
+
+@pytest.fixture(scope="module")
+def of_features(model, features):
+    """The latents of an edit by its name, from kept features."""
+    return cache(lambda name: edited(model, features, name))
+
+
+@pytest.fixture(scope="module")
 def toy():
     """The trained model; gives the edit of a red circle into a blue one from attention kept in some way."""
     model, drawn = load_toy(), example_clip()
@@ -60,18 +72,18 @@ def of_toy(toy):
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_features_and_maps_edit_alike(model, features, name):
-    maps = inverted(model, Storage("maps"))
-    assert relative(edited(model, maps, name), edited(model, features, name)) < ROUNDING
+def test_features_and_maps_edit_alike(model, maps, of_features, name):
+    assert relative(edited(model, maps, name), of_features(name)) < ROUNDING
 
 
+@pytest.mark.slow
 def test_features_and_maps_edit_a_trained_model_alike(toy, of_toy):
     assert relative(toy(Storage("maps")), of_toy) < 1e-5
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_running_the_source_again_gives_the_bits_of_kept_features(model, features, recompute, name):
-    assert edited(model, recompute, name).equal(edited(model, features, name))
+def test_running_the_source_again_gives_the_bits_of_kept_features(model, of_features, recompute, name):
+    assert edited(model, recompute, name).equal(of_features(name))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -103,6 +115,7 @@ def wide():
     return Pseudo3DUNet(UNet2DConditionModel(cross_attention_dim=32, **widths, **arms), InflationSettings())
 
 
+@pytest.mark.slow
 def test_what_is_kept_as_maps_changes_no_bit_of_what_is_computed(model, wide):
     kept = inverted(model, Storage("features"), unet=wide)
     assert {record.form for record in kept.trace.store.read(0).values()} == {"map", "features"}
@@ -112,9 +125,9 @@ def test_what_is_kept_as_maps_changes_no_bit_of_what_is_computed(model, wide):
         assert edited(model, again, name).equal(edited(model, kept, name))
 
 
-def test_features_on_disk_give_the_bits_of_features_in_memory(model, features, tmp_path):
+def test_features_on_disk_give_the_bits_of_features_in_memory(model, of_features, tmp_path):
     disk = inverted(model, Storage("features", "disk", cache=InversionCache(tmp_path)))
-    assert edited(model, disk).equal(edited(model, features))
+    assert edited(model, disk, "blend").equal(of_features("blend"))
 
 
 @pytest.mark.parametrize("storage", [Storage("features"), Storage("maps"), Storage("recompute"), "disk"])
@@ -127,6 +140,7 @@ def test_two_runs_of_a_policy_give_the_same_bits(model, tmp_path, storage):
     assert all(one.equal(two) for one, two in zip(*runs, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["features", "maps"])
 def test_an_edit_loses_little_by_the_precision_that_attention_is_kept_in(model, policy):
     def result(precision):

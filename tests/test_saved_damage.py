@@ -152,6 +152,7 @@ def test_a_full_disk_keeps_the_inversion_and_edits_run_the_source_again(model, c
     assert cache.entries() == [] and list((cache.folder / ".drafts").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_damaged_page_of_a_cache_that_cannot_be_changed_is_computed_again_each_time(
     model, cache, clean, caplog, monkeypatch
 ):

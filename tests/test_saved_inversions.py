@@ -79,6 +79,7 @@ save_file({"edited": edited(model, controller)}, sys.argv[3])
 """
 
 
+@pytest.mark.slow
 def test_another_process_finds_it_and_edits_to_the_same_bits(saved, tmp_path):
     cache, wanted, _ = saved
     places = [str(place) for place in (GOLDEN / "model", cache.folder, tmp_path / "edited")]

@@ -173,8 +173,15 @@ def with_defaults(nodes):
     }
 
 
-def test_the_list_of_nodes_and_their_schemas_import_nothing_that_takes_seconds():
+@pytest.fixture(scope="module")
+def listed():
+    """Ids of the pack's nodes, and the modules of the process that listed them."""
     (ids, modules), _ = told(LISTED)
+    return ids, modules
+
+
+def test_the_list_of_nodes_and_their_schemas_import_nothing_that_takes_seconds(listed):
+    ids, modules = listed
     assert len(ids) >= 15 and "fatezero_pack.nodes.method.edit" in modules
     assert imported(modules) == set()
 
@@ -186,11 +193,12 @@ def test_the_check_of_a_workflow_imports_nothing_that_takes_seconds(folder):
     assert imported(modules) == set()
 
 
-def test_the_graph_of_the_check_has_every_node_of_the_pack(folder):
-    (ids, _), _ = told(LISTED)
+def test_the_graph_of_the_check_has_every_node_of_the_pack(listed):
+    ids, _ = listed
     assert set(ids) <= {kind for kind, _ in NODES.values()}
 
 
+@pytest.mark.slow
 def test_first_runs_import_in_threads_and_leave_the_constants_of_diffusers_fit_for_training():
     (done, asked, constants), said = told(FIRST_RUN)
     assert done == asked, said

@@ -26,6 +26,7 @@ def in_a_thread(work):
         return pool.submit(work).result()
 
 
+@pytest.mark.slow
 def test_threads_that_share_a_model_compute_what_one_computes_alone(model, tmp_path):
     """The whole of it is `python -m tests.shared_model`."""
     assert set(SHORT) <= set(JOBS)

@@ -57,7 +57,7 @@ TOY_EDITS = {
         EditSettings("refine", cross_replace=0.5, guidance=5.0),
     ),
 }
-AS_THE_AUTHORS = 3e-4  # of float32 edits, as in tests/test_golden_edits.py
+AS_THE_AUTHORS = 3e-4  # of float32 edits, as in tests/golden_checks.py
 TOY_STEPS = 20
 TINY_STEPS = 5  # the fewest at which latents are blended
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.errors import FateZeroError
 
 SOURCE = "a silver jeep on the road,"
 PIPELINES = "video_diffusion.pipelines"
@@ -93,7 +94,7 @@ def refused(configs, translated):
     """Translate what must be refused; returns the message."""
 
     def translate(changes):
-        with pytest.raises(load_pack("fatezero_ext.errors").FateZeroError) as caught:
+        with pytest.raises(FateZeroError) as caught:
             translated(changes)
         return str(caught.value)
 

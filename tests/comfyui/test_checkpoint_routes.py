@@ -6,8 +6,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import fatezero_ext as ext
 from benchmarks.make_checkpoint import parts, single_file
 from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.prompts.words import read_prompt
 
 FRAMES, STEPS = 3, 4
 SOURCE, EDIT = "a red jeep, driving", "a blue jeep, driving"
@@ -36,18 +38,13 @@ def core(checkpoint):
 
 
 @pytest.fixture(scope="module")
-def ext():
-    return load_pack("fatezero_ext")
-
-
-@pytest.fixture(scope="module")
-def of_file(checkpoint, ext):
+def of_file(checkpoint):
     """The same by our loader, frames normalised one by one as a MODEL does."""
     return ext.load_model(checkpoint, ext.InflationSettings(norm="frame"))
 
 
 @pytest.fixture(scope="module")
-def of_folder(made, checkpoint, ext, tmp_path_factory):
+def of_folder(made, checkpoint, tmp_path_factory):
     folder = tmp_path_factory.mktemp("diffusers") / "small"
     for part, name in zip(made, ("unet", "vae", "text_encoder"), strict=True):
         part.save_pretrained(folder / name)
@@ -64,7 +61,7 @@ def pixels():
     return torch.rand(FRAMES, 70, 64, 3, generator=torch.Generator().manual_seed(0))
 
 
-def run(ext, unet, clip, latents):
+def run(unet, clip, latents):
     inverted = ext.invert(ext.Controller(unet), clip, latents, SOURCE, steps=STEPS)
     blend = ext.BlendSettings(source_words=("jeep,",))
     return inverted.trace.noise, ext.edit(inverted, clip, EDIT, ext.EditSettings(blend=blend)).latents
@@ -80,13 +77,11 @@ def test_vae_encode_and_decode_are_comfyuis(core, of_file, pixels):
     assert distance(of_file.vae.decode(wanted), core[2].decode(wanted)) < 1e-4
 
 
-def test_core_vae_encode_into_our_inversion_equals_our_vae(ext, core, of_file, pixels):
+def test_core_vae_encode_into_our_inversion_equals_our_vae(core, of_file, pixels):
     from nodes import VAEEncode
 
     theirs = VAEEncode().encode(core[2], pixels)[0]["samples"]
-    noises = [
-        run(ext, of_file.unet, of_file.text_encoder, latents)[0] for latents in (theirs, of_file.vae.encode(pixels))
-    ]
+    noises = [run(of_file.unet, of_file.text_encoder, latents)[0] for latents in (theirs, of_file.vae.encode(pixels))]
     assert distance(*noises) < 1e-5
 
 
@@ -109,26 +104,26 @@ def test_clip_skip_is_comfyuis(core, of_file, layer):
     assert of_file.text_encoder.layer is None
 
 
-def test_three_routes_give_the_same_inversion_and_edit(ext, core, of_file, of_folder, pixels):
+def test_three_routes_give_the_same_inversion_and_edit(core, of_file, of_folder, pixels):
     latents = of_file.vae.encode(pixels)
     frame = ext.InflationSettings(norm="frame")
     native = load_pack("nodes.native.model").NativeModel(core[0])
-    file = run(ext, of_file.unet, of_file.text_encoder, latents)
+    file = run(of_file.unet, of_file.text_encoder, latents)
     folder = ext.load_model(of_folder, frame)
-    for found in (run(ext, folder.unet, folder.text_encoder, latents), run(ext, native, core[1], latents)):
+    for found in (run(folder.unet, folder.text_encoder, latents), run(native, core[1], latents)):
         assert distance(found[0], file[0]) < 1e-3
         assert distance(found[1], file[1]) < 1e-3
 
 
-def test_with_the_clip_wide_norm_file_and_folder_agree(ext, checkpoint, of_folder, pixels):
+def test_with_the_clip_wide_norm_file_and_folder_agree(checkpoint, of_folder, pixels):
     models = [ext.load_model(path) for path in (checkpoint, of_folder)]
     latents = models[0].vae.encode(pixels)
-    file, folder = (run(ext, model.unet, model.text_encoder, latents) for model in models)
+    file, folder = (run(model.unet, model.text_encoder, latents) for model in models)
     assert distance(folder[0], file[0]) < 1e-5
     assert distance(folder[1], file[1]) < 1e-5
 
 
-def test_a_lora_on_a_model_is_the_lora_on_our_unet(ext, core, of_file, checkpoint, tmp_path, pixels):
+def test_a_lora_on_a_model_is_the_lora_on_our_unet(core, of_file, checkpoint, tmp_path, pixels):
     from nodes import LoraLoader
 
     generator, name = torch.Generator().manual_seed(1), "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -150,9 +145,9 @@ def test_a_lora_on_a_model_is_the_lora_on_our_unet(ext, core, of_file, checkpoin
         of_file.unet, of_file.text_encoder, tmp_path / "style.safetensors", unet_strength=0.8, text_strength=0.6
     )
     latents = of_file.vae.encode(pixels)
-    theirs = run(ext, load_pack("nodes.native.model").NativeModel(model), clip, latents)
-    ours = run(ext, unet, text, latents)
-    plain = run(ext, of_file.unet, of_file.text_encoder, latents)
+    theirs = run(load_pack("nodes.native.model").NativeModel(model), clip, latents)
+    ours = run(unet, text, latents)
+    plain = run(of_file.unet, of_file.text_encoder, latents)
     assert distance(theirs[1], ours[1]) < 1e-3
     assert distance(ours[1], plain[1]) > 5 * distance(theirs[1], ours[1])
 
@@ -178,9 +173,9 @@ def test_our_clip_and_vae_work_in_core_nodes(core, of_file, pixels):
 
 
 @pytest.mark.parametrize("prompt", ["a (red:1.3) jeep", "a (red) jeep"])
-def test_weights_in_comfyuis_clip_are_refused_by_name_in_our_nodes(ext, core, prompt):
+def test_weights_in_comfyuis_clip_are_refused_by_name_in_our_nodes(core, prompt):
     with pytest.raises(ext.FateZeroError, match="weight syntax.*equalizer"):
-        load_pack("fatezero_ext.prompts.words").read_prompt(core[1], prompt)
+        read_prompt(core[1], prompt)
 
 
 def test_a_textual_inversion_in_comfyuis_clip_is_a_word_of_several_tokens(core, tmp_path):
@@ -192,7 +187,7 @@ def test_a_textual_inversion_in_comfyuis_clip_is_a_word_of_several_tokens(core, 
     tokenizer = clip.tokenizer.clip_l
     before, tokenizer.embedding_directory = tokenizer.embedding_directory, [str(tmp_path)]
     try:
-        prompt = load_pack("fatezero_ext.prompts.words").read_prompt(clip, "a embedding:cat on grass")
+        prompt = read_prompt(clip, "a embedding:cat on grass")
     finally:
         tokenizer.embedding_directory = before
     assert [word.tokens for word in prompt.words] == [(1,), (2, 3, 4), (5,), (6,)]

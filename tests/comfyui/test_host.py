@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import fatezero_ext as ext
 from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.diffusion.noise_model import LatentFormat
 from fatezero_ext.diffusion.preview_colours import LatentColours
@@ -107,7 +108,6 @@ def test_under_memory_pressure_an_inversion_goes_before_small_results(loaded):
 
     if "get_ram_usage" not in inspect.getsource(caching):
         pytest.skip("this ComfyUI does not ask results for their size")
-    ext = load_pack("fatezero_ext")
     toy = ext.load_toy()
     controller = ext.Controller(toy.unet, storage=ext.Storage("features", "ram"))
     controller = ext.invert(controller, toy.text_encoder, torch.zeros(3, 4, 16, 16), "a red circle", steps=3)

@@ -5,7 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
+import fatezero_ext as ext
 from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.models.load import load_toy
+from fatezero_ext.storage.disk_cache.cache import InversionCache
 from tests.comfyui.small_native import native_model, toy_unet
 
 FRAMES, STEPS = 4, 6
@@ -13,18 +16,12 @@ SOURCE, EDIT = "a red circle on the grass", "a blue circle on the grass"
 
 
 @pytest.fixture(scope="module")
-def ext():
-    """The pack's own copy of the package: its classes are what the nodes know."""
-    return load_pack("fatezero_ext")
-
-
-@pytest.fixture(scope="module")
 def toy():
-    return load_pack("fatezero_ext.models.load").load_toy()
+    return load_toy()
 
 
 @pytest.fixture
-def inflated(ext, toy):
+def inflated(toy):
     return ext.Pseudo3DUNet(toy_unet(), ext.InflationSettings(norm="frame"), scheduler=toy.unet.scheduler)
 
 
@@ -37,7 +34,7 @@ def under_control(model, *given):
     return load_pack("nodes.native.model").NativeModel(model, *given)
 
 
-def edited(ext, unet, toy, latents, policy="features", storage=None, **settings):
+def edited(unet, toy, latents, policy="features", storage=None, **settings):
     controller = ext.Controller(unet, storage=storage or ext.Storage(policy))
     inverted = ext.invert(controller, toy.text_encoder, latents, SOURCE, steps=STEPS)
     return inverted.trace, ext.edit(inverted, toy.text_encoder, EDIT, ext.EditSettings(**settings))
@@ -75,27 +72,27 @@ def test_one_prediction_is_the_inflated_unets(inflated, toy, latents, texts):
 
 
 @pytest.mark.parametrize("policy", ["features", "maps", "recompute"])
-def test_inversion_and_edit_are_the_inflated_unets(ext, inflated, toy, latents, policy):
+def test_inversion_and_edit_are_the_inflated_unets(inflated, toy, latents, policy):
     blend = ext.BlendSettings(source_words=("circle",))
     (trace, edit), (wanted_trace, wanted) = (
-        edited(ext, unet, toy, latents, policy, blend=blend) for unet in (under_control(native_model()), inflated)
+        edited(unet, toy, latents, policy, blend=blend) for unet in (under_control(native_model()), inflated)
     )
     assert distance(trace.noise, wanted_trace.noise) < 1e-3
     assert distance(edit.latents, wanted.latents) < 1e-3
     assert torch.equal(edit.mask, wanted.mask)
 
 
-def test_threads_that_share_a_model_get_what_one_gets_alone(ext, toy, latents):
+def test_threads_that_share_a_model_get_what_one_gets_alone(toy, latents):
     """ComfyUI samples for one of them at a time; each has clips, texts and controls of its own."""
     native = under_control(native_model())
     clips = [latents[:frames] for frames in (4, 3, 2)]
-    wanted = [edited(ext, native, toy, clip)[1].latents for clip in clips]
+    wanted = [edited(native, toy, clip)[1].latents for clip in clips]
     with ThreadPoolExecutor(len(clips)) as pool:
-        found = list(pool.map(lambda clip: edited(ext, native, toy, clip)[1].latents, clips))
+        found = list(pool.map(lambda clip: edited(native, toy, clip)[1].latents, clips))
     assert all(one.equal(other) for one, other in zip(found, wanted, strict=True))
 
 
-def test_a_controller_may_run_another_model_inside(ext, toy, latents):
+def test_a_controller_may_run_another_model_inside(toy, latents):
     outer, inner, text = under_control(native_model()), under_control(native_model()), toy.text_encoder.encode(SOURCE)
     first, seen = outer.layers[0].address, []
 
@@ -110,14 +107,14 @@ def test_a_controller_may_run_another_model_inside(ext, toy, latents):
     assert found.equal(wanted[0]) and len(seen) == 1 and seen[0].equal(wanted[1])
 
 
-def test_texts_in_calls_of_their_own_give_the_same(ext, toy, latents, monkeypatch):
+def test_texts_in_calls_of_their_own_give_the_same(toy, latents, monkeypatch):
     """ComfyUI splits a batch where memory is short, and joins it in an order of its own."""
     import comfy.model_base
 
     native = under_control(native_model())
-    _, together = edited(ext, native, toy, latents)
+    _, together = edited(native, toy, latents)
     monkeypatch.setattr(comfy.model_base.BaseModel, "memory_required", lambda *_given, **_more: 2**60)
-    _, apart = edited(ext, native, toy, latents)
+    _, apart = edited(native, toy, latents)
     assert distance(apart.latents, together.latents) < rounding(native)
 
 
@@ -156,32 +153,32 @@ def test_the_edited_text_is_found_wherever_a_batch_has_it(toy, latents, monkeypa
         torch.testing.assert_close(found, wanted)
 
 
-def test_the_users_model_is_never_changed(ext, toy, latents):
+def test_the_users_model_is_never_changed(toy, latents):
     model = native_model()
     weights = {name: x.clone() for name, x in model.model.state_dict().items()}
     options = repr(model.model_options)
-    edited(ext, under_control(model), toy, latents)
+    edited(under_control(model), toy, latents)
     assert repr(model.model_options) == options
     assert all(torch.equal(x, weights[name]) for name, x in model.model.state_dict().items())
     assert model.model.current_patcher is None or "patches_replace" not in repr(model.model_options)
 
 
-def test_weight_patches_apply_and_other_branches_do_not_see_them(ext, toy, latents):
+def test_weight_patches_apply_and_other_branches_do_not_see_them(toy, latents):
     model = native_model()
-    plain_trace, _ = edited(ext, under_control(model), toy, latents)
+    plain_trace, _ = edited(under_control(model), toy, latents)
     patched, name = model.clone(), "diffusion_model.middle_block.1.proj_out.weight"
     change = 0.05 * torch.randn(model.model.state_dict()[name].shape, generator=torch.Generator().manual_seed(1))
     patched.add_patches({name: ("diff", (change,))}, 0.5)
-    changed_trace, _ = edited(ext, under_control(patched), toy, latents)
-    again, _ = edited(ext, under_control(model), toy, latents)
+    changed_trace, _ = edited(under_control(patched), toy, latents)
+    again, _ = edited(under_control(model), toy, latents)
     assert distance(changed_trace.noise, plain_trace.noise) > 1e-4
     assert torch.equal(again.noise, plain_trace.noise)
 
 
-def test_an_interrupted_run_leaves_nothing_behind(ext, toy, latents):
+def test_an_interrupted_run_leaves_nothing_behind(toy, latents):
     model = native_model()
     native = under_control(model)
-    wanted, _ = edited(ext, native, toy, latents)
+    wanted, _ = edited(native, toy, latents)
 
     def stop(step):
         if step.done == 2:
@@ -189,7 +186,7 @@ def test_an_interrupted_run_leaves_nothing_behind(ext, toy, latents):
 
     with pytest.raises(KeyboardInterrupt):
         ext.invert(ext.Controller(native), toy.text_encoder, latents, SOURCE, steps=STEPS, on_step=stop)
-    again, _ = edited(ext, native, toy, latents)
+    again, _ = edited(native, toy, latents)
     assert torch.equal(again.noise, wanted.noise)
 
 
@@ -203,31 +200,31 @@ def image_prompt(strength):
     return replacement
 
 
-def test_what_another_packs_replacement_adds_stays(ext, toy, latents):
+def test_what_another_packs_replacement_adds_stays(toy, latents):
     model = native_model()
-    plain_trace, _ = edited(ext, under_control(model), toy, latents)
+    plain_trace, _ = edited(under_control(model), toy, latents)
     silent, loud = model.clone(), model.clone()
     for clone, strength in ((silent, 0.0), (loud, 0.3)):
         clone.set_model_attn2_replace(image_prompt(strength), "middle", 0)
-    silent_trace, _ = edited(ext, under_control(silent), toy, latents)
-    loud_trace, _ = edited(ext, under_control(loud), toy, latents)
+    silent_trace, _ = edited(under_control(silent), toy, latents)
+    loud_trace, _ = edited(under_control(loud), toy, latents)
     apart = rounding(under_control(model))
     assert distance(silent_trace.noise, plain_trace.noise) < apart
     assert distance(loud_trace.noise, plain_trace.noise) > 10 * apart
 
 
-def test_where_another_pack_changes_the_inputs_maps_are_kept(ext, toy, latents):
+def test_where_another_pack_changes_the_inputs_maps_are_kept(toy, latents):
     model = native_model()
     model.set_model_attn1_patch(lambda n, context, value, _options: (n * 1.1, context, value))
     native = under_control(model)
-    trace, features = edited(ext, native, toy, latents, "features")
-    _, maps = edited(ext, native, toy, latents, "maps")
+    trace, features = edited(native, toy, latents, "features")
+    _, maps = edited(native, toy, latents, "maps")
     assert {record.form for at, record in trace.store.read(0).items() if at.kind == "self"} == {"map"}
     assert distance(features.latents, maps.latents) < rounding(native)
 
 
 @pytest.mark.parametrize("prediction", ["EPS", "V_PREDICTION"])
-def test_its_schedule_and_prediction_are_those_of_comfyuis_sampling(ext, toy, latents, prediction):
+def test_its_schedule_and_prediction_are_those_of_comfyuis_sampling(toy, latents, prediction):
     """Our inversion step on the prediction is an Euler step on ComfyUI's scale."""
     model = native_model(prediction)
     native = under_control(model)
@@ -250,14 +247,14 @@ def test_its_schedule_and_prediction_are_those_of_comfyuis_sampling(ext, toy, la
     assert distance(moved, euler / (1 + low**2).sqrt()) < 2e-6
 
 
-def test_an_inversion_on_disk_is_found_again_by_weights_and_patches(ext, toy, latents, tmp_path):
+def test_an_inversion_on_disk_is_found_again_by_weights_and_patches(toy, latents, tmp_path):
     model, name = native_model(), "diffusion_model.middle_block.1.proj_out.weight"
     change = torch.ones_like(model.model.state_dict()[name])
     patched = model.clone()
     patched.add_patches({name: ("diff", (change,))}, 0.01)
     stronger = model.clone()
     stronger.add_patches({name: ("diff", (change,))}, 0.02)
-    cache = load_pack("fatezero_ext.storage.disk_cache.cache").InversionCache(tmp_path)
+    cache = InversionCache(tmp_path)
     said = []
     for each in (model, patched, stronger, model.clone(), patched.clone()):
         controller = ext.Controller(under_control(each), storage=ext.Storage("features", "disk", cache=cache))
@@ -265,7 +262,7 @@ def test_an_inversion_on_disk_is_found_again_by_weights_and_patches(ext, toy, la
     assert ["found on disk" in line for line in said] == [False, False, False, True, True]
 
 
-def test_disk_is_refused_where_a_patch_has_no_name_that_lasts(ext, toy, latents):
+def test_disk_is_refused_where_a_patch_has_no_name_that_lasts(toy, latents):
     model = native_model()
     model.set_model_attn2_replace(image_prompt(0.1), "middle", 0)
     controller = ext.Controller(under_control(model), storage=ext.Storage("features", "disk"))
@@ -273,7 +270,7 @@ def test_disk_is_refused_where_a_patch_has_no_name_that_lasts(ext, toy, latents)
         ext.invert(controller, toy.text_encoder, latents, SOURCE, steps=2)
 
 
-def test_other_kinds_are_refused_by_name(ext):
+def test_other_kinds_are_refused_by_name():
     model = native_model()
     model.model.diffusion_model.in_channels = 9
     with pytest.raises(ext.FateZeroError, match="kind SD15, and it takes 9 channels"):
@@ -281,7 +278,7 @@ def test_other_kinds_are_refused_by_name(ext):
 
 
 @pytest.mark.parametrize("entry", [{"area": (8, 8, 0, 0)}, {"mask": torch.ones(1, 8, 8)}, {"start_percent": 0.5}])
-def test_conditioning_with_more_than_controlnets_is_refused(ext, entry):
+def test_conditioning_with_more_than_controlnets_is_refused(entry):
     with pytest.raises(ext.FateZeroError, match=next(iter(entry))):
         under_control(native_model(), (-1, "first"), [[torch.zeros(1, 77, 64), entry]])
 
@@ -302,12 +299,12 @@ def hint(strength):
     return control, [[torch.zeros(1, 77, 64), {"control": control, "pooled_output": None}]]
 
 
-def test_controlnets_of_the_conditioning_take_part_in_every_call(ext, toy, latents):
+def test_controlnets_of_the_conditioning_take_part_in_every_call(toy, latents):
     model = native_model()
-    plain_trace, plain_edit = edited(ext, under_control(model), toy, latents)
+    plain_trace, plain_edit = edited(under_control(model), toy, latents)
     (silent, nothing), (loud, something) = hint(0.0), hint(5.0)
-    silent_trace, silent_edit = edited(ext, under_control(model, (-1, "first"), nothing), toy, latents)
-    loud_trace, _ = edited(ext, under_control(model, (-1, "first"), something), toy, latents)
+    silent_trace, silent_edit = edited(under_control(model, (-1, "first"), nothing), toy, latents)
+    loud_trace, _ = edited(under_control(model, (-1, "first"), something), toy, latents)
     assert (silent.calls, loud.calls) == (2 * STEPS, 2 * STEPS)  # inversion and edit, the edit's two texts in one call
     assert torch.equal(silent_trace.noise, plain_trace.noise)
     assert torch.equal(silent_edit.latents, plain_edit.latents)
@@ -339,7 +336,7 @@ def controlnet(frames_of_hint):
     return control.copy().set_cond_hint(hint, strength=1.0)
 
 
-def test_a_real_controlnet_steers_each_frame_by_its_own_hint(ext, toy, latents):
+def test_a_real_controlnet_steers_each_frame_by_its_own_hint(toy, latents):
     conditioning = [[torch.zeros(1, 77, 64), {"control": controlnet(FRAMES), "control_apply_to_uncond": True}]]
     steered = under_control(native_model(), (), conditioning)
     text = toy.text_encoder.encode(SOURCE)
@@ -349,7 +346,7 @@ def test_a_real_controlnet_steers_each_frame_by_its_own_hint(ext, toy, latents):
         same = steered(latents[:1].expand(FRAMES, -1, -1, -1).contiguous(), 501, text, frames=FRAMES)
     assert distance(found, free) > 1e-3
     assert all(distance(frame, same[0]) > 1e-3 for frame in same[1:])
-    trace, result = edited(ext, under_control(native_model(), (-1, "first"), conditioning), toy, latents)
+    trace, result = edited(under_control(native_model(), (-1, "first"), conditioning), toy, latents)
     assert trace.noise.isfinite().all() and result.latents.isfinite().all()
 
 
@@ -364,7 +361,7 @@ def doubled(n, context, value, _options):
     return torch.cat([n, n]), torch.cat([context, context]), torch.cat([value, value])
 
 
-def test_patches_that_change_the_batch_or_the_cells_are_refused_by_name(ext, toy, latents):
+def test_patches_that_change_the_batch_or_the_cells_are_refused_by_name(toy, latents):
     regional = native_model()
     regional.set_model_attn2_patch(doubled)
     regional.set_model_attn2_output_patch(lambda n, _options: n[: len(n) // 2])
@@ -372,10 +369,10 @@ def test_patches_that_change_the_batch_or_the_cells_are_refused_by_name(ext, toy
     merged.set_model_attn1_patch(lambda n, context, value, _options: (n[:, ::2], context, value))
     for model in (regional, merged):
         with pytest.raises(ext.FateZeroError, match="a patch on the MODEL .* changes them"):
-            edited(ext, under_control(model), toy, latents)
+            edited(under_control(model), toy, latents)
 
 
-def test_samplings_of_other_lengths_are_refused(ext):
+def test_samplings_of_other_lengths_are_refused():
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
     (few,) = ModelSamplingDiscrete().patch(native_model(), "lcm", False)

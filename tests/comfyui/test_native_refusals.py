@@ -5,22 +5,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import fatezero_ext as ext
 from fatezero_ext.cli.node_pack import load_pack
 from tests.comfyui.small_native import native_model
 
 FRAMES = 4
 
 
-@pytest.fixture(scope="module")
-def ext():
-    return load_pack("fatezero_ext")
-
-
 def under_control(model):
     return load_pack("nodes.native.model").NativeModel(model)
 
 
-def refused(ext, model):
+def refused(model):
     with pytest.raises(ext.FateZeroError) as error:
         under_control(model)
     return str(error.value)
@@ -36,20 +32,20 @@ def with_context_windows(model):
     return windows.ContextWindowsManualNode.execute(model, 2, 1, "standard_static", dim=0, **more).args[0]
 
 
-def test_context_windows_are_refused_by_name(ext, comfyui):
-    said = refused(ext, with_context_windows(native_model()))
+def test_context_windows_are_refused_by_name(comfyui):
+    said = refused(with_context_windows(native_model()))
     assert "Context Windows" in said and "Take that node out" in said
     assert "Load a checkpoint" not in said
 
 
 @pytest.mark.parametrize("place", ["model_options", "additional_models"])
-def test_models_on_several_gpus_are_refused_by_name(ext, comfyui, place):
+def test_models_on_several_gpus_are_refused_by_name(comfyui, place):
     model = native_model()
     if place == "model_options":
         model.model_options["multigpu_clones"] = {"cuda:1": model}
     else:
         model.set_additional_models("multigpu", [model.clone()])
-    said = refused(ext, model)
+    said = refused(model)
     assert "several GPUs" in said and "MultiGPU CFG Split" in said and "Take that node out" in said
 
 
@@ -68,7 +64,7 @@ def with_evolved(model, **options):
         ({"contexts": (SimpleNamespace(context_schedule="view_as_context"),)}, "Take Context Options out"),
     ],
 )
-def test_context_options_shorter_than_the_clip_are_refused_before_any_work(ext, comfyui, options, advice):
+def test_context_options_shorter_than_the_clip_are_refused_before_any_work(comfyui, options, advice):
     native, ran = under_control(with_evolved(native_model(), **options)), []
     with pytest.raises(ext.FateZeroError, match=f"AnimateDiff-Evolved's Context Options.*together.*{advice}"):
         native.run(lambda: ran.append(1), 1, FRAMES, 8, 8)
@@ -76,16 +72,16 @@ def test_context_options_shorter_than_the_clip_are_refused_before_any_work(ext, 
 
 
 @pytest.mark.parametrize("options", [{}, {"context_length": FRAMES}, {"context_length": 16}])
-def test_context_options_that_hold_the_clip_are_let_through(ext, comfyui, options):
+def test_context_options_that_hold_the_clip_are_let_through(comfyui, options):
     native = under_control(with_evolved(native_model(), **options))
     assert native.run(lambda: torch.ones(1), 1, FRAMES, 8, 8).item() == 1
 
 
-def test_motion_models_with_inputs_of_their_own_are_refused_by_name(ext, comfyui):
+def test_motion_models_with_inputs_of_their_own_are_refused_by_name(comfyui):
     model, motion = native_model(), native_model()
     motion.set_attachments("ADE", SimpleNamespace(orig_camera_entries=[1], orig_pia_images=None))
     model.set_additional_models("ADE", [motion])
-    assert "camera poses (CameraCtrl)" in refused(ext, model)
+    assert "camera poses (CameraCtrl)" in refused(model)
 
 
 def test_motion_models_alone_are_let_through(comfyui):

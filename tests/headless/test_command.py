@@ -38,6 +38,7 @@ def ramp():
     return torch.linspace(0, 1, 4)[:, None, None, None].expand(4, 16, 16, 3)
 
 
+@pytest.mark.slow
 def test_run_as_a_program_saves_the_video_and_prints_its_path(folder, ramp):
     command = [sys.executable, "-m", "fatezero_ext", "run", str(folder / "copy.json"), "--output", str(folder / "out")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -141,12 +142,12 @@ SLOW_SAVE = """
 import signal, sys, time
 from pathlib import Path
 from fatezero_ext import __main__ as program
+from fatezero_ext import atomic_files as files
 from fatezero_ext.cli.node_pack import load_pack
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 io = load_pack("nodes.api").io
 host = load_pack("nodes.host")
-files = load_pack("fatezero_ext.atomic_files")
 registry = load_pack("nodes.headless.schemas.registry")
 command = load_pack("nodes.headless.command")
 

@@ -7,6 +7,7 @@ import re
 import pytest
 
 from fatezero_ext.__main__ import main
+from fatezero_ext.atomic_files import whole_file
 from fatezero_ext.cli.node_pack import load_pack
 
 from .ui_documents import box, node, show, subgraph, workflow
@@ -312,10 +313,10 @@ def test_a_prefix_too_long_for_the_file_system_is_refused(told, api, prefix):
 
 
 def test_the_longest_prefix_that_is_let_through_can_be_saved(headless, tmp_path):
-    naming, files = load_pack("nodes.headless.core_nodes.naming"), load_pack("fatezero_ext.atomic_files")
+    naming = load_pack("nodes.headless.core_nodes.naming")
     longest = next(n for n in range(255, 0, -1) if naming.prefix_verdict(tmp_path, "x" * n) is True)
     path = naming.next_free(tmp_path, "x" * longest, "webp", width=16384, height=16384, start=10**6)
-    with files.whole_file(path) as partial:
+    with whole_file(path) as partial:
         partial.write_bytes(b"saved")
     assert longest > 200 and path.read_bytes() == b"saved"
 

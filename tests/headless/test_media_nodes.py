@@ -16,6 +16,7 @@ from rich.console import Console
 
 from fatezero_ext.__main__ import main
 from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.media import frame_files, video
 from fatezero_ext.media.video import read_video, write_video
 
 from ..sounding_clips import BEEP, FPS, heard, write_clip
@@ -121,7 +122,7 @@ class Decoded:
     """Counts the pictures that are made of a video's frames."""
 
     def __init__(self, monkeypatch):
-        self.count, video = 0, load_pack("fatezero_ext.media.video")
+        self.count = 0
         convert = video._upright
 
         def counting(frame):
@@ -227,7 +228,7 @@ def test_a_picture_that_claims_to_be_huge_is_refused(tmp_path, capsys):
 
 
 def test_many_large_pictures_in_a_small_file_are_refused(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(load_pack("fatezero_ext.media.frame_files"), "MOST_PIXELS", 100)
+    monkeypatch.setattr(frame_files, "MOST_PIXELS", 100)
     save_animation(tmp_path / "a.webp", [(30 * number,) * 3 for number in range(8)])
     code, said = checked(tmp_path, picture_graph("a.webp"), capsys)
     assert code == 2 and "holds 8 pictures of 6x4, 192 pixels together; at most 100" in said
@@ -270,7 +271,7 @@ def test_names_that_lead_nowhere_are_refused_in_a_sentence(tmp_path, capsys, gra
 
 def test_a_video_of_impossible_size_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     long_clip(tmp_path / "clip.mp4", frames=1)
-    monkeypatch.setattr(load_pack("fatezero_ext.media.video"), "LONGEST_SIDE", 32)
+    monkeypatch.setattr(video, "LONGEST_SIDE", 32)
     with pytest.raises(load_pack("nodes.headless.problems").InvalidWorkflow, match="64x64 pixels; at most 32 a side"):
         collected(tmp_path, video_graph("clip.mp4"))
 

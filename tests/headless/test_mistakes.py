@@ -7,6 +7,7 @@ import pytest
 
 from fatezero_ext.cli.examples import EXAMPLES
 from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.prompts.prompt_text import read_words
 
 TEMPLATE = sorted(EXAMPLES.glob("*.json"))[0]
 LOAD, INVERT, EDIT, ADDED = "3", "7", "8", "30"
@@ -94,7 +95,7 @@ def test_two_mistakes_of_a_node_are_two_problems(problems):
     "text", ["a \\(blue\\) circle on the grass", "a (blue:1.0) circle on the grass", "a ) blue ( on it"]
 )
 def test_brackets_that_some_text_encoder_takes_are_left_to_it(text):
-    assert len(load_pack("fatezero_ext.prompts.prompt_text").read_words(text, "edit prompt").words) == len(text.split())
+    assert len(read_words(text, "edit prompt").words) == len(text.split())
 
 
 def test_every_line_of_several_edit_prompts_is_checked(problems):

@@ -177,6 +177,7 @@ def test_pickles_of_plain_tensors_are_read_too(toy, tmp_path, merged, same):
         same(unet.net, merged(toy.unet.net, pairs))
 
 
+@pytest.mark.slow
 def test_a_unet_with_temporal_layers_takes_a_lora_on_its_2d_weights_alone(tmp_path, merged, same, noise):
     toy = load_toy(InflationSettings(temporal=TemporalLayers(rank=4)))
     layers = ("conv_in", "down_blocks.0.resnets.0.conv1", *LAYERS)
@@ -211,6 +212,7 @@ def test_a_numbered_text_encoder_beside_a_unet_of_stable_diffusion_1_is_applied_
     assert said == []
 
 
+@pytest.mark.slow
 def test_what_comfyui_saves_of_every_weight_is_applied_whole(toy, saved):
     """Matrices of all layers, differences of norms and biases, and a projection that nothing listens to."""
     generator = torch.Generator().manual_seed(3)

@@ -9,8 +9,9 @@ import torch
 from rich.console import Console
 from safetensors.torch import save_file
 
-from fatezero_ext import Controller, apply_lora, invert
+from fatezero_ext import Controller, apply_lora, invert, load_toy
 from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.errors import ModelError
 from fatezero_ext.media.video import read_video, write_video
 
 from ..conftest import relative
@@ -131,7 +132,7 @@ def test_names_that_are_not_in_the_list_are_refused(folder, name):
     with pytest.raises(load_pack("nodes.headless.problems").InvalidWorkflow, match="lora_name.*is not in the list"):
         outcome(folder, graph(lora_name=name))
     node = load_pack("nodes.method.load_lora").LoadLoRA
-    with pytest.raises(load_pack("fatezero_ext.errors").ModelError, match="is no LoRA file below models/loras"):
+    with pytest.raises(ModelError, match="is no LoRA file below models/loras"):
         node.fingerprint_inputs(lora_name=name)
 
 
@@ -160,8 +161,8 @@ def test_a_file_saved_anew_has_another_fingerprint(folder, monkeypatch):
 def test_a_clip_of_comfyui_is_sent_to_the_core_node(folder, monkeypatch):
     lora = load_pack("nodes.method.load_lora")
     monkeypatch.setattr(lora, "lora_files", lambda: {"style.safetensors": folder / "models/loras/style.safetensors"})
-    unet = load_pack("fatezero_ext").load_toy().unet
-    with pytest.raises(load_pack("fatezero_ext.errors").ModelError, match="ComfyUI's own .*SimpleNamespace.*core node"):
+    unet = load_toy().unet
+    with pytest.raises(ModelError, match="ComfyUI's own .*SimpleNamespace.*core node"):
         lora.LoadLoRA.execute(unet, "style.safetensors", 1.0, 1.0, SimpleNamespace(cond_stage_model=None))
 
 
@@ -173,7 +174,7 @@ def test_new_parts_are_brought_to_the_device_by_the_host_and_old_ones_stay(folde
     monkeypatch.setattr(
         PYTHON_HOST, "residence", lambda _host, net, part: asked.append((net, part)) or (lambda working_memory: None)
     )
-    toy = load_pack("fatezero_ext").load_toy()
+    toy = load_toy()
     before = toy.unet.load_to_device
     unet, clip = lora.LoadLoRA.execute(toy.unet, "other.safetensors", 1.0, 1.0, toy.text_encoder).args
     assert (
@@ -193,5 +194,5 @@ def test_what_of_a_file_has_no_place_is_said_on_the_node(folder, toy, tmp_path, 
     monkeypatch.setattr(lora, "lora_files", lambda: {"half.safetensors": tmp_path / "half.safetensors"})
     said = []
     monkeypatch.setattr(PYTHON_HOST, "say", lambda _host, text, node_id: said.append(text))
-    lora.LoadLoRA.execute(load_pack("fatezero_ext").load_toy().unet, "half.safetensors", 1.0, 1.0)
+    lora.LoadLoRA.execute(load_toy().unet, "half.safetensors", 1.0, 1.0)
     assert len(said) == 1 and "half: left out 8 keys" in said[0] and "match no layer" in said[0]

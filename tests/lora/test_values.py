@@ -38,6 +38,7 @@ def test_going_on_without_the_lora_gives_the_same_weights_and_inversion_bit_for_
     assert inverted(unet, text).equal(with_lora)
 
 
+@pytest.mark.slow
 def test_strength_0_equals_none_bit_for_bit_and_shares_all_weights(toy, pairs):
     words = drawn(toy.text_encoder.net, TEXT_LAYERS)
     weights = kohya(pairs) | kohya_text(words)

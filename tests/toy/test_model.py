@@ -58,6 +58,7 @@ def test_latents_of_drawn_frames_have_unit_variance(pipeline):
     assert ((0.7 < latents.std(dim=(0, 2, 3))) & (latents.std(dim=(0, 2, 3)) < 1.3)).all()
 
 
+@pytest.mark.slow
 def test_the_vae_keeps_frames_well_enough_to_read_them(pipeline):
     scenes = [sample_scene(np.random.default_rng((5, index)), styled_share=0) for index in range(60)]
     frames = np.stack([render(scene) for scene in scenes])
@@ -71,6 +72,7 @@ def test_the_vae_keeps_frames_well_enough_to_read_them(pipeline):
         )
 
 
+@pytest.mark.slow
 def test_the_model_draws_what_the_prompt_says(pipeline):
     figures = words_drawn(pipeline, Settings(steps=20, prompts=12))
     assert figures["colour"] >= 0.9

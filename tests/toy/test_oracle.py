@@ -16,6 +16,7 @@ def readings():
     return [read(render(scene)) for scene in SCENES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("attribute", "level"), [("style", 0.97), ("colour", 0.97), ("background", 0.97), ("shape", 0.93)]
 )
@@ -28,17 +29,20 @@ def test_drawn_frames_are_read_right(readings, attribute, level):
     assert np.mean(right) >= level
 
 
+@pytest.mark.slow
 def test_plain_frames_are_read_without_a_mistake(readings):
     for found, scene in zip(readings, SCENES, strict=True):
         if scene.style == "none":
             assert (found.shape, found.colour, found.background) == (scene.shape, scene.colour, scene.background)
 
 
+@pytest.mark.slow
 def test_found_masks_lie_on_the_object(readings):
     ious = [overlap(found.mask, object_mask(scene)) for found, scene in zip(readings, SCENES, strict=True)]
     assert np.mean(ious) > 0.85
 
 
+@pytest.mark.slow
 def test_found_outlines_lie_where_the_object_is(readings):
     off = [
         np.hypot(found.outline.x - scene.x, found.outline.y - scene.y)

@@ -49,6 +49,7 @@ def run(work, name, *targets):
     return torch.load(folder / CHECKPOINT, weights_only=True)
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_and_went_on_equals_one_that_did_not(work):
     whole, resumed = run(work, "whole", 2), run(work, "resumed", 1, 2)
     assert whole["step"] == resumed["step"] == 2

@@ -1,26 +1,33 @@
-"""Whole inversions and the masks made from them against the authors' program, at every step.
+"""What is checked of a reference run: its inversion, its maps, its masks and its edits, at every step.
 
-Tolerances are those at which the program agrees with itself on another number of threads, with room: inverted latents
-within 1e-4, masks equal on 99.9 % of pixels.
+The files of tests are one per set of inversions, so that each inversion is computed once and two processes share them.
+Tolerances are those at which the authors' program agrees with itself on another number of threads, with room: inverted
+latents within 1e-4, masks equal on 99.9 % of pixels, edited latents within a relative L2 of 3e-4.
 """
 
+from contextlib import suppress
 from functools import cache
 
 import pytest
 import torch
 
+from fatezero_ext.editing.loop import edit_latents
 from fatezero_ext.editing.masks import blend_layers, word_heat
 from fatezero_ext.editing.plan import compile_edit
 from fatezero_ext.prompts.words import read_prompt
 
-from .golden_runs import INVERSIONS, RUNS, inverted, thinned
+from .conftest import relative
+from .golden_runs import INVERSIONS, RUNS, thinned
 
-__all__ = ["inverted"]
-pytestmark = pytest.mark.slow
+FAR = 3e-4
+"""Distance at which a statistic is another one: the right maps come within 4e-5 of the reference, which was computed
+with other kernels, and the nearest of a wrong step is 6e-3 away."""
 
 
-@pytest.mark.parametrize("name", INVERSIONS)
-def test_inverted_latents(golden, inverted, name):
+# ---- inversions
+
+
+def check_inverted_latents(golden, inverted, name):
     wanted = golden.tensors(f"{name}/latents")["latents_all.thinned"]
     _, trace = inverted(name)
     assert (thinned(trace.latents) - wanted).abs().max() < 1e-4
@@ -33,7 +40,7 @@ def statistics(inverted):
     @cache
     def of(name):
         unet, trace = inverted(name)
-        sites, steps = unet.source_sites(trace.text, trace.frames, 64, 64), len(trace.schedule)
+        sites, steps, wave = unet.source_sites(trace.text, trace.frames, 64, 64), len(trace.schedule), Wave()
         found, sums = {}, {}
         for inversion_step in range(steps):
             seen = {}
@@ -41,16 +48,15 @@ def statistics(inverted):
                 place = f"{address.stage}_{address.kind}"
                 number = seen[place] = seen.get(place, -1) + 1
                 probs = record.probs(torch.zeros(()), sites[address])
-                found[f"step{inversion_step}.{place}.{number}"] = map_statistics(probs), probs.numel()
+                found[f"step{inversion_step}.{place}.{number}"] = map_statistics(probs, wave), probs.numel()
                 summed = f"cumulative.{place}.{number}"
                 sums[summed] = sums.get(summed, 0) + probs
-        return found | {key: (map_statistics(total), total.numel()) for key, total in sums.items()}
+        return found | {key: (map_statistics(total, wave), total.numel()) for key, total in sums.items()}
 
     return of
 
 
-@pytest.mark.parametrize("name", INVERSIONS)
-def test_every_map_of_an_inversion(golden, statistics, name):
+def check_every_map(golden, statistics, name):
     """Mean, spread, sum, maximum and a position-weighted sum of each layer's map at each step, from kept features.
 
     At the last step also of its sum over the steps so far.
@@ -60,8 +66,7 @@ def test_every_map_of_an_inversion(golden, statistics, name):
     assert not [key for key, (got, numbers) in found.items() if statistics_distance(got, wanted[key], numbers) > FAR]
 
 
-@pytest.mark.parametrize("name", INVERSIONS)
-def test_no_map_passes_for_that_of_a_neighbouring_step(golden, statistics, name):
+def check_maps_of_neighbouring_steps(golden, statistics, name):
     """The statistics can tell maps apart: each step's map is refused where the next step's is expected."""
     wanted, found = golden.tensors(f"{name}/map_stats"), statistics(name)
     passing = []
@@ -73,15 +78,21 @@ def test_no_map_passes_for_that_of_a_neighbouring_step(golden, statistics, name)
     assert not passing
 
 
-FAR = 3e-4
-"""Distance at which a statistic is another one: the right maps come within 4e-5 of the reference, which was computed
-with other kernels, and the nearest of a wrong step is 6e-3 away."""
+class Wave:
+    """Weights by position: sin(0.37 n + 0.1) of the first numbers, computed once for the longest map."""
+
+    def __init__(self):
+        self.values = torch.zeros(0, dtype=torch.float64)
+
+    def first(self, count):
+        if len(self.values) < count:
+            self.values = torch.sin(0.37 * torch.arange(count, dtype=torch.float64) + 0.1)
+        return self.values[:count]
 
 
-def map_statistics(probs):
+def map_statistics(probs, wave):
     x = probs.double().flatten()
-    wave = torch.sin(0.37 * torch.arange(len(x), dtype=torch.float64) + 0.1)
-    return torch.stack([x.mean(), x.std(), x.sum(), x.abs().max(), x @ wave])
+    return torch.stack([x.mean(), x.std(), x.sum(), x.abs().max(), x @ wave.first(len(x))])
 
 
 def statistics_distance(found, wanted, numbers):
@@ -95,8 +106,10 @@ def statistics_distance(found, wanted, numbers):
     return ((found - wanted).abs() / size).max().item()
 
 
-@pytest.mark.parametrize("name", ["C2_shape_th065", "F2_shape_tuned_th065"])
-def test_attention_masks(golden, model, inverted, name):
+# ---- masks
+
+
+def check_attention_masks(golden, model, inverted, name):
     """Masks of the self-attention at every fused step and size."""
     tensors, described = golden.tensors(f"{name}/edit"), golden.json(f"{name}/settings")
     unet, trace = inverted(described["inversion"])
@@ -105,8 +118,7 @@ def test_attention_masks(golden, model, inverted, name):
     )
 
 
-def test_latent_masks(golden, model, inverted):
-    name = "D2_latentblend_th065"
+def check_latent_masks(golden, model, inverted, name):
     tensors, described = golden.tensors(f"{name}/edit"), golden.json(f"{name}/settings")
     unet, trace = inverted(described["inversion"])
     wanted = {(step, 64): mask for step, mask in enumerate(tensors["latent_mask_source_only"])}
@@ -138,3 +150,36 @@ def source_mask(unet, trace, model, described, settings, step, side):
 def assert_masks_agree(wanted, mask_of):
     equal = torch.cat([(mask_of(*key).int() == mask).flatten() for key, mask in wanted.items()])
     assert equal.float().mean() > 0.999
+
+
+# ---- edits
+
+
+class EverythingWasRead(Exception):
+    """Ends an edit after the last step that reads its source."""
+
+
+def check_edited_latents(golden, model, inverted, name, policy="features"):
+    """Every step with kept features. In other policies every step up to the last that reads the source.
+
+    Where the source came from makes no difference to the steps after it, and with kept features they are checked.
+    """
+    described, tensors = golden.json(f"{name}/settings"), golden.tensors(f"{name}/edit")
+    unet, trace = inverted(described["inversion"], policy)
+    edit = read_prompt(model.text_encoder, described["edit_prompt"])
+    plan = compile_edit(RUNS[name], trace.prompt, edit, len(trace.schedule))
+    reading = [step.replace_cross or step.fuse_self or step.blend_latents for step in plan.steps]
+    count = len(reading) if policy == "features" else len(reading) - reading[::-1].index(True)
+    levels = []
+
+    def on_step(step):
+        levels.append(step.latents)
+        if len(levels) == count < len(reading):
+            raise EverythingWasRead
+
+    with suppress(EverythingWasRead):
+        edit_latents(unet, trace, plan, torch.cat([tensors["text_uncond"], tensors["text_edit"]]), on_step=on_step)
+    assert len(levels) == count
+    wanted = tensors["latents_after_step.thinned"][:count]
+    distances = [relative(got, reference) for got, reference in zip(thinned(torch.stack(levels)), wanted, strict=True)]
+    assert max(distances) < 3e-4, distances
