@@ -57,9 +57,14 @@ def test_links_and_anchors_are_found():
     assert {("comfyui.md", "install"), ("edits.webp", ""), ("LICENSE", "")} <= linked
 
 
-def test_python_md_names_everything_that_is_exported():
-    named = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`\n]+)`", (DOCS / "python.md").read_text("utf-8")))))
-    assert sorted(set(fatezero_ext.__all__) - named) == []
+def test_python_md_names_everything_that_is_exported_and_nothing_else():
+    tables = re.findall(r"^\| name \|.*\n\|[-|]+\n((?:\|.*\n)+)", (DOCS / "python.md").read_text("utf-8"), flags=re.M)
+    first_cells = [row.split("|")[1] for table in tables for row in table.splitlines()]
+    named = re.findall(r"`(\w+)", " ".join(first_cells))
+    explained = re.findall(r"\w+", " ".join(re.findall(r"`([^`\n]+)`", (DOCS / "python.md").read_text("utf-8"))))
+    assert sorted(set(fatezero_ext.__all__) - set(explained)) == []
+    assert sorted(set(named) - set(fatezero_ext.__all__)) == []
+    assert len(named) == len(set(named)) > 70
 
 
 def test_the_index_leads_to_every_page():
