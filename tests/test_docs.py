@@ -91,6 +91,16 @@ def test_the_test_command_is_that_of_make():
         assert set(re.findall(r"-m (pytest -n [^`\n]+)", page.read_text("utf-8"))) == {command}, page.name
 
 
+@pytest.mark.parametrize("package", ["fatezero_ext", "nodes"])
+def test_architecture_names_every_room(package):
+    rules = (ROOT / ".importlinter").read_text("utf-8")
+    (layers,) = re.findall(
+        rf"^containers = fatezero_pack\.{package}\nlayers =\n((?: +.+\n)+)", rules, flags=re.MULTILINE
+    )
+    rooms = set(re.findall(r"\w+", layers)) - {"__main__"}
+    assert sorted(rooms - set(re.findall(r"`(\w+)`", (ROOT / "ARCHITECTURE.md").read_text("utf-8")))) == []
+
+
 @pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
 def test_files_that_are_named_exist(name):
     folders = [ROOT, ROOT / "fatezero_ext", ROOT / "nodes"]
