@@ -1,7 +1,6 @@
-"""The README's Python, run as it stands."""
+"""The Python of README.md and docs/, run as it stands."""
 
 import re
-import runpy
 import shutil
 from pathlib import Path
 
@@ -9,18 +8,45 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"^```python\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+PAGES = [page for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")) if BLOCK.search(page.read_text("utf-8"))]
+
+
+def run(page):
+    """Run a page's blocks, which share their names, and return these; errors point into the page."""
+    text, names = page.read_text("utf-8"), {"__name__": page.stem}
+    for block in BLOCK.finditer(text):
+        lines_above = text[: block.start(1)].count("\n")
+        exec(compile("\n" * lines_above + block[1], str(page), "exec"), names)  # noqa: S102 - the page is ours
+    return names
+
+
+def check_readme(names):
+    assert Path("edited.mp4").stat().st_size > 1000
+
+
+def check_controllers(names):
+    # The words' tokens agree one to one, so the third party's swap and ours are the same.
+    torch.testing.assert_close(names["edited"].latents, names["ours"].latents, rtol=0, atol=1e-3)
+
+
+def check_python(names):
+    assert 0 < names["masked"].mask.mean() < 1
+    torch.testing.assert_close(names["same"].latents, names["result"].latents, rtol=0, atol=1e-5)
+
+
+CHECKS = {"README": check_readme, "controllers": check_controllers, "python": check_python}
+
+
+def test_all_pages_with_python_are_found():
+    assert CHECKS.keys() <= {page.stem for page in PAGES}
 
 
 @pytest.mark.slow
-def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     shutil.copytree(ROOT / "example_workflows", tmp_path / "example_workflows")
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 4
-    Path("readme.py").write_text("\n".join(blocks))
-    names = runpy.run_path("readme.py")
-    assert Path("edited.mp4").stat().st_size > 1000
-    # The words' tokens agree one to one, so the third party's swap and ours are the same.
-    settings = names["EditSettings"](cross_replace=8 / 11, self_replace=0.8, guidance=3.0)
-    ours = names["edit"](names["recorded"], names["model"].text_encoder, "a blue circle on the grass", settings)
-    torch.testing.assert_close(names["edited"].latents, ours.latents, rtol=0, atol=1e-3)
+    monkeypatch.setenv("FATEZERO_CACHE_DIR", str(tmp_path / "cache"))
+    names = run(page)
+    CHECKS.get(page.stem, lambda names: None)(names)

@@ -75,7 +75,7 @@ class EditSettings:
     equalizer:            words of the edit prompt and the factors on their attention
     blend:                masks made from words, or None: the edit may differ everywhere
     guidance:             classifier-free guidance, 1 for none
-    quirks:               "original": exactly as the authors' program, see the README's list of differences
+    quirks:               "original": exactly as the authors' program, see docs/differences.md
     """
 
     mode: Mode = "replace"
