@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fatezero_ext.editing.loop import edit_latents
-from fatezero_ext.editing.plan import compile_edit
+from fatezero_ext.editing.plan import compile_edit, mask_layers
 from fatezero_ext.prompts.words import read_prompt
 
 from .conftest import THOROUGH, relative
@@ -36,7 +36,7 @@ def test_edited_latents(golden, model, inverted, name, policy):
     edit_latents(
         unet,
         trace,
-        compile_edit(RUNS[name], trace.prompt, edit, len(trace.schedule)),
+        compile_edit(RUNS[name], trace.prompt, edit, len(trace.schedule), mask_layers(RUNS[name], unet, trace)),
         torch.cat([tensors["text_uncond"], tensors["text_edit"]]),
         on_step=lambda step: levels.append(step.latents),
     )

@@ -224,7 +224,7 @@ def test_auto_runs_the_source_again_where_features_do_not_fit(model):
 
 def test_under_a_registered_control_the_source_is_not_run_again(model):
     with register_attention_control(model.unet, lambda *given: plain(*given)):
-        with pytest.raises(SettingsError, match="'recompute' runs the source again, but a registered control"):
+        with pytest.raises(SettingsError, match="'recompute' needs.* twice.*a registered controller may change"):
             inverted(model, Storage("recompute"))
         with pytest.raises(SettingsError, match="features in ram needs") as error:
             inverted(model, Storage(budget=200_000))

@@ -1,4 +1,4 @@
-"""The tensors that the settings of an edit compile to."""
+"""An edit's settings, compiled to tensors."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..attention.sites import LayerAddress
+from ..diffusion.noise_model import NoiseModel
+from ..inversion.plan import InversionPlan
+from ..inversion.trace import Trace
 from ..prompts.alignment import refinement_mapper, replacement_mapper, token_weights, window_table
 from ..prompts.words import PROMPT_TOKENS, Prompt, Window
-from .masks import MaskWords
+from .masks import MaskWords, blend_layers
 from .settings import BlendSettings, EditSettings
 
 LATENT_BLEND_WINDOW: Window = (0.2, 0.8)  # fraction of steps, fixed in the authors' program
@@ -41,15 +45,17 @@ class EditPlan:
     steps:       one StepPlan each, step 0 the noisiest
     source_mask: words of the source prompt that make the mask, or None without blending
     edit_mask:   words of the edit prompt that join it for latent blending, or None
+    mask_layers: cross-attention layers whose maps these masks are read from
     """
 
     steps: tuple[StepPlan, ...]
     source_mask: MaskWords | None
     edit_mask: MaskWords | None
     settings: EditSettings
+    mask_layers: tuple[LayerAddress, ...] = ()
 
     def to(self, device: torch.device, dtype: torch.dtype) -> EditPlan:
-        """The same plan where a UNet computes, so that no step waits for a transfer."""
+        """Return the same plan where a UNet computes, so that no step waits for a transfer."""
         return replace(
             self,
             steps=tuple(
@@ -60,9 +66,21 @@ class EditPlan:
         )
 
 
-def compile_edit(settings: EditSettings, source: Prompt, edit: Prompt, steps: int) -> EditPlan:
+def mask_layers(settings: EditSettings, unet: NoiseModel, source: Trace | InversionPlan) -> tuple[LayerAddress, ...]:
+    """Return the layers that an edit reads masks from, () without blend words; raises what `blend_layers` does."""
+    blend = settings.blend
+    if blend is None or not blend.source_words:
+        return ()
+    # Only their sizes are read: the model may be on another device when it runs.
+    return blend_layers(unet.sites(source.frames, *source.size), source.capture.most_cells, blend.downscale)
+
+
+def compile_edit(
+    settings: EditSettings, source: Prompt, edit: Prompt, steps: int, layers: tuple[LayerAddress, ...] = ()
+) -> EditPlan:
     """Turn words, windows and thresholds into tensors, once, before any long work.
 
+    layers: what `mask_layers` gives; a plan without them can be looked at, but makes no masks
     Raises PromptError for words that are not in their prompt and for prompts that do not fit the mode.
     """
     mapper, kept = _token_map(settings, source, edit)
@@ -85,7 +103,7 @@ def compile_edit(settings: EditSettings, source: Prompt, edit: Prompt, steps: in
                 blend_latents=latents and blend_from < step + 1 < blend_to,
             )
         )
-    return EditPlan(tuple(compiled), *_mask_words(settings.blend, source, edit), settings)
+    return EditPlan(tuple(compiled), *_mask_words(settings.blend, source, edit), settings, layers)
 
 
 def _token_map(settings: EditSettings, source: Prompt, edit: Prompt) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..attention.sites import LayerAddress, Site
 from ..editing.masks import blend_layers
 from ..editing.settings import texts
-from ..errors import PromptError, SettingsError, StoreError
+from ..errors import PromptError, SettingsError
 from ..inversion.controller import Controller
 from ..inversion.source_reader import SourceReader
 from ..inversion.trace import Trace
@@ -25,16 +25,6 @@ def ignore_read(done: int, total: int) -> None:
     """The default `on_read`: called after every step's page; one that raises ends the reading there."""
 
 
-def inverted(controller: Controller) -> Trace:
-    """What the inversion left behind; raises StoreError where there was none."""
-    if controller.trace is None:
-        raise StoreError(
-            "the controller has no inversion; its recorded attention is what is shown. Invert the clip first: DDIM "
-            "Invert in a graph, invert() in Python."
-        )
-    return controller.trace
-
-
 def asked_words(controller: Controller, phrases: str | Sequence[str] = ()) -> tuple[Word, ...]:
     """The words to look at, with their tokens: the asked ones, or every word of the source prompt if there are none.
 
@@ -43,7 +33,7 @@ def asked_words(controller: Controller, phrases: str | Sequence[str] = ()) -> tu
     Raises PromptError for words that are not in the prompt, SettingsError for what is no text, StoreError without an
     inversion.
     """
-    prompt = inverted(controller).prompt
+    prompt = controller.inverted().prompt
     if asked := () if phrases in (None, "") else texts("words", phrases):
         return tuple(Word(phrase, prompt.find(phrase, "words")) for phrase in asked)
     if not prompt.words:
@@ -75,7 +65,7 @@ def word_heats(
     Raises what `asked_words` does, and SettingsError for a resolution that was not recorded, before any page is read.
     Source: FateZero's show_cross_attention, for any frame size and for phrases.
     """
-    trace, reading = inverted(controller), reading or Reading()
+    trace, reading = controller.inverted(), reading or Reading()
     weights = torch.zeros(PROMPT_TOKENS, len(words := asked_words(controller, phrases)), dtype=torch.float32)
     for column, word in enumerate(words):
         weights[list(word.tokens), column] = 1
@@ -100,7 +90,7 @@ def self_attention_maps(
     Returns [frames, height, width, key_height, key_width] float32 on the CPU; keys are places of the key frames.
     Raises SettingsError where self-attention or the resolution was not recorded, StoreError without an inversion.
     """
-    trace, reading = inverted(controller), reading or Reading()
+    trace, reading = controller.inverted(), reading or Reading()
     if not trace.capture.self_attention:
         raise SettingsError(
             "the inversion recorded no self-attention; its components need it. Switch on self_attention where "
@@ -134,7 +124,7 @@ def _mean(
     Maps are made one at a time and where the model computes, which is brought there: attention that is kept as
     features, or not at all, is computed from its weights.
     """
-    unet, trace = controller.unet, inverted(controller)
+    unet, trace = controller.unet, controller.inverted()
     steps = reading.steps(len(trace.schedule))
     wanted = [layers if step in steps else () for step in range(len(trace.schedule))]
 

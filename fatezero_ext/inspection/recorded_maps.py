@@ -16,7 +16,6 @@ from ..inversion.arguments import check_controller
 from ..inversion.controller import Controller
 from ..inversion.source_reader import SourceReader, SourceRecords
 from ..inversion.trace import Trace
-from .heat_maps import inverted
 
 
 class RecordedMaps(Mapping[LayerAddress, Tensor]):
@@ -67,7 +66,7 @@ def recorded_maps(
     Raises StoreError without an inversion, SettingsError for a step or layers that were not recorded.
     """
     check_controller(controller)
-    unet, trace = controller.unet, inverted(controller)
+    unet, trace = controller.unet, controller.inverted()
     steps, sites = len(trace.schedule), unet.sites(trace.frames, *trace.size)
     if not isinstance(step, Integral) or not 0 <= step < steps:
         raise SettingsError(f"step is {step!r}; the inversion has the steps 0 to {steps - 1}, noisiest first. Use one.")

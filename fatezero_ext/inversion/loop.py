@@ -1,4 +1,4 @@
-"""The two loops: DDIM inversion that records attention, and editing that reads it."""
+"""DDIM inversion and reconstruction, both recording attention."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from .prediction import (
     GuidedPrediction,
     OnStep,
     StepDone,
-    _same,
     ignore_step,
     memory_remedies,
     result_name,
@@ -33,17 +32,17 @@ from .trace import Trace, levels_dtype
 
 @dataclass(frozen=True)
 class Recording:
-    """Where an inversion's attention goes.
+    """Destination of an inversion's attention.
 
     store: open, empty
-    forms: how each layer is kept; none of them: nothing is recorded, and registered controls stay out of the pass
+    forms: the form in which each layer is recorded; empty: nothing is recorded
     """
 
     store: RecordStore
     forms: Mapping[LayerAddress, Form]
 
 
-NOTHING = Recording(Recomputed(), {})
+NO_RECORDING = Recording(Recomputed(), {})
 
 
 @torch.no_grad()
@@ -62,7 +61,7 @@ def invert_latents(
     """DDIM inversion without guidance.
 
     latents:    [frames, channels, height, width], scaled; text: [1, tokens, width] of the source prompt
-    controlled: whether a registered control takes part
+    controlled: whether a registered controller takes part
     """
     store, steps = recording.store, len(schedule)
     levels = latents.new_empty(steps + 1, *latents.shape, dtype=levels_dtype(unet.dtype))
@@ -82,7 +81,7 @@ def invert_latents(
         if watched(x, last=step == 0):
             check_result(unet, x, result_name(x, steps - step, steps, "the inversion"), given=latents)
         levels[steps - step] = x
-        on_step(StepDone(steps - step, steps, x, partial(_same, x)))
+        on_step(StepDone(steps - step, steps, x))
     store.seal()
     return Trace(schedule, prompt, text.cpu(), _kept(unet, levels, latents), x.float().cpu(), store, capture)
 
@@ -110,7 +109,7 @@ def reconstruct_latents(
     for step in range(steps):
         attend = RecordAttention(recording.forms, unet.attend) if recording.forms else unet.attend
         prediction = predict(x, timesteps[step], attend)
-        shown = partial(schedule.clean, x, prediction, step)
+        estimate = partial(schedule.clean, x, prediction, step)
         x = unet.after_step(schedule.denoise(x, prediction, step))
         if recording.forms:
             # Packing needs room on the device as well.
@@ -119,7 +118,7 @@ def reconstruct_latents(
             said = result_name(x, step + 1, steps, "the reconstruction")
             check_result(unet, x, said, given=inverted.noise, guidance=guidance)
         levels[steps - 1 - step] = x
-        on_step(StepDone(step + 1, steps, x, shown))
+        on_step(StepDone(step + 1, steps, x, estimate))
     store.seal()
     return replace(inverted, latents=_kept(unet, levels, inverted.noise), store=store)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...fatezero_ext.inversion.controller import Controller
+    from ...fatezero_ext.inversion.plan import InversionPlan
     from ...fatezero_ext.inversion.prediction import StepDone
     from ...fatezero_ext.prompts.words import TextEncoder
 
@@ -28,7 +29,7 @@ EMPTY_SOURCE = (
     "source_prompt is empty; a node behind DDIM Invert replaces, masks or shows words of it. Describe in plain words "
     "what the clip shows."
 )
-FAR = 3  # times as large or small as what a model was trained on; results are poor long before
+FAR_FROM_TRAINING = 3  # times as large or small as what a model was trained on; results are poor long before
 
 
 class DDIMInvert(io.ComfyNode):
@@ -113,19 +114,20 @@ class DDIMInvert(io.ComfyNode):
         attention_from: str = INVERSION,
         reconstruction_guidance: float = 7.5,
     ) -> io.NodeOutput:
-        from ...fatezero_ext.inversion.invert import Reconstruction, invert_planned, plan_inversion
+        from ...fatezero_ext.inversion.invert import Reconstruction, invert_planned
+        from ...fatezero_ext.inversion.plan import plan_inversion
 
         planned = plan_inversion(controller, clip, _samples(latent), source_prompt, steps=steps)
         check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id, EDIT_WIDGETS)
         reconstruct = Reconstruction(reconstruction_guidance) if attention_from == RECONSTRUCTION else None
         bar = host.current().progress(steps if reconstruct is None else 2 * steps, planned.unet.latent_format)
-        length = f"of {planned.trace.frames} frames in {steps} steps"
+        length = f"of {planned.frames} frames in {steps} steps"
 
-        def say(said: str) -> None:
-            host.current().say(said, cls.hidden.unique_id)
+        def say(sentence: str) -> None:
+            host.current().say(sentence, cls.hidden.unique_id)
 
         def on_step(step: StepDone) -> None:
-            bar.update(step.done, step.shown)
+            bar.update(step.done, step.preview)
             if step.done == steps < step.total:
                 say(f"Reconstruction {length}, guidance {reconstruction_guidance:g}")
 
@@ -140,7 +142,7 @@ class DDIMInvert(io.ComfyNode):
 
 
 def _words_are_read(node_id: str) -> bool:
-    """Whether something behind an inversion of the graph that is validated needs words of its source prompt."""
+    """Return whether a node behind an inversion of the graph that is validated needs words of its source prompt."""
     graph, consumers = graph_now(), consumers_now()
     edits = readers_of(graph, consumers, node_id, EDIT_NODE)
     heats = readers_of(graph, consumers, node_id, HEAT_NODE)
@@ -148,11 +150,11 @@ def _words_are_read(node_id: str) -> bool:
 
 
 def _samples(latent: Mapping[str, Any]) -> Tensor:
-    """The clip of a LATENT; raises StoreError for what an inversion cannot follow, as a mask that spares a place."""
+    """Return the clip of a LATENT; raise StoreError for what an inversion cannot follow, such as a noise mask."""
     from torch import Tensor
 
-    given = latent if isinstance(latent, Mapping) else {}
-    samples, mask = given.get("samples"), given.get("noise_mask")
+    parts = latent if isinstance(latent, Mapping) else {}
+    samples, mask = parts.get("samples"), parts.get("noise_mask")
     if not isinstance(samples, Tensor):
         raise StoreError(
             f"the latent holds {type(samples).__name__}; one tensor [frames, channels, height, width] is needed. "
@@ -167,10 +169,10 @@ def _samples(latent: Mapping[str, Any]) -> Tensor:
     return samples
 
 
-def _far_from_training(planned: Controller) -> str:
-    """A remark on a clip of which the model has seen nothing like; '' where its size is near."""
-    trained, shorter = planned.unet.trained_side, min(planned.trace.size)
-    if trained is None or trained / FAR < shorter < trained * FAR:
+def _far_from_training(planned: InversionPlan) -> str:
+    """Return a remark if a clip's size is far from what the model was trained on, else ''."""
+    trained, shorter = planned.unet.trained_side, min(planned.size)
+    if trained is None or trained / FAR_FROM_TRAINING < shorter < trained * FAR_FROM_TRAINING:
         return ""
     cell = planned.unet.latent_format.pixels_per_cell
     return (

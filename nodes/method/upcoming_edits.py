@@ -10,7 +10,7 @@ from ..checking.graph_texts import EDIT_NODE, Consumers, Graph, constants, consu
 from . import edit_widgets as edit_settings
 
 if TYPE_CHECKING:
-    from ...fatezero_ext.inversion.controller import Controller
+    from ...fatezero_ext.inversion.plan import InversionPlan
     from ...fatezero_ext.prompts.words import TextEncoder
 
 SOCKETS = {"controller", "clip", "mask"}
@@ -18,7 +18,7 @@ SOCKETS = {"controller", "clip", "mask"}
 
 
 def check_edits(
-    planned: Controller,
+    planned: InversionPlan,
     clip: TextEncoder,
     graph: Graph | None,
     node_id: str | None,
@@ -26,13 +26,13 @@ def check_edits(
 ) -> None:
     """Raise the error that the edits of this inversion would end with, where it would be of no use to any.
 
-    planned: the controller as the inversion will leave it
-    clip:    the inversion's text encoder
+    planned: the inversion, checked
+    clip:    its text encoder
     graph:   the running prompt in API format, or None where the program does not tell
     node_id: of the inversion in that graph
     widgets: names of the edit node's required widgets
-    Left to speak for themselves when they run: edits with a widget fed by another node or with another text encoder,
-    and an edit beside which something else reads the inversion. Left out: edits whose results nothing reads.
+    Not checked: edits whose widgets are linked to other nodes, or that use another text encoder, or whose results
+    nothing reads; and no edit if something else than edits reads the inversion.
     """
     from ...fatezero_ext.editing.edit import plan_edit
     from ...fatezero_ext.prompts.words import read_prompt
@@ -46,12 +46,12 @@ def check_edits(
                 return
             with_mask = inputs.get("mask") is not None
             settings = edit_settings.from_widgets(inputs, with_mask=with_mask)
-            plan_edit(planned, clip, inputs["edit_prompt"], settings, with_mask=with_mask)
+            plan_edit(planned.unet, planned, clip, inputs["edit_prompt"], settings, with_mask=with_mask)
             read_prompt(clip, inputs["negative_prompt"], "negative prompt")
         except FateZeroError as error:
-            said = type(error)(f"{shown_name(graph, name, 'P2P Edit')}: {error}")
-            said.__cause__ = error
-            first = first or said
+            named = type(error)(f"{shown_name(graph, name, 'P2P Edit')}: {error}")
+            named.__cause__ = error
+            first = first or named
         else:
             return
     if first is not None and not _others_read(graph, consumers, node_id):
@@ -59,12 +59,12 @@ def check_edits(
 
 
 def _is_known(graph: Graph, node_id: str, inputs: Mapping[str, Any], widgets: frozenset[str]) -> bool:
-    """Whether all that an edit will be given is known now."""
-    given = constants(inputs)
+    """Return whether all inputs of an edit are known now."""
+    known = constants(inputs)
     same_clip = inputs.get("clip") == graph.get(node_id, {}).get("inputs", {}).get("clip")
-    return widgets <= given.keys() and inputs.keys() - given.keys() <= SOCKETS and same_clip
+    return widgets <= known.keys() and inputs.keys() - known.keys() <= SOCKETS and same_clip
 
 
 def _others_read(graph: Graph, consumers: Consumers, node_id: str) -> bool:
-    """Whether something else than an edit reads an inversion."""
+    """Return whether something else than an edit reads an inversion."""
     return any(graph[name].get("class_type") != EDIT_NODE for name in consumers.get(node_id, ()))
