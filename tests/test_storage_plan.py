@@ -133,7 +133,9 @@ def test_eight_frames_of_512_pixels_fit_as_features_and_not_as_maps(stable_diffu
 
 
 def test_8_bits_need_half(stable_diffusion):
-    half, eight = (plan_of(stable_diffusion, Storage("features", precision=p), ROOMY).page for p in ("float16", "int8"))
+    half, eight = (
+        plan_of(stable_diffusion, Storage("features", precision=p), ROOMY).per_step for p in ("float16", "int8")
+    )
     assert 0.5 < eight / half < 0.51
 
 

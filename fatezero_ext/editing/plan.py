@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from ..prompts.words import PROMPT_TOKENS, Prompt, Window
 from .masks import MaskWords, blend_layers
 from .settings import BlendSettings, EditSettings
 
+_Windows = Mapping[str, Window]
 LATENT_BLEND_WINDOW: Window = (0.2, 0.8)  # fraction of steps, fixed in the authors' program
 
 
@@ -83,16 +86,18 @@ def compile_edit(
     layers: what `mask_layers` gives; a plan without them can be looked at, but makes no masks
     Raises PromptError for words that are not in their prompt and for prompts that do not fit the mode.
     """
-    mapper, kept = _token_map(settings, source, edit)
-    windows = window_table(edit, settings.cross_replace, settings.cross_replace_words, steps)
+    mapper, mapped = _token_map(settings, source, edit)
+    # EditSettings made pairs of all windows, and a mapping of those of words.
+    everywhere, of_words = cast("Window", settings.cross_replace), cast("_Windows", settings.cross_replace_words)
+    windows = window_table(edit, everywhere, of_words, steps)
     equalizer = token_weights(edit, settings.equalizer, 1.0, "equalizer")
     blend_from, blend_to = (int(bound * steps) for bound in LATENT_BLEND_WINDOW)
-    self_from, self_to = (int(bound * steps) for bound in settings.self_replace)
+    self_from, self_to = (int(bound * steps) for bound in cast("Window", settings.self_replace))
     latents = settings.blend is not None and settings.blend.latents
     compiled = []
     for step in range(steps):
         taken = windows[step] * equalizer
-        gain = taken * (1 - kept) + (1 - windows[step])
+        gain = taken * (1 - mapped) + (1 - windows[step])
         compiled.append(
             StepPlan(
                 mix=mapper * taken,
@@ -107,13 +112,13 @@ def compile_edit(
 
 
 def _token_map(settings: EditSettings, source: Prompt, edit: Prompt) -> tuple[Tensor, Tensor]:
-    """[77, 77] source to edit tokens, and [77] 1 where an edit token takes the source's attention at all."""
+    """Return [77, 77] source to edit tokens, and [77] 1 where an edit token takes the source's attention at all."""
     if settings.mode == "replace":
         return replacement_mapper(source, edit, settings.quirks), torch.ones(PROMPT_TOKENS, dtype=torch.float32)
-    positions, kept = refinement_mapper(source, edit, settings.quirks)
+    positions, mapped = refinement_mapper(source, edit, settings.quirks)
     matrix = torch.zeros(PROMPT_TOKENS, PROMPT_TOKENS, dtype=torch.float32)
-    matrix[positions, torch.arange(PROMPT_TOKENS)] = kept
-    return matrix, kept
+    matrix[positions, torch.arange(PROMPT_TOKENS)] = mapped
+    return matrix, mapped
 
 
 def _mask_words(blend: BlendSettings | None, source: Prompt, edit: Prompt) -> tuple[MaskWords | None, MaskWords | None]:

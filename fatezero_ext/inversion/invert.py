@@ -150,7 +150,7 @@ class _Inversion:
 
     @property
     def level_offset(self) -> int:
-        """Where attention that is computed again finds the latents of its step, see `Recomputed`."""
+        """Offset of the level whose latents recomputed attention starts from, see `Recomputed`."""
         return int(self.guided is not None or self.chosen.storage.policy == "recompute same level")
 
     @cached_property

@@ -123,8 +123,8 @@ class DDIMInvert(io.ComfyNode):
         bar = host.current().progress(steps if reconstruct is None else 2 * steps, planned.unet.latent_format)
         length = f"of {planned.frames} frames in {steps} steps"
 
-        def say(sentence: str) -> None:
-            host.current().say(sentence, cls.hidden.unique_id)
+        def say(said: str) -> None:
+            host.current().say(said, cls.hidden.unique_id)
 
         def on_step(step: StepDone) -> None:
             bar.update(step.done, step.preview)
@@ -142,7 +142,7 @@ class DDIMInvert(io.ComfyNode):
 
 
 def _words_are_read(node_id: str) -> bool:
-    """Return whether a node behind an inversion of the graph that is validated needs words of its source prompt."""
+    """Whether something behind an inversion of the graph that is validated needs words of its source prompt."""
     graph, consumers = graph_now(), consumers_now()
     edits = readers_of(graph, consumers, node_id, EDIT_NODE)
     heats = readers_of(graph, consumers, node_id, HEAT_NODE)
@@ -150,11 +150,11 @@ def _words_are_read(node_id: str) -> bool:
 
 
 def _samples(latent: Mapping[str, Any]) -> Tensor:
-    """Return the clip of a LATENT; raise StoreError for what an inversion cannot follow, such as a noise mask."""
+    """The clip of a LATENT; raises StoreError for what an inversion cannot follow, as a mask that spares a place."""
     from torch import Tensor
 
-    parts = latent if isinstance(latent, Mapping) else {}
-    samples, mask = parts.get("samples"), parts.get("noise_mask")
+    given = latent if isinstance(latent, Mapping) else {}
+    samples, mask = given.get("samples"), given.get("noise_mask")
     if not isinstance(samples, Tensor):
         raise StoreError(
             f"the latent holds {type(samples).__name__}; one tensor [frames, channels, height, width] is needed. "
@@ -170,7 +170,7 @@ def _samples(latent: Mapping[str, Any]) -> Tensor:
 
 
 def _far_from_training(planned: InversionPlan) -> str:
-    """Return a remark if a clip's size is far from what the model was trained on, else ''."""
+    """A remark on a clip of which the model has seen nothing like; '' where its size is near."""
     trained, shorter = planned.unet.trained_side, min(planned.size)
     if trained is None or trained / FAR_FROM_TRAINING < shorter < trained * FAR_FROM_TRAINING:
         return ""

@@ -31,8 +31,8 @@ def check_edits(
     graph:   the running prompt in API format, or None where the program does not tell
     node_id: of the inversion in that graph
     widgets: names of the edit node's required widgets
-    Not checked: edits whose widgets are linked to other nodes, or that use another text encoder, or whose results
-    nothing reads; and no edit if something else than edits reads the inversion.
+    Left to speak for themselves when they run: edits with a widget fed by another node or with another text encoder,
+    and an edit beside which something else reads the inversion. Left out: edits whose results nothing reads.
     """
     from ...fatezero_ext.editing.edit import plan_edit
     from ...fatezero_ext.prompts.words import read_prompt
@@ -49,9 +49,9 @@ def check_edits(
             plan_edit(planned.unet, planned, clip, inputs["edit_prompt"], settings, with_mask=with_mask)
             read_prompt(clip, inputs["negative_prompt"], "negative prompt")
         except FateZeroError as error:
-            named = type(error)(f"{shown_name(graph, name, 'P2P Edit')}: {error}")
-            named.__cause__ = error
-            first = first or named
+            said = type(error)(f"{shown_name(graph, name, 'P2P Edit')}: {error}")
+            said.__cause__ = error
+            first = first or said
         else:
             return
     if first is not None and not _others_read(graph, consumers, node_id):
@@ -59,12 +59,12 @@ def check_edits(
 
 
 def _is_known(graph: Graph, node_id: str, inputs: Mapping[str, Any], widgets: frozenset[str]) -> bool:
-    """Return whether all inputs of an edit are known now."""
-    known = constants(inputs)
+    """Whether all that an edit will be given is known now."""
+    given = constants(inputs)
     same_clip = inputs.get("clip") == graph.get(node_id, {}).get("inputs", {}).get("clip")
-    return widgets <= known.keys() and inputs.keys() - known.keys() <= SOCKETS and same_clip
+    return widgets <= given.keys() and inputs.keys() - given.keys() <= SOCKETS and same_clip
 
 
 def _others_read(graph: Graph, consumers: Consumers, node_id: str) -> bool:
-    """Return whether something else than an edit reads an inversion."""
+    """Whether something else than an edit reads an inversion."""
     return any(graph[name].get("class_type") != EDIT_NODE for name in consumers.get(node_id, ()))
