@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from fatezero_ext import BlendSettings, Capture, EditSettings, InflationSettings, Pseudo3DUNet, load_model, load_unet
 from fatezero_ext.diffusion.schedule import Schedule
 from fatezero_ext.editing.loop import edit_latents
-from fatezero_ext.editing.plan import EditPlan, compile_edit
+from fatezero_ext.editing.plan import EditPlan, compile_edit, mask_layers
 from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
 from fatezero_ext.inversion.loop import Recording, invert_latents
 from fatezero_ext.inversion.trace import Trace
@@ -80,7 +80,8 @@ class Subject:
 
     def edited(self, trace: Trace) -> Tensor:
         """One whole edit: its latents."""
-        return edit_latents(self.unet, trace, self.plan, self.texts[1:]).latents
+        plan = replace(self.plan, mask_layers=mask_layers(self.plan.settings, self.unet, trace))
+        return edit_latents(self.unet, trace, plan, self.texts[1:]).latents
 
     def bare_inversion(self) -> Tensor:
         """The same UNet calls and DDIM steps as an inversion, and nothing else."""
@@ -121,10 +122,10 @@ def subject(
     unet.net.to(device)
     latents = torch.randn(frames, 4, side, side, generator=generator)
     texts = torch.randn(3, 77, unet.net.config.cross_attention_dim, generator=generator)
-    clip = load_model(GOLDEN / "model").text
-    source = read_prompt(clip, SOURCE)
+    text_encoder = load_model(GOLDEN / "model").text_encoder
+    source = read_prompt(text_encoder, SOURCE)
     prompt, edit_settings = EDITS[edit]
-    plan = compile_edit(edit_settings, source, read_prompt(clip, prompt), steps)
+    plan = compile_edit(edit_settings, source, read_prompt(text_encoder, prompt), steps)
     schedule = Schedule.from_config(None, steps)
     return Subject(unet, latents.to(device), texts.to(device), source, plan, schedule)
 

@@ -13,7 +13,7 @@ import torch
 
 from fatezero_ext.editing.loop import edit_latents
 from fatezero_ext.editing.masks import blend_layers, word_heat
-from fatezero_ext.editing.plan import compile_edit
+from fatezero_ext.editing.plan import compile_edit, mask_layers
 from fatezero_ext.prompts.words import read_prompt
 
 from .conftest import relative
@@ -167,7 +167,8 @@ def check_edited_latents(golden, model, inverted, name, policy="features"):
     described, tensors = golden.json(f"{name}/settings"), golden.tensors(f"{name}/edit")
     unet, trace = inverted(described["inversion"], policy)
     edit = read_prompt(model.text_encoder, described["edit_prompt"])
-    plan = compile_edit(RUNS[name], trace.prompt, edit, len(trace.schedule))
+    layers = mask_layers(RUNS[name], unet, trace)
+    plan = compile_edit(RUNS[name], trace.prompt, edit, len(trace.schedule), layers)
     reading = [step.replace_cross or step.fuse_self or step.blend_latents for step in plan.steps]
     count = len(reading) if policy == "features" else len(reading) - reading[::-1].index(True)
     levels = []

@@ -20,8 +20,8 @@ from fatezero_ext import Capture, EditSettings, register_attention_control
 from fatezero_ext.attention import prompt_to_prompt
 from fatezero_ext.diffusion.schedule import Schedule
 from fatezero_ext.editing.loop import edit_latents
-from fatezero_ext.editing.plan import compile_edit
-from fatezero_ext.inversion.loop import NOTHING, invert_latents
+from fatezero_ext.editing.plan import compile_edit, mask_layers
+from fatezero_ext.inversion.loop import NO_RECORDING, invert_latents
 from fatezero_ext.prompts.words import read_prompt
 
 from .conftest import STYLE_RUN, frames_first, relative
@@ -85,7 +85,7 @@ def stored(golden, model):
                 read_prompt(model.text_encoder, SOURCE),
                 Schedule.from_config(None, INVERSIONS[name]),
                 capture=Capture(),
-                recording=NOTHING,
+                recording=NO_RECORDING,
             )
         return unet, store, trace
 
@@ -129,7 +129,8 @@ def test_the_authors_controllers_on_our_bases_edit_as_we_do(
         plan = compile_edit(replace(UNCONTROLLED, mode=RUNS[name].mode), trace.prompt, edit, steps)
         got = denoised(unet, trace, plan, text)
     our_unet, our_trace = inverted(described["inversion"])
-    ours = denoised(our_unet, our_trace, compile_edit(RUNS[name], our_trace.prompt, edit, steps), text)
+    our_layers = mask_layers(RUNS[name], our_unet, our_trace)
+    ours = denoised(our_unet, our_trace, compile_edit(RUNS[name], our_trace.prompt, edit, steps, our_layers), text)
     wanted = tensors["latents_after_step.thinned"]
     figures = {
         "largest difference to ours": (got - ours).abs().max().item(),

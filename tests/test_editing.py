@@ -303,7 +303,7 @@ def test_masks_can_be_read_from_another_resolution(model, inverted_in_6):
 def test_only_the_original_mask_of_latent_blending_depends_on_earlier_steps(model, clip, quirks, depends):
     controller = invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=8)
     blend = BlendSettings(("jeep",), ("car",), threshold=0.7, latents=True)
-    plan = plan_edit(controller, model.text_encoder, EDIT, EditSettings(blend=blend, quirks=quirks))
+    plan = plan_edit(model.unet, controller.trace, model.text_encoder, EDIT, EditSettings(blend=blend, quirks=quirks))
 
     def blended(seed_of_first_steps):
         run = EditRun(model.unet, controller.trace, plan, None)
@@ -311,7 +311,7 @@ def test_only_the_original_mask_of_latent_blending_depends_on_earlier_steps(mode
         for step, seed in enumerate([*[seed_of_first_steps] * 3, 5]):
             generator, maps = torch.Generator().manual_seed(seed), {}
             _attend, heat = run.attention(step, pages.read(step))
-            for address in run.mask_layers:  # few peaks, so that not every cell is within the threshold
+            for address in plan.mask_layers:  # few peaks, so that not every cell is within the threshold
                 cells = run.sites[address].cells
                 maps[address] = torch.rand(3, 2, cells, 77, generator=generator).pow(40)
             x = run.blend_latents(torch.zeros_like(clip), step, maps, heat)

@@ -15,7 +15,6 @@ from fatezero_ext.errors import PromptError, SettingsError, StoreError
 from fatezero_ext.inspection.components import principal_components
 from fatezero_ext.inspection.heat_maps import asked_words, self_attention_maps, word_heats, word_labels
 from fatezero_ext.inspection.selection import Reading
-from fatezero_ext.inversion.invert import plan_inversion
 from fatezero_ext.media.video import write_video
 from fatezero_ext.pictures.attention_sheets import (
     coloured,
@@ -45,6 +44,12 @@ def latents():
 @pytest.fixture(scope="module")
 def inverted(model, latents):
     return invert(Controller(model.unet), model.text_encoder, latents, SOURCE, steps=STEPS)
+
+
+def bare(model, latents, prompt, capture=None):
+    """An inversion of one step that keeps no attention."""
+    controller = Controller(model.unet, capture or Capture(), Storage("recompute"))
+    return invert(controller, model.text_encoder, latents, prompt, steps=1)
 
 
 @pytest.fixture(scope="module")
@@ -158,15 +163,14 @@ def test_a_controller_without_an_inversion_is_refused(model):
 
 
 def test_self_attention_that_was_not_recorded_is_refused(model, latents):
-    planned = plan_inversion(Controller(model.unet, Capture(self_attention=False)), model.text_encoder, latents, SOURCE)
+    controller = bare(model, latents, SOURCE, Capture(self_attention=False))
     with pytest.raises(SettingsError, match="recorded no self-attention"):
-        self_attention_maps(planned, on_read=never)
+        self_attention_maps(controller, on_read=never)
 
 
 def test_an_empty_prompt_has_no_words_to_look_at(model, latents):
-    planned = plan_inversion(Controller(model.unet), model.text_encoder, latents, "")
     with pytest.raises(PromptError, match="source_prompt is empty"):
-        word_heats(planned, on_read=never)
+        word_heats(bare(model, latents, ""), on_read=never)
 
 
 @pytest.mark.parametrize("window", [(0.6, 0.2), (-0.1, 1.0), (0.0, 1.2), (float("nan"), 1.0)])
@@ -176,9 +180,9 @@ def test_windows_outside_the_steps_are_refused(window):
 
 
 def test_words_that_occur_twice_say_where(model, latents):
-    planned = plan_inversion(Controller(model.unet), model.text_encoder, latents, "the jeep on the road")
-    assert word_labels(asked_words(planned)) == ["the [1]", "jeep", "on", "the [4]", "road"]
-    assert asked_words(planned, ("the",))[0].tokens == (1, 4)
+    controller = bare(model, latents, "the jeep on the road")
+    assert word_labels(asked_words(controller)) == ["the [1]", "jeep", "on", "the [4]", "road"]
+    assert asked_words(controller, ("the",))[0].tokens == (1, 4)
 
 
 def two_groups(frames):

@@ -46,7 +46,9 @@ def test_a_store_refuses_a_page_that_lacks_a_layer(page, tmp_path, place):
     last = list(page)[-1]
     with cache.begin(KEY, {}, 0) as draft:
         store = MemoryStore(layers=layers) if place == "ram" else DiskDraft(draft, "as computed", layers)
-        with pytest.raises(StoreError, match=rf"page of step 3 has no attention of {last}; all of {len(page)} layers"):
+        with pytest.raises(
+            StoreError, match=rf"records of step 3 lack the attention of {last}; all of {len(page)} layers"
+        ):
             store.write(3, without(page, last))
         store.write(3, page)
         store.seal()

@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from fatezero_ext.__main__ import main
+from fatezero_ext.cli.main import main
 from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.errors import ModelError, PromptError
 from fatezero_ext.media.video import write_video

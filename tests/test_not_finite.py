@@ -92,7 +92,7 @@ def test_latents_far_out_of_range_are_named(model, cache):
 
 def test_a_control_that_gives_no_numbers_is_named(model):
     with register_attention_control(model.unet, lambda *given: plain(*given) * float("nan")):
-        with pytest.raises(ModelError, match="A registered control takes part; see that it gives numbers"):
+        with pytest.raises(ModelError, match="A registered controller takes part; see that it gives numbers"):
             inverted(model, Storage("features", "ram"))
 
 

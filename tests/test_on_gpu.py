@@ -182,7 +182,7 @@ def test_a_lora_on_a_model_that_is_on_the_device():
 
 def test_previews_are_given_on_the_device_and_change_nothing(cuda, kept):
     shown = []
-    got = edited(cuda, kept, on_step=lambda step: shown.append(step.shown()))
+    got = edited(cuda, kept, on_step=lambda step: shown.append(step.preview()))
     assert len(shown) == STEPS and all(x.is_cuda and x.shape == (3, 4, 16, 16) for x in shown)
     assert relative(got, edited(cuda, kept)) < SAME
 
@@ -378,8 +378,8 @@ def test_a_run_is_planned_without_the_device_s_memory(cuda, kept):
     """Masks and plans of an edit are made where the UNet computes, not where the words were read."""
     from fatezero_ext.editing.edit import plan_edit
 
-    plan = plan_edit(kept, cuda.text_encoder, *EDITS["blend"])
+    plan = plan_edit(cuda.unet, kept.trace, cuda.text_encoder, *EDITS["blend"])
     run = EditRun(cuda.unet, kept.trace, plan, None)
-    assert run.plan.source_mask.own.device == CUDA and run.mask_sum.device == CUDA
+    assert run.plan.source_mask.own.device == CUDA and run.masks.counts.device == CUDA
     assert all(step.mix.device == CUDA for step in run.plan.steps if step.mix is not None)
     assert Capture() == kept.capture

@@ -13,8 +13,8 @@ from fatezero_ext.attention.records import (
     MapRecord,
     StoredTensor,
     named_tensors,
-    page_from,
     records_bytes,
+    records_from,
 )
 from fatezero_ext.errors import StoreError
 from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
@@ -85,10 +85,10 @@ def test_of_two_clips_in_a_call_the_last_is_recorded(model, noise):
     with torch.no_grad():
         model.unet(clips, 501, texts, frames=FRAMES, attend=both)
         model.unet(clips[FRAMES:], 501, texts[1:], frames=FRAMES, attend=alone)
-    assert list(both.page) == list(alone.page) == list(forms)
-    for at, record in alone.page.items():
-        assert relative(both.page[at].kept.values, record.kept.values) < 1e-4
-        assert both.page[at].kept.values.untyped_storage().nbytes() == record.kept.values.nbytes
+    assert list(both.records) == list(alone.records) == list(forms)
+    for at, record in alone.records.items():
+        assert relative(both.records[at].kept.values, record.kept.values) < 1e-4
+        assert both.records[at].kept.values.untyped_storage().nbytes() == record.kept.values.nbytes
 
 
 def test_under_a_text_mask_cross_attention_is_kept_as_masked_maps(model, noise):
@@ -97,7 +97,7 @@ def test_under_a_text_mask_cross_attention_is_kept_as_masked_maps(model, noise):
     recorder = RecordAttention(recorded_forms(model.unet, Capture(), "features", CLIP))
     with torch.no_grad():
         model.unet(latents, 501, text, frames=FRAMES, attend=recorder, text_mask=mask)
-    for at, record in recorder.page.items():
+    for at, record in recorder.records.items():
         assert record.form == ("map" if at.kind == "cross" else "features")
         if at.kind == "cross":
             values = record.kept.values
@@ -117,7 +117,7 @@ def test_a_layer_that_does_not_tell_its_input_is_kept_as_its_map(noise):
     site = Site(address, FRAMES, 3, 4, 1, key_frame_tensors((-1, "first"), FRAMES, torch.device("cpu")))
     recorder, (q, k, v) = RecordAttention({address: "features"}), noise(3, FRAMES, 2, 12, 8)
     out = recorder(q, k, v, site)
-    record = recorder.page[address]
+    record = recorder.records[address]
     assert isinstance(record, MapRecord)
     wanted = written_out(q, k, [(0, 0), (0, 0), (1, 0)])
     torch.testing.assert_close(record.kept.values, wanted, rtol=0, atol=1e-6)
@@ -175,7 +175,7 @@ def test_a_page_comes_back_from_its_tensors_by_name(noise, precision):
         for at, record in zip(addresses, (FeatureRecord, MapRecord), strict=True)
     }
     named = named_tensors(page)
-    again = page_from(dict(reversed(named.items())))
+    again = records_from(dict(reversed(named.items())))
     assert {at: type(record) for at, record in again.items()} == {at: type(record) for at, record in page.items()}
     for at, record in page.items():
         assert all(a.equal(b) for a, b in zip(record.kept.tensors(), again[at].kept.tensors(), strict=True))
@@ -185,7 +185,7 @@ def test_a_page_comes_back_from_its_tensors_by_name(noise, precision):
 @pytest.mark.parametrize("name", ["up.1.0.cross:sketch", "up.1.0.cross", "up.1.cross:map", "side.1.0.cross:map", ""])
 def test_a_page_with_a_strange_name_is_refused(noise, name):
     with pytest.raises(StoreError, match="Invert again"):
-        page_from({name: noise(2, 3)})
+        records_from({name: noise(2, 3)})
 
 
 def test_kept_features_outlive_the_call_that_computed_them(model, noise):
@@ -199,7 +199,7 @@ def test_kept_features_outlive_the_call_that_computed_them(model, noise):
     recorder = RecordAttention(recorded_forms(model.unet, Capture(), "features", CLIP), watching)
     with torch.no_grad():
         model.unet(latents, 501, text, frames=FRAMES, attend=recorder)
-    assert all(record.kept.values.equal(seen[at]) for at, record in recorder.page.items())
+    assert all(record.kept.values.equal(seen[at]) for at, record in recorder.records.items())
 
 
 @pytest.mark.parametrize(

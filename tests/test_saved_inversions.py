@@ -213,7 +213,7 @@ def test_latents_of_another_scale_are_another_clip(golden, model, short):
 def test_an_inversion_under_a_registered_control_is_not_saved(model, cache):
     """What it does cannot be told, so that the inversion could not be found again."""
     with register_attention_control(model.unet, lambda *given: plain(*given)), calls_of(model.unet.net) as calls:
-        with pytest.raises(SettingsError, match="'disk' finds it again, but a registered control.*ram or on the gpu"):
+        with pytest.raises(SettingsError, match="'disk' needs.*; a registered controller.*ram or on the gpu"):
             inverted(model, on_disk(cache))
     assert not calls and not cache.folder.exists()
 

@@ -85,7 +85,7 @@ def test_no_page_is_read_twice_or_by_the_edit_itself(model, far):
     store, controller = far
     edit(controller, model.text_encoder, EDIT, EditSettings(cross_replace=1.0, self_replace=1.0))
     assert [step for step, _ in store.reads] == list(range(STEPS))
-    assert all(name.startswith("pages") for _, name in store.reads)
+    assert all(name.startswith("source records") for _, name in store.reads)
 
 
 def test_steps_that_want_nothing_are_passed_over(model, far):
@@ -123,7 +123,7 @@ def test_the_thread_ends_when_the_edit_is_stopped(model, far, error):
     """The fixture of this module looks for threads."""
 
     def stop(_step):
-        assert any(thread.name.startswith("pages") for thread in threading.enumerate())
+        assert any(thread.name.startswith("source records") for thread in threading.enumerate())
         raise error("stopped")
 
     with pytest.raises(error, match="stopped"):

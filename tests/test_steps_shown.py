@@ -42,12 +42,12 @@ def test_a_level_of_pure_noise_shows_numbers(noise):
 def test_an_inversion_shows_its_latents_and_an_edit_what_comes_out_of_it(model):
     steps = []
     controller = invert(Controller(model.unet), model.text_encoder, clip(), SOURCE, steps=3, on_step=steps.append)
-    assert all(step.shown() is step.latents for step in steps)
+    assert all(step.preview() is step.latents for step in steps)
     assert steps[-1].latents.float().equal(controller.trace.noise)
     steps.clear()
     settings = EditSettings(guidance=1.0)
     result = edit(controller, model.text_encoder, EDIT, settings, on_step=steps.append)
-    distances = [relative(step.shown(), steps[-1].latents) for step in steps]
+    distances = [relative(step.preview(), steps[-1].latents) for step in steps]
     assert distances[0] > 0.1 > max(distances[1:])
     assert steps[-1].latents.div(model.unet.latent_format.scale).equal(result.latents)
 
@@ -106,4 +106,4 @@ def test_an_inversion_found_on_disk_shows_its_noise(model, tmp_path):
     on_disk = Storage("features", "disk", cache=InversionCache(tmp_path))
     for _ in range(2):
         found = inverted(model, on_disk, on_step=steps.append)
-    assert steps[-1].shown().equal(found.trace.noise) and steps[-1].shown().device == model.unet.device
+    assert steps[-1].preview().equal(found.trace.noise) and steps[-1].preview().device == model.unet.device

@@ -133,7 +133,9 @@ def test_eight_frames_of_512_pixels_fit_as_features_and_not_as_maps(stable_diffu
 
 
 def test_8_bits_need_half(stable_diffusion):
-    half, eight = (plan_of(stable_diffusion, Storage("features", precision=p), ROOMY).page for p in ("float16", "int8"))
+    half, eight = (
+        plan_of(stable_diffusion, Storage("features", precision=p), ROOMY).per_step for p in ("float16", "int8")
+    )
     assert 0.5 < eight / half < 0.51
 
 
@@ -224,7 +226,7 @@ def test_auto_runs_the_source_again_where_features_do_not_fit(model):
 
 def test_under_a_registered_control_the_source_is_not_run_again(model):
     with register_attention_control(model.unet, lambda *given: plain(*given)):
-        with pytest.raises(SettingsError, match="'recompute' runs the source again, but a registered control"):
+        with pytest.raises(SettingsError, match="'recompute' needs.* twice.*a registered controller may change"):
             inverted(model, Storage("recompute"))
         with pytest.raises(SettingsError, match="features in ram needs") as error:
             inverted(model, Storage(budget=200_000))

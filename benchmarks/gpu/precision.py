@@ -31,7 +31,7 @@ from fatezero_ext import (
 )
 from fatezero_ext.diffusion.schedule import Schedule
 from fatezero_ext.editing.loop import EditedLatents, edit_latents
-from fatezero_ext.editing.plan import compile_edit
+from fatezero_ext.editing.plan import compile_edit, mask_layers
 from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
 from fatezero_ext.inversion.loop import Recording, invert_latents
 from fatezero_ext.models.text_encoder import ClipTextEncoder
@@ -96,7 +96,7 @@ def _dtypes(bench: Bench) -> dict[str, torch.dtype]:
 
 
 def _golden_runs(bench: Bench) -> dict[str, dict[str, Edited]]:
-    text, found = load_model(GOLDEN / "model").text, {}
+    text, found = load_model(GOLDEN / "model").text_encoder, {}
     with TemporaryDirectory() as folder, _exact_float32():
         _write_tuned(Path(folder))
         for name in list(RUNS)[1:2] if bench.scale.tiny else RUNS:
@@ -140,7 +140,8 @@ def _golden_run(
         unet, latents, kept["text_source"], prompts[0], schedule, capture=Capture(), recording=recording
     )
     texts = torch.cat([given["text_uncond"], given["text_edit"]]).to(device)
-    return edit_latents(unet, trace, compile_edit(RUNS[name], *prompts, steps), texts)
+    layers = mask_layers(RUNS[name], unet, trace)
+    return edit_latents(unet, trace, compile_edit(RUNS[name], *prompts, steps, layers), texts)
 
 
 def _write_tuned(folder: Path) -> None:

@@ -1,10 +1,11 @@
-"""Attention layers under control: what is known of one, and how its attention is kept small."""
+"""Description of a controlled attention layer, and the most compact exact form of its attention."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +18,18 @@ from .sites import LayerAddress, Projection
 WORTH_FUSING = 1.05  # queries may be this much larger than the map: a fused kernel reads them, no map is made
 
 
+class _Projections(Protocol):
+    """An attention module's projections to queries and keys."""
+
+    to_q: Callable[[Tensor], Tensor]
+    to_k: Callable[[Tensor], Tensor]
+
+
 @dataclass(frozen=True)
 class ControlledLayer:
     """One layer under control.
 
-    address:    where it is
+    address:    its place in the UNet
     level:      resolution level; cells are `2**level` latent cells wide
     key_frames: frames whose keys it reads, () for its own (and for cross-attention)
     module:     has the projections `to_q` and `to_k`
@@ -30,7 +38,7 @@ class ControlledLayer:
     upcast:     scores are computed in float32 wherever maps are made, as the layer was trained
     added_keys: its input's own keys follow the text's
     projects:   its queries and keys are `to_q` and `to_k` of its input, or of the text, and of nothing else
-    text_norm:  what the text goes through before `to_k`
+    text_norm:  applied to the text before `to_k`; None: nothing is
     """
 
     address: LayerAddress
@@ -52,10 +60,10 @@ class ControlledLayer:
 
 
 def kept_form(layer: ControlledLayer, tokens: int) -> Form:
-    """The cheapest exact form of a layer's attention.
+    """Choose the most compact exact form of a layer's attention.
 
     tokens: of the text; a cross-attention map is [heads, tokens] numbers a cell, the queries it comes from [width]
-    Self-attention is kept as the layer's input, half the size of its queries and keys.
+    Self-attention is recorded as the layer's input, half the size of its queries and keys.
     """
     if not layer.projects:
         return "map"
@@ -65,10 +73,10 @@ def kept_form(layer: ControlledLayer, tokens: int) -> Form:
 
 
 def self_projection(layer: ControlledLayer, device: torch.device, dtype: torch.dtype) -> Projection | None:
-    """From a self-attention layer's input [frames, cells, width] to queries and keys [frames, heads, cells, dim].
+    """Return what projects a self-attention layer's input [frames, cells, width] to queries and keys [frames, heads,
+    cells, dim]; None if the input alone does not give them.
 
-    device, dtype: that the layer computes in
-    None where the input alone does not give them.
+    device, dtype: of the layer's computation
     """
     return partial(_projected, layer, device, dtype) if layer.projects else None
 
@@ -76,19 +84,19 @@ def self_projection(layer: ControlledLayer, device: torch.device, dtype: torch.d
 def _projected(
     layer: ControlledLayer, device: torch.device, dtype: torch.dtype, inputs: Tensor
 ) -> tuple[Tensor, Tensor]:
-    x = inputs.to(device, dtype)
-    return split_heads(layer.module.to_q(x), layer.heads), split_heads(layer.module.to_k(x), layer.heads)
+    x, module = inputs.to(device, dtype), cast("_Projections", layer.module)
+    return split_heads(module.to_q(x), layer.heads), split_heads(module.to_k(x), layer.heads)
 
 
 def cross_projection(layer: ControlledLayer, text: Tensor, frames: int) -> Projection | None:
-    """From a cross-attention layer's queries [frames, heads, cells, dim] to these and the keys of a text.
+    """Return what joins a cross-attention layer's queries [frames, heads, cells, dim] with the keys of a text; None if
+    keys come from more than the text.
 
     text: [1, tokens, width], in the layer's device and dtype; projected once, here
-    None where keys come from more than the text.
     """
     if layer.added_keys or not layer.projects:
         return None
     if layer.text_norm is not None:
         text = layer.text_norm(text)
-    keys = split_heads(layer.module.to_k(text), layer.heads).expand(frames, -1, -1, -1)
+    keys = split_heads(cast("_Projections", layer.module).to_k(text), layer.heads).expand(frames, -1, -1, -1)
     return lambda queries: (queries.to(keys), keys)

@@ -1,4 +1,4 @@
-"""Attention kernels: what every layer under control is computed with.
+"""Attention as plain functions, and the seam through which every layer under control calls one.
 
 All functions take queries [(chunks frames), heads, cells, dim] and the keys and values as they were projected, one set
 per frame, [(chunks frames), heads, tokens, dim]; the site says from which frames a frame takes its keys.
@@ -17,7 +17,7 @@ from .sites import Site
 
 
 class Attend(Protocol):
-    """The one seam: how a layer turns queries, keys and values into its output.
+    """Turns a layer's queries, keys and values into its output: the one seam for every kind of control.
 
     q: [(chunks frames), heads, cells, dim]
     k, v: [(chunks frames), heads, tokens, dim], not yet gathered over key frames
@@ -28,12 +28,13 @@ class Attend(Protocol):
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
-    """[batch, tokens, (heads dim)] -> [batch, heads, tokens, dim], without a copy."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    """Reshape [batch, tokens, (heads dim)] to [batch, heads, tokens, dim], without a copy."""
+    split: Tensor = x.unflatten(-1, (heads, -1))
+    return split.transpose(1, 2)
 
 
 def merge_heads(x: Tensor) -> Tensor:
-    """[batch, heads, tokens, dim] -> [batch, tokens, (heads dim)]."""
+    """Reshape [batch, heads, tokens, dim] to [batch, tokens, (heads dim)]."""
     return x.transpose(1, 2).flatten(2)
 
 
@@ -51,18 +52,18 @@ def gather_key_frames(x: Tensor, site: Site) -> Tensor:
 
 
 def plain(q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
-    """Attention as the model was trained, on the fastest kernel PyTorch has for it."""
+    """Compute attention as the model was trained, on the fastest kernel PyTorch has for it."""
     bias = None if site.bias is None else site.bias.to(q.dtype)
     return F.scaled_dot_product_attention(q, gather_key_frames(k, site), gather_key_frames(v, site), attn_mask=bias)
 
 
 def explicit(q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
-    """The same attention through the probabilities themselves: the reference for every faster way."""
+    """Compute the same attention through the probabilities: the reference for every faster way."""
     return apply_probs(attention_probs(q, k, site), v, site)
 
 
 def sliced(heads_at_once: int) -> Attend:
-    """The same attention with never more than `heads_at_once` maps in memory, for devices without a fused kernel.
+    """Make attention with never more than `heads_at_once` maps in memory, for devices without a fused kernel.
 
     heads_at_once: maps of (frame, head) pairs computed together, 1 or more
     Source: diffusers' sliced attention, whose slice size counts the joint axis of batch and heads.
@@ -79,13 +80,14 @@ def sliced(heads_at_once: int) -> Attend:
             at = slice(start, start + heads_at_once)
             added = None if bias is None else bias[at]
             out[at] = _softmax_scores(queries[at], keys[at], added, upcast=site.upcast) @ values[at]
-        return out.unflatten(0, (batch, heads))
+        heads_apart: Tensor = out.unflatten(0, (batch, heads))
+        return heads_apart
 
     return attend
 
 
 def attention_probs(q: Tensor, k: Tensor, site: Site) -> Tensor:
-    """The softmax probabilities themselves.
+    """Compute the softmax probabilities.
 
     Returns [(chunks frames), heads, cells, keys] in q's dtype; the softmax is taken in float32.
     """
@@ -94,12 +96,13 @@ def attention_probs(q: Tensor, k: Tensor, site: Site) -> Tensor:
 
 def _softmax_scores(q: Tensor, k: Tensor, bias: Tensor | None, *, upcast: bool) -> Tensor:
     queries, keys = (q.float(), k.float()) if upcast else (q, k)
-    scores = (queries * q.shape[-1] ** -0.5) @ keys.transpose(-1, -2)
+    scale: float = q.shape[-1] ** -0.5
+    scores = (queries * scale) @ keys.transpose(-1, -2)
     if bias is not None:
         scores = scores + bias
     return scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype)
 
 
 def apply_probs(probs: Tensor, v: Tensor, site: Site) -> Tensor:
-    """Meet probabilities [.., cells, keys] with values; keys are gathered over key frames first."""
+    """Apply probabilities [.., cells, keys] to values, gathered over key frames first."""
     return probs @ gather_key_frames(v, site)

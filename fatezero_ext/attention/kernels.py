@@ -1,4 +1,4 @@
-"""Which kernel computes attention that is neither recorded as a map nor edited: chosen by what the machine can do."""
+"""Choice of the kernel for attention that is neither recorded as a map nor edited, by what the machine can do."""
 
 from __future__ import annotations
 
@@ -20,35 +20,38 @@ from .sites import Site
 MAPS_AT_ONCE = 8  # of 64x64 cells with two key frames in half precision: 0.5 GiB
 KEYS_ALIGNMENT = 8  # 16 bytes in half precision, 32 in float32
 _PROBING = threading.Lock()
-"""Which of torch's kernels may be used is a setting of the whole process: two probes would restore each other's."""
+"""Torch's choice of kernels is a setting of the whole process: two probes at once would restore each other's."""
 HEAD_DIM = 40  # the smallest of Stable Diffusion 1.x, whose rows are the least aligned
 
 
 def memory_efficient(q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
-    """The same attention by xformers, which is imported when it is first used.
+    """Compute the same attention with xformers, which is imported when it is first used.
 
     Source: xformers, memory_efficient_attention; it takes the heads behind the tokens.
     """
     ops = import_module("xformers.ops")
     keys, values = gather_key_frames(k, site), gather_key_frames(v, site)
-    bias = None if site.bias is None else _aligned(site.bias.to(q.dtype), *q.shape[:3], keys.shape[2])
+    bias = None if site.bias is None else _aligned(site.bias.to(q.dtype), q, keys)
     heads_last = (x.transpose(1, 2) for x in (q, keys, values))
-    return ops.memory_efficient_attention(*heads_last, attn_bias=bias).transpose(1, 2)
+    out: Tensor = ops.memory_efficient_attention(*heads_last, attn_bias=bias)
+    return out.transpose(1, 2)
 
 
-def _aligned(bias: Tensor, batch: int, heads: int, cells: int, keys: int) -> Tensor:
-    """A bias that broadcasts to [batch, heads, cells, keys], as xformers takes it.
+def _aligned(bias: Tensor, q: Tensor, keys: Tensor) -> Tensor:
+    """Return a bias as xformers takes it, expanded over the heads.
 
     Its rows must begin at multiples of 16 bytes, which 77 keys do not give: they are a slice of wider ones.
     """
-    wide = bias.new_empty(batch, bias.shape[1], cells, -(-keys // KEYS_ALIGNMENT) * KEYS_ALIGNMENT)
-    return wide[..., :keys].copy_(bias).expand(-1, heads, -1, -1)
+    batch, heads, cells, _dim = q.shape
+    count = keys.shape[2]
+    wide = bias.new_empty(batch, bias.shape[1], cells, -(-count // KEYS_ALIGNMENT) * KEYS_ALIGNMENT)
+    return wide[..., :count].copy_(bias).expand(-1, heads, -1, -1)
 
 
 def kernel(name: Kernel, device: torch.device, dtype: torch.dtype) -> Attend:
-    """The kernel of a name; "auto": the first of sdpa, xformers and sliced that never makes whole maps on the device.
+    """Return the kernel of a name; "auto": the first of sdpa, xformers and sliced that never makes whole maps there.
 
-    Raises SettingsError for xformers where it cannot compute on the device.
+    Raises SettingsError for xformers if it cannot compute on the device.
     """
     if name not in KERNELS:
         raise SettingsError(f"the attention kernel is {name!r}; it must be one of {', '.join(KERNELS)}. Choose one.")
@@ -64,13 +67,13 @@ def kernel(name: Kernel, device: torch.device, dtype: torch.dtype) -> Attend:
 
 
 def has_xformers(device: torch.device) -> bool:
-    """Whether xformers is installed and has kernels for the device; it has none for CPUs."""
+    """Return whether xformers is installed and has kernels for the device; it has none for CPUs."""
     return device.type == "cuda" and find_spec("xformers") is not None
 
 
 @cache
 def has_fused_sdpa(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether torch computes attention on the device without making whole maps."""
+    """Return whether torch computes attention on the device without making whole maps."""
     if device.type != "cuda":
         return device.type in ("cpu", "mps")
     row = torch.zeros(1, 1, 16, HEAD_DIM, device=device, dtype=dtype)

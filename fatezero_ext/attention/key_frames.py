@@ -1,4 +1,4 @@
-"""Which frames a frame reads its self-attention keys from."""
+"""Key frames: the frames that a frame reads its self-attention keys from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KEY_FRAME_WORDS = ("first", "mid", "middle", "last")
 
 
 def resolve_key_frames(key_frames: Sequence[KeyFrame], frames: int) -> tuple[tuple[int, ...], ...]:
-    """Say for every entry which frame each of `frames` frames takes its keys from.
+    """Find for every entry the frame that each of `frames` frames takes its keys from.
 
     key_frames: integers are relative to the frame (clamped to the clip); "first", "mid" / "middle" and "last" are
                 absolute. A single frame attends to itself whatever the list says: repeating its keys changes nothing.
@@ -51,7 +51,7 @@ def _checked_key_frame(entry: KeyFrame) -> KeyFrame:
 
 
 def key_frame_tensors(key_frames: Sequence[KeyFrame], frames: int, device: torch.device) -> tuple[Tensor, ...]:
-    """The table of `resolve_key_frames` as index tensors [frames] on `device`."""
-    import torch  # here alone: the words and addresses above are read without it
+    """Return the table of `resolve_key_frames` as index tensors [frames] on `device`."""
+    import torch  # here alone: the words above are read without it
 
     return tuple(torch.tensor(row, device=device) for row in resolve_key_frames(key_frames, frames))

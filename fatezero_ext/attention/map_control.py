@@ -1,4 +1,4 @@
-"""Controllers in the style of Prompt-to-Prompt: they are given every attention map and return the one to use."""
+"""Controllers in the style of Prompt-to-Prompt: called with every attention map, they return the one to use."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .sites import MOST_CELLS, Site
 
 @runtime_checkable
 class MapController(Protocol):
-    """What `register_attention_control` asks of a controller that works on maps.
+    """A controller that works on maps, as `register_attention_control` takes it.
 
     Two attributes are set on controllers that have them: `num_att_layers` when it is registered, and `LOW_RESOURCE`
     before every call: True where the batch is one clip without classifier-free guidance.
     """
 
     def __call__(self, attn: Tensor, is_cross: bool, place_in_unet: str) -> Tensor:
-        """Give back the map to use.
+        """Return the map to use.
 
         attn:          softmax probabilities [(chunks frames), heads, cells, keys], a tensor of the call's own; with
                        guidance the first half is the unconditional chunk
@@ -32,7 +32,7 @@ class MapController(Protocol):
         ...
 
     def step_callback(self, x_t: Tensor) -> Tensor:
-        """Called with the scaled latents [frames, channels, height, width] after every step; gives those to go on with.
+        """Take the scaled latents [frames, channels, height, width] after a step; return those to go on with.
 
         Registered with `clip_axes` it gets them as [1, channels, frames, height, width].
         """
@@ -65,10 +65,10 @@ class MapControlAttention:
         return apply_probs(changed.to(v), v, site)
 
     def after_step(self, latents: Tensor) -> Tensor:
-        """Tell the controller that a step is done; gives the latents to go on with.
+        """Tell the controller that a step is done; return the latents to go on with.
 
         latents: [frames, channels, height, width], scaled
-        Raises StoreError where it gives something else back.
+        Raises StoreError if it returns something else.
         """
         handed = latents.transpose(0, 1)[None] if self.clip_axes else latents
         changed = self.controller.step_callback(handed)
@@ -80,13 +80,13 @@ class MapControlAttention:
         return changed[0].transpose(0, 1).contiguous() if self.clip_axes else changed
 
 
-def checked_map(given: object, shape: torch.Size, giver: str) -> Tensor:
-    """The map that a controller gave; raises StoreError unless it is one of the shape it was asked for."""
-    if isinstance(given, Tensor) and given.shape == shape:
-        return given
-    raise StoreError(f"{giver} gave {described(given)}; a map shaped {list(shape)} is needed. Return one.")
+def checked_map(value: object, shape: torch.Size, giver: str) -> Tensor:
+    """Return the map that a controller returned; raise StoreError unless it is a tensor of that shape."""
+    if isinstance(value, Tensor) and value.shape == shape:
+        return value
+    raise StoreError(f"{giver} gave {described(value)}; a map shaped {list(shape)} is needed. Return one.")
 
 
 def described(value: object) -> str:
-    """A value for an error's text."""
+    """Describe a value for an error."""
     return f"a tensor shaped {list(value.shape)}" if isinstance(value, Tensor) else repr(value)

@@ -26,10 +26,10 @@ StepMaps = dict[str, list[Tensor]]
 
 
 class EmptyControl:
-    """Changes nothing: what registering None stands for."""
+    """A controller that changes nothing, as registering None does."""
 
     def step_callback(self, x_t: Tensor) -> Tensor:
-        """Give back the scaled latents as they came."""
+        """Return the scaled latents as they came."""
         return x_t
 
     def between_steps(self) -> None:
@@ -40,7 +40,7 @@ class EmptyControl:
 
 
 class DummyController(EmptyControl):
-    """Changes nothing, and is told how many layers there are.
+    """A controller that changes nothing and learns how many layers there are.
 
     num_att_layers: layers under control, 0 until registered
     """
@@ -73,7 +73,7 @@ class AttentionControl(ABC):
 
     @abstractmethod
     def forward(self, attn: Tensor, is_cross: bool, place_in_unet: str) -> Tensor:
-        """The map to use in place of `attn` [frames, heads, cells, keys]."""
+        """Return the map to use in place of `attn` [frames, heads, cells, keys]."""
 
     def __call__(self, attn: Tensor, is_cross: bool, place_in_unet: str) -> Tensor:
         if self.cur_att_layer >= self.num_uncond_att_layers:
@@ -90,7 +90,7 @@ class AttentionControl(ABC):
         return x_t
 
     def between_steps(self) -> None:  # noqa: B027 - subclasses need not have anything to do
-        """For subclasses: called once a step."""
+        """Called once a step; for subclasses."""
 
     def reset(self) -> None:
         """Begin again at the first step."""
@@ -113,6 +113,10 @@ class AttentionStore(AttentionControl):
 
     def __init__(self, save_self_attention: bool = True, disk_store: bool = False) -> None:
         super().__init__()
+        self.step_store: StepMaps
+        self.attention_store_all_step: list[StepMaps | str]
+        self._sums: StepMaps
+        self._unsummed: list[StepMaps | str]
         self.save_self_attention = save_self_attention
         self.disk_store = disk_store
         self.latents_store: list[Tensor] = []
@@ -122,12 +126,12 @@ class AttentionStore(AttentionControl):
 
     @staticmethod
     def get_empty_store() -> StepMaps:
-        """Six empty lists."""
+        """Return six empty lists."""
         return {key: [] for key in STORE_KEYS}
 
     @staticmethod
     def get_empty_cross_store() -> StepMaps:
-        """Three empty lists, of cross-attention."""
+        """Return three empty lists, for cross-attention."""
         return {key: [] for key in CROSS_KEYS}
 
     def forward(self, attn: Tensor, is_cross: bool, place_in_unet: str) -> Tensor:
@@ -150,14 +154,14 @@ class AttentionStore(AttentionControl):
         self.step_store = self.get_empty_store()
 
     def step_maps(self, step: int) -> StepMaps:
-        """The six lists of a step that is done, 0 the first; its tensors must not be changed."""
+        """Return the six lists of a step that is done, 0 the first; its tensors must not be changed."""
         return _loaded(self.attention_store_all_step[step])
 
     @property
     def attention_store(self) -> StepMaps:
         """The maps summed over all steps done, float32; {} before the first.
 
-        Made when first asked for, then kept up to date. It may be set: later steps are added to what it was set to.
+        Made when it is first read, then kept up to date. It may be set: later steps are added to what it was set to.
         """
         for step in self._unsummed:
             maps = _loaded(step)
@@ -176,7 +180,7 @@ class AttentionStore(AttentionControl):
         self._sums, self._unsummed = maps, []
 
     def get_average_attention(self) -> StepMaps:
-        """The six lists averaged over the steps done; raises StoreError before the first."""
+        """Return the six lists averaged over the steps done; raise StoreError before the first."""
         if not self.cur_step:
             raise StoreError("no step is done yet; an average needs one. Run an inversion with this store registered.")
         return {key: [total / self.cur_step for total in sums] for key, sums in self.attention_store.items()}
@@ -190,8 +194,8 @@ class AttentionStore(AttentionControl):
         self._empty()
 
     def _empty(self) -> None:
-        self.step_store: StepMaps = self.get_empty_store()
-        self.attention_store_all_step: list[StepMaps | str] = []
+        self.step_store = self.get_empty_store()
+        self.attention_store_all_step = []
         self.attention_store = {}
 
     def _written(self) -> str:
@@ -201,7 +205,7 @@ class AttentionStore(AttentionControl):
 
 
 def _loaded(kept: StepMaps | str) -> StepMaps:
-    """The lists of a step, from memory or from its file."""
+    """Return the lists of a step, from memory or from its file."""
     return torch.load(kept, weights_only=True) if isinstance(kept, str) else kept
 
 

@@ -1,10 +1,10 @@
-"""What is kept of one attention layer at one step."""
+"""Records of attention: a layer's map, or the features it comes from, in a precision to store."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ STEPS_OF_8_BITS = 127  # symmetric: -127..127
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor in the precision it is kept in; read-only.
+    """One tensor in the precision it is stored in; read-only.
 
     values: as they are, or 8-bit integers
     scale:  of 8-bit integers, float32, broadcastable to `values`; None for other precisions
@@ -37,7 +37,7 @@ class StoredTensor:
     scale: Tensor | None = None
 
     def to_precision(self, precision: Precision, shared: tuple[int, ...]) -> StoredTensor:
-        """The same in another precision.
+        """Return the same in another precision.
 
         shared: axes along which 8-bit values share one scale
         """
@@ -51,43 +51,47 @@ class StoredTensor:
         return StoredTensor((self.values / scale).round_().to(torch.int8), scale)
 
     def restored(self) -> Tensor:
-        """The tensor itself; of 8-bit values in float32."""
+        """Return the tensor itself, in float32 if it was stored in 8 bits."""
         return self.values if self.scale is None else self.values * self.scale
 
     def to(self, device: torch.device, *, non_blocking: bool = False) -> StoredTensor:
-        """The same on another device."""
+        """Return the same on another device."""
         scale = None if self.scale is None else self.scale.to(device, non_blocking=non_blocking)
         return StoredTensor(self.values.to(device, non_blocking=non_blocking), scale)
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """The tensors it holds."""
+        """Return the tensors it holds."""
         return (self.values,) if self.scale is None else (self.values, self.scale)
 
 
 class Record(Protocol):
-    """One layer's attention, in whatever form it is kept. A new form is a class like this, named in FORMS."""
+    """One layer's attention in some form. A new form is a class like this, named in FORMS."""
 
     form: ClassVar[Form]
     shared: ClassVar[tuple[int, ...]]
-    kept: StoredTensor
 
     def __init__(self, kept: StoredTensor) -> None: ...
 
+    @property
+    def kept(self) -> StoredTensor:
+        """The tensor that the attention is read from."""
+        ...
+
     def apply(self, v: Tensor, site: Site, kernel: Attend = plain) -> Tensor:
-        """The recorded attention applied to values [frames, heads, tokens, dim], not gathered over key frames.
+        """Apply the recorded attention to values [frames, heads, tokens, dim], not gathered over key frames.
 
         site: the layer's site in the recorded call, see `NoiseModel.source_sites`
         """
         ...
 
     def probs(self, like: Tensor, site: Site) -> Tensor:
-        """The attention map itself [frames, heads, cells, keys], with the device and dtype of `like`."""
+        """Return the attention map [frames, heads, cells, keys], with the device and dtype of `like`."""
         ...
 
 
 @dataclass(frozen=True)
 class MapRecord:
-    """The attention map itself: [frames, heads, cells, keys]. Rows share an 8-bit scale."""
+    """The attention map itself, [frames, heads, cells, keys]. Rows share an 8-bit scale."""
 
     kept: StoredTensor
     form: ClassVar[Form] = "map"
@@ -102,10 +106,10 @@ class MapRecord:
 
 @dataclass(frozen=True)
 class FeatureRecord:
-    """What a map comes from: a self-attention layer's input [frames, cells, width], a cross-attention layer's queries
-    [frames, heads, cells, dim]. Channels share an 8-bit scale.
+    """Features that a map is computed from: a self-attention layer's input [frames, cells, width], or a cross-attention
+    layer's queries [frames, heads, cells, dim]. Channels share an 8-bit scale.
 
-    The map is never made unless asked for: applying it is a projection and one fused attention call.
+    The map is made by `probs` alone: `apply` is a projection and one fused attention call.
     """
 
     kept: StoredTensor
@@ -113,90 +117,96 @@ class FeatureRecord:
     shared: ClassVar[tuple[int, ...]] = (0, -2)
 
     def apply(self, v: Tensor, site: Site, kernel: Attend = plain) -> Tensor:
-        q, k = site.project(self.kept.restored())
+        q, k = self._queries_and_keys(site)
         return kernel(q.to(v), k.to(v), v, site)
 
     def probs(self, like: Tensor, site: Site) -> Tensor:
-        q, k = site.project(self.kept.restored())
+        q, k = self._queries_and_keys(site)
         return attention_probs(q.to(like), k.to(like), site)
 
+    def _queries_and_keys(self, site: Site) -> tuple[Tensor, Tensor]:
+        assert site.project is not None, f"{site.address} has features that it cannot read"
+        return site.project(self.kept.restored())
 
-FORMS: dict[Form, type[Record]] = {record.form: record for record in (FeatureRecord, MapRecord)}
+
+FORMS: dict[Form, type[Record]] = {"features": FeatureRecord, "map": MapRecord}
 StepRecords = Mapping[LayerAddress, Record]
+"""The recorded layers of one step."""
 
 
-def to_precision(page: StepRecords, device: torch.device | None, precision: Precision) -> StepRecords:
-    """A page as it is kept: in `precision`, on `device` (None: where each tensor is)."""
-    return {at: _packed(record, device, precision) for at, record in page.items()}
+def to_precision(records: StepRecords, device: torch.device | None, precision: Precision) -> StepRecords:
+    """Return a step's records as they are stored: in `precision`, on `device` (None: where each tensor is)."""
+    return {at: _stored(record, device, precision) for at, record in records.items()}
 
 
-def _packed(record: Record, device: torch.device | None, precision: Precision) -> Record:
-    """One layer's record: what is packed and then moved is let go before the next one is packed."""
+def _stored(record: Record, device: torch.device | None, precision: Precision) -> Record:
+    """Convert one layer's record; its intermediate tensors are freed before the next one is converted."""
     kept = record.kept.to_precision(precision, record.shared)
     return type(record)(kept if device is None else kept.to(device))
 
 
-def check_records(page: StepRecords, layers: Collection[LayerAddress], step: int) -> None:
-    """Raise StoreError where the page of a step lacks one of the layers: an edit that reads it would go wrong."""
-    if missing := [at for at in layers if at not in page]:
+def check_records(records: StepRecords, layers: Collection[LayerAddress], step: int) -> None:
+    """Raise StoreError if a step lacks the record of one of the layers: an edit that reads it would go wrong."""
+    if missing := [at for at in layers if at not in records]:
         raise StoreError(
-            f"the page of step {step} has no attention of {missing[0]}; all of {len(layers)} layers are needed. Let "
-            f"nothing but its own run write to a store, and invert again."
+            f"the records of step {step} lack the attention of {missing[0]}; all of {len(layers)} layers are needed. "
+            f"Let nothing but its own run write to a store, and invert again."
         )
 
 
-def narrowed(page: StepRecords, kept: StepRecords) -> tuple[LayerAddress, ...]:
-    """The layers of `page` whose numbers may lie beyond the range that they have in `kept`: maps are shares of 1."""
+def narrowed(records: StepRecords, stored: StepRecords) -> tuple[LayerAddress, ...]:
+    """Return the layers whose numbers may lie beyond the range of the precision they are stored in; maps never do."""
     return tuple(
         at
-        for at, record in kept.items()
-        if record.form == "features" and record.kept.values.dtype == torch.float16 != page[at].kept.values.dtype
+        for at, record in stored.items()
+        if record.form == "features" and record.kept.values.dtype == torch.float16 != records[at].kept.values.dtype
     )
 
 
-def check_range(page: StepRecords, kept: StepRecords) -> None:
-    """Raise SettingsError where numbers of a page are lost as it is kept. Waits for the device of `kept`.
+def check_range(records: StepRecords, stored: StepRecords) -> None:
+    """Raise SettingsError if numbers of a step's records are lost in `stored`. Waits for the device of `stored`.
 
-    What was not finite before is left to the check of the run's own result, which names its cause.
+    Numbers that were not finite before are left to the check of the run's own result, which names the cause.
     """
-    for at in narrowed(page, kept):
-        if not kept[at].kept.values.isfinite().all() and (values := page[at].kept.values).isfinite().all():
+    for at in narrowed(records, stored):
+        if not stored[at].kept.values.isfinite().all() and (values := records[at].kept.values).isfinite().all():
             raise beyond_range(f"that of {at} reaches {values.abs().max().item():.3g}")
 
 
 def beyond_range(what: str) -> SettingsError:
-    """The error for attention that float16 cannot hold."""
+    """Return the error for attention that float16 cannot hold."""
     return SettingsError(
-        f"attention is to be kept in precision 'float16', which ends at {torch.finfo(torch.float16).max:.0f}, and "
+        f"attention is to be stored in precision 'float16', which ends at {torch.finfo(torch.float16).max:.0f}, and "
         f"{what}; a wider range is needed. Use precision 'bfloat16' or 'as computed'."
     )
 
 
-def records_tensors(page: StepRecords) -> Iterator[Tensor]:
-    """All tensors of a page."""
-    return (tensor for record in page.values() for tensor in record.kept.tensors())
+def records_tensors(records: StepRecords) -> Iterator[Tensor]:
+    """Return all tensors of a step's records."""
+    return (tensor for record in records.values() for tensor in record.kept.tensors())
 
 
-def records_bytes(page: StepRecords) -> int:
-    """Bytes of all tensors of a page."""
-    return sum(tensor.nbytes for tensor in records_tensors(page))
+def records_bytes(records: StepRecords) -> int:
+    """Return the bytes of all tensors of a step's records."""
+    return sum(tensor.nbytes for tensor in records_tensors(records))
 
 
-def named_tensors(page: StepRecords) -> dict[str, Tensor]:
-    """A page as tensors by name, such as `up.1.0.cross:features`, for a file."""
-    named = {f"{at}:{record.form}": record.kept.values for at, record in page.items()}
-    scales = {f"{at}:{record.form}:scale": record.kept.scale for at, record in page.items()}
+def named_tensors(records: StepRecords) -> dict[str, Tensor]:
+    """Return a step's records as tensors by name, such as `up.1.0.cross:features`, for a file."""
+    named = {f"{at}:{record.form}": record.kept.values for at, record in records.items()}
+    scales = {f"{at}:{record.form}:scale": record.kept.scale for at, record in records.items()}
     return named | {name: scale for name, scale in scales.items() if scale is not None}
 
 
-def page_from(named: Mapping[str, Tensor]) -> StepRecords:
-    """The page that `named_tensors` wrote; raises StoreError for names it does not write."""
-    page = {}
+def records_from(named: Mapping[str, Tensor]) -> StepRecords:
+    """Return the records that `named_tensors` named; raise StoreError for names it does not write."""
+    records: dict[LayerAddress, Record] = {}
     for name, tensor in named.items():
         address, _, form = name.partition(":")
         if form.endswith(":scale"):
             continue
-        if form not in FORMS:
-            raise StoreError(f"a kept page names {name!r}; a layer and {' or '.join(FORMS)} are needed. Invert again.")
-        page[LayerAddress.parse(address)] = FORMS[form](StoredTensor(tensor, named.get(f"{name}:scale")))
-    return page
+        kind = FORMS.get(cast("Form", form))
+        if kind is None:
+            raise StoreError(f"a saved step names {name!r}; a layer and {' or '.join(FORMS)} are needed. Invert again.")
+        records[LayerAddress.parse(address)] = kind(StoredTensor(tensor, named.get(f"{name}:scale")))
+    return records

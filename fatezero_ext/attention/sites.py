@@ -1,10 +1,10 @@
-"""Where an attention layer sits: its address in the UNet and its site in one call."""
+"""Addresses of attention layers in a UNet, and their sites in one call of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from ..errors import StoreError
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Stage = Literal["down", "mid", "up"]
 Kind = Literal["self", "cross"]
 Projection = Callable[["Tensor"], tuple["Tensor", "Tensor"]]
-"""From what is kept of a layer, one tensor, to its queries and keys as the layer itself projects them."""
+"""Projects a layer's stored features to queries and keys, exactly as the layer does."""
 
 MOST_CELLS = 32 * 32  # larger layers are left alone, as in the authors' program
 
@@ -39,17 +39,17 @@ class LayerAddress:
 
     @classmethod
     def parse(cls, text: str) -> LayerAddress:
-        """The address that prints as `text`; raises StoreError where none does."""
+        """Return the address that prints as `text`; raise StoreError if none does."""
         stage, *place, kind = text.split(".") if text.count(".") == 3 else ("", "")
         known = stage in get_args(Stage) and kind in get_args(Kind) and all(part.isdecimal() for part in place)
         if not known:
             raise StoreError(f"{text!r} is no attention layer; one such as 'up.1.0.cross' is needed. Invert again.")
-        return cls(stage, int(place[0]), int(place[1]), kind)
+        return cls(cast("Stage", stage), int(place[0]), int(place[1]), cast("Kind", kind))
 
 
 @dataclass(frozen=True)
 class Site:
-    """What an attention layer is told about the call it takes part in.
+    """Description of one attention layer in one call.
 
     address:       the layer
     frames:        frames of the clip; the batch axis is `(chunks frames)`
@@ -60,9 +60,9 @@ class Site:
     upcast:        scores are computed in float32 wherever maps are made, as the layer was trained
     bias:          added to the scores, [(chunks frames), 1, 1 or cells, keys]: 0 keeps a key, a large negative number
                    drops it; None: nothing is added
-    inputs:        of a self-attention layer, what its queries and keys are projected from, [(chunks frames), cells,
-                   width]; None: the layer does not tell
-    project:       makes queries and keys of a layer's kept features; None: features of it cannot be read
+    inputs:        input of a self-attention layer, from which its queries and keys are projected, [(chunks frames),
+                   cells, width]; None: not known
+    project:       makes queries and keys of the layer's stored features; None: features of it cannot be read
     """
 
     address: LayerAddress
@@ -86,7 +86,7 @@ class Site:
         return self.address.kind == "cross"
 
     def part(self, rows: slice) -> Site:
-        """The site of a part of the batch."""
+        """Return the site of a part of the batch."""
         if self.bias is None and self.inputs is None:
             return self
         bias, inputs = (None if x is None else x[rows] for x in (self.bias, self.inputs))

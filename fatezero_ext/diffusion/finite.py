@@ -1,4 +1,4 @@
-"""Results that are not numbers: found before anything is kept of them, and traced to their likely cause."""
+"""Checks for results that are not finite: before anything of them is stored, with their likely cause."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ FAR_OUT = 100.0  # raw or scaled, a VAE's latents reach about 30; an overflow be
 FAR_OUT_GUIDANCE = 100.0  # as far as the node's widget goes
 
 
-def check_result(unet: NoiseModel, x: Tensor, said: str, *, given: Tensor, guidance: float = 1.0) -> None:
+def check_result(unet: NoiseModel, x: Tensor, name: str, *, given: Tensor, guidance: float = 1.0) -> None:
     """Raise ModelError unless all numbers of a result are finite, naming the likely cause. Waits for the device.
 
     x, given: the result, and the latents that the run began with
-    said:     what gave the result, such as "the inversion"
+    name:     of the run, such as "the inversion"
     """
     if not x.isfinite().all():
         raise ModelError(
-            f"{said} with {unet.name} gives latents that are not finite (NaN or infinite); numbers are needed. "
+            f"{name} with {unet.name} gives latents that are not finite (NaN or infinite); numbers are needed. "
             f"{_causes(unet, given, guidance)}"
         )
 
 
 def watched(x: Tensor, *, last: bool) -> bool:
-    """Whether to look at a step's latents: at each where that waits for nothing, elsewhere at the last.
+    """Return whether to check a step's latents: each on a CPU; on other devices the last, for a check waits for them.
 
-    What is not finite stays so in every later step.
+    Latents that are not finite stay so in every later step.
     """
     return last or x.device.type == "cpu"
 
 
 def broken_weights(named: Iterable[tuple[str, Tensor]]) -> str:
-    """What is to be said of weights that are not finite; empty where all are."""
+    """Return the part of an error about weights that are not finite, '' if all are."""
     there = ((name, x) for name, x in named if x.is_floating_point() and x.device.type != "meta")
     broken = [name for name, x in there if not x.float().isfinite().all()]
     if not broken:
@@ -50,7 +50,7 @@ def broken_weights(named: Iterable[tuple[str, Tensor]]) -> str:
 
 @torch.no_grad()
 def _causes(unet: NoiseModel, given: Tensor, guidance: float) -> str:
-    """All that may be the cause, the most certain first."""
+    """Name all likely causes, the most certain first."""
     if broken := broken_weights(unet.weights()):
         return broken
     causes, peak = [], given.abs().max().item()
@@ -59,7 +59,7 @@ def _causes(unet: NoiseModel, given: Tensor, guidance: float) -> str:
     if guidance > FAR_OUT_GUIDANCE:
         causes.append(f"Guidance is {guidance:g}; 5 to 10 suit most edits.")
     if unet.attend is not unet.kernel:
-        causes.append("A registered control takes part; see that it gives numbers, or unregister it.")
+        causes.append("A registered controller takes part; see that it gives numbers, or unregister it.")
     if unet.dtype == torch.float16:
         causes.append(
             "The model computes in float16, which ends at 65504; load it in bfloat16 or float32 (precision of Load "

@@ -1,9 +1,10 @@
-"""Texts as classifier-free guidance takes them."""
+"""Texts for classifier-free guidance."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, SettingsError
 from ..prompts.words import TextEncoder, read_prompt
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def guided_text(
     text_encoder: TextEncoder, unet: NoiseModel, prompt: str, guidance: float, negative_prompt: str
 ) -> Tensor:
-    """Embeddings [2, tokens, width] of the negative prompt and the prompt; without guidance of the prompt alone.
+    """Embed the negative prompt and the prompt, [2, tokens, width]; without guidance the prompt alone.
 
     guidance: 1 for none
     """
@@ -26,7 +27,7 @@ def guided_text(
 
 
 def embedded(text_encoder: TextEncoder, texts: list[str], unet: NoiseModel) -> Tensor:
-    """Text embeddings [texts, tokens, width], float32."""
+    """Embed texts, [texts, tokens, width] float32."""
     import torch
 
     embeddings = torch.cat(
@@ -47,27 +48,29 @@ def embedded(text_encoder: TextEncoder, texts: list[str], unet: NoiseModel) -> T
 
 
 def _shown(texts: list[str], embeddings: Tensor) -> str:
-    """The first text whose embedding is not finite, cut short."""
+    """Return the first text whose embedding is not finite, cut short."""
     return next(repr(text[:40]) for text, x in zip(texts, embeddings, strict=True) if not x.isfinite().all())
 
 
-def _only(conditioning: list) -> Tensor:
-    """The embedding of a prompt that is one for all steps, on the CPU."""
+def _only(conditioning: Sequence[Sequence[Any]]) -> Tensor:
+    """Return the embedding of a prompt, on the CPU; raise SettingsError unless it is one for all steps."""
     if len(conditioning) != 1:
         raise SettingsError(
             f"the CLIP gives a prompt {len(conditioning)} embeddings, for parts of the steps; one for all steps is "
             f"needed. Take scheduled hooks off the CLIP."
         )
-    return conditioning[0][0].float().cpu()
+    embedding: Tensor = conditioning[0][0]
+    return embedding.float().cpu()
 
 
 def check_guidance(guidance: float) -> None:
-    """Raise SettingsError unless it is a number classifier-free guidance can use."""
+    """Raise SettingsError unless guidance is a number that can be used."""
     if finite_number("guidance", guidance) < 0:
         raise SettingsError(f"guidance is {guidance}; it must be 0 or more. 5 to 10 suit most edits.")
 
 
 def finite_number(name: str, value: float) -> float:
+    """Return a number; raise SettingsError unless it is finite."""
     if not isinstance(value, (int, float)) or not math.isfinite(value):
         raise SettingsError(f"{name} is {value!r}; a finite number is needed. Write one such as 0.5.")
     return value

@@ -1,4 +1,4 @@
-"""What the loops ask of a model that predicts noise, and how controllers are bound to one."""
+"""The model that predicts noise, as inversion and editing see it, and the registration of controllers on it."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ SD_LATENT_SCALE = 0.18215  # Stable Diffusion 1.x: gives encoded images unit var
 SD_PIXELS_PER_CELL = 8
 BYTES_PER_CELL_AND_BYTE = 10_486  # ComfyUI's own estimate for Stable Diffusion 1.x: 0.01 MiB a latent cell
 
-SHAPES_AT_ONCE = 8  # of clips whose sites are kept, for threads that share a model
+SHAPES_AT_ONCE = 8  # clips whose sites are remembered, for threads that share a model
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class LatentFormat:
-    """How a model's latents relate to images.
+    """Relation of a model's latents to images.
 
     scale:           factor from raw VAE latents to the latents the model sees
     pixels_per_cell: image pixels along one side of a latent cell
-    colours:         what they look like to the eye; None: as Stable Diffusion's do
+    colours:         for previews; None: Stable Diffusion's
     """
 
     scale: float = SD_LATENT_SCALE
@@ -50,21 +50,22 @@ class LatentFormat:
 
 
 class NoiseModel(ABC):
-    """A model of Stable Diffusion 1.x / 2.x kind, seen by inversion and editing.
+    """A model of Stable Diffusion 1.x / 2.x kind, as inversion and editing see it.
 
-    A subclass brings the model itself: what it is made of, one prediction, and how it is brought to its device.
-    Threads may share a model, each with controls of its own.
+    A subclass brings the model itself: its parts, one prediction, and its way to the device.
+    Threads may share a model, each with controllers of its own.
 
-    layers:  the attention layers under control, in the order the model runs them
-    latents: the latent format it was trained on
-    name:    what users know it by
-    kernel:  computes attention wherever nothing is recorded or edited
+    layers:        the attention layers under control, in the order the model runs them
+    latent_format: of the latents it was trained on
+    name:          for messages to the user
+    kernel:        computes attention wherever nothing is recorded or edited
     """
 
     layers: tuple[ControlledLayer, ...]
     latent_format: LatentFormat
     name: str
     kernel: Attend = plain
+    _sites: dict[tuple[object, ...], Mapping[LayerAddress, Site]]
 
     def __init__(self) -> None:
         self._controls: list[Registration] = []
@@ -76,55 +77,55 @@ class NoiseModel(ABC):
     @property
     @abstractmethod
     def dtype(self) -> torch.dtype:
-        """That it computes in."""
+        """Dtype of the computation."""
 
     @property
     @abstractmethod
     def device(self) -> torch.device:
-        """That it computes on."""
+        """Device of the computation."""
 
     @property
     @abstractmethod
     def channels(self) -> int:
-        """Of the latents."""
+        """Number of latent channels."""
 
     @property
     @abstractmethod
     def text_width(self) -> int:
-        """Of the text embeddings."""
+        """Width of the text embeddings."""
 
     @property
     @abstractmethod
     def levels(self) -> int:
-        """Resolutions it works at, each half as fine as the one before."""
+        """Number of resolutions it works at, each half as fine as the one before."""
 
     @abstractmethod
     def schedule(self, steps: int) -> Schedule:
-        """The DDIM schedule of its training; raises what `Schedule.from_config` does."""
+        """Return the DDIM schedule of its training; raises what `Schedule.from_config` does."""
 
     @abstractmethod
     def digest(self) -> str:
-        """Of everything its predictions depend on but their inputs; asked for inside `run`."""
+        """Return a digest of all that determines a prediction besides its inputs. Call it inside `run` only."""
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Its weights by name, looked through when a result is not finite; none: it does not tell."""
+        """Return the weights by name, to be searched when a result is not finite; none: they are not accessible."""
         return iter(())
 
     @property
     def trained_side(self) -> int | None:
-        """Latent cells along a side of the pictures it was trained on; None: it does not say."""
+        """Latent cells along a side of the pictures it was trained on; None: not known."""
         return None
 
     @property
     def uncacheable_parts(self) -> str:
-        """What of it no digest can name, so that nothing of it can be found again on disk; empty: nothing."""
+        """Parts of the model that cannot be hashed (patch functions) and so rule out the disk cache; '' if none."""
         return ""
 
     @abstractmethod
     def run(self, work: Callable[[], Result], chunks: int, frames: int, height: int, width: int) -> Result:
         """Bring the model to its device and do `work`, which calls it.
 
-        chunks, frames, height, width: the largest call that is to come, in latent cells
+        chunks, frames, height, width: of the largest call that `work` makes, in latent cells
         """
 
     @abstractmethod
@@ -136,33 +137,35 @@ class NoiseModel(ABC):
         latents:  [frames, channels, height, width], scaled, the same clip under every text
         timestep: of the training schedule, 0..999
         text:     [chunks, tokens, width] text embeddings
-        attend:   how attention is computed in this call; None: the registered control, plain unless one is registered.
-                  It may treat the last chunk unlike the others
+        attend:   computes attention in this call, and may treat the last chunk unlike the others; None: the registered
+                  controller does, or the kernel if none is registered
         Returns [(chunks frames), channels, height, width] in the latents' dtype; the model computes in its own.
-        Raises ModelError where the shapes do not fit together.
+        Raises ModelError if the shapes do not fit together.
         """
 
     @property
     def attend(self) -> Attend:
-        """The control registered last in this thread, the model's own kernel where there is none."""
+        """The controller registered last in this thread, or the model's own kernel."""
         here = threading.current_thread()
-        return next((found.attend for found in reversed(tuple(self._controls)) if found.thread() is here), self.kernel)
+        return next(
+            (control.attend for control in reversed(tuple(self._controls)) if control.thread() is here), self.kernel
+        )
 
     def report_left_out(self) -> None:
-        """Warn once of each control that another thread registered: a run of this one goes on without it."""
+        """Warn once of each controller that another thread registered: a run of this one goes on without it."""
         here = threading.current_thread()
-        for found in tuple(self._controls):
-            if found.thread() is not here and not found.reported and found.controller is not None:
-                found.reported = True
+        for control in tuple(self._controls):
+            if control.thread() is not here and not control.reported and control.controller is not None:
+                control.reported = True
                 log.warning(
-                    "%s is registered on %s by another thread and takes no part in this one's run; controls belong to "
-                    "their thread. Register it in the thread that inverts and edits.",
-                    _called(found.controller),
+                    "%s is registered on %s by another thread and takes no part in this one's run; controllers belong "
+                    "to their thread. Register it in the thread that inverts and edits.",
+                    _called(control.controller),
                     self.name,
                 )
 
     def after_step(self, latents: Tensor) -> Tensor:
-        """Tell the control registered last that a step is done, if it works on maps; gives the latents to go on with.
+        """Tell the controller registered last that a step is done, if it works on maps; return the latents to use.
 
         latents: [frames, channels, height, width], scaled
         """
@@ -172,10 +175,10 @@ class NoiseModel(ABC):
     @property
     def smallest_side(self) -> int:
         """Fewest latent cells a side may have: every level below keeps at least one."""
-        return 2 ** (self.levels - 1)
+        return 1 << (self.levels - 1)
 
     def source_sites(self, text: Tensor, frames: int, height: int, width: int) -> Mapping[LayerAddress, Site]:
-        """The sites of a clip under a text, from which kept attention of that clip and text can be read again.
+        """Return the sites of a clip under a text, with which its recorded attention can be read.
 
         text: [1, tokens, width] text embedding
         """
@@ -186,7 +189,7 @@ class NoiseModel(ABC):
         }
 
     def sites(self, frames: int, height: int, width: int) -> Mapping[LayerAddress, Site]:
-        """Every controlled layer's site for a clip of `frames` latents of height x width cells."""
+        """Return every controlled layer's site for a clip of `frames` latents of height x width cells."""
         key = (frames, height, width, self.device, self.dtype)
         sites = self._sites.get(key)
         if sites is None:
@@ -196,8 +199,8 @@ class NoiseModel(ABC):
         return sites
 
     def forget_sites(self) -> None:
-        """Let the index tensors go, which would stay on the device; a run of another thread makes its own anew."""
-        self._sites: dict[tuple[object, ...], Mapping[LayerAddress, Site]] = {}
+        """Free the index tensors, which would stay on the device; a run of another thread makes its own anew."""
+        self._sites = {}
 
     @staticmethod
     def _site(
@@ -216,7 +219,7 @@ class NoiseModel(ABC):
         )
 
     def working_memory(self, chunks: int, frames: int, height: int, width: int) -> int:
-        """Bytes that one call needs beside the weights, an estimate for programs that manage memory."""
+        """Estimate the bytes that one call needs beside the weights, for programs that manage memory."""
         return chunks * frames * height * width * self.dtype.itemsize * BYTES_PER_CELL_AND_BYTE
 
     def check_latents(self, latents: Tensor) -> None:
@@ -248,12 +251,12 @@ class NoiseModel(ABC):
 
 @dataclass(eq=False)
 class Registration:
-    """A control bound to a model until `unregister` is called or the `with` block ends.
+    """A controller bound to a model until `unregister` is called or the `with` block ends.
 
-    attend:         what the layers call for it
+    attend:         called by the layers
     num_att_layers: attention layers under control (32 for Stable Diffusion 1.x)
     thread:         the one that registered it; runs of other threads go on without it
-    reported:       whether a run of another thread has said so
+    reported:       whether a run of another thread has warned about it
     """
 
     unet: NoiseModel
@@ -264,7 +267,7 @@ class Registration:
     reported: bool = False
 
     def unregister(self) -> None:
-        """Give the model back the control it had before; a second call does nothing."""
+        """Restore the controller that the model had before; a second call does nothing."""
         with suppress(ValueError):
             self.unet._controls.remove(self)  # in place: other threads register and unregister meanwhile
 
@@ -280,14 +283,14 @@ def register_attention_control(
 ) -> Registration:
     """Let `controller` compute every self- and cross-attention of `unet` (temporal attention is left out).
 
-    controller: an `Attend`; or a `MapController`, which is handed the maps of all layers of at most 1024 cells and told
-                when a step is done, for one run; None: plain attention. An inversion records beside either. An edit
+    controller: an `Attend`; or a `MapController`, which is called with the maps of all layers of at most 1024 cells and
+                after every step, for one run; None: plain attention. An inversion records beside either. An edit
                 leaves to an `Attend` what it does not change itself; beside a map controller it must change nothing.
     clip_axes:  a map controller's `step_callback` gets the scaled latents as [1, channels, frames, height, width], as
                 in the authors' program; else as [frames, channels, height, width]
-    It is bound for the thread that registers it, and let go after that one has ended: runs of other threads that share
-    the model go on without it, and say so once. Register it in the thread that inverts and edits.
-    Raises StoreError for what is neither.
+    It is bound for the thread that registers it, until that one has ended: runs of other threads that share the model
+    go on without it, and warn once. Register it in the thread that inverts and edits.
+    Raises StoreError for anything else.
     Returns the registration; undo it with `.unregister()` or use it in a `with` statement.
     Source: SPEC of FateZero (arXiv 2303.09535), register_attention_control.
     """
@@ -296,11 +299,12 @@ def register_attention_control(
             f"{controller!r} cannot be called; a controller is an attend(q, k, v, site), or a class called with (attn, "
             f"is_cross, place_in_unet) that also has step_callback. Give one of these."
         )
-    maps = isinstance(controller, MapController)
-    attend = MapControlAttention(controller, kernel=unet.kernel, clip_axes=clip_axes) if maps else controller
-    attend = unet.kernel if attend is None else attend
+    if isinstance(controller, MapController):
+        attend: Attend = MapControlAttention(controller, kernel=unet.kernel, clip_axes=clip_axes)
+    else:
+        attend = unet.kernel if controller is None else controller
     registration = Registration(unet, controller, attend, len(unet.layers))
-    if hasattr(controller, "num_att_layers"):
+    if controller is not None and hasattr(controller, "num_att_layers"):
         controller.num_att_layers = len(unet.layers)
     for other in tuple(unet._controls):
         thread = other.thread()
@@ -311,5 +315,5 @@ def register_attention_control(
 
 
 def _called(controller: object) -> str:
-    """What a control is called: a function by its name, an object by its class."""
+    """Return a controller's name for messages: that of a function, or of an object's class."""
     return getattr(controller, "__name__", type(controller).__name__)

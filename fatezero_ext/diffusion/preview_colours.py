@@ -1,4 +1,4 @@
-"""Pictures of latents without a decoder: a linear map from a cell's channels to a colour."""
+"""Colours of latents without a decoder: a linear map from a cell's channels to a colour."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from ..errors import ModelError
 from ..plain_files import read_json
 
 FILE = "latent_colours.json"
-"""Where a model folder may have its own."""
+"""File in which a model folder may have its own colours."""
 
 
 @dataclass(frozen=True)
@@ -32,30 +33,31 @@ class LatentColours:
 
     @classmethod
     def fitted(cls, latents: Tensor, frames: Tensor) -> LatentColours:
-        """The map of least squared error.
+        """Fit the map of least squared error.
 
         latents: [frames, channels, height, width], scaled
         frames:  [frames, rows, columns, 3] that they were encoded from, 0..1
         """
-        colours = F.adaptive_avg_pool2d(frames.movedim(-1, 1) * 2 - 1, latents.shape[-2:])
+        height, width = latents.shape[-2:]
+        colours = F.adaptive_avg_pool2d(frames.movedim(-1, 1) * 2 - 1, (height, width))
         cells = latents.movedim(1, -1).flatten(0, 2).double()
         known = torch.cat([cells, torch.ones_like(cells[:, :1])], dim=1)
         solved = torch.linalg.lstsq(known, colours.movedim(1, -1).flatten(0, 2).double()).solution
-        *factors, bias = [tuple(round(value, 4) for value in row) for row in solved.tolist()]
+        *factors, bias = [(round(red, 4), round(green, 4), round(blue, 4)) for red, green, blue in solved.tolist()]
         return cls(tuple(factors), bias)
 
     @classmethod
     def read(cls, folder: Path) -> LatentColours | None:
-        """A model folder's own; None: it has none, and Stable Diffusion's suit it.
+        """Read a model folder's own colours; None: it has none, and Stable Diffusion's suit it.
 
         Raises ModelError for a file of another form.
         """
         path = folder / FILE
         if not path.exists():
             return None
-        read = read_json(path)
+        read: Any = read_json(path)
         try:
-            rows = [tuple(float(value) for value in row) for row in (*read["factors"], read["bias"])]
+            rows = [[float(value) for value in row] for row in (*read["factors"], read["bias"])]
         except (ValueError, TypeError, KeyError, OverflowError) as error:
             raise ModelError(
                 f"{path} has no factors [channels][3] and bias [3] of numbers; these are needed. Restore the file, or "
@@ -70,9 +72,10 @@ class LatentColours:
                 f"{path} has rows of {[len(row) for row in rows]} numbers; 3 are needed, of every channel and of the "
                 f"bias. Restore the file, or remove it."
             )
-        return cls(tuple(rows[:-1]), rows[-1])
+        *factors, bias = ((red, green, blue) for red, green, blue in rows)
+        return cls(tuple(factors), bias)
 
     def save(self, folder: Path) -> None:
-        """Write it into a model folder."""
+        """Write the colours into a model folder."""
         with whole_file(folder / FILE) as unfinished:
             unfinished.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")

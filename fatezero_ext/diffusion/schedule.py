@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral
+from typing import Any, cast
 
 from diffusers import DDIMScheduler
 from torch import Tensor
@@ -23,7 +24,7 @@ STABLE_DIFFUSION_SCHEDULER: Mapping[str, object] = {
     "steps_offset": 1,
     "prediction_type": "epsilon",
 }
-ALMOST_NOISE = 1e-6  # a level of pure noise says nothing of the clean latent; this keeps it a number
+ALMOST_NOISE = 1e-6  # lower bound of alpha: at zero terminal SNR the clean estimate would divide by zero
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 
@@ -50,14 +51,15 @@ class Schedule:
         """Read a diffusers scheduler config; None or an empty one: Stable Diffusion 1.x.
 
         steps: number of DDIM steps, 1 .. num_train_timesteps - steps_offset
-        Raises SettingsError for a step count outside the schedule, ModelError for a config that is none of DDIM's.
+        Raises SettingsError for a step count outside the schedule, ModelError for a config that DDIM cannot use.
         """
         scheduler = DDIMScheduler(**checked_scheduler(config or STABLE_DIFFUSION_SCHEDULER, "the scheduler's config"))
         # The offset moves the noisiest timestep up by that many; a full set of steps would leave the schedule.
-        most = scheduler.config.num_train_timesteps - scheduler.config.steps_offset
+        training = cast("Any", scheduler).config  # diffusers gives it no type
+        most = training.num_train_timesteps - training.steps_offset
         if not isinstance(steps, Integral) or not 1 <= steps <= most:
             raise SettingsError(f"steps is {steps}; it must be 1 to {most}, a whole number. 20 to 50 suit most clips.")
-        prediction = scheduler.config.prediction_type
+        prediction = training.prediction_type
         if prediction not in PREDICTION_TYPES:
             raise ModelError(
                 f"the model predicts {prediction!r}; {' or '.join(PREDICTION_TYPES)} is needed. Use another checkpoint."
@@ -84,7 +86,7 @@ class Schedule:
         return f"Schedule({len(self)} steps, {self.timesteps[0]}..{self.timesteps[-1]}, {self.prediction_type})"
 
     def denoise(self, x: Tensor, prediction: Tensor, step: int) -> Tensor:
-        """One DDIM step towards the clean latent, from the level of `step` to the next.
+        """Take one DDIM step towards the clean latent, from the level of `step` to the next.
 
         x, prediction: same shape; returns a new tensor of that shape.
         Source: DDIM (arXiv 2010.02502), equation 12 with eta 0.
@@ -93,38 +95,44 @@ class Schedule:
         if self.prediction_type == "epsilon":
             return self._move(x, prediction, origin=here, target=cleaner, predicted_at=here)
         # A rotation between the two levels; unlike the general form it holds where the origin is pure noise.
-        clean, noise = (here * cleaner) ** 0.5, ((1 - here) * (1 - cleaner)) ** 0.5
-        turned = ((1 - cleaner) * here) ** 0.5 - (cleaner * (1 - here)) ** 0.5
+        clean, noise = _root(here * cleaner), _root((1 - here) * (1 - cleaner))
+        turned = _root((1 - cleaner) * here) - _root(cleaner * (1 - here))
         return (x * (clean + noise)).add_(prediction, alpha=turned)
 
     def invert(self, x: Tensor, prediction: Tensor, step: int) -> Tensor:
-        """The same step taken backwards: x is one level cleaner than `step`, whose timestep made the prediction."""
+        """Take the same step backwards: x is one level cleaner than `step`, whose timestep made the prediction."""
         here, cleaner = self._alphas_around(step)
         return self._move(x, prediction, origin=cleaner, target=here, predicted_at=here)
 
     def clean(self, x: Tensor, prediction: Tensor, step: int) -> Tensor:
-        """What a prediction at a step takes for the clean latent; x, prediction: same shape. For the eye alone."""
+        """Estimate the clean latent implied by a prediction, for previews only; x, prediction: same shape."""
         alpha = max(self.alphas[self.timesteps[step]], ALMOST_NOISE)
+        signal, noise = _root(alpha), _root(1 - alpha)
         if self.prediction_type == "epsilon":
-            return (x - prediction * (1 - alpha) ** 0.5) / alpha**0.5
-        return x * alpha**0.5 - prediction * (1 - alpha) ** 0.5
+            return (x - prediction * noise) / signal
+        return x * signal - prediction * noise
 
     @cached_property
     def _stride(self) -> int:
         return len(self.alphas) // len(self)
 
     def _alphas_around(self, step: int) -> tuple[float, float]:
-        """Cumulative alphas at the step's timestep and one stride below it."""
+        """Return the cumulative alphas at the step's timestep and one stride below it."""
         timestep = self.timesteps[step]
         below = min(timestep - self._stride, len(self.alphas) - 1)
         return self.alphas[timestep], self.alphas[below] if below >= 0 else self.final_alpha
 
     def _move(self, x: Tensor, prediction: Tensor, *, origin: float, target: float, predicted_at: float) -> Tensor:
-        """Clean estimate at the origin's alpha, then noise again to the target's: linear in x and the prediction."""
+        """Estimate the clean latent at the origin's alpha, add noise up to the target's; linear in both tensors."""
         if self.prediction_type == "epsilon":
             noise_of_x, noise_of_prediction = 0.0, 1.0
         else:  # v = sqrt(a) eps - sqrt(1 - a) x0, so eps = sqrt(1 - a) x + sqrt(a) v
-            noise_of_x, noise_of_prediction = (1 - predicted_at) ** 0.5, predicted_at**0.5
-        rescale = (target / origin) ** 0.5
-        noise = (1 - target) ** 0.5 - rescale * (1 - origin) ** 0.5
+            noise_of_x, noise_of_prediction = _root(1 - predicted_at), _root(predicted_at)
+        rescale = _root(target / origin)
+        noise = _root(1 - target) - rescale * _root(1 - origin)
         return (x * (rescale + noise * noise_of_x)).add_(prediction, alpha=noise * noise_of_prediction)
+
+
+def _root(x: float) -> float:
+    root: float = x**0.5  # not math.sqrt: the very bits that the reference runs were computed with
+    return root

@@ -1,9 +1,10 @@
-"""The keys of a scheduler's config, each with the values it may have."""
+"""Keys of a scheduler's config, each with the values it may have."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from ..config_rules import (
     FLAG,
@@ -38,16 +39,20 @@ SCHEDULER: Mapping[str, Rule] = {
     "timestep_spacing": one_of("leading", "trailing", "linspace"),
     "rescale_betas_zero_snr": FLAG,
 }
-"""Of diffusers' DDIMScheduler, which reads those of most others."""
+"""Keys of diffusers' DDIMScheduler, which reads the configs of most others."""
 
 
 def checked_scheduler(config: Mapping[str, object], source: Path | str) -> Config:
-    """What a config says of a noise schedule."""
-    kept = checked(config, SCHEDULER, source)
-    steps, offset = kept.get("num_train_timesteps", 1000), kept.get("steps_offset", 0)
-    betas = kept.get("trained_betas")
+    """Return the keys of a config that describe a noise schedule; raise ModelError for values that do not fit."""
+    known = checked(config, SCHEDULER, source)
+    values: Mapping[str, Any] = known
+    steps, offset, betas = (
+        values.get("num_train_timesteps", 1000),
+        values.get("steps_offset", 0),
+        values.get("trained_betas"),
+    )
     if betas is not None and len(betas) != steps:
         raise misfit(source, f"{len(betas)} trained_betas", f"as many as num_train_timesteps, {steps},")
     if offset >= steps:
         raise misfit(source, f"steps_offset {offset}", f"less than num_train_timesteps, {steps},")
-    return kept
+    return known

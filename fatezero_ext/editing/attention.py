@@ -1,4 +1,4 @@
-"""One step's attention of an edit: the source's where the plan says so."""
+"""Attention of one step of an edit: the source's where the plan says so."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class EditAttention:
     source:      the source's attention at the same step, of the layers that may change
     mask:        gives bool [frames, height, width] for a level's size, or None: fused self-attention is the source's
     base:        computes what is not edited
-    keep_cross:  layers whose unedited cross maps of the edit are kept for latent blending
+    keep_cross:  layers whose unedited cross maps of the edit are kept in `edit_maps`, for latent blending
     kernel:      computes what is edited and not the source's
     """
 
@@ -37,7 +37,7 @@ class EditAttention:
     base: Attend = plain
     keep_cross: tuple[LayerAddress, ...] = ()
     kernel: Attend = plain
-    kept: dict[LayerAddress, Tensor] = field(default_factory=dict)
+    edit_maps: dict[LayerAddress, Tensor] = field(default_factory=dict)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
         at = site.address
@@ -46,15 +46,15 @@ class EditAttention:
                 return self._on_last_chunk(self._cross, q, k, v, site)
         elif self.plan.fuse_self and at in self.source:
             if self.mask is not None:
-                return self._masked_self(q, k, v, site)
+                return self._masked_self(self.mask, q, k, v, site)
             return self._on_last_chunk(lambda _q, _k, values, _site: self.source[at].apply(values), q, k, v, site)
         return self.base(q, k, v, site)
 
     def _cross(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
-        """A' v with A' = A_source mix + A_edit gain: linear in v, so mix and gain meet the few values, not the maps."""
+        """Compute A' v, A' = A_source mix + A_edit gain; mix and gain are applied to the values, not to the maps."""
         at, plan = site.address, self.plan
         if at in self.keep_cross:
-            probs = self.kept[at] = attention_probs(q, k, site)
+            probs = self.edit_maps[at] = attention_probs(q, k, site)
 
         def own(values: Tensor) -> Tensor:
             return apply_probs(probs, values, site) if at in self.keep_cross else self.kernel(q, k, values, site)
@@ -70,17 +70,17 @@ class EditAttention:
             return taken
         return own(gain[:, None] * v).add_(taken)
 
-    def _masked_self(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
+    def _masked_self(self, mask: MaskOf, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
         own = self.base(q, k, v, site)
-        own = own if self.base is self.kernel else own.clone()  # a registered control may keep what it returned
-        free = self.mask((site.height, site.width)).flatten(1)[:, None, :, None]  # [frames, 1, cells, 1]
+        own = own if self.base is self.kernel else own.clone()  # a registered controller may keep what it returned
+        free = mask((site.height, site.width)).flatten(1)[:, None, :, None]  # [frames, 1, cells, 1]
         edited = own[-site.frames :]
         # The mask is one value per query row, so choosing between outputs is choosing between maps.
         torch.where(free, edited, self.source[site.address].apply(v[-site.frames :]), out=edited)
         return own
 
     def _on_last_chunk(self, compute: Attend, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
-        """`compute` on the last chunk of the batch, unedited attention on those before it."""
+        """Apply `compute` to the last chunk of the batch, and unedited attention to those before it."""
         rest = len(q) - site.frames
         others, own = slice(None, rest), slice(rest, None)
         last = compute(q[own], k[own], v[own], site.part(own))

@@ -9,14 +9,15 @@ from torch import Tensor
 from ..attention.map_control import MapControlAttention
 from ..diffusion.guidance import guided_text
 from ..diffusion.noise_model import NoiseModel
-from ..errors import SettingsError, StoreError
+from ..errors import SettingsError
 from ..inversion.arguments import check_controller, check_kind, check_text, check_text_encoder
 from ..inversion.controller import Controller
+from ..inversion.plan import InversionPlan
 from ..inversion.prediction import OnStep, ignore_step
+from ..inversion.trace import Trace
 from ..prompts.words import TextEncoder, read_prompt
 from .loop import EditedLatents, edit_latents
-from .masks import blend_layers
-from .plan import EditPlan, compile_edit
+from .plan import EditPlan, compile_edit, mask_layers
 from .settings import EditSettings, check_mask_is_made
 from .user_mask import checked_mask
 
@@ -52,16 +53,17 @@ def edit(
     text_encoder: the text encoder of the inversion
     mask:    [frames or 1, height, width] of the clip's proportions, above 0.5 where the edit may differ; with blend
              words both must allow a cell, unless `BlendSettings.mask_use` says "override"; None: words alone decide
-    on_step: told of each `StepDone`; raising ends the run and changes nothing
+    on_step: called with a `StepDone` after each step; raising ends the run and changes nothing
     Returns raw latents, for a VAE's `decode`, and the mask.
     Raises FateZeroError kinds for settings, words and masks that do not fit, before any long work.
     """
     settings = EditSettings() if settings is None else settings
     check_text(negative_prompt, "negative prompt")
-    plan = plan_edit(controller, text_encoder, edit_prompt, settings, with_mask=mask is not None)
-    unet = controller.unet
+    check_controller(controller)
+    unet, trace = controller.unet, controller.inverted()
+    plan = plan_edit(unet, trace, text_encoder, edit_prompt, settings, with_mask=mask is not None)
     _check_control(unet, plan)
-    trace, cell = controller.trace, unet.latent_format.pixels_per_cell
+    cell = unet.latent_format.pixels_per_cell
     user_mask = None if mask is None else checked_mask(mask, trace.frames, trace.size, cell)
     text = guided_text(text_encoder, unet, edit_prompt, settings.guidance, negative_prompt)
 
@@ -80,47 +82,39 @@ def edit(
 
 
 def plan_edit(
-    controller: Controller,
+    unet: NoiseModel,
+    source: Trace | InversionPlan,
     text_encoder: TextEncoder,
     edit_prompt: str,
     settings: EditSettings,
     *,
     with_mask: bool = False,
 ) -> EditPlan:
-    """Compile an edit of an inverted clip, or say what does not fit.
+    """Compile an edit of a clip that is inverted or will be; raise FateZeroError kinds for what does not fit.
 
     with_mask: whether a user's mask will come along, so that blending needs no words
     """
-    check_controller(controller)
     check_kind(settings, "cross_replace", "settings", "EditSettings, or None, is needed: EditSettings(mode='replace')")
     check_text_encoder(text_encoder)
     check_text(edit_prompt, "edit prompt")
-    trace = controller.trace
-    if trace is None:
-        raise StoreError(
-            "the controller has no inversion; an edit reads one. Invert the clip first: DDIM Invert in "
-            "a graph, invert() in Python."
-        )
     blend = settings.blend
     overridden = with_mask and blend is not None and blend.mask_use == "override"
     check_mask_is_made(blend, with_mask=with_mask)
-    if blend is not None and blend.source_words and not overridden:
-        sites = controller.unet.sites(trace.frames, *trace.size)
-        blend_layers(sites, trace.capture.most_cells, blend.downscale)
+    layers = () if overridden else mask_layers(settings, unet, source)
     prompt = read_prompt(text_encoder, edit_prompt, "edit prompt")
-    plan = compile_edit(settings, trace.prompt, prompt, len(trace.schedule))
-    if not trace.capture.self_attention and any(step.fuse_self for step in plan.steps):
+    plan = compile_edit(settings, source.prompt, prompt, len(source.schedule), layers)
+    if not source.capture.self_attention and any(step.fuse_self for step in plan.steps):
         raise SettingsError(
             f"self_replace is {settings.self_replace} but the inversion recorded no self-attention; it is needed for "
             f"that. Record self-attention (self_attention of Register Attention Control), or set self_replace to 0."
         )
     if with_mask:
-        _check_mask_is_read(plan, len(trace.schedule))
+        _check_mask_is_read(plan, len(source.schedule))
     return replace(plan, source_mask=None, edit_mask=None) if overridden else plan
 
 
 def _check_mask_is_read(plan: EditPlan, steps: int) -> None:
-    """Raise SettingsError where no step would look at a user's mask."""
+    """Raise SettingsError if no step would use the user's mask."""
     blend = plan.settings.blend
     fuses = any(step.fuse_self for step in plan.steps) and (blend is None or blend.self_attention)
     if not fuses and not any(step.blend_latents for step in plan.steps):
@@ -132,7 +126,7 @@ def _check_mask_is_read(plan: EditPlan, steps: int) -> None:
 
 
 def _check_control(unet: NoiseModel, plan: EditPlan) -> None:
-    """Raise SettingsError where a registered map controller and the edit would both change attention."""
+    """Raise SettingsError if a registered map controller and the edit would both change attention."""
     unet.report_left_out()
     changes = any(step.replace_cross or step.fuse_self for step in plan.steps) or plan.edit_mask is not None
     if changes and isinstance(unet.attend, MapControlAttention):

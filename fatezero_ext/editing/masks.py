@@ -1,9 +1,10 @@
-"""Masks from the words' own attention: where an edit may differ from its source."""
+"""Masks made from the attention that words get, and from a user: they say where an edit may differ from its source."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import torch
 import torch.nn.functional as F
@@ -11,15 +12,19 @@ from torch import Tensor
 
 from ..attention.sites import LayerAddress, Site
 from ..errors import SettingsError
+from ..inversion.source_reader import SourceRecords
 
 USUAL_DOWNSCALE = 4  # the 16x16 maps of 512-pixel clips, as in the authors' program
 FEWEST_CELLS = 128  # coarser maps than this do not show an object's shape
+
+Heat = Callable[[Tensor], Tensor]
+"""Gives the attention that weighted tokens get: weights [77] to [frames, height, width]."""
 
 
 def blend_layers(
     sites: Mapping[LayerAddress, Site], most_cells: int, downscale: int | None = None
 ) -> tuple[LayerAddress, ...]:
-    """The cross-attention layers masks are read from.
+    """Choose the cross-attention layers masks are read from.
 
     most_cells: layers with more cells are not recorded
     downscale:  latent cells per map cell; None: 4, or finer where that level has fewer than 128 cells
@@ -49,7 +54,7 @@ def _usual_downscale(usable: Mapping[int, Sequence[Site]]) -> int:
 
 
 def word_heat(maps: Iterable[tuple[Tensor, Site]], weights: Tensor) -> Tensor:
-    """How much attention the weighted tokens get, averaged over layers and heads.
+    """Average the attention that the weighted tokens get, over layers and heads.
 
     maps:    cross-attention probabilities [frames, heads, cells, 77 or more] of one resolution, with their sites; keys
              behind the words' do not count
@@ -92,14 +97,13 @@ class MaskWords:
     subtract_threshold: float = 0.0
 
     def to(self, device: torch.device) -> MaskWords:
-        """The same words with their weights on `device`."""
+        """Return the same words with their weights on `device`."""
         subtract = None if self.subtract is None else self.subtract.to(device)
         return replace(self, own=self.own.to(device), subtract=subtract)
 
-    def at(self, heat: Callable[[Tensor], Tensor], size: tuple[int, int], joining: Tensor | None = None) -> Tensor:
-        """bool [frames, *size], True inside.
+    def at(self, heat: Heat, size: tuple[int, int], joining: Tensor | None = None) -> Tensor:
+        """Return the mask, bool [frames, *size], True inside.
 
-        heat:    gives [frames, height, width] for token weights [77]
         joining: bool [frames, *size], another mask that is joined before anything is taken out
         """
         mask = threshold_heat(heat(self.own), self.threshold, size)
@@ -107,3 +111,76 @@ class MaskWords:
         if self.subtract is None:
             return mask
         return mask & ~threshold_heat(heat(self.subtract), self.subtract_threshold, size, grow=False)
+
+
+class MaskMaker:
+    """Makes the masks of one edit, and counts how often each cell was free to differ."""
+
+    def __init__(
+        self,
+        source_words: MaskWords | None,
+        edit_words: MaskWords | None,
+        sites: Mapping[LayerAddress, Site],
+        user_mask: Tensor | None,
+        counts: Tensor,
+    ) -> None:
+        """Begin an edit.
+
+        source_words: words of the source prompt that make the mask; None: the user's mask alone
+        edit_words:   words of the edit prompt that join it for latent blending, or None
+        sites:        of the layers whose maps are read
+        user_mask:    bool [frames, height, width] of any scale, or None; with words both must allow a cell
+        counts:       zeros [frames, height, width] in latent cells, float32, where the computation runs
+        """
+        assert source_words is None or sites
+        self.source_words, self.edit_words = source_words, edit_words
+        self.sites, self.user_mask, self.counts = sites, user_mask, counts
+        self._counted = 0
+        self._edit_maps: dict[LayerAddress, Tensor] = {}
+        self._scaled: dict[tuple[int, int], Tensor] = {}
+
+    def source_heat(self, source: SourceRecords) -> Heat:
+        """Return the heat of one step of the source; each of its pictures is made once."""
+        return cache(partial(self._source_heat, source))
+
+    def add_edit_maps(self, maps: Mapping[LayerAddress, Tensor], *, summed: bool) -> None:
+        """Take the edit's own cross maps of one step, in place of those before, or `summed` with them."""
+        for address, probs in maps.items():
+            before = self._edit_maps.get(address) if summed else None
+            self._edit_maps[address] = probs if before is None else before + probs
+
+    def mask(self, heat: Heat, size: tuple[int, int], *, with_edit: bool = False) -> Tensor:
+        """Return bool [frames, *size], True where the edit may differ.
+
+        heat:      of the source at this step
+        with_edit: whether the words of the edit prompt join those of the source
+        """
+        allowed = []
+        if self.source_words is not None:
+            edit_words = self.edit_words if with_edit else None
+            joining = None if edit_words is None else edit_words.at(self._edit_heat, size)
+            allowed.append(self.source_words.at(heat, size, joining))
+        if self.user_mask is not None:
+            allowed.append(self._user_mask_at(self.user_mask, size))
+        return torch.stack(allowed).all(0)
+
+    def count(self, mask: Tensor) -> None:
+        """Count the cells of a mask [frames, height, width] in latent cells."""
+        self.counts += mask
+        self._counted += 1
+
+    def mean(self) -> Tensor:
+        """Return the share of the counted masks that left a cell free, 0..1; 1 without any."""
+        return self.counts / self._counted if self._counted else torch.ones_like(self.counts)
+
+    def _user_mask_at(self, mask: Tensor, size: tuple[int, int]) -> Tensor:
+        if size not in self._scaled:
+            scaled = F.interpolate(mask[:, None].float(), size=size, mode="nearest-exact")
+            self._scaled[size] = scaled[:, 0] > 0.5
+        return self._scaled[size]
+
+    def _source_heat(self, source: SourceRecords, weights: Tensor) -> Tensor:
+        return word_heat([(source[at].probs(self.counts), site) for at, site in self.sites.items()], weights)
+
+    def _edit_heat(self, weights: Tensor) -> Tensor:
+        return word_heat([(self._edit_maps[at], site) for at, site in self.sites.items()], weights)

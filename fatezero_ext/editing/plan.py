@@ -1,17 +1,24 @@
-"""The tensors that the settings of an edit compile to."""
+"""An edit's settings, compiled to tensors."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from ..attention.sites import LayerAddress
+from ..diffusion.noise_model import NoiseModel
+from ..inversion.plan import InversionPlan
+from ..inversion.trace import Trace
 from ..prompts.alignment import refinement_mapper, replacement_mapper, token_weights, window_table
 from ..prompts.words import PROMPT_TOKENS, Prompt, Window
-from .masks import MaskWords
+from .masks import MaskWords, blend_layers
 from .settings import BlendSettings, EditSettings
 
+_Windows = Mapping[str, Window]
 LATENT_BLEND_WINDOW: Window = (0.2, 0.8)  # fraction of steps, fixed in the authors' program
 
 
@@ -41,15 +48,17 @@ class EditPlan:
     steps:       one StepPlan each, step 0 the noisiest
     source_mask: words of the source prompt that make the mask, or None without blending
     edit_mask:   words of the edit prompt that join it for latent blending, or None
+    mask_layers: cross-attention layers whose maps these masks are read from
     """
 
     steps: tuple[StepPlan, ...]
     source_mask: MaskWords | None
     edit_mask: MaskWords | None
     settings: EditSettings
+    mask_layers: tuple[LayerAddress, ...] = ()
 
     def to(self, device: torch.device, dtype: torch.dtype) -> EditPlan:
-        """The same plan where a UNet computes, so that no step waits for a transfer."""
+        """Return the same plan where a UNet computes, so that no step waits for a transfer."""
         return replace(
             self,
             steps=tuple(
@@ -60,21 +69,35 @@ class EditPlan:
         )
 
 
-def compile_edit(settings: EditSettings, source: Prompt, edit: Prompt, steps: int) -> EditPlan:
+def mask_layers(settings: EditSettings, unet: NoiseModel, source: Trace | InversionPlan) -> tuple[LayerAddress, ...]:
+    """Return the layers that an edit reads masks from, () without blend words; raises what `blend_layers` does."""
+    blend = settings.blend
+    if blend is None or not blend.source_words:
+        return ()
+    # Only their sizes are read: the model may be on another device when it runs.
+    return blend_layers(unet.sites(source.frames, *source.size), source.capture.most_cells, blend.downscale)
+
+
+def compile_edit(
+    settings: EditSettings, source: Prompt, edit: Prompt, steps: int, layers: tuple[LayerAddress, ...] = ()
+) -> EditPlan:
     """Turn words, windows and thresholds into tensors, once, before any long work.
 
+    layers: what `mask_layers` gives; a plan without them can be looked at, but makes no masks
     Raises PromptError for words that are not in their prompt and for prompts that do not fit the mode.
     """
-    mapper, kept = _token_map(settings, source, edit)
-    windows = window_table(edit, settings.cross_replace, settings.cross_replace_words, steps)
+    mapper, mapped = _token_map(settings, source, edit)
+    # EditSettings made pairs of all windows, and a mapping of those of words.
+    everywhere, of_words = cast("Window", settings.cross_replace), cast("_Windows", settings.cross_replace_words)
+    windows = window_table(edit, everywhere, of_words, steps)
     equalizer = token_weights(edit, settings.equalizer, 1.0, "equalizer")
     blend_from, blend_to = (int(bound * steps) for bound in LATENT_BLEND_WINDOW)
-    self_from, self_to = (int(bound * steps) for bound in settings.self_replace)
+    self_from, self_to = (int(bound * steps) for bound in cast("Window", settings.self_replace))
     latents = settings.blend is not None and settings.blend.latents
     compiled = []
     for step in range(steps):
         taken = windows[step] * equalizer
-        gain = taken * (1 - kept) + (1 - windows[step])
+        gain = taken * (1 - mapped) + (1 - windows[step])
         compiled.append(
             StepPlan(
                 mix=mapper * taken,
@@ -85,17 +108,17 @@ def compile_edit(settings: EditSettings, source: Prompt, edit: Prompt, steps: in
                 blend_latents=latents and blend_from < step + 1 < blend_to,
             )
         )
-    return EditPlan(tuple(compiled), *_mask_words(settings.blend, source, edit), settings)
+    return EditPlan(tuple(compiled), *_mask_words(settings.blend, source, edit), settings, layers)
 
 
 def _token_map(settings: EditSettings, source: Prompt, edit: Prompt) -> tuple[Tensor, Tensor]:
-    """[77, 77] source to edit tokens, and [77] 1 where an edit token takes the source's attention at all."""
+    """Return [77, 77] source to edit tokens, and [77] 1 where an edit token takes the source's attention at all."""
     if settings.mode == "replace":
         return replacement_mapper(source, edit, settings.quirks), torch.ones(PROMPT_TOKENS, dtype=torch.float32)
-    positions, kept = refinement_mapper(source, edit, settings.quirks)
+    positions, mapped = refinement_mapper(source, edit, settings.quirks)
     matrix = torch.zeros(PROMPT_TOKENS, PROMPT_TOKENS, dtype=torch.float32)
-    matrix[positions, torch.arange(PROMPT_TOKENS)] = kept
-    return matrix, kept
+    matrix[positions, torch.arange(PROMPT_TOKENS)] = mapped
+    return matrix, mapped
 
 
 def _mask_words(blend: BlendSettings | None, source: Prompt, edit: Prompt) -> tuple[MaskWords | None, MaskWords | None]:

@@ -1,4 +1,4 @@
-"""What an edit is asked to do, checked; what it compiles to is in `plan`."""
+"""Settings of an edit, checked when they are made; `plan` compiles them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ..diffusion.guidance import check_guidance, finite_number
 from ..errors import SettingsError
@@ -18,13 +18,14 @@ Mode = Literal["replace", "refine"]
 MaskUse = Literal["intersect", "override"]
 NO_WORDS: Mapping[str, float] = MappingProxyType({})
 NO_WINDOWS: Mapping[str, Window] = MappingProxyType({})
+Value = TypeVar("Value")
 AUTHORS_DEFAULT = "default_"
-"""All other words, in the authors' `cross_replace_steps`."""
+"""Key for all other words in the authors' `cross_replace_steps`."""
 
 
 @dataclass(frozen=True)
 class BlendSettings:
-    """Where an edit may differ from its source, told by words.
+    """Words and thresholds of the mask inside which an edit may differ from its source.
 
     source_words:       words of the source prompt whose attention makes the mask; none: the user's mask alone
     edit_words:         their counterparts in the edit prompt; they join the mask of latent blending
@@ -64,7 +65,7 @@ class BlendSettings:
 
 @dataclass(frozen=True)
 class EditSettings:
-    """What an edit is asked to do; windows are fractions of the steps, 0..1, from the noisiest on.
+    """Settings of an edit; windows are fractions of the steps, 0..1, from the noisiest on.
 
     mode:                 "replace" words by words, or "refine" a prompt with more or fewer words
     cross_replace:        window in which cross-attention is taken from the source; a float b means (0, b). The authors'
@@ -110,14 +111,14 @@ class EditSettings:
         check_guidance(self.guidance)
 
     def __reduce__(self) -> tuple[type[EditSettings], tuple[object, ...]]:
-        """The call that makes them, for pickles and deep copies: read-only mappings go into neither."""
+        """Return the call that makes them, for pickles and deep copies: read-only mappings go into neither."""
         values = (getattr(self, one.name) for one in fields(self))
         return type(self), tuple(dict(value) if isinstance(value, MappingProxyType) else value for value in values)
 
 
-def texts(name: str, given: object) -> tuple[str, ...]:
-    """The words of a setting: one text, a comma short of being a tuple, is one phrase. Raises SettingsError."""
-    words: tuple[Any, ...] = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+def texts(name: str, value: object) -> tuple[str, ...]:
+    """Return the words of a setting; one text alone is one phrase. Raises SettingsError for anything but texts."""
+    words: tuple[Any, ...] = (value,) if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
     if wrong := [word for word in words if not isinstance(word, str)]:
         raise SettingsError(
             f"{name} has {reprlib.repr(wrong[0])}; words of the prompt are needed, each a text. Write ('silver jeep',)."
@@ -126,7 +127,7 @@ def texts(name: str, given: object) -> tuple[str, ...]:
 
 
 def check_mask_is_made(blend: BlendSettings | None, *, with_mask: bool) -> None:
-    """Raise SettingsError where blending is on and nothing makes its mask; with_mask: whether a user's comes along."""
+    """Raise SettingsError if blending is on and nothing makes its mask; with_mask: whether a user's comes along."""
     if blend is not None and not blend.source_words and not with_mask:
         raise SettingsError(
             "blending has neither blend_words nor a mask; words of the source prompt or a mask are needed. Name the "
@@ -134,21 +135,23 @@ def check_mask_is_made(blend: BlendSettings | None, *, with_mask: bool) -> None:
         )
 
 
-def _authors_windows(given: Window | float | Mapping[str, Window | float]) -> tuple[Window | float, dict]:
-    """The window of all words, and those of single ones."""
-    if not isinstance(given, Mapping):
-        return given, {}
-    words = dict(_of_words("cross_replace", given))
+def _authors_windows(
+    windows: Window | float | Mapping[str, Window | float],
+) -> tuple[Window | float, dict[str, Window | float]]:
+    """Return the window of all words, and those of single ones."""
+    if not isinstance(windows, Mapping):
+        return windows, {}
+    words = dict(_of_words("cross_replace", windows))
     return words.pop(AUTHORS_DEFAULT, (0.0, 1.0)), words
 
 
-def _of_words(name: str, given: Mapping[str, object]) -> Mapping[str, object]:
-    """Raise SettingsError unless the words of a setting are a mapping of texts."""
-    if not isinstance(given, Mapping) or not all(isinstance(word, str) for word in given):
+def _of_words(name: str, values: Mapping[str, Value]) -> Mapping[str, Value]:
+    """Return a setting of words; raise SettingsError unless it is a mapping from texts."""
+    if not isinstance(values, Mapping) or not all(isinstance(word, str) for word in values):
         raise SettingsError(
-            f"{name} is {given!r}; words of the edit prompt with a value each are needed. Write {{'word': 0.5}}."
+            f"{name} is {values!r}; words of the edit prompt with a value each are needed. Write {{'word': 0.5}}."
         )
-    return given
+    return values
 
 
 def _window(name: str, window: Window | float) -> Window:

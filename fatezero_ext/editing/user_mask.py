@@ -9,11 +9,11 @@ from ..media.framing import same_proportions
 
 
 def checked_mask(mask: Tensor, frames: int, cells: tuple[int, int], pixels_per_cell: int) -> Tensor:
-    """Check a mask against a clip and cut it as the clip was cut.
+    """Check a mask against a clip and crop it as the clip was cropped.
 
     mask:   [frames or 1, height, width] of the clip's proportions at any scale; above 0.5 the edit may differ
     cells:  height and width of the clip's latents
-    pixels_per_cell: of the clip's frames, whose rest of less than a cell the VAE cut away about the centre
+    pixels_per_cell: of the clip's frames; the VAE crops their last pixels that do not fill a cell, about the centre
     Returns bool [frames, height, width], still at the mask's scale.
     Raises SettingsError for another frame count or other proportions, and for values that are not numbers.
     """

@@ -1,4 +1,4 @@
-"""Where words look and which places belong together: recorded attention, averaged into maps for people."""
+"""Heat maps of words and of self-attention: recorded attention, averaged to be looked at."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from ..attention.sites import LayerAddress, Site
 from ..editing.masks import blend_layers
 from ..editing.settings import texts
-from ..errors import PromptError, SettingsError, StoreError
+from ..errors import PromptError, SettingsError
 from ..inversion.controller import Controller
 from ..inversion.source_reader import SourceReader
 from ..inversion.trace import Trace
@@ -22,30 +22,20 @@ OnRead = Callable[[int, int], None]
 
 
 def ignore_read(done: int, total: int) -> None:
-    """The default `on_read`: called after every step's page; one that raises ends the reading there."""
-
-
-def inverted(controller: Controller) -> Trace:
-    """What the inversion left behind; raises StoreError where there was none."""
-    if controller.trace is None:
-        raise StoreError(
-            "the controller has no inversion; its recorded attention is what is shown. Invert the clip first: DDIM "
-            "Invert in a graph, invert() in Python."
-        )
-    return controller.trace
+    """The default `on_read`, which is called after every step; one that raises ends the reading there."""
 
 
 def asked_words(controller: Controller, phrases: str | Sequence[str] = ()) -> tuple[Word, ...]:
-    """The words to look at, with their tokens: the asked ones, or every word of the source prompt if there are none.
+    """Return the words to look at, with their tokens: the requested ones, or else every word of the source prompt.
 
     phrases: words of the source prompt, or several in a row; one that occurs twice has the tokens of both places; one
              text is one phrase
-    Raises PromptError for words that are not in the prompt, SettingsError for what is no text, StoreError without an
-    inversion.
+    Raises PromptError for words that are not in the prompt, SettingsError for anything but texts, StoreError without
+    an inversion.
     """
-    prompt = inverted(controller).prompt
-    if asked := () if phrases in (None, "") else texts("words", phrases):
-        return tuple(Word(phrase, prompt.find(phrase, "words")) for phrase in asked)
+    prompt = controller.inverted().prompt
+    if wanted := () if phrases in (None, "") else texts("words", phrases):
+        return tuple(Word(phrase, prompt.find(phrase, "words")) for phrase in wanted)
     if not prompt.words:
         raise PromptError(
             "source_prompt is empty, so there are no words to look at; at least one is needed. "
@@ -55,9 +45,9 @@ def asked_words(controller: Controller, phrases: str | Sequence[str] = ()) -> tu
 
 
 def word_labels(words: Sequence[Word]) -> list[str]:
-    """What the words are called in pictures; words that occur several times say where: `the [5]`."""
-    texts = [word.text for word in words]
-    return [word.text if texts.count(word.text) == 1 else f"{word.text} {list(word.tokens)}" for word in words]
+    """Label words for pictures; those that occur several times with their tokens: `the [5]`."""
+    labels = [word.text for word in words]
+    return [word.text if labels.count(word.text) == 1 else f"{word.text} {list(word.tokens)}" for word in words]
 
 
 def word_heats(
@@ -67,15 +57,15 @@ def word_heats(
     *,
     on_read: OnRead = ignore_read,
 ) -> Tensor:
-    """How much attention each place pays to each word: mean over steps, layers of one resolution, and heads.
+    """Average the attention that each place pays to each word over steps, layers of one resolution, and heads.
 
-    phrases: what `asked_words` takes; the tokens of a phrase are added up
-    on_page: called as (done, total) after each step's page; never more than one layer's map is in memory
+    phrases: as in `asked_words`; the tokens of a phrase are added up
+    on_read: called as (done, total) after each step; never more than one layer's map is in memory
     Returns [words, frames, height, width] float32, shares of attention 0..1, in the order of `asked_words`.
-    Raises what `asked_words` does, and SettingsError for a resolution that was not recorded, before any page is read.
+    Raises what `asked_words` does, and SettingsError for a resolution that was not recorded, before anything is read.
     Source: FateZero's show_cross_attention, for any frame size and for phrases.
     """
-    trace, reading = inverted(controller), reading or Reading()
+    trace, reading = controller.inverted(), reading or Reading()
     weights = torch.zeros(PROMPT_TOKENS, len(words := asked_words(controller, phrases)), dtype=torch.float32)
     for column, word in enumerate(words):
         weights[list(word.tokens), column] = 1
@@ -91,16 +81,15 @@ def word_heats(
 def self_attention_maps(
     controller: Controller, reading: Reading | None = None, *, on_read: OnRead = ignore_read
 ) -> Tensor:
-    """How much each place looks at each other place: mean over steps, layers of one resolution, and heads.
+    """Average the attention that each place pays to each other place over steps, layers of one resolution, and heads.
 
-    The keys of several key frames lie on one another: the attention a place pays to the same place of all key frames
-    is added up, so that every row still sums to 1.
+    The attention a place pays to the same place of all key frames is added up, so that every row still sums to 1.
 
-    on_page: as in `word_heats`
+    on_read: as in `word_heats`
     Returns [frames, height, width, key_height, key_width] float32 on the CPU; keys are places of the key frames.
-    Raises SettingsError where self-attention or the resolution was not recorded, StoreError without an inversion.
+    Raises SettingsError if self-attention or the resolution was not recorded, StoreError without an inversion.
     """
-    trace, reading = inverted(controller), reading or Reading()
+    trace, reading = controller.inverted(), reading or Reading()
     if not trace.capture.self_attention:
         raise SettingsError(
             "the inversion recorded no self-attention; its components need it. Switch on self_attention where "
@@ -116,7 +105,7 @@ def self_attention_maps(
 
 
 def _layers(controller: Controller, trace: Trace, reading: Reading) -> tuple[LayerAddress, ...]:
-    """The cross-attention layers of the resolution that is read."""
+    """Return the cross-attention layers of the resolution that is read."""
     sites = controller.unet.sites(trace.frames, *trace.size)
     return blend_layers(sites, trace.capture.most_cells, reading.downscale)
 
@@ -128,24 +117,24 @@ def _mean(
     on_read: OnRead,
     places: Callable[[Tensor, Site], Tensor],
 ) -> Tensor:
-    """Mean over the heads of every layer's map at every step that is read; float32, on the CPU.
+    """Average every layer's map over the heads at every step that is read; float32, on the CPU.
 
-    places: of one layer's map [frames, heads, cells, keys], its heads added up
-    Maps are made one at a time and where the model computes, which is brought there: attention that is kept as
-    features, or not at all, is computed from its weights.
+    places: sums one layer's map [frames, heads, cells, keys] over its heads, and gives it the shape of the result
+    Maps are made one at a time, on the model's device: attention that is stored as features, or not at all, is computed
+    from the model's weights.
     """
-    unet, trace = controller.unet, inverted(controller)
+    unet, trace = controller.unet, controller.inverted()
     steps = reading.steps(len(trace.schedule))
     wanted = [layers if step in steps else () for step in range(len(trace.schedule))]
 
     def work() -> Tensor:
         sites, like = unet.sites(trace.frames, *trace.size), torch.empty(0, dtype=torch.float32, device=unet.device)
         total, maps = torch.zeros((), dtype=torch.float32, device=unet.device), 0
-        with SourceReader(unet, trace, wanted) as pages:
+        with SourceReader(unet, trace, wanted) as reader:
             for done, step in enumerate(steps, 1):
-                page = pages.read(step)
+                records = reader.read(step)
                 for address in layers:
-                    probs = page[address].probs(like)
+                    probs = records[address].probs(like)
                     total, maps = total + places(probs, sites[address]), maps + probs.shape[1]
                 on_read(done, len(steps))
         return total.div(maps).cpu()

@@ -16,65 +16,63 @@ from ..inversion.arguments import check_controller
 from ..inversion.controller import Controller
 from ..inversion.source_reader import SourceReader, SourceRecords
 from ..inversion.trace import Trace
-from .heat_maps import inverted
 
 
 class RecordedMaps(Mapping[LayerAddress, Tensor]):
     """The maps of one step by layer, in the order the model runs its layers; made by `recorded_maps`.
 
     maps[address]: [frames, heads, cells, keys] float32 on the CPU, shares of attention that add up to 1 over the keys.
-    A map is made when it is asked for and not held here.
+    Each map is made when it is read, and not held here.
     """
 
-    def __init__(self, unet: NoiseModel, trace: Trace, page: SourceRecords) -> None:
-        self._unet, self._trace, self._page = unet, trace, page
+    def __init__(self, unet: NoiseModel, trace: Trace, records: SourceRecords) -> None:
+        self._unet, self._trace, self._records = unet, trace, records
 
     def __repr__(self) -> str:
         return f"RecordedMaps({', '.join(map(str, self))})"
 
     def __getitem__(self, address: LayerAddress) -> Tensor:
-        attention = self._page[address]
+        attention = self._records[address]
 
         def work() -> Tensor:
             probs = attention.probs(torch.empty(0, dtype=torch.float32, device=self._unet.device)).cpu()
-            return (
-                probs.clone() if probs is attention.record.kept.values else probs
-            )  # callers may change what is theirs
+            # Callers may change the map that they get.
+            return probs.clone() if probs is attention.record.kept.values else probs
 
         with torch.no_grad():
             return self._unet.run(work, 1, self._trace.frames, *self._trace.size)
 
     def __iter__(self) -> Iterator[LayerAddress]:
-        return iter(self._page)
+        return iter(self._records)
 
     def __len__(self) -> int:
-        return len(self._page)
+        return len(self._records)
 
 
 def recorded_maps(
     controller: Controller, step: int, layers: LayerAddress | str | Collection[LayerAddress | str] | None = None
 ) -> RecordedMaps:
-    """Read what an inversion recorded at a step, however it is kept: as maps, as features, on disk, or not at all.
+    """Read the attention maps of one step of an inversion, whether it stored maps, features, files or nothing.
 
     step:   0 is the noisiest, as in an edit; len(controller.trace.schedule) - 1 the cleanest
-    layers: those to read, each a LayerAddress or its text such as "up.1.0.cross"; one alone is one layer; None: all
-            that were recorded
+    layers: to be read, each a LayerAddress or its text such as "up.1.0.cross"; one or several; None: all that were
+            recorded
     Returns a mapping from layers to maps [frames, heads, cells, keys] float32 on the CPU. `cells` are the rows and
     columns of the layer's site (`controller.unet.sites(frames, height, width)[address]`), row by row; `keys` are the 77
     tokens of the source prompt in cross-attention, and in self-attention the cells of each key frame in turn.
-    It holds one step as it is kept, and makes one map at a time. Policies agree within rounding; "recompute same level"
-    reads the source at the edit's own noise level, so its maps are others.
+    It holds one step as it is stored, and makes one map at a time. Policies agree within rounding; "recompute same
+    level" reads the source at the edit's own noise level, so its maps are others.
     Raises StoreError without an inversion, SettingsError for a step or layers that were not recorded.
     """
     check_controller(controller)
-    unet, trace = controller.unet, inverted(controller)
+    unet, trace = controller.unet, controller.inverted()
     steps, sites = len(trace.schedule), unet.sites(trace.frames, *trace.size)
     if not isinstance(step, Integral) or not 0 <= step < steps:
         raise SettingsError(f"step is {step!r}; the inversion has the steps 0 to {steps - 1}, noisiest first. Use one.")
     recorded = [at for at, site in sites.items() if trace.capture.covers(site)]
-    asked = recorded if layers is None else _addresses(layers)
-    chosen = [at for at in recorded if at in asked]
-    if missing := [at for at in asked if at not in recorded]:
+    requested = recorded if layers is None else _addresses(layers)
+    chosen = [at for at in recorded if at in requested]
+    if missing := [at for at in requested if at not in recorded]:
         raise SettingsError(
             f"layer {missing[0]} was not recorded; {', '.join(map(str, recorded))} were. Choose among these, or "
             f"record more with Capture."
@@ -82,23 +80,23 @@ def recorded_maps(
     wanted = [chosen if number == step else () for number in range(steps)]
 
     def work() -> SourceRecords:
-        with SourceReader(unet, trace, wanted) as pages:
-            page = pages.read(step)
-        return {address: page[address] for address in chosen}
+        with SourceReader(unet, trace, wanted) as reader:
+            records = reader.read(step)
+        return {address: records[address] for address in chosen}
 
     with torch.no_grad():
         return RecordedMaps(unet, trace, unet.run(work, 1, trace.frames, *trace.size) if chosen else {})
 
 
 def _addresses(layers: LayerAddress | str | Collection[LayerAddress | str]) -> list[LayerAddress]:
-    """The layers that are asked for; raises SettingsError for what is none."""
+    """Return the requested layers; raise SettingsError for anything else."""
     if isinstance(layers, (LayerAddress, str)) or not isinstance(layers, Collection):
         layers = (layers,)
     return [_address(at) for at in layers]
 
 
 def _address(at: object) -> LayerAddress:
-    with suppress(StoreError):  # it says what to do about a page
+    with suppress(StoreError):  # its advice is for stored files
         return at if isinstance(at, LayerAddress) else LayerAddress.parse(str(at))
     raise SettingsError(
         f"layer {at!r} is no attention layer; a LayerAddress, or a text such as 'up.1.0.cross', is needed. See which "

@@ -1,4 +1,4 @@
-"""Which of the recorded maps are averaged for people to look at."""
+"""Choice of the recorded maps that are averaged to be looked at."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reading:
-    """Which of an inversion's recorded maps are averaged.
+    """Choice of the recorded maps that are averaged.
 
     window:    fraction of the steps, 0..1, from the noisiest on; at least one step is always read
     downscale: latent cells per map cell; None: a quarter of the latents, finer for small frames, as for blend masks
@@ -39,7 +39,7 @@ class Reading:
             )
 
     def steps(self, count: int) -> range:
-        """The steps to read of `count`: int(start * count) up to int(end * count), at least one."""
+        """Return the steps to read of `count`: int(start * count) up to int(end * count), at least one."""
         start, end = self.window
         first = min(int(start * count), count - 1)
         return range(first, max(int(end * count), first + 1))

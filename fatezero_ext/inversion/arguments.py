@@ -1,4 +1,4 @@
-"""Checks of the kinds of things that Python callers give: what came in place of another is named, with what to do."""
+"""Checks of the arguments of Python callers: an error names what came in place of what, and says what to do."""
 
 from __future__ import annotations
 
@@ -14,57 +14,62 @@ RAW = "[frames, channels, height, width] with at least one frame, raw latents of
 COLOURS = 3
 
 
-def check_text_encoder(clip: object) -> None:
-    """Raise PromptError where something came in place of a text encoder; None is left to `read_prompt`."""
-    if clip is None or hasattr(clip, "tokenize") and hasattr(clip, "encode_from_tokens_scheduled"):
+def check_text_encoder(text_encoder: object) -> None:
+    """Raise PromptError if something came in place of a text encoder; None is left to `read_prompt`."""
+    needed = ("tokenize", "encode_from_tokens_scheduled")
+    if text_encoder is None or all(hasattr(text_encoder, name) for name in needed):
         return
-    advice = "Give the `text` of a loaded model, or a CLIP of ComfyUI."
-    if hasattr(clip, "vae") and hasattr(clip, "text"):
-        advice = "A model's text encoder is its `text`: give model.text_encoder."
-    elif hasattr(clip, "tokenize") or hasattr(clip, "tokenizer"):
-        advice = "A tokenizer or bare network is a part of it: give the `text` of load_model(...)."
-    raise PromptError(f"{said(clip)} came in place of the text encoder; a text encoder is needed. {advice}")
+    advice = "Give the `text_encoder` of a loaded model, or a CLIP of ComfyUI."
+    if hasattr(text_encoder, "vae") and hasattr(text_encoder, "text_encoder"):
+        advice = "A model's text encoder is a part of it: give model.text_encoder."
+    elif hasattr(text_encoder, "tokenize") or hasattr(text_encoder, "tokenizer"):
+        advice = "A tokenizer or bare network is a part of it: give the `text_encoder` of load_model(...)."
+    raise PromptError(
+        f"{described(text_encoder)} came in place of the text encoder; a text encoder is needed. {advice}"
+    )
 
 
 def check_text(text: object, name: str) -> None:
-    """Raise PromptError unless a prompt is one text; name: what the prompt is called."""
+    """Raise PromptError unless a prompt is one text; name: of the prompt, for the error."""
     if not isinstance(text, str):
         raise PromptError(
-            f"{said(text)} came in place of the {name}; one text is needed. Several edits of one inversion are several "
-            f"calls."
+            f"{described(text)} came in place of the {name}; one text is needed. Several edits of one inversion are "
+            f"several calls."
         )
 
 
 def check_unet(unet: object) -> None:
-    """Raise ModelError where something came in place of a UNet under control."""
+    """Raise ModelError if something came in place of a UNet under control."""
     if all(hasattr(unet, name) for name in ("layers", "schedule", "run")):
         return
     advice = "Load one with load_model(path).unet or load_unet(path)."
     if hasattr(unet, "unet"):
         advice = "A model's UNet is its `unet`: give model.unet."
-    raise ModelError(f"{said(unet)} came in place of the UNet; a UNet with layers under control is needed. {advice}")
+    raise ModelError(
+        f"{described(unet)} came in place of the UNet; a UNet with layers under control is needed. {advice}"
+    )
 
 
 def check_controller(controller: object) -> None:
-    """Raise StoreError where something came in place of a Controller."""
+    """Raise StoreError if something came in place of a Controller."""
     if not (hasattr(controller, "unet") and hasattr(controller, "storage")):
         raise StoreError(
-            f"{said(controller)} came in place of the controller; a Controller is needed. Make one with "
+            f"{described(controller)} came in place of the controller; a Controller is needed. Make one with "
             f"Controller(model.unet); an edit takes what invert(...) returned."
         )
 
 
 def check_kind(value: object, has: str, name: str, advice: str) -> None:
-    """Raise SettingsError unless settings are of their own kind, told by an attribute that only these have."""
+    """Raise SettingsError unless settings are of their own kind: these alone have the attribute `has`."""
     if not hasattr(value, has):
-        raise SettingsError(f"{name} is {said(value)}; {advice}.")
+        raise SettingsError(f"{name} is {described(value)}; {advice}.")
 
 
 def check_latents(latents: object, unet: NoiseModel) -> None:
     """Raise StoreError or ModelError unless these can be a clip's raw latents [frames, channels, height, width]."""
     if not isinstance(latents, Tensor):
         raise StoreError(
-            f"{said(latents)} came in place of the clip's latents; {RAW}. {_in_place_of_a_tensor(latents)}"
+            f"{described(latents)} came in place of the clip's latents; {RAW}. {_in_place_of_a_tensor(latents)}"
         )
     came = f"the clip's latents are shaped {list(latents.shape)}"
     if latents.ndim != 4 or not latents.numel():
@@ -92,20 +97,20 @@ def check_latents(latents: object, unet: NoiseModel) -> None:
         )
 
 
-def _in_place_of_a_tensor(given: object) -> str:
-    if isinstance(given, (str, Path)):
+def _in_place_of_a_tensor(latents: object) -> str:
+    if isinstance(latents, (str, Path)):
         return "Read the video and encode it: model.vae.encode(read_video(path).frames)."
-    if isinstance(given, Mapping) and "samples" in given:
+    if isinstance(latents, Mapping) and "samples" in latents:
         return "A LATENT of ComfyUI has them under 'samples': give latents['samples']."
-    if hasattr(given, "frames") and hasattr(given, "fps"):
+    if hasattr(latents, "frames") and hasattr(latents, "fps"):
         return "Encode the frames of the video: model.vae.encode(video.frames)."
-    if hasattr(given, "__array__"):
+    if hasattr(latents, "__array__"):
         return "Convert the array with torch.from_numpy, if it holds latents; encode it if it holds frames."
     return "Encode the frames of one clip: model.vae.encode(frames)."
 
 
-def said(value: object) -> str:
-    """A value for an error's text: never longer than a line."""
+def described(value: object) -> str:
+    """Describe a value for an error, in no more than a line."""
     if isinstance(value, Tensor):
         return f"a tensor shaped {list(value.shape)}"
     if value is None or isinstance(value, (str, int, float, bool, Path)):

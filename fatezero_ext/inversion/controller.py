@@ -1,4 +1,4 @@
-"""The value that travels along the graph, and the edit of an inverted clip."""
+"""The value that travels along the graph."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor
 
 from ..diffusion.noise_model import NoiseModel
+from ..errors import StoreError
 from ..memory.held_memory import MemoryReport
 from ..storage.settings import Storage
 from .arguments import check_kind, check_unet
@@ -17,7 +18,10 @@ from .trace import Trace
 
 @dataclass(frozen=True)
 class Controller(MemoryReport):
-    """A UNet, what to record of its attention, where to keep it, and, once a clip was inverted, its trace."""
+    """A UNet, what to record of its attention and where to keep it, and the inversion of a clip once there is one.
+
+    trace: the inversion; None: no clip was inverted yet, see `inverted`
+    """
 
     unet: NoiseModel
     capture: Capture = field(default_factory=Capture)
@@ -38,9 +42,18 @@ class Controller(MemoryReport):
         return f"Controller({self.unet.name!r}, {self.storage.policy} in {self.storage.place}, {self.trace})"
 
     def held_tensors(self) -> Iterator[Tensor]:
-        """Of its inversion; the UNet belongs to the node that loaded it."""
+        """Tensors of the inversion; the UNet belongs to the node that loaded it."""
         return iter(()) if self.trace is None else self.trace.held_tensors()
 
+    def inverted(self) -> Trace:
+        """Return the inversion; raise StoreError if no clip was inverted yet."""
+        if self.trace is None:
+            raise StoreError(
+                "the controller has no inversion; edits, heat maps and recorded maps read one. Invert the clip first: "
+                "DDIM Invert in a graph, invert() in Python."
+            )
+        return self.trace
+
     def with_storage(self, storage: Storage) -> Controller:
-        """The same controller keeping attention elsewhere; what an inversion left is dropped."""
+        """Return the same controller with other storage and without an inversion."""
         return replace(self, storage=storage, trace=None)

@@ -1,4 +1,4 @@
-"""How many bytes an inversion will keep, from shapes alone, before anything is computed."""
+"""Bytes that an inversion will store, from shapes alone, before anything is computed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from ..diffusion.noise_model import NoiseModel
 from .recording import Capture
 from .trace import levels_dtype
 
+RecordPolicy = Literal["features", "maps"]
+"""Policies under which attention is stored."""
+
 
 @dataclass(frozen=True)
 class ClipShape:
-    """A clip and its prompt: frames, height and width in latent cells, tokens of the text embedding."""
+    """Shape of a clip and its prompt: frames, height and width in latent cells, tokens of the text embedding."""
 
     frames: int
     height: int
@@ -29,9 +32,9 @@ class ClipShape:
 
 
 def recorded_forms(
-    unet: NoiseModel, capture: Capture, policy: Literal["features", "maps"], clip: ClipShape
+    unet: NoiseModel, capture: Capture, policy: RecordPolicy, clip: ClipShape
 ) -> dict[LayerAddress, Form]:
-    """How each layer that is recorded is kept; layers that are not recorded are left out."""
+    """Return the form in which each recorded layer is stored; layers that are not recorded are left out."""
     sites = unet.sites(clip.frames, clip.height, clip.width)
     return {
         layer.address: kept_form(layer, clip.tokens) if policy == "features" else "map"
@@ -41,7 +44,7 @@ def recorded_forms(
 
 
 def step_bytes(unet: NoiseModel, forms: Mapping[LayerAddress, Form], precision: Precision, clip: ClipShape) -> int:
-    """Bytes of one step's page."""
+    """Return the bytes of one step's records."""
     sites = unet.sites(clip.frames, clip.height, clip.width)
     itemsize = (PRECISIONS[precision] or unet.dtype).itemsize
     total = 0
@@ -56,7 +59,7 @@ def step_bytes(unet: NoiseModel, forms: Mapping[LayerAddress, Form], precision: 
 
 
 def levels_size(unet: NoiseModel, steps: int, clip: ClipShape) -> int:
-    """Bytes of the latents of all levels, the noise that edits start from, and the prompt's embedding."""
+    """Return the bytes of all levels' latents, of the noise that edits start from and of the prompt's embedding."""
     level = clip.frames * unet.channels * clip.height * clip.width
     text = clip.tokens * unet.text_width * torch.float32.itemsize
     return (steps + 1) * level * levels_dtype(unet.dtype).itemsize + level * torch.float32.itemsize + text

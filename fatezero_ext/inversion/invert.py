@@ -1,11 +1,11 @@
-"""Inverting a clip: checked first, then found in the cache or computed, its attention recorded on the way."""
+"""Inverting a clip: check first, then find the inversion in the cache or compute it and record its attention."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -13,20 +13,21 @@ from torch import Tensor
 from ..attention.records import Form
 from ..attention.sites import LayerAddress
 from ..diffusion.guidance import check_guidance, embedded, guided_text
-from ..diffusion.noise_model import NoiseModel
 from ..digests import combined
-from ..errors import SettingsError, StoreError
-from ..prompts.words import TextEncoder, read_prompt
+from ..errors import StoreError
+from ..prompts.words import TextEncoder
 from ..storage.disk_cache.cache import InversionCache, default_cache
 from ..storage.disk_cache.completeness import LAYERS, LEVELS, page_name, unusable
 from ..storage.disk_cache.entry import Entry
+from ..storage.disk_cache.manifest import JSON
 from ..storage.disk_cache.tensor_file import DamagedFile
 from ..storage.disk_store import DiskDraft, DiskStore, aligned
 from ..storage.record_store import MemoryStore, Recomputed, RecordStore
-from .arguments import check_controller, check_kind, check_latents, check_text, check_text_encoder
+from .arguments import check_kind
 from .controller import Controller
-from .footprint import ClipShape, recorded_forms
-from .loop import NOTHING, Recording, invert_latents, reconstruct_latents
+from .footprint import recorded_forms
+from .loop import NO_RECORDING, Recording, invert_latents, reconstruct_latents
+from .plan import InversionPlan, plan_inversion
 from .prediction import OnStep, StepDone, ignore_step
 from .storage_plan import StoragePlan, check_room, choose_storage, kept_as, measured_room
 from .trace import Trace
@@ -34,18 +35,18 @@ from .trace import Trace
 log = logging.getLogger(__name__)
 
 RECORDS = 2
-"""Of saved inversions that are found: those before were kept although threads shared a model and mixed their attention
-up, or although their numbers were not finite."""
+"""Version of saved inversions. Older ones are not found: threads that shared a model could mix up their attention, and
+numbers that are not finite were saved."""
 OnPlan = Callable[[str], None]
 
 
-def ignore_plan(said: str) -> None:
+def ignore_plan(sentence: str) -> None:
     """The default `on_plan`."""
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """How an inverted clip is denoised again under its own prompt.
+    """Settings for denoising an inverted clip again under its own prompt.
 
     guidance:        classifier-free guidance, 1 for none
     negative_prompt: what guidance leads away from
@@ -71,14 +72,14 @@ def invert(
 ) -> Controller:
     """Invert a clip under a prompt that describes it, recording attention on the way.
 
-    text_encoder: a text encoder
+    text_encoder: the model's own text encoder
     latents: raw latents [frames, channels, height, width], as a VAE's `encode` gives them, not scaled
     steps:   DDIM steps, as many for every edit that follows
     reconstruct: take the source's attention from denoising the inverted clip again under its own prompt; None: from
              the inversion itself, as FateZero does
-    on_plan: told before the first step how attention will be kept and how large that will be, or that the inversion was
-             found on disk
-    on_step: told of each `StepDone`; raising ends the run and changes nothing
+    on_plan: called before the first step with a sentence: how attention will be stored and how large that will be, or
+             that the inversion was found on disk
+    on_step: called with a `StepDone` after each step; raising ends the run and changes nothing
     Returns the controller with its trace, its storage decided where it was "auto". The trace's own latents are scaled.
     Raises FateZeroError kinds for a prompt that is too long, latents that do not fit, a step count out of range, and
     attention that does not fit into memory.
@@ -87,47 +88,8 @@ def invert(
     return invert_planned(planned, text_encoder, reconstruct=reconstruct, on_plan=on_plan, on_step=on_step)
 
 
-def plan_inversion(
-    controller: Controller, text_encoder: TextEncoder, latents: Tensor, source_prompt: str, *, steps: int = 50
-) -> Controller:
-    """The controller as `invert` will leave it, with nothing computed: enough to check edits against.
-
-    Takes and raises what `invert` does.
-    """
-    check_controller(controller)
-    check_text_encoder(text_encoder)
-    check_text(source_prompt, "source prompt")
-    unet = controller.unet
-    prompt = read_prompt(text_encoder, source_prompt, "source prompt")
-    schedule = unet.schedule(steps)
-    check_latents(latents, unet)
-    _check_control(controller)
-    clean = latents.float() * unet.latent_format.scale
-    levels, no_text = clean.expand(steps + 1, -1, -1, -1, -1), clean.new_empty(1, 0, 0)
-    trace = Trace(schedule, prompt, no_text, levels, clean, Recomputed(), controller.capture)
-    return replace(controller, trace=trace)
-
-
-def _check_control(controller: Controller) -> None:
-    """Raise SettingsError where a registered control, which may not do the same twice, does not go with the storage."""
-    storage = controller.storage
-    controller.unet.report_left_out()
-    if storage.place == "disk" and controller.unet.uncacheable_parts:
-        raise SettingsError(
-            f"place 'disk' finds an inversion again by what made it, but {controller.unet.name} has "
-            f"{controller.unet.uncacheable_parts}, which have no name that lasts. Keep attention in ram or on the gpu."
-        )
-    if controller.unet.attend is controller.unet.kernel or not (storage.recomputes or storage.place == "disk"):
-        return
-    asked = f"policy {storage.policy!r} runs the source again" if storage.recomputes else "place 'disk' finds it again"
-    raise SettingsError(
-        f"{asked}, but a registered control takes part in the inversion and may not do the same twice. Use policy "
-        f"features in ram or on the gpu, or unregister it."
-    )
-
-
 def invert_planned(
-    planned: Controller,
+    planned: InversionPlan,
     text_encoder: TextEncoder,
     *,
     reconstruct: Reconstruction | None = None,
@@ -139,34 +101,34 @@ def invert_planned(
         check_kind(
             reconstruct, "negative_prompt", "reconstruct", "a Reconstruction, or None, is needed: Reconstruction()"
         )
-    unet, trace = planned.unet, planned.trace
+    unet, source, wanted = planned.unet, planned.prompt.text, planned.controller.storage
     # The text encoder first: where memory is short, bringing it in may send the UNet out.
-    text = embedded(text_encoder, [trace.prompt.text], unet)
+    text = embedded(text_encoder, [source], unet)
     guided = None
     if reconstruct is not None:
-        texts = guided_text(text_encoder, unet, trace.prompt.text, reconstruct.guidance, reconstruct.negative_prompt)
+        texts = guided_text(text_encoder, unet, source, reconstruct.guidance, reconstruct.negative_prompt)
         guided = _GuidedTexts(texts, reconstruct.guidance)
     chunks = 1 if guided is None else len(guided.texts)
 
     def work() -> Controller:
-        shape = ClipShape(trace.frames, *trace.size, text.shape[1])
+        shape = planned.shape(text.shape[1])
         check_room(unet, shape)
         room = measured_room(unet, max(chunks, 2), shape)  # the edit that follows has two chunks
-        chosen = choose_storage(planned.storage, unet, planned.capture, shape, len(trace.schedule), room)
-        run = _Inversion(unet, trace, text, guided, chosen, planned.storage.policy == "auto", on_step)
+        chosen = choose_storage(wanted, unet, planned.capture, shape, len(planned.schedule), room)
+        run = _Inversion(planned, text, guided, chosen, wanted.policy == "auto", on_step)
         if chosen.storage.place == "disk":
             inverted = run.through_cache(chosen.storage.cache or default_cache(), on_plan)
         else:
             on_plan(str(chosen))
             inverted = run.computed(run.memory_store())
-        return replace(planned, storage=chosen.storage, trace=inverted)
+        return replace(planned.controller, storage=chosen.storage, trace=inverted)
 
-    return unet.run(work, chunks, trace.frames, *trace.size)
+    return unet.run(work, chunks, planned.frames, *planned.size)
 
 
 @dataclass(frozen=True)
 class _GuidedTexts:
-    """texts [2 or 1, tokens, width] and the guidance of a reconstruction."""
+    """Texts [2 or 1, tokens, width] and the guidance of a reconstruction."""
 
     texts: Tensor
     guidance: float
@@ -174,13 +136,12 @@ class _GuidedTexts:
 
 @dataclass(frozen=True)
 class _Inversion:
-    """One inversion, ready to run: the planned trace has the clip at every level.
+    """One inversion, ready to run.
 
-    may_recompute: whether edits may run the source again where its pages cannot be kept
+    may_recompute: whether edits may run the source again if its attention cannot be stored
     """
 
-    unet: NoiseModel
-    planned: Trace
+    plan: InversionPlan
     text: Tensor
     guided: _GuidedTexts | None
     chosen: StoragePlan
@@ -189,31 +150,39 @@ class _Inversion:
 
     @property
     def level_offset(self) -> int:
-        """Where a page that is computed again finds the latents of its step, see `Recomputed`."""
+        """Offset of the level whose latents recomputed attention starts from, see `Recomputed`."""
         return int(self.guided is not None or self.chosen.storage.policy == "recompute same level")
 
+    @cached_property
+    def forms(self) -> Mapping[LayerAddress, Form]:
+        """The form in which each layer is recorded; none for policies that recompute."""
+        policy = self.chosen.storage.policy
+        if not (policy == "features" or policy == "maps"):
+            return {}
+        return recorded_forms(self.plan.unet, self.plan.capture, policy, self.plan.shape(self.text.shape[1]))
+
     def memory_store(self) -> RecordStore:
-        """An empty store in the computer's memory or the device's."""
+        """Return an empty store in the computer's memory or the device's."""
         storage = self.chosen.storage
         if storage.recomputes:
             return Recomputed(self.level_offset)
         device = torch.device("cpu") if storage.place == "ram" else None
-        return MemoryStore(device, storage.precision, frozenset(self._forms()))
+        return MemoryStore(device, storage.precision, frozenset(self.forms))
 
     def computed(self, store: RecordStore) -> Trace:
         """Run the UNet, and fill the store."""
-        unet, trace, guided = self.unet, self.planned, self.guided
-        steps = len(trace.schedule)
+        plan, unet, guided = self.plan, self.plan.unet, self.guided
+        steps = len(plan.schedule)
         total = steps if guided is None else 2 * steps
-        recording = Recording(store, self._forms())
+        recording = Recording(store, self.forms)
         inverted = invert_latents(
             unet,
-            trace.latents[0].to(unet.device),
+            plan.latents.to(unet.device),
             self.text.to(unet.device),
-            trace.prompt,
-            trace.schedule,
-            capture=trace.capture,
-            recording=recording if guided is None else NOTHING,
+            plan.prompt,
+            plan.schedule,
+            capture=plan.capture,
+            recording=recording if guided is None else NO_RECORDING,
             controlled=guided is None,
             on_step=lambda step: self.on_step(replace(step, total=total)),
         )
@@ -228,28 +197,28 @@ class _Inversion:
             on_step=lambda step: self.on_step(replace(step, done=steps + step.done, total=total)),
         )
 
-    def without_pages(self) -> Trace:
+    def without_records(self) -> Trace:
         """Run the UNet, and keep the latents alone."""
         storage = replace(self.chosen.storage, policy="recompute", place="ram")
         return replace(self, chosen=replace(self.chosen, storage=storage)).computed(Recomputed(self.level_offset))
 
     def through_cache(self, cache: InversionCache, on_plan: OnPlan) -> Trace:
-        """Take the inversion from the cache where it is there, else run it and leave it there."""
+        """Take the inversion from the cache if it is there, else run it and save it there."""
         key, storage = self._key(), self.chosen.storage
-        if kept := self._found(cache, key):
+        if saved := self._found(cache, key):
             on_plan(f"found on disk, nothing to invert: {cache.folder / key}")
-            steps = len(kept.schedule) * (1 if self.guided is None else 2)
-            self.on_step(StepDone(steps, steps, kept.noise, partial(kept.noise.to, self.unet.device)))
-            return kept
+            steps = len(saved.schedule) * (1 if self.guided is None else 2)
+            self.on_step(StepDone(steps, steps, saved.noise, partial(saved.noise.to, self.plan.unet.device)))
+            return saved
         try:
             draft = DiskDraft(
-                cache.begin(key, self._about(), self.chosen.nbytes), storage.precision, frozenset(self._forms())
+                cache.begin(key, self._about(), self.chosen.nbytes), storage.precision, frozenset(self.forms)
             )
         except StoreError as error:
             if not self.may_recompute:
                 raise
             on_plan(f"{error} Nothing is kept instead: edits run the source again.")
-            return self.without_pages()
+            return self.without_records()
         try:
             on_plan(f"{self.chosen}, in {cache.folder}")
             trace = self.computed(draft)
@@ -262,67 +231,60 @@ class _Inversion:
         return replace(trace, store=Recomputed(self.level_offset))
 
     def _published(self, entry: Entry) -> RecordStore:
-        storage = self.chosen.storage
-        if not storage.recomputes:
-            layers = frozenset(self._forms())
-            return DiskStore(entry, storage.policy, storage.precision, self.level_offset, layers)
+        policy, precision = self.chosen.storage.policy, self.chosen.storage.precision
+        if policy == "features" or policy == "maps":
+            return DiskStore(entry, policy, precision, self.level_offset, frozenset(self.forms))
         entry.release()  # all there is of it, the latents, is in memory
         return Recomputed(self.level_offset)
 
     def _found(self, cache: InversionCache, key: str) -> Trace | None:
-        """The trace of an entry of the cache; pages are checked when they are read."""
-        entry = cache.find(key)
+        """Return the trace of an entry of the cache; its records are checked when they are read."""
+        entry, plan = cache.find(key), self.plan
         if entry is None:
             return None
         try:
-            steps = range(len(self.planned.schedule)) if self._forms() else ()  # no layer is recorded: no pages
+            steps = range(len(plan.schedule)) if self.forms else ()  # no layer is recorded: no files of steps
             for name in (LEVELS, *map(page_name, steps)):
                 if name not in entry.names:  # it would be computed again at every edit
                     raise DamagedFile(entry.place(name), "it is not there")
             levels = {name: aligned(tensor) for name, tensor in entry.read(LEVELS).items()}
-            if reason := unusable(levels, len(self.planned.schedule), self.planned.noise.shape):
+            if reason := unusable(levels, len(plan.schedule), plan.latents.shape):
                 raise DamagedFile(entry.place(LEVELS), reason)
         except DamagedFile as damage:
             log.warning("%s The clip is inverted again.", damage)
             entry.release()
             cache.remove(key)
             return None
-        return replace(self.planned, text=self.text.cpu(), **levels, store=self._published(entry))
-
-    def _forms(self) -> Mapping[LayerAddress, Form]:
-        """How each layer is recorded."""
-        if self.chosen.storage.recomputes:
-            return {}
-        trace = self.planned
-        shape = ClipShape(trace.frames, *trace.size, self.text.shape[1])
-        return recorded_forms(self.unet, trace.capture, self.chosen.storage.policy, shape)
+        latents, noise, store = levels["latents"], levels["noise"], self._published(entry)
+        return Trace(plan.schedule, plan.prompt, self.text.cpu(), latents, noise, store, plan.capture)
 
     def _key(self) -> str:
-        """Everything the kept numbers depend on."""
-        trace, schedule, storage = self.planned, self.planned.schedule, self.chosen.storage
+        """Return the cache key: a digest of everything the stored tensors depend on."""
+        plan, schedule, storage = self.plan, self.plan.schedule, self.chosen.storage
         return combined(
             {
                 "records": RECORDS,
-                "unet": self.unet.digest(),
-                "dtype": str(self.unet.dtype),
+                "unet": plan.unet.digest(),
+                "dtype": str(plan.unet.dtype),
                 "schedule": [schedule.timesteps, schedule.alphas, schedule.final_alpha, schedule.prediction_type],
-                "latents": trace.latents[0],
+                "latents": plan.latents,
                 "text": self.text,
                 "guided": self.guided and [combined({"texts": self.guided.texts}), self.guided.guidance],
-                "capture": [trace.capture.most_cells, trace.capture.self_attention],
+                "capture": [plan.capture.most_cells, plan.capture.self_attention],
                 "kept": "latents" if storage.recomputes else [storage.policy, storage.precision],
             }
         )
 
-    def _about(self) -> Mapping[str, object]:
-        """What people are told of the entry."""
-        trace, storage = self.planned, self.chosen.storage
+    def _about(self) -> Mapping[str, JSON]:
+        """Return what `cache list` shows of the entry."""
+        plan, cell = self.plan, self.plan.unet.latent_format.pixels_per_cell
+        height, width = plan.size
         return {
-            "model": self.unet.name,
-            "prompt": trace.prompt.text,
-            "frames": trace.frames,
-            "size": [side * self.unet.latent_format.pixels_per_cell for side in reversed(trace.size)],
-            "steps": len(trace.schedule),
-            "policy": kept_as(storage),
-            LAYERS: [str(at) for at in self._forms()],
+            "model": plan.unet.name,
+            "prompt": plan.prompt.text,
+            "frames": plan.frames,
+            "size": [width * cell, height * cell],
+            "steps": len(plan.schedule),
+            "policy": kept_as(self.chosen.storage),
+            LAYERS: [str(at) for at in self.forms],
         }

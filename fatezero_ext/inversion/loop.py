@@ -1,4 +1,4 @@
-"""The two loops: DDIM inversion that records attention, and editing that reads it."""
+"""DDIM inversion and reconstruction, both recording attention."""
 
 from __future__ import annotations
 
@@ -22,7 +22,6 @@ from .prediction import (
     GuidedPrediction,
     OnStep,
     StepDone,
-    _same,
     ignore_step,
     memory_remedies,
     result_name,
@@ -33,17 +32,17 @@ from .trace import Trace, levels_dtype
 
 @dataclass(frozen=True)
 class Recording:
-    """Where an inversion's attention goes.
+    """Destination of an inversion's attention.
 
     store: open, empty
-    forms: how each layer is kept; none of them: nothing is recorded, and registered controls stay out of the pass
+    forms: the form in which each layer is recorded; empty: nothing is recorded
     """
 
     store: RecordStore
     forms: Mapping[LayerAddress, Form]
 
 
-NOTHING = Recording(Recomputed(), {})
+NO_RECORDING = Recording(Recomputed(), {})
 
 
 @torch.no_grad()
@@ -59,32 +58,34 @@ def invert_latents(
     controlled: bool = True,
     on_step: OnStep = ignore_step,
 ) -> Trace:
-    """DDIM inversion without guidance.
+    """Invert a clip by DDIM without guidance.
 
     latents:    [frames, channels, height, width], scaled; text: [1, tokens, width] of the source prompt
-    controlled: whether a registered control takes part
+    controlled: whether a registered controller takes part
     """
     store, steps = recording.store, len(schedule)
     levels = latents.new_empty(steps + 1, *latents.shape, dtype=levels_dtype(unet.dtype))
-    # Laid out in memory as the kept levels are, so that a step that runs again from one of them gives the same bits.
+    # Laid out in memory as the stored levels are, so that a step that runs again from one of them gives the same bits.
     x = levels[0] = latents.contiguous()
     timesteps = torch.tensor(schedule.timesteps, device=x.device)
     base = unet.attend if controlled else unet.kernel
     for step in reversed(range(steps)):
-        attend = RecordAttention(recording.forms, base) if recording.forms else base
-        call = partial(unet, x, timesteps[step], text, frames=len(x), attend=attend)
+        recorder = RecordAttention(recording.forms, base) if recording.forms else None
+        call = partial(unet, x, timesteps[step], text, frames=len(x), attend=recorder or base)
         x = schedule.invert(x, within_memory(call, memory_remedies(unet, store), OUT_OF_MEMORY_ADVICE), step)
         if controlled:
             x = unet.after_step(x)
-        if recording.forms:
-            # Packing needs room on the device as well.
-            within_memory(partial(store.write, step, attend.page), memory_remedies(unet, store), OUT_OF_MEMORY_ADVICE)
+        if recorder is not None:
+            # Converting to the stored precision needs room on the device as well. No variable holds the records on.
+            within_memory(
+                partial(store.write, step, recorder.records), memory_remedies(unet, store), OUT_OF_MEMORY_ADVICE
+            )
         if watched(x, last=step == 0):
             check_result(unet, x, result_name(x, steps - step, steps, "the inversion"), given=latents)
         levels[steps - step] = x
-        on_step(StepDone(steps - step, steps, x, partial(_same, x)))
+        on_step(StepDone(steps - step, steps, x))
     store.seal()
-    return Trace(schedule, prompt, text.cpu(), _kept(unet, levels, latents), x.float().cpu(), store, capture)
+    return Trace(schedule, prompt, text.cpu(), _on_cpu(unet, levels, latents), x.float().cpu(), store, capture)
 
 
 @torch.no_grad()
@@ -108,24 +109,26 @@ def reconstruct_latents(
     levels = torch.empty_like(inverted.latents, device=unet.device)
     levels[-1] = x = inverted.noise.to(unet.device)
     for step in range(steps):
-        attend = RecordAttention(recording.forms, unet.attend) if recording.forms else unet.attend
-        prediction = predict(x, timesteps[step], attend)
-        shown = partial(schedule.clean, x, prediction, step)
+        recorder = RecordAttention(recording.forms, unet.attend) if recording.forms else None
+        prediction = predict(x, timesteps[step], recorder or unet.attend)
+        estimate = partial(schedule.clean, x, prediction, step)
         x = unet.after_step(schedule.denoise(x, prediction, step))
-        if recording.forms:
-            # Packing needs room on the device as well.
-            within_memory(partial(store.write, step, attend.page), memory_remedies(unet, store), OUT_OF_MEMORY_ADVICE)
+        if recorder is not None:
+            # Converting to the stored precision needs room on the device as well. No variable holds the records on.
+            within_memory(
+                partial(store.write, step, recorder.records), memory_remedies(unet, store), OUT_OF_MEMORY_ADVICE
+            )
         if watched(x, last=step == steps - 1):
-            said = result_name(x, step + 1, steps, "the reconstruction")
-            check_result(unet, x, said, given=inverted.noise, guidance=guidance)
+            name = result_name(x, step + 1, steps, "the reconstruction")
+            check_result(unet, x, name, given=inverted.noise, guidance=guidance)
         levels[steps - 1 - step] = x
-        on_step(StepDone(step + 1, steps, x, shown))
+        on_step(StepDone(step + 1, steps, x, estimate))
     store.seal()
-    return replace(inverted, latents=_kept(unet, levels, inverted.noise), store=store)
+    return replace(inverted, latents=_on_cpu(unet, levels, inverted.noise), store=store)
 
 
-def _kept(unet: NoiseModel, levels: Tensor, given: Tensor) -> Tensor:
-    """Levels on the CPU; raises ModelError where one left the range of the precision that it is kept in."""
-    kept = levels.cpu()
-    check_result(unet, kept, f"the inversion, kept in {kept.dtype},", given=given)
-    return kept
+def _on_cpu(unet: NoiseModel, levels: Tensor, given: Tensor) -> Tensor:
+    """Return levels on the CPU; raise ModelError if one left the range of the precision that it is stored in."""
+    stored = levels.cpu()
+    check_result(unet, stored, f"the inversion, stored in {stored.dtype},", given=given)
+    return stored

@@ -21,12 +21,11 @@ OUT_OF_MEMORY_ADVICE = "Use fewer or smaller frames, policy recompute, or a stor
 
 @dataclass(frozen=True)
 class StepDone:
-    """What a run says of itself after each step.
+    """Progress of a run, reported after every step.
 
     done, total: steps, 1 after the first
     latents:     [frames, channels, height, width] the clip after the step, scaled; not to be changed
-    shown:       gives latents of that shape, scaled too, which show best what goes on: an inversion's own, which turn
-                 into noise; what an edit takes for the clean clip
+    estimate:    computes the clean estimate that `preview` returns; None: it returns the latents
     attention_mask: bool [frames, height, width] in latent cells, where the computation runs: True where this step of an
                  edit kept its own self-attention; None where it was not fused under a mask
     latent_mask: the same of latent blending: False where the source's latents were put back
@@ -35,9 +34,13 @@ class StepDone:
     done: int
     total: int
     latents: Tensor
-    shown: Callable[[], Tensor]
+    estimate: Callable[[], Tensor] | None = None
     attention_mask: Tensor | None = None
     latent_mask: Tensor | None = None
+
+    def preview(self) -> Tensor:
+        """Return latents to preview, scaled: the current ones while inverting, the clean estimate while editing."""
+        return self.latents if self.estimate is None else self.estimate()
 
 
 OnStep = Callable[[StepDone], None]
@@ -48,18 +51,14 @@ def ignore_step(step: StepDone) -> None:
 
 
 def result_name(x: Tensor, done: int, steps: int, run: str) -> str:
-    """What gave a result: its step only where each is looked at, else any of them may have gone wrong first."""
+    """Name a result for an error: with its step if each is checked, else any of them may have gone wrong first."""
     return f"step {done} of {steps} of {run}" if watched(x, last=False) else run
 
 
-def _same(x: Tensor) -> Tensor:
-    return x
-
-
 def memory_remedies(unet: NoiseModel, store: RecordStore) -> tuple[Remedy, ...]:
-    """What a run on `store` can do when the device runs out of memory in the middle of a call.
+    """Return what a run on `store` can do when the device runs out of memory in the middle of a call.
 
-    Nothing under a registered control: the call would go through it again, and it may count its calls.
+    Nothing under a registered controller: the call would go through it again, and it may count its calls.
     """
     if not isinstance(store, MemoryStore) or unet.attend is not unet.kernel:
         return ()
@@ -67,7 +66,7 @@ def memory_remedies(unet: NoiseModel, store: RecordStore) -> tuple[Remedy, ...]:
 
 
 class GuidedPrediction:
-    """Predictions for one clip, led by as many texts as there are: one, or a negative one first.
+    """Predictions for one clip, guided if there are two texts, the negative one first.
 
     Two texts share a call where the device has room for it, until it runs out of memory; else each has its own.
     """
@@ -80,15 +79,19 @@ class GuidedPrediction:
         clip: tuple[int, int, int],
         store: RecordStore,
     ) -> None:
-        """clip: frames, height and width in cells; store: of the run, which can leave the device."""
+        """Begin a run.
+
+        clip:  frames, height and width in cells
+        store: of the run, which can leave the device
+        """
         self.unet, self.text, self.guidance, self.store = unet, text, guidance, store
         self.one_at_a_time = len(text) == 1
         short = unet.device.type == "cuda" and unet.working_memory(2, *clip) > free_on(unet.device)
-        if short and (said := self._take_turns()):
-            log.warning("The device is short of memory: %s.", said)
+        if short and (remedy := self._take_turns()):
+            log.warning("The device is short of memory: %s.", remedy)
 
     def __call__(self, x: Tensor, timestep: int | Tensor, attend: Attend) -> Tensor:
-        """x: [frames, channels, height, width]; `attend` computes the call that has the last text."""
+        """Predict for x [frames, channels, height, width]; `attend` computes the call that has the last text."""
         remedies = (*memory_remedies(self.unet, self.store), self._take_turns)
         return within_memory(lambda: self._prediction(x, timestep, attend), remedies, OUT_OF_MEMORY_ADVICE)
 
@@ -104,7 +107,7 @@ class GuidedPrediction:
         return torch.lerp(negative, wanted, self.guidance)
 
     def _take_turns(self) -> str | None:
-        if self.one_at_a_time or self.unet.attend is not self.unet.kernel:  # a control may count its calls
+        if self.one_at_a_time or self.unet.attend is not self.unet.kernel:  # a controller may count its calls
             return None
         self.one_at_a_time = True
         return "the two halves of guidance are computed one after the other"

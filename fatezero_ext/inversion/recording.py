@@ -1,4 +1,4 @@
-"""What computes attention while a clip is inverted, and while it is edited."""
+"""Attention that is recorded while a clip is inverted or reconstructed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..attention.sites import MOST_CELLS, LayerAddress, Site
 
 @dataclass(frozen=True)
 class Capture:
-    """Which layers an inversion records and an edit may change.
+    """Choice of the layers that an inversion records and an edit may change.
 
-    most_cells:     layers with more query cells per frame are left alone
+    most_cells:     layers with more query cells per frame are not recorded
     self_attention: record self-attention (cross-attention always is)
     """
 
@@ -24,41 +24,42 @@ class Capture:
     self_attention: bool = True
 
     def covers(self, site: Site) -> bool:
+        """Return whether a layer is recorded."""
         return site.cells <= self.most_cells and (site.is_cross or self.self_attention)
 
 
 class PassEnded(Exception):
-    """Raised by `RecordAttention` in the middle of a UNet call, once it has all it was asked to record."""
+    """Ends a UNet call in the middle: `RecordAttention` has all it needs."""
 
 
 @dataclass
 class RecordAttention:
-    """Plain attention that leaves a page behind: one step of an inversion, or of a reconstruction.
+    """Plain attention that is recorded: one step of an inversion, or of a reconstruction.
 
     Of several chunks only the last, conditional one is recorded.
 
-    forms: how each layer is recorded; layers not named are not
-    base:  computes every layer; recording only looks on
+    forms: the form in which each layer is recorded; other layers are not
+    base:  computes every layer; recording does not change its result
     until: a layer after which the call may end: it raises PassEnded; None: the call goes through
     """
 
     forms: Mapping[LayerAddress, Form]
     base: Attend = plain
     until: LayerAddress | None = None
-    page: dict[LayerAddress, Record] = field(default_factory=dict)
+    records: dict[LayerAddress, Record] = field(default_factory=dict)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
         form = self.forms.get(site.address)
         features = q if site.is_cross else site.inputs
-        # A bias is part of the map alone, and a layer that does not tell its input has nothing else to keep.
+        # A bias shows in the map alone, and of a layer whose input is not known there is nothing else to record.
         if form == "features" and site.bias is None and features is not None:
-            self.page[site.address] = FeatureRecord(StoredTensor(_last_chunk(features, site)))
+            self.records[site.address] = FeatureRecord(StoredTensor(_last_chunk(features, site)))
             self._end(site)
             return self.base(q, k, v, site)
         if form is not None:
-            self.page[site.address] = MapRecord(StoredTensor(_last_chunk(attention_probs(q, k, site), site)))
+            self.records[site.address] = MapRecord(StoredTensor(_last_chunk(attention_probs(q, k, site), site)))
             self._end(site)
-        # Never by the recorded map: what is computed must not depend on what is kept, so that it repeats bit for bit.
+        # Never by the recorded map: the result must not depend on what is recorded, so that it repeats bit for bit.
         return self.base(q, k, v, site)
 
     def _end(self, site: Site) -> None:
@@ -67,5 +68,5 @@ class RecordAttention:
 
 
 def _last_chunk(x: Tensor, site: Site) -> Tensor:
-    """The last `frames` of the batch, in memory of its own where there are more."""
+    """Return the last `frames` of the batch, in memory of their own if there are more."""
     return x if len(x) == site.frames else x[-site.frames :].clone()

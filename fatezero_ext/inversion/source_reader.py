@@ -1,4 +1,4 @@
-"""The source's attention as an edit reads it: step by step, from wherever it is kept."""
+"""The source's attention as an edit reads it: step by step, from wherever it is stored."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ log = logging.getLogger(__name__)
 
 
 class SourceReader:
-    """Gives the pages of an inversion in the order of an edit's steps.
+    """Reads an inversion's records in the order of an edit's steps.
 
-    Pages that are on disk or on another device are fetched one step ahead by a thread of their own, on a stream of its
-    own where the device has streams. Pages that are not kept, or are damaged on disk, are computed again.
+    Records that are on disk or on another device are fetched one step ahead by a thread of their own, on a stream of
+    its own if the device has streams. Records that are not stored, or are damaged on disk, are computed again.
 
-    wanted: for each step the layers that will be read; steps without any are passed over
+    wanted: for each step the layers that will be read; steps without any are skipped
     Use it in a `with` statement: it ends the thread.
     """
 
     def __init__(self, unet: NoiseModel, trace: Trace, wanted: Sequence[Collection[LayerAddress]]) -> None:
         self._unet, self._trace, self._wanted = unet, trace, wanted
         self._sites = unet.source_sites(trace.text, trace.frames, *trace.size)
-        self._thread = ThreadPoolExecutor(1, "pages") if _is_far(trace.store, unet.device) else None
+        self._thread = ThreadPoolExecutor(1, "source records") if _is_far(trace.store, unet.device) else None
         self._stream = copy_stream(unet.device) if self._thread and unet.device.type == "cuda" else None
         self._coming: dict[int, Future[StepRecords]] = {}
 
@@ -55,17 +55,17 @@ class SourceReader:
             self._thread.shutdown(wait=True, cancel_futures=True)
 
     def read(self, step: int) -> SourceRecords:
-        """What a step wants, on the UNet's device; {} where it wants nothing."""
+        """Return the source's attention that a step reads, on the UNet's device; {} if it reads none."""
         if not self._wanted[step]:
             return {}
-        page = self._computed(step) if isinstance(self._trace.store, Recomputed) else self._kept(step)
-        if missing := [at for at in self._wanted[step] if at not in page]:
+        records = self._computed(step) if isinstance(self._trace.store, Recomputed) else self._stored(step)
+        if missing := [at for at in self._wanted[step] if at not in records]:
             raise StoreError(
                 f"step {step} of the inversion has no attention of {missing[0]}, which an edit reads. Invert again."
             )
-        return {at: SourceAttention(record, self._sites[at], self._unet.kernel) for at, record in page.items()}
+        return {at: SourceAttention(record, self._sites[at], self._unet.kernel) for at, record in records.items()}
 
-    def _kept(self, step: int) -> StepRecords:
+    def _stored(self, step: int) -> StepRecords:
         if self._thread is None:
             return self._fetched(step)
         coming = self._coming.pop(step, None) or self._thread.submit(self._fetched, step)
@@ -76,22 +76,22 @@ class SourceReader:
         if following is not None and following not in self._coming:
             self._coming[following] = self._thread.submit(self._fetched, following)
         try:
-            page = coming.result()
+            records = coming.result()
         except DamagedFile as damage:
             log.warning("%s Step %d is computed again.", damage, step)
             return self._computed_again(step)
         if self._stream is not None:
-            for record in page.values():
+            for record in records.values():
                 for tensor in record.kept.tensors():
                     tensor.record_stream(torch.cuda.current_stream(self._unet.device))
-        return page
+        return records
 
     def _fetched(self, step: int) -> StepRecords:
-        wanted, page = self._wanted[step], self._trace.store.read(step)
+        wanted, records = self._wanted[step], self._trace.store.read(step)
         with torch.cuda.stream(self._stream):
             moved = {
                 at: type(record)(record.kept.to(self._unet.device, non_blocking=True))
-                for at, record in page.items()
+                for at, record in records.items()
                 if at in wanted
             }
         if self._stream is not None:
@@ -99,7 +99,7 @@ class SourceReader:
         return moved
 
     def _computed_again(self, step: int) -> StepRecords:
-        """Compute a damaged page again, in the precision that it was stored in; the next inversion is saved anew."""
+        """Compute damaged records of a step again, in the precision that they were stored in; the next inversion is saved anew."""
         store = self._trace.store
         assert isinstance(store, DiskStore)
         store.forget()
@@ -110,14 +110,20 @@ class SourceReader:
         return self._record(step, {at: form for at, form in forms.items() if at in self._wanted[step]})
 
     def _record(self, step: int, forms: Mapping[LayerAddress, Form]) -> StepRecords:
-        """Run the source at a step, up to the last layer that is asked for; one UNet call of one chunk."""
+        """Run the source at a step, up to the last of the layers; one UNet call of one chunk."""
         unet, trace = self._unet, self._trace
-        level = len(trace.schedule) - 1 - step + trace.store.level_offset
+        level = len(trace.schedule) - 1 - step + self._level_offset
         last = [layer.address for layer in unet.layers if layer.address in forms][-1]
         recorder = RecordAttention(forms, unet.kernel, until=last)
         with suppress(PassEnded):
             unet(self._levels[level], self._timesteps[step], self._text, frames=trace.frames, attend=recorder)
-        return recorder.page
+        return recorder.records
+
+    @property
+    def _level_offset(self) -> int:
+        store = self._trace.store
+        assert isinstance(store, (Recomputed, DiskStore))  # of others nothing is computed again
+        return store.level_offset
 
     @cached_property
     def _levels(self) -> Tensor:
@@ -137,7 +143,7 @@ class SourceReader:
 
 
 def _is_far(store: RecordStore, device: torch.device) -> bool:
-    """Whether pages have a way to go: from files, or from the computer's memory to another device."""
+    """Return whether records must be moved: from files, or from the computer's memory to another device."""
     if isinstance(store, MemoryStore):
         return store.device is not None and store.device.type != device.type
     return not isinstance(store, Recomputed)
@@ -145,10 +151,10 @@ def _is_far(store: RecordStore, device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class SourceAttention:
-    """One layer's attention of the source, where the UNet computes.
+    """One layer's attention of the source, on the UNet's device.
 
     site:   of the call that was recorded
-    kernel: computes attention from kept features
+    kernel: computes attention from stored features
     """
 
     record: Record
@@ -156,11 +162,11 @@ class SourceAttention:
     kernel: Attend = plain
 
     def apply(self, v: Tensor) -> Tensor:
-        """The source's attention applied to values [frames, heads, tokens, dim]."""
+        """Apply the source's attention to values [frames, heads, tokens, dim]."""
         return self.record.apply(v, self.site, self.kernel)
 
     def probs(self, like: Tensor) -> Tensor:
-        """The source's map [frames, heads, cells, keys], with the device and dtype of `like`."""
+        """Return the source's map [frames, heads, cells, keys], with the device and dtype of `like`."""
         return self.record.probs(like, self.site)
 
 

@@ -1,4 +1,4 @@
-"""What an inversion leaves behind."""
+"""The result of an inversion."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .recording import Capture
 
 @dataclass(frozen=True)
 class Trace:
-    """All an inversion leaves behind; nothing in it is ever changed. Its latents are scaled, as the model sees them.
+    """The result of an inversion; nothing in it is ever changed. Its latents are scaled, as the model sees them.
 
-    schedule: its steps
+    schedule: the DDIM steps
     prompt:   the source prompt
     text:     [1, tokens, width] its embedding, on the CPU
     latents:  [T + 1, frames, channels, height, width] on the CPU, level k is the clip after k inversion steps; in
               float16 where the UNet computes in that: it reads them rounded so, and latent blending puts them back so
     noise:    [frames, channels, height, width] float32 on the CPU, the last level, scaled too; edits start from it
-    store:    sealed pages, one a step
+    store:    sealed, with the records of every step
     capture:  which layers were recorded
     """
 
@@ -38,6 +38,7 @@ class Trace:
 
     @property
     def frames(self) -> int:
+        """Number of frames."""
         return self.latents.shape[1]
 
     @property
@@ -48,11 +49,11 @@ class Trace:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it keeps."""
+        """Bytes of all its tensors."""
         return self.store.nbytes + self.latents.nbytes + self.noise.nbytes + self.text.nbytes
 
     def held_tensors(self) -> Iterator[Tensor]:
-        """Its tensors in memory."""
+        """Return its tensors in memory."""
         yield from (self.text, self.latents, self.noise)
         yield from self.store.held_tensors()
 
@@ -61,5 +62,5 @@ class Trace:
 
 
 def levels_dtype(computed: torch.dtype) -> torch.dtype:
-    """The precision that the levels of an inversion are kept in, where the UNet computes in `computed`."""
+    """Return the precision in which the levels of an inversion are stored, for a UNet that computes in `computed`."""
     return torch.float16 if computed == torch.float16 else torch.float32

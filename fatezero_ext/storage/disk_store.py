@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..attention.records import StepRecords, check_records, named_tensors, page_from
+from ..attention.records import StepRecords, check_records, named_tensors, records_from
 from ..attention.sites import LayerAddress
 from ..choices import Precision
 from ..errors import StoreError
@@ -46,6 +46,10 @@ class DiskDraft:
 
     def read(self, step: int) -> StepRecords:
         raise StoreError(f"step {step} is still being written; it can be read once the inversion is done.")
+
+    def held_tensors(self) -> Iterator[Tensor]:
+        """None: they are on their way to disk."""
+        return iter(())
 
     def seal(self) -> None:
         self._offloader.finish()
@@ -110,7 +114,7 @@ class DiskStore:
         missing = {str(at) for at in self.layers} - layers_of(tensors)
         if missing:
             raise DamagedFile(self.entry.place(name), lacking(missing))
-        return page_from({name: aligned(tensor) for name, tensor in tensors.items()})
+        return records_from({name: aligned(tensor) for name, tensor in tensors.items()})
 
     def held_tensors(self) -> Iterator[Tensor]:
         """Yield no tensor: they are on disk."""

@@ -80,11 +80,11 @@ class SelfAttentionComponents(io.ComfyNode):
         images: Tensor | None = None,
     ) -> io.NodeOutput:
         from ...fatezero_ext.inspection.components import principal_components
-        from ...fatezero_ext.inspection.heat_maps import inverted, self_attention_maps
+        from ...fatezero_ext.inspection.heat_maps import self_attention_maps
         from ...fatezero_ext.pictures.attention_sheets import component_tiles, sheets, tile_size
 
         reading = reading_of(from_step, to_step, resolution)
-        trace = inverted(controller)
+        trace = controller.inverted()
         source = source_frames(trace, images)
         maps = self_attention_maps(controller, reading, on_read=step_reporter(trace, reading))
         strongest = principal_components(maps, components, side)

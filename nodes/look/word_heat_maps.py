@@ -84,11 +84,11 @@ class WordHeatMaps(io.ComfyNode):
         resolution: str,
         images: Tensor | None = None,
     ) -> io.NodeOutput:
-        from ...fatezero_ext.inspection.heat_maps import asked_words, inverted, word_heats, word_labels
+        from ...fatezero_ext.inspection.heat_maps import asked_words, word_heats, word_labels
         from ...fatezero_ext.pictures.attention_sheets import heat_tiles, sheets, spread, tile_size
 
         reading = reading_of(from_step, to_step, resolution)
-        trace, asked = inverted(controller), parse_phrases(words)
+        trace, asked = controller.inverted(), parse_phrases(words)
         labels, source = word_labels(asked_words(controller, asked)), source_frames(trace, images)
         heats = word_heats(controller, asked, reading, on_read=step_reporter(trace, reading))
         pictures = sheets(heat_tiles(heats, labels, tile_size(cells_of(trace), picture_height), source))

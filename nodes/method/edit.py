@@ -82,11 +82,10 @@ class P2PEdit(io.ComfyNode):
     ) -> io.NodeOutput:
         from ...fatezero_ext.editing.edit import edit
 
-        trace = controller.trace
-        bar = host.current().progress(0 if trace is None else len(trace.schedule), controller.unet.latent_format)
-        if trace is not None:
-            said = f"Edit of {trace.frames} frames in {len(trace.schedule)} steps, {widgets['mode']}: {edit_prompt}"
-            host.current().say(" ".join(said.split()), cls.hidden.unique_id)
+        trace = controller.inverted()
+        bar = host.current().progress(len(trace.schedule), controller.unet.latent_format)
+        started = f"Edit of {trace.frames} frames in {len(trace.schedule)} steps, {widgets['mode']}: {edit_prompt}"
+        host.current().say(" ".join(started.split()), cls.hidden.unique_id)
         result = edit(
             controller,
             clip,
@@ -94,7 +93,7 @@ class P2PEdit(io.ComfyNode):
             from_widgets(widgets, with_mask=mask is not None),
             negative_prompt=negative_prompt,
             mask=mask,
-            on_step=lambda step: bar.update(step.done, step.shown),
+            on_step=lambda step: bar.update(step.done, step.preview),
         )
         device = host.current().intermediate_device()
         return io.NodeOutput({"samples": result.latents.to(device)}, _pixel_mask(result, controller).to(device))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...fatezero_ext.inversion.controller import Controller
+    from ...fatezero_ext.inversion.plan import InversionPlan
     from ...fatezero_ext.inversion.prediction import StepDone
     from ...fatezero_ext.prompts.words import TextEncoder
 
@@ -28,7 +29,7 @@ EMPTY_SOURCE = (
     "source_prompt is empty; a node behind DDIM Invert replaces, masks or shows words of it. Describe in plain words "
     "what the clip shows."
 )
-FAR = 3  # times as large or small as what a model was trained on; results are poor long before
+FAR_FROM_TRAINING = 3  # times as large or small as what a model was trained on; results are poor long before
 
 
 class DDIMInvert(io.ComfyNode):
@@ -113,19 +114,20 @@ class DDIMInvert(io.ComfyNode):
         attention_from: str = INVERSION,
         reconstruction_guidance: float = 7.5,
     ) -> io.NodeOutput:
-        from ...fatezero_ext.inversion.invert import Reconstruction, invert_planned, plan_inversion
+        from ...fatezero_ext.inversion.invert import Reconstruction, invert_planned
+        from ...fatezero_ext.inversion.plan import plan_inversion
 
         planned = plan_inversion(controller, clip, _samples(latent), source_prompt, steps=steps)
         check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id, EDIT_WIDGETS)
         reconstruct = Reconstruction(reconstruction_guidance) if attention_from == RECONSTRUCTION else None
         bar = host.current().progress(steps if reconstruct is None else 2 * steps, planned.unet.latent_format)
-        length = f"of {planned.trace.frames} frames in {steps} steps"
+        length = f"of {planned.frames} frames in {steps} steps"
 
         def say(said: str) -> None:
             host.current().say(said, cls.hidden.unique_id)
 
         def on_step(step: StepDone) -> None:
-            bar.update(step.done, step.shown)
+            bar.update(step.done, step.preview)
             if step.done == steps < step.total:
                 say(f"Reconstruction {length}, guidance {reconstruction_guidance:g}")
 
@@ -167,10 +169,10 @@ def _samples(latent: Mapping[str, Any]) -> Tensor:
     return samples
 
 
-def _far_from_training(planned: Controller) -> str:
+def _far_from_training(planned: InversionPlan) -> str:
     """A remark on a clip of which the model has seen nothing like; '' where its size is near."""
-    trained, shorter = planned.unet.trained_side, min(planned.trace.size)
-    if trained is None or trained / FAR < shorter < trained * FAR:
+    trained, shorter = planned.unet.trained_side, min(planned.size)
+    if trained is None or trained / FAR_FROM_TRAINING < shorter < trained * FAR_FROM_TRAINING:
         return ""
     cell = planned.unet.latent_format.pixels_per_cell
     return (

@@ -10,7 +10,7 @@ from ..checking.graph_texts import EDIT_NODE, Consumers, Graph, constants, consu
 from . import edit_widgets
 
 if TYPE_CHECKING:
-    from ...fatezero_ext.inversion.controller import Controller
+    from ...fatezero_ext.inversion.plan import InversionPlan
     from ...fatezero_ext.prompts.words import TextEncoder
 
 SOCKETS = {"controller", "clip", "mask"}
@@ -18,7 +18,7 @@ SOCKETS = {"controller", "clip", "mask"}
 
 
 def check_edits(
-    planned: Controller,
+    planned: InversionPlan,
     clip: TextEncoder,
     graph: Graph | None,
     node_id: str | None,
@@ -46,7 +46,7 @@ def check_edits(
                 return
             with_mask = inputs.get("mask") is not None
             settings = edit_widgets.from_widgets(inputs, with_mask=with_mask)
-            plan_edit(planned, clip, inputs["edit_prompt"], settings, with_mask=with_mask)
+            plan_edit(planned.unet, planned, clip, inputs["edit_prompt"], settings, with_mask=with_mask)
             read_prompt(clip, inputs["negative_prompt"], "negative prompt")
         except FateZeroError as error:
             named = type(error)(f"{shown_name(graph, name, 'P2P Edit')}: {error}")

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from fatezero_ext.__main__ import main
+from fatezero_ext.cli.main import main
 from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.media.video import read_video, to_bytes
 

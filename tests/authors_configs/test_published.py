@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fatezero_ext.__main__ import main
+from fatezero_ext.cli.main import main
 
 NAME = "FATEZERO_CHECKOUT"
 CHECKOUT = Path(os.environ[NAME]) if os.environ.get(NAME) else None

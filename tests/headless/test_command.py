@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fatezero_ext.__main__ import main
+from fatezero_ext.cli.main import main
 from fatezero_ext.media.video import read_video, write_video
 
 ROOT = Path(__file__).parents[2]

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from fatezero_ext.__main__ import main
+from fatezero_ext.cli.main import main
 from fatezero_ext.atomic_files import whole_file
 from fatezero_ext.cli.node_pack import load_pack
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from fatezero_ext.__main__ import main
+from fatezero_ext.cli.main import main
 from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.media import frame_files, video
 from fatezero_ext.media.video import read_video, write_video
