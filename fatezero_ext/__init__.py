@@ -83,7 +83,6 @@ if TYPE_CHECKING:
     from .models.lora.apply import apply_lora as apply_lora
     from .models.single_file.checkpoint import Prediction as Prediction
     from .models.text_encoder import ClipTextEncoder as ClipTextEncoder
-    from .models.text_encoder import Tokens as Tokens
     from .models.unet.inflate import InflationSettings as InflationSettings
     from .models.unet.inflate import TemporalLayers as TemporalLayers
     from .models.unet.model import Pseudo3DUNet as Pseudo3DUNet
@@ -92,6 +91,7 @@ if TYPE_CHECKING:
     from .prompts.words import Prompt as Prompt
     from .prompts.words import Quirks as Quirks
     from .prompts.words import TextEncoder as TextEncoder
+    from .prompts.words import Tokens as Tokens
     from .prompts.words import Window as Window
     from .prompts.words import Word as Word
     from .storage.disk_cache.cache import Checked as Checked
@@ -134,12 +134,12 @@ _HOMES = {
     "models.load": "VideoModel load_model load_toy load_unet",
     "models.lora.apply": "apply_lora",
     "models.single_file.checkpoint": "Prediction",
-    "models.text_encoder": "ClipTextEncoder Tokens",
+    "models.text_encoder": "ClipTextEncoder",
     "models.unet.inflate": "InflationSettings TemporalLayers",
     "models.unet.model": "Pseudo3DUNet",
     "models.unet.temporal": "TemporalPosition",
     "models.vae": "VideoVAE",
-    "prompts.words": "Prompt Quirks TextEncoder Window Word",
+    "prompts.words": "Prompt Quirks TextEncoder Tokens Window Word",
     "storage.disk_cache.cache": "Checked InversionCache Pruned default_cache",
     "storage.disk_cache.entry": "Draft Entry",
     "storage.disk_cache.eviction": "Listing",

@@ -21,7 +21,7 @@ from fatezero_ext import Capture, LayerAddress, Storage
 from fatezero_ext.attention import kernels
 from fatezero_ext.attention.functional import explicit
 from fatezero_ext.attention.records import FeatureRecord, StoredTensor, to_precision
-from fatezero_ext.inversion import loop as loops
+from fatezero_ext.diffusion import finite
 from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
 from fatezero_ext.inversion.loop import Recording, invert_latents
 from fatezero_ext.memory.free_memory import within_memory
@@ -314,7 +314,7 @@ def waits_between_steps(run):
 @pytest.mark.parametrize("name", ["replace", "blend", "refine"])
 @pytest.mark.parametrize("policy", ["features", "maps", "recompute"])
 def test_nothing_in_a_step_makes_the_computer_wait_for_the_device(model, monkeypatch, policy, name):
-    monkeypatch.setattr(loops, "watched", lambda _x, *, last: last)  # as on a device that computes by itself
+    monkeypatch.setattr(finite, "runs_ahead", lambda _device: True)  # as on a device that computes by itself
     kept = []
     inversion = waits_between_steps(lambda on: kept.append(inverted(model, Storage(policy), on_step=on)))
     assert inversion == []

@@ -140,5 +140,5 @@ def _hidden(bench: Bench, subject: Subject) -> None:
         more = figures[f"{run_}_ram_s"] - figures[f"{run_}_gpu_s"]
         bench.line(
             f"{few} steps of {run_} in ram against gpu",
-            f"{more:+.2f} s, of {figures[copies]:.2f} s that {gib(few * figures['page_bytes'])} take alone",
+            f"{more:+.2f} s, of {figures[copies]:.2f} s that {gib(few * figures['records_bytes'])} take alone",
         )

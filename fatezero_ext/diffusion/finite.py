@@ -32,7 +32,12 @@ def watched(x: Tensor, *, last: bool) -> bool:
 
     Latents that are not finite stay so in every later step.
     """
-    return last or x.device.type == "cpu"
+    return last or not runs_ahead(x.device)
+
+
+def runs_ahead(device: torch.device) -> bool:
+    """Return whether a device computes while the program goes on, so that a look at its results waits for it."""
+    return device.type != "cpu"
 
 
 def broken_weights(named: Iterable[tuple[str, Tensor]]) -> str:

@@ -99,7 +99,7 @@ class SourceReader:
         return moved
 
     def _computed_again(self, step: int) -> StepRecords:
-        """Compute damaged records of a step again, in the precision that they were stored in; the next inversion is saved anew."""
+        """Compute damaged records of a step again, in their stored precision; the next inversion is saved anew."""
         store = self._trace.store
         assert isinstance(store, DiskStore)
         store.forget()

@@ -14,13 +14,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from ..errors import PromptError
 from ..memory.held_memory import WeightsReport
 from ..memory.residency import LoadToDevice, prepared, stay_put
-from ..prompts.words import PROMPT_TOKENS
+from ..prompts.words import PROMPT_TOKENS, Tokens
 from .folder.clip_tokenizer import TOKENIZING
 from .not_offered import RefusesByName
 from .shared_weights import with_weights
-
-Tokens = Mapping[str, list[list[Any]]]
-"""Lists of 77 pairs of token id and weight, by the text encoder's name; triples with the number of the word."""
 
 BRACKET = re.compile(r"(?<!\\)[()]")
 EMBEDDING = re.compile(r"embedding:\S*")

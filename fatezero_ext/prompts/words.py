@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -21,9 +21,7 @@ Quirks = Literal["fixed", "original"]
 """The method as published ("fixed"), or with the oddities of the authors' program ("original")."""
 Window = tuple[float, float]
 """Start and end, as fractions of the steps."""
-
-
-Tokens = dict[str, list[Any]]
+Tokens = Mapping[str, list[Any]]
 """Chunks of (token id or vector, weight) by the name of the text encoder, as ComfyUI's CLIP objects make them."""
 
 

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from fatezero_ext.cli.main import main
 from fatezero_ext.atomic_files import whole_file
+from fatezero_ext.cli.main import main
 from fatezero_ext.cli.node_pack import load_pack
 
 from .ui_documents import box, node, show, subgraph, workflow
