@@ -16,7 +16,7 @@ COMFYUI_PATH ?=
 # The Python that ComfyUI runs with, in the usual places; it needs pytest, and playwright for the page.
 COMFYUI_PYTHON ?= $(firstword $(wildcard $(foreach place,.venv/bin venv/bin ../python_embeded,$(COMFYUI_PATH)/$(place)/python)) $(PYTHON))
 
-.PHONY: demo test test-comfyui lint types clean
+.PHONY: demo test test-comfyui lint clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python -m fatezero_ext demo
@@ -33,11 +33,8 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	@# Both read the checkout as one package, as ComfyUI does, whatever its folder is called.
 	@mkdir -p .lint && ln -sfn .. .lint/fatezero_pack
-	PYTHONPATH=.lint $(BIN)/lint-imports .importlinter --no-cache
-
-types: $(VENV)/.dev
-	@mkdir -p .lint && ln -sfn .. .lint/fatezero_pack
 	$(BIN)/mypy
+	PYTHONPATH=.lint $(BIN)/lint-imports .importlinter --no-cache
 
 $(VENV)/.runtime: requirements.txt constraints.txt
 	$(PYTHON) -m venv $(VENV)
