@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from .api import io
-from .api_fallback import ComfyExtension
+from .api import ComfyExtension, io
 from .checking.server import show_graphs_to_nodes
 from .clips.compare_clips import CompareClips
 from .clips.edit_prompts import EditPrompts
