@@ -96,7 +96,7 @@ def _dtypes(bench: Bench) -> dict[str, torch.dtype]:
 
 
 def _golden_runs(bench: Bench) -> dict[str, dict[str, Edited]]:
-    text, found = load_model(GOLDEN / "model").text, {}
+    text, found = load_model(GOLDEN / "model").text_encoder, {}
     with TemporaryDirectory() as folder, _exact_float32():
         _write_tuned(Path(folder))
         for name in list(RUNS)[1:2] if bench.scale.tiny else RUNS:
