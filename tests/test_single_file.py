@@ -175,7 +175,7 @@ def test_the_vaes_attention_may_have_diffusers_names(weights, tmp_path):
 def test_an_exclamation_mark_is_a_letter_though_stable_diffusion_2_pads_with_it(tmp_path):
     for family, padding in (("sd1", 49407), ("sd2", 0)):
         path = saved(single_file(*parts(family), family), tmp_path / f"{family}.safetensors")
-        ids = [token for token, *_ in load_model(path).text.tokenize("stop!")["l"][0]]
+        ids = [token for token, *_ in load_model(path).text_encoder.tokenize("stop!")["l"][0]]
         assert ids[:4] == [49406, 1691, 256, 49407] and set(ids[4:]) == {padding}
 
 
