@@ -142,7 +142,7 @@ class DDIMInvert(io.ComfyNode):
 
 
 def _words_are_read(node_id: str) -> bool:
-    """Whether something behind an inversion of the graph that is validated needs words of its source prompt."""
+    """Return whether something behind an inversion of the graph that is validated needs words of its source prompt."""
     graph, consumers = graph_now(), consumers_now()
     edits = readers_of(graph, consumers, node_id, EDIT_NODE)
     heats = readers_of(graph, consumers, node_id, HEAT_NODE)
