@@ -1,6 +1,6 @@
 """Write locales/en/nodeDefs.json from the nodes' schemas: `python docs/make_locale.py`, from the checkout.
 
-Other languages are written by hand with the same keys; tests/test_help.py compares them with this one.
+Other languages are written by hand with the same keys; tests/nodes/test_help.py compares them with this one.
 """
 
 from __future__ import annotations

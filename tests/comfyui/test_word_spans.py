@@ -8,7 +8,7 @@ import pytest
 from fatezero_ext.models.single_file.checkpoint import _tokenizer
 from fatezero_ext.models.text_encoder import ClipTextEncoder
 from fatezero_ext.prompts.words import read_prompt
-from tests.prompts import PROMPTS
+from tests.fifty_prompts import PROMPTS
 
 RECORDED = Path(__file__).parents[1] / "word_spans.json"
 

@@ -1,0 +1,88 @@
+"""What other nodes may hand over, told by name."""
+
+import re
+
+import pytest
+import torch
+
+from fatezero_ext import Controller, load_toy
+from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.inversion.footprint import ClipShape
+from fatezero_ext.inversion.storage_plan import check_room
+from fatezero_ext.media.video import read_video
+
+from ..small_runs import SOURCE, clip
+
+
+@pytest.fixture
+def controlled(model):
+    return Controller(model.unet)
+
+
+def refused(controller, text, latent):
+    with pytest.raises(ValueError) as caught:
+        load_pack("nodes.method.invert").DDIMInvert.execute(controller, text, latent, SOURCE, 2)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("latent", "message"),
+    [
+        ({"samples": clip()[None]}, r"shaped \[1, 3, 4, 16, 16\]; \[frames, channels, height, width\]"),
+        ({"samples": clip()[:0]}, "at least one frame"),
+        ({"samples": clip(), "noise_mask": torch.zeros(3, 64, 64)}, "noise mask.*connect the mask to P2P Edit"),
+        ({"samples": torch.zeros(3, 16, 16, 16)}, "16 channels"),
+        ({"samples": None}, "holds NoneType; one tensor"),
+        ({}, "holds NoneType; one tensor"),
+        (None, "holds NoneType; one tensor"),
+        ({"samples": clip() * float("nan")}, "not finite"),
+    ],
+)
+def test_a_latent_that_is_no_plain_clip_is_refused(controlled, model, latent, message):
+    assert re.search(message, refused(controlled, model.text_encoder, latent))
+
+
+def test_order_numbers_of_a_batch_and_a_mask_that_spares_nothing_change_nothing(controlled, model):
+    invert = load_pack("nodes.method.invert").DDIMInvert.execute
+    with_numbers = {"samples": clip(), "batch_index": [4, 2, 0], "noise_mask": torch.ones(3, 1, 64, 64)}
+    first, second = (
+        invert(controlled, model.text_encoder, latent, SOURCE, 2).result[0]
+        for latent in (with_numbers, {"samples": clip()})
+    )
+    assert first.trace.noise.equal(second.trace.noise)
+
+
+def test_a_checkpoint_without_text_encoder_is_told_where_its_clip_is_read(controlled):
+    assert "no text encoder is connected for the source prompt" in refused(controlled, None, {"samples": clip()})
+
+
+def test_a_missing_model_is_told_in_words():
+    with pytest.raises(ValueError, match="nothing is connected to unet.*a UNet or a MODEL is needed"):
+        load_pack("nodes.method.control").RegisterAttentionControl.execute(None, True, 1024)
+
+
+def test_a_clip_that_no_call_can_hold_is_refused_with_what_would_fit(model):
+    with pytest.raises(ValueError, match="9000000 frames of 64x64 cells need more than .* GiB at once") as caught:
+        check_room(model.unet, ClipShape(9_000_000, 64, 64, 77))
+    most = int(re.search(r"(\d+) would be the most", str(caught.value))[1])
+    check_room(model.unet, ClipShape(max(1, most // 2), 64, 64, 77))
+
+
+def test_the_sample_clip_is_that_of_the_examples():
+    frames = load_pack("nodes.clips.sample_clip")
+    read = read_video(frames.SAMPLE_CLIP)
+    video = frames.SampleClip.execute().result[0]
+    frames = video.frames.all()
+    assert frames.equal(read.frames) and video.frame_rate == read.fps and len(frames) == 8
+
+
+@pytest.mark.parametrize(("side", "remark"), [(16, False), (24, False), (48, True)])
+def test_a_clip_far_from_the_size_a_model_was_trained_on_gets_a_remark(side, remark, caplog):
+    toy = load_toy()
+    controller = Controller(toy.unet)
+    with caplog.at_level("INFO"):
+        latent = {"samples": clip(frames=1, height=side, width=side)}
+        load_pack("nodes.method.invert").DDIMInvert.execute(controller, toy.text_encoder, latent, "a red circle", 1)
+    (said,) = [line for line in caplog.messages if "Inversion of 1 frames in 1 steps: attention as" in line]
+    wanted = f"The clip's shorter side has {4 * side} pixels, built-in toy model was trained on 64: scale it"
+    assert said.startswith(wanted if remark else "Inversion")  # first: the page shows two lines
