@@ -93,7 +93,7 @@ def test_clips_of_core_nodes_are_prepared_alike(folder):
     torch.testing.assert_close(outcome["FateZero_PrepareFrames"].outputs[0], wanted, rtol=0, atol=1e-6)
 
 
-def load_to_device(**inputs):
+def prepare(**inputs):
     """What Prepare Frames gives."""
     inputs = {"images": torch.zeros(12, 24, 40, 3), **FRAMING, **inputs}
     return load_pack("nodes.clips.prepare_frames").PrepareFrames.execute(**inputs).args
@@ -101,14 +101,14 @@ def load_to_device(**inputs):
 
 @pytest.mark.parametrize(("fps", "sampling_rate", "given"), [(24.0, 3, 8.0), (29.97, 1, 29.97), (12, 4, 3.0)])
 def test_prepared_frames_have_the_clips_rate_over_the_sampling_rate(fps, sampling_rate, given):
-    assert load_to_device(fps=fps, sampling_rate=sampling_rate)[1] == pytest.approx(given)
+    assert prepare(fps=fps, sampling_rate=sampling_rate)[1] == pytest.approx(given)
 
 
 def test_prepared_frames_have_the_sound_from_their_first_frame_on():
     sound = {"waveform": torch.arange(1000.0).reshape(1, 2, 500), "sample_rate": 100}
-    given = load_to_device(fps=4.0, start=2, audio=sound)[2]
+    given = prepare(fps=4.0, start=2, audio=sound)[2]
     assert given["waveform"].equal(sound["waveform"][..., 50:]) and given["sample_rate"] == 100
-    assert load_to_device(fps=4.0, start=2)[2] is None
+    assert prepare(fps=4.0, start=2)[2] is None
 
 
 def test_prepare_frames_says_that_the_place_of_its_sound_is_told_by_the_rate():
@@ -122,13 +122,13 @@ def test_prepare_frames_says_that_the_place_of_its_sound_is_told_by_the_rate():
 def test_sound_that_ends_before_the_first_frame_is_none():
     """Core's Save Video runs out of memory over a sound without samples."""
     short = {"waveform": torch.zeros(1, 2, 50), "sample_rate": 100}
-    assert load_to_device(fps=4.0, start=2, audio=short)[2] is None
+    assert prepare(fps=4.0, start=2, audio=short)[2] is None
 
 
 @pytest.mark.parametrize("fps", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_rate_that_is_none_is_refused(fps):
     with pytest.raises(ValueError, match="a positive rate is needed"):
-        load_to_device(fps=fps)
+        prepare(fps=fps)
 
 
 def test_graphs_from_before_prepare_frames_had_a_rate_still_run(folder):
@@ -180,8 +180,8 @@ def test_too_few_pictures_of_an_animation_are_told_before_anything_runs(folder):
 def test_the_widgets_are_in_the_published_order():
     types = load_pack("nodes.headless.schemas.registry").pack_node_types()
     assert [widget.id for widget in types["FateZero_LoadFrames"].widgets] == ["source", *WIDGETS, "fps"]
-    load_to_device = types["FateZero_PrepareFrames"]
-    assert [widget.id for widget in load_to_device.widgets] == [*WIDGETS, "fps"] and load_to_device.schema.inputs[
+    prepare = types["FateZero_PrepareFrames"]
+    assert [widget.id for widget in prepare.widgets] == [*WIDGETS, "fps"] and prepare.schema.inputs[
         0
     ].id == "images"
     defaults = {widget.id: widget.default for widget in types["FateZero_LoadFrames"].widgets}
