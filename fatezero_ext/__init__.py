@@ -9,17 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .attention.authors_controllers import AttentionControl as AttentionControl
+    from .attention.authors_controllers import AttentionStore as AttentionStore
+    from .attention.authors_controllers import DummyController as DummyController
+    from .attention.authors_controllers import EmptyControl as EmptyControl
+    from .attention.authors_controllers import StepMaps as StepMaps
     from .attention.controlled_layer import ControlledLayer as ControlledLayer
     from .attention.functional import Attend as Attend
     from .attention.functional import attention_probs as attention_probs
     from .attention.functional import plain as plain
     from .attention.key_frames import KeyFrame as KeyFrame
     from .attention.map_control import MapController as MapController
-    from .attention.prompt_to_prompt import AttentionControl as AttentionControl
-    from .attention.prompt_to_prompt import AttentionStore as AttentionStore
-    from .attention.prompt_to_prompt import DummyController as DummyController
-    from .attention.prompt_to_prompt import EmptyControl as EmptyControl
-    from .attention.prompt_to_prompt import StepMaps as StepMaps
     from .attention.records import Form as Form
     from .attention.records import Record as Record
     from .attention.records import StepRecords as StepRecords
@@ -62,11 +62,11 @@ if TYPE_CHECKING:
     from .inspection.recorded_maps import recorded_maps as recorded_maps
     from .inspection.selection import Reading as Reading
     from .inversion.controller import Controller as Controller
+    from .inversion.guided_prediction import OnStep as OnStep
+    from .inversion.guided_prediction import StepDone as StepDone
     from .inversion.invert import OnPlan as OnPlan
     from .inversion.invert import Reconstruction as Reconstruction
     from .inversion.invert import invert as invert
-    from .inversion.prediction import OnStep as OnStep
-    from .inversion.prediction import StepDone as StepDone
     from .inversion.recording import Capture as Capture
     from .inversion.trace import Trace as Trace
     from .media.audio import Sound as Sound
@@ -105,11 +105,11 @@ if TYPE_CHECKING:
     from .storage.settings import Storage as Storage
 
 _HOMES = {
+    "attention.authors_controllers": "AttentionControl AttentionStore DummyController EmptyControl StepMaps",
     "attention.controlled_layer": "ControlledLayer",
     "attention.functional": "Attend attention_probs plain",
     "attention.key_frames": "KeyFrame",
     "attention.map_control": "MapController",
-    "attention.prompt_to_prompt": "AttentionControl AttentionStore DummyController EmptyControl StepMaps",
     "attention.records": "Form Record StepRecords StoredTensor",
     "attention.sites": "Kind LayerAddress Projection Site Stage",
     "choices": "Kernel Place Policy Precision Side",
@@ -124,8 +124,8 @@ _HOMES = {
     "inspection.recorded_maps": "RecordedMaps recorded_maps",
     "inspection.selection": "Reading",
     "inversion.controller": "Controller",
+    "inversion.guided_prediction": "OnStep StepDone",
     "inversion.invert": "OnPlan Reconstruction invert",
-    "inversion.prediction": "OnStep StepDone",
     "inversion.recording": "Capture",
     "inversion.trace": "Trace",
     "media.audio": "Sound SoundFile",

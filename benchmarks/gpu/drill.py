@@ -20,8 +20,8 @@ from benchmarks.gpu.meter import Measured, finish, gib, measured, relative
 from benchmarks.subjects import Subject
 from fatezero_ext.attention.records import Form, to_precision
 from fatezero_ext.attention.sites import LayerAddress
+from fatezero_ext.inversion.guided_prediction import OUT_OF_MEMORY_ADVICE
 from fatezero_ext.inversion.loop import Recording
-from fatezero_ext.inversion.prediction import OUT_OF_MEMORY_ADVICE
 from fatezero_ext.inversion.trace import Trace
 from fatezero_ext.memory.free_memory import OutOfMemoryError
 from fatezero_ext.storage.record_store import MemoryStore

@@ -16,7 +16,7 @@ from benchmarks.gpu.meter import finish, seconds
 from benchmarks.gpu.scene import random_unet
 from fatezero_ext import Storage
 from fatezero_ext.diffusion import finite
-from fatezero_ext.inversion.prediction import OnStep, StepDone
+from fatezero_ext.inversion.guided_prediction import OnStep, StepDone
 
 SHOWN = 25
 FIRST = 1

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..attention.map_control import MapControlAttention
-from ..diffusion.guidance import guided_text
+from ..diffusion.guided_text import guided_text
 from ..diffusion.noise_model import NoiseModel
 from ..errors import SettingsError
 from ..inversion.arguments import check_controller, check_kind, check_text, check_text_encoder
 from ..inversion.controller import Controller
+from ..inversion.guided_prediction import OnStep, ignore_step
 from ..inversion.plan import InversionPlan
-from ..inversion.prediction import OnStep, ignore_step
 from ..inversion.trace import Trace
 from ..prompts.words import TextEncoder, read_prompt
 from .loop import EditedLatents, edit_latents

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..attention.sites import LayerAddress
 from ..diffusion.finite import check_result, watched
 from ..diffusion.noise_model import NoiseModel
-from ..inversion.prediction import (
+from ..inversion.guided_prediction import (
     OUT_OF_MEMORY_ADVICE,
     GuidedPrediction,
     OnStep,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from ..diffusion.guidance import check_guidance, finite_number
+from ..diffusion.guided_text import check_guidance, finite_number
 from ..errors import SettingsError
 
 if TYPE_CHECKING:

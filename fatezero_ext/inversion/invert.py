@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..attention.records import Form
 from ..attention.sites import LayerAddress
-from ..diffusion.guidance import check_guidance, embedded, guided_text
+from ..diffusion.guided_text import check_guidance, embedded, guided_text
 from ..digests import combined
 from ..errors import StoreError
 from ..prompts.words import TextEncoder
@@ -26,9 +26,9 @@ from ..storage.record_store import MemoryStore, Recomputed, RecordStore
 from .arguments import check_kind
 from .controller import Controller
 from .footprint import recorded_forms
+from .guided_prediction import OnStep, StepDone, ignore_step
 from .loop import NO_RECORDING, Recording, invert_latents, reconstruct_latents
 from .plan import InversionPlan, plan_inversion
-from .prediction import OnStep, StepDone, ignore_step
 from .storage_plan import StoragePlan, check_room, choose_storage, kept_as, measured_room
 from .trace import Trace
 

@@ -17,7 +17,7 @@ from ..diffusion.schedule import Schedule
 from ..memory.free_memory import within_memory
 from ..prompts.words import Prompt
 from ..storage.record_store import Recomputed, RecordStore
-from .prediction import (
+from .guided_prediction import (
     OUT_OF_MEMORY_ADVICE,
     GuidedPrediction,
     OnStep,

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...fatezero_ext.inversion.controller import Controller
+    from ...fatezero_ext.inversion.guided_prediction import StepDone
     from ...fatezero_ext.inversion.plan import InversionPlan
-    from ...fatezero_ext.inversion.prediction import StepDone
     from ...fatezero_ext.prompts.words import TextEncoder
 
 INVERSION, RECONSTRUCTION = "inversion", "reconstruction"

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from diffusers.models import UNet2DConditionModel
 from torch import nn
 
-from ..ldm_names import ldm_names
+from ..diffusers_to_ldm import ldm_names
 
 UNET_PREFIXES = ("lora_unet_", "lycoris_", "unet.", "model.diffusion_model.", "diffusion_model.")
 TEXT_PREFIXES = (

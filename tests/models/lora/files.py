@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from fatezero_ext.models.ldm_names import ldm_names
+from fatezero_ext.models.diffusers_to_ldm import ldm_names
 
 RANK = 2
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn{}.to_{}"

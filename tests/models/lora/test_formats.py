@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from fatezero_ext import InflationSettings, TemporalLayers, apply_lora, load_toy
 from fatezero_ext.errors import ModelError
-from fatezero_ext.models.ldm_names import ldm_names
+from fatezero_ext.models.diffusers_to_ldm import ldm_names
 
 from ...conftest import relative
 from .files import (
