@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -252,6 +253,8 @@ class _Inversion:
                 raise DamagedFile(entry.place(LEVELS), reason)
         except DamagedFile as damage:
             log.warning("%s The clip is inverted again.", damage)
+            with suppress(StoreError):  # it stays then, and is found damaged again
+                entry.forget()  # also where another process uses it, so that it can be saved anew
             entry.release()
             cache.remove(key)
             return None

@@ -76,7 +76,7 @@ def invert_latents(
         if controlled:
             x = unet.after_step(x)
         if recorder is not None:
-            # Converting to the stored precision needs room on the device as well. No variable holds the records on.
+            # Converting to the stored precision needs room on the device as well.
             within_memory(
                 partial(store.write, step, recorder.records), memory_remedies(unet, store), OUT_OF_MEMORY_ADVICE
             )
@@ -114,7 +114,7 @@ def reconstruct_latents(
         estimate = partial(schedule.clean, x, prediction, step)
         x = unet.after_step(schedule.denoise(x, prediction, step))
         if recorder is not None:
-            # Converting to the stored precision needs room on the device as well. No variable holds the records on.
+            # Converting to the stored precision needs room on the device as well.
             within_memory(
                 partial(store.write, step, recorder.records), memory_remedies(unet, store), OUT_OF_MEMORY_ADVICE
             )

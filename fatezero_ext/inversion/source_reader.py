@@ -77,9 +77,13 @@ class SourceReader:
             self._coming[following] = self._thread.submit(self._fetched, following)
         try:
             records = coming.result()
-        except DamagedFile as damage:
-            log.warning("%s Step %d is computed again.", damage, step)
-            return self._computed_again(step)
+        except DamagedFile:
+            try:
+                # Reading may have failed once, or another process has made the entry anew since the prefetch.
+                records = self._fetched(step)
+            except DamagedFile as damage:
+                log.warning("%s Step %d is computed again.", damage, step)
+                return self._computed_again(step)
         if self._stream is not None:
             for record in records.values():
                 for tensor in record.kept.tensors():

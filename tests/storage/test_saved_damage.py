@@ -12,6 +12,8 @@ import torch
 from fatezero_ext import Storage
 from fatezero_ext.inversion.invert import Reconstruction
 from fatezero_ext.storage.disk_cache.cache import InversionCache
+from fatezero_ext.storage.disk_cache.tensor_file import DamagedFile
+from fatezero_ext.storage.disk_store import DiskStore
 from fatezero_ext.storage.record_store import Recomputed
 
 from ..conftest import relative
@@ -115,6 +117,25 @@ def test_damaged_levels_of_an_inversion_in_use_hurt_neither_user(model, cache, c
     flip(file_of(cache, "levels.safetensors"))
     second = inverted(model, on_disk(cache))
     assert edited(model, first).equal(clean[KINDS[0]]) and edited(model, second).equal(clean[KINDS[0]])
+    with calls_of(model.unet.net) as calls:  # it was saved anew, though the first user still had it
+        inverted(model, on_disk(cache))
+    assert len(calls) == 0 and all_sound(cache)
+
+
+def test_records_that_could_not_be_read_once_are_read_again_and_nothing_is_forgotten(
+    model, cache, clean, caplog, monkeypatch
+):
+    controller, failed, read = inverted(model, on_disk(cache)), [], DiskStore.read
+
+    def failing(store, step):
+        if step not in failed:
+            failed.append(step)
+            raise DamagedFile(cache.folder / f"step {step}", "Too many open files")
+        return read(store, step)
+
+    monkeypatch.setattr(DiskStore, "read", failing)
+    assert edited(model, controller).equal(clean[KINDS[0]])
+    assert failed and caplog.messages == [] and all_sound(cache)
 
 
 def test_a_damaged_page_of_a_reconstruction_is_computed_again(model, cache):

@@ -180,9 +180,10 @@ class InversionCache:
         with folder_lock(self.folder):
             leftovers = sweep(self.folder)
             entries = list_entries(self.folder)
-            unusable = sum(entry.nbytes for entry in entries if entry.problem and not entry.in_use)
-            excess = max(total_bytes(self.folder) - (self.limit if limit is None else limit), unusable)
-            going = oldest_unused(entries, excess)
+            excess = total_bytes(self.folder) - (self.limit if limit is None else limit)
+            unusable = [entry for entry in entries if entry.problem and not entry.in_use]
+            rest = excess - sum(entry.nbytes for entry in unusable)
+            going = [*unusable, *oldest_unused([entry for entry in entries if not entry.problem], rest)]
             for entry in going:
                 discard(self.folder, entry.key)
         reached = sum(entry.nbytes for entry in going) >= excess

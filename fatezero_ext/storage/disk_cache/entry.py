@@ -73,12 +73,12 @@ class Entry:
         return tensor_names(self.place(name))
 
     def forget(self) -> None:
-        """Let the entry not be found again, so that it is made anew; its users may read on until then.
+        """Let the entry not be found again, so that it is made anew; its users may read on until it is looked for.
 
         Raises StoreError if the folder cannot be locked or written.
         """
         with writing(self._folder), folder_lock(self._folder), suppress(UnusableEntry):
-            if read_manifest(self._home) == self._manifest:  # else another process has made it anew
+            if read_manifest(self._home) == self._manifest:  # else another process has made another in its place
                 (self._home / MANIFEST).unlink()
 
     def release(self) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import uuid
 import weakref
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ from ...printable import format_bytes
 from .locks import Lease, is_held, unwritable
 from .manifest import JSON, KEY, MANIFEST, Manifest, UnusableEntry, checked_manifest
 
+RENAME_SECONDS = 5.0  # a reader has a file of a saved step open for less
 TAG = "CACHEDIR.TAG"
 TAG_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55"  # https://bford.info/cachedir/
 TAG_TEXT = (
@@ -223,8 +225,21 @@ def discard(folder: Path, key: str) -> None:
     trash.mkdir(exist_ok=True)
     removed = trash / uuid.uuid4().hex
     with writing(folder):
-        os.rename(folder / key, removed)
+        _rename(folder / key, removed)
     _delete(removed)
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Rename a folder; Windows refuses while a reader of a forgotten entry has one of its files open."""
+    until = time.monotonic() + RENAME_SECONDS
+    while True:
+        try:
+            os.rename(source, target)
+            return
+        except PermissionError:
+            if os.name != "nt" or time.monotonic() > until:
+                raise
+            time.sleep(0.05)
 
 
 def disk_bytes(path: Path) -> int:

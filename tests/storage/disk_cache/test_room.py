@@ -154,6 +154,11 @@ def test_pruning_takes_what_cannot_be_used_though_there_is_room(full, fault):
     assert [entry.key for entry in full.prune().removed] == [KEY] and keys(full) == [OTHER]
 
 
+def test_pruning_takes_an_entry_of_which_nothing_is_left(full):
+    (full.folder / THIRD).mkdir()
+    assert [entry.key for entry in full.prune().removed] == [THIRD] and keys(full) == [KEY, OTHER]
+
+
 def test_what_cannot_be_used_goes_before_what_was_unused_for_longest(full):
     (full.folder / KEY / "manifest.json").write_text('{"format": 1}')
     save(full, THIRD).release()
