@@ -28,12 +28,12 @@ MOST_REPLACED = 1_000_000
 
 @dataclass(frozen=True)
 class Unresolved:
-    """A text with a reference that points at nothing; harmless where nothing reads it."""
+    """A text whose reference points at nothing, is escaped or holds another; harmless if nothing reads it."""
 
     text: str
 
     def __repr__(self) -> str:
-        return f"{self.text!r}, which points at nothing"
+        return f"{self.text!r}, whose reference cannot be resolved"
 
 
 NOWHERE = Unresolved("")

@@ -22,7 +22,7 @@ from .weights import UNET_AND_VAE, folder_weights, present
 if TYPE_CHECKING:
     from diffusers.models import UNet2DConditionModel
 
-LAST_NORM = re.compile(r"up_blocks\.(\d+)\.attentions\.(\d+)\.transformer_blocks\.0\.norm1\.bias")
+LAST_NORM = re.compile(r"up_blocks\.(\d{1,3})\.attentions\.(\d{1,3})\.transformer_blocks\.0\.norm1\.bias")
 
 Completed = Callable[["UNet2DConditionModel", InflationSettings], Pseudo3DUNet]
 """Makes the UNet of a net and its inflation; it knows all else of it."""
