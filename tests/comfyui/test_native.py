@@ -273,7 +273,7 @@ def test_disk_is_refused_where_a_patch_has_no_name_that_lasts(toy, latents):
 def test_other_kinds_are_refused_by_name():
     model = native_model()
     model.model.diffusion_model.in_channels = 9
-    with pytest.raises(ext.FateZeroError, match="kind SD15, and it takes 9 channels"):
+    with pytest.raises(ext.FateZeroError, match="this MODEL \(SD15\) is not supported: it takes 9 channels"):
         under_control(model)
 
 
@@ -345,7 +345,8 @@ def test_a_real_controlnet_steers_each_frame_by_its_own_hint(toy, latents):
         found = steered(latents, 501, text, frames=FRAMES)
         same = steered(latents[:1].expand(FRAMES, -1, -1, -1).contiguous(), 501, text, frames=FRAMES)
     assert distance(found, free) > 1e-3
-    assert all(distance(frame, same[0]) > 1e-3 for frame in same[1:])
+    # Versions of ComfyUI weigh random control nets differently: the hints' effect is 1e-4 to 1e-2, rounding's 1e-6.
+    assert all(distance(frame, same[0]) > 3e-5 for frame in same[1:])
     trace, result = edited(under_control(native_model(), (-1, "first"), conditioning), toy, latents)
     assert trace.noise.isfinite().all() and result.latents.isfinite().all()
 
