@@ -273,7 +273,7 @@ def test_disk_is_refused_where_a_patch_has_no_name_that_lasts(toy, latents):
 def test_other_kinds_are_refused_by_name():
     model = native_model()
     model.model.diffusion_model.in_channels = 9
-    with pytest.raises(ext.FateZeroError, match="this MODEL \(SD15\) is not supported: it takes 9 channels"):
+    with pytest.raises(ext.FateZeroError, match=r"this MODEL \(SD15\) is not supported: it takes 9 channels"):
         under_control(model)
 
 

@@ -10,7 +10,7 @@ from fatezero_ext.models.text_encoder import ClipTextEncoder
 from fatezero_ext.prompts.words import read_prompt
 from tests.fifty_prompts import PROMPTS
 
-RECORDED = Path(__file__).parents[1] / "word_spans.json"
+RECORDED = Path(__file__).parents[1] / "prompts" / "word_spans.json"
 
 
 class Tokenizers:

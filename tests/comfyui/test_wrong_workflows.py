@@ -183,7 +183,7 @@ def test_a_refusal_that_comfyui_repeats_at_every_input_the_check_reads_names_the
 
 
 LATENT = "latents? .*Encode"
-NO_CLIP = "clip.*(checkpoint|CLIP)"
+NO_CLIP = "text encoder.*(checkpoint|CLIP)"
 FAILS = {
     "a checkpoint without a text encoder": (lambda: given(INVERT, "clip", None), Mistake(INVERT, "", NO_CLIP)),
     "a latent without samples": (lambda: given(INVERT, "latent", {}), Mistake(INVERT, "", LATENT)),
@@ -236,11 +236,11 @@ FAILS = {
         Mistake(REGISTER, "", r"MODEL \(SD15\) is not supported: it takes 9 channels.*Load a checkpoint"),
     ),
     "the clip of another model at the inversion": (
-        lambda: given(INVERT, "clip", of_other_width("text")),
+        lambda: given(INVERT, "clip", of_other_width("text_encoder")),
         Mistake(INVERT, "", "text encoder gives embeddings 32 wide.*needs 64. Use the CLIP that belongs to the model"),
     ),
     "the clip of another model at the edit": (
-        lambda: given(EDIT, "clip", of_other_width("text")),
+        lambda: given(EDIT, "clip", of_other_width("text_encoder")),
         Mistake(EDIT, "", "text encoder gives embeddings 32 wide.*needs 64. Use the CLIP that belongs to the model"),
     ),
     "a mask of another clip": (
