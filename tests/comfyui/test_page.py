@@ -68,7 +68,7 @@ def test_the_templates_are_listed_with_their_pictures_and_open(page):
     page.picture("graph")
 
 
-NEWER = {"bit_depth"}
+NEWER = {"bit_depth", "format.codec", "format.codec.encoding"}
 """Widgets of core nodes that the runner knows and older versions of ComfyUI lack; the runner fills in the default."""
 
 
