@@ -315,7 +315,8 @@ def test_only_the_original_mask_of_latent_blending_depends_on_earlier_steps(mode
                 cells = run.sites[address].cells
                 maps[address] = torch.rand(3, 2, cells, 77, generator=generator).pow(40)
             x = run.blend_latents(torch.zeros_like(clip), step, maps, heat)
-        assert 0 < x.eq(0).float().mean() < 1
+        own = x.eq(0)
+        assert own.any() and not own.all()  # cells of both kinds, by masks of seeded numbers
         return x
 
     assert blended(1).equal(blended(2)) != depends

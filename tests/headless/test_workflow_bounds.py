@@ -21,7 +21,7 @@ def test_keys_of_a_node_without_end_are_not_all_compared(headless, types, monkey
     monkeypatch.setattr(registry, "close_names", lambda name, known, cutoff: compared.append(len(known)) or [])
     strange = node(1, "Number", (4,)) | {f"strange_{i}": 1 for i in range(1000)}
     headless.workflow.graph_from(workflow([strange, show(2, 7)], [(7, 1, 0, 2, 0)]), types)
-    assert 0 < max(compared) <= 100
+    assert compared and max(compared) <= 100
 
 
 @pytest.mark.parametrize("where", ["keys", "named values", "inputs"])
@@ -41,7 +41,7 @@ def test_names_of_a_file_are_compared_only_so_often(headless, types, monkeypatch
     if where == "inputs":
         nodes = {key: each.with_inputs(strange[int(key) % 300]) for key, each in graph.nodes.items()}
         headless.validate.validated(replace(graph, nodes=nodes), types)
-    assert 0 < sum(compared) <= 1000
+    assert compared and sum(compared) <= 1000
 
 
 def test_two_inputs_of_one_name_in_boxes_inside_each_other_take_no_time_without_end(headless, types):
