@@ -18,6 +18,7 @@ from .method.edit import P2PEdit
 from .method.invert import DDIMInvert
 from .method.load_lora import LoadLoRA
 from .method.load_unet import LoadPseudo3DUNet
+from .requirements import check_requirements
 
 __all__ = ["comfy_entrypoint"]
 
@@ -48,5 +49,6 @@ class FateZeroExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> FateZeroExtension:
     """Make the pack; ComfyUI calls this function when it starts."""
+    check_requirements()
     show_graphs_to_nodes()
     return FateZeroExtension()
