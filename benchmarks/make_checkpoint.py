@@ -18,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from fatezero_ext.models.diffusers_to_ldm import ldm_names
 from fatezero_ext.models.single_file.configs import END, START, V_PREDICTION_KEY
-from fatezero_ext.models.single_file.to_ldm_names import VAE_ATTENTION
+from fatezero_ext.models.single_file.standard_names import VAE_ATTENTION
 
 UNETS = {
     "full": {"block_out_channels": (320, 640, 1280, 1280), "layers_per_block": 2},

@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .attention.authors_controllers import AttentionControl as AttentionControl
-    from .attention.authors_controllers import AttentionStore as AttentionStore
-    from .attention.authors_controllers import DummyController as DummyController
-    from .attention.authors_controllers import EmptyControl as EmptyControl
-    from .attention.authors_controllers import StepMaps as StepMaps
     from .attention.controlled_layer import ControlledLayer as ControlledLayer
+    from .attention.controller_bases import AttentionControl as AttentionControl
+    from .attention.controller_bases import AttentionStore as AttentionStore
+    from .attention.controller_bases import DummyController as DummyController
+    from .attention.controller_bases import EmptyControl as EmptyControl
+    from .attention.controller_bases import StepMaps as StepMaps
     from .attention.functional import Attend as Attend
     from .attention.functional import attention_probs as attention_probs
     from .attention.functional import plain as plain
@@ -105,7 +105,7 @@ if TYPE_CHECKING:
     from .storage.settings import Storage as Storage
 
 _HOMES = {
-    "attention.authors_controllers": "AttentionControl AttentionStore DummyController EmptyControl StepMaps",
+    "attention.controller_bases": "AttentionControl AttentionStore DummyController EmptyControl StepMaps",
     "attention.controlled_layer": "ControlledLayer",
     "attention.functional": "Attend attention_probs plain",
     "attention.key_frames": "KeyFrame",

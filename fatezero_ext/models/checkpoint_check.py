@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import ModelError
 from .file_kinds import Kind, kind_of
-from .single_file.to_ldm_names import NamedFile
+from .single_file.standard_names import NamedFile
 from .weight_files import brief
 
 VAE_PREFIXES = ("first_stage_model.", "vae.")

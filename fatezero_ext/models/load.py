@@ -32,7 +32,7 @@ from .folder.unet_folder import UNetFolder
 from .folder.weights import TEXT, UNET_AND_VAE, folder_weights, present
 from .single_file.checkpoint import Prediction, SingleFile
 from .single_file.configs import scheduler_config
-from .single_file.to_ldm_names import clip_names, standard_vae_name
+from .single_file.standard_names import clip_names, standard_vae_name
 from .text_encoder import ClipTextEncoder
 from .unet.inflate import InflationSettings
 from .unet.model import Pseudo3DUNet

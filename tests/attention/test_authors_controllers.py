@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from fatezero_ext import Capture, EditSettings, register_attention_control
-from fatezero_ext.attention import authors_controllers
+from fatezero_ext.attention import controller_bases
 from fatezero_ext.diffusion.schedule import Schedule
 from fatezero_ext.editing.loop import edit_latents
 from fatezero_ext.editing.plan import compile_edit, mask_layers
@@ -49,7 +49,7 @@ def theirs():
     """Their `attention_util`, whose base classes are ours; what only draws or reads YAML is left out."""
     config = stand_in("omegaconf.dictconfig", DictConfig=dict)
     replaced = [
-        stand_in(f"{PACKAGE}.attention_store", **vars(authors_controllers)),
+        stand_in(f"{PACKAGE}.attention_store", **vars(controller_bases)),
         stand_in(f"{PACKAGE}.attention_register", register_attention_control=register_attention_control),
         stand_in(f"{PACKAGE}.visualization", show_cross_attention=None, show_self_attention_comp=None),
         stand_in("cv2", FONT_HERSHEY_SIMPLEX=0),
@@ -76,7 +76,7 @@ def stored(golden, model):
     @cache
     def run(name, disk):
         unet = golden.unet(STYLE_RUN if "style" in name else None, tuned="tuned" in name)
-        tensors, store = golden.tensors(f"{name}/latents"), authors_controllers.AttentionStore(disk_store=disk)
+        tensors, store = golden.tensors(f"{name}/latents"), controller_bases.AttentionStore(disk_store=disk)
         with register_attention_control(unet, store, clip_axes=True):
             trace = invert_latents(
                 unet,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fatezero_ext import Controller, EditSettings, Storage, edit, invert, register_attention_control
-from fatezero_ext.attention.authors_controllers import STORE_KEYS, AttentionControl, AttentionStore, EmptyControl
+from fatezero_ext.attention.controller_bases import STORE_KEYS, AttentionControl, AttentionStore, EmptyControl
 from fatezero_ext.errors import SettingsError, StoreError
 from fatezero_ext.inversion.invert import Reconstruction
 from fatezero_ext.prompts.alignment import replacement_mapper

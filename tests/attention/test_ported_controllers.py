@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fatezero_ext import BlendSettings, Controller, EditSettings, edit, invert, register_attention_control
-from fatezero_ext.attention.authors_controllers import (
+from fatezero_ext.attention.controller_bases import (
     CROSS_KEYS,
     STORE_KEYS,
     AttentionControl,

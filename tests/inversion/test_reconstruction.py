@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fatezero_ext import Controller, EditSettings, edit, invert, register_attention_control
-from fatezero_ext.attention.authors_controllers import AttentionStore
+from fatezero_ext.attention.controller_bases import AttentionStore
 from fatezero_ext.errors import SettingsError
 from fatezero_ext.inversion.invert import Reconstruction
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fatezero_ext import Capture, EditSettings, Storage, edit, load_model, plain, register_attention_control
-from fatezero_ext.attention.authors_controllers import AttentionStore
+from fatezero_ext.attention.controller_bases import AttentionStore
 from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
 from fatezero_ext.inversion.invert import Reconstruction
 from fatezero_ext.inversion.loop import Recording, invert_latents

@@ -31,7 +31,7 @@ from ..file_kinds import UNET
 from ..folder import configs as model_configs
 from ..folder.empty_modules import Net, check_fit, empty, fill, shapes_of
 from .configs import END, V_PREDICTION_KEY, V_PREDICTION_SPREAD, text_config, unet_config, vae_config
-from .to_ldm_names import NamedFile
+from .standard_names import NamedFile
 
 log = logging.getLogger(__name__)
 
