@@ -70,7 +70,7 @@ def check_kind(value: object, has: str, name: str, advice: str) -> None:
 
 def check_passes(passes: object) -> None:
     """Raise SettingsError unless this can be a number of fixed-point passes."""
-    if isinstance(passes, bool) or not isinstance(passes, Integral) or not 0 <= passes <= MOST_PASSES:
+    if isinstance(passes, bool) or not isinstance(passes, Integral) or not 0 <= int(passes) <= MOST_PASSES:
         raise SettingsError(
             f"inversion_passes is {described(passes)}; a whole number of 0 to {MOST_PASSES} is needed. 1 suits most "
             f"clips; 0 is plain DDIM inversion."

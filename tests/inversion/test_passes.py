@@ -85,7 +85,7 @@ def test_passes_lead_back_to_the_clip_more_exactly():
 
     def lost(passes):
         controller = Controller(model.unet, storage=Storage("recompute"))
-        controller = invert(controller, model.text_encoder, latents, drawn.prompt, steps=10, inversion_passes=passes)
+        controller = invert(controller, model.text_encoder, latents, drawn.prompt, steps=6, inversion_passes=passes)
         return relative(edit(controller, model.text_encoder, drawn.prompt, UNCONTROLLED).latents, latents)
 
     plain, one, two = (lost(passes) for passes in range(3))
