@@ -38,7 +38,7 @@ def loaded(way: str, file: Path) -> dict[str, float]:
         figures["seconds"] = time.perf_counter() - started
         figures["loaded_bytes"] = peak_rss()
         latents = torch.zeros(1, 4, 8, 8)
-        invert(Controller(model.unet), model.text_encoder, latents, "a red jeep", steps=1)
+        invert(Controller(model.unet), model.text_encoder, latents, "a red jeep", steps=1, inversion_passes=0)
         figures["first_step_seconds"] = time.perf_counter() - started
     elif way == "diffusers":
         from fatezero_ext.models.single_file.checkpoint import SingleFile

@@ -44,7 +44,14 @@ def measured(policy: str) -> dict[str, float]:
     latents = load_file(GOLDEN / "inv_style_n10" / "latents.safetensors")["latents_input"]
     clip = rearrange(latents, "1 c f h w -> f c h w") / model.unet.latent_format.scale
     began, user_before = time.process_time(), _user_seconds()
-    controller = invert(Controller(model.unet, storage=Storage(policy)), model.text_encoder, clip, SOURCE, steps=STEPS)
+    controller = invert(
+        Controller(model.unet, storage=Storage(policy)),
+        model.text_encoder,
+        clip,
+        SOURCE,
+        steps=STEPS,
+        inversion_passes=0,
+    )
     inverted = time.process_time()
     settings = EditSettings(
         "refine", cross_replace=0.8, self_replace=0.8, equalizer={"watercolor": 10.0}, quirks="original"

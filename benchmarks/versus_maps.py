@@ -49,7 +49,14 @@ def measured(model: VideoModel, clip: Tensor, storage: Storage, steps: int) -> t
     kept: list[Controller] = []
     inversion = seconds(
         lambda: kept.append(
-            invert(Controller(model.unet, storage=storage), model.text_encoder, clip, prompt, steps=steps)
+            invert(
+                Controller(model.unet, storage=storage),
+                model.text_encoder,
+                clip,
+                prompt,
+                steps=steps,
+                inversion_passes=0,
+            )
         )
     )
     figures, found = {"bytes": kept[0].trace.nbytes, "inversion_s": inversion}, []

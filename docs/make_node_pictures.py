@@ -62,7 +62,9 @@ ALONE = InflationSettings(key_frames=())
 def inverted(settings: InflationSettings = ALONE, steps: int = STEPS) -> Controller:
     """The sample clip, inverted."""
     loaded = model(settings)
-    return invert(Controller(loaded.unet), loaded.text_encoder, loaded.vae.encode(clip()), SOURCE, steps=steps)
+    return invert(
+        Controller(loaded.unet), loaded.text_encoder, loaded.vae.encode(clip()), SOURCE, steps=steps, inversion_passes=0
+    )
 
 
 @cache

@@ -25,9 +25,9 @@ def clip(seed=1, frames=3, height=16, width=16):
 
 
 def inverted(model, storage, *, latents=None, unet=None, prompt=SOURCE, steps=STEPS, capture=None, **options):
-    """A controller with the inversion of a clip."""
+    """A controller with the inversion of a clip, of one UNet call a step unless `inversion_passes` asks for more."""
     controller = Controller(unet or model.unet, capture or Capture(), storage)
-    latents = clip() if latents is None else latents
+    latents, options = clip() if latents is None else latents, {"inversion_passes": 0, **options}
     return invert(controller, model.text_encoder, latents, prompt, steps=steps, **options)
 
 

@@ -166,7 +166,12 @@ def _toy_edits(bench: Bench) -> dict[str, dict[str, Edited]]:
     for dtype, kind in _dtypes(bench).items():
         model = load_toy(InflationSettings(key_frames=()), dtype=kind, device=bench.device)
         controller = invert(
-            Controller(model.unet), model.text_encoder, model.vae.encode(frames), drawn.prompt, steps=steps
+            Controller(model.unet),
+            model.text_encoder,
+            model.vae.encode(frames),
+            drawn.prompt,
+            steps=steps,
+            inversion_passes=0,
         )
         for name, (words, changes, settings) in edits:
             result = edit(controller, model.text_encoder, words, settings)

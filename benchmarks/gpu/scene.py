@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -101,10 +102,10 @@ class Scene:
     def inverted(
         self, storage: Storage, *, frames: int | None = None, steps: int | None = None, **more: object
     ) -> Controller:
-        """The public call: a clip's inversion."""
+        """The public call: a clip's inversion, one UNet call a step unless `inversion_passes` asks for more."""
         controller = Controller(self.model.unet, storage=storage)
-        steps = steps or self.scale.steps
-        return invert(controller, self.model.text_encoder, self.clip(frames), SOURCE, steps=steps, **more)
+        given: dict[str, Any] = {"steps": steps or self.scale.steps, "inversion_passes": 0, **more}
+        return invert(controller, self.model.text_encoder, self.clip(frames), SOURCE, **given)
 
     def edited(self, controller: Controller, name: str = "style", **more: object) -> EditResult:
         """The public call: one of EDITS."""

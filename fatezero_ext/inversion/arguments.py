@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from pathlib import Path
 
 from torch import Tensor
@@ -12,6 +13,8 @@ from ..errors import ModelError, PromptError, SettingsError, StoreError
 
 RAW = "[frames, channels, height, width] with at least one frame, raw latents of a VAE, are needed"
 COLOURS = 3
+MOST_PASSES = 10
+"""Most fixed-point passes of an inversion step; the first few gain all that a VAE lets be seen."""
 
 
 def check_text_encoder(text_encoder: object) -> None:
@@ -63,6 +66,15 @@ def check_kind(value: object, has: str, name: str, advice: str) -> None:
     """Raise SettingsError unless settings are of their own kind: these alone have the attribute `has`."""
     if not hasattr(value, has):
         raise SettingsError(f"{name} is {described(value)}; {advice}.")
+
+
+def check_passes(passes: object) -> None:
+    """Raise SettingsError unless this can be a number of fixed-point passes."""
+    if isinstance(passes, bool) or not isinstance(passes, Integral) or not 0 <= int(passes) <= MOST_PASSES:
+        raise SettingsError(
+            f"inversion_passes is {described(passes)}; a whole number of 0 to {MOST_PASSES} is needed. 1 suits most "
+            f"clips; 0 is plain DDIM inversion."
+        )
 
 
 def check_latents(latents: object, unet: NoiseModel) -> None:

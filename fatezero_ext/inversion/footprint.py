@@ -58,11 +58,15 @@ def step_bytes(unet: NoiseModel, forms: Mapping[LayerAddress, Form], precision: 
     return total
 
 
-def levels_size(unet: NoiseModel, steps: int, clip: ClipShape) -> int:
-    """Return the bytes of all levels' latents, of the noise that edits start from and of the prompt's embedding."""
+def levels_size(unet: NoiseModel, steps: int, clip: ClipShape, *, evaluated: bool = False) -> int:
+    """Return the bytes of all levels' latents, of the noise that edits start from and of the prompt's embedding.
+
+    evaluated: whether the latents that the UNet was called on are stored too, see `Trace`
+    """
+    stored = steps + 1 + (steps if evaluated else 0)
     level = clip.frames * unet.channels * clip.height * clip.width
     text = clip.tokens * unet.text_width * torch.float32.itemsize
-    return (steps + 1) * level * levels_dtype(unet.dtype).itemsize + level * torch.float32.itemsize + text
+    return stored * level * levels_dtype(unet.dtype).itemsize + level * torch.float32.itemsize + text
 
 
 def _kept_shape(layer: ControlledLayer, site: Site, form: Form, clip: ClipShape) -> tuple[int, ...]:

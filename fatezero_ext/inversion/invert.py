@@ -67,6 +67,7 @@ def invert(
     source_prompt: str,
     *,
     steps: int = 50,
+    inversion_passes: int = 1,
     reconstruct: Reconstruction | None = None,
     on_plan: OnPlan = ignore_plan,
     on_step: OnStep = ignore_step,
@@ -76,6 +77,9 @@ def invert(
     text_encoder: the model's own text encoder
     latents: raw latents [frames, channels, height, width], as a VAE's `encode` gives them, not scaled
     steps:   DDIM steps, as many for every edit that follows
+    inversion_passes: fixed-point passes of each step, 0..10: a step calls the UNet once more for each and leads back to
+             the clip more exactly; attention is recorded in its last call, and a registered controller sees that one
+             alone; 0: plain DDIM inversion, as the authors' program
     reconstruct: take the source's attention from denoising the inverted clip again under its own prompt; None: from
              the inversion itself, as FateZero does
     on_plan: called before the first step with a sentence: how attention will be stored and how large that will be, or
@@ -85,7 +89,9 @@ def invert(
     Raises FateZeroError kinds for a prompt that is too long, latents that do not fit, a step count out of range, and
     attention that does not fit into memory.
     """
-    planned = plan_inversion(controller, text_encoder, latents, source_prompt, steps=steps)
+    planned = plan_inversion(
+        controller, text_encoder, latents, source_prompt, steps=steps, inversion_passes=inversion_passes
+    )
     return invert_planned(planned, text_encoder, reconstruct=reconstruct, on_plan=on_plan, on_step=on_step)
 
 
@@ -115,7 +121,8 @@ def invert_planned(
         shape = planned.shape(text.shape[1])
         check_room(unet, shape)
         room = measured_room(unet, max(chunks, 2), shape)  # the edit that follows has two chunks
-        chosen = choose_storage(wanted, unet, planned.capture, shape, len(planned.schedule), room)
+        steps, evaluated = len(planned.schedule), _stores_evaluated(planned, guided)
+        chosen = choose_storage(wanted, unet, planned.capture, shape, steps, room, evaluated=evaluated)
         run = _Inversion(planned, text, guided, chosen, wanted.policy == "auto", on_step)
         if chosen.storage.place == "disk":
             inverted = run.through_cache(chosen.storage.cache or default_cache(), on_plan)
@@ -133,6 +140,11 @@ class _GuidedTexts:
 
     texts: Tensor
     guidance: float
+
+
+def _stores_evaluated(plan: InversionPlan, guided: _GuidedTexts | None) -> bool:
+    """Return whether the latents that the UNet was called on are stored; a reconstruction calls it on its levels."""
+    return plan.inversion_passes > 0 and guided is None
 
 
 @dataclass(frozen=True)
@@ -184,6 +196,7 @@ class _Inversion:
             plan.schedule,
             capture=plan.capture,
             recording=recording if guided is None else NO_RECORDING,
+            passes=plan.inversion_passes,
             controlled=guided is None,
             on_step=lambda step: self.on_step(replace(step, total=total)),
         )
@@ -223,7 +236,8 @@ class _Inversion:
         try:
             on_plan(f"{self.chosen}, in {cache.folder}")
             trace = self.computed(draft)
-            entry = draft.publish({"latents": trace.latents, "noise": trace.noise})
+            evaluated = {} if trace.evaluated is None else {"evaluated": trace.evaluated}
+            entry = draft.publish({"latents": trace.latents, "noise": trace.noise, **evaluated})
         finally:
             draft.abandon()
         if entry is not None:
@@ -249,7 +263,8 @@ class _Inversion:
                 if name not in entry.names:  # it would be computed again at every edit
                     raise DamagedFile(entry.place(name), "it is not there")
             levels = {name: aligned(tensor) for name, tensor in entry.read(LEVELS).items()}
-            if reason := unusable(levels, len(plan.schedule), plan.latents.shape):
+            evaluated = _stores_evaluated(plan, self.guided)
+            if reason := unusable(levels, len(plan.schedule), plan.latents.shape, evaluated=evaluated):
                 raise DamagedFile(entry.place(LEVELS), reason)
         except DamagedFile as damage:
             log.warning("%s The clip is inverted again.", damage)
@@ -258,12 +273,14 @@ class _Inversion:
             entry.release()
             cache.remove(key)
             return None
-        latents, noise, store = levels["latents"], levels["noise"], self._published(entry)
-        return Trace(plan.schedule, plan.prompt, self.text.cpu(), latents, noise, store, plan.capture)
+        text, store = self.text.cpu(), self._published(entry)
+        return Trace(plan.schedule, plan.prompt, text, store=store, capture=plan.capture, **levels)
 
     def _key(self) -> str:
         """Return the cache key: a digest of everything the stored tensors depend on."""
         plan, schedule, storage = self.plan, self.plan.schedule, self.chosen.storage
+        # Named only where there are some, so that inversions saved without them are found.
+        passes = {"passes": plan.inversion_passes} if plan.inversion_passes else {}
         return combined(
             {
                 "records": RECORDS,
@@ -275,6 +292,7 @@ class _Inversion:
                 "guided": self.guided and [combined({"texts": self.guided.texts}), self.guided.guidance],
                 "capture": [plan.capture.most_cells, plan.capture.self_attention],
                 "kept": "latents" if storage.recomputes else [storage.policy, storage.precision],
+                **passes,
             }
         )
 

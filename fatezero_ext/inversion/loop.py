@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..attention.functional import Attend
 from ..attention.records import Form
 from ..attention.sites import LayerAddress
 from ..diffusion.finite import check_result, watched
@@ -55,24 +56,39 @@ def invert_latents(
     *,
     capture: Capture,
     recording: Recording,
+    passes: int = 0,
     controlled: bool = True,
     on_step: OnStep = ignore_step,
 ) -> Trace:
     """Invert a clip by DDIM without guidance.
 
     latents:    [frames, channels, height, width], scaled; text: [1, tokens, width] of the source prompt
-    controlled: whether a registered controller takes part
+    passes:     fixed-point passes before the last UNet call of a step, each on the result of the one before: denoising
+                calls the UNet on a step's result, DDIM inversion on the latent it began from
+    controlled: whether a registered controller takes part, in the last call of each step; the passes before it are the
+                model's own, so that the controller sees one call a step
+    Source: DDIM (arXiv 2010.02502); fixed-point passes as in AIDI (arXiv 2309.04907), without its acceleration.
     """
     store, steps = recording.store, len(schedule)
     levels = latents.new_empty(steps + 1, *latents.shape, dtype=levels_dtype(unet.dtype))
+    evaluated = torch.empty_like(levels[1:]) if passes else None
     # Laid out in memory as the stored levels are, so that a step that runs again from one of them gives the same bits.
     x = levels[0] = latents.contiguous()
     timesteps = torch.tensor(schedule.timesteps, device=x.device)
     base = unet.attend if controlled else unet.kernel
+
+    def stepped(x: Tensor, at: Tensor, step: int, attend: Attend) -> Tensor:
+        call = partial(unet, at, timesteps[step], text, frames=len(at), attend=attend)
+        return schedule.invert(x, within_memory(call, memory_remedies(unet, store), OUT_OF_MEMORY_ADVICE), step)
+
     for step in reversed(range(steps)):
+        at = x
+        for _ in range(passes):
+            at = stepped(x, at, step, unet.kernel)
+        if evaluated is not None:
+            evaluated[steps - 1 - step] = at
         recorder = RecordAttention(recording.forms, base) if recording.forms else None
-        call = partial(unet, x, timesteps[step], text, frames=len(x), attend=recorder or base)
-        x = schedule.invert(x, within_memory(call, memory_remedies(unet, store), OUT_OF_MEMORY_ADVICE), step)
+        x = stepped(x, at, step, recorder or base)
         if controlled:
             x = unet.after_step(x)
         if recorder is not None:
@@ -85,7 +101,8 @@ def invert_latents(
         levels[steps - step] = x
         on_step(StepDone(steps - step, steps, x))
     store.seal()
-    return Trace(schedule, prompt, text.cpu(), _on_cpu(unet, levels, latents), x.float().cpu(), store, capture)
+    kept, ran_on = _on_cpu(unet, levels, latents), evaluated if evaluated is None else _on_cpu(unet, evaluated, latents)
+    return Trace(schedule, prompt, text.cpu(), kept, x.float().cpu(), store, capture, ran_on)
 
 
 @torch.no_grad()
@@ -124,7 +141,7 @@ def reconstruct_latents(
         levels[steps - 1 - step] = x
         on_step(StepDone(step + 1, steps, x, estimate))
     store.seal()
-    return replace(inverted, latents=_on_cpu(unet, levels, inverted.noise), store=store)
+    return replace(inverted, latents=_on_cpu(unet, levels, inverted.noise), store=store, evaluated=None)
 
 
 def _on_cpu(unet: NoiseModel, levels: Tensor, given: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from ..diffusion.noise_model import NoiseModel
 from ..diffusion.schedule import Schedule
 from ..errors import SettingsError
 from ..prompts.words import Prompt, TextEncoder, read_prompt
-from .arguments import check_controller, check_latents, check_text, check_text_encoder
+from .arguments import check_controller, check_latents, check_passes, check_text, check_text_encoder
 from .controller import Controller
 from .footprint import ClipShape
 from .recording import Capture
@@ -24,12 +24,14 @@ class InversionPlan:
     schedule:   the steps
     prompt:     the source prompt
     latents:    [frames, channels, height, width] float32, the clip, scaled
+    inversion_passes: fixed-point passes of each step, see `invert`
     """
 
     controller: Controller
     schedule: Schedule
     prompt: Prompt
     latents: Tensor
+    inversion_passes: int = 0
 
     @property
     def unet(self) -> NoiseModel:
@@ -55,9 +57,16 @@ class InversionPlan:
 
 
 def plan_inversion(
-    controller: Controller, text_encoder: TextEncoder, latents: Tensor, source_prompt: str, *, steps: int = 50
+    controller: Controller,
+    text_encoder: TextEncoder,
+    latents: Tensor,
+    source_prompt: str,
+    *,
+    steps: int = 50,
+    inversion_passes: int = 1,
 ) -> InversionPlan:
     """Check an inversion without computing anything. Takes and raises what `invert` does."""
+    check_passes(inversion_passes)
     check_controller(controller)
     check_text_encoder(text_encoder)
     check_text(source_prompt, "source prompt")
@@ -66,7 +75,8 @@ def plan_inversion(
     schedule = unet.schedule(steps)
     check_latents(latents, unet)
     _check_repeatable(controller)
-    return InversionPlan(controller, schedule, prompt, latents.float() * unet.latent_format.scale)
+    scaled = latents.float() * unet.latent_format.scale
+    return InversionPlan(controller, schedule, prompt, scaled, int(inversion_passes))
 
 
 def _check_repeatable(controller: Controller) -> None:

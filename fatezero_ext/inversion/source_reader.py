@@ -116,22 +116,18 @@ class SourceReader:
     def _record(self, step: int, forms: Mapping[LayerAddress, Form]) -> StepRecords:
         """Run the source at a step, up to the last of the layers; one UNet call of one chunk."""
         unet, trace = self._unet, self._trace
-        level = len(trace.schedule) - 1 - step + self._level_offset
         last = [layer.address for layer in unet.layers if layer.address in forms][-1]
         recorder = RecordAttention(forms, unet.kernel, until=last)
         with suppress(PassEnded):
-            unet(self._levels[level], self._timesteps[step], self._text, frames=trace.frames, attend=recorder)
+            latents = self._latents[len(trace.schedule) - 1 - step]
+            unet(latents, self._timesteps[step], self._text, frames=trace.frames, attend=recorder)
         return recorder.records
 
-    @property
-    def _level_offset(self) -> int:
+    @cached_property
+    def _latents(self) -> Tensor:
         store = self._trace.store
         assert isinstance(store, (Recomputed, DiskStore))  # of others nothing is computed again
-        return store.level_offset
-
-    @cached_property
-    def _levels(self) -> Tensor:
-        return self._trace.latents.to(self._unet.device)
+        return self._trace.source_latents(store.level_offset).to(self._unet.device)
 
     @cached_property
     def _timesteps(self) -> Tensor:

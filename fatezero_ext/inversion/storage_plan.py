@@ -88,13 +88,22 @@ def check_room(unet: NoiseModel, clip: ClipShape) -> None:
 
 
 def choose_storage(
-    requested: Storage, unet: NoiseModel, capture: Capture, clip: ClipShape, steps: int, room: Room
+    requested: Storage,
+    unet: NoiseModel,
+    capture: Capture,
+    clip: ClipShape,
+    steps: int,
+    room: Room,
+    *,
+    evaluated: bool = False,
 ) -> StoragePlan:
     """Choose the first requested way to store attention that fits.
 
+    evaluated: see `levels_size`
     Raises SettingsError, with the bytes of each way, if none does.
     """
-    plans = list(_ways(requested, unet, capture, clip, steps))
+    levels = levels_size(unet, steps, clip, evaluated=evaluated)
+    plans = list(_ways(requested, unet, capture, clip, steps=steps, levels=levels))
     for plan in plans:
         if plan.nbytes <= _limit(plan.storage, room, requested.place):
             return plan
@@ -125,8 +134,9 @@ def _advice(requested: Storage, tried: list[StoragePlan], unet: NoiseModel) -> s
     return larger + nothing_kept + on_disk + coarser
 
 
-def _ways(requested: Storage, unet: NoiseModel, capture: Capture, clip: ClipShape, steps: int) -> Iterator[StoragePlan]:
-    levels = levels_size(unet, steps, clip)
+def _ways(
+    requested: Storage, unet: NoiseModel, capture: Capture, clip: ClipShape, *, steps: int, levels: int
+) -> Iterator[StoragePlan]:
     policies: tuple[Policy, ...] = ("features", "recompute") if requested.policy == "auto" else (requested.policy,)
     for policy in policies:
         way = replace(requested, policy=policy)

@@ -26,6 +26,8 @@ class Trace:
     noise:    [frames, channels, height, width] float32 on the CPU, the last level, scaled too; edits start from it
     store:    sealed, with the records of every step
     capture:  which layers were recorded
+    evaluated: [T, frames, channels, height, width] like `latents`: what the UNet was called on when each inversion step
+              recorded its attention; None: the levels themselves
     """
 
     schedule: Schedule
@@ -35,6 +37,7 @@ class Trace:
     noise: Tensor
     store: RecordStore
     capture: Capture
+    evaluated: Tensor | None = None
 
     @property
     def frames(self) -> int:
@@ -50,12 +53,26 @@ class Trace:
     @property
     def nbytes(self) -> int:
         """Bytes of all its tensors."""
-        return self.store.nbytes + self.latents.nbytes + self.noise.nbytes + self.text.nbytes
+        return self.store.nbytes + sum(tensor.nbytes for tensor in self._own_tensors())
 
     def held_tensors(self) -> Iterator[Tensor]:
         """Return its tensors in memory."""
-        yield from (self.text, self.latents, self.noise)
+        yield from self._own_tensors()
         yield from self.store.held_tensors()
+
+    def source_latents(self, level_offset: int) -> Tensor:
+        """Return the latents [T, frames, channels, height, width] that the source runs on, the cleanest first.
+
+        level_offset: see `Recomputed`
+        """
+        if level_offset == 0 and self.evaluated is not None:
+            return self.evaluated
+        return self.latents[level_offset:]
+
+    def _own_tensors(self) -> Iterator[Tensor]:
+        yield from (self.text, self.latents, self.noise)
+        if self.evaluated is not None:
+            yield self.evaluated
 
     def __repr__(self) -> str:
         return f"Trace({self.frames} frames, {len(self.schedule)} steps, {self.prompt.text!r}, {self.store!r})"

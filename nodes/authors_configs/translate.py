@@ -225,7 +225,11 @@ def _model(config: Config, options: Options, warnings: list[str]) -> Widgets:
 
 def _inversion(config: Config) -> Widgets:
     editing = config.editing_config
-    widgets = {"source_prompt": config.dataset_config.prompt, "steps": editing.num_inference_steps}
+    widgets = {
+        "source_prompt": config.dataset_config.prompt,
+        "steps": editing.num_inference_steps,
+        "inversion_passes": 0,  # their program has none
+    }
     if editing.prompt2prompt_edit and not editing.use_inversion_attention:
         return {
             **widgets,

@@ -81,6 +81,17 @@ class DDIMInvert(io.ComfyNode):
                         tooltip="Classifier-free guidance of that second pass; not used by the inversion.",
                     )
                 ),
+                advanced(
+                    io.Int.Input(
+                        "inversion_passes",
+                        default=1,
+                        optional=True,
+                        min=0,
+                        max=10,
+                        tooltip="Fixed-point passes a step: the inversion leads back to the clip more exactly. Each "
+                        "adds one UNet call to every inversion step; edits take no longer. 0: as published.",
+                    )
+                ),
             ],
             outputs=[
                 CONTROLLER.Output(
@@ -113,11 +124,14 @@ class DDIMInvert(io.ComfyNode):
         steps: int,
         attention_from: str = INVERSION,
         reconstruction_guidance: float = 7.5,
+        inversion_passes: int = 0,  # not the widget's default: graphs from before it compute as they did
     ) -> io.NodeOutput:
         from ...fatezero_ext.inversion.invert import Reconstruction, invert_planned
         from ...fatezero_ext.inversion.plan import plan_inversion
 
-        planned = plan_inversion(controller, clip, _samples(latent), source_prompt, steps=steps)
+        planned = plan_inversion(
+            controller, clip, _samples(latent), source_prompt, steps=steps, inversion_passes=inversion_passes
+        )
         check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id, EDIT_WIDGETS)
         reconstruct = Reconstruction(reconstruction_guidance) if attention_from == RECONSTRUCTION else None
         bar = host.current().progress(steps if reconstruct is None else 2 * steps, planned.unet.latent_format)

@@ -52,7 +52,7 @@ def test_model_and_inversion(translated):
     assert (model["model"], model["key_frames"], model["least_sc_channel"]) == ("publisher/tuned_jeep", "mid", 640)
     inversion = constants(translation, "DDIMInvert")
     assert (inversion["source_prompt"], inversion["steps"]) == (SOURCE, 4)
-    assert inversion["attention_from"] == "inversion"
+    assert (inversion["attention_from"], inversion["inversion_passes"]) == ("inversion", 0)
     assert constants(translated({"editing_config.num_inference_steps": ...}), "DDIMInvert")["steps"] == 20
 
 

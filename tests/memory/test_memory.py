@@ -167,21 +167,23 @@ def test_a_map_controller_keeps_both_halves_in_one_call(model, kept):
             edit(kept, model.text_encoder, EDIT, free)
 
 
-def recorded_with(model, store, unet=None):
+def recorded_with(model, store, unet=None, passes=0):
     """An inversion that fills a store."""
     unet = unet or model.unet
     planned = inverted(model, Storage("features"), steps=3).trace
     forms = recorded_forms(unet, Capture(), "features", ClipShape(3, 16, 16, 77))
     latents, text = (x.to(unet.device) for x in (planned.latents[0], planned.text))
     recording = Recording(store, forms)
-    return invert_latents(unet, latents, text, planned.prompt, planned.schedule, capture=Capture(), recording=recording)
+    given = (unet, latents, text, planned.prompt, planned.schedule)
+    return invert_latents(*given, capture=Capture(), recording=recording, passes=passes)
 
 
-def test_an_inversion_out_of_memory_moves_what_it_recorded_and_goes_on(model, caplog):
+@pytest.mark.parametrize(("passes", "failing"), [(0, 2), (1, 3)])  # a recorded call; one of a pass, behind a whole step
+def test_an_inversion_out_of_memory_moves_what_it_recorded_and_goes_on(model, caplog, passes, failing):
     disturbed, wanted = MemoryStore(), MemoryStore()
-    whole = recorded_with(model, wanted)
-    with too_little_memory(model.unet, lambda _batch, call: call == 3 + 2):  # the second of the recorded calls
-        trace = recorded_with(model, disturbed)
+    whole = recorded_with(model, wanted, passes=passes)
+    with too_little_memory(model.unet, lambda _batch, call: call == 3 + failing):
+        trace = recorded_with(model, disturbed, passes=passes)
     assert [record.getMessage() for record in caplog.records] == [
         "The device ran out of memory: recorded attention moves to the computer's memory."
     ]

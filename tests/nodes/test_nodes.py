@@ -93,6 +93,7 @@ def api_workflow():
                 "latent": ["4", 0],
                 "source_prompt": SOURCE,
                 "steps": STEPS,
+                "inversion_passes": 1,
             },
         },
         "8": {

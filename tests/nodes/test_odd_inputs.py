@@ -5,13 +5,13 @@ import re
 import pytest
 import torch
 
-from fatezero_ext import Controller, load_toy
+from fatezero_ext import Controller, Storage, load_toy
 from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.inversion.footprint import ClipShape
 from fatezero_ext.inversion.storage_plan import check_room
 from fatezero_ext.media.video import read_video
 
-from ..small_runs import SOURCE, clip
+from ..small_runs import SOURCE, clip, inverted
 
 
 @pytest.fixture
@@ -50,6 +50,19 @@ def test_order_numbers_of_a_batch_and_a_mask_that_spares_nothing_change_nothing(
         for latent in (with_numbers, {"samples": clip()})
     )
     assert first.trace.noise.equal(second.trace.noise)
+
+
+def test_a_graph_from_before_there_were_passes_inverts_as_it_did(controlled, model):
+    """New nodes have one pass; a graph that says nothing of passes has none. The widget is the last of a saved list."""
+    node = load_pack("nodes.headless.schemas.registry").pack_node_types()["FateZero_DDIMInvert"]
+    assert (node.widgets[-1].id, node.widgets[-1].default) == ("inversion_passes", 1)
+
+    def noise(**given):
+        found = node.node_class.execute(controlled, model.text_encoder, {"samples": clip()}, SOURCE, 2, **given)
+        return found.result[0].trace.noise
+
+    for given, passes in (({}, 0), ({"inversion_passes": 2}, 2)):
+        assert noise(**given).equal(inverted(model, Storage(), steps=2, inversion_passes=passes).trace.noise)
 
 
 def test_a_checkpoint_without_text_encoder_is_told_where_its_clip_is_read(controlled):

@@ -12,6 +12,7 @@ from .manifest import JSON
 from .tensor_file import DamagedFile
 
 LEVELS = "levels"
+EVALUATED = "evaluated"
 LEVEL_DTYPES = (torch.float32, torch.float16)
 CLIP_AXES = 4
 LAYERS = "layers"
@@ -77,21 +78,29 @@ def lacking(layers: Collection[str]) -> str:
     return f"it has no attention of {first}" + (f" and {len(more)} more layers" if more else "")
 
 
-def unusable(levels: Mapping[str, Tensor], steps: JSON, clip: Sequence[int] | None = None) -> str:
+def unusable(
+    levels: Mapping[str, Tensor], steps: JSON, clip: Sequence[int] | None = None, *, evaluated: bool | None = None
+) -> str:
     """Reason why levels cannot be used, or "" if they can.
 
-    levels: "latents" [steps + 1, frames, channels, height, width] and "noise", the last of them
+    levels: "latents" [steps + 1, frames, channels, height, width], "noise", the last of them, and of an inversion with
+            fixed-point passes "evaluated" [steps, frames, channels, height, width]
     steps:  of the inversion; any if this is no whole number
     clip:   frames, channels, height, width; None: any
+    evaluated: whether there must be "evaluated"; None: there may be
     """
-    if levels.keys() != {"latents", "noise"}:
-        return f"it holds {', '.join(sorted(levels))[:80] or 'nothing'}, and latents and noise are needed"
+    with_evaluated = EVALUATED in levels if evaluated is None else evaluated
+    needed = ("latents", "noise", EVALUATED) if with_evaluated else ("latents", "noise")
+    if levels.keys() != set(needed):
+        return f"it holds {', '.join(sorted(levels))[:80] or 'nothing'}, and {' and '.join(needed)} are needed"
     shapes = [list(levels[name].shape) for name in ("latents", "noise")]
     one = shapes[1] if clip is None else list(clip)
     count = [steps + 1] if isinstance(steps, int) else shapes[0][:1]
     wanted = [*count, *one]
     if len(one) != CLIP_AXES or shapes != [wanted, one]:
         return f"its levels are shaped {shapes[0]} and {shapes[1]}, not {wanted} and {one}"
+    if with_evaluated and list(levels[EVALUATED].shape) != [wanted[0] - 1, *one]:
+        return f"its evaluated latents are shaped {list(levels[EVALUATED].shape)}, not {[wanted[0] - 1, *one]}"
     if not all(x.dtype in LEVEL_DTYPES for x in levels.values()):
         return "it holds levels in another precision than any inversion writes"
     return "" if all(x.isfinite().all() for x in levels.values()) else "it holds values that are not finite"

@@ -102,7 +102,8 @@ def measured(model: VideoModel, clips: int = CLIPS) -> Iterator[tuple[Method, li
     def inverted(index: int) -> Controller:
         frames = torch.as_tensor(sources[index].frames)
         controller = Controller(model.unet)
-        return invert(controller, model.text_encoder, model.vae.encode(frames), sources[index].prompt, steps=STEPS)
+        latents, prompt = model.vae.encode(frames), sources[index].prompt
+        return invert(controller, model.text_encoder, latents, prompt, steps=STEPS, inversion_passes=0)
 
     for method in METHODS:
         yield method, [_edited(model, inverted(i), source, method) for i, source in enumerate(sources)]

@@ -190,7 +190,7 @@ def inversion_returns(pipeline: StableDiffusionPipeline, settings: Settings) -> 
         for clip in clips:
             latents = vae.encode(torch.as_tensor(clip.frames))
             controller = Controller(unet, Capture(self_attention=False))
-            controller = invert(controller, text, latents, clip.prompt, steps=steps)
+            controller = invert(controller, text, latents, clip.prompt, steps=steps, inversion_passes=0)
             back = edit(controller, text, clip.prompt, uncontrolled).latents
             values.append(psnr(vae.decode(back).numpy(), vae.decode(latents).numpy()))
         figures[f"inversion PSNR, {steps} steps"] = float(np.mean(values))
