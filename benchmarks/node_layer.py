@@ -49,7 +49,7 @@ def in_comfyui(comfyui: Path, preview_method: str) -> Callable[[int], str]:
     comfy.options.enable_args_parsing()
     import utils.install_util  # noqa: F401 - before ComfyUI's `nodes` puts another module of that name in front
 
-    behind = ("VAEDecode", "CreateVideo", "SaveVideo", "MaskToImage", "PreviewImage")
+    behind = ("VAEDecode", "FateZero_KeepSourcePixels", "CreateVideo", "SaveVideo", "MaskToImage", "PreviewImage")
     graph = {name: node for name, node in api_graph(TEMPLATES[0]).items() if node["class_type"] not in behind}
     graph[LATENTS] = {"class_type": "TestKeepLatents", "inputs": {"samples": [EDIT, 0], "mask": [EDIT, 1]}}
     load_nodes(comfyui, ROOT)

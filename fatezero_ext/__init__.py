@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from .editing.settings import EditSettings as EditSettings
     from .editing.settings import MaskUse as MaskUse
     from .editing.settings import Mode as Mode
+    from .editing.source_pixels import keep_source_pixels as keep_source_pixels
     from .errors import FateZeroError as FateZeroError
     from .errors import ModelError as ModelError
     from .errors import PromptError as PromptError
@@ -118,6 +119,7 @@ _HOMES = {
     "diffusion.schedule": "Schedule",
     "editing.edit": "EditResult edit",
     "editing.settings": "BlendSettings EditSettings MaskUse Mode",
+    "editing.source_pixels": "keep_source_pixels",
     "errors": "FateZeroError ModelError PromptError SettingsError StoreError VideoError",
     "inspection.components": "principal_components",
     "inspection.heat_maps": "OnRead asked_words self_attention_maps word_heats word_labels",

@@ -6,6 +6,7 @@ from .api import ComfyExtension, io
 from .checking.server import show_graphs_to_nodes
 from .clips.compare_clips import CompareClips
 from .clips.edit_prompts import EditPrompts
+from .clips.keep_source_pixels import KeepSourcePixels
 from .clips.load_frames import LoadFrames
 from .clips.prepare_frames import PrepareFrames
 from .clips.sample_clip import SampleClip
@@ -42,6 +43,7 @@ class FateZeroExtension(ComfyExtension):
             SelfAttentionComponents,
             EditPrompts,
             P2PEdit,
+            KeepSourcePixels,
             CompareClips,
             MeasureEdit,
         ]

@@ -31,6 +31,7 @@ NO_CONTROL = (
     "FateZero_P2PEdit.blend_edit_words=",
     "FateZero_P2PEdit.blend_latents=false",
 )
+NO_PASTE = "FateZero_KeepSourcePixels.enabled=false"
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,14 @@ def run_example(example: Example, output: Path, command: ModuleType, console: Co
     """Run an example's workflow with and without attention control."""
     began = time.perf_counter()
     workflow = EXAMPLES / f"{example.file}.json"
-    plain = (*NO_CONTROL, f"SaveVideo.filename_prefix=video/{example.file}_no_control")
+    paste = (NO_PASTE,) if example.keeps_source_pixels else ()
+    plain = (*NO_CONTROL, *paste, f"SaveVideo.filename_prefix=video/{example.file}_no_control")
     call = command.Command(workflow, variants=[[], list(plain)], output=output)
     controlled, uncontrolled = command.collect(call, console)
     return Outcome(
         source=controlled["GetVideoComponents"].outputs[0],
-        edited=controlled["VAEDecode"].outputs[0],
-        uncontrolled=uncontrolled["VAEDecode"].outputs[0],
+        edited=controlled["CreateVideo"].outputs[0].frames,
+        uncontrolled=uncontrolled["CreateVideo"].outputs[0].frames,
         mask=controlled["FateZero_P2PEdit"].outputs[1],
         seconds=time.perf_counter() - began,
     )

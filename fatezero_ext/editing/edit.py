@@ -26,12 +26,15 @@ from .user_mask import checked_mask
 class EditResult:
     """An edited clip.
 
-    latents: raw latents [frames, channels, height, width], on the CPU, ready for a VAE
-    mask:    [frames, height, width] in cells: share of the blended steps at which a cell was free to differ, 0..1
+    latents:   raw latents [frames, channels, height, width], on the CPU, ready for a VAE
+    mask:      [frames, height, width] in cells: share of the blended steps at which a cell was free to differ, 0..1
+    last_mask: bool [frames, height, width] in cells: the mask of the last step that blended latents, else of the last
+               that fused self-attention under a mask; True everywhere without a mask. For `keep_source_pixels`
     """
 
     latents: Tensor
     mask: Tensor
+    last_mask: Tensor
 
     def __repr__(self) -> str:
         frames, height, width = self.mask.shape
@@ -54,7 +57,7 @@ def edit(
     mask:    [frames or 1, height, width] of the clip's proportions, above 0.5 where the edit may differ; with blend
              words both must allow a cell, unless `BlendSettings.mask_use` says "override"; None: words alone decide
     on_step: called with a `StepDone` after each step; raising ends the run and changes nothing
-    Returns raw latents, for a VAE's `decode`, and the mask.
+    Returns raw latents, for a VAE's `decode`, and the masks.
     Raises FateZeroError kinds for settings, words and masks that do not fit, before any long work.
     """
     settings = EditSettings() if settings is None else settings
@@ -78,7 +81,7 @@ def edit(
         )
 
     edited = unet.run(work, len(text), trace.frames, *trace.size)
-    return EditResult((edited.latents / unet.latent_format.scale).cpu(), edited.mask.cpu())
+    return EditResult((edited.latents / unet.latent_format.scale).cpu(), edited.mask.cpu(), edited.last_mask.cpu())
 
 
 def plan_edit(

@@ -33,12 +33,14 @@ from .plan import EditPlan
 class EditedLatents:
     """Result of an edit.
 
-    latents: [frames, channels, height, width], scaled
-    mask:    [frames, height, width] share of the blended steps at which a cell was free to differ, 0..1; 1 without mask
+    latents:   [frames, channels, height, width], scaled
+    mask:      [frames, height, width] share of the blended steps at which a cell was free to differ, 0..1; 1 without
+    last_mask: bool [frames, height, width], see `MaskMaker.last`
     """
 
     latents: Tensor
     mask: Tensor
+    last_mask: Tensor
 
 
 @torch.no_grad()
@@ -71,7 +73,7 @@ def edit_latents(
                 name = result_name(x, step + 1, steps, "the edit")
                 check_result(unet, x, name, given=trace.noise, guidance=plan.settings.guidance)
             on_step(StepDone(step + 1, steps, x, estimate, run.attention_mask, run.latent_mask))
-    return EditedLatents(x, run.masks.mean())
+    return EditedLatents(x, run.masks.mean(), run.masks.last())
 
 
 class EditRun:
@@ -122,7 +124,7 @@ class EditRun:
         if plan.fuse_self and self.fuses_under_mask:
             mask = cache(partial(self.masks.mask, heat))
             self.attention_mask = mask(self.trace.size)
-            self.masks.count(self.attention_mask)
+            self.masks.count(self.attention_mask, blends_latents=False)
         joins = self.plan.edit_mask is not None and (plan.blend_latents or self.original)
         attend = EditAttention(
             plan=plan,
@@ -144,7 +146,7 @@ class EditRun:
         if not self.plan.steps[step].blend_latents:
             return x
         self.latent_mask = mask = self.masks.mask(heat, self.trace.size, with_edit=True)
-        self.masks.count(mask)
+        self.masks.count(mask, blends_latents=True)
         # After step j the edit stands at level T - 1 - j; the authors' program reads one level noisier.
         level = len(self.trace.schedule) - 1 - step + int(self.original)
         return torch.where(mask[:, None], x, self.source_latents[level].to(x.dtype))

@@ -136,6 +136,8 @@ class MaskMaker:
         self.source_words, self.edit_words = source_words, edit_words
         self.sites, self.user_mask, self.counts = sites, user_mask, counts
         self._counted = 0
+        self._last_fused: Tensor | None = None
+        self._last_blended: Tensor | None = None
         self._edit_maps: dict[LayerAddress, Tensor] = {}
         self._scaled: dict[tuple[int, int], Tensor] = {}
 
@@ -164,14 +166,29 @@ class MaskMaker:
             allowed.append(self._user_mask_at(self.user_mask, size))
         return torch.stack(allowed).all(0)
 
-    def count(self, mask: Tensor) -> None:
-        """Count the cells of a mask [frames, height, width] in latent cells."""
+    def count(self, mask: Tensor, *, blends_latents: bool) -> None:
+        """Count the cells of a mask, bool [frames, height, width] in latent cells.
+
+        blends_latents: whether latents are blended under it; otherwise self-attention is fused under it
+        """
         self.counts += mask
         self._counted += 1
+        if blends_latents:
+            self._last_blended = mask
+        else:
+            self._last_fused = mask
 
     def mean(self) -> Tensor:
         """Return the share of the counted masks that left a cell free, 0..1; 1 without any."""
         return self.counts / self._counted if self._counted else torch.ones_like(self.counts)
+
+    def last(self) -> Tensor:
+        """Return the last mask that latents were blended under, else that self-attention was fused under.
+
+        Returns bool [frames, height, width] in latent cells; all True where there was none.
+        """
+        masks = (self._last_blended, self._last_fused, torch.ones_like(self.counts, dtype=torch.bool))
+        return next(mask for mask in masks if mask is not None)
 
     def _user_mask_at(self, mask: Tensor, size: tuple[int, int]) -> Tensor:
         if size not in self._scaled:

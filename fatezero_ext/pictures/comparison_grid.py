@@ -31,7 +31,7 @@ def compare(clips: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
     """
     if not clips or len(clips) != len(labels):
         raise VideoError(f"{len(clips)} clips and {len(labels)} labels; one label per clip is needed. Give as many.")
-    _check_alike(clips, labels)
+    check_alike(clips, labels)
     tiles = [Tile(label, clip) for clip, label in zip(clips, labels, strict=True)]
     across, letters = math.ceil(math.sqrt(len(clips))), clips[0].shape[2] // FONT_SHARE
     return labelled_sheet(tiles, across, letters=letters, lines=MOST_LINES, gap=GAP)
@@ -52,7 +52,8 @@ def centre_crop_like(clip: Tensor, other: Tensor) -> Tensor:
     return clip[:, top : top + height, left : left + width]
 
 
-def _check_alike(clips: Sequence[Tensor], labels: Sequence[str]) -> None:
+def check_alike(clips: Sequence[Tensor], labels: Sequence[str]) -> None:
+    """Raise VideoError where a clip has other frames or another size than the first, naming it by its label."""
     for clip, label in zip(clips, labels, strict=True):
         if clip.ndim != 4 or clip.shape[-1] != 3 or clip.numel() == 0:
             raise VideoError(

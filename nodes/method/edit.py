@@ -15,7 +15,6 @@ from .edit_widgets import from_widgets, resolution_widget, share_widget
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ...fatezero_ext.editing.edit import EditResult
     from ...fatezero_ext.inversion.controller import Controller
     from ...fatezero_ext.prompts.words import TextEncoder
 
@@ -35,6 +34,11 @@ class P2PEdit(io.ComfyNode):
             outputs=[
                 io.Latent.Output(tooltip="The edited clip, for VAE Decode."),
                 io.Mask.Output(tooltip="Where the edit was free to differ: share of the blended steps, 0 to 1."),
+                io.Mask.Output(
+                    display_name="last_mask",
+                    tooltip="The last step's mask, black or white, for Keep Source Pixels. White everywhere without "
+                    "one.",
+                ),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -95,14 +99,14 @@ class P2PEdit(io.ComfyNode):
             mask=mask,
             on_step=lambda step: bar.update(step.done, step.preview),
         )
-        device = host.current().intermediate_device()
-        return io.NodeOutput({"samples": result.latents.to(device)}, _pixel_mask(result, controller).to(device))
+        device, cell = host.current().intermediate_device(), controller.unet.latent_format.pixels_per_cell
+        masks = [_in_pixels(mask, cell).to(device) for mask in (result.mask, result.last_mask.float())]
+        return io.NodeOutput({"samples": result.latents.to(device)}, *masks)
 
 
-def _pixel_mask(result: EditResult, controller: Controller) -> Tensor:
-    """Return the mask in pixels of the decoded clip, [frames, height, width]."""
-    cell = controller.unet.latent_format.pixels_per_cell
-    return result.mask.repeat_interleave(cell, dim=1).repeat_interleave(cell, dim=2)
+def _in_pixels(mask: Tensor, cell: int) -> Tensor:
+    """Return a mask of cells in pixels of the decoded clip, [frames, height, width]; cell: pixels along its side."""
+    return mask.repeat_interleave(cell, dim=1).repeat_interleave(cell, dim=2)
 
 
 def _prompt_inputs() -> list[io.Input]:

@@ -35,6 +35,13 @@ def test_each_step_gives_the_masks_it_used(model, controller, self_attention, la
     assert all(mask.dtype == torch.bool and mask.shape == (3, 16, 16) for mask in masks)
     mean = torch.stack(masks).float().mean(0) if masks else torch.ones(3, 16, 16)
     torch.testing.assert_close(result.mask, mean)
+    last = torch.ones(3, 16, 16, dtype=torch.bool)  # of blended latents, even where self-attention was fused later
+    if latents:
+        last = steps[BLENDED[-1]].latent_mask
+    elif self_attention:
+        last = steps[FUSED[-1]].attention_mask
+    assert result.last_mask.dtype == torch.bool and result.last_mask.equal(last)
+    assert bool(last.all()) != (latents or self_attention) and last.any()
 
 
 def test_latents_outside_a_steps_mask_are_the_sources(model, controller):
@@ -46,8 +53,10 @@ def test_latents_outside_a_steps_mask_are_the_sources(model, controller):
 
 
 def test_an_edit_without_masks_and_an_inversion_have_none(model, controller):
-    steps, _ = steps_of(model, controller, None)
+    steps, result = steps_of(model, controller, None)
     assert all(step.attention_mask is None and step.latent_mask is None for step in steps)
+    assert result.last_mask.dtype == torch.bool and result.last_mask.all()
+    assert repr(result) == "EditResult(3 frames of 16x16 cells, 100% free to differ)"
     told = []
     inverted(model, Storage("recompute"), steps=1, on_step=told.append)
     assert told[0].attention_mask is None and told[0].latent_mask is None
@@ -56,7 +65,8 @@ def test_an_edit_without_masks_and_an_inversion_have_none(model, controller):
 def test_a_users_mask_is_the_mask_of_every_fused_step(model, controller):
     mask = torch.zeros(1, 128, 128)
     mask[:, :64] = 1
-    steps, _ = steps_of(model, controller, None, mask=mask)
+    steps, result = steps_of(model, controller, None, mask=mask)
     top = torch.zeros(3, 16, 16, dtype=torch.bool)
     top[:, :8] = True
     assert all(steps[step].attention_mask.equal(top) for step in FUSED)
+    assert result.last_mask.equal(top)

@@ -166,9 +166,11 @@ def test_python_api_format_and_ui_format_give_identical_frames(folder):
     for file in ("api.json", "ui.json"):
         (outcome,) = run(folder, file)
         assert outcome["VAEDecode"].outputs[0].equal(wanted)
-        latent, mask = outcome["FateZero_P2PEdit"].outputs
+        latent, mask, last_mask = outcome["FateZero_P2PEdit"].outputs
         assert latent["samples"].equal(result.latents)
         assert mask.shape == (3, 80, 96) and mask[:, ::8, ::8].equal(result.mask)
+        assert last_mask.shape == (3, 80, 96) and last_mask.dtype == torch.float32
+        assert last_mask[:, ::8, ::8].equal(result.last_mask.float())
 
 
 @pytest.mark.slow

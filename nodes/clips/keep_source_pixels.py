@@ -1,0 +1,62 @@
+"""KeepSourcePixels: the source's own pixels wherever an edit was to change nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..api import io, schema
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MOST_PIXELS = 1024
+CELL_OF_STABLE_DIFFUSION = 8
+
+
+class KeepSourcePixels(io.ComfyNode):
+    """Put the source's own pixels back outside a mask, so that what the edit was to leave alone stays exactly."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return schema(
+            node_id="FateZero_KeepSourcePixels",
+            display_name="Keep Source Pixels",
+            category="FateZero/clips",
+            description=cls.__doc__,
+            search_aliases=["composite", "paste back", "restore background", "stitch", "blend mask"],
+            inputs=[
+                io.Image.Input("images", tooltip="The edited frames, from VAE Decode."),
+                io.Image.Input("source", tooltip="The same frames before the edit, as they went into VAE Encode."),
+                io.Mask.Input(
+                    "mask",
+                    tooltip="White where the edit stays: last_mask of P2P Edit, or one of your own (one for all frames "
+                    "or one each).",
+                ),
+                _pixels_widget(
+                    "grow",
+                    "Pixels by which the mask is grown to all sides. 8, a latent cell, for Stable Diffusion; 4 for the "
+                    "built-in model.",
+                ),
+                _pixels_widget(
+                    "feather",
+                    "Pixels over which edit and source fade into each other, half of them on either side of the grown "
+                    "mask's edge. 0: a hard edge.",
+                ),
+                io.Boolean.Input("enabled", default=True, tooltip="Off: the edited frames go through unchanged."),
+            ],
+            outputs=[io.Image.Output(tooltip="The edited frames, with the source's pixels outside the mask.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, images: Tensor, source: Tensor, mask: Tensor, grow: int, feather: int, enabled: bool = True
+    ) -> io.NodeOutput:
+        from ...fatezero_ext.editing.source_pixels import keep_source_pixels
+
+        if not enabled:
+            return io.NodeOutput(images)
+        return io.NodeOutput(keep_source_pixels(images[..., :3], source[..., :3], mask, grow=grow, feather=feather))
+
+
+def _pixels_widget(name: str, tooltip: str) -> io.Input:
+    return io.Int.Input(name, default=CELL_OF_STABLE_DIFFUSION, min=0, max=MOST_PIXELS, tooltip=tooltip)
