@@ -15,7 +15,7 @@ from fatezero_ext import (
     load_toy,
     register_attention_control,
 )
-from fatezero_ext.attention.authors_controllers import AttentionStore
+from fatezero_ext.attention.controller_bases import AttentionStore
 from fatezero_ext.cli.demo import example_clip
 from fatezero_ext.errors import SettingsError
 from fatezero_ext.inversion.footprint import ClipShape, levels_size
