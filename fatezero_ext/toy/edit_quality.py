@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -17,6 +18,8 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..atomic_files import whole_file
+from ..models.load import load_model
+from ..models.unet.inflate import InflationSettings
 from . import MODEL_FOLDER
 from .evaluation.edit_runs import SETTINGS, Outcome, Runs
 from .evaluation.fresh_clips import KINDS
@@ -33,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     # The model is too small to gain from more threads; on a busy machine their waiting costs minutes.
     torch.set_num_threads(1)
-    runs = Runs(options.model, options.seed, frames=options.frames, settings=SETTINGS[options.settings])
+    model = cache(lambda keys: load_model(options.model, InflationSettings(key_frames=keys)))
+    runs = Runs(model, options.seed, options.frames, SETTINGS[options.settings])
     outcomes: list[Outcome] = []
     try:
         _measure(runs, options.clips, options.kinds, outcomes)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,8 +15,7 @@ from ...editing.edit import EditResult, edit
 from ...editing.settings import BlendSettings, EditSettings
 from ...inversion.controller import Controller
 from ...inversion.invert import invert
-from ...models.load import VideoModel, load_model
-from ...models.unet.inflate import InflationSettings
+from ...models.load import VideoModel
 from ..world.captions import caption
 from ..world.clips import Clip
 from ..world.world import NO_OBJECT, STYLES, Scene
@@ -99,27 +97,33 @@ def _background_word(scene: Scene) -> str:
     return caption(scene).rpartition(" ")[2]
 
 
+@dataclass(frozen=True)
 class Runs:
-    """The built-in model, or another folder's, and its edits of the fresh clips of a seed."""
+    """Edits of the fresh clips of a seed.
 
-    def __init__(self, folder: Path, seed: int, *, frames: int, settings: SettingsFor = preset) -> None:
-        self.seed, self.frames, self.settings = seed, frames, settings
-        self._model = cache(lambda keys: load_model(folder, InflationSettings(key_frames=keys)))
+    model:    returns the model with such key frames; the same one every time
+    frames:   of each clip
+    settings: of an edit, by its kind and its scenes before and after
+    """
+
+    model: Callable[[tuple[KeyFrame, ...]], VideoModel]
+    seed: int
+    frames: int = 8
+    settings: SettingsFor = preset
 
     def of_clip(self, index: int, kinds: Sequence[str]) -> Iterator[Outcome]:
         """Edit one clip in every kind; kinds with the same key frames share one inversion."""
         clip = fresh_clip(self.seed, index, frames=self.frames)
-        frames = torch.as_tensor(clip.frames)
 
         @cache
         def inverted(keys: tuple[KeyFrame, ...]) -> Controller:
-            model = self._model(keys)
-            latents = model.vae.encode(frames)
+            model = self.model(keys)
+            latents = model.vae.encode(torch.as_tensor(clip.frames))
             return invert(Controller(model.unet), model.text_encoder, latents, clip.prompt, steps=STEPS)
 
         for kind in kinds:
             keys = KEY_FRAMES.get(kind, OWN_KEYS)
-            yield self._outcome(self._model(keys), inverted(keys), clip, index, kind)
+            yield self._outcome(self.model(keys), inverted(keys), clip, index, kind)
 
     def _outcome(self, model: VideoModel, controller: Controller, clip: Clip, index: int, kind: str) -> Outcome:
         changes = target(clip, self.seed, index, kind)
