@@ -1,7 +1,7 @@
 """Measure edits by the built-in model on fresh clips: `python -m fatezero_ext.toy.edit_quality --clips N --seed S`.
 
 Every seed gives clips that nobody has looked at, edits of every kind with the settings that suit it, and figures
-against the exact truth. 48 clips take about two hours on one core.
+against the exact truth. An edit of 8 frames calls the UNet 40 times, an inversion 20 times; a clip has two inversions.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..atomic_files import whole_file
+from ..errors import FateZeroError
 from ..models.load import load_model
 from ..models.unet.inflate import InflationSettings
 from . import MODEL_FOLDER
 from .evaluation.edit_runs import SETTINGS, Outcome, Runs
 from .evaluation.fresh_clips import KINDS
-from .evaluation.quality_table import as_json, save_sheets, table
+from .evaluation.quality_table import as_json, save_sheets, tables
 from .world.world import STYLES
 
 CLIPS, FRAMES = 48, 8
-INTERRUPTED = 130
-"""Exit code that a shell gives for Ctrl-C."""
+FAILED, INTERRUPTED = 1, 130
+"""Exit codes; 130 is what a shell gives for Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _report(outcomes, options)
         return INTERRUPTED
+    except FateZeroError as error:
+        sys.stderr.write(f"{error}\n")
+        return FAILED
     _report(outcomes, options)
     return 0
 
@@ -64,7 +68,8 @@ def _report(outcomes: Sequence[Outcome], options: argparse.Namespace) -> None:
         return
     clips = len({one.index for one in outcomes})
     title = f"{clips} clips of {options.frames} frames, seed {options.seed}, settings: {options.settings}"
-    Console().print(table(outcomes, title))
+    for table in tables(outcomes, title):
+        Console().print(table)
     if options.json:
         of_run = {name: getattr(options, name) for name in ("seed", "frames", "settings")}
         with whole_file(options.json) as unfinished:

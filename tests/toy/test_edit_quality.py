@@ -210,6 +210,13 @@ def test_the_command_s_mistakes_are_named(capsys, given, message):
     assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
+def test_a_folder_without_a_model_is_an_error_in_words(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    assert edit_quality.main(["--clips", "1", "--seed", "1", "--model", str(tmp_path)]) == 1
+    printed = capsys.readouterr()
+    assert str(tmp_path) in printed.err and printed.out == ""
+
+
 @pytest.mark.slow
 def test_a_clip_is_edited_and_reconstructed_by_the_built_in_model():
     models = {}

@@ -44,7 +44,7 @@ STEPS = 30
 PROMPTS = 40
 PROMPTS_PER_STYLE = 16
 READINGS_PER_STYLE = 100
-EDITED_CLIPS = 2
+EDITED_CLIPS, EDITED_FRAMES = 2, 8
 EDIT_FIGURES = ("right", "stays_psnr", "object_iou", "area", "steady")
 """What is shown of edits, of the figures of `edit_quality`."""
 ATTENTION_TIMESTEP = 301
@@ -208,7 +208,8 @@ def inversion_returns(pipeline: StableDiffusionPipeline, settings: Settings) -> 
 
 def edits_made(pipeline: StableDiffusionPipeline, settings: Settings) -> Figures:
     """Measure a few edits of every kind as `fatezero_ext.toy.edit_quality` measures many."""
-    runs = Runs(cache(lambda keys: video_model(pipeline, InflationSettings(key_frames=keys))), _SEED)
+    model = cache(lambda keys: video_model(pipeline, InflationSettings(key_frames=keys)))
+    runs = Runs(model, _SEED, EDITED_FRAMES)
     outcomes = [outcome for index in range(settings.edits) for outcome in runs.of_clip(index, KINDS)]
     found = {kind: row for kind, row in rows(outcomes).items() if kind in KINDS}
     shown = {f"{kind} edits, {name}": row[name] for kind, row in found.items() for name in EDIT_FIGURES}

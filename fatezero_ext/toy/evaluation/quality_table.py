@@ -17,7 +17,7 @@ from ..world.world import STYLES
 from .edit_runs import Outcome
 from .edits import EditFigures
 
-QUARTER = 4
+QUARTER, KINDS_ACROSS = 4, 4
 SHEET_CELL = 96
 """Pixels along a side of a sheet's pictures."""
 Row = dict[str, float | None]
@@ -96,17 +96,18 @@ def _worst_quarter(values: Sequence[float]) -> float:
     return mean(sorted(values)[: math.ceil(len(values) / QUARTER)])
 
 
-def table(outcomes: Sequence[Outcome], title: str) -> Table:
-    """Tabulate the rows, figures down and kinds across."""
-    found = rows(outcomes)
-    shown = Table(title=title, title_justify="left")
-    shown.add_column("")
-    for kind in found:
-        shown.add_column(kind, justify="right")
-    for name, (heading, form) in COLUMNS.items():
-        cells = ["-" if (value := row[name]) is None else format(value, form) for row in found.values()]
-        shown.add_row(heading, *cells)
-    return shown
+def tables(outcomes: Sequence[Outcome], title: str) -> Iterator[Table]:
+    """Tabulate the rows, figures down and as many kinds across as a terminal has room for."""
+    found = list(rows(outcomes).items())
+    for first in range(0, len(found), KINDS_ACROSS):
+        part = found[first : first + KINDS_ACROSS]
+        shown = Table("", title="" if first else title, title_justify="left")
+        for kind, _ in part:
+            shown.add_column(kind, justify="right", no_wrap=True)
+        for name, (heading, form) in COLUMNS.items():
+            cells = ["-" if (value := row[name]) is None else format(value, form) for _, row in part]
+            shown.add_row(heading, *cells)
+        yield shown
 
 
 def as_json(outcomes: Sequence[Outcome]) -> dict[str, object]:
