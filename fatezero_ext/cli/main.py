@@ -56,6 +56,8 @@ MEASURE_HELP = """\
 Compares an edited clip with its source.
 
 PSNR and SSIM say how much of the source is left; with --mask only where the mask is black.
+So do flicker (the mean change from frame to frame that the source does not have) and the warp error (what the source's
+motion does not explain; needs opencv-python-headless).
 With --clip also the published figures: frame accuracy (the share of frames that are at least as close to the edit
 prompt as to the source prompt) and temporal consistency (the mean cosine of consecutive frames' embeddings).
 

@@ -1,4 +1,4 @@
-"""Quality of an edit: the published CLIP figures, and its likeness to the source outside the edited area.
+"""Quality of an edit: the published CLIP figures, and its likeness to the source outside the edited area, also in time.
 
 Source: FateZero (arXiv 2303.09535), quantitative comparison: frame accuracy and temporal consistency.
 """
@@ -12,19 +12,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, interpolate
+from torch.nn.functional import cosine_similarity
 
-from ..errors import VideoError
-from ..media.frame_files import NO_MASK
-from ..media.framing import same_proportions
+from .clip_pairs import SSIM_SIGMA, SSIM_WINDOW, NotMeasured, check_clips, compared_pixels
+from .stability import FLOW_PACKAGE, LEAST_FLOW_SIDE, flicker, warp_errors
 
 if TYPE_CHECKING:
     from .clip_scores import ClipScorer, OnPicture
+    from .stability import FlowFinder, WarpErrors
 
 FRAMES_COMPARED_AT_ONCE = 4
 """Bound of memory; frames are compared one by one."""
-SSIM_SIGMA, SSIM_WINDOW = 1.5, 11
-"""Pixels: the Gaussian that the authors of SSIM weigh neighbours with, and where they cut it off."""
 
 
 class Similarity(NamedTuple):
@@ -48,6 +46,8 @@ class EditMetrics:
     likeness:              to the source, where nothing was to change; None if everything was
     frame_accuracy:        fraction of frames at least as close to the edit prompt as to the source prompt
     temporal_consistency:  mean cosine of consecutive frames' CLIP embeddings
+    flicker:               mean change between frames that the source does not have, where nothing was to change; 1/255
+    warp_errors:           of edit and source along the source's motion, there as well
     """
 
     frames: int
@@ -56,6 +56,8 @@ class EditMetrics:
     likeness: Similarity | None = None
     frame_accuracy: float | None = None
     temporal_consistency: float | None = None
+    flicker: float | None = None
+    warp_errors: WarpErrors | None = None
     remarks: tuple[str, ...] = ()
 
 
@@ -83,8 +85,8 @@ def likeness(source: Tensor, edited: Tensor, mask: Tensor | None = None) -> Simi
                     without smoothing. Only the rest is compared. None: everything is.
     Raises VideoError where clips or mask do not fit each other.
     """
-    _check_clips(source, edited)
-    compared = _compared(mask, source)
+    check_clips(source, edited)
+    compared = compared_pixels(mask, source)
     if not compared.any():
         return None
     squares, similarity, pixels = 0.0, 0.0, int(compared.sum())
@@ -118,56 +120,6 @@ def _ssim_map(edited: Tensor, source: Tensor) -> Tensor:
     return full.mean(1)
 
 
-def _check_clips(source: Tensor, edited: Tensor) -> None:
-    for name, clip in (("source", source), ("edited", edited)):
-        if clip.ndim != 4 or clip.shape[-1] != 3 or clip.numel() == 0:
-            raise VideoError(
-                f"the {name} clip has shape {list(clip.shape)}; needed is [frames, height, width, 3] with at least "
-                f"one frame. Check what is connected."
-            )
-        if not clip.isfinite().all():
-            raise VideoError(f"the {name} clip holds values that are not numbers; needed is 0..1. Check its model.")
-    if source.shape != edited.shape:
-        raise VideoError(
-            f"source and edited differ: {_named(source)} and {_named(edited)}; both need the same frames and size. "
-            f"Take as many frames of both, scaled and cropped alike."
-        )
-    if min(source.shape[1:3]) < SSIM_WINDOW:
-        raise VideoError(
-            f"the clips are {_named(source)}; structural similarity needs sides of at least {SSIM_WINDOW} pixels. "
-            f"Use larger frames."
-        )
-
-
-def _named(clip: Tensor) -> str:
-    return f"{len(clip)} frames of {clip.shape[2]}x{clip.shape[1]}"
-
-
-def _compared(mask: Tensor | None, source: Tensor) -> Tensor:
-    """Mark the pixels that are compared: booleans [frames, height, width]."""
-    frames, height, width = source.shape[:3]
-    if mask is None:
-        return torch.ones(frames, height, width, dtype=torch.bool)
-    if mask.ndim == 2:
-        mask = mask[None]
-    if mask.ndim != 3 or mask.numel() == 0 or len(mask) not in (1, frames):
-        raise VideoError(
-            f"the mask has shape {list(mask.shape)}; needed is [frames, height, width] with 1 frame or {frames}, as "
-            f"the clips have. Make the mask of the same frames."
-        )
-    if not mask.isfinite().all():
-        raise VideoError("the mask holds values that are not numbers; needed is 0..1. Check where it comes from.")
-    rows, columns = mask.shape[1:]
-    no_mask = (rows, columns) == NO_MASK and not mask.any()
-    if not no_mask and not same_proportions(rows, columns, height, width):
-        raise VideoError(
-            f"the mask is {mask.shape[2]}x{mask.shape[1]}, the clips are {width}x{height}; a mask of the same "
-            f"proportions is needed. Crop or scale the mask as the clips were."
-        )
-    scaled = interpolate(mask[:, None].to("cpu", torch.float32), size=(height, width), mode="nearest-exact")[:, 0]
-    return (scaled < 0.5).expand(frames, height, width)
-
-
 def measure_edit(
     source: Tensor,
     edited: Tensor,
@@ -177,6 +129,7 @@ def measure_edit(
     source_prompt: str = "",
     edit_prompt: str = "",
     on_picture: OnPicture | None = None,
+    flow: FlowFinder | None = None,
 ) -> EditMetrics:
     """Measure an edit as far as the arguments allow.
 
@@ -184,11 +137,10 @@ def measure_edit(
     mask:           [frames or 1, h, w], white where something may change
     clip:           None: the CLIP figures are not measured
     on_picture:     called with the number of frames that CLIP has seen
+    flow:           finds the source's motion, see `installed_flow`; None: the warp error is not measured
     Raises VideoError if clips or mask do not fit, PromptError for a prompt too long for the CLIP model.
     """
-    frames, height, width = source.shape[:3]
-    measures = EditMetrics(frames, height, width, likeness(source, edited, mask))
-    remarks = [] if measures.likeness else ["PSNR and SSIM: not measured, the mask is white everywhere"]
+    measures, remarks = _by_pixels(source, edited, mask, flow)
     if clip is None:
         remarks.append("frame accuracy and temporal consistency: not measured, no CLIP model was given")
         return replace(measures, remarks=tuple(remarks))
@@ -204,6 +156,39 @@ def measure_edit(
     return replace(measures, frame_accuracy=accuracy, temporal_consistency=consistency, remarks=tuple(remarks))
 
 
+def _by_pixels(
+    source: Tensor, edited: Tensor, mask: Tensor | None, flow: FlowFinder | None
+) -> tuple[EditMetrics, list[str]]:
+    """Measure what needs no CLIP model. Returns also the remarks on what was not measured."""
+    frames, height, width = source.shape[:3]
+    measures, remarks = EditMetrics(frames, height, width, likeness(source, edited, mask)), []
+    if measures.likeness is None:
+        return measures, ["PSNR and SSIM: not measured, the mask is white everywhere; nor are figures over time"]
+    compared = compared_pixels(mask, source)
+    measures = replace(measures, flicker=flicker(source, edited, compared))
+    if measures.flicker is None:
+        remarks.append("flicker: not measured, it needs two frames that follow each other with a part to compare")
+    try:
+        measures = replace(measures, warp_errors=_warp_errors(source, edited, compared, flow))
+    except NotMeasured as reason:
+        remarks.append(f"warp error: not measured, {reason}")
+    return measures, remarks
+
+
+def _warp_errors(source: Tensor, edited: Tensor, compared: Tensor, flow: FlowFinder | None) -> WarpErrors:
+    """Measure the warp errors; raise NotMeasured with the reason where there are none."""
+    if len(source) < 2:
+        raise NotMeasured("it needs at least two frames")
+    if flow is None:
+        raise NotMeasured(f"it needs {FLOW_PACKAGE}")
+    if min(source.shape[1:3]) < LEAST_FLOW_SIDE:
+        raise NotMeasured(f"it needs sides of at least {LEAST_FLOW_SIDE} pixels")
+    found = warp_errors(source, edited, compared, flow)
+    if found is None:
+        raise NotMeasured("the source's motion cannot be followed where the mask is black")
+    return found
+
+
 def rows(measures: EditMetrics) -> list[tuple[str, str]]:
     """Return readable names and figures; what was not measured is left out."""
     shown = [("clips", f"{measures.frames} frames of {measures.width}x{measures.height}")]
@@ -217,7 +202,13 @@ def rows(measures: EditMetrics) -> list[tuple[str, str]]:
         return shown
     where = "" if found.share == 1 else f" over the {found.share:.1%} of pixels that the mask keeps"
     decibels = f"{found.psnr:.2f} dB" if math.isfinite(found.psnr) else "infinite, the pixels are identical"
-    return [*shown, (f"PSNR{where}", decibels), (f"SSIM{where}", f"{found.ssim:.4f}")]
+    shown += [(f"PSNR{where}", decibels), (f"SSIM{where}", f"{found.ssim:.4f}")]
+    if measures.flicker is not None:
+        shown.append((f"flicker{where}", f"{measures.flicker:.2f} levels of 255"))
+    if warp := measures.warp_errors:
+        followed = f"{warp.share:.1%} of pixels"
+        shown.append((f"warp error over {followed}", f"{warp.edit:.2f} levels of 255 (source: {warp.source:.2f})"))
+    return shown
 
 
 def report(measures: EditMetrics) -> str:
@@ -227,7 +218,7 @@ def report(measures: EditMetrics) -> str:
 
 def as_json(measures: EditMetrics) -> dict[str, object]:
     """Return all figures for programs: None is "not measured", and also the PSNR where `identical` is true."""
-    found = measures.likeness or Similarity(math.nan, math.nan, 0.0)
+    found, warp = measures.likeness or Similarity(math.nan, math.nan, 0.0), measures.warp_errors
     return {
         "frames": measures.frames,
         "height": measures.height,
@@ -238,5 +229,9 @@ def as_json(measures: EditMetrics) -> dict[str, object]:
         "identical": math.isinf(found.psnr),
         "ssim": found.ssim if measures.likeness else None,
         "compared_share": found.share,
+        "flicker": measures.flicker,
+        "warp_error": warp.edit if warp else None,
+        "source_warp_error": warp.source if warp else None,
+        "warp_share": warp.share if warp else 0.0,
         "remarks": list(measures.remarks),
     }

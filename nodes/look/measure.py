@@ -22,7 +22,7 @@ NO_CLIP = "none"
 
 
 class MeasureEdit(io.ComfyNode):
-    """Measure an edit: CLIP's frame accuracy and temporal consistency, and PSNR and SSIM against the source."""
+    """Measure an edit: by CLIP, and against the source by PSNR, SSIM, flicker and warp error."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -31,7 +31,7 @@ class MeasureEdit(io.ComfyNode):
             display_name="Measure Edit",
             category="FateZero/look",
             description=cls.__doc__,
-            search_aliases=["CLIP score", "PSNR", "SSIM", "temporal consistency"],
+            search_aliases=["CLIP score", "PSNR", "SSIM", "temporal consistency", "flicker", "warp error"],
             inputs=_inputs(),
             outputs=[
                 io.String.Output(display_name="report", tooltip="All figures as text, for a text preview."),
@@ -46,6 +46,16 @@ class MeasureEdit(io.ComfyNode):
                 io.Float.Output(display_name="psnr", tooltip="In dB, where nothing was to change. Higher: more alike."),
                 io.Float.Output(
                     display_name="ssim", tooltip="Up to 1, where nothing was to change. Higher: more alike."
+                ),
+                io.Float.Output(
+                    display_name="flicker",
+                    tooltip="Change between frames that the source does not have, where nothing was to change; in "
+                    "levels of 255. Lower: steadier.",
+                ),
+                io.Float.Output(
+                    display_name="warp_error",
+                    tooltip="Change between frames that the source's motion does not explain, there too; in levels of "
+                    "255. NaN without opencv-python-headless.",
                 ),
             ],
             is_output_node=True,
@@ -68,6 +78,7 @@ class MeasureEdit(io.ComfyNode):
         mask: Tensor | None = None,
     ) -> io.NodeOutput:
         from ...fatezero_ext.metrics.edit_metrics import measure_edit, report
+        from ...fatezero_ext.metrics.stability import installed_flow
 
         measures = measure_edit(
             source[..., :3],
@@ -77,10 +88,13 @@ class MeasureEdit(io.ComfyNode):
             source_prompt=source_prompt,
             edit_prompt=edit_prompt,
             on_picture=host.current().progress(len(edited)).update,
+            flow=installed_flow(),
         )
         text = report(measures)
         alike = (None, None) if measures.likeness is None else measures.likeness[:2]
-        figures = (measures.frame_accuracy, measures.temporal_consistency, *alike)
+        warp_error = None if measures.warp_errors is None else measures.warp_errors.edit
+        over_time = (measures.flicker, warp_error)
+        figures = (measures.frame_accuracy, measures.temporal_consistency, *alike, *over_time)
         shown = [math.nan if figure is None else figure for figure in figures]
         return io.NodeOutput(text, *shown, ui={"text": (text,)})
 
@@ -94,8 +108,8 @@ def _inputs() -> list[io.Input]:
             options=[NO_CLIP, *_names()],
             default=NO_CLIP,
             tooltip="A CLIP model folder in Hugging Face layout (config.json, weights, tokenizer, "
-            "preprocessor_config.json) in models/clip_vision, models/text_encoders or models/diffusers. none: only "
-            "PSNR and SSIM are measured.",
+            "preprocessor_config.json) in models/clip_vision, models/text_encoders or models/diffusers. none: its "
+            "two figures are left out.",
         ),
         io.String.Input(
             "source_prompt", default="", multiline=True, tooltip="What the source shows. For the frame accuracy."
@@ -110,7 +124,8 @@ def _inputs() -> list[io.Input]:
         io.Mask.Input(
             "mask",
             optional=True,
-            tooltip="White where something may change; PSNR and SSIM then compare only the rest. P2P Edit gives one.",
+            tooltip="White where something may change; all but CLIP's figures then compare only the rest. P2P Edit "
+            "gives one.",
         ),
     ]
 

@@ -185,6 +185,11 @@ def test_a_single_frame_has_no_temporal_consistency():
     assert temporal_consistency(unit(10)) is None
 
 
+def still(frame, other):
+    """The flow of clips in which nothing moves."""
+    return torch.zeros(*frame.shape[:2], 2)
+
+
 class Angles:
     """A CLIP model that reads the angle of a picture's vector off its first pixel, and sees prompts at 0 and 90."""
 
@@ -201,7 +206,7 @@ def turning():
 
 
 def test_all_figures_are_measured_where_everything_is_given(turning):
-    measures = measure_edit(turning, turning, clip=Angles(), source_prompt="a", edit_prompt="b")
+    measures = measure_edit(turning, turning, clip=Angles(), source_prompt="a", edit_prompt="b", flow=still)
     assert measures.frame_accuracy == pytest.approx(1 / 3)
     assert measures.temporal_consistency == pytest.approx(math.cos(math.radians(30)))
     assert measures.remarks == () and (measures.frames, measures.height, measures.width) == (3, 12, 12)
@@ -213,11 +218,15 @@ def test_all_figures_are_measured_where_everything_is_given(turning):
         (3, {}, ["no CLIP model was given"]),
         (3, {"clip": Angles()}, ["needs a source prompt and an edit prompt"]),
         (3, {"clip": Angles(), "source_prompt": "a", "edit_prompt": " "}, ["needs a source prompt and an edit"]),
-        (1, {"clip": Angles(), "source_prompt": "a", "edit_prompt": "b"}, ["needs at least two frames"]),
+        (
+            1,
+            {"clip": Angles(), "source_prompt": "a", "edit_prompt": "b"},
+            ["flicker: not measured", "warp error: not measured, it needs at least two", "consistency: not measured"],
+        ),
     ],
 )
 def test_what_was_not_measured_is_said_with_its_reason(turning, frames, settings, remarks):
-    measures = measure_edit(turning[:frames], turning[:frames], **settings)
+    measures = measure_edit(turning[:frames], turning[:frames], flow=still, **settings)
     assert len(measures.remarks) == len(remarks)
     for remark, words in zip(measures.remarks, remarks, strict=True):
         assert words in remark and remark in report(measures)

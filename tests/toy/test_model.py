@@ -4,17 +4,22 @@ import numpy as np
 import pytest
 import torch
 
+from fatezero_ext import InflationSettings, load_toy
 from fatezero_ext.errors import ModelError
 from fatezero_ext.toy import MODEL_FOLDER
+from fatezero_ext.toy.evaluation import evaluate
+from fatezero_ext.toy.evaluation.edit_runs import Runs
 from fatezero_ext.toy.evaluation.evaluate import (
     Settings,
     attention_found,
     decode,
     draw,
+    edits_made,
     encode,
     plain_scenes,
     words_drawn,
 )
+from fatezero_ext.toy.evaluation.fresh_clips import KINDS
 from fatezero_ext.toy.evaluation.oracle import read
 from fatezero_ext.toy.evaluation.scores import psnr
 from fatezero_ext.toy.training.export import load_model
@@ -84,6 +89,21 @@ def test_the_attention_of_the_shape_word_lies_on_the_object(pipeline):
     figures = attention_found(pipeline, Settings(prompts=16))
     assert figures["attention IoU, best threshold"] > 0.8
     assert figures["attention IoU, threshold 0.3"] > 0.5
+
+
+@pytest.mark.slow
+def test_edits_are_measured_as_edit_quality_does(pipeline, monkeypatch):
+    monkeypatch.setattr(evaluate, "EDITED_FRAMES", 1)
+    figures = edits_made(pipeline, Settings(edits=1))
+    assert {name.split(" edits, ")[0] for name in figures} == set(KINDS) and None not in figures.values()
+    models = {}
+
+    def model(keys):
+        return models.setdefault(keys, load_toy(InflationSettings(key_frames=keys)))
+
+    wanted = next(Runs(model, evaluate._SEED, 1).of_clip(0, ("colour",))).figures
+    assert figures["colour edits, stays_psnr"] == pytest.approx(wanted.stays_psnr, abs=0.01)
+    assert figures["colour edits, right"] == wanted.right
 
 
 def test_a_style_in_the_prompt_changes_the_style(pipeline):

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from torch import Tensor
 
+from ...diffusion.noise_model import LatentFormat
 from ...editing.edit import edit
 from ...editing.settings import EditSettings
 from ...inversion.controller import Controller
 from ...inversion.invert import invert
 from ...inversion.recording import Capture
+from ...models.load import VideoModel
 from ...models.text_encoder import ClipTextEncoder
 from ...models.unet.inflate import InflationSettings
 from ...models.unet.model import Pseudo3DUNet
@@ -30,7 +33,10 @@ from ..world.captions import caption
 from ..world.clips import sample_clip
 from ..world.render import object_mask, render
 from ..world.world import NO_STYLE, STYLES, Scene, sample_scene
+from .edit_runs import Runs
+from .fresh_clips import KINDS
 from .oracle import read
+from .quality_table import rows
 from .scores import psnr
 
 GUIDANCE = 5.0
@@ -38,6 +44,9 @@ STEPS = 30
 PROMPTS = 40
 PROMPTS_PER_STYLE = 16
 READINGS_PER_STYLE = 100
+EDITED_CLIPS, EDITED_FRAMES = 2, 8
+EDIT_FIGURES = ("right", "stays_psnr", "object_iou", "area", "steady")
+"""What is shown of edits, of the figures of `edit_quality`."""
 ATTENTION_TIMESTEP = 301
 ATTENTION_THRESHOLD = 0.3
 ATTENTION_LEVELS = ("down_blocks.0", "up_blocks.3")
@@ -71,12 +80,14 @@ class Settings:
     prompts:       pictures that test colour, shape and background
     style_prompts: pictures of each style
     readings:      rendered pictures of each style that test the oracle itself
+    edits:         fresh clips that are edited in every kind
     """
 
     steps: int = STEPS
     prompts: int = PROMPTS
     style_prompts: int = PROMPTS_PER_STYLE
     readings: int = READINGS_PER_STYLE
+    edits: int = EDITED_CLIPS
 
 
 def evaluate(pipeline: StableDiffusionPipeline, settings: Settings) -> Figures:
@@ -179,22 +190,38 @@ def shape_word_maps(pipeline: StableDiffusionPipeline, scenes: list[Scene]) -> T
 
 def inversion_returns(pipeline: StableDiffusionPipeline, settings: Settings) -> Figures:
     """Measure the PSNR of inverting clips and denoising them again, against the VAE alone."""
-    frames_apart = InflationSettings(key_frames=(), norm="frame")
-    unet = Pseudo3DUNet(deepcopy(pipeline.unet), frames_apart, scheduler=pipeline.scheduler.config)
-    text, vae = ClipTextEncoder(pipeline.tokenizer, pipeline.text_encoder), VideoVAE(pipeline.vae)
+    model = video_model(pipeline, InflationSettings(key_frames=(), norm="frame"))
     uncontrolled = EditSettings(cross_replace=0.0, self_replace=0.0, guidance=1.0)
     figures = {}
     clips = [sample_clip(seed, frames=4) for seed in range(3)]
     for steps in (20, 50):
         values = []
         for clip in clips:
-            latents = vae.encode(torch.as_tensor(clip.frames))
-            controller = Controller(unet, Capture(self_attention=False))
-            controller = invert(controller, text, latents, clip.prompt, steps=steps, inversion_passes=0)
-            back = edit(controller, text, clip.prompt, uncontrolled).latents
-            values.append(psnr(vae.decode(back).numpy(), vae.decode(latents).numpy()))
+            latents = model.vae.encode(torch.as_tensor(clip.frames))
+            controller = Controller(model.unet, Capture(self_attention=False))
+            controller = invert(controller, model.text_encoder, latents, clip.prompt, steps=steps, inversion_passes=0)
+            back = edit(controller, model.text_encoder, clip.prompt, uncontrolled).latents
+            values.append(psnr(model.vae.decode(back).numpy(), model.vae.decode(latents).numpy()))
         figures[f"inversion PSNR, {steps} steps"] = float(np.mean(values))
     return figures
+
+
+def edits_made(pipeline: StableDiffusionPipeline, settings: Settings) -> Figures:
+    """Measure a few edits of every kind as `fatezero_ext.toy.edit_quality` measures many."""
+    model = cache(lambda keys: video_model(pipeline, InflationSettings(key_frames=keys)))
+    runs = Runs(model, _SEED, EDITED_FRAMES)
+    outcomes = [outcome for index in range(settings.edits) for outcome in runs.of_clip(index, KINDS)]
+    found = {kind: row for kind, row in rows(outcomes).items() if kind in KINDS}
+    shown = {f"{kind} edits, {name}": row[name] for kind, row in found.items() for name in EDIT_FIGURES}
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def video_model(pipeline: StableDiffusionPipeline, settings: InflationSettings) -> VideoModel:
+    """Return a copy of a pipeline's model that edits videos."""
+    text, vae = ClipTextEncoder(pipeline.tokenizer, pipeline.text_encoder), VideoVAE(pipeline.vae)
+    latent_format = LatentFormat(vae.net.config["scaling_factor"], vae.pixels_per_cell)
+    net, scheduler = deepcopy(pipeline.unet), pipeline.scheduler.config
+    return VideoModel(Pseudo3DUNet(net, settings, latent_format=latent_format, scheduler=scheduler), text, vae)
 
 
 @torch.no_grad()
@@ -223,6 +250,7 @@ MEASUREMENTS: tuple[Measurement, ...] = (
     styles_read,
     attention_found,
     inversion_returns,
+    edits_made,
 )
 """Everything that is measured; a new figure is one more function here."""
 
@@ -244,9 +272,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help="DDIM steps per picture")
     parser.add_argument("--prompts", type=int, default=PROMPTS, help="pictures that tell colour, shape and background")
     parser.add_argument("--style-prompts", type=int, default=PROMPTS_PER_STYLE, help="pictures of each style")
+    parser.add_argument("--edits", type=int, default=EDITED_CLIPS, help="clips that are edited in every kind")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args(arguments)
-    figures = evaluate(load_model(options.model), Settings(options.steps, options.prompts, options.style_prompts))
+    settings = Settings(options.steps, options.prompts, options.style_prompts, edits=options.edits)
+    figures = evaluate(load_model(options.model), settings)
     sys.stdout.write(table(figures) + "\n")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")

@@ -35,7 +35,9 @@ def accuracy(edit: np.ndarray, **wanted: str) -> float:
 
 
 def flicker(edit: np.ndarray, reference: np.ndarray) -> float:
-    """Return the mean change from frame to frame that the reference does not have, in steps of 1/255."""
+    """Return the mean change between frames that the reference does not have, in steps of 1/255; 0 for one frame."""
+    if len(edit) < 2:
+        return 0.0
     change = np.diff(_floats(edit), axis=0) - np.diff(_floats(reference), axis=0)
     return float(np.abs(change).mean()) * 255
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .world import NO_STYLE, PALETTE, Scene
+from .world import NO_OBJECT, NO_STYLE, PALETTE, Scene
 
 OBJECT, BACKGROUND = "object", "background"
 Words = list[tuple[str, str]]
@@ -84,6 +84,8 @@ def caption_words(scene: Scene, wording: Wording) -> Words:
     """Write the caption with the role of every word."""
     styled = scene.style != NO_STYLE
     template = TEMPLATES[0 if styled and wording.template in PHOTO_TEMPLATES else wording.template]
+    if scene.shape == NO_OBJECT:
+        template = "{background}"
     words: Words = []
     for part in template.split():
         if part == "{background}":

@@ -7,7 +7,7 @@ import numpy as np
 
 from .captions import caption
 from .render import object_mask, render
-from .world import NO_STYLE, SIZE, Scene, is_visible
+from .world import NO_OBJECT, NO_STYLE, SIZE, Scene, is_visible
 
 READABLE_BACKGROUNDS = ("grass", "water", "sand", "sky", "checker", "white", "gray")
 READABLE_COLOURS = ("red", "orange", "yellow", "green", "blue", "purple")
@@ -50,12 +50,13 @@ class Clip:
     ) -> "Clip":
         """Draw the result of a perfect edit: the same path and texture, the named attributes changed.
 
-        None leaves an attribute unchanged. An object that would not stand out from its background is refused.
+        None leaves an attribute unchanged; the shape NO_OBJECT takes the object away. An object that would not stand
+        out from its background is refused.
         """
         wanted = {"colour": colour, "shape": shape, "background": background, "style": style}
         changed: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
         scenes = tuple(replace(scene, **changed) for scene in self.scenes)
-        if not is_visible(scenes[0].colour, scenes[0].background):
+        if shape != NO_OBJECT and not is_visible(scenes[0].colour, scenes[0].background):
             raise ValueError(
                 f"a {scenes[0].colour} object cannot be seen on '{scenes[0].background}'; an edit needs an object that "
                 f"stands out. Choose another colour or background."

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .world import NO_STYLE, PALETTE, SIZE, TEXTURE_TONES, Scene
+from .world import NO_OBJECT, NO_STYLE, PALETTE, SIZE, TEXTURE_TONES, Scene
 
 OVERSAMPLING = 8
 BLOCK = 4
@@ -42,6 +42,8 @@ def object_mask(scene: Scene) -> np.ndarray:
 
 def shape_mask(shape: str, x: float, y: float, radius: float) -> np.ndarray:
     """Compute the same for a bare shape; x, y, radius in pixels. Returns [H, W] float32, 0..1."""
+    if shape == NO_OBJECT:
+        return np.zeros((SIZE, SIZE), np.float32)
     outline = np.array((x, y)) + radius * _OUTLINES[shape]
     canvas = Image.new("L", (SIZE * OVERSAMPLING, SIZE * OVERSAMPLING))
     ImageDraw.Draw(canvas).polygon([tuple(point) for point in outline * OVERSAMPLING - 0.5], fill=255)

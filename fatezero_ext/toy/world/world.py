@@ -15,6 +15,8 @@ SHAPES = ("circle", "square", "triangle", "star", "heart", "cross")
 TEXTURES = ("grass", "water", "sand", "sky", "brick", "checker", "stripes", "night")
 STYLES = ("sketch", "watercolor", "pixel", "monochrome")
 NO_STYLE = "none"
+NO_OBJECT = "none"
+"""Shape of a scene that is background alone: the truth of an edit that takes the object away."""
 
 PALETTE: dict[str, tuple[float, float, float]] = {
     "red": (0.88, 0.10, 0.12),
@@ -57,6 +59,7 @@ _UNREADABLE = {("purple", "blue"), ("blue", "purple"), ("purple", "night"), ("wh
 class Scene:
     """One object over one background.
 
+    shape:      one of SHAPES, or NO_OBJECT
     background: one of TEXTURES, or one of PLAINS for an even colour
     x, y:       centre of the object in pixels, y down
     radius:     pixels
@@ -74,7 +77,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         for field, allowed in (
-            ("shape", SHAPES),
+            ("shape", (*SHAPES, NO_OBJECT)),
             ("colour", COLOURS),
             ("background", BACKGROUNDS),
             ("style", (NO_STYLE, *STYLES)),

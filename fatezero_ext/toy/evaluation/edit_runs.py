@@ -1,0 +1,143 @@
+"""Edits of fresh clips by the built-in model, with settings by kind, measured against their exact truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...attention.key_frames import KeyFrame
+from ...editing.edit import EditResult, edit
+from ...editing.settings import BlendSettings, EditSettings
+from ...inversion.controller import Controller
+from ...inversion.invert import invert
+from ...models.load import VideoModel
+from ..world.captions import caption
+from ..world.clips import Clip
+from ..world.world import NO_OBJECT, STYLES, Scene
+from .edits import EditFigures, measure
+from .fresh_clips import fresh_clip, target
+from .scores import psnr
+
+STEPS = 20
+GUIDANCE = 3.0
+OWN_KEYS: tuple[KeyFrame, ...] = ()
+KEY_FRAMES: Mapping[str, tuple[KeyFrame, ...]] = {"background": ("mid",)}
+"""Key frames of single kinds. Others draw best from each frame's own keys; a new texture would jump with these."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An edit, with its figures and those of the exact truth behind the VAE, the best that the model could give.
+
+    index:   of the clip
+    kind:    of the edit
+    clip:    the source
+    changes: what was asked for; nothing for a reconstruction
+    prompt:  of the edit
+    frames:  the edited clip, [frames, H, W, 3] uint8
+    against_vae: dB of the edit against the exact truth behind the VAE; of a reconstruction what the inversion lost
+    """
+
+    index: int
+    kind: str
+    clip: Clip
+    changes: Mapping[str, str]
+    prompt: str
+    frames: np.ndarray
+    figures: EditFigures
+    ceiling: EditFigures
+    against_vae: float
+
+
+SettingsFor = Callable[[str, Scene, Scene], EditSettings]
+
+
+def preset(kind: str, before: Scene, after: Scene) -> EditSettings:
+    """Return the settings that suit a kind of edit, with the words of its scenes."""
+    old, new = (f"{scene.colour} {scene.shape}" for scene in (before, after))
+    if kind == "reconstruction":
+        return EditSettings(cross_replace=0.0, self_replace=0.0, guidance=1.0)
+    if kind == "style" or kind in STYLES:
+        return EditSettings("refine", 0.2, self_replace=0.4, guidance=GUIDANCE)
+    if kind == "background":
+        blend = BlendSettings((_background_word(before),), threshold=0.5, latents=True)
+        return EditSettings(cross_replace=0.8, self_replace=0.8, guidance=GUIDANCE, blend=blend)
+    if kind == "removal":
+        blend = BlendSettings((old,), latents=True)
+        return EditSettings(cross_replace=0.8, self_replace=0.8, guidance=GUIDANCE, blend=blend)
+    window = 0.4 if "shape" in kind else 0.8
+    blend = BlendSettings((old,), (new,), latents=True)
+    return EditSettings(cross_replace=window, self_replace=window, guidance=GUIDANCE, blend=blend)
+
+
+def default(kind: str, before: Scene, after: Scene) -> EditSettings:
+    """Return what a user gets who sets nothing but what the prompts leave open."""
+    if kind == "reconstruction":
+        return preset(kind, before, after)
+    return EditSettings("refine" if kind == "style" or kind in STYLES else "replace")
+
+
+SETTINGS: Mapping[str, SettingsFor] = {"preset": preset, "default": default}
+
+
+def edit_prompt(before: Scene, after: Scene) -> str:
+    """Write the prompt of an edit; an object is taken away by putting the background's word in place of its words."""
+    if after.shape != NO_OBJECT:
+        return caption(after)
+    word = _background_word(before)
+    return f"a {word} {word} {caption(before).split(maxsplit=3)[3]}"
+
+
+def _background_word(scene: Scene) -> str:
+    return caption(scene).rpartition(" ")[2]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Edits of the fresh clips of a seed.
+
+    model:    returns the model with such key frames; the same one every time
+    frames:   of each clip
+    settings: of an edit, by its kind and its scenes before and after
+    """
+
+    model: Callable[[tuple[KeyFrame, ...]], VideoModel]
+    seed: int
+    frames: int = 8
+    settings: SettingsFor = preset
+
+    def of_clip(self, index: int, kinds: Sequence[str]) -> Iterator[Outcome]:
+        """Edit one clip in every kind; kinds with the same key frames share one inversion."""
+        clip = fresh_clip(self.seed, index, frames=self.frames)
+
+        @cache
+        def inverted(keys: tuple[KeyFrame, ...]) -> Controller:
+            model = self.model(keys)
+            latents = model.vae.encode(torch.as_tensor(clip.frames))
+            return invert(Controller(model.unet), model.text_encoder, latents, clip.prompt, steps=STEPS)
+
+        for kind in kinds:
+            keys = KEY_FRAMES.get(kind, OWN_KEYS)
+            yield self._outcome(self.model(keys), inverted(keys), clip, index, kind)
+
+    def _outcome(self, model: VideoModel, controller: Controller, clip: Clip, index: int, kind: str) -> Outcome:
+        changes = target(clip, self.seed, index, kind)
+        truth = clip.edited(**changes)
+        before, after = clip.scenes[0], truth.scenes[0]
+        prompt = edit_prompt(before, after)
+        result = edit(controller, model.text_encoder, prompt, self.settings(kind, before, after))
+        frames = finished(model, result, clip, kind).numpy()
+        behind = model.vae.decode(model.vae.encode(torch.as_tensor(truth.frames))).numpy()
+        figures, ceiling = (measure(one, clip, changes) for one in (frames, behind))
+        pixels = np.round(frames * 255).astype(np.uint8)
+        return Outcome(index, kind, clip, changes, prompt, pixels, figures, ceiling, psnr(frames, behind))
+
+
+def finished(model: VideoModel, result: EditResult, clip: Clip, kind: str) -> Tensor:
+    """Decode an edit. Returns [frames, H, W, 3], 0..1."""
+    return model.vae.decode(result.latents)

@@ -1,0 +1,118 @@
+"""Flicker and warp error of clips whose faults and motion are known."""
+
+import pytest
+import torch
+
+from fatezero_ext.metrics.edit_metrics import as_json, measure_edit, report
+from fatezero_ext.metrics.stability import dis_flow, flicker, installed_flow, warp_errors
+
+LEVEL = 1 / 255
+FRAMES, HEIGHT, WIDTH = 4, 40, 48
+STEP = 2
+"""Pixels that the picture moves to the right in each frame."""
+EVERYWHERE = torch.ones(FRAMES, HEIGHT, WIDTH, dtype=torch.bool)
+
+
+def moving(seed=0, step=STEP):
+    """A smooth picture that slides to the right."""
+    wide = torch.rand(1, 3, 12, 20, generator=torch.Generator().manual_seed(seed))
+    wide = torch.nn.functional.interpolate(wide, (HEIGHT, WIDTH + FRAMES * STEP), mode="bicubic").clamp(0, 1)[0]
+    starts = [(FRAMES - 1 - frame) * step for frame in range(FRAMES)]
+    return torch.stack([wide[:, :, start : start + WIDTH] for start in starts]).movedim(1, -1)
+
+
+def flow_of(source, step=STEP):
+    """The true flow: a pixel of a frame was `step` to the left one frame before."""
+    order = {frame.numpy().tobytes(): place for place, frame in enumerate(source)}
+
+    def flow(frame, other):
+        places = order[other.numpy().tobytes()] - order[frame.numpy().tobytes()]
+        return torch.tensor((float(places * step), 0.0)).expand(HEIGHT, WIDTH, 2)
+
+    return flow
+
+
+def test_what_moves_as_the_source_moves_has_no_warp_error():
+    source = moving()
+    found = warp_errors(source, 1 - source, EVERYWHERE, flow_of(source))
+    assert found.edit == pytest.approx(0, abs=1e-3) and found.source == pytest.approx(0, abs=1e-3)
+
+
+def test_pixels_that_come_from_outside_the_frame_do_not_count():
+    source = moving()
+    assert warp_errors(source, source, EVERYWHERE, flow_of(source)).share == pytest.approx((WIDTH - STEP) / WIDTH)
+
+
+def test_brightness_that_changes_by_two_levels_a_frame_is_a_warp_error_of_two():
+    source = moving() * 0.9
+    flickering = source + 2 * LEVEL * torch.arange(FRAMES).view(-1, 1, 1, 1)
+    found = warp_errors(source, flickering, EVERYWHERE, flow_of(source))
+    assert found.edit == pytest.approx(2, abs=1e-3) and found.source == pytest.approx(0, abs=1e-3)
+
+
+def test_an_edit_that_stands_still_where_the_source_moves_has_a_warp_error_and_no_share_of_the_source_s():
+    source = moving()
+    found = warp_errors(source, source[:1].expand_as(source), EVERYWHERE, flow_of(source))
+    assert found.edit > 5 and found.source < 0.01
+
+
+def test_flow_that_does_not_lead_back_marks_what_is_hidden():
+    source = moving()
+
+    def torn(frame, other):
+        flow = flow_of(source)(frame, other).clone()
+        if flow[0, 0, 0] > 0:  # there, as against back
+            flow[: HEIGHT // 2] += 5
+        return flow
+
+    whole = warp_errors(source, source, EVERYWHERE, flow_of(source)).share
+    assert warp_errors(source, source, EVERYWHERE, torn).share == pytest.approx(whole / 2)
+
+
+def test_masked_pixels_do_not_count_over_time():
+    source = moving() * 0.9
+    compared = EVERYWHERE.clone()
+    compared[:, : HEIGHT // 2] = False
+    edited = source.clone()
+    edited[1::2, : HEIGHT // 2] += 0.1
+    assert flicker(source, edited, compared) == pytest.approx(0, abs=1e-4)
+    assert flicker(source, edited, EVERYWHERE) == pytest.approx(0.05 / LEVEL, rel=1e-3)
+    assert warp_errors(source, edited, compared, flow_of(source)).edit == pytest.approx(0, abs=1e-3)
+
+
+def test_flicker_is_the_change_that_the_source_does_not_have():
+    source = moving()
+    assert flicker(source, source * 0.5 + 0.1, EVERYWHERE) == pytest.approx(
+        (source.diff(dim=0).abs().mean() * 0.5 / LEVEL).item(), rel=1e-4
+    )
+    steady = source[:1].expand_as(source)
+    assert flicker(steady, steady + 0.2, EVERYWHERE) == 0
+
+
+def test_nothing_to_compare_gives_no_figure():
+    source = moving()
+    assert flicker(source, source, ~EVERYWHERE) is None
+    assert flicker(source[:1], source[:1], EVERYWHERE[:1]) is None
+    assert warp_errors(source, source, ~EVERYWHERE, flow_of(source)) is None
+
+
+def test_the_report_and_the_json_have_the_figures_over_time():
+    source = moving() * 0.9
+    measures = measure_edit(source, source + 0.02, flow=flow_of(source))
+    assert "flicker: 0.00 levels of 255" in report(measures) and "warp error over" in report(measures)
+    assert as_json(measures)["warp_error"] == pytest.approx(measures.warp_errors.edit)
+
+
+def test_without_the_package_the_report_names_it():
+    source = moving()
+    assert "warp error: not measured, it needs opencv-python-headless" in report(measure_edit(source, source))
+
+
+def test_opencv_finds_the_motion_of_a_known_clip():
+    pytest.importorskip("cv2")
+    source = moving(step=1)
+    back = dis_flow(source[1], source[0])
+    inner = back[8:-8, 8:-8]
+    assert inner[..., 0].median() == pytest.approx(-1, abs=0.3) and inner[..., 1].median() == pytest.approx(0, abs=0.3)
+    found = warp_errors(source, source, EVERYWHERE, installed_flow())
+    assert found.edit == found.source and 0.5 < found.share <= 1
