@@ -29,13 +29,13 @@ REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 
 
 def check_requirements() -> None:
-    """Raise ImportError, with the command that helps, if a required module is not installed.
+    """Raise ImportError, which says what to install and where, if a required module is missing.
 
     ComfyUI then lists the pack as one that failed to import, which its Manager offers to fix; otherwise the first run
     of a graph would fail in its middle. Nothing is imported.
     """
     if missing := [name for name in MODULES if find_spec(name) is None]:
         raise ImportError(
-            f"FateZero needs {', '.join(missing)}, which the Python that runs here does not have. Install what is "
-            f'missing and restart: "{sys.executable}" -m pip install -r "{REQUIREMENTS}"'
+            f"FateZero needs {', '.join(missing)}, which the Python that runs here does not have. Install the packages "
+            f"of {REQUIREMENTS} into {sys.executable} and restart."
         )
