@@ -57,7 +57,7 @@ Compares an edited clip with its source.
 
 PSNR and SSIM say how much of the source is left; with --mask only where the mask is black.
 So do flicker (the mean change from frame to frame that the source does not have) and the warp error (what the source's
-motion does not explain; needs opencv-python-headless).
+motion does not explain; needs opencv-python-headless). --vmaf adds VMAF (needs imageio-ffmpeg).
 With --clip also the published figures: frame accuracy (the share of frames that are at least as close to the edit
 prompt as to the source prompt) and temporal consistency (the mean cosine of consecutive frames' embeddings).
 
@@ -131,6 +131,7 @@ def _describe_measure(command: ArgumentParser) -> None:
     command.add_argument("--clip", type=Path, metavar="DIR", help="folder of a CLIP model in Hugging Face layout")
     command.add_argument("--source-prompt", default="", metavar="TEXT", help="what the source shows (with --clip)")
     command.add_argument("--edit-prompt", default="", metavar="TEXT", help="what the edit should show (with --clip)")
+    command.add_argument("--vmaf", action="store_true", help="also measure VMAF, by imageio-ffmpeg's ffmpeg")
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 

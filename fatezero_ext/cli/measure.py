@@ -41,6 +41,7 @@ def _measured(options: argparse.Namespace) -> EditMetrics:
         source_prompt=options.source_prompt,
         edit_prompt=options.edit_prompt,
         flow=installed_flow(),
+        with_vmaf=options.vmaf,
     )
 
 

@@ -16,6 +16,7 @@ from torch.nn.functional import cosine_similarity
 
 from .clip_pairs import SSIM_SIGMA, SSIM_WINDOW, NotMeasured, check_clips, compared_pixels
 from .stability import FLOW_PACKAGE, LEAST_FLOW_SIDE, flicker, warp_errors
+from .vmaf import vmaf_score
 
 if TYPE_CHECKING:
     from .clip_scores import ClipScorer, OnPicture
@@ -48,6 +49,7 @@ class EditMetrics:
     temporal_consistency:  mean cosine of consecutive frames' CLIP embeddings
     flicker:               mean change between frames that the source does not have, where nothing was to change; 1/255
     warp_errors:           of edit and source along the source's motion, there as well
+    vmaf:                  against the source, 0..100, with the source's pixels wherever something might change
     """
 
     frames: int
@@ -58,6 +60,7 @@ class EditMetrics:
     temporal_consistency: float | None = None
     flicker: float | None = None
     warp_errors: WarpErrors | None = None
+    vmaf: float | None = None
     remarks: tuple[str, ...] = ()
 
 
@@ -130,6 +133,7 @@ def measure_edit(
     edit_prompt: str = "",
     on_picture: OnPicture | None = None,
     flow: FlowFinder | None = None,
+    with_vmaf: bool = False,
 ) -> EditMetrics:
     """Measure an edit as far as the arguments allow.
 
@@ -138,9 +142,10 @@ def measure_edit(
     clip:           None: the CLIP figures are not measured
     on_picture:     called with the number of frames that CLIP has seen
     flow:           finds the source's motion, see `installed_flow`; None: the warp error is not measured
+    with_vmaf:      also measure VMAF, by the program of the package imageio-ffmpeg
     Raises VideoError if clips or mask do not fit, PromptError for a prompt too long for the CLIP model.
     """
-    measures, remarks = _by_pixels(source, edited, mask, flow)
+    measures, remarks = _by_pixels(source, edited, mask, flow, with_vmaf)
     if clip is None:
         remarks.append("frame accuracy and temporal consistency: not measured, no CLIP model was given")
         return replace(measures, remarks=tuple(remarks))
@@ -157,7 +162,7 @@ def measure_edit(
 
 
 def _by_pixels(
-    source: Tensor, edited: Tensor, mask: Tensor | None, flow: FlowFinder | None
+    source: Tensor, edited: Tensor, mask: Tensor | None, flow: FlowFinder | None, with_vmaf: bool
 ) -> tuple[EditMetrics, list[str]]:
     """Measure what needs no CLIP model. Returns also the remarks on what was not measured."""
     frames, height, width = source.shape[:3]
@@ -172,6 +177,11 @@ def _by_pixels(
         measures = replace(measures, warp_errors=_warp_errors(source, edited, compared, flow))
     except NotMeasured as reason:
         remarks.append(f"warp error: not measured, {reason}")
+    if with_vmaf:
+        try:
+            measures = replace(measures, vmaf=vmaf_score(source, edited, compared))
+        except NotMeasured as reason:
+            remarks.append(f"VMAF: not measured, {reason}")
     return measures, remarks
 
 
@@ -208,6 +218,8 @@ def rows(measures: EditMetrics) -> list[tuple[str, str]]:
     if warp := measures.warp_errors:
         followed = f"{warp.share:.1%} of pixels"
         shown.append((f"warp error over {followed}", f"{warp.edit:.2f} levels of 255 (source: {warp.source:.2f})"))
+    if measures.vmaf is not None:
+        shown.append((f"VMAF{where}", f"{measures.vmaf:.1f}"))
     return shown
 
 
@@ -233,5 +245,6 @@ def as_json(measures: EditMetrics) -> dict[str, object]:
         "warp_error": warp.edit if warp else None,
         "source_warp_error": warp.source if warp else None,
         "warp_share": warp.share if warp else 0.0,
+        "vmaf": measures.vmaf,
         "remarks": list(measures.remarks),
     }

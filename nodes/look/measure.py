@@ -22,7 +22,7 @@ NO_CLIP = "none"
 
 
 class MeasureEdit(io.ComfyNode):
-    """Measure an edit: by CLIP, and against the source by PSNR, SSIM, flicker and warp error."""
+    """Measure an edit: by CLIP, and against the source by PSNR, SSIM, flicker, warp error and VMAF."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -31,7 +31,7 @@ class MeasureEdit(io.ComfyNode):
             display_name="Measure Edit",
             category="FateZero/look",
             description=cls.__doc__,
-            search_aliases=["CLIP score", "PSNR", "SSIM", "temporal consistency", "flicker", "warp error"],
+            search_aliases=["CLIP score", "PSNR", "SSIM", "temporal consistency", "flicker", "warp error", "VMAF"],
             inputs=_inputs(),
             outputs=[
                 io.String.Output(display_name="report", tooltip="All figures as text, for a text preview."),
@@ -57,12 +57,15 @@ class MeasureEdit(io.ComfyNode):
                     tooltip="Change between frames that the source's motion does not explain, there too; in levels of "
                     "255. NaN without opencv-python-headless.",
                 ),
+                io.Float.Output(
+                    display_name="vmaf", tooltip="0 to 100, there too. Higher: more alike. NaN unless switched on."
+                ),
             ],
             is_output_node=True,
         )
 
     @classmethod
-    def fingerprint_inputs(cls, clip_model: str, **_widgets: str) -> str:
+    def fingerprint_inputs(cls, clip_model: str, **_widgets: str | bool) -> str:
         """Return what changes when a file of the CLIP model does."""
         files = [] if clip_model == NO_CLIP else sorted(path for path in _folder(clip_model).iterdir())
         return str([file_stamp(path) for path in files])
@@ -76,6 +79,7 @@ class MeasureEdit(io.ComfyNode):
         source_prompt: str,
         edit_prompt: str,
         mask: Tensor | None = None,
+        vmaf: bool = False,
     ) -> io.NodeOutput:
         from ...fatezero_ext.metrics.edit_metrics import measure_edit, report
         from ...fatezero_ext.metrics.stability import installed_flow
@@ -89,11 +93,12 @@ class MeasureEdit(io.ComfyNode):
             edit_prompt=edit_prompt,
             on_picture=host.current().progress(len(edited)).update,
             flow=installed_flow(),
+            with_vmaf=vmaf,
         )
         text = report(measures)
         alike = (None, None) if measures.likeness is None else measures.likeness[:2]
         warp_error = None if measures.warp_errors is None else measures.warp_errors.edit
-        over_time = (measures.flicker, warp_error)
+        over_time = (measures.flicker, warp_error, measures.vmaf)
         figures = (measures.frame_accuracy, measures.temporal_consistency, *alike, *over_time)
         shown = [math.nan if figure is None else figure for figure in figures]
         return io.NodeOutput(text, *shown, ui={"text": (text,)})
@@ -126,6 +131,12 @@ def _inputs() -> list[io.Input]:
             optional=True,
             tooltip="White where something may change; all but CLIP's figures then compare only the rest. P2P Edit "
             "gives one.",
+        ),
+        io.Boolean.Input(
+            "vmaf",
+            default=False,
+            optional=True,
+            tooltip="Also measure VMAF, by the ffmpeg of the package imageio-ffmpeg.",
         ),
     ]
 

@@ -1,10 +1,17 @@
-"""Flicker and warp error of clips whose faults and motion are known."""
+"""Flicker, warp error and VMAF of clips whose faults and motion are known."""
+
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from fatezero_ext.metrics import vmaf
+from fatezero_ext.metrics.clip_pairs import NotMeasured
 from fatezero_ext.metrics.edit_metrics import as_json, measure_edit, report
 from fatezero_ext.metrics.stability import dis_flow, flicker, installed_flow, warp_errors
+from fatezero_ext.metrics.vmaf import vmaf_score
 
 LEVEL = 1 / 255
 FRAMES, HEIGHT, WIDTH = 4, 40, 48
@@ -101,6 +108,7 @@ def test_the_report_and_the_json_have_the_figures_over_time():
     measures = measure_edit(source, source + 0.02, flow=flow_of(source))
     assert "flicker: 0.00 levels of 255" in report(measures) and "warp error over" in report(measures)
     assert as_json(measures)["warp_error"] == pytest.approx(measures.warp_errors.edit)
+    assert as_json(measures)["vmaf"] is None
 
 
 def test_without_the_package_the_report_names_it():
@@ -116,3 +124,89 @@ def test_opencv_finds_the_motion_of_a_known_clip():
     assert inner[..., 0].median() == pytest.approx(-1, abs=0.3) and inner[..., 1].median() == pytest.approx(0, abs=0.3)
     found = warp_errors(source, source, EVERYWHERE, installed_flow())
     assert found.edit == found.source and 0.5 < found.share <= 1
+
+
+@pytest.fixture
+def program(monkeypatch, tmp_path):
+    """A program in ffmpeg's place: it is called with a script's text."""
+
+    def make(script):
+        file = tmp_path / "ffmpeg"
+        file.write_text(f"#!{sys.executable}\n{script}")
+        file.chmod(0o755)
+        package = SimpleNamespace(get_ffmpeg_exe=lambda: str(file))
+        monkeypatch.setitem(sys.modules, "imageio_ffmpeg", package)
+        monkeypatch.setattr(vmaf, "find_spec", lambda name: package)
+
+    return make
+
+
+SCORE = 'import json; json.dump({"pooled_metrics": {"vmaf": {"mean": 87.5}}}, open("vmaf.json", "w"))'
+
+
+def test_the_program_gets_the_source_s_pixels_where_something_might_change(program, tmp_path):
+    program(f"import shutil\n{SCORE}\nfor n in ('edited', 'source'): shutil.copy(n + '.rgb', {str(tmp_path)!r})")
+    source, compared = moving(), EVERYWHERE.clone()
+    compared[:, :, : WIDTH // 2] = False
+    assert vmaf_score(source, 1 - source, compared) == 87.5
+    written = [
+        torch.frombuffer(bytearray((tmp_path / f"{name}.rgb").read_bytes()), dtype=torch.uint8).view(source.shape)
+        for name in ("edited", "source")
+    ]
+    assert torch.equal(written[0][:, :, : WIDTH // 2], written[1][:, :, : WIDTH // 2])
+    assert torch.equal(written[0][:, :, WIDTH // 2 :], 255 - written[1][:, :, WIDTH // 2 :])
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("import sys; sys.exit('No such filter: libvmaf')", "ffmpeg failed: No such filter: libvmaf"),
+        ("import sys; sys.exit(3)", "ffmpeg failed: exit code 3"),
+        ("pass", "left no score"),
+        ("open('vmaf.json', 'w').write('{}')", "left no score"),
+        ("import time; time.sleep(60)", "took more than 1 seconds"),
+    ],
+)
+def test_a_program_that_fails_is_a_remark(program, monkeypatch, script, reason):
+    monkeypatch.setattr(vmaf, "SECONDS_PER_FRAME", 0)
+    monkeypatch.setattr(vmaf, "SECONDS_TO_START", 1 if "sleep" in script else 30)
+    program(script)
+    source = moving()
+    assert f"VMAF: not measured, {'ffmpeg' if 'left' in reason else ''}" in report(
+        measure_edit(source, source, with_vmaf=True)
+    )
+    with pytest.raises(NotMeasured, match=reason):
+        vmaf_score(source, source, EVERYWHERE)
+
+
+def test_temporary_files_are_gone_afterwards(program, monkeypatch, tmp_path):
+    import tempfile
+
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    source = moving()
+    for script in (SCORE, "import sys; sys.exit(1)"):
+        program(script)
+        measure_edit(source, source, with_vmaf=True)
+        assert not list(Path(tmp_path / "temporary").iterdir())
+
+
+def test_without_its_package_or_on_small_frames_vmaf_is_not_measured(monkeypatch):
+    source = moving()
+    with pytest.raises(NotMeasured, match="sides of at least 32 pixels"):
+        vmaf_score(source[:, :24], source[:, :24], EVERYWHERE[:, :24])
+    monkeypatch.setattr(vmaf, "find_spec", lambda name: None)
+    with pytest.raises(NotMeasured, match="it needs imageio-ffmpeg"):
+        vmaf_score(source, source, EVERYWHERE)
+
+
+def test_ffmpegs_own_vmaf_is_near_a_hundred_for_the_source_and_falls_with_noise():
+    pytest.importorskip("imageio_ffmpeg")
+    source = moving()
+    try:
+        same = vmaf_score(source, source, EVERYWHERE)
+    except NotMeasured as reason:
+        pytest.skip(str(reason))
+    noisy = (source + 0.2 * torch.randn(source.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+    assert same > 90 and vmaf_score(source, noisy, EVERYWHERE) < same - 20
+    assert vmaf_score(source, noisy, ~EVERYWHERE) == pytest.approx(same)
