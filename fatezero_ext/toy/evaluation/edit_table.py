@@ -56,7 +56,7 @@ class Method:
 
 
 def _held(cross: float, self_attention: float, mode: Mode = "replace") -> EditSettings:
-    return EditSettings(mode, cross, self_replace=self_attention, guidance=GUIDANCE)
+    return EditSettings(mode, cross, self_replace=self_attention, blend=None, guidance=GUIDANCE)
 
 
 FREE = _held(0.0, 0.0)

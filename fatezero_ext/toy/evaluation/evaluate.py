@@ -182,7 +182,7 @@ def inversion_returns(pipeline: StableDiffusionPipeline, settings: Settings) -> 
     frames_apart = InflationSettings(key_frames=(), norm="frame")
     unet = Pseudo3DUNet(deepcopy(pipeline.unet), frames_apart, scheduler=pipeline.scheduler.config)
     text, vae = ClipTextEncoder(pipeline.tokenizer, pipeline.text_encoder), VideoVAE(pipeline.vae)
-    uncontrolled = EditSettings(cross_replace=0.0, self_replace=0.0, guidance=1.0)
+    uncontrolled = EditSettings("replace", cross_replace=0.0, self_replace=0.0, blend=None, guidance=1.0)
     figures = {}
     clips = [sample_clip(seed, frames=4) for seed in range(3)]
     for steps in (20, 50):
