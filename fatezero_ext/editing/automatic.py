@@ -139,7 +139,7 @@ def _with_words(blend: BlendSettings, kind: EditKind, words: _Words) -> BlendSet
     edit = ((AUTO,) if AUTO in words.edit else of_edit) if blend.edit_words == AUTO else blend.edit_words
     if blend.source_words == AUTO and not source:
         raise PromptError(
-            f"blend_words are 'auto', but the edit prompt {' '.join(words.edit)!r} replaces no word of the source "
-            f"prompt; one that differs is needed. Name the words that make the mask."
+            f"blend_words are 'auto', but {' '.join(words.edit)!r} replaces no word of the source prompt; one "
+            f"that differs is needed. Name the words that make the mask."
         )
     return replace(blend, source_words=source, edit_words=edit)

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 Mode = Literal["replace", "refine"]
 MaskUse = Literal["intersect", "override"]
 EditKind = Literal["auto", "object", "colour", "background", "style", "removal"]
-"""What an edit changes; see `resolved_settings`."""
+"""Kind of change that an edit makes; see `resolved_settings`."""
 KINDS: tuple[EditKind, ...] = get_args(EditKind)
-Auto = Literal["auto"]
 AUTO: Final = "auto"
 NO_WORDS: Mapping[str, float] = MappingProxyType({})
 NO_WINDOWS: Mapping[str, Window] = MappingProxyType({})
@@ -44,8 +43,8 @@ class BlendSettings:
     mask_use:           a user's mask "intersect"s that of the words, or "override"s it
     """
 
-    source_words: tuple[str, ...] | Auto
-    edit_words: tuple[str, ...] | Auto = ()
+    source_words: tuple[str, ...] | Literal["auto"]
+    edit_words: tuple[str, ...] | Literal["auto"] = ()
     threshold: float = 0.3
     self_attention: bool = True
     latents: bool = False
@@ -92,13 +91,13 @@ class EditSettings:
     strength:             how much of the edit is done, 0 (the source) to 1 (all of it)
     """
 
-    mode: Mode | Auto = AUTO
-    cross_replace: Window | float | Mapping[str, Window | float] | Auto = AUTO
+    mode: Mode | Literal["auto"] = AUTO
+    cross_replace: Window | float | Mapping[str, Window | float] | Literal["auto"] = AUTO
     cross_replace_words: Mapping[str, Window | float] = field(default_factory=lambda: NO_WINDOWS)
-    self_replace: Window | float | Auto = AUTO
+    self_replace: Window | float | Literal["auto"] = AUTO
     equalizer: Mapping[str, float] = field(default_factory=lambda: NO_WORDS)
-    blend: BlendSettings | Auto | None = AUTO
-    guidance: float | Auto = AUTO
+    blend: BlendSettings | Literal["auto"] | None = AUTO
+    guidance: float | Literal["auto"] = AUTO
     quirks: Quirks = "fixed"
     kind: EditKind = AUTO
     strength: float = 1.0
@@ -156,8 +155,8 @@ def check_mask_is_made(blend: BlendSettings | None, *, with_mask: bool) -> None:
 
 
 def _authors_windows(
-    windows: Window | float | Mapping[str, Window | float] | Auto,
-) -> tuple[Window | float | Auto, dict[str, Window | float]]:
+    windows: Window | float | Mapping[str, Window | float] | Literal["auto"],
+) -> tuple[Window | float | Literal["auto"], dict[str, Window | float]]:
     """Return the window of all words, and those of single ones."""
     if not isinstance(windows, Mapping):
         return windows, {}
@@ -174,7 +173,7 @@ def _of_words(name: str, values: Mapping[str, Value]) -> Mapping[str, Value]:
     return values
 
 
-def _window(name: str, window: Window | float | Auto) -> Window | Auto:
+def _window(name: str, window: Window | float | Literal["auto"]) -> Window | Literal["auto"]:
     if window == AUTO:
         return AUTO
     bounds = window if isinstance(window, (tuple, list)) else (0.0, window)

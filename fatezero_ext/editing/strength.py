@@ -1,4 +1,4 @@
-"""How much of an edit is done: its prompt on the way from the source's."""
+"""The strength of an edit: its text on the way from the source's."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from .. import text_lists
 from ..api import advanced, io
 
 if TYPE_CHECKING:
-    from ...fatezero_ext.editing.settings import Auto
     from ...fatezero_ext.prompts.words import Window
 
 CUSTOM = "custom"
@@ -63,7 +62,7 @@ def blending(widgets: Mapping[str, Any], *, with_mask: bool) -> BlendSettings | 
     return blend if is_used else None
 
 
-def phrases_or_auto(text: str) -> tuple[str, ...] | Auto:
+def phrases_or_auto(text: str) -> tuple[str, ...] | Literal["auto"]:
     """Return the phrases of a list of words, or "auto" where that is all it says."""
     return AUTO if text.strip() == AUTO else text_lists.parse_phrases(text)
 

@@ -109,7 +109,7 @@ def test_an_empty_edit_prompt_is_refused():
 
 
 def test_a_mask_of_words_that_are_only_added_has_none_to_read():
-    with pytest.raises(PromptError, match="'auto', but the edit prompt .* replaces no word"):
+    with pytest.raises(PromptError, match="'auto', but .* replaces no word"):
         resolved_settings(named(blend=BlendSettings("auto")), SOURCE, REFINED)
     assert resolved_settings(EditSettings(kind="object"), SOURCE, REFINED).blend is None
 
