@@ -17,6 +17,7 @@ from ..prompts.alignment import refinement_mapper, replacement_mapper, token_wei
 from ..prompts.words import PROMPT_TOKENS, Prompt, Window
 from .masks import MaskWords, blend_layers
 from .settings import BlendSettings, EditSettings, texts
+from .strength import guidance_at_strength
 
 _Windows = Mapping[str, Window]
 LATENT_BLEND_WINDOW: Window = (0.2, 0.8)  # fraction of steps, fixed in the authors' program
@@ -68,7 +69,7 @@ class EditPlan:
     @property
     def guidance(self) -> float:
         """Classifier-free guidance at this strength."""
-        return cast("float", self.settings.guidance)
+        return guidance_at_strength(cast("float", self.settings.guidance), self.settings.strength)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> EditPlan:
         """Return the same plan where a UNet computes, so that no step waits for a transfer."""

@@ -1,7 +1,8 @@
-"""The strength of an edit: its text on the way from the source's."""
+"""The strength of an edit: text and guidance on their way from the source's."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -9,8 +10,14 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-LEAST_SHARE = 0.5
-"""Share of the edit's text below which nothing is edited: measured on the built-in model, see docs/toy_model.md."""
+TEXT_SHARES = ((0.0, 0.0), (0.25, 0.5), (0.5, 0.62), (0.75, 0.7), (1.0, 1.0))
+"""Strengths, and shares of the edit's text that give them. Changes come suddenly, most of them between shares of 0.5
+and 0.7: these points spread them over the whole range (measured on the built-in model, docs/toy_model.md)."""
+
+
+def guidance_at_strength(guidance: float, strength: float) -> float:
+    """Return the guidance at a strength: without any of the edit there is none, which keeps the source best."""
+    return guidance if strength == 1 else 1 + (guidance - 1) * strength
 
 
 def text_at_strength(text: Tensor, source: Tensor, token_map: Tensor | None, strength: float) -> Tensor:
@@ -27,5 +34,10 @@ def text_at_strength(text: Tensor, source: Tensor, token_map: Tensor | None, str
     shares = token_map.sum(0)
     moved = (token_map / shares.clamp_min(torch.finfo(token_map.dtype).tiny)).T @ source[0]
     start = torch.where(shares[:, None] > 0, moved, source[0, -1])
-    share = LEAST_SHARE + (1 - LEAST_SHARE) * strength if strength else 0.0
-    return torch.cat([text[:-1], torch.lerp(start, text[-1], share)[None]])
+    return torch.cat([text[:-1], torch.lerp(start, text[-1], text_share(strength))[None]])
+
+
+def text_share(strength: float) -> float:
+    """Return the share of the edit's text at a strength, linear between the points of `TEXT_SHARES`."""
+    (low, begin), (high, end) = next(pair for pair in pairwise(TEXT_SHARES) if strength <= pair[1][0])
+    return begin + (end - begin) * (strength - low) / (high - low)

@@ -272,7 +272,7 @@ def test_an_inversion_without_self_attention_is_smaller_and_says_what_it_cannot_
     )
     assert {address.kind for address in controller.trace.store.read(0)} == {"cross"}
     with pytest.raises(SettingsError, match="recorded no self-attention.*self_replace to 0"):
-        edit(controller, model.text_encoder, EDIT)
+        edit(controller, model.text_encoder, EDIT, named())
     assert edit(controller, model.text_encoder, EDIT, named(self_replace=0.0)).latents.isfinite().all()
 
 

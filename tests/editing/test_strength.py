@@ -5,7 +5,7 @@ import torch
 
 from fatezero_ext import EditSettings, Storage, edit
 from fatezero_ext.editing.plan import compile_edit
-from fatezero_ext.editing.strength import text_at_strength
+from fatezero_ext.editing.strength import guidance_at_strength, text_at_strength, text_share
 from fatezero_ext.prompts.words import read_prompt
 
 from ..conftest import relative
@@ -63,12 +63,18 @@ def test_each_step_of_strength_leads_the_text_further_from_the_source(texts, pro
     assert away == sorted(away) and len(set(away)) == 5
 
 
-def test_an_edit_without_strength_is_that_of_the_source_prompt(model, source):
-    plain = named(guidance=3.0)
+def test_an_edit_without_strength_is_the_source_prompt_without_guidance(model, source):
     nothing = named(guidance=3.0, strength=0.0)
-    of_source = edit(source, model.text_encoder, SOURCE, plain).latents
+    of_source = edit(source, model.text_encoder, SOURCE, named(guidance=1.0)).latents
     assert relative(edit(source, model.text_encoder, EDIT, nothing).latents, of_source) < ROUNDING
-    assert relative(edit(source, model.text_encoder, EDIT, plain).latents, of_source) > 10 * ROUNDING
+    assert relative(edit(source, model.text_encoder, EDIT, named(guidance=3.0)).latents, of_source) > 10 * ROUNDING
+
+
+def test_guidance_grows_with_strength_and_the_share_of_text_never_falls():
+    strengths = [step / 20 for step in range(21)]
+    assert [guidance_at_strength(7.5, s) for s in (0.0, 0.5, 1.0)] == [1.0, 4.25, 7.5]
+    shares = [text_share(s) for s in strengths]
+    assert shares == sorted(set(shares)) and (shares[0], shares[-1]) == (0.0, 1.0)
 
 
 def test_strength_1_is_the_default(model, source):

@@ -127,7 +127,7 @@ def test_what_a_controller_is_made_of_is_checked(model):
 def test_settings_are_of_their_own_kind(model, recorded):
     with pytest.raises(FateZeroError, match="settings is a dict; EditSettings, or None, is needed"):
         edit(recorded, model.text_encoder, EDIT, {"cross_replace": 0.8})
-    with pytest.raises(FateZeroError, match="blend is .*BlendSettings, or None, is needed"):
+    with pytest.raises(FateZeroError, match="blend is .*BlendSettings, 'auto' or None is needed"):
         named(blend=("jeep",))
     with pytest.raises(FateZeroError, match=r"reconstruct is True; a Reconstruction, or None, is needed"):
         invert(Controller(model.unet), model.text_encoder, clip(), SOURCE, steps=2, reconstruct=True)
