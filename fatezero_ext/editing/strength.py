@@ -10,9 +10,9 @@ import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
-TEXT_SHARES = ((0.0, 0.0), (0.25, 0.5), (0.5, 0.62), (0.75, 0.7), (1.0, 1.0))
-"""Strengths, and shares of the edit's text that give them. Changes come suddenly, most of them between shares of 0.5
-and 0.7: these points spread them over the whole range (measured on the built-in model, docs/toy_model.md)."""
+TEXT_SHARES = ((0.0, 0.0), (0.25, 0.45), (0.5, 0.6), (0.75, 0.75), (1.0, 1.0))
+"""Strengths, and shares of the edit's text that give them. Changes come suddenly, most of them between shares of 0.45
+and 0.75: these points spread them over the whole range (measured on the built-in model, docs/toy_model.md)."""
 
 
 def guidance_at_strength(guidance: float, strength: float) -> float:

@@ -1,9 +1,21 @@
 """P2P Edit's kind and strength: which widgets they use, what is checked before a run, and what the node says."""
 
+import json
+from dataclasses import fields
+
 import pytest
 import torch
 
-from fatezero_ext import BlendSettings, Controller, EditSettings, InflationSettings, invert, load_toy
+from fatezero_ext import (
+    BlendSettings,
+    Controller,
+    EditSettings,
+    InflationSettings,
+    invert,
+    load_toy,
+    resolved_settings,
+)
+from fatezero_ext.cli.examples import EXAMPLES
 from fatezero_ext.cli.node_pack import load_pack
 
 from ..small_runs import named
@@ -142,3 +154,27 @@ def test_key_frames_that_are_left_to_the_program_are_those_of_the_model(toy, mod
     assert toy["own"][0].unet.settings.key_frames == () and toy["own"][0].unet.built_in
     assert model.unet.settings.key_frames == (-1, "first") and not model.unet.built_in
     assert toy["mid"][0].unet.settings.key_frames == ("mid",)
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.json")), ids=lambda path: path.stem)
+def test_the_kind_of_a_template_is_read_from_its_prompts_and_chooses_what_its_widgets_say(widgets, path):
+    types = load_pack("nodes.headless.schemas.registry").pack_node_types()
+    graph = load_pack("nodes.headless.formats.read").graph_from(json.loads(path.read_text()), types).api_format()
+    asked, source = graph["8"]["inputs"], graph["7"]["inputs"]["source_prompt"]
+    by_kind, by_widgets = (
+        resolved_settings(
+            EditSettings(**vars_of(widgets.from_widgets(asked | {"kind": kind}, with_mask=False))),
+            source,
+            asked["edit_prompt"],
+            built_in=True,
+        )
+        for kind in ("auto", "custom")
+    )
+    assert (by_kind.kind, asked["strength"]) == (asked["kind"], 1.0)
+    for name in ("mode", "cross_replace", "self_replace", "guidance", "equalizer"):
+        assert getattr(by_kind, name) == getattr(by_widgets, name), name
+
+
+def vars_of(settings):
+    """The pack's settings for this copy of the package, masks aside."""
+    return {field.name: getattr(settings, field.name) for field in fields(settings)} | {"blend": None}
