@@ -35,7 +35,8 @@ def from_python(steps: int) -> str:
         controller = Controller(model.unet, storage=Storage("features", "ram"))
         inverted = invert(controller, model.text_encoder, model.vae.encode(clip.frames), SOURCE, steps=steps)
         blend = BlendSettings(("red circle",), ("circle",), 0.3, latents=True)
-        found = edit(inverted, model.text_encoder, EDITED, EditSettings(guidance=3.0, blend=blend))
+        settings = EditSettings("replace", 0.8, self_replace=0.8, guidance=3.0, blend=blend)
+        found = edit(inverted, model.text_encoder, EDITED, settings)
     cell = model.unet.latent_format.pixels_per_cell
     return digest(found.latents, found.mask.repeat_interleave(cell, 1).repeat_interleave(cell, 2))
 

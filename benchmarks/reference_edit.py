@@ -54,7 +54,13 @@ def measured(policy: str) -> dict[str, float]:
     )
     inverted = time.process_time()
     settings = EditSettings(
-        "refine", cross_replace=0.8, self_replace=0.8, equalizer={"watercolor": 10.0}, quirks="original"
+        "refine",
+        cross_replace=0.8,
+        self_replace=0.8,
+        equalizer={"watercolor": 10.0},
+        blend=None,
+        guidance=7.5,
+        quirks="original",
     )
     result = edit(controller, model.text_encoder, EDIT, settings).latents * model.unet.latent_format.scale
     ended = time.process_time()

@@ -33,9 +33,21 @@ STABLE_DIFFUSION_15 = {
     "attention_head_dim": 8,
     "norm_num_groups": 32,
 }
-STYLE = EditSettings("refine", cross_replace=0.8, self_replace=0.8, equalizer={"watercolor": 10.0}, quirks="original")
+STYLE = EditSettings(
+    "refine",
+    cross_replace=0.8,
+    self_replace=0.8,
+    equalizer={"watercolor": 10.0},
+    blend=None,
+    guidance=7.5,
+    quirks="original",
+)
 SHAPE = EditSettings(
-    "replace", cross_replace=0.5, self_replace=0.5, blend=BlendSettings(("silver jeep",), ("Porsche car",), 0.3)
+    "replace",
+    cross_replace=0.5,
+    self_replace=0.5,
+    blend=BlendSettings(("silver jeep",), ("Porsche car",), 0.3),
+    guidance=7.5,
 )
 EDITS = {"style": (EDIT, STYLE), "shape": (SHAPE_EDIT, SHAPE)}
 

@@ -35,10 +35,10 @@ WAYS = {
 }
 BLEND = BlendSettings(("red circle",), ("blue circle",), latents=True)
 EDITS = {
-    "colour": ("a blue circle on the grass", EditSettings("replace", guidance=3.0, blend=BLEND)),
+    "colour": ("a blue circle on the grass", EditSettings("replace", 0.8, self_replace=0.8, guidance=3.0, blend=BLEND)),
     "style": (
         "a watercolor painting of a red circle on the grass",
-        EditSettings("refine", cross_replace=0.5, equalizer={"watercolor": 2.0}, guidance=3.0),
+        EditSettings("refine", 0.5, self_replace=0.8, equalizer={"watercolor": 2.0}, blend=None, guidance=3.0),
     ),
 }
 

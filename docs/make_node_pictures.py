@@ -39,6 +39,8 @@ PAINTING = "a watercolor painting of a red circle on the grass"
 STEPS, GUIDANCE = 20, 3.0
 CELL = 128
 NO_CONTROL = {"cross_replace": 0.0, "self_replace": 0.0}
+NAMED = {"mode": "replace", "cross_replace": 0.8, "self_replace": 0.8, "blend": None, "guidance": GUIDANCE}
+"""Settings of an edit that a picture does not name, so that it shows one of them alone."""
 Rows = list[tuple[str, Tensor]]
 
 
@@ -79,9 +81,7 @@ def edited(
 ) -> tuple[Tensor, EditResult]:
     """An edit of the sample clip as frames, and its result."""
     used = model(loaded)
-    result = edit(
-        inverted(loaded, steps), used.text_encoder, prompt, EditSettings(**{"guidance": GUIDANCE, **settings})
-    )
+    result = edit(inverted(loaded, steps), used.text_encoder, prompt, EditSettings(**{**NAMED, **settings}))
     return used.vae.decode(result.latents), result
 
 
@@ -165,7 +165,7 @@ def key_frames_norm() -> Image.Image:
         "empty, clip": ALONE,
         "empty, frame": InflationSettings(key_frames=(), norm="frame"),
         "mid, clip": InflationSettings(key_frames=("mid",)),
-        "-1 first, clip": InflationSettings(),
+        "-1 first, clip": InflationSettings(key_frames=(-1, "first")),
     }
     rows = []
     for label, way in ways.items():

@@ -40,9 +40,11 @@ if TYPE_CHECKING:
     from .diffusion.noise_model import register_attention_control as register_attention_control
     from .diffusion.preview_colours import LatentColours as LatentColours
     from .diffusion.schedule import Schedule as Schedule
+    from .editing.automatic import resolved_settings as resolved_settings
     from .editing.edit import EditResult as EditResult
     from .editing.edit import edit as edit
     from .editing.settings import BlendSettings as BlendSettings
+    from .editing.settings import EditKind as EditKind
     from .editing.settings import EditSettings as EditSettings
     from .editing.settings import MaskUse as MaskUse
     from .editing.settings import Mode as Mode
@@ -117,8 +119,9 @@ _HOMES = {
     "diffusion.noise_model": "LatentFormat NoiseModel Registration register_attention_control",
     "diffusion.preview_colours": "LatentColours",
     "diffusion.schedule": "Schedule",
+    "editing.automatic": "resolved_settings",
     "editing.edit": "EditResult edit",
-    "editing.settings": "BlendSettings EditSettings MaskUse Mode",
+    "editing.settings": "BlendSettings EditKind EditSettings MaskUse Mode",
     "editing.source_pixels": "keep_source_pixels",
     "errors": "FateZeroError ModelError PromptError SettingsError StoreError VideoError",
     "inspection.components": "principal_components",

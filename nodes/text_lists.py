@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..fatezero_ext.attention.key_frames import KEY_FRAME_WORDS, KeyFrame
 from ..fatezero_ext.errors import SettingsError
@@ -47,6 +47,11 @@ def parse_key_frames(text: str) -> tuple[KeyFrame, ...]:
             f"nothing for each frame's own keys."
         )
     return tuple(_key_frame(entry) for entry in entries)
+
+
+def key_frames_or_auto(text: str) -> tuple[KeyFrame, ...] | Literal["auto"]:
+    """Return "auto" where the text says that alone, else the key frames; raises what `parse_key_frames` does."""
+    return "auto" if text.strip() == "auto" else parse_key_frames(text)
 
 
 def _key_frame(entry: str) -> KeyFrame:

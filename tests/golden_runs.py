@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 
-from fatezero_ext import BlendSettings, Capture, EditSettings
+from fatezero_ext import BlendSettings, Capture
 from fatezero_ext.diffusion.schedule import Schedule
 from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
 from fatezero_ext.inversion.loop import Recording, invert_latents
@@ -13,15 +13,16 @@ from fatezero_ext.prompts.words import read_prompt
 from fatezero_ext.storage.record_store import MemoryStore, Recomputed
 
 from .conftest import STYLE_RUN, frames_first
+from .small_runs import named
 
 SHAPE = BlendSettings(("silver", "jeep"), ("Porsche", "car"), threshold=0.65)
 SHAPE_WITH_LATENTS = BlendSettings(("silver", "jeep"), ("Porsche", "car"), threshold=0.65, latents=True)
 RUNS = {
-    "A_recon": EditSettings("refine", 0.8, self_replace=0.9, quirks="original"),
-    "B_style": EditSettings("refine", 0.8, self_replace=0.8, equalizer={"watercolor": 10}, quirks="original"),
-    "C2_shape_th065": EditSettings("replace", 0.5, self_replace=0.5, blend=SHAPE, quirks="original"),
-    "D2_latentblend_th065": EditSettings("replace", 0.5, self_replace=0.5, blend=SHAPE_WITH_LATENTS, quirks="original"),
-    "F2_shape_tuned_th065": EditSettings("replace", 0.5, self_replace=0.5, blend=SHAPE, quirks="original"),
+    "A_recon": named("refine", 0.8, self_replace=0.9, quirks="original"),
+    "B_style": named("refine", 0.8, self_replace=0.8, equalizer={"watercolor": 10}, quirks="original"),
+    "C2_shape_th065": named("replace", 0.5, self_replace=0.5, blend=SHAPE, quirks="original"),
+    "D2_latentblend_th065": named("replace", 0.5, self_replace=0.5, blend=SHAPE_WITH_LATENTS, quirks="original"),
+    "F2_shape_tuned_th065": named("replace", 0.5, self_replace=0.5, blend=SHAPE, quirks="original"),
 }
 INVERSIONS = {"inv_default_n6": 6, "inv_style_n10": 10, "inv_tuned_n6": 6}
 SOURCE = "a silver jeep driving down a curvy road in the countryside"

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 
-from fatezero_ext import Controller, EditSettings, Storage, edit, invert, load_model, plain, register_attention_control
+from fatezero_ext import Controller, Storage, edit, invert, load_model, plain, register_attention_control
 from fatezero_ext.inversion.invert import Reconstruction
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 from .conftest import GOLDEN
-from .small_runs import EDIT, EDITS, SOURCE, STEPS, clip
+from .small_runs import EDIT, EDITS, SOURCE, STEPS, clip, named
 
 CLIPS = {"clip": clip(1), "longer": clip(2, frames=4), "wider": clip(3, frames=2, height=16, width=24)}
 WAYS = {
@@ -30,7 +30,7 @@ WAYS = {
     "recompute": Storage("recompute"),
     "int8": Storage("features", "ram", "int8"),
 }
-KEEP_ALL = EditSettings(cross_replace=0.0, self_replace=0.0, guidance=3.0)  # leaves attention to a registered control
+KEEP_ALL = named(cross_replace=0.0, self_replace=0.0, guidance=3.0)  # leaves attention to a registered control
 
 
 def inverted(model, storage, latents, **options):

@@ -11,11 +11,22 @@ EDIT = "a silver car driving down a curvy road"
 REFINED = "a watercolor painting of a silver jeep driving down a curvy road"
 STEPS = 5  # the fewest at which latents are blended
 ROUNDING = 3e-4  # of whole edits, as in golden_checks: the authors' program differs so from itself
+
+
+NAMED = {"mode": "replace", "cross_replace": 0.8, "self_replace": 0.8, "blend": None, "guidance": 7.5}
+
+
+def named(*positional, **settings):
+    """Settings of which none are left to the program."""
+    given = dict(zip(NAMED, positional, strict=False)) | settings
+    return EditSettings(**{**NAMED, **given})
+
+
 BLEND = BlendSettings(("jeep",), ("car",), threshold=0.5, latents=True)
 EDITS = {
-    "replace": (EDIT, EditSettings(guidance=3.0, equalizer={"car": 2.0})),
-    "blend": (EDIT, EditSettings(guidance=3.0, equalizer={"car": 2.0}, blend=BLEND)),
-    "refine": (REFINED, EditSettings("refine", guidance=3.0, blend=BlendSettings(("jeep",), ("jeep",), 0.5))),
+    "replace": (EDIT, named(guidance=3.0, equalizer={"car": 2.0})),
+    "blend": (EDIT, named(guidance=3.0, equalizer={"car": 2.0}, blend=BLEND)),
+    "refine": (REFINED, named("refine", guidance=3.0, blend=BlendSettings(("jeep",), ("jeep",), 0.5))),
 }
 
 

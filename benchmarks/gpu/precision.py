@@ -23,6 +23,7 @@ from fatezero_ext import (
     Controller,
     EditSettings,
     InflationSettings,
+    Mode,
     edit,
     invert,
     load_model,
@@ -32,6 +33,7 @@ from fatezero_ext import (
 from fatezero_ext.diffusion.schedule import Schedule
 from fatezero_ext.editing.loop import EditedLatents, edit_latents
 from fatezero_ext.editing.plan import compile_edit, mask_layers
+from fatezero_ext.editing.settings import NO_WORDS
 from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
 from fatezero_ext.inversion.loop import Recording, invert_latents
 from fatezero_ext.models.text_encoder import ClipTextEncoder
@@ -43,18 +45,31 @@ from fatezero_ext.toy.world.clips import sample_clip
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 SHAPE = BlendSettings(("silver", "jeep"), ("Porsche", "car"), threshold=0.65)
 LATENTS = BlendSettings(("silver", "jeep"), ("Porsche", "car"), threshold=0.65, latents=True)
+
+
+def _as_published(
+    mode: Mode, end: float, blend: BlendSettings | None = None, equalizer: Mapping[str, float] = NO_WORDS
+) -> EditSettings:
+    """Settings of a run of the authors' program, both windows up to `end`."""
+    return EditSettings(mode, end, self_replace=end, blend=blend, equalizer=equalizer, guidance=7.5, quirks="original")
+
+
 RUNS = {
-    "B_style": EditSettings("refine", 0.8, self_replace=0.8, equalizer={"watercolor": 10}, quirks="original"),
-    "D2_latentblend_th065": EditSettings("replace", 0.5, self_replace=0.5, blend=LATENTS, quirks="original"),
-    "F2_shape_tuned_th065": EditSettings("replace", 0.5, self_replace=0.5, blend=SHAPE, quirks="original"),
+    "B_style": _as_published("refine", 0.8, equalizer={"watercolor": 10}),
+    "D2_latentblend_th065": _as_published("replace", 0.5, blend=LATENTS),
+    "F2_shape_tuned_th065": _as_published("replace", 0.5, blend=SHAPE),
 }
 CIRCLE = BlendSettings(("red circle",), ("blue circle",), latents=True)
 TOY_EDITS = {
-    "colour": ("a blue circle on the grass", {"colour": "blue"}, EditSettings(guidance=5.0, blend=CIRCLE)),
+    "colour": (
+        "a blue circle on the grass",
+        {"colour": "blue"},
+        EditSettings("replace", 0.8, self_replace=0.8, guidance=5.0, blend=CIRCLE),
+    ),
     "style": (
         "a watercolor painting of a red circle on the grass",
         {"style": "watercolor"},
-        EditSettings("refine", cross_replace=0.5, guidance=5.0),
+        EditSettings("refine", 0.5, self_replace=0.8, blend=None, guidance=5.0),
     ),
 }
 AS_THE_AUTHORS = 3e-4  # of float32 edits, as in tests/golden_checks.py

@@ -24,6 +24,7 @@ from .node_pack import load_pack
 SAMPLE_SEED = 1
 THUMBNAIL_CELL = 128
 NO_CONTROL = (
+    "FateZero_P2PEdit.kind=custom",
     "FateZero_P2PEdit.cross_replace_end=0",
     "FateZero_P2PEdit.self_replace_end=0",
     "FateZero_P2PEdit.equalizer=",

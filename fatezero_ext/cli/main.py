@@ -31,7 +31,7 @@ settings:
 
 variants:
   Each --variant runs the workflow once more with its own settings, and repeats only the nodes that they change:
-    run edit.json --variant 8.edit_prompt="a red ball" --variant 8.edit_prompt="a blue box" 8.mode=refine
+    run edit.json --variant 8.edit_prompt="a red ball" --variant 8.edit_prompt="a blue box" 8.kind=colour
 
 Paths of saved files go to standard output, everything else to standard error.
 Exit code: 0 done, 1 a node failed, 2 the command or the workflow is not valid (nothing ran), 130 stopped by Ctrl-C.

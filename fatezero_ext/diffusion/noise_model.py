@@ -58,12 +58,14 @@ class NoiseModel(ABC):
     layers:        the attention layers under control, in the order the model runs them
     latent_format: of the latents it was trained on
     name:          for messages to the user
+    built_in:      whether it is this project's own small model, which other settings suit than Stable Diffusion
     kernel:        computes attention wherever nothing is recorded or edited
     """
 
     layers: tuple[ControlledLayer, ...]
     latent_format: LatentFormat
     name: str
+    built_in: bool = False
     kernel: Attend = plain
     _sites: dict[tuple[object, ...], Mapping[LayerAddress, Site]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import cast
 
 from torch import Tensor
 
@@ -16,9 +17,11 @@ from ..inversion.guided_prediction import OnStep, ignore_step
 from ..inversion.plan import InversionPlan
 from ..inversion.trace import Trace
 from ..prompts.words import TextEncoder, read_prompt
+from .automatic import resolved_settings
 from .loop import EditedLatents, edit_latents
 from .plan import EditPlan, compile_edit, mask_layers
-from .settings import EditSettings, check_mask_is_made
+from .settings import BlendSettings, EditSettings, check_mask_is_made
+from .strength import text_at_strength
 from .user_mask import checked_mask
 
 
@@ -68,7 +71,8 @@ def edit(
     _check_control(unet, plan)
     cell = unet.latent_format.pixels_per_cell
     user_mask = None if mask is None else checked_mask(mask, trace.frames, trace.size, cell)
-    text = guided_text(text_encoder, unet, edit_prompt, settings.guidance, negative_prompt)
+    text = guided_text(text_encoder, unet, edit_prompt, plan.guidance, negative_prompt)
+    text = text_at_strength(text, trace.text, plan.token_map, plan.settings.strength)
 
     def work() -> EditedLatents:
         return edit_latents(
@@ -95,16 +99,26 @@ def plan_edit(
 ) -> EditPlan:
     """Compile an edit of a clip that is inverted or will be; raise FateZeroError kinds for what does not fit.
 
+    settings:  those that are "auto" are resolved first
+
     with_mask: whether a user's mask will come along, so that blending needs no words
     """
     check_kind(settings, "cross_replace", "settings", "EditSettings, or None, is needed: EditSettings(mode='replace')")
     check_text_encoder(text_encoder)
     check_text(edit_prompt, "edit prompt")
-    blend = settings.blend
+    prompt = read_prompt(text_encoder, edit_prompt, "edit prompt")
+    settings = resolved_settings(
+        settings,
+        source.prompt.text,
+        prompt.text,
+        built_in=unet.built_in,
+        with_mask=with_mask,
+        self_attention=source.capture.self_attention,
+    )
+    blend = cast("BlendSettings | None", settings.blend)
     overridden = with_mask and blend is not None and blend.mask_use == "override"
     check_mask_is_made(blend, with_mask=with_mask)
     layers = () if overridden else mask_layers(settings, unet, source)
-    prompt = read_prompt(text_encoder, edit_prompt, "edit prompt")
     plan = compile_edit(settings, source.prompt, prompt, len(source.schedule), layers)
     if not source.capture.self_attention and any(step.fuse_self for step in plan.steps):
         raise SettingsError(
@@ -118,7 +132,7 @@ def plan_edit(
 
 def _check_mask_is_read(plan: EditPlan, steps: int) -> None:
     """Raise SettingsError if no step would use the user's mask."""
-    blend = plan.settings.blend
+    blend = plan.blend
     fuses = any(step.fuse_self for step in plan.steps) and (blend is None or blend.self_attention)
     if not fuses and not any(step.blend_latents for step in plan.steps):
         raise SettingsError(

@@ -60,7 +60,7 @@ def edit_latents(
                from words too, both must allow it or this one overrides it; None: words alone decide
     """
     steps, store = len(trace.schedule), trace.store
-    predict = GuidedPrediction(unet, text, plan.settings.guidance, (trace.frames, *trace.size), store)
+    predict = GuidedPrediction(unet, text, plan.guidance, (trace.frames, *trace.size), store)
     run, x = EditRun(unet, trace, plan, user_mask), trace.noise.to(unet.device)
     with SourceReader(unet, trace, [run.wanted(step) for step in range(steps)]) as source:
         for step in range(steps):
@@ -71,7 +71,7 @@ def edit_latents(
             )
             if watched(x, last=step == steps - 1):
                 name = result_name(x, step + 1, steps, "the edit")
-                check_result(unet, x, name, given=trace.noise, guidance=plan.settings.guidance)
+                check_result(unet, x, name, given=trace.noise, guidance=plan.guidance)
             on_step(StepDone(step + 1, steps, x, estimate, run.attention_mask, run.latent_mask))
     return EditedLatents(x, run.masks.mean(), run.masks.last())
 
@@ -91,7 +91,7 @@ class EditRun:
             user_mask,
             torch.zeros(trace.frames, *trace.size, dtype=torch.float32, device=unet.device),
         )
-        blend, has_mask = plan.settings.blend, user_mask is not None
+        blend, has_mask = plan.blend, user_mask is not None
         self.fuses_under_mask = has_mask if blend is None else blend.self_attention
         self.original = plan.settings.quirks == "original"
         blends = any(step.blend_latents for step in plan.steps)

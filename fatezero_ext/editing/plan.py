@@ -16,7 +16,8 @@ from ..inversion.trace import Trace
 from ..prompts.alignment import refinement_mapper, replacement_mapper, token_weights, window_table
 from ..prompts.words import PROMPT_TOKENS, Prompt, Window
 from .masks import MaskWords, blend_layers
-from .settings import BlendSettings, EditSettings
+from .settings import BlendSettings, EditSettings, texts
+from .strength import guidance_at_strength
 
 _Windows = Mapping[str, Window]
 LATENT_BLEND_WINDOW: Window = (0.2, 0.8)  # fraction of steps, fixed in the authors' program
@@ -48,7 +49,9 @@ class EditPlan:
     steps:       one StepPlan each, step 0 the noisiest
     source_mask: words of the source prompt that make the mask, or None without blending
     edit_mask:   words of the edit prompt that join it for latent blending, or None
+    settings:    of the edit, without any "auto"
     mask_layers: cross-attention layers whose maps these masks are read from
+    token_map:   [77, 77] source tokens that each edit token takes the attention of, columns; none for a new token
     """
 
     steps: tuple[StepPlan, ...]
@@ -56,6 +59,17 @@ class EditPlan:
     edit_mask: MaskWords | None
     settings: EditSettings
     mask_layers: tuple[LayerAddress, ...] = ()
+    token_map: Tensor | None = None
+
+    @property
+    def blend(self) -> BlendSettings | None:
+        """The masks' settings; a plan's own are resolved."""
+        return cast("BlendSettings | None", self.settings.blend)
+
+    @property
+    def guidance(self) -> float:
+        """Classifier-free guidance at this strength."""
+        return guidance_at_strength(cast("float", self.settings.guidance), self.settings.strength)
 
     def to(self, device: torch.device, dtype: torch.dtype) -> EditPlan:
         """Return the same plan where a UNet computes, so that no step waits for a transfer."""
@@ -71,7 +85,7 @@ class EditPlan:
 
 def mask_layers(settings: EditSettings, unet: NoiseModel, source: Trace | InversionPlan) -> tuple[LayerAddress, ...]:
     """Return the layers that an edit reads masks from, () without blend words; raises what `blend_layers` does."""
-    blend = settings.blend
+    blend = cast("BlendSettings | None", settings.blend)
     if blend is None or not blend.source_words:
         return ()
     # Only their sizes are read: the model may be on another device when it runs.
@@ -83,6 +97,7 @@ def compile_edit(
 ) -> EditPlan:
     """Turn words, windows and thresholds into tensors, once, before any long work.
 
+    settings: without any "auto", see `resolved_settings`
     layers: what `mask_layers` gives; a plan without them can be looked at, but makes no masks
     Raises PromptError for words that are not in their prompt and for prompts that do not fit the mode.
     """
@@ -93,7 +108,8 @@ def compile_edit(
     equalizer = token_weights(edit, settings.equalizer, 1.0, "equalizer")
     blend_from, blend_to = (int(bound * steps) for bound in LATENT_BLEND_WINDOW)
     self_from, self_to = (int(bound * steps) for bound in cast("Window", settings.self_replace))
-    latents = settings.blend is not None and settings.blend.latents
+    blend = cast("BlendSettings | None", settings.blend)
+    latents = blend is not None and blend.latents
     compiled = []
     for step in range(steps):
         taken = windows[step] * equalizer
@@ -108,7 +124,7 @@ def compile_edit(
                 blend_latents=latents and blend_from < step + 1 < blend_to,
             )
         )
-    return EditPlan(tuple(compiled), *_mask_words(settings.blend, source, edit), settings, layers)
+    return EditPlan(tuple(compiled), *_mask_words(blend, source, edit), settings, layers, mapper)
 
 
 def _token_map(settings: EditSettings, source: Prompt, edit: Prompt) -> tuple[Tensor, Tensor]:
@@ -125,8 +141,8 @@ def _mask_words(blend: BlendSettings | None, source: Prompt, edit: Prompt) -> tu
     if blend is None:
         return None, None
     # Words are looked up even where nothing reads them, so that a misspelt one is always reported.
-    own = _weights(source, blend.source_words, "blend_words")
-    joining = _weights(edit, blend.edit_words, "blend_edit_words")
+    own = _weights(source, texts("source_words", blend.source_words), "blend_words")
+    joining = _weights(edit, texts("edit_words", blend.edit_words), "blend_edit_words")
     subtract = _weights(source, blend.subtract_words, "subtract_words") if blend.subtract_words else None
     if not blend.source_words:
         return None, None

@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from ..diffusion.guided_text import check_guidance, finite_number
 from ..errors import SettingsError
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 Mode = Literal["replace", "refine"]
 MaskUse = Literal["intersect", "override"]
+EditKind = Literal["auto", "object", "colour", "background", "style", "removal"]
+"""Kind of change that an edit makes; see `resolved_settings`."""
+KINDS: tuple[EditKind, ...] = get_args(EditKind)
+AUTO: Final = "auto"
 NO_WORDS: Mapping[str, float] = MappingProxyType({})
 NO_WINDOWS: Mapping[str, Window] = MappingProxyType({})
 Value = TypeVar("Value")
@@ -27,8 +31,9 @@ AUTHORS_DEFAULT = "default_"
 class BlendSettings:
     """Words and thresholds of the mask inside which an edit may differ from its source.
 
-    source_words:       words of the source prompt whose attention makes the mask; none: the user's mask alone
-    edit_words:         their counterparts in the edit prompt; they join the mask of latent blending
+    source_words:       words of the source prompt whose attention makes the mask; none: the user's mask alone; "auto":
+                        those that differ between the prompts
+    edit_words:         their counterparts in the edit prompt; they join the mask of latent blending; "auto" likewise
     threshold:          share of each frame's highest attention above which a cell may differ, usually 0.2..0.7
     self_attention:     fuse self-attention under the mask
     latents:            put the source's latents back outside the mask, over the middle of the steps
@@ -38,8 +43,8 @@ class BlendSettings:
     mask_use:           a user's mask "intersect"s that of the words, or "override"s it
     """
 
-    source_words: tuple[str, ...]
-    edit_words: tuple[str, ...] = ()
+    source_words: tuple[str, ...] | Literal["auto"]
+    edit_words: tuple[str, ...] | Literal["auto"] = ()
     threshold: float = 0.3
     self_attention: bool = True
     latents: bool = False
@@ -50,7 +55,9 @@ class BlendSettings:
 
     def __post_init__(self) -> None:
         for name in ("source_words", "edit_words", "subtract_words"):
-            object.__setattr__(self, name, texts(name, getattr(self, name)))
+            value = getattr(self, name)
+            if value != AUTO or name == "subtract_words":
+                object.__setattr__(self, name, texts(name, value))
         _one_of("mask_use", self.mask_use, ("intersect", "override"))
         finite_number("blend threshold", self.threshold)
         finite_number("subtract threshold", self.subtract_threshold)
@@ -58,14 +65,16 @@ class BlendSettings:
             if getattr(self, name) and not self.source_words:
                 shown = name.replace("edit_words", "blend_edit_words")
                 raise SettingsError(
-                    f"{shown} are {', '.join(getattr(self, name))} without blend_words to {use}; both are needed. "
-                    f"Name the words that make the mask."
+                    f"{shown} are {', '.join(texts(name, getattr(self, name)))} without blend_words to {use}; both are "
+                    f"needed. Name the words that make the mask."
                 )
 
 
 @dataclass(frozen=True)
 class EditSettings:
     """Settings of an edit; windows are fractions of the steps, 0..1, from the noisiest on.
+
+    Values that are "auto" are chosen by the kind of edit, the prompts and the model; `resolved_settings` shows them.
 
     mode:                 "replace" words by words, or "refine" a prompt with more or fewer words
     cross_replace:        window in which cross-attention is taken from the source; a float b means (0, b). The authors'
@@ -77,19 +86,25 @@ class EditSettings:
     blend:                masks made from words, or None: the edit may differ everywhere
     guidance:             classifier-free guidance, 1 for none
     quirks:               "original": exactly as the authors' program, see docs/differences.md
+    kind:                 what changes: an "object", its "colour", the "background", the "style", or "removal" of an
+                          object; "auto": read from the prompts
+    strength:             how much of the edit is done, 0 (the source) to 1 (all of it)
     """
 
-    mode: Mode = "replace"
-    cross_replace: Window | float | Mapping[str, Window | float] = (0.0, 0.8)
+    mode: Mode | Literal["auto"] = AUTO
+    cross_replace: Window | float | Mapping[str, Window | float] | Literal["auto"] = AUTO
     cross_replace_words: Mapping[str, Window | float] = field(default_factory=lambda: NO_WINDOWS)
-    self_replace: Window | float = (0.0, 0.8)
+    self_replace: Window | float | Literal["auto"] = AUTO
     equalizer: Mapping[str, float] = field(default_factory=lambda: NO_WORDS)
-    blend: BlendSettings | None = None
-    guidance: float = 7.5
+    blend: BlendSettings | Literal["auto"] | None = AUTO
+    guidance: float | Literal["auto"] = AUTO
     quirks: Quirks = "fixed"
+    kind: EditKind = AUTO
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
-        _one_of("mode", self.mode, ("replace", "refine"))
+        _one_of("mode", self.mode, (AUTO, "replace", "refine"))
+        _one_of("kind", self.kind, KINDS)
         _one_of("quirks", self.quirks, ("fixed", "original"))
         own = _of_words("cross_replace_words", self.cross_replace_words)
         everywhere, words = _authors_windows(self.cross_replace)
@@ -104,11 +119,15 @@ class EditSettings:
         object.__setattr__(self, "equalizer", MappingProxyType(dict(_of_words("equalizer", self.equalizer))))
         for word, factor in self.equalizer.items():
             finite_number(f"equalizer of {word!r}", factor)
-        if self.blend is not None and not isinstance(self.blend, BlendSettings):
+        if self.blend not in (None, AUTO) and not isinstance(self.blend, BlendSettings):
             raise SettingsError(
-                f"blend is {self.blend!r}; BlendSettings, or None, is needed. Write blend=BlendSettings(('jeep',))."
+                f"blend is {self.blend!r}; BlendSettings, 'auto' or None is needed. Write "
+                f"blend=BlendSettings(('jeep',))."
             )
-        check_guidance(self.guidance)
+        if self.guidance != AUTO:
+            check_guidance(self.guidance)
+        if not 0 <= finite_number("strength", self.strength) <= 1:
+            raise SettingsError(f"strength is {self.strength}; 0 (the source) to 1 (the whole edit) is needed. Use 1.")
 
     def __reduce__(self) -> tuple[type[EditSettings], tuple[object, ...]]:
         """Return the call that makes them, for pickles and deep copies: read-only mappings go into neither."""
@@ -136,8 +155,8 @@ def check_mask_is_made(blend: BlendSettings | None, *, with_mask: bool) -> None:
 
 
 def _authors_windows(
-    windows: Window | float | Mapping[str, Window | float],
-) -> tuple[Window | float, dict[str, Window | float]]:
+    windows: Window | float | Mapping[str, Window | float] | Literal["auto"],
+) -> tuple[Window | float | Literal["auto"], dict[str, Window | float]]:
     """Return the window of all words, and those of single ones."""
     if not isinstance(windows, Mapping):
         return windows, {}
@@ -154,7 +173,9 @@ def _of_words(name: str, values: Mapping[str, Value]) -> Mapping[str, Value]:
     return values
 
 
-def _window(name: str, window: Window | float) -> Window:
+def _window(name: str, window: Window | float | Literal["auto"]) -> Window | Literal["auto"]:
+    if window == AUTO:
+        return AUTO
     bounds = window if isinstance(window, (tuple, list)) else (0.0, window)
     if len(bounds) != 2:
         raise SettingsError(f"{name} is {window!r}; one bound or two are needed. Use for example 0.8, or (0.2, 0.8).")

@@ -83,7 +83,7 @@ class Prompt:
         Raises PromptError where the phrase does not occur.
         """
         wanted = phrase.split()
-        spellings: tuple[Callable[[str], str], ...] = (str, _bare)
+        spellings: tuple[Callable[[str], str], ...] = (str, bare)
         for normal in spellings:
             found = tuple(self._occurrences([normal(word) for word in wanted], normal)) if wanted else ()
             if found:
@@ -191,5 +191,6 @@ def check_word_counts(source: Prompt, edit: Prompt) -> None:
         )
 
 
-def _bare(word: str) -> str:
+def bare(word: str) -> str:
+    """Return a word without the punctuation around it, in lower case."""
     return word.strip(PUNCTUATION).casefold()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ..method.edit_widgets import CUSTOM
 from . import prompt_words as wording
 from .config import EditingConfig, P2PConfig
 from .errors import ConfigError
@@ -34,7 +35,8 @@ class Wording:
 def edit_widgets(config: EditingConfig, source: str, index: int, warnings: list[str]) -> Widgets:
     """Return the widgets of edit `index`; adds what cannot be taken over word for word to `warnings`."""
     edit = config.editing_prompts[index]
-    shared = {"edit_prompt": edit, "negative_prompt": "", "guidance": max(config.guidance_scale, WEAKEST_GUIDANCE)}
+    guidance = max(config.guidance_scale, WEAKEST_GUIDANCE)
+    shared = {"edit_prompt": edit, "negative_prompt": "", "guidance": guidance, "kind": CUSTOM}
     if not config.prompt2prompt_edit:
         return {**shared, **NO_CONTROL}
     control = _control(config, index)

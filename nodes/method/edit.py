@@ -10,7 +10,8 @@ from ..checking.graph_texts import EDIT_NODE, constants, inputs_of, source_promp
 from ..checking.verdicts import graph_now, verdict
 from ..sockets import CONTROLLER
 from .edit_checks import edit_mistakes
-from .edit_widgets import from_widgets, resolution_widget, share_widget
+from .edit_widgets import CUSTOM, KIND_NAMES, from_widgets, resolution_widget, share_widget
+from .remarks import edit_remarks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +31,7 @@ class P2PEdit(io.ComfyNode):
             category="FateZero",
             description=cls.__doc__,
             search_aliases=["FateZero", "prompt-to-prompt", "video edit", "edit by words", "vid2vid"],
-            inputs=[*_prompt_inputs(), *_window_inputs(), *_blend_inputs(), *_rare_inputs()],
+            inputs=[*_prompt_inputs(), *_window_inputs(), *_blend_inputs(), *_rare_inputs(), *_kind_inputs()],
             outputs=[
                 io.Latent.Output(tooltip="The edited clip, for VAE Decode."),
                 io.Mask.Output(tooltip="Where the edit was free to differ: share of the blended steps, 0 to 1."),
@@ -52,10 +53,11 @@ class P2PEdit(io.ComfyNode):
         self_replace_end: float | None = None,
         equalizer: str | None = None,
         word_windows: str | None = None,
+        kind: str | None = None,
     ) -> bool | str:
         """Check what can be known before anything runs; a widget fed by a link is None and is checked when it runs.
 
-        Positional arguments, although there are six: ComfyUI passes only those it finds by position. Where the graph
+        Positional arguments, although there are seven: ComfyUI passes only those it finds by position. Where the graph
         can be seen, all widgets are checked, and their words against both prompts.
         """
         widgets = {
@@ -65,6 +67,7 @@ class P2PEdit(io.ComfyNode):
             "self_replace_end": self_replace_end,
             "equalizer": equalizer,
             "word_windows": word_windows,
+            "kind": kind or CUSTOM,
         }
         graph = graph_now()
         inputs = inputs_of(graph, getattr(cls.hidden, "unique_id", None), EDIT_NODE)
@@ -72,7 +75,10 @@ class P2PEdit(io.ComfyNode):
             return verdict(edit_mistakes(widgets))
         edits, source = texts_of(graph, inputs.get("edit_prompt")), source_prompt_of(graph, inputs)
         with_mask = inputs.get("mask") is not None
-        return verdict(edit_mistakes(constants(inputs), edits or (), source, with_mask=with_mask))
+        known = constants(inputs)
+        if "kind" in inputs and "kind" not in known:
+            known["kind"] = None
+        return verdict(edit_mistakes(known, edits or (), source, with_mask=with_mask))
 
     @classmethod
     def execute(
@@ -88,13 +94,14 @@ class P2PEdit(io.ComfyNode):
 
         trace = controller.inverted()
         bar = host.current().progress(len(trace.schedule), controller.unet.latent_format)
-        started = f"Edit of {trace.frames} frames in {len(trace.schedule)} steps, {widgets['mode']}: {edit_prompt}"
-        host.current().say(" ".join(started.split()), cls.hidden.unique_id)
+        settings = from_widgets(widgets, with_mask=mask is not None)
+        said = edit_remarks(controller, clip, edit_prompt, settings, with_mask=mask is not None)
+        host.current().say(" ".join(said.split()), cls.hidden.unique_id)
         result = edit(
             controller,
             clip,
             edit_prompt,
-            from_widgets(widgets, with_mask=mask is not None),
+            settings,
             negative_prompt=negative_prompt,
             mask=mask,
             on_step=lambda step: bar.update(step.done, step.preview),
@@ -126,7 +133,7 @@ def _prompt_inputs() -> list[io.Input]:
             "mode",
             options=["replace", "refine"],
             default="replace",
-            tooltip="replace: words swapped one for one. refine: words added or left out.",
+            tooltip="replace: words swapped one for one. refine: words added or left out. Used with kind custom.",
         ),
         io.Float.Input(
             "guidance",
@@ -134,28 +141,62 @@ def _prompt_inputs() -> list[io.Input]:
             min=0.0,
             max=100.0,
             step=0.1,
-            tooltip="Classifier-free guidance. 1: none, twice as fast.",
+            tooltip="Classifier-free guidance. 1: none, twice as fast. Used with kind custom.",
+        ),
+    ]
+
+
+def _kind_inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "kind",
+            options=list(KIND_NAMES),
+            default=KIND_NAMES[0],
+            optional=True,
+            tooltip="What changes. It chooses mode, guidance, windows and mask by the words that differ; auto reads "
+            "the kind from the prompts. custom: the widgets decide.",
+        ),
+        io.Float.Input(
+            "strength",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            display_mode=io.NumberDisplay.slider,
+            optional=True,
+            tooltip="How much of the edit is done: 0 keeps the source, 1 is the whole edit.",
         ),
     ]
 
 
 def _window_inputs() -> list[io.Input]:
     return [
-        share_widget("cross_replace_start", 0.0, "From this share of the steps on, words take the source's attention."),
+        share_widget(
+            "cross_replace_start",
+            0.0,
+            "From this share of the steps on, words take the source's attention. Used with kind custom.",
+        ),
         share_widget(
             "cross_replace_end",
             0.8,
-            "Up to this share of the steps. Higher keeps the layout closer to the source, lower lets shapes change.",
+            "Up to this share of the steps. Higher keeps the layout closer to the source, lower lets shapes change. "
+            "Used with kind custom.",
         ),
-        share_widget("self_replace_start", 0.0, "From this share of the steps on, self-attention is the source's."),
         share_widget(
-            "self_replace_end", 0.8, "Up to this share of the steps. Higher keeps structure, lower lets it change."
+            "self_replace_start",
+            0.0,
+            "From this share of the steps on, self-attention is the source's. Used with kind custom.",
+        ),
+        share_widget(
+            "self_replace_end",
+            0.8,
+            "Up to this share of the steps. Higher keeps structure, lower lets it change. Used with kind custom.",
         ),
         io.String.Input(
             "equalizer",
             default="",
-            tooltip="Words of the edit prompt to strengthen or weaken: watercolor: 10, old: 0.5. Works from "
-            "cross_replace_start to cross_replace_end.",
+            tooltip="Words of the edit prompt to strengthen or weaken: watercolor: 10, old: 0.5. Works where words "
+            "take the source's attention.",
         ),
     ]
 
@@ -166,32 +207,37 @@ def _blend_inputs() -> list[io.Input]:
             "blend_words",
             default="",
             tooltip="Words of the source prompt that may change, such as: silver jeep. Their attention makes the mask; "
-            "outside it the source's self-attention is kept. Empty: no mask.",
+            "outside it the source's self-attention is kept. auto: the words that differ. Empty: no mask. Used "
+            "with kind custom.",
         ),
         io.String.Input(
             "blend_edit_words",
             default="",
-            tooltip="Their counterparts in the edit prompt. Used by blend_latents to include the new object's place.",
+            tooltip="Their counterparts in the edit prompt. Used by blend_latents to include the new object's place; "
+            "auto: the words that differ. Used with kind custom.",
         ),
         share_widget(
             "blend_threshold",
             0.3,
-            "Cells with more than this share of the frame's highest attention are in the mask. Higher: smaller mask.",
+            "Cells with more than this share of the frame's highest attention are in the mask. Higher: smaller mask. "
+            "Used with kind custom.",
         ),
         io.Boolean.Input(
-            "blend_self_attention", default=True, tooltip="Inside the mask, let the edit have its own self-attention."
+            "blend_self_attention",
+            default=True,
+            tooltip="Inside the mask, let the edit have its own self-attention. Used with kind custom.",
         ),
         io.Boolean.Input(
             "blend_latents",
             default=False,
             tooltip="Outside the mask, put the source's own latents back over the middle of the steps: the background "
-            "stays almost untouched.",
+            "stays almost untouched. Used with kind custom.",
         ),
         io.Mask.Input(
             "mask",
             optional=True,
             tooltip="Your own mask, white where the edit may differ: one for all frames or one each, of the clip's "
-            "proportions. With blend_words both must allow a place (see mask_use).",
+            "proportions. It alone makes the mask; with kind custom see mask_use.",
         ),
     ]
 
@@ -207,13 +253,16 @@ def _rare_inputs() -> list[io.Input]:
         ),
         advanced(
             io.String.Input(
-                "subtract_words", default="", tooltip="Words of the source prompt whose place is cut out of the mask."
+                "subtract_words",
+                default="",
+                tooltip="Words of the source prompt whose place is cut out of the mask. Used with kind custom.",
             )
         ),
-        advanced(share_widget("subtract_threshold", 0.3, "The threshold for subtract_words.")),
+        advanced(share_widget("subtract_threshold", 0.3, "The threshold for subtract_words. Used with kind custom.")),
         resolution_widget(
             "blend_resolution",
-            "Resolution of the maps masks are read from, relative to the latents. auto: 1/4, finer for small frames.",
+            "Resolution of the maps masks are read from, relative to the latents. auto: 1/4, finer for small "
+            "frames. Used with kind custom.",
         ),
         advanced(
             io.Combo.Input(
@@ -229,7 +278,8 @@ def _rare_inputs() -> list[io.Input]:
                 options=["intersect", "override"],
                 default="intersect",
                 optional=True,
-                tooltip="With a mask and blend_words: both must allow a place, or your mask alone decides.",
+                tooltip="With a mask and blend_words: both must allow a place, or your mask alone decides. Used "
+                "with kind custom.",
             )
         ),
     ]

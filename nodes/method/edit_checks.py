@@ -7,18 +7,22 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from ...fatezero_ext.editing.settings import EditSettings, check_mask_is_made
+from ...fatezero_ext.editing.automatic import resolved_settings
+from ...fatezero_ext.editing.settings import AUTO, BlendSettings, EditSettings, check_mask_is_made
 from ...fatezero_ext.prompts.prompt_text import read_words
+from ...fatezero_ext.prompts.word_changes import changed_words
 from ...fatezero_ext.prompts.words import Prompt, Window, check_word_counts
 from .. import text_lists
 from ..checking.verdicts import FirstMistakes
-from .edit_widgets import blending, window, wrong_bound
+from .edit_widgets import CUSTOM, blending, phrases_or_auto, window, wrong_bound
 
 WINDOWS: Mapping[str, Callable[[Window], EditSettings]] = {
     "cross_replace": lambda window: EditSettings(cross_replace=window),
     "self_replace": lambda window: EditSettings(self_replace=window),
 }
 """Names of the windows, and the settings that check one."""
+CHOSEN_BY_KIND = frozenset({"mode", "blend_words", "blend_edit_words", "subtract_words"})
+"""Widgets with words, or that judge them, which only the kind "custom" uses."""
 MOST_EDITS = 200
 """Limit of different edit prompts of a list that are checked before anything runs."""
 MOST_LINES = 10 * MOST_EDITS
@@ -32,16 +36,22 @@ def edit_mistakes(
 ) -> dict[str, str]:
     """Return the mistakes of P2P Edit by widget.
 
-    widgets:   those whose values are known
+    widgets:   those whose values are known, a kind that is linked as None; what only "custom" uses is checked with it
     edits:     the edit prompts, as far as they are known
     source:    the source prompt; None: not known, or empty where an edit needs it, which is DDIM Invert's mistake
     with_mask: whether a mask is linked
     """
-    mistakes = FirstMistakes()
-    for name, settings in WINDOWS.items():
-        start, end = (widgets.get(f"{name}_{bound}") for bound in ("start", "end"))
-        mistakes.check(f"{name}_{wrong_bound(start, end)}", settings, window(start, end))
-    _check_blending(mistakes, widgets, with_mask=with_mask)
+    mistakes, kind = FirstMistakes(), widgets.get("kind", CUSTOM)
+    if kind == CUSTOM:
+        for name, settings in WINDOWS.items():
+            start, end = (widgets.get(f"{name}_{bound}") for bound in ("start", "end"))
+            mistakes.check(f"{name}_{wrong_bound(start, end)}", settings, window(start, end))
+        _check_blending(mistakes, widgets, with_mask=with_mask)
+    else:
+        if kind is not None:
+            mistakes.check("kind", lambda: EditSettings(kind=kind))
+        widgets = {name: value for name, value in widgets.items() if name not in CHOSEN_BY_KIND}
+    mistakes.check("strength", lambda: EditSettings(strength=widgets.get("strength", 1.0)))
     mistakes.check("negative_prompt", read_words, str(widgets.get("negative_prompt") or ""), "negative prompt")
     read = None if source is None else FirstMistakes().check("", read_words, source, "source prompt")
     if read is not None and read.words:
@@ -55,6 +65,8 @@ def edit_mistakes(
         edited = mistakes.check("edit_prompt", _read_edit, text)
         if edited is None:
             continue
+        if read is not None and read.words and kind is not None:
+            _check_choice(mistakes, widgets, (read.text, text), with_mask=with_mask)
         if read is not None and read.words and widgets.get("mode") == "replace":
             mistakes.check("edit_prompt", check_word_counts, read, edited)
         for widget, phrases in named.items():  # of an empty prompt they are its own mistake
@@ -70,6 +82,8 @@ def _read_edit(text: str) -> Prompt:
 
 def needs_source_words(inputs: Mapping[str, Any]) -> bool:
     """Return whether an edit reads words of the source prompt; inputs: those of a P2P Edit, links among them."""
+    if (kind := inputs.get("kind", CUSTOM)) != CUSTOM:
+        return isinstance(kind, str) and kind != "style"
     named = (inputs.get(name) for name in ("blend_words", "subtract_words"))
     return inputs.get("mode") == "replace" or any(
         isinstance(text, str) and text_lists.parse_phrases(text) for text in named
@@ -100,7 +114,26 @@ def _windows(mistakes: FirstMistakes, widgets: Mapping[str, Any]) -> Sequence[st
 
 
 def _list(widgets: Mapping[str, Any], name: str) -> Sequence[str]:
-    return text_lists.parse_phrases(str(widgets.get(name) or ""))
+    found = phrases_or_auto(str(widgets.get(name) or ""))
+    return () if found == AUTO else found
+
+
+def _check_choice(
+    mistakes: FirstMistakes, widgets: Mapping[str, Any], prompts: tuple[str, str], *, with_mask: bool
+) -> None:
+    """Check that what is left to the program can be read from the prompts."""
+    if (kind := widgets.get("kind", CUSTOM)) != CUSTOM:
+        settings = FirstMistakes().check("", lambda: EditSettings(kind=kind))
+    else:
+        own, joining = (phrases_or_auto(str(widgets.get(name) or "")) for name in ("blend_words", "blend_edit_words"))
+        if AUTO not in (own, joining) or not own:  # without words of the source that is blending's mistake
+            return
+        settings = EditSettings(cross_replace=1.0, self_replace=1.0, blend=BlendSettings(own, joining))
+    if settings is None:
+        return
+    source, edit = (text.split() for text in prompts)
+    place = "blend_words" if edit and changed_words(source, edit) else "edit_prompt"
+    mistakes.check(place, resolved_settings, settings, *prompts, with_mask=with_mask)
 
 
 def _check_phrases(mistakes: FirstMistakes, widget: str, phrases: Sequence[str], prompt: Prompt) -> None:

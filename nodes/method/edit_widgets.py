@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from ...fatezero_ext.editing.settings import BlendSettings, EditSettings
+from ...fatezero_ext.editing.settings import AUTO, KINDS, BlendSettings, EditSettings
 from .. import text_lists
 from ..api import advanced, io
 
 if TYPE_CHECKING:
     from ...fatezero_ext.prompts.words import Window
 
+CUSTOM = "custom"
+"""Kind of an edit whose widgets decide, and of graphs from before there were kinds."""
+KIND_NAMES = (*KINDS, CUSTOM)
 RESOLUTIONS = {"auto": None, "1/1": 1, "1/2": 2, "1/4": 4, "1/8": 8}
 """Resolutions of attention maps relative to the latents, as divisors; auto leaves the choice to the edit."""
 BLEND_WIDGETS = ("blend_words", "blend_edit_words", "subtract_words")
@@ -45,8 +49,8 @@ def blending(widgets: Mapping[str, Any], *, with_mask: bool) -> BlendSettings | 
     """
     is_used = with_mask or widgets["blend_latents"] or any(widgets[name].strip() for name in BLEND_WIDGETS)
     blend = BlendSettings(
-        text_lists.parse_phrases(widgets["blend_words"]),
-        edit_words=text_lists.parse_phrases(widgets["blend_edit_words"]),
+        phrases_or_auto(widgets["blend_words"]),
+        edit_words=phrases_or_auto(widgets["blend_edit_words"]),
         threshold=widgets["blend_threshold"],
         self_attention=widgets["blend_self_attention"],
         latents=widgets["blend_latents"],
@@ -58,15 +62,31 @@ def blending(widgets: Mapping[str, Any], *, with_mask: bool) -> BlendSettings | 
     return blend if is_used else None
 
 
+def phrases_or_auto(text: str) -> tuple[str, ...] | Literal["auto"]:
+    """Return the phrases of a list of words, or "auto" where that is all it says."""
+    return AUTO if text.strip() == AUTO else text_lists.parse_phrases(text)
+
+
 def from_widgets(widgets: Mapping[str, Any], *, with_mask: bool) -> EditSettings:
-    """Return the settings of an edit; with_mask: whether a user's mask is linked."""
-    return EditSettings(
+    """Return the settings of an edit, those that its kind chooses as "auto".
+
+    with_mask: whether a user's mask is linked
+    """
+    kind = widgets.get("kind", CUSTOM)
+    settings = EditSettings(
+        kind=AUTO if kind == CUSTOM else kind,
+        strength=widgets.get("strength", 1.0),
+        cross_replace_words=text_lists.parse_windows(widgets["word_windows"], "word_windows"),
+        equalizer=text_lists.parse_weights(widgets["equalizer"], "equalizer"),
+        quirks=widgets["quirks"],
+    )
+    if kind != CUSTOM:
+        return settings
+    return replace(
+        settings,
         mode=widgets["mode"],
         cross_replace=(widgets["cross_replace_start"], widgets["cross_replace_end"]),
-        cross_replace_words=text_lists.parse_windows(widgets["word_windows"], "word_windows"),
         self_replace=(widgets["self_replace_start"], widgets["self_replace_end"]),
-        equalizer=text_lists.parse_weights(widgets["equalizer"], "equalizer"),
         blend=blending(widgets, with_mask=with_mask),
         guidance=widgets["guidance"],
-        quirks=widgets["quirks"],
     )

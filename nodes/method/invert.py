@@ -14,6 +14,7 @@ from ..checking.verdicts import consumers_now, graph_now, verdict
 from ..sockets import CONTROLLER
 from .edit import EDIT_WIDGETS
 from .edit_checks import needs_source_words
+from .remarks import unknown_words
 from .upcoming_edits import check_edits
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ class DDIMInvert(io.ComfyNode):
         check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id, EDIT_WIDGETS)
         reconstruct = Reconstruction(reconstruction_guidance) if attention_from == RECONSTRUCTION else None
         bar = host.current().progress(steps if reconstruct is None else 2 * steps, planned.unet.latent_format)
+        remarks = [_far_from_training(planned), unknown_words(planned.unet, source_prompt)]
         length = f"of {planned.frames} frames in {steps} steps"
 
         def say(said: str) -> None:
@@ -149,7 +151,7 @@ class DDIMInvert(io.ComfyNode):
             planned,
             clip,
             reconstruct=reconstruct,
-            on_plan=lambda plan: say(f"{_far_from_training(planned)}Inversion {length}: {plan}"),
+            on_plan=lambda plan: say(" ".join(filter(None, [*remarks, f"Inversion {length}: {plan}"]))),
             on_step=on_step,
         )
         return io.NodeOutput(inverted)
@@ -191,5 +193,5 @@ def _far_from_training(planned: InversionPlan) -> str:
     cell = planned.unet.latent_format.pixels_per_cell
     return (
         f"The clip's shorter side has {shorter * cell} pixels, {planned.unet.name} was trained on {trained * cell}: "
-        f"scale it with Prepare Frames. "
+        f"scale it with Prepare Frames."
     )

@@ -44,7 +44,7 @@ class LoadPseudo3DUNet(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, model: str | None = None, key_frames: str | None = None) -> bool | str:
         mistakes = FirstMistakes()
-        mistakes.check("key_frames", text_lists.parse_key_frames, key_frames or "")
+        mistakes.check("key_frames", text_lists.key_frames_or_auto, key_frames or "")
         path = None if model is None else mistakes.check("model", model_path, model)
         if path is not None and path.suffix.lower() in SAFETENSORS:
             mistakes.check("model", check_checkpoint, path)  # its header alone; pickles are checked when loaded
@@ -75,7 +75,7 @@ class LoadPseudo3DUNet(io.ComfyNode):
         from ...fatezero_ext.models.unet.inflate import InflationSettings
 
         program, path = host.current(), model_path(model)
-        settings = InflationSettings(text_lists.parse_key_frames(key_frames), least_sc_channel, norm)
+        settings = InflationSettings(text_lists.key_frames_or_auto(key_frames), least_sc_channel, norm)
         dtype = program.weight_dtype() if precision == AUTO else getattr(torch, precision)
         described: dict[str, Any] = {
             "dtype": dtype,
@@ -109,9 +109,10 @@ def _inputs() -> list[io.Input]:
         ),
         io.String.Input(
             "key_frames",
-            default="-1, first",
+            default=AUTO,
             tooltip="Frames whose keys self-attention reads, separated by commas: whole numbers relative to "
-            "the frame (-1 is the one before), first, mid, last. Empty: each frame reads its own.",
+            "the frame (-1 is the one before), first, mid, last. Empty: each frame reads its own. auto: that for the "
+            "built-in model, -1, first for others.",
         ),
         io.Combo.Input(
             "norm",

@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from fatezero_ext import Capture, EditSettings, register_attention_control
+from fatezero_ext import Capture, register_attention_control
 from fatezero_ext.attention import controller_bases
 from fatezero_ext.diffusion.schedule import Schedule
 from fatezero_ext.editing.loop import edit_latents
@@ -26,6 +26,7 @@ from fatezero_ext.prompts.words import read_prompt
 
 from ..conftest import STYLE_RUN, frames_first, relative
 from ..golden_runs import INVERSIONS, RUNS, SOURCE, inverted, thinned
+from ..small_runs import named
 
 __all__ = ["inverted"]
 NAME = "FATEZERO_CHECKOUT"
@@ -35,7 +36,7 @@ pytestmark = [
     pytest.mark.skipif(not CHECKOUT, reason=f"{NAME} names no checkout of the authors' repository"),
 ]
 PACKAGE = "video_diffusion.prompt_attention"
-UNCONTROLLED = EditSettings(cross_replace=0.0, self_replace=0.0, guidance=7.5)
+UNCONTROLLED = named(cross_replace=0.0, self_replace=0.0, guidance=7.5)
 
 
 def stand_in(name, **contents):

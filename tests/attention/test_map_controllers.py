@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fatezero_ext import Controller, EditSettings, Storage, edit, invert, register_attention_control
+from fatezero_ext import Controller, Storage, edit, invert, register_attention_control
 from fatezero_ext.attention.controller_bases import STORE_KEYS, AttentionControl, AttentionStore, EmptyControl
 from fatezero_ext.errors import SettingsError, StoreError
 from fatezero_ext.inversion.invert import Reconstruction
@@ -14,10 +14,11 @@ from fatezero_ext.prompts.words import read_prompt
 
 from ..conftest import relative
 from ..features import feature
+from ..small_runs import named
 
 SOURCE, EDIT = "a silver jeep driving down a curvy road", "a silver car driving down a curvy road"
 STEPS, FRAMES = 4, 3
-UNCONTROLLED = EditSettings(cross_replace=0.0, self_replace=0.0, guidance=3.0)
+UNCONTROLLED = named(cross_replace=0.0, self_replace=0.0, guidance=3.0)
 
 
 class Seen(AttentionControl):
@@ -97,7 +98,7 @@ def test_without_guidance_the_whole_batch_is_handled(model, stored):
     inverted, _ = stored
     control = Seen()
     with register_attention_control(model.unet, control):
-        edit(inverted, model.text_encoder, EDIT, EditSettings(cross_replace=0.0, self_replace=0.0, guidance=1.0))
+        edit(inverted, model.text_encoder, EDIT, named(cross_replace=0.0, self_replace=0.0, guidance=1.0))
     assert control.LOW_RESOURCE and {shape[0] for shape, _, _ in control.calls} == {FRAMES}
 
 
@@ -252,7 +253,7 @@ def test_a_third_partys_word_swap_equals_ours(model, stored):
     control = Replace(store, mapper, cross_steps=int(0.8 * (STEPS + 1)), self_steps=int(0.8 * STEPS))
     with register_attention_control(model.unet, control):
         theirs = edit(inverted, model.text_encoder, EDIT, UNCONTROLLED).latents
-    ours = edit(inverted, model.text_encoder, EDIT, EditSettings(guidance=3.0)).latents
+    ours = edit(inverted, model.text_encoder, EDIT, named(guidance=3.0)).latents
     assert relative(theirs, ours) < 3e-4
     assert relative(edit(inverted, model.text_encoder, EDIT, UNCONTROLLED).latents, ours) > 0.1
 

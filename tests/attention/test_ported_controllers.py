@@ -8,7 +8,7 @@ import copy
 import pytest
 import torch
 
-from fatezero_ext import BlendSettings, Controller, EditSettings, edit, invert, register_attention_control
+from fatezero_ext import BlendSettings, Controller, edit, invert, register_attention_control
 from fatezero_ext.attention.controller_bases import (
     CROSS_KEYS,
     STORE_KEYS,
@@ -23,9 +23,9 @@ from fatezero_ext.prompts.alignment import replacement_mapper
 from fatezero_ext.prompts.words import read_prompt
 
 from ..conftest import relative
-from ..small_runs import EDIT, ROUNDING, SOURCE, STEPS, clip
+from ..small_runs import EDIT, ROUNDING, SOURCE, STEPS, clip, named
 
-NO_CONTROL = EditSettings(cross_replace=0.0, self_replace=0.0, guidance=3.0)
+NO_CONTROL = named(cross_replace=0.0, self_replace=0.0, guidance=3.0)
 HALF = 0.5  # as a threshold 3e-4 from every value it is compared with: ten times what rounding moves them
 
 
@@ -215,6 +215,6 @@ def test_a_ported_edit_with_masks_is_our_edit_with_the_authors_quirks(model, sou
     with register_attention_control(model.unet, control, clip_axes=True):
         ported = edit(inverted, model.text_encoder, EDIT, NO_CONTROL).latents
     blend = BlendSettings(("jeep",), ("car",), threshold=HALF, latents=True)
-    ours = edit(inverted, model.text_encoder, EDIT, EditSettings(guidance=3.0, blend=blend, quirks="original")).latents
+    ours = edit(inverted, model.text_encoder, EDIT, named(guidance=3.0, blend=blend, quirks="original")).latents
     assert relative(ported, ours) < ROUNDING
     assert relative(edit(inverted, model.text_encoder, EDIT, NO_CONTROL).latents, ours) > 0.1

@@ -7,7 +7,7 @@ from io import StringIO
 import pytest
 import torch
 
-from fatezero_ext import Controller, EditSettings, InflationSettings, edit, invert, load_toy
+from fatezero_ext import Controller, InflationSettings, edit, invert, load_toy
 from fatezero_ext.cli import demo
 from fatezero_ext.cli.demo import example_clip
 from fatezero_ext.cli.examples import EXAMPLE_EDITS, EXAMPLES
@@ -17,6 +17,7 @@ from fatezero_ext.toy.evaluation.edits import measure
 from fatezero_ext.toy.evaluation.scores import psnr
 
 from ..conftest import relative
+from ..small_runs import named
 
 pytestmark = pytest.mark.slow
 
@@ -76,9 +77,9 @@ def test_inversion_and_back_returns_the_clip():
     model, clip = load_toy(InflationSettings(key_frames=())), example_clip()
     latents = model.vae.encode(torch.as_tensor(clip.frames[:3]))
     controller = invert(Controller(model.unet), model.text_encoder, latents, clip.prompt, steps=30)
-    back = edit(controller, model.text_encoder, clip.prompt, EditSettings(guidance=1.0)).latents
+    back = edit(controller, model.text_encoder, clip.prompt, named(guidance=1.0)).latents
     other = edit(
-        controller, model.text_encoder, "a blue heart on the sand", EditSettings(guidance=1.0, self_replace=0.0)
+        controller, model.text_encoder, "a blue heart on the sand", named(guidance=1.0, self_replace=0.0)
     ).latents
     assert relative(back, latents) < 0.2 < relative(other, latents)
 

@@ -11,6 +11,8 @@ from benchmarks.make_checkpoint import parts, single_file
 from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.prompts.words import read_prompt
 
+from ..small_runs import NAMED
+
 FRAMES, STEPS = 3, 4
 SOURCE, EDIT = "a red jeep, driving", "a blue jeep, driving"
 
@@ -64,7 +66,7 @@ def pixels():
 def run(unet, clip, latents):
     inverted = ext.invert(ext.Controller(unet), clip, latents, SOURCE, steps=STEPS)
     blend = ext.BlendSettings(source_words=("jeep,",))
-    return inverted.trace.noise, ext.edit(inverted, clip, EDIT, ext.EditSettings(blend=blend)).latents
+    return inverted.trace.noise, ext.edit(inverted, clip, EDIT, ext.EditSettings(**{**NAMED, "blend": blend})).latents
 
 
 def distance(x, wanted):

@@ -5,11 +5,13 @@ import sys
 import pytest
 import torch
 
-from fatezero_ext import BlendSettings, Controller, EditSettings, InflationSettings, Storage, edit, invert, load_toy
+from fatezero_ext import BlendSettings, Controller, InflationSettings, Storage, edit, invert, load_toy
 from fatezero_ext.cli.examples import EXAMPLES
 from fatezero_ext.media.video import read_video
 from tests.comfyui.in_process import Executor, Give, caches, digest
 from tests.comfyui.workflows import EDIT, FRAMES, INVERT, KEEP, LATENTS, LOAD, REGISTER, STEPS, small_graph, with_copy
+
+from ..small_runs import named
 
 CACHES = ("classic", "lru 1", "lru 50", "none", "ram")
 SOURCE = "a red circle on the grass"
@@ -53,7 +55,7 @@ def test_latents_are_those_of_the_python_calls(loaded):
         controller = Controller(model.unet, storage=Storage("features", "ram"))
         inverted = invert(controller, model.text_encoder, model.vae.encode(frames), SOURCE, steps=STEPS)
         blend = BlendSettings(("red circle",), ("circle",), 0.3, latents=True)
-        wanted = edit(inverted, model.text_encoder, A, EditSettings(guidance=3.0, blend=blend))
+        wanted = edit(inverted, model.text_encoder, A, named(guidance=3.0, blend=blend))
     cell = model.unet.latent_format.pixels_per_cell
     mask = wanted.mask.repeat_interleave(cell, 1).repeat_interleave(cell, 2)
     Give.given["frames"], graph = frames, small_graph()

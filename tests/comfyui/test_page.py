@@ -123,7 +123,7 @@ def test_previews_arrive_while_inversion_and_edit_run(page):
 MISTAKES = {
     "missing_checkpoint": ("FateZero_LoadPseudo3DUNet", "model", "gone.safetensors", "'gone.safetensors' is not there"),
     "wrong_equalizer": ("FateZero_P2PEdit", "equalizer", "circle", "equalizer has 'circle'"),
-    "wrong_word": ("FateZero_P2PEdit", "blend_words", "cat", "'cat' is not in the prompt"),
+    "wrong_word": ("FateZero_P2PEdit", "word_windows", "cat: 0.5", "'cat' is not in the prompt"),
 }
 
 

@@ -40,12 +40,12 @@ def with_frames(graph):
 
 
 def small_graph(steps=STEPS, **edit):
-    """The colour edit up to its latents, with few frames and steps; edit: widgets of P2P Edit."""
+    """The colour edit up to its latents, with few frames and steps, its widgets in charge; edit: some of them."""
     graph = {name: node for name, node in api_graph(TEMPLATES[0]).items() if int(name) <= int(EDIT)}
     few = {"image": [COMPONENTS, 0], "batch_index": 0, "length": FRAMES}
     graph["0"] = {"class_type": "ImageFromBatch", "inputs": few}
     graph["4"]["inputs"]["pixels"] = ["0", 0]
-    graph[EDIT]["inputs"]["blend_edit_words"] = "circle"  # of any edit prompt
+    graph[EDIT]["inputs"] |= {"kind": "custom", "blend_edit_words": "circle"}  # a word of any edit prompt
     graph[INVERT]["inputs"]["steps"] = steps
     graph[EDIT]["inputs"] |= edit
     graph[LATENTS] = {"class_type": "TestKeepLatents", "inputs": {"samples": [EDIT, 0], "mask": [EDIT, 1]}}

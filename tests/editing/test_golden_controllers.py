@@ -12,9 +12,11 @@ from fatezero_ext.attention.sites import LayerAddress, Site
 from fatezero_ext.editing.attention import EditAttention
 from fatezero_ext.editing.masks import word_heat
 from fatezero_ext.editing.plan import compile_edit
-from fatezero_ext.editing.settings import BlendSettings, EditSettings
+from fatezero_ext.editing.settings import BlendSettings
 from fatezero_ext.inversion.source_reader import SourceAttention
 from fatezero_ext.prompts.words import read_prompt
+
+from ..small_runs import named
 
 STEPS = 4
 BLEND_MAPS = ("down_cross.2", "down_cross.3", "up_cross.0", "up_cross.1", "up_cross.2")
@@ -36,7 +38,7 @@ def settings_of(kwargs):
     blend = kwargs.get("blend_words")
     windows = dict(kwargs["cross_replace_steps"])
     equalizer = kwargs.get("equilizer_params", {"words": [], "values": []})
-    return EditSettings(
+    return named(
         mode="replace" if kwargs["is_replace_controller"] else "refine",
         cross_replace=windows.pop("default_"),
         cross_replace_words=windows,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fatezero_ext import BlendSettings, EditSettings, LayerAddress
+from fatezero_ext import BlendSettings, LayerAddress
 from fatezero_ext.attention.records import FeatureRecord, MapRecord, StoredTensor
 from fatezero_ext.diffusion.schedule import STABLE_DIFFUSION_SCHEDULER, Schedule
 from fatezero_ext.editing.plan import compile_edit
@@ -11,12 +11,14 @@ from fatezero_ext.errors import ModelError, SettingsError, StoreError
 from fatezero_ext.prompts.words import read_prompt
 from fatezero_ext.storage.record_store import MemoryStore
 
+from ..small_runs import named
+
 SOURCE, EDIT = "a silver jeep on the road", "a watercolor of a silver jeep on the road"
 
 
 def compiled(model, steps=10, edit=EDIT, **settings):
     source, target = (read_prompt(model.text_encoder, text) for text in (SOURCE, edit))
-    return compile_edit(EditSettings(**settings), source, target, steps)
+    return compile_edit(named(**settings), source, target, steps)
 
 
 def edited_by_hand(source, own, mapper, kept, equalizer, taken):
@@ -59,7 +61,7 @@ def test_latents_are_blended_strictly_inside_the_middle_of_the_steps(model):
 
 def test_settings_cannot_be_changed_through_the_mapping_they_were_made_from():
     weights = {"jeep": 2.0}
-    settings = EditSettings(equalizer=weights)
+    settings = named(equalizer=weights)
     weights["jeep"] = 5.0
     assert settings.equalizer["jeep"] == 2.0
     with pytest.raises(TypeError):

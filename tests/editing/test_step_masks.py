@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-from fatezero_ext import BlendSettings, EditSettings, Storage, edit
+from fatezero_ext import BlendSettings, Storage, edit
 from fatezero_ext.inversion.trace import Trace
 
-from ..small_runs import EDIT, STEPS, inverted
+from ..small_runs import EDIT, STEPS, inverted, named
 
 FUSED, BLENDED = range(4), (1, 2)  # of 5 steps: int(0.8 * 5) fused; int(0.2 * 5) < step + 1 < int(0.8 * 5) blended
 
 
 def steps_of(model, controller, blend, **options):
     steps = []
-    settings = EditSettings(guidance=1.0, blend=blend)
+    settings = named(guidance=1.0, blend=blend)
     result = edit(controller, model.text_encoder, EDIT, settings, on_step=steps.append, **options)
     return steps, result
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fatezero_ext import BlendSettings, Capture, Controller, EditSettings, edit, invert
+from fatezero_ext import BlendSettings, Capture, Controller, edit, invert
 from fatezero_ext.editing.user_mask import checked_mask
 from fatezero_ext.errors import SettingsError
 
 from ..conftest import relative
-from ..small_runs import ROUNDING
+from ..small_runs import ROUNDING, named
 
 SOURCE = "a silver jeep driving down a curvy road"
 EDIT = "a silver car driving down a curvy road"
@@ -30,15 +30,15 @@ def inverted(model, clip):
 
 def test_a_mask_of_ones_is_an_edit_with_its_own_self_attention(model, inverted):
     ones = torch.ones(3, 64, 64)
-    masked = edit(inverted, model.text_encoder, EDIT, EditSettings(), mask=ones)
-    free = edit(inverted, model.text_encoder, EDIT, EditSettings(self_replace=0.0))
+    masked = edit(inverted, model.text_encoder, EDIT, named(), mask=ones)
+    free = edit(inverted, model.text_encoder, EDIT, named(self_replace=0.0))
     assert relative(masked.latents, free.latents) < ROUNDING
     assert masked.mask.eq(1).all()
 
 
 def test_a_mask_of_zeros_is_fully_fused_self_attention(model, inverted):
-    masked = edit(inverted, model.text_encoder, EDIT, EditSettings(), mask=torch.zeros(1, 16, 16))
-    fused = edit(inverted, model.text_encoder, EDIT, EditSettings())
+    masked = edit(inverted, model.text_encoder, EDIT, named(), mask=torch.zeros(1, 16, 16))
+    fused = edit(inverted, model.text_encoder, EDIT, named())
     assert relative(masked.latents, fused.latents) < ROUNDING
     assert masked.mask.eq(0).all()
 
@@ -46,8 +46,8 @@ def test_a_mask_of_zeros_is_fully_fused_self_attention(model, inverted):
 def test_a_users_mask_and_blend_words_must_both_allow_a_cell(model, inverted):
     half = torch.zeros(3, 16, 16)
     half[:, :, :8] = 1
-    words = edit(inverted, model.text_encoder, EDIT, EditSettings(blend=BLEND)).mask
-    both = edit(inverted, model.text_encoder, EDIT, EditSettings(blend=BLEND), mask=half).mask
+    words = edit(inverted, model.text_encoder, EDIT, named(blend=BLEND)).mask
+    both = edit(inverted, model.text_encoder, EDIT, named(blend=BLEND), mask=half).mask
     assert words[:, :, 8:].any() and not both[:, :, 8:].any()
     assert both[:, :, :8].equal(words[:, :, :8])
 
@@ -86,12 +86,11 @@ def test_a_users_mask_can_override_that_of_the_words(model, inverted):
     half = torch.zeros(3, 16, 16)
     half[:, :, :8] = 1
     override = replace(BLEND, mask_use="override", threshold=2.0)
-    result = edit(inverted, model.text_encoder, EDIT, EditSettings(blend=override), mask=half)
+    result = edit(inverted, model.text_encoder, EDIT, named(blend=override), mask=half)
     assert result.mask.equal(half)
-    assert result.latents.equal(edit(inverted, model.text_encoder, EDIT, EditSettings(), mask=half).latents)
+    assert result.latents.equal(edit(inverted, model.text_encoder, EDIT, named(), mask=half).latents)
     by_words = [
-        edit(inverted, model.text_encoder, EDIT, EditSettings(blend=b))
-        for b in (override, replace(BLEND, threshold=2.0))
+        edit(inverted, model.text_encoder, EDIT, named(blend=b)) for b in (override, replace(BLEND, threshold=2.0))
     ]
     assert by_words[0].latents.equal(by_words[1].latents)
 
@@ -102,7 +101,7 @@ def test_a_mask_with_self_attention_left_out_blends_latents_only(model, clip):
     half[:, :, :8] = 1
 
     def with_blend(**switches):
-        return edit(controller, model.text_encoder, EDIT, EditSettings(blend=BlendSettings((), **switches)), mask=half)
+        return edit(controller, model.text_encoder, EDIT, named(blend=BlendSettings((), **switches)), mask=half)
 
     by_latents = with_blend(self_attention=False, latents=True).latents
     for other in (edit(controller, model.text_encoder, EDIT), with_blend(self_attention=True, latents=True)):
@@ -112,9 +111,9 @@ def test_a_mask_with_self_attention_left_out_blends_latents_only(model, clip):
 @pytest.mark.parametrize(
     "settings",
     [
-        EditSettings(self_replace=0.0),
-        EditSettings(blend=BlendSettings((), self_attention=False)),
-        EditSettings(self_replace=0.0, blend=BlendSettings((), latents=True)),
+        named(self_replace=0.0),
+        named(blend=BlendSettings((), self_attention=False)),
+        named(self_replace=0.0, blend=BlendSettings((), latents=True)),
     ],
 )
 def test_a_mask_that_nothing_would_read_is_refused(model, clip, settings):
@@ -127,12 +126,12 @@ def test_an_overridden_mask_of_words_needs_no_layer(model, clip):
     controller = invert(Controller(model.unet, Capture(most_cells=4)), model.text_encoder, clip, SOURCE, steps=2)
     blend = BlendSettings(("jeep",), ("car",), downscale=16, mask_use="override")
     mask = torch.ones(1, 8, 8)
-    assert edit(controller, model.text_encoder, EDIT, EditSettings(blend=blend), mask=mask).mask.eq(1).all()
+    assert edit(controller, model.text_encoder, EDIT, named(blend=blend), mask=mask).mask.eq(1).all()
 
 
 def test_a_mask_alone_needs_no_layer_to_read_words_from(model, clip):
     controller = invert(Controller(model.unet, Capture(most_cells=4)), model.text_encoder, clip, SOURCE, steps=2)
-    settings = EditSettings(blend=BlendSettings(()))
+    settings = named(blend=BlendSettings(()))
     assert edit(controller, model.text_encoder, EDIT, settings, mask=torch.ones(1, 8, 8)).latents.isfinite().all()
 
 

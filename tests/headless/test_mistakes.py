@@ -30,7 +30,10 @@ def types(runner):
 
 @pytest.fixture(scope="module")
 def template(runner, types):
-    return runner["workflow"].graph_from(json.loads(TEMPLATE.read_text()), types).api_format()
+    """The first template, with an edit whose widgets decide."""
+    graph = runner["workflow"].graph_from(json.loads(TEMPLATE.read_text()), types).api_format()
+    graph[EDIT]["inputs"]["kind"] = "custom"
+    return graph
 
 
 @pytest.fixture

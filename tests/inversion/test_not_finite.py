@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from fatezero_ext import EditSettings, Storage, edit, plain, register_attention_control
+from fatezero_ext import Storage, edit, plain, register_attention_control
 from fatezero_ext.diffusion import finite
 from fatezero_ext.errors import ModelError, SettingsError, VideoError
 from fatezero_ext.inversion.invert import Reconstruction
@@ -13,7 +13,7 @@ from fatezero_ext.storage import record_store as stores
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 from fatezero_ext.storage.record_store import MemoryStore
 
-from ..small_runs import EDIT, SOURCE, STEPS, calls_of, clip, edited, inverted
+from ..small_runs import EDIT, SOURCE, STEPS, calls_of, clip, edited, inverted, named
 from ..storage.disk_cache.saved import rewrite
 
 
@@ -120,7 +120,7 @@ def test_an_edit_that_leaves_all_numbers_is_an_error(model, unet):
 def test_an_edit_with_far_too_much_guidance_says_so(model):
     controller = inverted(model, Storage("features", "ram"))
     with pytest.raises(ModelError, match=r"of the edit .*Guidance is 1e\+38"):
-        edit(controller, model.text_encoder, EDIT, EditSettings(guidance=1e38))
+        edit(controller, model.text_encoder, EDIT, named(guidance=1e38))
 
 
 def test_a_text_encoder_that_gives_no_numbers_is_named_with_the_text(model):

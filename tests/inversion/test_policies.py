@@ -9,7 +9,6 @@ from diffusers import UNet2DConditionModel
 
 from fatezero_ext import (
     Capture,
-    EditSettings,
     InflationSettings,
     Pseudo3DUNet,
     Storage,
@@ -26,7 +25,7 @@ from fatezero_ext.inversion.source_reader import SourceReader
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 from ..conftest import GOLDEN, relative
-from ..small_runs import BLEND, EDIT, EDITS, ROUNDING, STEPS, calls_of, clip, edited, inverted
+from ..small_runs import BLEND, EDIT, EDITS, ROUNDING, STEPS, calls_of, clip, edited, inverted, named
 
 PRECISIONS = {"float16": 3e-3, "bfloat16": 2e-2, "int8": 8e-2}  # relative L2 of an edit without word masks, with room
 
@@ -60,7 +59,7 @@ def toy():
 
     def run(storage, **settings):
         controller = invert(Controller(model.unet, storage=storage), model.text_encoder, latents, drawn.prompt, steps=6)
-        asked = EditSettings(guidance=3.0, **settings)
+        asked = named(guidance=3.0, **settings)
         return edit(controller, model.text_encoder, drawn.prompt.replace("red", "blue"), asked).latents
 
     return run
@@ -98,7 +97,7 @@ def test_running_the_source_again_gives_the_bits_of_kept_features_in_half_precis
 
 @pytest.mark.parametrize("capture", [Capture(most_cells=64), Capture(self_attention=False)])
 def test_running_the_source_again_gives_the_bits_of_what_is_captured(model, capture):
-    asked = EditSettings(guidance=3.0, self_replace=0.8 if capture.self_attention else 0.0)
+    asked = named(guidance=3.0, self_replace=0.8 if capture.self_attention else 0.0)
     kept, again = (
         edit(inverted(model, Storage(policy), capture=capture, steps=3), model.text_encoder, EDIT, asked).latents
         for policy in ("features", "recompute")
@@ -200,7 +199,7 @@ def test_the_source_at_the_edit_s_own_level_is_close_to_the_source_as_inverted(t
 @pytest.mark.parametrize(("most_cells", "runs_last_block"), [(64, False), (1024, True)])
 def test_the_source_runs_no_further_than_the_last_layer_that_is_read(model, most_cells, runs_last_block):
     controller = inverted(model, Storage("recompute"), capture=Capture(most_cells))
-    net, settings = model.unet.net, EditSettings(cross_replace=0.6, self_replace=0.4, guidance=3.0)
+    net, settings = model.unet.net, named(cross_replace=0.6, self_replace=0.4, guidance=3.0)
     with calls_of(net.conv_in) as all_calls, calls_of(net.up_blocks[3]) as last, calls_of(net.conv_out) as whole:
         edit(controller, model.text_encoder, EDIT, settings)
     assert whole == [6] * STEPS
@@ -210,7 +209,7 @@ def test_the_source_runs_no_further_than_the_last_layer_that_is_read(model, most
 
 def test_the_source_runs_up_to_the_last_layer_of_the_mask(model, recompute):
     """Where latents are blended and nothing is replaced, the mask alone is read, in two of five steps."""
-    settings = EditSettings(cross_replace=0.0, self_replace=0.0, blend=replace(BLEND, downscale=4), guidance=3.0)
+    settings = named(cross_replace=0.0, self_replace=0.0, blend=replace(BLEND, downscale=4), guidance=3.0)
     assert str(mask_layers(model, recompute, 4)[-1]) == "up.1.2.cross"
     net = model.unet.net
     with calls_of(net.conv_in) as begun, calls_of(net.up_blocks[2]) as reached:
@@ -225,7 +224,7 @@ def mask_layers(model, controller, downscale):
 
 def test_an_edit_that_takes_nothing_runs_no_source(model, recompute):
     with calls_of(model.unet.net) as calls:
-        edit(recompute, model.text_encoder, EDIT, EditSettings(cross_replace=0.0, self_replace=0.0, guidance=3.0))
+        edit(recompute, model.text_encoder, EDIT, named(cross_replace=0.0, self_replace=0.0, guidance=3.0))
     assert calls == [6] * STEPS
 
 

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from fatezero_ext import Controller, EditSettings, edit, invert, register_attention_control
+from fatezero_ext import Controller, edit, invert, register_attention_control
 from fatezero_ext.attention.controller_bases import AttentionStore
 from fatezero_ext.errors import SettingsError
 from fatezero_ext.inversion.invert import Reconstruction
 
 from ..conftest import recorded, relative
+from ..small_runs import named
 
 SOURCE = "a silver jeep driving down a curvy road"
 EDIT = "a silver car driving down a curvy road"
@@ -39,7 +40,7 @@ def test_source_maps_can_come_from_a_reconstruction(model, clip, inverted):
     )
     assert done == [(step + 1, 2 * STEPS) for step in range(2 * STEPS)]
     levels = []
-    no_control = EditSettings(cross_replace=0.0, self_replace=0.0, guidance=3.0)
+    no_control = named(cross_replace=0.0, self_replace=0.0, guidance=3.0)
     with register_attention_control(model.unet, store := AttentionStore()):
         edit(inverted, model.text_encoder, SOURCE, no_control, on_step=lambda step: levels.append(step.latents))
     assert relative(again.trace.latents[-1], inverted.trace.latents[-1]) < 1e-4
@@ -56,7 +57,7 @@ def test_source_maps_can_come_from_a_reconstruction(model, clip, inverted):
 def test_a_fully_controlled_edit_of_a_reconstruction_is_the_reconstruction(model, clip):
     source = Reconstruction(guidance=3.0)
     again = invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=STEPS, reconstruct=source)
-    same = EditSettings(cross_replace=1.0, self_replace=1.0, guidance=3.0)
+    same = named(cross_replace=1.0, self_replace=1.0, guidance=3.0)
     result = edit(again, model.text_encoder, SOURCE, same).latents * model.unet.latent_format.scale
     assert relative(result, again.trace.latents[0]) < 1e-4
     with pytest.raises(SettingsError, match="guidance is -1"):

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from fatezero_ext import EditSettings, Storage, edit
+from fatezero_ext import Storage, edit
 from fatezero_ext.errors import StoreError
 from fatezero_ext.inversion.source_reader import SourceReader
 from fatezero_ext.storage.record_store import MemoryStore
 
-from ..small_runs import EDIT, STEPS, edited, inverted
+from ..small_runs import EDIT, STEPS, edited, inverted, named
 
 LONG = 20  # seconds; what is waited for takes milliseconds
 
@@ -83,7 +83,7 @@ def test_the_page_after_the_one_that_is_read_is_fetched_meanwhile(model, far):
 
 def test_no_page_is_read_twice_or_by_the_edit_itself(model, far):
     store, controller = far
-    edit(controller, model.text_encoder, EDIT, EditSettings(cross_replace=1.0, self_replace=1.0))
+    edit(controller, model.text_encoder, EDIT, named(cross_replace=1.0, self_replace=1.0))
     assert [step for step, _ in store.reads] == list(range(STEPS))
     assert all(name.startswith("source records") for _, name in store.reads)
 
@@ -101,7 +101,7 @@ def test_steps_that_want_nothing_are_passed_over(model, far):
 
 def test_an_edit_reads_the_steps_of_its_windows_only(model, far):
     store, controller = far
-    edit(controller, model.text_encoder, EDIT, EditSettings(cross_replace=(0.4, 0.8), self_replace=(0.4, 0.6)))
+    edit(controller, model.text_encoder, EDIT, named(cross_replace=(0.4, 0.8), self_replace=(0.4, 0.6)))
     assert [step for step, _ in store.reads] == [2, 3]
 
 

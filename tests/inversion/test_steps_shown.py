@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from fatezero_ext import Controller, EditSettings, Storage, edit, invert, load_model, load_toy
+from fatezero_ext import Controller, Storage, edit, invert, load_model, load_toy
 from fatezero_ext.cli.demo import example_clip
 from fatezero_ext.diffusion.preview_colours import FILE, LatentColours
 from fatezero_ext.diffusion.schedule import Schedule
@@ -15,7 +15,7 @@ from fatezero_ext.models.folder.detect import TOY_FOLDER
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 from ..conftest import relative
-from ..small_runs import EDIT, SOURCE, clip, inverted
+from ..small_runs import EDIT, SOURCE, clip, inverted, named
 
 
 def noised(schedule, clean, noise, step):
@@ -45,7 +45,7 @@ def test_an_inversion_shows_its_latents_and_an_edit_what_comes_out_of_it(model):
     assert all(step.preview() is step.latents for step in steps)
     assert steps[-1].latents.float().equal(controller.trace.noise)
     steps.clear()
-    settings = EditSettings(guidance=1.0)
+    settings = named(guidance=1.0)
     result = edit(controller, model.text_encoder, EDIT, settings, on_step=steps.append)
     distances = [relative(step.preview(), steps[-1].latents) for step in steps]
     assert distances[0] > 0.1 > max(distances[1:])

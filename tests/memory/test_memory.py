@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from fatezero_ext import Capture, EditSettings, Storage, edit, load_model, plain, register_attention_control
+from fatezero_ext import Capture, Storage, edit, load_model, plain, register_attention_control
 from fatezero_ext.attention.controller_bases import AttentionStore
 from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
 from fatezero_ext.inversion.invert import Reconstruction
@@ -17,7 +17,7 @@ from fatezero_ext.memory.free_memory import within_memory
 from fatezero_ext.storage.record_store import MemoryStore
 
 from ..conftest import GOLDEN, relative
-from ..small_runs import EDIT, ROUNDING, calls_of, edited, inverted
+from ..small_runs import EDIT, ROUNDING, calls_of, edited, inverted, named
 
 ADVICE = "Use fewer or smaller frames, policy recompute, or a store in ram"
 
@@ -128,7 +128,7 @@ def test_an_edit_that_takes_turns_tries_the_larger_call_once(model, kept):
 
 
 def test_an_edit_that_takes_turns_blends_under_the_same_mask(model, kept):
-    prompt, settings = EDIT, EditSettings(guidance=3.0)
+    prompt, settings = EDIT, named(guidance=3.0)
     mask = (torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(2)) > 0.5).float()
     whole = edit(kept, model.text_encoder, prompt, settings, mask=mask)
     with too_little_memory(model.unet, two_chunks):
@@ -161,7 +161,7 @@ def test_an_edit_too_large_in_any_way_ends_with_advice_and_changes_nothing(model
 
 
 def test_a_map_controller_keeps_both_halves_in_one_call(model, kept):
-    free = EditSettings(cross_replace=0.0, self_replace=0.0, guidance=3.0)
+    free = named(cross_replace=0.0, self_replace=0.0, guidance=3.0)
     with register_attention_control(model.unet, AttentionStore()), too_little_memory(model.unet, two_chunks):
         with pytest.raises(torch.cuda.OutOfMemoryError, match=ADVICE):
             edit(kept, model.text_encoder, EDIT, free)

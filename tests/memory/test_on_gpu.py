@@ -11,7 +11,6 @@ from fatezero_ext import (
     BlendSettings,
     Capture,
     Controller,
-    EditSettings,
     InflationSettings,
     Storage,
     apply_lora,
@@ -34,7 +33,7 @@ from fatezero_ext.storage.offload import Offloader, copy_stream
 
 from ..attention.test_kernels import called
 from ..conftest import GOLDEN, relative
-from ..small_runs import EDITS, STEPS, clip, edited, inverted
+from ..small_runs import EDITS, STEPS, clip, edited, inverted, named
 from .test_memory import too_little_memory
 
 CUDA = torch.device("cuda", 0)
@@ -367,7 +366,7 @@ def test_the_toy_edit_on_the_device_shows_what_was_asked_for():
     toy = load_toy(InflationSettings(key_frames=()), dtype=torch.float16, device=CUDA)
     latents = toy.vae.encode(torch.as_tensor(drawn.frames))
     controller = invert(Controller(toy.unet), toy.text_encoder, latents, drawn.prompt, steps=20)
-    settings = EditSettings(guidance=3.0, blend=BlendSettings(("red circle",), ("blue circle",), latents=True))
+    settings = named(guidance=3.0, blend=BlendSettings(("red circle",), ("blue circle",), latents=True))
     result = edit(controller, toy.text_encoder, "a blue circle on the grass", settings)
     assert result.latents.isfinite().all()
     found = measure(toy.vae.decode(result.latents).numpy(), drawn, {"colour": "blue"})

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.make_checkpoint import parts, single_file
-from fatezero_ext import Controller, EditSettings, edit, invert, load_model
+from fatezero_ext import Controller, edit, invert, load_model
 from fatezero_ext.errors import ModelError
 from fatezero_ext.models.checkpoint_check import check_checkpoint
 from fatezero_ext.models.file_kinds import kind_of
@@ -19,6 +19,7 @@ from fatezero_ext.models.single_file.checkpoint import SingleFile
 from fatezero_ext.models.single_file.configs import V_PREDICTION_KEY
 
 from ..conftest import relative
+from ..small_runs import named
 
 FAMILIES = ("sd1", "sd2")
 
@@ -81,9 +82,7 @@ def test_inversion_and_edit_are_those_of_the_diffusers_folder(whole, tmp_path):
     results = []
     for model in models:
         inverted = invert(Controller(model.unet), model.text_encoder, latents, "a red jeep", steps=5)
-        results.append(
-            (inverted.trace.noise, edit(inverted, model.text_encoder, "a blue jeep", EditSettings()).latents)
-        )
+        results.append((inverted.trace.noise, edit(inverted, model.text_encoder, "a blue jeep", named()).latents))
     assert relative(results[0][0], results[1][0]) < 1e-5
     assert relative(results[0][1], results[1][1]) < 1e-5
 

@@ -7,13 +7,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from fatezero_ext import BlendSettings, Controller, EditSettings, Storage, edit, invert, load_model
+from fatezero_ext import BlendSettings, Controller, Storage, edit, invert, load_model
 from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.errors import ModelError
 from fatezero_ext.inversion.invert import Reconstruction
 from fatezero_ext.media.video import read_video, write_video
 
 from ..conftest import GOLDEN, relative
+from ..small_runs import named
 
 SOURCE, EDIT = "a silver jeep on the road", "a silver car on the road"
 STEPS = 3
@@ -37,8 +38,9 @@ EDIT_WIDGETS = {
     "subtract_threshold": 0.9,
     "blend_resolution": "auto",
     "quirks": "fixed",
+    "kind": "custom",
 }
-SETTINGS = EditSettings(
+SETTINGS = named(
     cross_replace=0.8,
     self_replace=0.7,
     equalizer={"car": 2.0},

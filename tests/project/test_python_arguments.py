@@ -12,7 +12,6 @@ from fatezero_ext import (
     BlendSettings,
     Capture,
     Controller,
-    EditSettings,
     Reading,
     Reconstruction,
     Storage,
@@ -24,7 +23,7 @@ from fatezero_ext.errors import FateZeroError, SettingsError
 from fatezero_ext.media.video import Video
 from fatezero_ext.prompts.words import read_prompt
 
-from ..small_runs import EDIT, SOURCE, calls_of, clip, inverted
+from ..small_runs import EDIT, SOURCE, calls_of, clip, inverted, named
 
 FRAMES = torch.rand(3, 64, 64, 3)
 RAW = r"\[frames, channels, height, width\] with at least one frame, raw latents of a VAE"
@@ -128,8 +127,8 @@ def test_what_a_controller_is_made_of_is_checked(model):
 def test_settings_are_of_their_own_kind(model, recorded):
     with pytest.raises(FateZeroError, match="settings is a dict; EditSettings, or None, is needed"):
         edit(recorded, model.text_encoder, EDIT, {"cross_replace": 0.8})
-    with pytest.raises(FateZeroError, match="blend is .*BlendSettings, or None, is needed"):
-        EditSettings(blend=("jeep",))
+    with pytest.raises(FateZeroError, match="blend is .*BlendSettings, 'auto' or None is needed"):
+        named(blend=("jeep",))
     with pytest.raises(FateZeroError, match=r"reconstruct is True; a Reconstruction, or None, is needed"):
         invert(Controller(model.unet), model.text_encoder, clip(), SOURCE, steps=2, reconstruct=True)
     assert Reconstruction().guidance == 7.5
@@ -139,8 +138,8 @@ AUTHORS = {"default_": 0.8, "car": 0.5, "road": (0.2, 0.6)}
 
 
 def test_the_authors_windows_are_ours_of_another_spelling(model):
-    theirs = EditSettings(cross_replace=AUTHORS)
-    ours = EditSettings(cross_replace=0.8, cross_replace_words={"car": 0.5, "road": (0.2, 0.6)})
+    theirs = named(cross_replace=AUTHORS)
+    ours = named(cross_replace=0.8, cross_replace_words={"car": 0.5, "road": (0.2, 0.6)})
     assert theirs == ours and theirs.cross_replace == (0.0, 0.8)
     source, target = (read_prompt(model.text_encoder, text) for text in (SOURCE, EDIT))
     for got, wanted in zip(*(compile_edit(each, source, target, 10).steps for each in (theirs, ours)), strict=True):
@@ -148,8 +147,8 @@ def test_the_authors_windows_are_ours_of_another_spelling(model):
 
 
 def test_the_authors_windows_without_a_default_leave_other_words_to_the_source_at_all_steps():
-    assert EditSettings(cross_replace={"car": [0.1, 0.5]}).cross_replace == (0.0, 1.0)
-    assert EditSettings(cross_replace={"car": [0.1, 0.5]}).cross_replace_words == {"car": (0.1, 0.5)}
+    assert named(cross_replace={"car": [0.1, 0.5]}).cross_replace == (0.0, 1.0)
+    assert named(cross_replace={"car": [0.1, 0.5]}).cross_replace_words == {"car": (0.1, 0.5)}
 
 
 @pytest.mark.parametrize(
@@ -168,18 +167,18 @@ def test_the_authors_windows_without_a_default_leave_other_words_to_the_source_a
 )
 def test_windows_that_cannot_be_read_are_named(options, message):
     with pytest.raises(SettingsError, match=message):
-        EditSettings(**options)
+        named(**options)
 
 
 def test_a_word_of_the_authors_windows_must_be_in_the_edit_prompt(model, recorded):
     with pytest.raises(FateZeroError, match="'Porsche' is not in the prompt"):
-        edit(recorded, model.text_encoder, EDIT, EditSettings(cross_replace={"default_": 0.8, "Porsche": 0.5}))
+        edit(recorded, model.text_encoder, EDIT, named(cross_replace={"default_": 0.8, "Porsche": 0.5}))
 
 
 @pytest.mark.parametrize("mask", [np.ones((3, 128, 128)), "mask.png"])
 def test_what_is_no_mask_is_named(model, recorded, mask):
     with pytest.raises(FateZeroError, match="the mask is a (ndarray|str); a torch tensor is needed"):
-        edit(recorded, model.text_encoder, EDIT, EditSettings(blend=BlendSettings(("jeep",))), mask=mask)
+        edit(recorded, model.text_encoder, EDIT, named(blend=BlendSettings(("jeep",))), mask=mask)
 
 
 @pytest.mark.parametrize("words", [5, [5], None, ("jeep", None), {"jeep": 1}.values()])
@@ -201,7 +200,7 @@ def test_windows_that_are_no_two_numbers_are_refused(window):
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, copy.copy, lambda x: pickle.loads(pickle.dumps(x))])
 def test_settings_can_be_copied_and_pickled(copied):
-    settings = EditSettings(
+    settings = named(
         "refine",
         {"default_": 0.8, "car": (0.2, 0.5)},
         equalizer={"car": 2.0},

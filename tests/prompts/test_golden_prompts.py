@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from fatezero_ext.editing.settings import EditSettings
 from fatezero_ext.errors import PromptError
 from fatezero_ext.prompts.alignment import refinement_mapper, replacement_mapper, window_table
 from fatezero_ext.prompts.words import read_prompt
+
+from ..small_runs import named
 
 PAIRS = range(9)
 SCHEDULES = range(6)
@@ -54,7 +55,7 @@ def test_window_table(model, aligner, index):
     case = aligner[0]["schedules"][index]
     windows = case["cross_replace_steps"]
     windows = dict(windows) if isinstance(windows, dict) else {"default_": windows}
-    settings = EditSettings(cross_replace=windows.pop("default_", 1.0), cross_replace_words=windows)
+    settings = named(cross_replace=windows.pop("default_", 1.0), cross_replace_words=windows)
     edit = read_prompt(model.text_encoder, case["prompts"][1])
     table = window_table(edit, settings.cross_replace, settings.cross_replace_words, case["num_steps"])
     assert table.tolist() == aligner[1][f"sched{index}"].tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, cast
 
 from diffusers.models import UNet2DConditionModel
@@ -61,21 +61,29 @@ class TemporalLayers:
 class InflationSettings:
     """Settings for turning a 2-D UNet into a pseudo-3D one.
 
-    key_frames:       frames whose keys self-attention reads (see `resolve_key_frames`)
+    key_frames:       frames whose keys self-attention reads (see `resolve_key_frames`); "auto": each frame's own for
+                      the built-in model, which was trained on single pictures, (-1, "first") as published for others
     least_sc_channel: transformer blocks narrower than this keep each frame's own keys
     norm:             "clip": resnet group norms run over all frames, as in the authors' program; "frame": per frame
     temporal:         trained temporal layers to add, or None: untrained ones are the identity and are left out
     """
 
-    key_frames: tuple[KeyFrame, ...] = DEFAULT_KEY_FRAMES
+    key_frames: tuple[KeyFrame, ...] | Literal["auto"] = "auto"
     least_sc_channel: int = 0
     norm: Literal["clip", "frame"] = "clip"
     temporal: TemporalLayers | None = None
 
     def __post_init__(self) -> None:
-        resolve_key_frames(self.key_frames, frames=1)
+        if self.key_frames != "auto":
+            resolve_key_frames(self.key_frames, frames=1)
         if self.norm not in ("clip", "frame"):
             raise SettingsError(f"unknown norm {self.norm!r}; it is 'clip' (over all frames) or 'frame'. Choose one.")
+
+    def resolved(self, *, built_in: bool = False) -> InflationSettings:
+        """Return the same settings with the key frames that "auto" stands for."""
+        if self.key_frames != "auto":
+            return self
+        return replace(self, key_frames=() if built_in else DEFAULT_KEY_FRAMES)
 
 
 def inflate(net: UNet2DConditionModel, settings: InflationSettings) -> tuple[ControlledLayer, ...]:
@@ -85,6 +93,7 @@ def inflate(net: UNet2DConditionModel, settings: InflationSettings) -> tuple[Con
     Raises ModelError if the UNet has blocks that this method does not know.
     """
     _check_kind(net)
+    settings = settings.resolved()
     layers = tuple(layer for block in _transformer_blocks(net) for layer in _bind(block, settings))
     if settings.norm == "clip":
         for norm in _resnet_norms(net):
@@ -142,7 +151,7 @@ def _bind(block: _Block, settings: InflationSettings) -> Iterator[ControlledLaye
             f"(norm {module.norm_type!r}); FateZero needs plain self- and cross-attention. Use an SD 1.x or 2.x UNet."
         )
     width = _width(module)
-    key_frames = settings.key_frames if width >= settings.least_sc_channel else ()
+    key_frames = cast("tuple[KeyFrame, ...]", settings.key_frames) if width >= settings.least_sc_channel else ()
     own = LayerAddress(block.stage, block.block, block.unit, "self")
     text = LayerAddress(block.stage, block.block, block.unit, "cross")
     # diffusers calls any object, but names only its own in its annotations.

@@ -31,6 +31,7 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
     latent_format:  the latent format it was trained on
     scheduler:      the checkpoint's scheduler config, diffusers' keys
     name:           what users know it by
+    built_in:       whether it is the built-in model; it chooses key frames that are "auto"
     kernel:         computes attention wherever nothing is recorded or edited
     load_to_device: called before a run with the bytes it needs; brings the weights to the device they compute on. The
                     one field that may be set later: a program that manages memory first has to see `net`
@@ -41,11 +42,13 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
     latent_format: LatentFormat = field(default_factory=LatentFormat)
     scheduler: Mapping[str, object] = field(default_factory=dict)
     name: str = "unet"
+    built_in: bool = False
     kernel: Attend = plain
     load_to_device: LoadToDevice = stay_put
 
     def __post_init__(self) -> None:
         super().__init__()
+        self.settings = self.settings.resolved(built_in=self.built_in)
         self.layers: tuple[ControlledLayer, ...] = inflate(self.net, self.settings)
         self.net.requires_grad_(False).eval()
 

@@ -191,7 +191,7 @@ def shape_word_maps(pipeline: StableDiffusionPipeline, scenes: list[Scene]) -> T
 def inversion_returns(pipeline: StableDiffusionPipeline, settings: Settings) -> Figures:
     """Measure the PSNR of inverting clips and denoising them again, against the VAE alone."""
     model = video_model(pipeline, InflationSettings(key_frames=(), norm="frame"))
-    uncontrolled = EditSettings(cross_replace=0.0, self_replace=0.0, guidance=1.0)
+    uncontrolled = EditSettings("replace", cross_replace=0.0, self_replace=0.0, blend=None, guidance=1.0)
     figures = {}
     clips = [sample_clip(seed, frames=4) for seed in range(3)]
     for steps in (20, 50):

@@ -1,0 +1,145 @@
+"""Settings that are left to the program: the kind of an edit, read from its prompts, and what suits that kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..errors import PromptError
+from ..prompts.phrases import kind_of_words, phrases_of
+from ..prompts.word_changes import Change, changed_words, replaces_one_by_one
+from .settings import AUTO, BlendSettings, EditKind, EditSettings, Mode
+
+BUILT_IN_GUIDANCE = 3.0
+"""Guidance of the built-in model: 7.5 loses 1.7 to 4.6 dB of what should stay, 2 loses edits (docs/toy_model.md)."""
+PUBLISHED_GUIDANCE = 7.5
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Values that suit a kind of edit.
+
+    cross, own:    ends of the windows of cross- and self-attention, fractions of the steps
+    threshold:     of the mask from the words that differ; None: no mask
+    latents:       whether the source's latents are put back outside the mask
+    joins:         whether words of the edit prompt join the mask
+    """
+
+    cross: float
+    own: float
+    threshold: float | None = None
+    latents: bool = False
+    joins: bool = False
+
+
+BUILT_IN: Mapping[EditKind, Preset] = {
+    "object": Preset(0.4, 0.4, 0.3, latents=True, joins=True),
+    "colour": Preset(0.8, 0.8, 0.3, latents=True, joins=True),
+    "background": Preset(0.8, 0.8, 0.5, latents=True),
+    "style": Preset(0.2, 0.4),
+    "removal": Preset(0.8, 0.8, 0.3, latents=True),
+}
+"""The built-in model's best measured values, see docs/toy_model.md: windows of 0.4 leave no old shape (48 of 48 clips,
+0.8: 46); a style needs freer windows still; a background's words are bright over all of it, so that 0.5 spares objects.
+Words that replace an object taken away are the background's: they must not join its mask."""
+PUBLISHED: Mapping[EditKind, Preset] = {
+    "object": Preset(0.5, 0.5, 0.3, joins=True),
+    "colour": Preset(0.8, 0.8, 0.3, joins=True),
+    "background": Preset(0.8, 0.8, 0.5, latents=True),
+    "style": Preset(0.8, 0.8),
+    "removal": Preset(0.8, 0.8, 0.3, latents=True),
+}
+"""Values of the authors' configs for Stable Diffusion: 0.5 and masks above 0.3 for other shapes, 0.8 for attributes and
+styles, and latents not put back ("performance not so good in our case"). They have no backgrounds and removals: those
+are the built-in model's values, with latents put back, because all that stays is outside the mask."""
+
+
+def resolved_settings(
+    settings: EditSettings,
+    source_prompt: str,
+    edit_prompt: str,
+    *,
+    built_in: bool = False,
+    with_mask: bool = False,
+    self_attention: bool = True,
+) -> EditSettings:
+    """Return the settings with every "auto" replaced by the value it stands for.
+
+    built_in:       whether the model is the built-in one (`unet.built_in`)
+    with_mask:      whether a user's mask comes along; it then makes the mask alone, unless `blend` is given
+    self_attention: whether the inversion recorded it; without it the window of self-attention is empty
+    Raises PromptError where words that differ are needed and both prompts are the same, or the edit's is empty.
+    """
+    source, edit = source_prompt.split(), edit_prompt.split()
+    changes = changed_words(source, edit)
+    if not edit and _needs_changes(settings):
+        raise PromptError("edit_prompt is empty; words are needed. Describe what is wanted in plain words.")
+    if not changes and _needs_changes(settings):
+        raise PromptError(
+            f"source and edit prompt are the same ({' '.join(edit)!r}); words that differ are needed to see what is to "
+            f"change. Change a word of the edit prompt, or choose windows and blend yourself, without 'auto'."
+        )
+    kind = settings.kind if settings.kind != AUTO else kind_of_words(source, edit, changes)
+    preset = (BUILT_IN if built_in else PUBLISHED)[kind]
+    own = preset.own if self_attention else 0.0
+    guidance = BUILT_IN_GUIDANCE if built_in else PUBLISHED_GUIDANCE
+    return replace(
+        settings,
+        kind=kind,
+        mode=_mode(kind, source, edit) if settings.mode == AUTO else settings.mode,
+        cross_replace=preset.cross if settings.cross_replace == AUTO else settings.cross_replace,
+        self_replace=own if settings.self_replace == AUTO else settings.self_replace,
+        guidance=guidance if settings.guidance == AUTO else settings.guidance,
+        blend=_blend(settings.blend, kind, preset, _Words(source, edit, changes), with_mask=with_mask),
+    )
+
+
+@dataclass(frozen=True)
+class _Words:
+    source: Sequence[str]
+    edit: Sequence[str]
+    changes: tuple[Change, ...]
+
+    def phrases(self, kind: EditKind) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return phrases_of(kind, self.source, self.edit, self.changes)
+
+
+def _needs_changes(settings: EditSettings) -> bool:
+    blend = settings.blend
+    words = isinstance(blend, BlendSettings) and AUTO in (blend.source_words, blend.edit_words)
+    return words or AUTO in (blend, settings.cross_replace, settings.self_replace)
+
+
+def _mode(kind: EditKind, source: Sequence[str], edit: Sequence[str]) -> Mode:
+    return "replace" if kind != "style" and replaces_one_by_one(source, edit) else "refine"
+
+
+def _blend(
+    blend: BlendSettings | str | None, kind: EditKind, preset: Preset, words: _Words, *, with_mask: bool
+) -> BlendSettings | None:
+    if isinstance(blend, BlendSettings):
+        return _with_words(blend, kind, words)
+    if blend is None:
+        return None
+    if with_mask:
+        return BlendSettings((), latents=True)
+    of_source, of_edit = words.phrases(kind) if preset.threshold is not None else ((), ())
+    if preset.threshold is None or not of_source:  # nothing of the source makes way: no mask could be made from it
+        return None
+    joining = of_edit if preset.joins else ()
+    return BlendSettings(of_source, joining, preset.threshold, latents=preset.latents)
+
+
+def _with_words(blend: BlendSettings, kind: EditKind, words: _Words) -> BlendSettings:
+    """Fill in the words that differ, unless a prompt has the word "auto" itself."""
+    if AUTO not in (blend.source_words, blend.edit_words):
+        return blend
+    of_source, of_edit = words.phrases(kind)
+    source = ((AUTO,) if AUTO in words.source else of_source) if blend.source_words == AUTO else blend.source_words
+    edit = ((AUTO,) if AUTO in words.edit else of_edit) if blend.edit_words == AUTO else blend.edit_words
+    if blend.source_words == AUTO and not source:
+        raise PromptError(
+            f"blend_words are 'auto', but {' '.join(words.edit)!r} replaces no word of the source prompt; one "
+            f"that differs is needed. Name the words that make the mask."
+        )
+    return replace(blend, source_words=source, edit_words=edit)

@@ -1,0 +1,144 @@
+"""What is left to the program: the kind of an edit, its words, and the values that suit them."""
+
+from dataclasses import replace
+
+import pytest
+
+from fatezero_ext import BlendSettings, Capture, Controller, EditSettings, edit, invert, resolved_settings
+from fatezero_ext.editing.settings import AUTO
+from fatezero_ext.errors import PromptError, SettingsError
+
+from ..small_runs import EDIT, REFINED, SOURCE, STEPS, clip, named
+
+CIRCLE, ROAD = "a red circle on the grass", "a silver jeep driving down a curvy road"
+READ = [
+    (CIRCLE, "a blue circle on the grass", "colour", "replace", ("red circle",), ("blue circle",)),
+    (CIRCLE, "an orange circle on the grass", "colour", "replace", ("red circle",), ("orange circle",)),
+    ("a circle on the grass", "a blue circle on the grass", "colour", "refine", ("circle",), ("blue circle",)),
+    ("a cat on a red sofa", "a cat on a blue sofa", "colour", "replace", ("red sofa",), ("blue sofa",)),
+    ("a red ball on a red mat", "a blue ball on a red mat", "colour", "replace", ("red ball",), ("blue ball",)),
+    (CIRCLE, "a red square on the grass", "object", "replace", ("circle",), ("square",)),
+    (CIRCLE, "a blue square on the grass", "object", "replace", ("red circle",), ("blue square",)),
+    (ROAD, "a red porsche car driving down a curvy road", "object", "refine", ("silver jeep",), ("red porsche car",)),
+    ("a dog on the beach", "a dog with a hat on the beach", "object", "refine", ("dog",), ("hat",)),
+    ("a man is surfing", "a panda is surfing", "object", "replace", ("man",), ("panda",)),
+    (CIRCLE, "a red circle on the sand", "background", "replace", ("grass",), ()),
+    ("a red circle on plain white", "a red circle on plain blue", "background", "replace", ("white",), ()),
+    ("a red circle in front of the wall", "a red circle in front of the sea", "background", "replace", ("wall",), ()),
+    (CIRCLE, f"a watercolor painting of {CIRCLE}", "style", "refine", None, None),
+    (CIRCLE, f"{CIRCLE} in pixel art style", "style", "refine", None, None),
+    ("a photo of a cat", "a pencil sketch of a cat", "style", "refine", None, None),
+    ("a sketch of a cat", "a painting of a cat", "style", "refine", None, None),
+    (CIRCLE, "a grass grass on the grass", "removal", "replace", ("red circle",), ()),
+    (CIRCLE, "A blue circle, on the grass.", "colour", "replace", ("red circle",), ("blue circle,",)),
+]
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "kind", "mode", "own", "joining"), READ, ids=lambda given: str(given)[:40]
+)
+def test_kind_mode_and_words_are_read_from_the_prompts(source, target, kind, mode, own, joining):
+    found = resolved_settings(EditSettings(), source, target, built_in=True)
+    assert (found.kind, found.mode) == (kind, mode)
+    words = (None, None) if found.blend is None else (found.blend.source_words, found.blend.edit_words)
+    assert words == (own, joining)
+
+
+@pytest.mark.parametrize(
+    ("kind", "built_in", "cross", "own", "guidance"),
+    [
+        ("object", True, 0.4, 0.4, 3.0),
+        ("colour", True, 0.8, 0.8, 3.0),
+        ("background", True, 0.8, 0.8, 3.0),
+        ("style", True, 0.2, 0.4, 3.0),
+        ("removal", True, 0.8, 0.8, 3.0),
+        ("object", False, 0.5, 0.5, 7.5),
+        ("style", False, 0.8, 0.8, 7.5),
+    ],
+)
+def test_windows_and_guidance_suit_the_kind_and_the_model(kind, built_in, cross, own, guidance):
+    found = resolved_settings(EditSettings(kind=kind), SOURCE, EDIT, built_in=built_in)
+    assert (found.cross_replace, found.self_replace, found.guidance) == ((0.0, cross), (0.0, own), guidance)
+    assert AUTO not in (found.kind, found.mode, found.cross_replace, found.self_replace, found.guidance, found.blend)
+
+
+def test_values_that_are_given_stay_and_resolving_twice_is_resolving_once():
+    given = EditSettings(
+        "refine", (0.1, 0.3), self_replace=0.6, blend=None, guidance=4.0, kind="style", strength=0.5, quirks="original"
+    )
+    assert resolved_settings(given, SOURCE, EDIT) == given
+    chosen = resolved_settings(EditSettings(), SOURCE, EDIT)
+    assert resolved_settings(chosen, SOURCE, EDIT) == chosen
+
+
+def test_words_of_a_given_mask_can_be_those_that_differ():
+    asked = BlendSettings("auto", "auto", threshold=0.6)
+    found = resolved_settings(named(blend=asked), CIRCLE, "a blue square on the grass").blend
+    assert found == BlendSettings(("red circle",), ("blue square",), threshold=0.6)
+    of_edit = resolved_settings(
+        named(blend=replace(asked, source_words=("grass",))), CIRCLE, "a red square on the grass"
+    )
+    assert of_edit.blend == BlendSettings(("grass",), ("square",), threshold=0.6)
+
+
+def test_a_prompt_that_has_the_word_auto_means_that_word():
+    source, target = "ein rotes auto am see", "ein rotes boot am see"
+    asked = named(blend=BlendSettings("auto", ("boot",)))
+    assert resolved_settings(asked, source, target).blend.source_words == ("auto",)
+
+
+def test_a_users_mask_alone_decides_unless_masks_are_given():
+    assert resolved_settings(EditSettings(), SOURCE, EDIT, with_mask=True).blend == BlendSettings((), latents=True)
+    assert resolved_settings(EditSettings(blend=None), SOURCE, EDIT, with_mask=True).blend is None
+
+
+@pytest.mark.parametrize("target", [CIRCLE, "A red circle, on the grass."])
+@pytest.mark.parametrize(
+    "settings",
+    [EditSettings(), EditSettings(kind="colour"), named(blend=BlendSettings("auto")), named(self_replace=AUTO)],
+)
+def test_prompts_that_differ_nowhere_are_refused_where_words_are_needed(settings, target):
+    with pytest.raises(PromptError, match="source and edit prompt are the same.*Change a word of the edit prompt"):
+        resolved_settings(settings, CIRCLE, target)
+    assert resolved_settings(named(), CIRCLE, target).mode == "replace"
+
+
+def test_an_empty_edit_prompt_is_refused():
+    with pytest.raises(PromptError, match="edit_prompt is empty"):
+        resolved_settings(EditSettings(), CIRCLE, " ")
+
+
+def test_a_mask_of_words_that_are_only_added_has_none_to_read():
+    with pytest.raises(PromptError, match="'auto', but .* replaces no word"):
+        resolved_settings(named(blend=BlendSettings("auto")), SOURCE, REFINED)
+    assert resolved_settings(EditSettings(kind="object"), SOURCE, REFINED).blend is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"kind": "shape"}, "kind is 'shape'.*object, colour, background, style, removal"),
+        ({"strength": 1.2}, "strength is 1.2; 0 .* to 1"),
+        ({"strength": -0.1}, "strength is -0.1"),
+        ({"strength": float("nan")}, "a finite number"),
+        ({"strength": "half"}, "a finite number"),
+        ({"blend": "red circle"}, "BlendSettings, 'auto' or None"),
+    ],
+)
+def test_choices_outside_the_range_are_refused(options, message):
+    with pytest.raises(SettingsError, match=message):
+        EditSettings(**options)
+
+
+@pytest.mark.parametrize("target", [EDIT, REFINED])
+def test_an_edit_without_settings_is_the_edit_of_what_is_chosen(model, target):
+    inverted = invert(Controller(model.unet), model.text_encoder, clip(), SOURCE, steps=STEPS)
+    chosen = resolved_settings(EditSettings(), SOURCE, target, built_in=model.unet.built_in)
+    plainly, by_hand = (edit(inverted, model.text_encoder, target, given) for given in (None, chosen))
+    assert plainly.latents.equal(by_hand.latents) and plainly.mask.equal(by_hand.mask)
+
+
+def test_without_recorded_self_attention_its_window_is_left_empty(model):
+    controller = Controller(model.unet, Capture(self_attention=False))
+    inverted = invert(controller, model.text_encoder, clip(), SOURCE, steps=2)
+    assert edit(inverted, model.text_encoder, EDIT).latents.isfinite().all()

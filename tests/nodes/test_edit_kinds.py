@@ -1,0 +1,180 @@
+"""P2P Edit's kind and strength: which widgets they use, what is checked before a run, and what the node says."""
+
+import json
+from dataclasses import fields
+
+import pytest
+import torch
+
+from fatezero_ext import (
+    BlendSettings,
+    Controller,
+    EditSettings,
+    InflationSettings,
+    invert,
+    load_toy,
+    resolved_settings,
+)
+from fatezero_ext.cli.examples import EXAMPLES
+from fatezero_ext.cli.node_pack import load_pack
+
+from ..small_runs import named
+from .test_nodes import EDIT_WIDGETS, SETTINGS
+
+CIRCLE, BLUE = "a red circle on the grass", "a blue circle on the grass"
+OLD = {name: value for name, value in EDIT_WIDGETS.items() if name != "kind"}
+PLAIN = OLD | {"blend_words": "", "blend_edit_words": "", "subtract_words": "", "blend_latents": False}
+
+
+@pytest.fixture(scope="module")
+def widgets():
+    return load_pack("nodes.method.edit_widgets")
+
+
+@pytest.fixture(scope="module")
+def mistakes():
+    return load_pack("nodes.method.edit_checks").edit_mistakes
+
+
+def same(theirs, ours):
+    """Settings of the pack's copy of the package compare by what they print."""
+    return repr(theirs) == repr(ours)
+
+
+def test_a_graph_without_a_kind_is_what_its_widgets_say(widgets):
+    assert same(widgets.from_widgets(OLD, with_mask=False), SETTINGS)
+    assert same(widgets.from_widgets(OLD | {"kind": "custom"}, with_mask=False), SETTINGS)
+
+
+@pytest.mark.parametrize("kind", ["auto", "object", "colour", "background", "style", "removal"])
+def test_other_kinds_use_no_widget_of_windows_and_masks(widgets, kind):
+    asked = OLD | {"kind": kind, "strength": 0.4, "equalizer": "", "word_windows": ""}
+    assert same(widgets.from_widgets(asked, with_mask=False), EditSettings(kind=kind, strength=0.4))
+
+
+def test_mask_words_of_custom_edits_can_be_those_that_differ(widgets):
+    asked = PLAIN | {"blend_words": "auto", "blend_edit_words": " auto "}
+    found = widgets.from_widgets(asked, with_mask=False).blend
+    assert same(found, BlendSettings("auto", "auto", 0.4, subtract_threshold=0.9))
+
+
+def test_equal_prompts_are_a_mistake_of_the_edit_prompt_before_any_work(mistakes):
+    for wrong in ({**PLAIN, "kind": "auto"}, {**PLAIN, "kind": "colour"}, {**PLAIN, "blend_words": "auto"}):
+        found = mistakes({**wrong, "equalizer": "", "word_windows": ""}, [CIRCLE], CIRCLE)
+        assert list(found) == ["edit_prompt"] and "source and edit prompt are the same" in found["edit_prompt"]
+    custom = {**PLAIN, "equalizer": "", "word_windows": "", "kind": "custom"}
+    assert mistakes(custom, [CIRCLE], CIRCLE) == {}
+
+
+def test_automatic_mask_words_that_only_the_edit_has_are_a_mistake_of_blend_words(mistakes):
+    wrong = {**PLAIN, "mode": "refine", "blend_words": "auto", "equalizer": "", "word_windows": ""}
+    found = mistakes(wrong, [f"a watercolor painting of {CIRCLE}"], CIRCLE)
+    assert list(found) == ["blend_words"] and "replaces no word" in found["blend_words"]
+
+
+def test_widgets_that_a_kind_does_not_use_are_no_mistakes(mistakes):
+    odd = {**OLD, "kind": "auto", "cross_replace_start": 0.9, "blend_words": "boat", "subtract_words": "boat"}
+    odd |= {"equalizer": "", "word_windows": "", "blend_edit_words": "boat"}
+    assert mistakes(odd, [BLUE], CIRCLE) == {}
+    assert mistakes(odd, ["a big blue circle on the grass"], CIRCLE) == {}
+    assert mistakes({**odd, "kind": None}, [BLUE], CIRCLE) == {}  # linked: known when it runs
+    assert set(mistakes({**odd, "kind": "custom"}, [BLUE], CIRCLE)) >= {"cross_replace_start", "blend_words"}
+
+
+def test_words_of_the_equalizer_are_looked_for_under_every_kind(mistakes):
+    asked = {**PLAIN, "kind": "auto", "equalizer": "boat: 2", "word_windows": ""}
+    assert "'boat' is not in the prompt" in mistakes(asked, [BLUE], CIRCLE)["equalizer"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "place", "message"),
+    [
+        ({"kind": "shape"}, "kind", "kind is 'shape'; it must be one of auto, object"),
+        ({"kind": "auto", "strength": 1.5}, "strength", "strength is 1.5"),
+        ({"kind": "auto", "edit_prompt": ""}, "edit_prompt", "edit_prompt is empty"),
+    ],
+)
+def test_what_no_widget_would_give_is_a_mistake_at_its_input(mistakes, wrong, place, message):
+    asked = {**PLAIN, "equalizer": "", "word_windows": "", **wrong}
+    found = mistakes(asked, [asked.get("edit_prompt", BLUE)] if "edit_prompt" in wrong else [BLUE], CIRCLE)
+    assert list(found) == [place] and message in found[place]
+
+
+def test_edits_without_source_words_are_known_by_their_kind():
+    needs = load_pack("nodes.method.edit_checks").needs_source_words
+    assert needs({"kind": "object"}) and needs({"kind": "auto", "mode": "refine"})
+    assert not needs({"kind": "style", "mode": "replace"}) and not needs({"kind": ["3", 0]})
+    assert needs({"mode": "replace"}) and not needs({"mode": "refine"})
+
+
+@pytest.fixture(scope="module")
+def toy():
+    """The built-in model with an inverted frame, as Python loads it and with key frames."""
+
+    def made(settings):
+        model = load_toy(settings)
+        latents = torch.zeros(1, 4, 16, 16)
+        return model, invert(Controller(model.unet), model.text_encoder, latents, CIRCLE, steps=2)
+
+    return {name: made(settings) for name, settings in (("own", None), ("mid", InflationSettings(("mid",))))}
+
+
+@pytest.mark.parametrize(
+    ("loaded", "prompt", "settings", "remark"),
+    [
+        ("own", "a teal circle on the grass", EditSettings(), "does not know 'teal'"),
+        ("own", "a red circle on the sand", EditSettings(), "flicker less with key_frames mid"),
+        ("own", BLUE, EditSettings(), "blend_latents needs at least 5 steps; in 2 none"),
+        ("own", f"a sketch of {CIRCLE}", EditSettings(), ""),
+        ("mid", "a red circle on the sand", named(), ""),
+        ("mid", "a red circle on the sand", EditSettings(kind="background", blend=None), ""),
+    ],
+)
+def test_what_makes_results_poor_is_said_before_the_edit(toy, loaded, prompt, settings, remark):
+    model, controller = toy[loaded]
+    remarks = load_pack("nodes.method.remarks").edit_remarks
+    said = remarks(controller, model.text_encoder, prompt, settings, with_mask=False)
+    before = said.partition("Edit of 1 frames in 2 steps")[0].strip()
+    assert (remark in before) if remark else before == ""
+
+
+def test_the_node_says_what_was_chosen(toy):
+    model, controller = toy["own"]
+    remarks = load_pack("nodes.method.remarks").edit_remarks
+    said = remarks(controller, model.text_encoder, BLUE, EditSettings(strength=0.5), with_mask=False)
+    assert said.endswith(
+        "Edit of 1 frames in 2 steps, colour, replace, cross-attention 0-0.8, self-attention 0-0.8, guidance 3, mask "
+        "from red circle above 0.3, strength 0.5: a blue circle on the grass"
+    )
+
+
+def test_key_frames_that_are_left_to_the_program_are_those_of_the_model(toy, model):
+    words = load_pack("nodes.text_lists")
+    assert (words.key_frames_or_auto(" auto "), words.key_frames_or_auto("")) == ("auto", ())
+    assert toy["own"][0].unet.settings.key_frames == () and toy["own"][0].unet.built_in
+    assert model.unet.settings.key_frames == (-1, "first") and not model.unet.built_in
+    assert toy["mid"][0].unet.settings.key_frames == ("mid",)
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.json")), ids=lambda path: path.stem)
+def test_the_kind_of_a_template_is_read_from_its_prompts_and_chooses_what_its_widgets_say(widgets, path):
+    types = load_pack("nodes.headless.schemas.registry").pack_node_types()
+    graph = load_pack("nodes.headless.formats.read").graph_from(json.loads(path.read_text()), types).api_format()
+    asked, source = graph["8"]["inputs"], graph["7"]["inputs"]["source_prompt"]
+    by_kind, by_widgets = (
+        resolved_settings(
+            EditSettings(**vars_of(widgets.from_widgets(asked | {"kind": kind}, with_mask=False))),
+            source,
+            asked["edit_prompt"],
+            built_in=True,
+        )
+        for kind in ("auto", "custom")
+    )
+    assert (by_kind.kind, asked["strength"]) == (asked["kind"], 1.0)
+    for name in ("mode", "cross_replace", "self_replace", "guidance", "equalizer"):
+        assert getattr(by_kind, name) == getattr(by_widgets, name), name
+
+
+def vars_of(settings):
+    """The pack's settings for this copy of the package, masks aside."""
+    return {field.name: getattr(settings, field.name) for field in fields(settings)} | {"blend": None}
