@@ -5,29 +5,43 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...attention.key_frames import KeyFrame
+from ...editing.automatic import resolved_settings
 from ...editing.edit import EditResult, edit
-from ...editing.settings import BlendSettings, EditSettings
+from ...editing.settings import EditKind, EditSettings
+from ...editing.source_pixels import keep_source_pixels
 from ...inversion.controller import Controller
 from ...inversion.invert import invert
 from ...models.load import VideoModel
 from ..world.captions import caption
 from ..world.clips import Clip
-from ..world.world import NO_OBJECT, STYLES, Scene
+from ..world.world import NO_OBJECT, Scene
 from .edits import EditFigures, measure
 from .fresh_clips import fresh_clip, target
 from .scores import psnr
 
 STEPS = 20
-GUIDANCE = 3.0
 OWN_KEYS: tuple[KeyFrame, ...] = ()
 KEY_FRAMES: Mapping[str, tuple[KeyFrame, ...]] = {"background": ("mid",)}
 """Key frames of single kinds. Others draw best from each frame's own keys; a new texture would jump with these."""
+
+
+PRESETS: Mapping[str, EditKind] = {
+    "colour": "colour",
+    "shape": "object",
+    "colour+shape": "object",
+    "background": "background",
+    "removal": "removal",
+}
+"""Presets by the kinds of the table; styles have one of their own."""
+OF_OBJECTS = ("colour", "shape", "colour+shape")
+"""Kinds that change the object alone: the source's own pixels come back around it, as in the example workflows."""
 
 
 @dataclass(frozen=True)
@@ -58,28 +72,19 @@ SettingsFor = Callable[[str, Scene, Scene], EditSettings]
 
 
 def preset(kind: str, before: Scene, after: Scene) -> EditSettings:
-    """Return the settings that suit a kind of edit, with the words of its scenes."""
-    old, new = (f"{scene.colour} {scene.shape}" for scene in (before, after))
-    if kind == "reconstruction":
-        return EditSettings(cross_replace=0.0, self_replace=0.0, guidance=1.0)
-    if kind == "style" or kind in STYLES:
-        return EditSettings("refine", 0.2, self_replace=0.4, guidance=GUIDANCE)
-    if kind == "background":
-        blend = BlendSettings((_background_word(before),), threshold=0.5, latents=True)
-        return EditSettings(cross_replace=0.8, self_replace=0.8, guidance=GUIDANCE, blend=blend)
-    if kind == "removal":
-        blend = BlendSettings((old,), latents=True)
-        return EditSettings(cross_replace=0.8, self_replace=0.8, guidance=GUIDANCE, blend=blend)
-    window = 0.4 if "shape" in kind else 0.8
-    blend = BlendSettings((old,), (new,), latents=True)
-    return EditSettings(cross_replace=window, self_replace=window, guidance=GUIDANCE, blend=blend)
+    """Return the settings of the preset for a kind of edit."""
+    return _settings(PRESETS.get(kind, "style"), kind, before, after)
 
 
 def default(kind: str, before: Scene, after: Scene) -> EditSettings:
-    """Return what a user gets who sets nothing but what the prompts leave open."""
+    """Return what a user gets who sets nothing: the kind is read from the prompts too."""
+    return _settings("auto", kind, before, after)
+
+
+def _settings(preset: EditKind | Literal["auto"], kind: str, before: Scene, after: Scene) -> EditSettings:
     if kind == "reconstruction":
-        return preset(kind, before, after)
-    return EditSettings("refine" if kind == "style" or kind in STYLES else "replace")
+        return EditSettings("replace", cross_replace=0.0, self_replace=0.0, blend=None, guidance=1.0)
+    return resolved_settings(EditSettings(kind=preset), caption(before), edit_prompt(before, after), built_in=True)
 
 
 SETTINGS: Mapping[str, SettingsFor] = {"preset": preset, "default": default}
@@ -139,5 +144,10 @@ class Runs:
 
 
 def finished(model: VideoModel, result: EditResult, clip: Clip, kind: str) -> Tensor:
-    """Decode an edit. Returns [frames, H, W, 3], 0..1."""
-    return model.vae.decode(result.latents)
+    """Decode an edit and do what the example workflows do behind it. Returns [frames, H, W, 3], 0..1."""
+    frames = model.vae.decode(result.latents)
+    if kind not in OF_OBJECTS:
+        return frames
+    cell = model.unet.latent_format.pixels_per_cell
+    source = torch.as_tensor(clip.frames).to(frames)
+    return keep_source_pixels(frames, source, result.last_mask, grow=cell, feather=cell)
