@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from ..attention.map_control import MapControlAttention
-from ..diffusion.guided_text import guided_text
+from ..diffusion.guided_text import embedded, guided_text
 from ..diffusion.noise_model import NoiseModel
 from ..errors import SettingsError
 from ..inversion.arguments import check_controller, check_kind, check_text, check_text_encoder
@@ -15,8 +15,10 @@ from ..inversion.controller import Controller
 from ..inversion.guided_prediction import OnStep, ignore_step
 from ..inversion.plan import InversionPlan
 from ..inversion.trace import Trace
+from ..prompts.other_words import AskedPrompt, with_other_words
 from ..prompts.words import TextEncoder, read_prompt
 from .loop import EditedLatents, edit_latents
+from .masks import check_other_words, shape_layers
 from .plan import EditPlan, compile_edit, mask_layers
 from .settings import EditSettings, check_mask_is_made
 from .user_mask import checked_mask
@@ -66,6 +68,7 @@ def edit(
     cell = unet.latent_format.pixels_per_cell
     user_mask = None if mask is None else checked_mask(mask, trace.frames, trace.size, cell)
     text = guided_text(text_encoder, unet, edit_prompt, settings.guidance, negative_prompt)
+    asked_text = None if plan.asked_text is None else embedded(text_encoder, [plan.asked_text], unet)
 
     def work() -> EditedLatents:
         return edit_latents(
@@ -74,6 +77,7 @@ def edit(
             plan,
             text.to(unet.device),
             user_mask=None if user_mask is None else user_mask.to(unet.device),
+            asked_text=asked_text,
             on_step=on_step,
         )
 
@@ -102,7 +106,8 @@ def plan_edit(
     check_mask_is_made(blend, with_mask=with_mask)
     layers = () if overridden else mask_layers(settings, unet, source)
     prompt = read_prompt(text_encoder, edit_prompt, "edit prompt")
-    plan = compile_edit(settings, source.prompt, prompt, len(source.schedule), layers)
+    asked = source.prompt if blend is None else with_other_words(text_encoder, source.prompt, blend.looked_for)
+    plan = compile_edit(settings, source.prompt, prompt, len(source.schedule), layers, asked)
     if not source.capture.self_attention and any(step.fuse_self for step in plan.steps):
         raise SettingsError(
             f"self_replace is {settings.self_replace} but the inversion recorded no self-attention; it is needed for "
@@ -110,7 +115,13 @@ def plan_edit(
         )
     if with_mask:
         _check_mask_is_read(plan, len(source.schedule))
-    return replace(plan, source_mask=None, edit_mask=None) if overridden else plan
+    if overridden:
+        return replace(plan, source_mask=None, edit_mask=None)
+    if isinstance(asked, AskedPrompt):
+        check_other_words(unet, layers, asked.others)
+        plan = replace(plan, asked_text=asked.whole)
+    shapes = shape_layers(unet, layers, source.capture) if layers and blend is not None and blend.follow_shapes else ()
+    return replace(plan, shape_layers=shapes)
 
 
 def _check_mask_is_read(plan: EditPlan, steps: int) -> None:

@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from ..attention.controlled_layer import ControlledLayer
 from ..attention.sites import LayerAddress
 from ..diffusion.noise_model import NoiseModel
 from ..inversion.plan import InversionPlan
@@ -49,6 +50,8 @@ class EditPlan:
     source_mask: words of the source prompt that make the mask, or None without blending
     edit_mask:   words of the edit prompt that join it for latent blending, or None
     mask_layers: cross-attention layers whose maps these masks are read from
+    shape_layers: self-attention layers whose shapes these masks follow
+    asked_text:  the source prompt with the words that it does not have; None: masks need no others
     """
 
     steps: tuple[StepPlan, ...]
@@ -56,6 +59,8 @@ class EditPlan:
     edit_mask: MaskWords | None
     settings: EditSettings
     mask_layers: tuple[LayerAddress, ...] = ()
+    shape_layers: tuple[ControlledLayer, ...] = ()
+    asked_text: str | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> EditPlan:
         """Return the same plan where a UNet computes, so that no step waits for a transfer."""
@@ -79,11 +84,17 @@ def mask_layers(settings: EditSettings, unet: NoiseModel, source: Trace | Invers
 
 
 def compile_edit(
-    settings: EditSettings, source: Prompt, edit: Prompt, steps: int, layers: tuple[LayerAddress, ...] = ()
+    settings: EditSettings,
+    source: Prompt,
+    edit: Prompt,
+    steps: int,
+    layers: tuple[LayerAddress, ...] = (),
+    asked: Prompt | None = None,
 ) -> EditPlan:
     """Turn words, windows and thresholds into tensors, once, before any long work.
 
     layers: what `mask_layers` gives; a plan without them can be looked at, but makes no masks
+    asked:  the prompt that masks' words are looked for in, see `with_other_words`; None: the source prompt
     Raises PromptError for words that are not in their prompt and for prompts that do not fit the mode.
     """
     mapper, mapped = _token_map(settings, source, edit)
@@ -108,7 +119,7 @@ def compile_edit(
                 blend_latents=latents and blend_from < step + 1 < blend_to,
             )
         )
-    return EditPlan(tuple(compiled), *_mask_words(settings.blend, source, edit), settings, layers)
+    return EditPlan(tuple(compiled), *_mask_words(settings.blend, asked or source, edit), settings, layers)
 
 
 def _token_map(settings: EditSettings, source: Prompt, edit: Prompt) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from ..checking.graph_texts import EDIT_NODE, constants, inputs_of, source_promp
 from ..checking.verdicts import graph_now, verdict
 from ..sockets import CONTROLLER
 from .edit_checks import edit_mistakes
-from .edit_widgets import from_widgets, resolution_widget, share_widget
+from .edit_widgets import follow_shapes_widget, from_widgets, resolution_widget, share_widget
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -162,7 +162,8 @@ def _blend_inputs() -> list[io.Input]:
             "blend_words",
             default="",
             tooltip="Words of the source prompt that may change, such as: silver jeep. Their attention makes the mask; "
-            "outside it the source's self-attention is kept. Empty: no mask.",
+            "outside it the source's self-attention is kept. A plus looks for what the prompt does not say: +shadow. "
+            "Empty: no mask.",
         ),
         io.String.Input(
             "blend_edit_words",
@@ -228,6 +229,7 @@ def _rare_inputs() -> list[io.Input]:
                 tooltip="With a mask and blend_words: both must allow a place, or your mask alone decides.",
             )
         ),
+        follow_shapes_widget(),
     ]
 
 
