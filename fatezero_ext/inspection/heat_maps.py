@@ -60,7 +60,7 @@ def _looked_in(controller: Controller, phrases: str | Sequence[str], text_encode
     marked = [phrase for phrase in wanted if is_other(phrase)]
     if not marked:
         return source
-    require_text_encoder(marked, text_encoder)
+    text_encoder = require_text_encoder(marked, text_encoder)
     check_text_encoder(text_encoder)
     return with_other_words(text_encoder, source, wanted)
 

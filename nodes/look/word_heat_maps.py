@@ -78,8 +78,9 @@ class WordHeatMaps(io.ComfyNode):
             if read is not None:
                 phrases = parse_phrases(text)
                 whole = mistakes.check("words", with_other_words, WordTokens(), read, phrases)
-                for phrase in phrases if whole is not None else ():
-                    mistakes.check("words", whole.find, phrase, "words")
+                if whole is not None:
+                    for phrase in phrases:
+                        mistakes.check("words", whole.find, phrase, "words")
                 if any(map(is_other, phrases)) and "clip" not in inputs:
                     mistakes.check("words", require_text_encoder, phrases, None)
         return verdict(mistakes)
