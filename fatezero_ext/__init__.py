@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from .models.unet.model import Pseudo3DUNet as Pseudo3DUNet
     from .models.unet.temporal import TemporalPosition as TemporalPosition
     from .models.vae import VideoVAE as VideoVAE
+    from .prompts.removal import removal_prompt as removal_prompt
     from .prompts.words import Prompt as Prompt
     from .prompts.words import Quirks as Quirks
     from .prompts.words import TextEncoder as TextEncoder
@@ -144,6 +145,7 @@ _HOMES = {
     "models.unet.model": "Pseudo3DUNet",
     "models.unet.temporal": "TemporalPosition",
     "models.vae": "VideoVAE",
+    "prompts.removal": "removal_prompt",
     "prompts.words": "Prompt Quirks TextEncoder Tokens Window Word",
     "storage.disk_cache.cache": "Checked InversionCache Pruned default_cache",
     "storage.disk_cache.entry": "Draft Entry",

@@ -37,7 +37,7 @@ BUILT_IN: Mapping[EditKind, Preset] = {
     "colour": Preset(0.8, 0.8, 0.3, latents=True, joins=True),
     "background": Preset(0.8, 0.8, 0.5, latents=True),
     "style": Preset(0.2, 0.4),
-    "removal": Preset(0.8, 0.8, 0.3, latents=True),
+    "removal": Preset(0.4, 0.4, 0.3, latents=True),
 }
 """The built-in model's best measured values, see docs/toy_model.md: windows of 0.4 leave no old shape (48 of 48 clips,
 0.8: 46); a style needs freer windows still; a background's words are bright over all of it, so that 0.5 spares objects.

@@ -8,7 +8,7 @@ from typing import cast
 from torch import Tensor
 
 from ..attention.map_control import MapControlAttention
-from ..diffusion.guided_text import guided_text
+from ..diffusion.guided_text import embedded, guided_text
 from ..diffusion.noise_model import NoiseModel
 from ..errors import SettingsError
 from ..inversion.arguments import check_controller, check_kind, check_text, check_text_encoder
@@ -16,9 +16,11 @@ from ..inversion.controller import Controller
 from ..inversion.guided_prediction import OnStep, ignore_step
 from ..inversion.plan import InversionPlan
 from ..inversion.trace import Trace
+from ..prompts.other_words import AskedPrompt, with_other_words
 from ..prompts.words import TextEncoder, read_prompt
 from .automatic import resolved_settings
 from .loop import EditedLatents, edit_latents
+from .masks import check_other_words, shape_layers
 from .plan import EditPlan, compile_edit, mask_layers
 from .settings import BlendSettings, EditSettings, check_mask_is_made
 from .strength import text_at_strength
@@ -73,6 +75,7 @@ def edit(
     user_mask = None if mask is None else checked_mask(mask, trace.frames, trace.size, cell)
     text = guided_text(text_encoder, unet, edit_prompt, plan.guidance, negative_prompt)
     text = text_at_strength(text, trace.text, plan.token_map, plan.settings.strength)
+    asked_text = None if plan.asked_text is None else embedded(text_encoder, [plan.asked_text], unet)
 
     def work() -> EditedLatents:
         return edit_latents(
@@ -81,6 +84,7 @@ def edit(
             plan,
             text.to(unet.device),
             user_mask=None if user_mask is None else user_mask.to(unet.device),
+            asked_text=asked_text,
             on_step=on_step,
         )
 
@@ -100,7 +104,6 @@ def plan_edit(
     """Compile an edit of a clip that is inverted or will be; raise FateZeroError kinds for what does not fit.
 
     settings:  those that are "auto" are resolved first
-
     with_mask: whether a user's mask will come along, so that blending needs no words
     """
     check_kind(settings, "cross_replace", "settings", "EditSettings, or None, is needed: EditSettings(mode='replace')")
@@ -119,7 +122,8 @@ def plan_edit(
     overridden = with_mask and blend is not None and blend.mask_use == "override"
     check_mask_is_made(blend, with_mask=with_mask)
     layers = () if overridden else mask_layers(settings, unet, source)
-    plan = compile_edit(settings, source.prompt, prompt, len(source.schedule), layers)
+    asked = source.prompt if blend is None else with_other_words(text_encoder, source.prompt, blend.looked_for)
+    plan = compile_edit(settings, source.prompt, prompt, len(source.schedule), layers, asked)
     if not source.capture.self_attention and any(step.fuse_self for step in plan.steps):
         raise SettingsError(
             f"self_replace is {settings.self_replace} but the inversion recorded no self-attention; it is needed for "
@@ -127,7 +131,13 @@ def plan_edit(
         )
     if with_mask:
         _check_mask_is_read(plan, len(source.schedule))
-    return replace(plan, source_mask=None, edit_mask=None) if overridden else plan
+    if overridden:
+        return replace(plan, source_mask=None, edit_mask=None)
+    if isinstance(asked, AskedPrompt):
+        check_other_words(unet, layers, asked.others)
+        plan = replace(plan, asked_text=asked.whole)
+    shapes = shape_layers(unet, layers, source.capture) if layers and blend is not None and blend.follow_shapes else ()
+    return replace(plan, shape_layers=shapes)
 
 
 def _check_mask_is_read(plan: EditPlan, steps: int) -> None:

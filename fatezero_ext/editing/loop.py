@@ -21,7 +21,7 @@ from ..inversion.guided_prediction import (
     memory_remedies,
     result_name,
 )
-from ..inversion.source_reader import SourceReader, SourceRecords
+from ..inversion.source_reader import AskedText, SourceReader, SourceRecords
 from ..inversion.trace import Trace
 from ..memory.free_memory import within_memory
 from .attention import EditAttention
@@ -51,6 +51,7 @@ def edit_latents(
     text: Tensor,
     *,
     user_mask: Tensor | None = None,
+    asked_text: Tensor | None = None,
     on_step: OnStep = ignore_step,
 ) -> EditedLatents:
     """Denoise the inverted clip under the edit prompt, with the source's attention where the plan says so.
@@ -58,11 +59,13 @@ def edit_latents(
     text:      [2, tokens, width] negative and edit prompt, or [1, tokens, width] the edit prompt without guidance
     user_mask: bool [frames, height, width] of any scale, True where the edit may differ; where the plan makes a mask
                from words too, both must allow it or this one overrides it; None: words alone decide
+    asked_text: [1, tokens, width] of the plan's `asked_text`, if it has one
     """
     steps, store = len(trace.schedule), trace.store
     predict = GuidedPrediction(unet, text, plan.guidance, (trace.frames, *trace.size), store)
     run, x = EditRun(unet, trace, plan, user_mask), trace.noise.to(unet.device)
-    with SourceReader(unet, trace, [run.wanted(step) for step in range(steps)]) as source:
+    asked = None if asked_text is None else AskedText(asked_text, plan.mask_layers)
+    with SourceReader(unet, trace, [run.wanted(step) for step in range(steps)], asked) as source:
         for step in range(steps):
             read = partial(source.read, step)
             # Not kept in a local variable, so that this step's records are freed before the next are read.
@@ -90,6 +93,7 @@ class EditRun:
             {at: self.sites[at] for at in plan.mask_layers},
             user_mask,
             torch.zeros(trace.frames, *trace.size, dtype=torch.float32, device=unet.device),
+            plan.shape_layers,
         )
         blend, has_mask = plan.blend, user_mask is not None
         self.fuses_under_mask = has_mask if blend is None else blend.self_attention
@@ -105,7 +109,8 @@ class EditRun:
         covered = [at for at, site in self.sites.items() if self.trace.capture.covers(site)]
         read = [at for at in covered if (plan.replace_cross if at.kind == "cross" else plan.fuse_self)]
         masked = (plan.fuse_self and self.fuses_under_mask) or plan.blend_latents
-        return frozenset([*read, *(self.plan.mask_layers if masked else ())])
+        shapes = (layer.address for layer in self.plan.shape_layers)
+        return frozenset([*read, *((*self.plan.mask_layers, *shapes) if masked else ())])
 
     def denoise(
         self, x: Tensor, step: int, source: SourceRecords, predict: GuidedPrediction

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -10,8 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..attention.controlled_layer import ControlledLayer
 from ..attention.sites import LayerAddress, Site
+from ..diffusion.noise_model import NoiseModel
 from ..errors import SettingsError
+from ..inversion.recording import Capture
 from ..inversion.source_reader import SourceRecords
 
 USUAL_DOWNSCALE = 4  # the 16x16 maps of 512-pixel clips, as in the authors' program
@@ -66,6 +69,50 @@ def word_heat(maps: Iterable[tuple[Tensor, Site]], weights: Tensor) -> Tensor:
         heat = probs[..., : len(weights)].float() @ weights
         heats.append(heat.unflatten(-1, (site.height, site.width)))
     return torch.cat(heats, dim=1).mean(dim=1)
+
+
+def spread_over_shapes(heat: Tensor, source: SourceRecords, layers: Collection[ControlledLayer]) -> Tensor:
+    """Give each place the heat of the places that its self-attention looks at, averaged over layers and heads.
+
+    heat:   [frames, height, width] float32
+    layers: self-attention layers of this resolution, in `source`; none: the heat stays as it is
+    No map is made: the heat is the values that recorded attention is applied to.
+    Returns a tensor shaped like `heat`.
+    Source: attention maps refined by self-attention, as in DiffSegmenter (arXiv 2309.02773).
+    """
+    if not layers:
+        return heat
+    values = heat.flatten(1)[:, None, :, None]
+    # As wide as the layer's queries, which fused kernels require; every channel is the same.
+    spread = [
+        source[layer.address].apply(values.expand(-1, layer.heads, -1, layer.dim_head))[..., 0] for layer in layers
+    ]
+    return torch.cat(spread, dim=1).mean(dim=1).view_as(heat)
+
+
+def check_other_words(unet: NoiseModel, layers: Collection[LayerAddress], words: Collection[str]) -> None:
+    """Raise SettingsError if a layer's queries cannot be compared with words that the source prompt does not have."""
+    for layer in unet.layers:
+        if layer.address in layers and (layer.added_keys or not layer.projects):
+            raise SettingsError(
+                f"{', '.join(words)}: words outside the source prompt cannot be looked for, as the keys of "
+                f"{layer.address} come from more than a text; a model whose cross-attention reads the text alone is "
+                f"needed. Use words of the source prompt, or take off the patch that changes attention's inputs."
+            )
+
+
+def shape_layers(unet: NoiseModel, layers: Collection[LayerAddress], capture: Capture) -> tuple[ControlledLayer, ...]:
+    """Return the self-attention layers beside cross-attention layers that masks are read from.
+
+    Raises SettingsError if self-attention was not recorded.
+    """
+    if not capture.self_attention:
+        raise SettingsError(
+            "follow_shapes is on but the inversion recorded no self-attention, which shows the shapes. Record "
+            "self-attention (self_attention of Register Attention Control), or switch follow_shapes off."
+        )
+    beside = {replace(at, kind="self") for at in layers}
+    return tuple(layer for layer in unet.layers if layer.address in beside)
 
 
 def threshold_heat(heat: Tensor, threshold: float, size: tuple[int, int], *, grow: bool = True) -> Tensor:
@@ -123,6 +170,7 @@ class MaskMaker:
         sites: Mapping[LayerAddress, Site],
         user_mask: Tensor | None,
         counts: Tensor,
+        shapes: Collection[ControlledLayer] = (),
     ) -> None:
         """Begin an edit.
 
@@ -131,10 +179,12 @@ class MaskMaker:
         sites:        of the layers whose maps are read
         user_mask:    bool [frames, height, width] of any scale, or None; with words both must allow a cell
         counts:       zeros [frames, height, width] in latent cells, float32, where the computation runs
+        shapes:       self-attention layers whose shapes the source's heat follows, of the resolution of `sites`
         """
         assert source_words is None or sites
         self.source_words, self.edit_words = source_words, edit_words
         self.sites, self.user_mask, self.counts = sites, user_mask, counts
+        self._shapes = tuple(shapes)
         self._counted = 0
         self._last_fused: Tensor | None = None
         self._last_blended: Tensor | None = None
@@ -197,7 +247,8 @@ class MaskMaker:
         return self._scaled[size]
 
     def _source_heat(self, source: SourceRecords, weights: Tensor) -> Tensor:
-        return word_heat([(source[at].probs(self.counts), site) for at, site in self.sites.items()], weights)
+        maps = [(source[at].heat.probs(self.counts), site) for at, site in self.sites.items()]
+        return spread_over_shapes(word_heat(maps, weights), source, self._shapes)
 
     def _edit_heat(self, weights: Tensor) -> Tensor:
         return word_heat([(self._edit_maps[at], site) for at, site in self.sites.items()], weights)

@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from ..attention.controlled_layer import ControlledLayer
 from ..attention.sites import LayerAddress
 from ..diffusion.noise_model import NoiseModel
 from ..inversion.plan import InversionPlan
@@ -52,6 +53,8 @@ class EditPlan:
     settings:    of the edit, without any "auto"
     mask_layers: cross-attention layers whose maps these masks are read from
     token_map:   [77, 77] source tokens that each edit token takes the attention of, columns; none for a new token
+    shape_layers: self-attention layers whose shapes these masks follow
+    asked_text:  the source prompt with the words that it does not have; None: masks need no others
     """
 
     steps: tuple[StepPlan, ...]
@@ -59,6 +62,8 @@ class EditPlan:
     edit_mask: MaskWords | None
     settings: EditSettings
     mask_layers: tuple[LayerAddress, ...] = ()
+    shape_layers: tuple[ControlledLayer, ...] = ()
+    asked_text: str | None = None
     token_map: Tensor | None = None
 
     @property
@@ -93,12 +98,18 @@ def mask_layers(settings: EditSettings, unet: NoiseModel, source: Trace | Invers
 
 
 def compile_edit(
-    settings: EditSettings, source: Prompt, edit: Prompt, steps: int, layers: tuple[LayerAddress, ...] = ()
+    settings: EditSettings,
+    source: Prompt,
+    edit: Prompt,
+    steps: int,
+    layers: tuple[LayerAddress, ...] = (),
+    asked: Prompt | None = None,
 ) -> EditPlan:
     """Turn words, windows and thresholds into tensors, once, before any long work.
 
     settings: without any "auto", see `resolved_settings`
     layers: what `mask_layers` gives; a plan without them can be looked at, but makes no masks
+    asked:  the prompt that masks' words are looked for in, see `with_other_words`; None: the source prompt
     Raises PromptError for words that are not in their prompt and for prompts that do not fit the mode.
     """
     mapper, mapped = _token_map(settings, source, edit)
@@ -124,7 +135,7 @@ def compile_edit(
                 blend_latents=latents and blend_from < step + 1 < blend_to,
             )
         )
-    return EditPlan(tuple(compiled), *_mask_words(blend, source, edit), settings, layers, mapper)
+    return EditPlan(tuple(compiled), *_mask_words(blend, asked or source, edit), settings, layers, token_map=mapper)
 
 
 def _token_map(settings: EditSettings, source: Prompt, edit: Prompt) -> tuple[Tensor, Tensor]:

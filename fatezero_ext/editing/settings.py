@@ -31,16 +31,18 @@ AUTHORS_DEFAULT = "default_"
 class BlendSettings:
     """Words and thresholds of the mask inside which an edit may differ from its source.
 
-    source_words:       words of the source prompt whose attention makes the mask; none: the user's mask alone; "auto":
-                        those that differ between the prompts
+    source_words:       words of the source prompt whose attention makes the mask; none: the user's mask alone; a plus
+                        marks words that the prompt does not have: "+shadow"; "auto": those that differ between the
+                        prompts
     edit_words:         their counterparts in the edit prompt; they join the mask of latent blending; "auto" likewise
     threshold:          share of each frame's highest attention above which a cell may differ, usually 0.2..0.7
     self_attention:     fuse self-attention under the mask
     latents:            put the source's latents back outside the mask, over the middle of the steps
-    subtract_words:     words of the source prompt whose mask is taken out again
+    subtract_words:     words, as `source_words`, whose mask is taken out again
     subtract_threshold: the same threshold for these
     downscale:          latent cells per map cell the masks are read from; None: chosen by `blend_layers`
     mask_use:           a user's mask "intersect"s that of the words, or "override"s it
+    follow_shapes:      heat of words spreads over what their places' self-attention looks at
     """
 
     source_words: tuple[str, ...] | Literal["auto"]
@@ -52,6 +54,12 @@ class BlendSettings:
     subtract_threshold: float = 0.3
     downscale: int | None = None
     mask_use: MaskUse = "intersect"
+    follow_shapes: bool = False
+
+    @property
+    def looked_for(self) -> tuple[str, ...]:
+        """The words that are looked for in the source."""
+        return (*self.source_words, *self.subtract_words)
 
     def __post_init__(self) -> None:
         for name in ("source_words", "edit_words", "subtract_words"):

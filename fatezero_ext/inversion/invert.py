@@ -180,7 +180,7 @@ class _Inversion:
         if storage.recomputes:
             return Recomputed(self.level_offset)
         device = torch.device("cpu") if storage.place == "ram" else None
-        return MemoryStore(device, storage.precision, frozenset(self.forms))
+        return MemoryStore(device, storage.precision, frozenset(self.forms), self.level_offset)
 
     def computed(self, store: RecordStore) -> Trace:
         """Run the UNet, and fill the store."""

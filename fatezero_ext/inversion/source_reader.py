@@ -17,7 +17,7 @@ from ..attention.functional import Attend, plain
 from ..attention.records import Form, Record, StepRecords, to_precision
 from ..attention.sites import LayerAddress, Site
 from ..diffusion.noise_model import NoiseModel
-from ..errors import StoreError
+from ..errors import SettingsError, StoreError
 from ..memory.free_memory import OutOfMemoryError
 from ..storage.disk_cache.tensor_file import DamagedFile
 from ..storage.disk_store import DiskStore
@@ -30,6 +30,18 @@ from .trace import Trace
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class AskedText:
+    """A text whose words are looked for in the source, whether its prompt has them or not.
+
+    text:   [1, tokens, width] text embedding
+    layers: the cross-attention layers that show where these words are
+    """
+
+    text: Tensor
+    layers: Collection[LayerAddress]
+
+
 class SourceReader:
     """Reads an inversion's records in the order of an edit's steps.
 
@@ -37,12 +49,24 @@ class SourceReader:
     its own if the device has streams. Records that are not stored, or are damaged on disk, are computed again.
 
     wanted: for each step the layers that will be read; steps without any are skipped
+    asked:  a text beside the source prompt whose attention is read, see `SourceAttention.heat`; its layers' queries are
+            needed: where maps are stored, the source runs again up to these layers, one UNet call a step
     Use it in a `with` statement: it ends the thread.
     """
 
-    def __init__(self, unet: NoiseModel, trace: Trace, wanted: Sequence[Collection[LayerAddress]]) -> None:
+    def __init__(
+        self,
+        unet: NoiseModel,
+        trace: Trace,
+        wanted: Sequence[Collection[LayerAddress]],
+        asked: AskedText | None = None,
+    ) -> None:
         self._unet, self._trace, self._wanted = unet, trace, wanted
         self._sites = unet.source_sites(trace.text, trace.frames, *trace.size)
+        self._asked_sites: Mapping[LayerAddress, Site] = {}
+        if asked is not None:
+            sites = unet.source_sites(asked.text, trace.frames, *trace.size)
+            self._asked_sites = {at: sites[at] for at in asked.layers}
         self._thread = ThreadPoolExecutor(1, "source records") if _is_far(trace.store, unet.device) else None
         self._stream = copy_stream(unet.device) if self._thread and unet.device.type == "cuda" else None
         self._coming: dict[int, Future[StepRecords]] = {}
@@ -63,7 +87,29 @@ class SourceReader:
             raise StoreError(
                 f"step {step} of the inversion has no attention of {missing[0]}, which an edit reads. Invert again."
             )
-        return {at: SourceAttention(record, self._sites[at], self._unet.kernel) for at, record in records.items()}
+        asked = self._asked(step, records)
+        return {
+            at: SourceAttention(record, self._sites[at], self._unet.kernel, asked.get(at))
+            for at, record in records.items()
+        }
+
+    def _asked(self, step: int, records: StepRecords) -> Mapping[LayerAddress, SourceAttention]:
+        """Return the attention of the asked text at a step: recorded queries with this text's keys."""
+        layers = [at for at in self._asked_sites if at in self._wanted[step]]
+        queries = {at: records[at] for at in layers if records[at].form == "features"}
+        if maps := [at for at in layers if at not in queries]:
+            self._check_repeatable(maps[0])
+            queries = {**queries, **self._record(step, dict.fromkeys(maps, "features"))}
+        return {at: SourceAttention(queries[at], self._asked_sites[at], self._unet.kernel) for at in layers}
+
+    def _check_repeatable(self, layer: LayerAddress) -> None:
+        """Raise SettingsError if a registered controller keeps the source from running again as it did."""
+        if self._unet.attend is not self._unet.kernel:
+            raise SettingsError(
+                f"{layer} is stored as maps, in which words outside the source prompt cannot be looked for; the source "
+                f"would have to run again, and a registered controller may change it. Use words of the source prompt, "
+                f"or unregister the controller."
+            )
 
     def _stored(self, step: int) -> StepRecords:
         if self._thread is None:
@@ -111,6 +157,8 @@ class SourceReader:
 
     def _computed(self, step: int, policy: Literal["features", "maps"] = "features") -> StepRecords:
         forms = recorded_forms(self._unet, self._trace.capture, policy, self._shape)
+        if policy == "features":
+            forms |= dict.fromkeys(self._asked_sites, "features")
         return self._record(step, {at: form for at, form in forms.items() if at in self._wanted[step]})
 
     def _record(self, step: int, forms: Mapping[LayerAddress, Form]) -> StepRecords:
@@ -126,7 +174,7 @@ class SourceReader:
     @cached_property
     def _latents(self) -> Tensor:
         store = self._trace.store
-        assert isinstance(store, (Recomputed, DiskStore))  # of others nothing is computed again
+        assert isinstance(store, (Recomputed, DiskStore, MemoryStore))
         return self._trace.source_latents(store.level_offset).to(self._unet.device)
 
     @cached_property
@@ -155,11 +203,18 @@ class SourceAttention:
 
     site:   of the call that was recorded
     kernel: computes attention from stored features
+    asked:  the attention that words of an `AskedText` get in this layer; None: only those of the source prompt are read
     """
 
     record: Record
     site: Site
     kernel: Attend = plain
+    asked: SourceAttention | None = None
+
+    @property
+    def heat(self) -> SourceAttention:
+        """The attention that shows where words are."""
+        return self.asked or self
 
     def apply(self, v: Tensor) -> Tensor:
         """Apply the source's attention to values [frames, heads, tokens, dim]."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 PROMPT_TOKENS = 77
 """Tokens that the text encoders of Stable Diffusion 1.x and 2.x read at once, start and end among them."""
 PUNCTUATION = ".,;:!?\"'()[]{}"
+LOOKED_FOR = ("words", "blend_words", "subtract_words")
+"""Settings whose words are looked for in the picture, and so may be outside the prompt, see `with_other_words`."""
 
 Quirks = Literal["fixed", "original"]
 """The method as published ("fixed"), or with the oddities of the authors' program ("original")."""
@@ -93,10 +95,11 @@ class Prompt:
             raise PromptError(
                 f"{asked}{phrase!r} is looked for, but {self.argument} is empty; words of it are needed. {self.remedy}"
             )
+        outside = f", or write +{phrase} to look for what the prompt does not say" if asked_by in LOOKED_FOR else ""
         raise PromptError(
             f"{asked}{phrase!r} is not in the prompt {self.text!r}; "
             f"words of it are needed, alone or in a row: "
-            f"{', '.join(dict.fromkeys(word.text for word in self.words if word.text))}. Use these."
+            f"{', '.join(dict.fromkeys(word.text for word in self.words if word.text))}. Use these{outside}."
         )
 
     def _occurrences(self, wanted: list[str], normal: Callable[[str], str]) -> Iterator[int]:

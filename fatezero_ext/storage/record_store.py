@@ -59,6 +59,7 @@ class MemoryStore:
 
     device: None leaves each tensor where it was computed
     layers: the layers that every page must have
+    level_offset: of the latents that its attention was recorded on, see `Recomputed`
     """
 
     _leaving: ClassVar[threading.Lock] = threading.Lock()
@@ -69,8 +70,10 @@ class MemoryStore:
         device: torch.device | None = None,
         precision: Precision = "as computed",
         layers: Collection[LayerAddress] = (),
+        level_offset: int = 0,
     ) -> None:
         self.device = device
+        self.level_offset = level_offset
         self.precision = precision
         self.layers = layers
         self._pages: dict[int, StepRecords] = {}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...fatezero_ext.prompts.prompt_text import read_words
+from ...fatezero_ext.prompts.other_words import is_other, require_text_encoder, with_other_words
+from ...fatezero_ext.prompts.prompt_text import WordTokens, read_words
 from .. import host
 from ..api import io, schema
 from ..checking.graph_texts import HEAT_NODE, inputs_of, source_prompt_of
 from ..checking.verdicts import FirstMistakes, graph_now, verdict
+from ..method.edit_widgets import follow_shapes_widget
 from ..sockets import CONTROLLER
 from ..text_lists import parse_phrases
 from .attention_inputs import (
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...fatezero_ext.inversion.controller import Controller
+    from ...fatezero_ext.prompts.words import TextEncoder
 
 
 class WordHeatMaps(io.ComfyNode):
@@ -44,11 +47,15 @@ class WordHeatMaps(io.ComfyNode):
                 io.String.Input(
                     "words",
                     default="",
-                    tooltip="Words or phrases of the source prompt, separated by commas: red circle, grass. Empty: "
-                    "every word.",
+                    tooltip="Words or phrases of the source prompt, separated by commas: red circle, grass. A plus "
+                    "looks for what the prompt does not say, and needs clip: +shadow. Empty: every word.",
                 ),
                 *step_inputs(),
                 *picture_inputs(),
+                io.Clip.Input(
+                    "clip", optional=True, tooltip="The text encoder of the same model; only words with a plus need it."
+                ),
+                follow_shapes_widget(),
             ],
             outputs=[
                 io.Image.Output(tooltip="A labelled picture per word, side by side, for every frame."),
@@ -69,8 +76,13 @@ class WordHeatMaps(io.ComfyNode):
         if isinstance(text, str) and source is not None:
             read = FirstMistakes().check("", read_words, source, "source prompt")  # its mistakes are DDIM Invert's
             if read is not None:
-                for phrase in parse_phrases(text):
-                    mistakes.check("words", read.find, phrase, "words")
+                phrases = parse_phrases(text)
+                whole = mistakes.check("words", with_other_words, WordTokens(), read, phrases)
+                if whole is not None:
+                    for phrase in phrases:
+                        mistakes.check("words", whole.find, phrase, "words")
+                if any(map(is_other, phrases)) and "clip" not in inputs:
+                    mistakes.check("words", require_text_encoder, phrases, None)
         return verdict(mistakes)
 
     @classmethod
@@ -83,14 +95,23 @@ class WordHeatMaps(io.ComfyNode):
         picture_height: int,
         resolution: str,
         images: Tensor | None = None,
+        clip: TextEncoder | None = None,
+        follow_shapes: bool = False,
     ) -> io.NodeOutput:
         from ...fatezero_ext.inspection.heat_maps import asked_words, word_heats, word_labels
         from ...fatezero_ext.pictures.attention_sheets import heat_tiles, sheets, spread, tile_size
 
         reading = reading_of(from_step, to_step, resolution)
         trace, asked = controller.inverted(), parse_phrases(words)
-        labels, source = word_labels(asked_words(controller, asked)), source_frames(trace, images)
-        heats = word_heats(controller, asked, reading, on_read=step_reporter(trace, reading))
+        labels, source = word_labels(asked_words(controller, asked, clip)), source_frames(trace, images)
+        heats = word_heats(
+            controller,
+            asked,
+            reading,
+            text_encoder=clip,
+            follow_shapes=follow_shapes,
+            on_read=step_reporter(trace, reading),
+        )
         pictures = sheets(heat_tiles(heats, labels, tile_size(cells_of(trace), picture_height), source))
         rows, columns = (side * controller.unet.latent_format.pixels_per_cell for side in cells_of(trace))
         mask, device = spread(heats[0], (rows, columns)), host.current().intermediate_device()

@@ -10,7 +10,7 @@ from ..checking.graph_texts import EDIT_NODE, constants, inputs_of, source_promp
 from ..checking.verdicts import graph_now, verdict
 from ..sockets import CONTROLLER
 from .edit_checks import edit_mistakes
-from .edit_widgets import CUSTOM, KIND_NAMES, from_widgets, resolution_widget, share_widget
+from .edit_widgets import CUSTOM, KIND_NAMES, follow_shapes_widget, from_widgets, resolution_widget, share_widget
 from .remarks import edit_remarks
 
 if TYPE_CHECKING:
@@ -31,7 +31,14 @@ class P2PEdit(io.ComfyNode):
             category="FateZero",
             description=cls.__doc__,
             search_aliases=["FateZero", "prompt-to-prompt", "video edit", "edit by words", "vid2vid"],
-            inputs=[*_prompt_inputs(), *_window_inputs(), *_blend_inputs(), *_rare_inputs(), *_kind_inputs()],
+            inputs=[
+                *_prompt_inputs(),
+                *_window_inputs(),
+                *_blend_inputs(),
+                *_rare_inputs(),
+                *_kind_inputs(),
+                follow_shapes_widget(),
+            ],
             outputs=[
                 io.Latent.Output(tooltip="The edited clip, for VAE Decode."),
                 io.Mask.Output(tooltip="Where the edit was free to differ: share of the blended steps, 0 to 1."),
@@ -207,8 +214,8 @@ def _blend_inputs() -> list[io.Input]:
             "blend_words",
             default="",
             tooltip="Words of the source prompt that may change, such as: silver jeep. Their attention makes the mask; "
-            "outside it the source's self-attention is kept. auto: the words that differ. Empty: no mask. Used "
-            "with kind custom.",
+            "outside it the source's self-attention is kept. auto: the words that differ. A plus looks for what the "
+            "prompt does not say: +shadow. Empty: no mask. Used with kind custom.",
         ),
         io.String.Input(
             "blend_edit_words",

@@ -9,7 +9,8 @@ from typing import Any
 
 from ...fatezero_ext.editing.automatic import resolved_settings
 from ...fatezero_ext.editing.settings import AUTO, BlendSettings, EditSettings, check_mask_is_made
-from ...fatezero_ext.prompts.prompt_text import read_words
+from ...fatezero_ext.prompts.other_words import is_other, with_other_words
+from ...fatezero_ext.prompts.prompt_text import WordTokens, read_words
 from ...fatezero_ext.prompts.word_changes import changed_words
 from ...fatezero_ext.prompts.words import Prompt, Window, check_word_counts
 from .. import text_lists
@@ -55,8 +56,11 @@ def edit_mistakes(
     mistakes.check("negative_prompt", read_words, str(widgets.get("negative_prompt") or ""), "negative prompt")
     read = None if source is None else FirstMistakes().check("", read_words, source, "source prompt")
     if read is not None and read.words:
-        _check_phrases(mistakes, "blend_words", _list(widgets, "blend_words"), read)
-        _check_phrases(mistakes, "subtract_words", _list(widgets, "subtract_words"), read)
+        for widget in ("blend_words", "subtract_words"):
+            phrases = _list(widgets, widget)
+            whole = mistakes.check(widget, with_other_words, WordTokens(), read, phrases)
+            if whole is not None:
+                _check_phrases(mistakes, widget, phrases, whole)
     weights, windows = _weights(mistakes, widgets), _windows(mistakes, widgets)
     named = {"equalizer": weights, "word_windows": windows, "blend_edit_words": _list(widgets, "blend_edit_words")}
     lines = list(islice(dict.fromkeys(edits[:MOST_LINES]), MOST_EDITS))
@@ -86,7 +90,7 @@ def needs_source_words(inputs: Mapping[str, Any]) -> bool:
         return isinstance(kind, str) and kind != "style"
     named = (inputs.get(name) for name in ("blend_words", "subtract_words"))
     return inputs.get("mode") == "replace" or any(
-        isinstance(text, str) and text_lists.parse_phrases(text) for text in named
+        isinstance(text, str) and not all(map(is_other, text_lists.parse_phrases(text))) for text in named
     )
 
 

@@ -31,6 +31,18 @@ def resolution_widget(name: str, tooltip: str) -> io.Input:
     return advanced(io.Combo.Input(name, options=list(RESOLUTIONS), default="auto", tooltip=tooltip))
 
 
+def follow_shapes_widget() -> io.Input:
+    """Make the switch that lets heat follow the shapes of self-attention."""
+    return advanced(
+        io.Boolean.Input(
+            "follow_shapes",
+            default=False,
+            optional=True,
+            tooltip="Spread the heat of words over all that looks alike by self-attention: fuller, smoother places.",
+        )
+    )
+
+
 def window(start: float | None, end: float | None) -> Window:
     """Make a window from two widgets; None stands for a widget whose value is linked and not known yet."""
     return (0.0 if start is None else start, 1.0 if end is None else end)
@@ -58,6 +70,7 @@ def blending(widgets: Mapping[str, Any], *, with_mask: bool) -> BlendSettings | 
         subtract_threshold=widgets["subtract_threshold"],
         downscale=RESOLUTIONS[widgets["blend_resolution"]],
         mask_use=widgets.get("mask_use", "intersect"),
+        follow_shapes=widgets.get("follow_shapes", False),
     )
     return blend if is_used else None
 

@@ -90,3 +90,18 @@ def test_the_first_of_many_missing_phrases_is_told(monkeypatch):
     monkeypatch.setattr(checks.Prompt, "find", lambda self, *asked: counted.append(1) or find(self, *asked))
     found = checks.edit_mistakes({"mode": "refine", "blend_words": "cat, boat, ship, car"}, (), "a cat")
     assert "'boat' is not in the prompt" in found["blend_words"] and len(counted) == 2
+
+
+@pytest.mark.parametrize("widget", ["blend_words", "subtract_words"])
+def test_a_plus_lets_a_word_in_that_the_source_prompt_does_not_have(widget):
+    checks = load_pack("nodes.method.edit_checks")
+    for phrases in ("+dog", "cat, +the dog"):
+        assert checks.edit_mistakes({"mode": "refine", widget: phrases}, (), "a cat") == {}
+    for phrases, said in (("dog", "write +dog"), ("+", "a plus without words"), ("+cat, dog", "'dog' is not in")):
+        assert said in checks.edit_mistakes({"mode": "refine", widget: phrases}, (), "a cat")[widget]
+
+
+@pytest.mark.parametrize(("words", "needed"), [("+dog", False), ("cat, +dog", True), ("", False)])
+def test_an_edit_whose_words_all_have_a_plus_needs_no_source_prompt(words, needed):
+    checks = load_pack("nodes.method.edit_checks")
+    assert checks.needs_source_words({"mode": "refine", "blend_words": words}) is needed
