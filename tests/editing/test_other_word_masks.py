@@ -10,7 +10,7 @@ from fatezero_ext.editing.masks import threshold_heat
 from fatezero_ext.errors import PromptError, SettingsError
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 
-from ..small_runs import EDIT, ROUNDING, STEPS, inverted
+from ..small_runs import EDIT, ROUNDING, STEPS, inverted, named
 
 SIZE = (16, 16)
 
@@ -21,7 +21,7 @@ def kept(model):
 
 
 def edited(model, controller, blend, **options):
-    return edit(controller, model.text_encoder, EDIT, EditSettings(guidance=3.0, blend=blend), **options)
+    return edit(controller, model.text_encoder, EDIT, named(guidance=3.0, blend=blend), **options)
 
 
 def masks_of(model, controller, blend):

@@ -7,7 +7,6 @@ import torch
 
 from fatezero_ext import (
     Controller,
-    EditSettings,
     Storage,
     edit,
     invert,
@@ -24,12 +23,12 @@ from fatezero_ext.inversion.plan import plan_inversion
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 from ..conftest import GOLDEN, relative
-from ..small_runs import BLEND, EDIT, ROUNDING, SOURCE, calls_of, clip, edited, inverted
+from ..small_runs import BLEND, EDIT, ROUNDING, SOURCE, calls_of, clip, edited, inverted, named
 from ..storage.disk_cache.saved import rewrite
 from ..storage.test_saved_damage import flip
 
 FEW = 2
-UNCONTROLLED = EditSettings(cross_replace=0.0, self_replace=0.0, guidance=1.0)
+UNCONTROLLED = named(cross_replace=0.0, self_replace=0.0, guidance=1.0)
 
 
 def with_passes(model, storage, passes=1, **options):
@@ -260,7 +259,7 @@ def test_passes_that_are_no_count_are_refused_before_the_unet_is_called(model, p
 def test_an_edit_under_a_mask_blends_the_levels_of_the_steps(model):
     """Latents are put back from the levels, which denoising passes through, not from those that were evaluated."""
     controller, wanted = with_passes(model, Storage("features"), steps=5), []
-    settings = EditSettings(guidance=3.0, blend=BLEND)
+    settings = named(guidance=3.0, blend=BLEND)
     nothing_is_free = torch.zeros(2, 8, 8)
     edit(
         controller, model.text_encoder, EDIT, settings, mask=nothing_is_free,
