@@ -5,7 +5,6 @@ Tolerances are those at which the authors' program agrees with itself on another
 latents within 1e-4, masks equal on 99.9 % of pixels, edited latents within a relative L2 of 3e-4.
 """
 
-from contextlib import suppress
 from functools import cache
 
 import pytest
@@ -14,6 +13,7 @@ import torch
 from fatezero_ext.editing.loop import edit_latents
 from fatezero_ext.editing.masks import blend_layers, word_heat
 from fatezero_ext.editing.plan import compile_edit, mask_layers
+from fatezero_ext.inversion.source_reader import SourceReader
 from fatezero_ext.prompts.words import read_prompt
 
 from .conftest import relative
@@ -155,32 +155,29 @@ def assert_masks_agree(wanted, mask_of):
 # ---- edits
 
 
-class EverythingWasRead(Exception):
-    """Ends an edit after the last step that reads its source."""
+def check_computed_again(inverted, name):
+    """Where the source runs again, an edit reads at every step the bits that it would have read from kept features."""
+    unet, kept = inverted(name)
+    _, again = inverted(name, "recompute")
+    addresses = [at for at, site in unet.sites(kept.frames, *kept.size).items() if kept.capture.covers(site)]
+    with SourceReader(unet, again, [addresses] * len(kept.schedule)) as pages, torch.no_grad():
+        for step in range(len(kept.schedule)):
+            page, wanted = pages.read(step), kept.store.read(step)
+            assert page.keys() == wanted.keys() and len(wanted) == len(addresses)
+            assert all(source.record.form == wanted[at].form for at, source in page.items())
+            assert all(source.record.kept.values.equal(wanted[at].kept.values) for at, source in page.items())
 
 
 def check_edited_latents(golden, model, inverted, name, policy="features"):
-    """Every step with kept features. In other policies every step up to the last that reads the source.
-
-    Where the source came from makes no difference to the steps after it, and with kept features they are checked.
-    """
+    """Every step of a reference run; the policies take turns, and all of them run with FATEZERO_THOROUGH."""
     described, tensors = golden.json(f"{name}/settings"), golden.tensors(f"{name}/edit")
     unet, trace = inverted(described["inversion"], policy)
     edit = read_prompt(model.text_encoder, described["edit_prompt"])
     layers = mask_layers(RUNS[name], unet, trace)
     plan = compile_edit(RUNS[name], trace.prompt, edit, len(trace.schedule), layers)
-    reading = [step.replace_cross or step.fuse_self or step.blend_latents for step in plan.steps]
-    count = len(reading) if policy == "features" else len(reading) - reading[::-1].index(True)
-    levels = []
-
-    def on_step(step):
-        levels.append(step.latents)
-        if len(levels) == count < len(reading):
-            raise EverythingWasRead
-
-    with suppress(EverythingWasRead):
-        edit_latents(unet, trace, plan, torch.cat([tensors["text_uncond"], tensors["text_edit"]]), on_step=on_step)
-    assert len(levels) == count
-    wanted = tensors["latents_after_step.thinned"][:count]
+    levels, text = [], torch.cat([tensors["text_uncond"], tensors["text_edit"]])
+    edit_latents(unet, trace, plan, text, on_step=lambda step: levels.append(step.latents))
+    wanted = tensors["latents_after_step.thinned"]
+    assert len(levels) == len(plan.steps) == len(wanted)
     distances = [relative(got, reference) for got, reference in zip(thinned(torch.stack(levels)), wanted, strict=True)]
     assert max(distances) < 3e-4, distances

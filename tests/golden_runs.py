@@ -6,13 +6,14 @@ from functools import cache
 import pytest
 
 from fatezero_ext import BlendSettings, Capture
+from fatezero_ext.attention.records import MapRecord, StoredTensor
 from fatezero_ext.diffusion.schedule import Schedule
 from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
 from fatezero_ext.inversion.loop import Recording, invert_latents
 from fatezero_ext.prompts.words import read_prompt
 from fatezero_ext.storage.record_store import MemoryStore, Recomputed
 
-from .conftest import STYLE_RUN, frames_first
+from .conftest import STYLE_RUN, THOROUGH, frames_first
 from .small_runs import named
 
 SHAPE = BlendSettings(("silver", "jeep"), ("Porsche", "car"), threshold=0.65)
@@ -42,6 +43,9 @@ def inverted(golden, model):
         if policy == "recompute":  # inverts to the bits of kept features, as test_policies holds
             unet, trace = run(name)
             return unet, replace(trace, store=Recomputed())
+        if policy == "maps" and not THOROUGH:  # which an inversion records, as test_recorded_maps holds
+            unet, trace = run(name)
+            return unet, replace(trace, store=maps_of(unet, trace))
         unet = golden.unet(STYLE_RUN if "style" in name else None, tuned="tuned" in name)
         tensors = golden.tensors(f"{name}/latents")
         latents = frames_first(tensors["latents_input"])
@@ -57,6 +61,15 @@ def inverted(golden, model):
         return unet, trace
 
     return run
+
+
+def maps_of(unet, trace):
+    """A store of the maps that the kept features make."""
+    store, sites = MemoryStore(), unet.source_sites(trace.text, trace.frames, *trace.size)
+    for step in range(len(trace.schedule)):
+        page = trace.store.read(step)
+        store.write(step, {at: MapRecord(StoredTensor(page[at].probs(trace.text, sites[at]))) for at in page})
+    return store
 
 
 def recording(unet, latents, policy):

@@ -5,6 +5,7 @@ import pytest
 from ..conftest import THOROUGH
 from ..golden_checks import (
     check_attention_masks,
+    check_computed_again,
     check_edited_latents,
     check_every_map,
     check_inverted_latents,
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 INVERSION = "inv_default_n6"
 EDITS = ("A_recon", "C2_shape_th065", "D2_latentblend_th065")
-USUAL_PAIRS = [*((name, "features") for name in EDITS), (EDITS[1], "maps"), (EDITS[2], "recompute")]
+USUAL_PAIRS = list(zip(EDITS, ("features", "maps", "features"), strict=True))
 ALL_PAIRS = [(name, policy) for name in EDITS for policy in ("features", "maps", "recompute")]
 
 
@@ -41,6 +42,10 @@ def test_attention_masks(golden, model, inverted):
 
 def test_latent_masks(golden, model, inverted):
     check_latent_masks(golden, model, inverted, "D2_latentblend_th065")
+
+
+def test_running_the_source_again_gives_the_kept_features(inverted):
+    check_computed_again(inverted, INVERSION)
 
 
 @pytest.mark.parametrize(("name", "policy"), ALL_PAIRS if THOROUGH else USUAL_PAIRS)

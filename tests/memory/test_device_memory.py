@@ -311,11 +311,16 @@ def waits_between_steps(run):
     return watch.seen
 
 
-@pytest.mark.parametrize("name", ["replace", "blend", "refine"])
+@pytest.fixture
+def runs_ahead(monkeypatch):
+    """The processor is taken for a device that computes by itself."""
+    monkeypatch.setattr(finite, "runs_ahead", lambda _device: True)
+
+
 @pytest.mark.parametrize("policy", ["features", "maps", "recompute"])
-def test_nothing_in_a_step_makes_the_computer_wait_for_the_device(model, monkeypatch, policy, name):
-    monkeypatch.setattr(finite, "runs_ahead", lambda _device: True)  # as on a device that computes by itself
+def test_nothing_in_a_step_makes_the_computer_wait_for_the_device(model, runs_ahead, policy):
     kept = []
     inversion = waits_between_steps(lambda on: kept.append(inverted(model, Storage(policy), on_step=on)))
     assert inversion == []
-    assert waits_between_steps(lambda on: edited(model, kept[0], name, on_step=on)) == []
+    for name in ("replace", "blend", "refine"):
+        assert (name, waits_between_steps(lambda on, name=name: edited(model, kept[0], name, on_step=on))) == (name, [])

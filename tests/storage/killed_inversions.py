@@ -106,15 +106,15 @@ def main(folder, rounds, seed):
     took = time.perf_counter() - began
     say({"clean": clean})
     for what in ["kill"] * rounds + ["damage"] * rounds:
-        if what == "kill":
+        if what == "kill":  # the last of which leaves a saved inversion, as each damage does
             shutil.rmtree(cache.folder, ignore_errors=True)
             first = in_a_process(model, cache, said, kill_after=kills.uniform(0, took))
             done = "killed" if first["killed"] else "too late"
         else:
-            in_a_process(model, cache, said)
             done = damage(cache.folder, damages)
         again = in_a_process(model, cache, said)
-        in_a_process(model, cache, said)  # makes anew what was found damaged
+        if what == "damage":
+            in_a_process(model, cache, said)  # makes anew what was found damaged
         last = in_a_process(model, cache, said)
         drafts = cache.folder / ".drafts"
         left = len(list(drafts.iterdir())) if drafts.exists() else 0

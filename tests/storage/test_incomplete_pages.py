@@ -1,6 +1,7 @@
 """A page without one of its layers is written nowhere, and on disk it is damage."""
 
 import re
+import shutil
 
 import pytest
 from blake3 import blake3
@@ -28,12 +29,22 @@ def page(model):
     return inverted(model, Storage("features", "ram"), steps=1).trace.store.read(0)
 
 
+@pytest.fixture(scope="module")
+def once_saved(model, tmp_path_factory):
+    """A folder with a saved inversion, and its edit."""
+    folder = tmp_path_factory.mktemp("saved")
+    inverted(model, Storage("features", "disk", cache=InversionCache(folder)))
+    return folder, edited(model, inverted(model, Storage("features", "ram")))
+
+
 @pytest.fixture
-def saved(model, tmp_path):
+def saved(model, once_saved, tmp_path):
     """A controller whose inversion is on disk, its cache, and its edit."""
-    cache = InversionCache(tmp_path)
-    controller = inverted(model, Storage("features", "disk", cache=cache))
-    return controller, cache, edited(model, inverted(model, Storage("features", "ram")))
+    folder, wanted = once_saved
+    told, cache = [], InversionCache(shutil.copytree(folder, tmp_path / "saved"))
+    controller = inverted(model, Storage("features", "disk", cache=cache), on_plan=told.append)
+    assert told[0].startswith("found on disk")
+    return controller, cache, wanted
 
 
 def without(page, layer):

@@ -55,6 +55,7 @@ def all_sound(cache):
     return all(checked.sound for checked in cache.verify())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_damaged_page_is_computed_again_and_its_inversion_saved_anew(model, cache, clean, caplog, kind):
     controller = inverted(model, on_disk(cache, *kind))
