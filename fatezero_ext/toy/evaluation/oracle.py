@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..world.outline import LEAST_AREA, Outline, fit_outline, grown, largest_part
-from ..world.render import BLOCK, ink, unwashed, without_grid, without_vignette
+from ..world.render import BLOCK, ink, without_vignette
 from ..world.world import BACKGROUNDS, COLOURS, NO_STYLE, PALETTE, SIZE, TEXTURE_TONES
+from .textures import has_texture, without_style
 
 COLOURLESS_STYLES = ("sketch", "monochrome")
 LEAST_GRID = 0.018
@@ -44,8 +45,8 @@ def read(frame: np.ndarray) -> Reading:
     if style in COLOURLESS_STYLES:
         mask = _inside_lines(picture) if style == "sketch" else _even_patch(picture)
         return _reading(mask, None, None, style)
-    picture = _coloured(picture, style)
-    background = read_background(picture)
+    picture = without_style(picture, style)
+    background = read_background(picture, style)
     colour, cover = _object(picture, background)
     return _reading(cover, colour, background, style)
 
@@ -73,15 +74,28 @@ def _grey_style(grey: np.ndarray) -> str:
     return "sketch" if 0.70 < np.median(grey) < 0.935 else "monochrome"
 
 
-def read_background(picture: np.ndarray) -> str:
-    """Recognise the background of an unstyled picture: the tones that leave the fewest pixels unexplained."""
-    return min(BACKGROUNDS, key=lambda name: _unexplained(picture, name))
+def read_background(picture: np.ndarray, style: str = NO_STYLE) -> str:
+    """Recognise the background of a picture: the tones that leave the fewest pixels unexplained.
+
+    picture: [H, W, 3], 0..1, without its style
+    style:   that was undone
+    A texture explains nothing by its tones alone: a grey frame is no checkerboard.
+    """
+    likeliest = sorted(BACKGROUNDS, key=lambda name: _unexplained(picture, name))
+    return next(name for name in likeliest if name not in TEXTURE_TONES or _is_textured(picture, name, style))
 
 
-def _unexplained(picture: np.ndarray, background: str) -> float:
-    distance = np.minimum(tone_distance(picture, background), _FAR)
-    explained = np.sort(distance.ravel())[: int(SIZE * SIZE * (1 - _GREATEST_SHARE))]
-    return float(distance.mean() + explained.mean()) + 0.1 * _tone_span(background)
+def _is_textured(picture: np.ndarray, background: str, style: str) -> bool:
+    _, cover = _object(picture, background)
+    return has_texture(picture, background, style, ~grown(grown(cover > 0)))
+
+
+def _unexplained(picture: np.ndarray, background: str) -> tuple[float, float]:
+    """Measure how badly a background's tones explain a picture; the second number decides between equally bad ones."""
+    distance = tone_distance(picture, background)
+    near = np.minimum(distance, _FAR)
+    explained = np.sort(near.ravel())[: int(SIZE * SIZE * (1 - _GREATEST_SHARE))]
+    return float(near.mean() + explained.mean()) + 0.1 * _tone_span(background), float(distance.mean())
 
 
 def tone_distance(picture: np.ndarray, background: str) -> np.ndarray:
@@ -123,13 +137,6 @@ def _object(picture: np.ndarray, background: str) -> tuple[str, np.ndarray]:
     own = distances[COLOURS.index(colour)]
     near = grown(grown(largest_part(behind > own)))
     return colour, near * behind / np.maximum(behind + own, 1e-6)
-
-
-def _coloured(picture: np.ndarray, style: str) -> np.ndarray:
-    """Undo a picture's style as far as possible."""
-    if style == "pixel":
-        return without_grid(picture)
-    return unwashed(picture) if style == "watercolor" else picture
 
 
 def _grid_strength(picture: np.ndarray) -> float:
