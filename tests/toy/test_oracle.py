@@ -115,6 +115,17 @@ def test_paper_grain_on_an_even_background_is_no_texture(plain):
         assert read(render(Scene("circle", colour, plain, "watercolor", texture=grain))).background == plain
 
 
+@pytest.mark.parametrize(
+    ("shape", "colour", "background"),
+    [("circle", "yellow", "checker"), ("square", "orange", "sky"), ("heart", "orange", "stripes")],
+)
+def test_black_and_white_objects_are_found_on_backgrounds_of_like_greys(shape, colour, background):
+    scene = Scene(shape, colour, background, "monochrome", radius=12.0, texture=3)
+    found = read(render(scene))
+    assert (found.style, found.shape) == ("monochrome", shape)
+    assert overlap(found.mask, object_mask(scene)) > 0.7
+
+
 def test_a_frame_without_an_object_has_an_empty_mask():
     assert read(np.full((64, 64, 3), 0.97, np.float32)).mask.sum() == 0
 

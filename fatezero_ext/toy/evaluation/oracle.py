@@ -20,6 +20,12 @@ _GREATEST_SHARE = 0.3
 _FAR = 0.35
 """RGB distance from which on a pixel counts as fully unlike a tone."""
 
+_TOLERANCES = (0.07, 0.04, 0.02)
+"""Differences of grey within which a patch counts as even; a VAE leaves about the last."""
+_SMALL_AREA = 25.0
+"""Pixels at which half of a patch's fit counts: a checkerboard's perfect square has 64, the smallest object 100."""
+_CLEAR_SCORE = 0.85
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -196,16 +202,29 @@ def _opened(mask: np.ndarray) -> np.ndarray:
 
 
 def _even_patch(picture: np.ndarray) -> np.ndarray:
-    """Find the patch [H, W] of one grey that looks most like a shape."""
+    """Find the patch [H, W] of one grey that looks most like a shape and is more than a square of a checkerboard.
+
+    Greys are compared ever more strictly until one patch is clear: an object on a background of nearly its own grey.
+    """
     grey = without_vignette(picture)
-    best, best_fit = np.zeros((SIZE, SIZE), bool), 0.0
-    for tone in sorted({round(float(np.dot(PALETTE[colour], (0.299, 0.587, 0.114))), 2) for colour in COLOURS}):
-        patch = largest_part(np.abs(grey - tone) < 0.07)
-        if LEAST_AREA < patch.sum() < SIZE * SIZE * _GREATEST_SHARE:
-            fit = fit_outline(patch.astype(np.float32)).iou
-            if fit > best_fit:
-                best, best_fit = patch, fit
+    best, best_score = np.zeros((SIZE, SIZE), bool), 0.0
+    for tolerance in _TOLERANCES:
+        for tone in _object_greys():
+            for mask in (near := np.abs(grey - tone) < tolerance, _opened(near)):
+                patch = largest_part(mask)
+                area = float(patch.sum())
+                if LEAST_AREA < area < SIZE * SIZE * _GREATEST_SHARE:
+                    score = fit_outline(patch.astype(np.float32)).iou * area / (area + _SMALL_AREA)
+                    if score > best_score:
+                        best, best_score = patch, score
+        if best_score > _CLEAR_SCORE:
+            break
     return best
+
+
+def _object_greys() -> list[float]:
+    """List what a black and white photo makes of the objects' colours, before its vignette."""
+    return sorted({round(float(np.dot(PALETTE[colour], (0.299, 0.587, 0.114))), 2) for colour in COLOURS})
 
 
 def _checked(frame: np.ndarray) -> np.ndarray:
