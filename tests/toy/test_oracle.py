@@ -6,7 +6,18 @@ from fatezero_ext.toy.evaluation.scores import accuracy, flicker, object_iou, ps
 from fatezero_ext.toy.world.clips import sample_clip
 from fatezero_ext.toy.world.outline import fit_outline, largest_part, overlap
 from fatezero_ext.toy.world.render import object_mask, render, shape_mask
-from fatezero_ext.toy.world.world import BACKGROUNDS, SHAPES, Scene, is_visible, scene_at
+from fatezero_ext.toy.world.world import (
+    BACKGROUNDS,
+    COLOURS,
+    PALETTE,
+    PLAINS,
+    SHAPES,
+    TEXTURE_TONES,
+    TEXTURES,
+    Scene,
+    is_visible,
+    scene_at,
+)
 
 SCENES = [scene_at(21, index) for index in range(150)]
 
@@ -67,6 +78,52 @@ def test_bytes_and_floats_read_alike():
 def test_backgrounds_are_told_apart(background):
     colour = next(colour for colour in ("yellow", "red", "blue") if is_visible(colour, background))
     assert read(render(Scene("circle", colour, background, texture=4))).background == background
+
+
+def _with_a_circle(tone, texture):
+    """Draw a red or blue circle on one flat tone."""
+    colour = next(colour for colour in ("red", "blue") if is_visible(colour, texture))
+    mask = object_mask(Scene("circle", colour, texture))[..., None]
+    return (1 - mask) * np.asarray(tone, np.float32) + mask * np.asarray(PALETTE[colour], np.float32)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+@pytest.mark.parametrize("texture", TEXTURES)
+def test_a_flat_frame_between_the_tones_of_a_texture_is_not_that_texture(texture, share):
+    dark, light = np.array(TEXTURE_TONES[texture])
+    assert read(_with_a_circle(dark + share * (light - dark), texture)).background not in TEXTURES
+
+
+def test_a_flat_grey_green_frame_is_no_checkerboard():
+    assert read(_with_a_circle((0.45, 0.52, 0.46), "checker")).background not in TEXTURES
+
+
+@pytest.mark.parametrize("texture", TEXTURES)
+def test_a_texture_that_has_faded_to_a_third_is_not_read(texture):
+    colour = next(colour for colour in COLOURS if is_visible(colour, texture))
+    scene = Scene("circle", colour, texture, texture=5)
+    drawn, mask = render(scene), object_mask(scene)
+    mean = drawn[mask <= 0].mean(axis=0)
+    faded = np.where(mask[..., None] > 0, drawn, mean + (drawn - mean) / 3)
+    assert (read(drawn).background, read(faded).background == texture) == (texture, False)
+
+
+@pytest.mark.parametrize("plain", PLAINS)
+def test_paper_grain_on_an_even_background_is_no_texture(plain):
+    colour = next(colour for colour in COLOURS if is_visible(colour, plain))
+    for grain in range(4):
+        assert read(render(Scene("circle", colour, plain, "watercolor", texture=grain))).background == plain
+
+
+@pytest.mark.parametrize(
+    ("shape", "colour", "background"),
+    [("circle", "yellow", "checker"), ("square", "orange", "sky"), ("heart", "orange", "stripes")],
+)
+def test_black_and_white_objects_are_found_on_backgrounds_of_like_greys(shape, colour, background):
+    scene = Scene(shape, colour, background, "monochrome", radius=12.0, texture=3)
+    found = read(render(scene))
+    assert (found.style, found.shape) == ("monochrome", shape)
+    assert overlap(found.mask, object_mask(scene)) > 0.7
 
 
 def test_a_frame_without_an_object_has_an_empty_mask():

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..world.outline import LEAST_AREA, Outline, fit_outline, grown, largest_part
-from ..world.render import BLOCK, ink, unwashed, without_grid, without_vignette
+from ..world.render import BLOCK, ink, without_vignette
 from ..world.world import BACKGROUNDS, COLOURS, NO_STYLE, PALETTE, SIZE, TEXTURE_TONES
+from .textures import has_texture, without_style
 
 COLOURLESS_STYLES = ("sketch", "monochrome")
 LEAST_GRID = 0.018
@@ -18,6 +19,12 @@ _GREATEST_SHARE = 0.3
 """Largest share of a frame that an object may cover."""
 _FAR = 0.35
 """RGB distance from which on a pixel counts as fully unlike a tone."""
+
+_TOLERANCES = (0.07, 0.04, 0.02)
+"""Differences of grey within which a patch counts as even; a VAE leaves about the last."""
+_SMALL_AREA = 25.0
+"""Pixels at which half of a patch's fit counts: a checkerboard's perfect square has 64, the smallest object 100."""
+_CLEAR_SCORE = 0.85
 
 
 @dataclass(frozen=True)
@@ -44,8 +51,8 @@ def read(frame: np.ndarray) -> Reading:
     if style in COLOURLESS_STYLES:
         mask = _inside_lines(picture) if style == "sketch" else _even_patch(picture)
         return _reading(mask, None, None, style)
-    picture = _coloured(picture, style)
-    background = read_background(picture)
+    picture = without_style(picture, style)
+    background = read_background(picture, style)
     colour, cover = _object(picture, background)
     return _reading(cover, colour, background, style)
 
@@ -73,15 +80,28 @@ def _grey_style(grey: np.ndarray) -> str:
     return "sketch" if 0.70 < np.median(grey) < 0.935 else "monochrome"
 
 
-def read_background(picture: np.ndarray) -> str:
-    """Recognise the background of an unstyled picture: the tones that leave the fewest pixels unexplained."""
-    return min(BACKGROUNDS, key=lambda name: _unexplained(picture, name))
+def read_background(picture: np.ndarray, style: str = NO_STYLE) -> str:
+    """Recognise the background of a picture: the tones that leave the fewest pixels unexplained.
+
+    picture: [H, W, 3], 0..1, without its style
+    style:   that was undone
+    A texture explains nothing by its tones alone: a grey frame is no checkerboard.
+    """
+    likeliest = sorted(BACKGROUNDS, key=lambda name: _unexplained(picture, name))
+    return next(name for name in likeliest if name not in TEXTURE_TONES or _is_textured(picture, name, style))
 
 
-def _unexplained(picture: np.ndarray, background: str) -> float:
-    distance = np.minimum(tone_distance(picture, background), _FAR)
-    explained = np.sort(distance.ravel())[: int(SIZE * SIZE * (1 - _GREATEST_SHARE))]
-    return float(distance.mean() + explained.mean()) + 0.1 * _tone_span(background)
+def _is_textured(picture: np.ndarray, background: str, style: str) -> bool:
+    _, cover = _object(picture, background)
+    return has_texture(picture, background, style, ~grown(grown(cover > 0)))
+
+
+def _unexplained(picture: np.ndarray, background: str) -> tuple[float, float]:
+    """Measure how badly a background's tones explain a picture; the second number decides between equally bad ones."""
+    distance = tone_distance(picture, background)
+    near = np.minimum(distance, _FAR)
+    explained = np.sort(near.ravel())[: int(SIZE * SIZE * (1 - _GREATEST_SHARE))]
+    return float(near.mean() + explained.mean()) + 0.1 * _tone_span(background), float(distance.mean())
 
 
 def tone_distance(picture: np.ndarray, background: str) -> np.ndarray:
@@ -123,13 +143,6 @@ def _object(picture: np.ndarray, background: str) -> tuple[str, np.ndarray]:
     own = distances[COLOURS.index(colour)]
     near = grown(grown(largest_part(behind > own)))
     return colour, near * behind / np.maximum(behind + own, 1e-6)
-
-
-def _coloured(picture: np.ndarray, style: str) -> np.ndarray:
-    """Undo a picture's style as far as possible."""
-    if style == "pixel":
-        return without_grid(picture)
-    return unwashed(picture) if style == "watercolor" else picture
 
 
 def _grid_strength(picture: np.ndarray) -> float:
@@ -189,16 +202,29 @@ def _opened(mask: np.ndarray) -> np.ndarray:
 
 
 def _even_patch(picture: np.ndarray) -> np.ndarray:
-    """Find the patch [H, W] of one grey that looks most like a shape."""
+    """Find the patch [H, W] of one grey that looks most like a shape and is more than a square of a checkerboard.
+
+    Greys are compared ever more strictly until one patch is clear: an object on a background of nearly its own grey.
+    """
     grey = without_vignette(picture)
-    best, best_fit = np.zeros((SIZE, SIZE), bool), 0.0
-    for tone in sorted({round(float(np.dot(PALETTE[colour], (0.299, 0.587, 0.114))), 2) for colour in COLOURS}):
-        patch = largest_part(np.abs(grey - tone) < 0.07)
-        if LEAST_AREA < patch.sum() < SIZE * SIZE * _GREATEST_SHARE:
-            fit = fit_outline(patch.astype(np.float32)).iou
-            if fit > best_fit:
-                best, best_fit = patch, fit
+    best, best_score = np.zeros((SIZE, SIZE), bool), 0.0
+    for tolerance in _TOLERANCES:
+        for tone in _object_greys():
+            for mask in (near := np.abs(grey - tone) < tolerance, _opened(near)):
+                patch = largest_part(mask)
+                area = float(patch.sum())
+                if LEAST_AREA < area < SIZE * SIZE * _GREATEST_SHARE:
+                    score = fit_outline(patch.astype(np.float32)).iou * area / (area + _SMALL_AREA)
+                    if score > best_score:
+                        best, best_score = patch, score
+        if best_score > _CLEAR_SCORE:
+            break
     return best
+
+
+def _object_greys() -> list[float]:
+    """List what a black and white photo makes of the objects' colours, before its vignette."""
+    return sorted({round(float(np.dot(PALETTE[colour], (0.299, 0.587, 0.114))), 2) for colour in COLOURS})
 
 
 def _checked(frame: np.ndarray) -> np.ndarray:

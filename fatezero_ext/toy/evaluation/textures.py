@@ -1,0 +1,90 @@
+"""Whether a picture has the texture of a background, and not its tones alone."""
+
+from dataclasses import astuple, dataclass
+from functools import cache
+
+import numpy as np
+
+from ..world.render import background as drawn_background
+from ..world.render import stylise, unwashed, without_grid
+from ..world.world import COLOURS, SHAPES, SIZE, TEXTURE_TONES, Scene
+
+LEAST_SPREAD = 0.5
+"""Share of a texture's own spread that a picture of it must have; paper grain on even grey has 0.45 of the checks'."""
+LEAST_SLOPE = 1 / 3
+"""The same of its slopes, of which a VAE takes more. Paper grain has waves of eleven pixels and stays below 0.25."""
+_EVEN = 0.05
+"""Slope, as a share of the spread, below which a texture is even along an axis, as stripes are from top to bottom."""
+LEVEL_OFF = 0.25
+"""Farthest that the mean may be from a texture's own; else a night, whose tones pass grey, explains any grey."""
+_DRAWN = 8
+
+
+@dataclass(frozen=True)
+class Texture:
+    """Contrast and structure of a texture, as shares of the distance between its two tones.
+
+    level:  mean, 0 at the dark tone
+    spread: standard deviation
+    across: mean change from a pixel to the next in its row
+    down:   the same in its column
+    """
+
+    level: float
+    spread: float
+    across: float
+    down: float
+
+
+def has_texture(picture: np.ndarray, background: str, style: str, where: np.ndarray) -> bool:
+    """Return whether a picture has a good part of a texture's contrast and structure.
+
+    picture:    [H, W, 3], 0..1, its style undone by `without_style`
+    background: one of TEXTURES
+    style:      that was undone; textures are weaker behind one
+    where:      bool [H, W], pixels of the background; too few to tell count as even
+    """
+    found, usual = texture_of(picture, background, where), usual_texture(background, style)
+    slopes = ((found.across, usual.across), (found.down, usual.down))
+    return (
+        abs(found.level - usual.level) <= LEVEL_OFF
+        and found.spread >= LEAST_SPREAD * usual.spread
+        and all(have >= LEAST_SLOPE * need for have, need in slopes if need > _EVEN * usual.spread)
+    )
+
+
+def texture_of(picture: np.ndarray, background: str, where: np.ndarray) -> Texture:
+    """Measure how a picture [H, W, 3] moves between the two tones of a background, at the pixels `where` [H, W]."""
+    dark, light = (np.array(tone, np.float32) for tone in TEXTURE_TONES[background])
+    axis = light - dark
+    share = (picture - dark) @ axis / (axis @ axis)
+    rows, columns = where[:, 1:] & where[:, :-1], where[1:] & where[:-1]
+    if not rows.any() or not columns.any():
+        return Texture(0.0, 0.0, 0.0, 0.0)
+    across, down = (np.abs(np.diff(share, axis=axis)) for axis in (1, 0))
+    values = share[where]
+    return Texture(
+        level=float(values.mean()),
+        spread=float(values.std()),
+        across=float(across[rows].mean()),
+        down=float(down[columns].mean()),
+    )
+
+
+@cache
+def usual_texture(background: str, style: str) -> Texture:
+    """Measure drawn pictures of a background without an object, in a style that is then undone."""
+    nothing, everywhere = np.zeros((SIZE, SIZE), np.float32), np.ones((SIZE, SIZE), bool)
+    drawn = []
+    for seed in range(_DRAWN):
+        scene = Scene(SHAPES[0], COLOURS[0], background, style, texture=seed)
+        picture = without_style(stylise(drawn_background(scene), nothing, scene), style)
+        drawn.append(astuple(texture_of(picture, background, everywhere)))
+    return Texture(*np.mean(drawn, axis=0).tolist())
+
+
+def without_style(picture: np.ndarray, style: str) -> np.ndarray:
+    """Undo a picture's style as far as possible. Returns [H, W, 3], 0..1."""
+    if style == "pixel":
+        return without_grid(picture)
+    return unwashed(picture) if style == "watercolor" else picture
