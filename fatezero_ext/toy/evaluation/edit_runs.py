@@ -19,6 +19,7 @@ from ...editing.source_pixels import keep_source_pixels
 from ...inversion.controller import Controller
 from ...inversion.invert import invert
 from ...models.load import VideoModel
+from ...prompts.removal import removal_prompt
 from ..world.captions import caption
 from ..world.clips import Clip
 from ..world.world import NO_OBJECT, Scene
@@ -94,8 +95,7 @@ def edit_prompt(before: Scene, after: Scene) -> str:
     """Write the prompt of an edit; an object is taken away by putting the background's word in place of its words."""
     if after.shape != NO_OBJECT:
         return caption(after)
-    word = _background_word(before)
-    return f"a {word} {word} {caption(before).split(maxsplit=3)[3]}"
+    return removal_prompt(caption(before), f"{before.colour} {before.shape}", _background_word(before))
 
 
 def _background_word(scene: Scene) -> str:
