@@ -13,7 +13,7 @@ from torch.nn.functional import grid_sample
 
 LEVELS = 255
 FLOW_PACKAGE = "opencv-python-headless"
-"""What brings the optical flow; an extra that may be missing."""
+"""Package of the optical flow; an extra that may be missing."""
 LEAST_FLOW_SIDE = 12
 """Pixels; OpenCV's DIS flow refuses smaller frames."""
 RELATIVE_MISMATCH, ABSOLUTE_MISMATCH = 0.01, 0.5

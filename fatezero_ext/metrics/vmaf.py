@@ -15,7 +15,7 @@ from ..media.video import to_bytes
 from .clip_pairs import NotMeasured
 
 PACKAGE = "imageio-ffmpeg"
-"""What brings the program; an extra that may be missing."""
+"""Package of the program; an extra that may be missing."""
 LEAST_SIDE = 32
 """Pixels; libvmaf breaks down on frames of 16."""
 SECONDS_PER_FRAME, SECONDS_TO_START = 5, 30

@@ -14,7 +14,7 @@ def removal_prompt(source_prompt: str, object_words: str | Sequence[str], backgr
 
     object_words:    words of the source prompt, or several in a row; one text is one phrase
     background_word: one word, usually the source prompt's own word for the background
-    Every word of the object is replaced, so that both prompts have equally many words.
+    Every word of the object is replaced, so that both prompts have equally many words; an article in front follows.
     Raises PromptError for words that are not in the source prompt, and unless the background is one word.
 
     >>> removal_prompt("a red circle on the grass", "red circle", "grass")
@@ -35,8 +35,11 @@ def removal_prompt(source_prompt: str, object_words: str | Sequence[str], backgr
         )
     # One token a word, the start token in front.
     removed = {token - 1 for phrase in phrases for token in source.find(phrase, "object_words")}
-    words = [word.text for word in source.words]
-    return " ".join(_replaced(word, background_word.strip()) if i in removed else word for i, word in enumerate(words))
+    words, new = [word.text for word in source.words], background_word.strip()
+    for i in removed:
+        if i and words[i - 1].lower() in ("a", "an"):
+            words[i - 1] = words[i - 1][0] + ("n" if new[0].lower() in "aeiou" else "")
+    return " ".join(_replaced(word, new) if i in removed else word for i, word in enumerate(words))
 
 
 def _replaced(word: str, background: str) -> str:

@@ -52,6 +52,10 @@ NODES = {
         },
     ),
     "decoded": ("VAEDecode", {"samples": ["edit", 0], "vae": ["file", 2]}),
+    "kept": (
+        "FateZero_KeepSourcePixels",
+        {"images": ["decoded", 0], "source": ["framed", 0], "mask": ["edit", 2]},
+    ),
     "compared": ("FateZero_CompareClips", {"source": ["framed", 0], "edit_1": ["decoded", 0], "labels": ""}),
     "made": ("CreateVideo", {"images": ["compared", 0], "fps": ["parts", 2], "audio": ["parts", 1]}),
     "saved": ("SaveVideo", {"video": ["made", 0]}),

@@ -15,7 +15,7 @@ def test_modules_are_those_of_the_requirements():
     modules = load_pack("nodes.requirements").MODULES
     wanted = [line.split(">=")[0].lower() for line in (ROOT / "requirements.txt").read_text().split()]
     distributions = packages_distributions()
-    assert [[name.lower() for name in distributions[module]] for module in modules] == [[name] for name in wanted]
+    assert [{name.lower() for name in distributions[module]} for module in modules] == [{name} for name in wanted]
 
 
 def test_missing_modules_stop_the_pack_and_it_says_what_to_install_where(monkeypatch):

@@ -39,3 +39,8 @@ def test_a_background_of_other_than_one_word_is_refused(background):
 def test_an_object_without_words_is_refused(words):
     with pytest.raises(PromptError, match="no words of an object are given"):
         removal_prompt("a red circle on the grass", words, "grass")
+
+
+def test_the_article_follows_the_background():
+    assert removal_prompt("An orange circle on the sand", "orange circle", "sand") == "A sand sand on the sand"
+    assert removal_prompt("a red circle on an island", "red circle", "island") == "an island island on an island"

@@ -16,15 +16,13 @@ from pathlib import Path
 
 import torch
 
-from fatezero_ext import BlendSettings, Controller, Storage, edit, invert, load_model
+from fatezero_ext import BlendSettings, Controller, EditSettings, Storage, edit, invert, load_model
 from fatezero_ext.storage.disk_cache.cache import InversionCache
-
-from ..small_runs import named
 
 MODEL = Path(__file__).parents[1] / "golden" / "model"
 SOURCE, EDIT = "a silver jeep driving down a curvy road", "a silver car driving down a curvy road"
 BLEND = BlendSettings(("jeep",), ("car",), 0.5, latents=True)
-SETTINGS = named(cross_replace=1.0, self_replace=1.0, guidance=3.0, blend=BLEND)  # reads every page
+SETTINGS = EditSettings("replace", 1.0, self_replace=1.0, guidance=3.0, blend=BLEND)  # reads every page
 STEPS = 6
 
 

@@ -156,7 +156,7 @@ def test_the_json_holds_every_edit_and_is_plain(outcomes):
 def test_sheets_show_the_worst_and_the_best_quarter(outcomes, tmp_path):
     files = save_sheets(outcomes[:4], tmp_path)
     assert [file.name for file in files] == ["colour_worst.png", "colour_best.png"]
-    worst = np.asarray(Image.open(files[0]).convert("RGB"))
+    worst = np.asarray(Image.open(files[0], formats=["PNG"]).convert("RGB"))
     unchanged = (outcomes[3].frames[0, 0, 0], outcomes[3].frames[0, SIZE // 2, SIZE // 2])
     for pixel in unchanged:  # the clip that changed nothing is the worst
         assert (worst == pixel).all(-1).any()

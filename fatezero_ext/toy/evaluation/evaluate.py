@@ -46,7 +46,7 @@ PROMPTS_PER_STYLE = 16
 READINGS_PER_STYLE = 100
 EDITED_CLIPS, EDITED_FRAMES = 2, 8
 EDIT_FIGURES = ("right", "stays_psnr", "object_iou", "area", "steady")
-"""What is shown of edits, of the figures of `edit_quality`."""
+"""Figures of `edit_quality` that are shown of edits."""
 ATTENTION_TIMESTEP = 301
 ATTENTION_THRESHOLD = 0.3
 ATTENTION_LEVELS = ("down_blocks.0", "up_blocks.3")
