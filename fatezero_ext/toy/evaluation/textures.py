@@ -1,4 +1,4 @@
-"""Whether a picture has the texture of a background, and not its tones alone."""
+"""Find out whether a picture has the texture of a background, and not its tones alone."""
 
 from dataclasses import astuple, dataclass
 from functools import cache

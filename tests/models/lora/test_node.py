@@ -38,7 +38,7 @@ def folder(tmp_path_factory, toy):
 
 
 def graph(**lora):
-    load = {"model": "built-in toy model", "key_frames": "-1, first", "norm": "clip", "precision": "float32"}
+    load = {"model": "built-in toy model", "key_frames": "auto", "norm": "clip", "precision": "float32"}
     first = {"unet": ["3", 0], "clip": ["3", 1], "lora_name": "style.safetensors"}
     first |= {"strength_unet": 0.8, "strength_text": 1.0} | lora
     nodes = {
