@@ -50,7 +50,7 @@ def test_kind_mode_and_words_are_read_from_the_prompts(source, target, kind, mod
         ("object", True, 0.4, 0.4, 3.0),
         ("colour", True, 0.8, 0.8, 3.0),
         ("background", True, 0.8, 0.8, 3.0),
-        ("style", True, 0.2, 0.4, 3.0),
+        ("style", True, 0.5, 0.8, 3.0),
         ("removal", True, 0.4, 0.4, 3.0),
         ("object", False, 0.5, 0.5, 7.5),
         ("style", False, 0.8, 0.8, 7.5),

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,15 @@ def test_plain_frames_are_read_without_a_mistake(readings):
     for found, scene in zip(readings, SCENES, strict=True):
         if scene.style == "none":
             assert (found.shape, found.colour, found.background) == (scene.shape, scene.colour, scene.background)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("style", "level"), [("sketch", 0.9), ("watercolor", 0.85), ("pixel", 0.9), ("monochrome", 0.9)]
+)
+def test_shapes_are_read_right_in_every_style(style, level):
+    scenes = [replace(scene, style=style) for scene in SCENES[:40]]
+    assert np.mean([read(render(scene)).shape == scene.shape for scene in scenes]) >= level
 
 
 @pytest.mark.slow
