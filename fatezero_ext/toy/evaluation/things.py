@@ -1,0 +1,218 @@
+"""Recognise objects and coloured shapes, one or two in a frame, without a trained model and without any hint.
+
+Everything the world can draw is compared with every place of the frame: each pixel belongs to the background, at the
+cost of its distance from the background's tones, or to the thing, at the cost of its distance from the thing's picture.
+The thing that lowers the cost most is the one that is there.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from ..world.objects import draw_object
+from ..world.render import ink, render, shape_mask, thing_cover, without_vignette
+from ..world.world import (
+    BACKGROUNDS,
+    COLOURS,
+    OBJECTS,
+    OWN_COLOUR,
+    PALETTE,
+    SHAPES,
+    SIZE,
+    TEXTURE_TONES,
+    Scene,
+    Thing,
+)
+from .oracle import checked, coloured, read_background, read_style, tone_distance
+
+GRID = 24
+"""Points of a template and side."""
+REACH = 1.1
+"""Half the side of a template in units of the radius."""
+ANGLES = (-12.0, -6.0, 0.0, 6.0, 12.0)
+RADII = (9.0, 10.5, 12.25, 14.25, 16.5)
+STRIDE = 3.0
+"""Pixels between the places that are tried first."""
+LEAST_GAIN = 6.0
+"""Squared RGB distance times pixels that a thing must explain; the smallest that is drawn explains about 15."""
+_DRAWN_RADIUS = 14.5
+_FAR = 0.25
+"""Squared RGB distance that a pixel unlike its background costs at most."""
+_LUMA = np.array((0.299, 0.587, 0.114), np.float32)
+_REFINED = 3
+
+
+@dataclass(frozen=True)
+class FoundThing:
+    """A thing as it was found.
+
+    colour: of a shape; None for an object, and in a style that shows no colours
+    gain:   squared RGB distance times pixels that it explains better than the background
+    mask:   [H, W] float32, 0 or 1, the pixels of the drawing that fits best
+    """
+
+    shape: str
+    colour: str | None
+    x: float
+    y: float
+    radius: float
+    angle: float
+    mirror: bool
+    gain: float
+    mask: np.ndarray
+
+
+@dataclass(frozen=True)
+class SceneReading:
+    """Contents of a frame: things, the most certain first, and None for a background that the style does not show."""
+
+    things: tuple[FoundThing, ...]
+    background: str | None
+    style: str
+
+
+def read_scene(frame: np.ndarray, *, things: int = 1, objects: tuple[str, ...] = OBJECTS) -> SceneReading:
+    """Read one frame: [H, W, 3], uint8 or floats in 0..1, 64x64.
+
+    things:  greatest number of things to look for
+    objects: names that the frame may hold beside shapes
+    """
+    picture = checked(frame)
+    style = read_style(picture)
+    if style == "sketch":
+        lines = np.clip(ink(picture), 0, 0.8)
+        shown, behind, kind, background = _grey(lines), 3 * lines**2, "ink", None
+    elif style == "monochrome":
+        grey = without_vignette(picture)
+        shown, behind, kind, background = _grey(grey), 3 * _grey_distance(grey) ** 2, "grey", None
+    else:
+        shown = coloured(picture, style)
+        background = read_background(shown)
+        behind, kind = tone_distance(shown, background) ** 2, "colour"
+    behind = np.minimum(behind, _FAR)
+    weight = np.ones((SIZE, SIZE), np.float32)
+    found: list[FoundThing] = []
+    while len(found) < things:
+        best = _best(shown, behind, weight, _bank(kind, objects))
+        if best is None:
+            break
+        found.append(best)
+        weight = weight * (1 - best.mask)
+    return SceneReading(tuple(found), background, style)
+
+
+@dataclass(frozen=True)
+class _Bank:
+    """Templates: names with colour, angle and mirror; weights [templates, 5 * GRID * GRID] of the pixels' features."""
+
+    labels: tuple[tuple[str, str | None, float, bool], ...]
+    weights: np.ndarray
+
+
+@cache
+def _bank(kind: str, objects: tuple[str, ...]) -> _Bank:
+    labels: list[tuple[str, str | None, float, bool]] = []
+    for shape in SHAPES:
+        labels += [(shape, colour, 0.0, False) for colour in (COLOURS if kind != "ink" else (None,))]
+    labels += [(name, None, angle, mirror) for name in objects for angle in ANGLES for mirror in (False, True)]
+    weights = np.stack([_weights(*_template(kind, *label)) for label in labels])
+    return _Bank(tuple(labels), weights)
+
+
+def _template(kind: str, shape: str, colour: str | None, angle: float, mirror: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a template in the middle of a frame. Returns its light [H, W, 3] and its cover [H, W]."""
+    middle = SIZE / 2
+    if kind == "ink":
+        scene = Scene(shape, colour or _any_colour(shape), "white", "sketch", radius=_DRAWN_RADIUS, angle=angle, mirror=mirror)
+        lines = np.clip(ink(render(scene)), 0, 0.8)
+        cover = np.minimum(1, thing_cover(scene.things[0]) + (lines > 0.15))
+        return cover[..., None] * _grey(lines), cover
+    if shape in OBJECTS:
+        light, cover = draw_object(shape, middle, middle, _DRAWN_RADIUS, angle, mirror)
+    else:
+        cover = shape_mask(shape, middle, middle, _DRAWN_RADIUS)
+        light = cover[..., None] * np.array(PALETTE[colour or "black"], np.float32)
+    return (_grey(light @ _LUMA) if kind == "grey" else light), cover
+
+
+def _any_colour(shape: str) -> str:
+    return OWN_COLOUR if shape in OBJECTS else "black"
+
+
+def _weights(light: np.ndarray, cover: np.ndarray) -> np.ndarray:
+    """Return what each pixel's features add to the gain of a template; see `_features`."""
+    own = (light**2).sum(axis=2) / np.maximum(cover, 1e-3)
+    planes = np.stack((cover, *(2 * light).transpose(2, 0, 1), -own))
+    place = np.array([[SIZE / 2, SIZE / 2, _DRAWN_RADIUS]], np.float32)
+    return _sampled(planes, place)[0]
+
+
+def _features(shown: np.ndarray, behind: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return five planes [5, H, W] whose weighted sum is: cost as background less cost as a template's pixels."""
+    return weight * np.stack((behind - (shown**2).sum(axis=2), *shown.transpose(2, 0, 1), np.ones_like(behind)))
+
+
+def _sampled(planes: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Sample planes [n, H, W] on the grid around places [m, (x, y, radius)], linearly; nothing lies outside the frame.
+
+    Returns [m, n * GRID * GRID].
+    """
+    steps = ((np.arange(GRID) + 0.5) / GRID * 2 - 1).astype(np.float32) * REACH
+    padded = np.pad(planes, ((0, 0), (1, 1), (1, 1)))
+    columns, rows = (np.clip(places[:, i, None] + steps * places[:, 2:] + 0.5, 0, SIZE + 1) for i in (0, 1))
+    left, top = (np.minimum(axis.astype(int), SIZE) for axis in (columns, rows))
+    across, down = (columns - left)[:, None, :], (rows - top)[:, :, None]
+    result = np.zeros((len(planes), len(places), GRID, GRID), np.float32)
+    for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        share = (down if dy else 1 - down) * (across if dx else 1 - across)
+        result += share * padded[:, (top + dy)[:, :, None], (left + dx)[:, None, :]]
+    return result.transpose(1, 0, 2, 3).reshape(len(places), -1)
+
+
+def _best(shown: np.ndarray, behind: np.ndarray, weight: np.ndarray, bank: _Bank) -> FoundThing | None:
+    """Find the template that explains most, at the best of many places, then nearer; None if none explains enough."""
+    planes = _features(shown, behind, weight)
+    steps = np.arange(8, SIZE - 7, STRIDE)
+    places = _around(steps, steps, np.array(RADII))
+    gains = _gains(planes, places, bank)
+    best = None
+    for index in np.argsort(-gains.max(axis=1))[:_REFINED]:
+        x, y, radius = places[index]
+        near = np.arange(-2, 2.1, 1)
+        finer = _around(x + near, y + near, radius * np.array((0.9, 0.96, 1.0, 1.05, 1.12)))
+        found = _gains(planes, finer, bank)
+        where, which = np.unravel_index(found.argmax(), found.shape)
+        if best is None or found[where, which] > best[0]:
+            best = float(found[where, which]), finer[where], bank.labels[which]
+    if best is None or best[0] < LEAST_GAIN:
+        return None
+    gain, (x, y, radius), (shape, colour, angle, mirror) = best
+    thing = Thing(shape, colour or _any_colour(shape), float(x), float(y), float(radius), angle, mirror)
+    mask = (thing_cover(thing) > 0.5).astype(np.float32)
+    return FoundThing(shape, colour, thing.x, thing.y, thing.radius, angle, mirror, gain, mask)
+
+
+def _gains(planes: np.ndarray, places: np.ndarray, bank: _Bank) -> np.ndarray:
+    """Return what every template would explain at every place [places, templates], times pixels."""
+    area = (2 * REACH * places[:, 2:] / GRID) ** 2
+    return (_sampled(planes, places) @ bank.weights.T) * area
+
+
+def _around(x: np.ndarray, y: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    return np.stack([axis.ravel() for axis in np.meshgrid(x, y, radius)], axis=1).astype(np.float32)
+
+
+def _grey(values: np.ndarray) -> np.ndarray:
+    return np.repeat(values[..., None], 3, axis=2)
+
+
+def _grey_distance(grey: np.ndarray) -> np.ndarray:
+    """Compute each pixel's distance [H, W] from the greys of the background that explains most of them."""
+    distances = []
+    for name in BACKGROUNDS:
+        tones = TEXTURE_TONES.get(name) or (PALETTE[name],)
+        low, *_, high = sorted(float(np.dot(tone, _LUMA)) for tone in (*tones, *tones))
+        distance = np.maximum(np.maximum(low - grey, grey - high), 0)
+        distances.append((float(np.minimum(distance, 0.35).mean()) + 0.15 * (high - low), distance))
+    return min(distances, key=lambda pair: pair[0])[1]
