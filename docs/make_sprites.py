@@ -11,8 +11,8 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fatezero_ext.toy.world.objects import CELL, COLUMNS, MARGIN, SHEET  # noqa: E402
-from fatezero_ext.toy.world.world import OBJECTS  # noqa: E402
+from fatezero_ext.toy.world.objects import CELL, COLUMNS, MARGIN, SHEET
+from fatezero_ext.toy.world.world import OBJECTS
 
 CODE_POINTS = {
     "cat": "1f431",

@@ -26,7 +26,13 @@ _SEED = 8_484
 
 
 def draw_and_read(
-    folder: Path, objects: tuple[str, ...], unet: UNet2DConditionModel, text_encoder: CLIPTextModel, steps: int
+    folder: Path,
+    objects: tuple[str, ...],
+    unet: UNet2DConditionModel,
+    text_encoder: CLIPTextModel,
+    steps: int,
+    *,
+    prompts: int = PROMPTS,
 ) -> dict[str, float]:
     """Draw fixed prompts with a model, save the pictures as a sheet in `folder`, and measure what the oracle reads.
 
@@ -34,7 +40,7 @@ def draw_and_read(
     steps:  the model's age, for the name of the sheet
     Returns shares of the prompts: object, shape, colour, background; pair: both of two things.
     """
-    scenes = tested_scenes(objects)
+    scenes = prompt_scenes(objects, prompts)
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     vae = AutoencoderKL.from_pretrained(folder / "vae")
     frames = _drawn(unet, text_encoder, vae, tokenizer, [caption(scene) for scene in scenes])
@@ -46,7 +52,7 @@ def draw_and_read(
     return {name: mean(values) for name, values in sorted(right.items())}
 
 
-def tested_scenes(objects: tuple[str, ...], count: int = PROMPTS, seed: int = _SEED) -> list[Scene]:
+def prompt_scenes(objects: tuple[str, ...], count: int = PROMPTS, seed: int = _SEED) -> list[Scene]:
     """Return unstyled scenes of which half have one object, a quarter a shape and a quarter two things."""
     wanted = {"one": count // 2, "shape": count // 4, "pair": count // 4} if objects else {"shape": count}
     scenes: list[Scene] = []

@@ -11,10 +11,11 @@ from functools import cache
 import numpy as np
 
 from ..world.objects import draw_object
-from ..world.render import ink, render, shape_mask, thing_cover, without_vignette
+from ..world.render import PIGMENT, background, ink, render, shape_mask, thing_cover, without_vignette
 from ..world.world import (
     BACKGROUNDS,
     COLOURS,
+    NO_STYLE,
     OBJECTS,
     OWN_COLOUR,
     PALETTE,
@@ -24,23 +25,30 @@ from ..world.world import (
     Scene,
     Thing,
 )
-from .oracle import checked, coloured, read_background, read_style, tone_distance
+from .oracle import checked, coloured, read_style, tone_distance
 
 GRID = 24
 """Points of a template and side."""
 REACH = 1.1
 """Half the side of a template in units of the radius."""
-ANGLES = (-12.0, -6.0, 0.0, 6.0, 12.0)
+ANGLES = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0)
+_FIRST_ANGLES = (-10.0, 0.0, 10.0)
 RADII = (9.0, 10.5, 12.25, 14.25, 16.5)
 STRIDE = 3.0
 """Pixels between the places that are tried first."""
-LEAST_GAIN = 6.0
-"""Squared RGB distance times pixels that a thing must explain; the smallest that is drawn explains about 15."""
+LEAST_GAIN = 2.5
+"""Squared RGB distance times pixels that a thing must explain."""
 _DRAWN_RADIUS = 14.5
 _FAR = 0.25
 """Squared RGB distance that a pixel unlike its background costs at most."""
 _LUMA = np.array((0.299, 0.587, 0.114), np.float32)
-_REFINED = 3
+_REFINED = 5
+_DARKEST_WASH = 0.15
+"""Watercolor leaves no pixel darker than this."""
+_BORDER, _BORDER_SHARE = 6, 0.8
+"""Width of the border in pixels, and the share of it that no thing is expected to reach into."""
+_SPREAD_WEIGHT = 0.5
+_QUANTILES = np.linspace(0.05, 0.95, 19)
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,8 @@ class SceneReading:
     things: tuple[FoundThing, ...]
     background: str | None
     style: str
+    unexplained: float = 0.0
+    """Squared RGB distance times pixels that neither the background nor the things explain."""
 
 
 def read_scene(frame: np.ndarray, *, things: int = 1, objects: tuple[str, ...] = OBJECTS) -> SceneReading:
@@ -82,24 +92,95 @@ def read_scene(frame: np.ndarray, *, things: int = 1, objects: tuple[str, ...] =
     style = read_style(picture)
     if style == "sketch":
         lines = np.clip(ink(picture), 0, 0.8)
-        shown, behind, kind, background = _grey(lines), 3 * lines**2, "ink", None
+        shown, behind, kind = _grey(lines), 3 * lines**2, "ink"
     elif style == "monochrome":
         grey = without_vignette(picture)
-        shown, behind, kind, background = _grey(grey), 3 * _grey_distance(grey) ** 2, "grey", None
-    else:
-        shown = coloured(picture, style)
-        background = read_background(shown)
-        behind, kind = tone_distance(shown, background) ** 2, "colour"
+        shown, behind, kind = _grey(grey), 3 * _grey_distance(grey) ** 2, "grey"
+    elif style == "pixel":
+        return _coloured_scene(coloured(picture, style), style, things, objects)
+    else:  # pale objects look washed out and vivid ones in watercolor do not: what explains the frame better decides
+        plain = _coloured_scene(picture, NO_STYLE, things, objects)
+        if np.percentile(picture.min(axis=2), 2) < _DARKEST_WASH:
+            return plain
+        washed = _coloured_scene(coloured(picture, "watercolor"), "watercolor", things, objects)
+        # Restoring the colours makes all distances larger.
+        return plain if plain.unexplained < washed.unexplained * PIGMENT**2 else washed
+    return _found(shown, behind, (kind, objects), things, None, style)
+
+
+def _coloured_scene(picture: np.ndarray, style: str, things: int, objects: tuple[str, ...]) -> SceneReading:
+    ground = read_ground(picture)
+    behind = _behind(picture, ground) ** 2
+    return _found(picture, behind, ("colour" if style == NO_STYLE else "soft", objects), things, ground, style)
+
+
+def _behind(picture: np.ndarray, ground: str) -> np.ndarray:
+    """Compute each pixel's distance [H, W] from the background; of a night, whose few stars would excuse every grey,
+    from its sky alone."""
+    if ground == "night":
+        return np.linalg.norm(picture - np.array(TEXTURE_TONES[ground][0], np.float32), axis=2)
+    return tone_distance(picture, ground)
+
+
+def _found(
+    shown: np.ndarray,
+    behind: np.ndarray,
+    templates: tuple[str, tuple[str, ...]],
+    things: int,
+    ground: str | None,
+    style: str,
+) -> SceneReading:
+    """Take away one thing after the other."""
     behind = np.minimum(behind, _FAR)
     weight = np.ones((SIZE, SIZE), np.float32)
     found: list[FoundThing] = []
     while len(found) < things:
-        best = _best(shown, behind, weight, _bank(kind, objects))
+        best = _best(shown, behind, weight, templates)
         if best is None:
             break
         found.append(best)
         weight = weight * (1 - best.mask)
-    return SceneReading(tuple(found), background, style)
+    unexplained = float(behind.sum()) - sum(one.gain for one in found)
+    return SceneReading(tuple(found), ground, style, unexplained)
+
+
+def read_ground(picture: np.ndarray) -> str:
+    """Recognise the background of an unstyled picture by the frame's border, where things are seldom.
+
+    Its colours lie near the background's tones, and are spread between them as the background's are: a flat grey is
+    no checkerboard.
+    """
+    border = picture[_border()]
+    return min(BACKGROUNDS, key=lambda name: _misfit(border, name))
+
+
+def _misfit(pixels: np.ndarray, background: str) -> float:
+    distance = np.sort(np.minimum(tone_distance(pixels[None], background)[0], 0.5))
+    misfit = float(distance[: int(len(distance) * _BORDER_SHARE)].mean() + 0.3 * distance.mean())
+    if background in TEXTURE_TONES:
+        span = float(np.linalg.norm(np.subtract(*TEXTURE_TONES[background])))
+        misfit += _SPREAD_WEIGHT * span * float(np.abs(_spread(pixels, background) - _usual_spread(background)).mean())
+    return misfit
+
+
+def _spread(pixels: np.ndarray, background: str) -> np.ndarray:
+    """Return quantiles of the places of colours [n, 3] between a background's two tones."""
+    dark, light = (np.array(tone, np.float32) for tone in TEXTURE_TONES[background])
+    axis = light - dark
+    return np.quantile(np.clip((pixels - dark) @ axis / (axis @ axis), 0, 1), _QUANTILES)
+
+
+@cache
+def _usual_spread(texture: str) -> np.ndarray:
+    drawn = [background(Scene("circle", "red", texture, texture=seed))[_border()] for seed in range(6)]
+    return np.mean([_spread(pixels, texture) for pixels in drawn], axis=0)
+
+
+@cache
+def _border() -> np.ndarray:
+    inside = np.zeros((SIZE, SIZE), bool)
+    inside[_BORDER:-_BORDER, _BORDER:-_BORDER] = True
+    return ~inside
 
 
 @dataclass(frozen=True)
@@ -111,20 +192,25 @@ class _Bank:
 
 
 @cache
-def _bank(kind: str, objects: tuple[str, ...]) -> _Bank:
+def _bank(kind: str, objects: tuple[str, ...], first: bool) -> _Bank:
+    """Draw all templates; first: fewer, and blurred, for a search that does not hit the place exactly."""
     labels: list[tuple[str, str | None, float, bool]] = []
     for shape in SHAPES:
         labels += [(shape, colour, 0.0, False) for colour in (COLOURS if kind != "ink" else (None,))]
-    labels += [(name, None, angle, mirror) for name in objects for angle in ANGLES for mirror in (False, True)]
-    weights = np.stack([_weights(*_template(kind, *label)) for label in labels])
-    return _Bank(tuple(labels), weights)
+    angles = _FIRST_ANGLES if first else ANGLES
+    labels += [(name, None, angle, mirror) for name in objects for angle in angles for mirror in (False, True)]
+    drawn = [_template(kind, *label) for label in labels]
+    weights = [_weights(*((_softer(light), _softer(cover)) if first else (light, cover))) for light, cover in drawn]
+    return _Bank(tuple(labels), np.stack(weights))
 
 
 def _template(kind: str, shape: str, colour: str | None, angle: float, mirror: bool) -> tuple[np.ndarray, np.ndarray]:
     """Draw a template in the middle of a frame. Returns its light [H, W, 3] and its cover [H, W]."""
     middle = SIZE / 2
     if kind == "ink":
-        scene = Scene(shape, colour or _any_colour(shape), "white", "sketch", radius=_DRAWN_RADIUS, angle=angle, mirror=mirror)
+        scene = Scene(
+            shape, colour or _any_colour(shape), "white", "sketch", radius=_DRAWN_RADIUS, angle=angle, mirror=mirror
+        )
         lines = np.clip(ink(render(scene)), 0, 0.8)
         cover = np.minimum(1, thing_cover(scene.things[0]) + (lines > 0.15))
         return cover[..., None] * _grey(lines), cover
@@ -133,7 +219,21 @@ def _template(kind: str, shape: str, colour: str | None, angle: float, mirror: b
     else:
         cover = shape_mask(shape, middle, middle, _DRAWN_RADIUS)
         light = cover[..., None] * np.array(PALETTE[colour or "black"], np.float32)
+    if kind == "soft":
+        return _soft(light), _soft(cover)
     return (_grey(light @ _LUMA) if kind == "grey" else light), cover
+
+
+def _softer(values: np.ndarray) -> np.ndarray:
+    return _soft(_soft(values))
+
+
+def _soft(values: np.ndarray) -> np.ndarray:
+    """Blur [H, W, ...] about as watercolor and blocks of four pixels do: a deviation of 1.2 pixels."""
+    for axis in (0, 1):
+        for _ in range(3):
+            values = 0.5 * values + 0.25 * (np.roll(values, 1, axis) + np.roll(values, -1, axis))
+    return values
 
 
 def _any_colour(shape: str) -> str:
@@ -170,27 +270,30 @@ def _sampled(planes: np.ndarray, places: np.ndarray) -> np.ndarray:
     return result.transpose(1, 0, 2, 3).reshape(len(places), -1)
 
 
-def _best(shown: np.ndarray, behind: np.ndarray, weight: np.ndarray, bank: _Bank) -> FoundThing | None:
-    """Find the template that explains most, at the best of many places, then nearer; None if none explains enough."""
-    planes = _features(shown, behind, weight)
+def _best(
+    shown: np.ndarray, behind: np.ndarray, weight: np.ndarray, templates: tuple[str, tuple[str, ...]]
+) -> FoundThing | None:
+    """Find the template that explains most: anywhere, blurred, then nearer and nearer; None if none explains enough."""
     steps = np.arange(8, SIZE - 7, STRIDE)
     places = _around(steps, steps, np.array(RADII))
-    gains = _gains(planes, places, bank)
-    best = None
-    for index in np.argsort(-gains.max(axis=1))[:_REFINED]:
-        x, y, radius = places[index]
-        near = np.arange(-2, 2.1, 1)
-        finer = _around(x + near, y + near, radius * np.array((0.9, 0.96, 1.0, 1.05, 1.12)))
+    gains = _gains(_features(_softer(shown), _softer(behind), weight), places, _bank(*templates, True))
+    planes, bank = _features(shown, behind, weight), _bank(*templates, False)
+    seeds = places[np.argsort(-gains.max(axis=1))[:_REFINED]]
+    for reach, scale in ((2.0, 0.06), (1.0, 0.03), (0.5, 0.015)):
+        near = np.linspace(-reach, reach, 5)
+        finer = np.concatenate(
+            [_around(x + near, y + near, radius * (1 + scale * np.arange(-2, 3))) for x, y, radius in seeds]
+        )
         found = _gains(planes, finer, bank)
         where, which = np.unravel_index(found.argmax(), found.shape)
-        if best is None or found[where, which] > best[0]:
-            best = float(found[where, which]), finer[where], bank.labels[which]
-    if best is None or best[0] < LEAST_GAIN:
+        seeds = finer[where : where + 1]
+    gain, (shape, colour, angle, mirror) = float(found[where, which]), bank.labels[which]
+    if gain < LEAST_GAIN:
         return None
-    gain, (x, y, radius), (shape, colour, angle, mirror) = best
-    thing = Thing(shape, colour or _any_colour(shape), float(x), float(y), float(radius), angle, mirror)
+    x, y, radius = (float(value) for value in seeds[0])
+    thing = Thing(shape, colour or _any_colour(shape), x, y, radius, angle, mirror)
     mask = (thing_cover(thing) > 0.5).astype(np.float32)
-    return FoundThing(shape, colour, thing.x, thing.y, thing.radius, angle, mirror, gain, mask)
+    return FoundThing(shape, colour, x, y, radius, angle, mirror, gain, mask)
 
 
 def _gains(planes: np.ndarray, places: np.ndarray, bank: _Bank) -> np.ndarray:

@@ -29,7 +29,6 @@ BETAS = (0.9, 0.99)
 AVERAGE_DECAY = 0.998
 REPORT_EVERY = 250
 _HELD_OUT_SEED = 90_000
-_MEASURED_FRAMES = 256
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class AutoencoderTraining:
     bfloat16: compute in bfloat16 where autocast does; weights stay float32
     loaders:  processes that draw scenes while the device computes; 0 draws them in between
     stop_at:  stop at this step for now, to go on later; None goes to the end
+    measured: held-out frames that normalise the latents and that the result is measured on
     """
 
     steps: int
@@ -57,6 +57,7 @@ class AutoencoderTraining:
     loaders: int = 0
     checkpoint_every: int = 250
     stop_at: int | None = None
+    measured: int = 256
 
 
 def build_autoencoder(channels: tuple[int, int, int] = SMALL.vae) -> AutoencoderKL:
@@ -164,8 +165,8 @@ def _finish(vae: AutoencoderKL, folder: Path, training: AutoencoderTraining, rep
     """Normalise, measure and save a trained VAE; the folder is there when it is complete."""
     vae.to("cpu")
     if training.start is None:
-        fold_normalisation(vae, objects=training.objects)
-    frame, things = held_out_psnr(vae, training.objects)
+        fold_normalisation(vae, training.measured, training.objects)
+    frame, things = held_out_psnr(vae, training.measured, training.objects)
     report(f"{folder.name} held-out PSNR {frame:.2f} dB, of things alone {things:.2f} dB")
     partial = folder.with_name(f"{folder.name}.unfinished")
     vae.save_pretrained(partial)
@@ -190,9 +191,7 @@ def _rate(step: int, steps: int) -> float:
 
 
 @torch.no_grad()
-def fold_normalisation(
-    vae: AutoencoderKL, scenes: int = _MEASURED_FRAMES, objects: tuple[str, ...] = ()
-) -> None:
+def fold_normalisation(vae: AutoencoderKL, scenes: int, objects: tuple[str, ...] = ()) -> None:
     """Give the scaled latents mean 0 and variance 1 per channel, without changing what the VAE reconstructs.
 
     The mean and the spread over that many held-out frames go into the 1x1 convolutions around the latent. The
@@ -219,9 +218,9 @@ def _latent_convolutions(vae: AutoencoderKL) -> tuple[nn.Conv2d, nn.Conv2d]:
 
 
 @torch.no_grad()
-def held_out_psnr(vae: AutoencoderKL, objects: tuple[str, ...] = ()) -> tuple[float, float]:
+def held_out_psnr(vae: AutoencoderKL, scenes: int, objects: tuple[str, ...] = ()) -> tuple[float, float]:
     """Return the mean PSNR in dB of reconstructions of frames that training never saw, and of their things alone."""
-    frames, masks = frames_and_masks(_HELD_OUT_SEED, range(_MEASURED_FRAMES), objects)
+    frames, masks = frames_and_masks(_HELD_OUT_SEED, range(scenes), objects)
     decoded = vae.decode(vae.encode(frames).latent_dist.mean).sample.clamp(-1, 1)
     error, things = ((decoded - frames) / 2).pow(2).mean(dim=1), masks.sum(dim=1)
     alone = (error * things).sum(dim=(1, 2)) / things.sum(dim=(1, 2))

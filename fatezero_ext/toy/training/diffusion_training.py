@@ -172,7 +172,9 @@ def _train(
             wait_for_all()
         if rank == 0 and probe and training.probe_every and run.step % training.probe_every == 0:
             figures = probe(*run.averaged(), run.step)
-            report(f"step {run.step} drawn right: " + ", ".join(f"{name} {value:.2f}" for name, value in figures.items()))
+            report(
+                f"step {run.step} drawn right: " + ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
+            )
             _note(folder, {"step": run.step, **figures})
 
 

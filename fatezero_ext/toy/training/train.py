@@ -1,8 +1,8 @@
 """Train the toy model from nothing: `python -m fatezero_ext.toy.training.train --output DIR`.
 
 Every stage leaves its result in the work folder and is skipped when it is there, and goes on from its last checkpoint
-when it is not complete, so that a stopped run goes on where it was. With `--objects 0` the defaults are what the shipped
-model was trained with.
+when it is not complete, so that a stopped run goes on where it was. With `--objects 0` the defaults are what the
+shipped model was trained with.
 """
 
 import argparse
@@ -146,9 +146,7 @@ def _export(options: argparse.Namespace) -> None:
     tokenizer = CLIPTokenizer.from_pretrained(options.work / "tokenizer")
     unet, text_encoder, steps = averaged_models(options.work, tokenizer, _sizes(options).unet)
     objects = OBJECTS[: options.objects]
-    save_model(
-        options.output, unet=unet, text_encoder=text_encoder, vae=vae, tokenizer=tokenizer, objects=objects
-    )
+    save_model(options.output, unet=unet, text_encoder=text_encoder, vae=vae, tokenizer=tokenizer, objects=objects)
     _report(f"saved {options.output} after {steps} steps")
 
 

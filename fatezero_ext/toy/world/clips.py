@@ -85,7 +85,9 @@ def _changed_thing(thing: Scene | Thing, shape: str | None, colour: str | None) 
 
 def _with_second(scene: Scene, shape: str | None, colour: str | None) -> Scene:
     if scene.second is None:
-        raise ValueError("the scene has one thing; changing the second needs two. Leave second_shape and second_colour out.")
+        raise ValueError(
+            "the scene has one thing; changing the second needs two. Leave second_shape and second_colour out."
+        )
     changes: dict[str, Any] = {**_changed_thing(scene.second, shape, colour)}
     return replace(scene, second=replace(scene.second, **changes))
 
@@ -182,7 +184,14 @@ def sample_object_clip(
     radius = float(rng.uniform(*(READABLE_OBJECT_RADII if second is None else READABLE_PAIR_RADII)))
     angle, mirror = float(rng.uniform(-8, 8)), bool(rng.random() < 0.5)
     first = Scene(
-        shape, OWN_COLOUR, background, style, radius=radius, texture=int(rng.integers(2**31)), angle=angle, mirror=mirror
+        shape,
+        OWN_COLOUR,
+        background,
+        style,
+        radius=radius,
+        texture=int(rng.integers(2**31)),
+        angle=angle,
+        mirror=mirror,
     )
     path = _path(rng, frames, radius)
     if second is None:
@@ -207,5 +216,7 @@ def _side_by_side(
             y=float(SIZE / 2 + swing * np.cos(along)),
             radius=other,
         )
-        scenes.append(replace(first, x=SIZE / 2 + side * LEAST_PAIR_DISTANCE / 2 + side * abs(nearer), y=y, second=place))
+        scenes.append(
+            replace(first, x=SIZE / 2 + side * LEAST_PAIR_DISTANCE / 2 + side * abs(nearer), y=y, second=place)
+        )
     return scenes

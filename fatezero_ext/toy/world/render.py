@@ -225,7 +225,7 @@ def _blur(picture: np.ndarray, radius: float) -> np.ndarray:
 
 
 def _sketch(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator, inner: float = 0.0) -> np.ndarray:
-    """Draw outlines and what has edges; inner: strength of the lines inside the mask, which even shapes have none of."""
+    """Draw outlines and edges; inner: strength of the lines inside the mask, of which even shapes have none."""
     slope = 1.1 * _slope(_blur(picture @ _LUMA, 0.7))
     outline = np.clip(1.5 * _slope(_blur(mask, 0.7)), 0, 0.8)
     hatching = np.clip(slope, 0, 0.4) * (1 - mask)
