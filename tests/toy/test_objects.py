@@ -12,7 +12,7 @@ from fatezero_ext.toy.world.clips import sample_clip, sample_object_clip
 from fatezero_ext.toy.world.objects import CELL, MARGIN, SHEET, draw_object, shadow, sprite
 from fatezero_ext.toy.world.render import background, object_mask, render, thing_masks
 from fatezero_ext.toy.world.rich import can_be_seen, rich_scene_at
-from fatezero_ext.toy.world.world import BACKGROUNDS, OBJECTS, SIZE, STYLES, Scene, Thing, scene_at
+from fatezero_ext.toy.world.world import BACKGROUNDS, NO_OBJECT, OBJECTS, SIZE, STYLES, Scene, Thing, scene_at
 
 SCENES = [rich_scene_at(11, index) for index in range(150)]
 PAIR = Scene("cat", "own", "grass", x=20.0, y=30.0, radius=11.0, second=Thing("circle", "red", 45.0, 34.0, 10.0))
@@ -167,6 +167,21 @@ def test_the_second_thing_changes_and_the_first_does_not():
     first = clip.thing_masks[:, 0] >= 1
     np.testing.assert_array_equal(edit.frames[first], clip.frames[first])
     assert sample_clip(1, shape="circle", background="sand").edited(shape="cat").scenes[0].colour == "own"
+
+
+def test_a_thing_that_is_taken_away_leaves_the_ground_without_its_shadow():
+    clip = sample_object_clip(2, shape="cat", background="sand", second=Thing("circle", "red"))
+    for change, prompt in (
+        ({"shape": NO_OBJECT}, "a red circle on the sand"),
+        ({"second_shape": NO_OBJECT}, "a cat on the sand"),
+    ):
+        edit = clip.edited(**change)
+        left = [replace(scene, second=None) for scene in clip.scenes] if "second_shape" in change else edit.scenes
+        assert edit.prompt == prompt
+        np.testing.assert_array_equal(edit.frames, np.stack([render(scene) for scene in left]))
+    alone = sample_object_clip(2, shape="cat", background="sand").edited(shape=NO_OBJECT)
+    assert alone.prompt == "the sand" and alone.masks.max() == 0
+    np.testing.assert_array_equal(alone.frames[0], background(alone.scenes[0]))
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -39,12 +39,12 @@ class Reading:
 
 def read(frame: np.ndarray) -> Reading:
     """Read one frame: [H, W, 3], uint8 or floats in 0..1, 64x64."""
-    picture = checked(frame)
+    picture = _checked(frame)
     style = read_style(picture)
     if style in COLOURLESS_STYLES:
         mask = _inside_lines(picture) if style == "sketch" else _even_patch(picture)
         return _reading(mask, None, None, style)
-    picture = coloured(picture, style)
+    picture = _coloured(picture, style)
     background = read_background(picture)
     colour, cover = _object(picture, background)
     return _reading(cover, colour, background, style)
@@ -125,7 +125,7 @@ def _object(picture: np.ndarray, background: str) -> tuple[str, np.ndarray]:
     return colour, near * behind / np.maximum(behind + own, 1e-6)
 
 
-def coloured(picture: np.ndarray, style: str) -> np.ndarray:
+def _coloured(picture: np.ndarray, style: str) -> np.ndarray:
     """Undo a picture's style as far as possible."""
     if style == "pixel":
         return without_grid(picture)
@@ -201,7 +201,7 @@ def _even_patch(picture: np.ndarray) -> np.ndarray:
     return best
 
 
-def checked(frame: np.ndarray) -> np.ndarray:
+def _checked(frame: np.ndarray) -> np.ndarray:
     if frame.shape != (SIZE, SIZE, 3):
         raise ValueError(
             f"a frame of shape {list(frame.shape)} came; the oracle reads [{SIZE}, {SIZE}, 3]. "

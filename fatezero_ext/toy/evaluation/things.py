@@ -11,7 +11,17 @@ from functools import cache
 import numpy as np
 
 from ..world.objects import draw_object
-from ..world.render import PIGMENT, background, ink, render, shape_mask, thing_cover, without_vignette
+from ..world.render import (
+    PIGMENT,
+    background,
+    ink,
+    render,
+    shape_mask,
+    thing_cover,
+    unwashed,
+    without_grid,
+    without_vignette,
+)
 from ..world.world import (
     BACKGROUNDS,
     COLOURS,
@@ -25,7 +35,7 @@ from ..world.world import (
     Scene,
     Thing,
 )
-from .oracle import checked, coloured, read_style, tone_distance
+from .oracle import read_style, tone_distance
 
 GRID = 24
 """Points of a template and side."""
@@ -88,7 +98,12 @@ def read_scene(frame: np.ndarray, *, things: int = 1, objects: tuple[str, ...] =
     things:  greatest number of things to look for
     objects: names that the frame may hold beside shapes
     """
-    picture = checked(frame)
+    if frame.shape != (SIZE, SIZE, 3):
+        raise ValueError(
+            f"a frame of shape {list(frame.shape)} came; the oracle reads [{SIZE}, {SIZE}, 3]. "
+            f"Resize the frame, or read one frame at a time."
+        )
+    picture = frame.astype(np.float32) / 255 if frame.dtype == np.uint8 else frame.astype(np.float32)
     style = read_style(picture)
     if style == "sketch":
         lines = np.clip(ink(picture), 0, 0.8)
@@ -97,12 +112,12 @@ def read_scene(frame: np.ndarray, *, things: int = 1, objects: tuple[str, ...] =
         grey = without_vignette(picture)
         shown, behind, kind = _grey(grey), 3 * _grey_distance(grey) ** 2, "grey"
     elif style == "pixel":
-        return _coloured_scene(coloured(picture, style), style, things, objects)
+        return _coloured_scene(without_grid(picture), style, things, objects)
     else:  # pale objects look washed out and vivid ones in watercolor do not: what explains the frame better decides
         plain = _coloured_scene(picture, NO_STYLE, things, objects)
         if np.percentile(picture.min(axis=2), 2) < _DARKEST_WASH:
             return plain
-        washed = _coloured_scene(coloured(picture, "watercolor"), "watercolor", things, objects)
+        washed = _coloured_scene(unwashed(picture), "watercolor", things, objects)
         # Restoring the colours makes all distances larger.
         return plain if plain.unexplained < washed.unexplained * PIGMENT**2 else washed
     return _found(shown, behind, (kind, objects), things, None, style)

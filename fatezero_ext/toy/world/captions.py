@@ -86,6 +86,8 @@ def caption_words(scene: Scene, wording: Wording) -> Words:
     """Write the caption with the role of every word."""
     styled = scene.style != NO_STYLE
     template = TEMPLATES[0 if styled and wording.template in PHOTO_TEMPLATES else wording.template]
+    if not scene.things:
+        template = "{background}"
     words: Words = []
     for part in template.split():
         if part == "{background}":
@@ -131,10 +133,10 @@ def _background(background: str, phrase: int) -> Words:
 
 
 def _things(scene: Scene, *, sized: bool) -> Words:
-    first, *others = scene.things
-    words = _thing(first, OBJECT, sized=sized)
-    for other in others:
-        words += [("and", ""), *_thing(other, SECOND, sized=False)]
+    words: Words = []
+    for thing in scene.things:
+        role = SECOND if thing is scene.second else OBJECT
+        words += [*([("and", "")] if words else []), *_thing(thing, role, sized=sized and not words)]
     return words
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from .captions import caption
 from .render import object_mask, render, thing_masks
 from .rich import can_be_seen
-from .world import NO_STYLE, OBJECTS, OWN_COLOUR, SIZE, Scene, Thing, is_visible
+from .world import NO_OBJECT, NO_STYLE, OBJECTS, OWN_COLOUR, SIZE, Scene, Thing, is_visible
 
 READABLE_BACKGROUNDS = ("grass", "water", "sand", "sky", "checker", "white", "gray")
 READABLE_COLOURS = ("red", "orange", "yellow", "green", "blue", "purple")
@@ -58,8 +58,8 @@ class Clip:
     ) -> "Clip":
         """Draw the result of a perfect edit: the same path and texture, the named attributes changed.
 
-        None leaves an attribute unchanged; a shape that becomes an object takes the object's own colours. Something
-        that would not stand out from its background is refused.
+        None leaves an attribute unchanged; the shape NO_OBJECT takes a thing away; a shape that becomes an object takes
+        the object's own colours. Something that would not stand out from its background is refused.
         """
         wanted = {"background": background, "style": style, **_changed_thing(self.scenes[0], shape, colour)}
         changed: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
@@ -76,7 +76,7 @@ def _changed_thing(thing: Scene | Thing, shape: str | None, colour: str | None) 
     changes = {name: value for name, value in (("shape", shape), ("colour", colour)) if value is not None}
     if shape in OBJECTS and colour is None:
         changes["colour"] = OWN_COLOUR
-    if shape is not None and shape not in OBJECTS and colour is None and thing.colour == OWN_COLOUR:
+    if shape is not None and shape not in (*OBJECTS, NO_OBJECT) and colour is None and thing.colour == OWN_COLOUR:
         raise ValueError(
             f"a {thing.shape} is to become a {shape}; a shape needs a colour. Give one, for example colour='red'."
         )
@@ -88,6 +88,8 @@ def _with_second(scene: Scene, shape: str | None, colour: str | None) -> Scene:
         raise ValueError(
             "the scene has one thing; changing the second needs two. Leave second_shape and second_colour out."
         )
+    if shape == NO_OBJECT:
+        return replace(scene, second=None)
     changes: dict[str, Any] = {**_changed_thing(scene.second, shape, colour)}
     return replace(scene, second=replace(scene.second, **changes))
 

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from .objects import draw_object, shadow
-from .world import NO_STYLE, PALETTE, SIZE, TEXTURE_TONES, Scene, Thing
+from .world import NO_OBJECT, NO_STYLE, PALETTE, SIZE, TEXTURE_TONES, Scene, Thing
 
 OVERSAMPLING = 8
 BLOCK = 4
@@ -45,8 +45,13 @@ def object_mask(scene: Scene) -> np.ndarray:
 
 
 def thing_masks(scene: Scene) -> list[np.ndarray]:
-    """Compute the share of each pixel [H, W] that shows each thing; what the second hides of the first is not shown."""
+    """Compute the share of each pixel [H, W] that shows the first thing, and the second if the scene has one.
+
+    What the second hides of the first is not shown; the mask of a thing that was taken away is empty.
+    """
     covers = [thing_cover(thing) for thing in scene.things]
+    if scene.shape == NO_OBJECT:
+        covers.insert(0, np.zeros((SIZE, SIZE), np.float32))
     return covers if len(covers) == 1 else [covers[0] * (1 - covers[1]), covers[1]]
 
 
@@ -69,6 +74,8 @@ def _with(picture: np.ndarray, thing: Thing) -> np.ndarray:
 
 def shape_mask(shape: str, x: float, y: float, radius: float) -> np.ndarray:
     """Compute the same for a bare shape; x, y, radius in pixels. Returns [H, W] float32, 0..1."""
+    if shape == NO_OBJECT:
+        return np.zeros((SIZE, SIZE), np.float32)
     outline = np.array((x, y)) + radius * _OUTLINES[shape]
     canvas = Image.new("L", (SIZE * OVERSAMPLING, SIZE * OVERSAMPLING))
     ImageDraw.Draw(canvas).polygon([tuple(point) for point in outline * OVERSAMPLING - 0.5], fill=255)

@@ -22,6 +22,8 @@ THINGS = SHAPES + OBJECTS
 TEXTURES = ("grass", "water", "sand", "sky", "brick", "checker", "stripes", "night")
 STYLES = ("sketch", "watercolor", "pixel", "monochrome")
 NO_STYLE = "none"
+NO_OBJECT = "none"
+"""Shape of a scene that is background alone: the truth of an edit that takes the object away."""
 
 PALETTE: dict[str, tuple[float, float, float]] = {
     "red": (0.88, 0.10, 0.12),
@@ -95,7 +97,7 @@ class Thing:
 class Scene:
     """One thing, or two, over one background.
 
-    shape, colour, x, y, radius, angle, mirror: the first thing, as in `Thing`
+    shape, colour, x, y, radius, angle, mirror: the first thing, as in `Thing`; the shape NO_OBJECT for none
     background: one of TEXTURES, or one of PLAINS for an even colour
     texture:    seed of everything random in the picture (texture phases, paper grain)
     second:     another thing, drawn in front of the first; None for none
@@ -114,15 +116,18 @@ class Scene:
     second: Thing | None = None
 
     def __post_init__(self) -> None:
-        _check_thing(self.shape, self.colour)
+        if self.shape != NO_OBJECT:
+            _check_thing(self.shape, self.colour)
         _check("background", self.background, BACKGROUNDS)
         _check("style", self.style, (NO_STYLE, *STYLES))
 
     @property
     def things(self) -> tuple[Thing, ...]:
         """Everything that stands on the background, the farthest first."""
-        first = Thing(self.shape, self.colour, self.x, self.y, self.radius, self.angle, self.mirror)
-        return (first,) if self.second is None else (first, self.second)
+        others = () if self.second is None else (self.second,)
+        if self.shape == NO_OBJECT:
+            return others
+        return (Thing(self.shape, self.colour, self.x, self.y, self.radius, self.angle, self.mirror), *others)
 
 
 def _check_thing(shape: str, colour: str) -> None:
