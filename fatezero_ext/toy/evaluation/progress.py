@@ -44,7 +44,7 @@ def draw_and_read(
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
     vae = AutoencoderKL.from_pretrained(folder / "vae")
     frames = _drawn(unet, text_encoder, vae, tokenizer, [caption(scene) for scene in scenes])
-    _sheet(frames).save(folder / f"drawn{steps:06d}.png")
+    picture_sheet(frames).save(folder / f"drawn{steps:06d}.png")
     right: dict[str, list[float]] = defaultdict(list)
     for scene, frame in zip(scenes, frames, strict=True):
         for name, value in words_right(scene, read_scene(frame, things=len(scene.things), objects=objects)).items():
@@ -103,7 +103,8 @@ def _drawn(
     return (pixels.clamp(-1, 1) / 2 + 0.5).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def _sheet(frames: np.ndarray) -> Image.Image:
+def picture_sheet(frames: np.ndarray) -> Image.Image:
+    """Put pictures [n, H, W, 3] in rows of `COLUMNS`."""
     count, height, width, _ = frames.shape
     rows = -(-count // COLUMNS)
     sheet = np.ones((rows * COLUMNS, height, width, 3), np.float32)
