@@ -9,6 +9,7 @@ import torch
 from diffusers.models import AutoencoderKL, UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from PIL import Image
+from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ..training.autoencoder import SCALING
@@ -94,12 +95,13 @@ def _drawn(
     scheduler: DDIMScheduler = build_scheduler()
     scheduler.set_timesteps(STEPS)
     generator = torch.Generator().manual_seed(_SEED)
-    side = unet.config.sample_size
+    side = unet.config["sample_size"]
     latents = torch.randn(len(prompts), 4, side, side, generator=generator).to(unet.device)
     for t in scheduler.timesteps:
         told, untold = unet(torch.cat((latents, latents)), t, text).sample.chunk(2)
-        latents = scheduler.step(untold + GUIDANCE * (told - untold), t, latents).prev_sample
-    pixels = vae.to(unet.device).decode(latents / SCALING).sample
+        latents = scheduler.step(untold + GUIDANCE * (told - untold), t, latents, return_dict=False)[0]
+    nn.Module.to(vae, unet.device)
+    pixels = vae.decode(latents / SCALING).sample
     return (pixels.clamp(-1, 1) / 2 + 0.5).permute(0, 2, 3, 1).cpu().numpy()
 
 

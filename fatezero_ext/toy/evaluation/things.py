@@ -130,8 +130,10 @@ def _coloured_scene(picture: np.ndarray, style: str, things: int, objects: tuple
 
 
 def _behind(picture: np.ndarray, ground: str) -> np.ndarray:
-    """Compute each pixel's distance [H, W] from the background; of a night, whose few stars would excuse every grey,
-    from its sky alone."""
+    """Compute each pixel's distance [H, W] from the background.
+
+    Of a night only the sky counts: its few stars would explain every grey.
+    """
     if ground == "night":
         return np.linalg.norm(picture - np.array(TEXTURE_TONES[ground][0], np.float32), axis=2)
     return tone_distance(picture, ground)

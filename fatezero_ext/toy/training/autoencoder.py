@@ -155,7 +155,7 @@ def _trained_parts(training: AutoencoderTraining) -> tuple[AutoencoderKL, list[T
     vae: AutoencoderKL = (
         build_autoencoder(training.channels) if fresh else AutoencoderKL.from_pretrained(training.start)
     )
-    vae.to(training.device)
+    nn.Module.to(vae, training.device)
     into, outof = _latent_convolutions(vae)
     trained: list[Tensor] = [*vae.decoder.parameters(), *outof.parameters()]
     return vae, trained + ([*vae.encoder.parameters(), *into.parameters()] if fresh else [])
@@ -163,7 +163,7 @@ def _trained_parts(training: AutoencoderTraining) -> tuple[AutoencoderKL, list[T
 
 def _finish(vae: AutoencoderKL, folder: Path, training: AutoencoderTraining, report: Callable[[str], None]) -> None:
     """Normalise, measure and save a trained VAE; the folder is there when it is complete."""
-    vae.to("cpu")
+    nn.Module.to(vae, "cpu")
     if training.start is None:
         fold_normalisation(vae, training.measured, training.objects)
     frame, things = held_out_psnr(vae, training.measured, training.objects)

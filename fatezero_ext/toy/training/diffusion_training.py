@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from diffusers.models import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .averaging import WeightAverage
@@ -104,8 +104,7 @@ class _Run:
         torch.manual_seed(training.seed)
         self.training = training
         self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        self.unet = build_unet(training.channels).to(training.device)
-        self.text_encoder = build_text_encoder(self.tokenizer).to(training.device)
+        self.unet, self.text_encoder = self._built()
         self.maps: dict[str, Tensor] = {}
         record_cross_attention(self.unet, self.maps, LEVELS)
         self.parameters: list[Tensor] = [*self.unet.parameters(), *self.text_encoder.parameters()]
@@ -134,10 +133,15 @@ class _Run:
 
     def averaged(self) -> tuple[UNet2DConditionModel, CLIPTextModel]:
         """Return models with the averaged weights, for tests."""
+        unet, text_encoder = self._built()
+        self.average.copy_to([p.data for p in (*unet.parameters(), *text_encoder.parameters())])
+        return unet.eval(), text_encoder.eval()
+
+    def _built(self) -> tuple[UNet2DConditionModel, CLIPTextModel]:
         unet, text_encoder = build_unet(self.training.channels), build_text_encoder(self.tokenizer)
-        parts = unet.to(self.training.device).eval(), text_encoder.to(self.training.device).eval()
-        self.average.copy_to([p.data for part in parts for p in part.parameters()])
-        return parts
+        for part in (unet, text_encoder):
+            nn.Module.to(part, self.training.device)
+        return unet, text_encoder
 
 
 def _train(
