@@ -15,6 +15,8 @@ SHEET = Path(__file__).parent / "sprites" / "objects.png"
 CELL, COLUMNS, MARGIN = 96, 7, 2
 """Side of a cell of the sheet in pixels, cells in a row, and empty pixels around an object."""
 OVERSAMPLING = 4
+_DIAGONAL = 1.42
+"""Greatest distance of an object's pixels from its centre in units of the radius."""
 
 SHADOW = 0.4
 """Share of the background's light that the middle of a shadow takes away."""
@@ -38,16 +40,20 @@ def draw_object(
     Returns the light it adds [H, W, 3] (its colour times its cover) and its cover [H, W], float32 in 0..1.
     """
     turn = np.radians(angle)
-    # From a point of the enlarged frame to a point of the sheet's cell.
+    reach = _DIAGONAL * radius + 1
+    left, top = (max(0, int(middle - reach)) for middle in (x, y))
+    right, bottom = (min(SIZE, int(np.ceil(middle + reach))) for middle in (x, y))
+    # From a point of the enlarged window to a point of the sheet's cell.
     scale = (CELL - 2 * MARGIN) / (2 * radius * OVERSAMPLING)
     flip = -1.0 if mirror else 1.0
     a, b = flip * scale * np.cos(turn), flip * scale * np.sin(turn)
     d, e = -scale * np.sin(turn), scale * np.cos(turn)
-    left, top = x * OVERSAMPLING, y * OVERSAMPLING
-    matrix = (a, b, CELL / 2 - a * left - b * top, d, e, CELL / 2 - d * left - e * top)
-    side = SIZE * OVERSAMPLING
-    drawn = _premultiplied(name).transform((side, side), Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
-    values = np.asarray(drawn.reduce(OVERSAMPLING), np.float32) / 255
+    across, down = (x - left) * OVERSAMPLING, (y - top) * OVERSAMPLING
+    matrix = (a, b, CELL / 2 - a * across - b * down, d, e, CELL / 2 - d * across - e * down)
+    window = ((right - left) * OVERSAMPLING, (bottom - top) * OVERSAMPLING)
+    drawn = _premultiplied(name).transform(window, Image.Transform.AFFINE, matrix, Image.Resampling.BICUBIC)
+    values = np.zeros((SIZE, SIZE, 4), np.float32)
+    values[top:bottom, left:right] = np.asarray(drawn.reduce(OVERSAMPLING), np.float32) / 255
     return np.minimum(values[..., :3], values[..., 3:]), values[..., 3]
 
 
