@@ -107,10 +107,10 @@ def read_scene(frame: np.ndarray, *, things: int = 1, objects: tuple[str, ...] =
     style = read_style(picture)
     if style == "sketch":
         lines = np.clip(ink(picture), 0, 0.8)
-        shown, behind, kind = _grey(lines), 3 * lines**2, "ink"
+        shown, behind, kind = _grey(lines), np.minimum(3 * lines**2, _FAR), "ink"
     elif style == "monochrome":
         grey = without_vignette(picture)
-        shown, behind, kind = _grey(grey), 3 * _grey_distance(grey) ** 2, "grey"
+        shown, behind, kind = _grey(grey), np.minimum(3 * _grey_distance(grey) ** 2, _FAR), "grey"
     elif style == "pixel":
         return _coloured_scene(without_grid(picture), style, things, objects)
     else:  # pale objects look washed out and vivid ones in watercolor do not: what explains the frame better decides
@@ -125,7 +125,8 @@ def read_scene(frame: np.ndarray, *, things: int = 1, objects: tuple[str, ...] =
 
 def _coloured_scene(picture: np.ndarray, style: str, things: int, objects: tuple[str, ...]) -> SceneReading:
     ground = read_ground(picture)
-    behind = _behind(picture, ground) ** 2
+    far = _FAR if style != "watercolor" else _FAR / PIGMENT**2  # restored colours are farther apart
+    behind = np.minimum(_behind(picture, ground) ** 2, far)
     return _found(picture, behind, ("colour" if style == NO_STYLE else "soft", objects), things, ground, style)
 
 
@@ -148,7 +149,6 @@ def _found(
     style: str,
 ) -> SceneReading:
     """Take away one thing after the other."""
-    behind = np.minimum(behind, _FAR)
     weight = np.ones((SIZE, SIZE), np.float32)
     found: list[FoundThing] = []
     while len(found) < things:
