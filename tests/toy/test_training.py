@@ -1,14 +1,40 @@
+import json
+
 import numpy as np
 import pytest
 import torch
+from diffusers.models import AutoencoderKL
 
-from fatezero_ext.toy.training.autoencoder import SCALING, build_autoencoder, fold_normalisation, frames_and_masks
+from fatezero_ext.toy.training.autoencoder import (
+    SCALING,
+    AutoencoderTraining,
+    build_autoencoder,
+    fold_normalisation,
+    frames_and_masks,
+    train_autoencoder,
+)
 from fatezero_ext.toy.training.averaging import WeightAverage
 from fatezero_ext.toy.training.denoiser import build_scheduler, build_unet, denoising_loss, draw_batch
-from fatezero_ext.toy.training.diffusion_training import CHECKPOINT, DenoiserTraining, learning_rate, train_denoiser
+from fatezero_ext.toy.training.diffusion_training import (
+    CHECKPOINT,
+    CURVE,
+    DenoiserTraining,
+    learning_rate,
+    train_denoiser,
+)
 from fatezero_ext.toy.training.localisation import localisation_loss, record_cross_attention
-from fatezero_ext.toy.training.pool import BACKGROUND_ROLE, OBJECT_ROLE, build_pool, load_pool, save_pool
+from fatezero_ext.toy.training.pool import (
+    BACKGROUND_ROLE,
+    NO_ROLE,
+    OBJECT_ROLE,
+    SECOND_ROLE,
+    build_pool,
+    load_pool,
+    save_pool,
+)
 from fatezero_ext.toy.training.tokenizer import build_tokenizer
+from fatezero_ext.toy.training.train import main
+from fatezero_ext.toy.world.world import OBJECTS
 
 ALPHAS = build_scheduler().alphas_cumprod
 
@@ -98,6 +124,80 @@ def test_attention_on_its_place_costs_nothing_and_elsewhere_all():
     wrong = torch.stack((torch.ones(1, 256), outside, inside), dim=-1)
     for probs, cost in ((right, 0.0), (wrong, 1.0)):
         assert float(localisation_loss({"layer": probs}, mask, roles, torch.ones(1))) == pytest.approx(cost, abs=1e-6)
+
+
+def test_words_of_two_things_have_their_own_places_and_the_background_what_is_left():
+    one, other = torch.zeros(1, 16, 16), torch.zeros(1, 16, 16)
+    one[:, 2:6, 2:6] = other[:, 9:14, 9:14] = 1
+    roles = torch.tensor([[0, OBJECT_ROLE, SECOND_ROLE, BACKGROUND_ROLE]])
+    first, second, ground = one.flatten(1), other.flatten(1), 1 - (one + other).flatten(1)
+    right = torch.stack((torch.ones(1, 256), first, second, ground), dim=-1)
+    exchanged = torch.stack((torch.ones(1, 256), second, first, ground), dim=-1)
+    for probs, cost in ((right, 0.0), (exchanged, 2 / 3)):
+        loss = localisation_loss({"layer": probs}, one + other, roles, torch.ones(1), other)
+        assert float(loss) == pytest.approx(cost, abs=1e-6)
+
+
+def test_a_pool_of_objects_has_the_masks_and_roles_of_both_things(tmp_path):
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(tmp_path / "tokenizer", objects=True)
+    pool = build_pool(build_autoencoder(), tokenizer, 0, range(24), OBJECTS[:8])
+    pairs = pool.second.flatten(1).sum(1) > 0
+    assert 0 < int(pairs.sum()) < 24
+    assert torch.equal(pairs, (pool.roles == SECOND_ROLE).flatten(1).any(1))
+    assert (pool.masks >= pool.second).all() and float(pool.masks.max()) <= 1.001
+    assert NO_ROLE == 0 and (pool.roles == OBJECT_ROLE).any(2).all()
+
+
+@pytest.mark.parametrize("start", [False, True], ids=["whole", "decoder"])
+def test_a_vae_whose_training_stopped_and_went_on_equals_one_whose_did_not(tmp_path, start):
+    if start:
+        build_autoencoder().save_pretrained(tmp_path / "start")
+    found = []
+    for name, targets in (("once", (4,)), ("twice", (2, 4))):
+        for stop in targets:
+            training = AutoencoderTraining(
+                4,
+                1e-3,
+                batch=2,
+                stop_at=stop,
+                objects=OBJECTS[:3],
+                start=tmp_path / "start" if start else None,
+                measured=4,
+            )
+            train_autoencoder(tmp_path / name, training, 1, lambda line: None)
+            assert (tmp_path / name).exists() == (stop == 4)
+        found.append(AutoencoderKL.from_pretrained(tmp_path / name).state_dict())
+    assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+
+
+def test_a_run_writes_its_learning_curve_and_tests_the_averaged_weights(work):
+    folder, ages = work / "curve", []
+    build_tokenizer(folder / "tokenizer")
+
+    def probe(unet, text_encoder, steps):
+        assert not unet.training and not text_encoder.training
+        ages.append(steps)
+        return {"object": 0.25}
+
+    training = DenoiserTraining(4, batch=2, probe_every=2)
+    train_denoiser(folder, [work / "pool.pt"], training, 1, lambda line: None, probe=probe)
+    lines = [json.loads(line) for line in (folder / CURVE).read_text().splitlines()]
+    assert ages == [2, 4] and lines == [{"step": 2, "object": 0.25}, {"step": 4, "object": 0.25}]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--objects", "99"], "the world has 28"),
+        (["--batch", "25", "--workers", "2"], "2 workers share it evenly"),
+        (["--device", "cuda", "--workers", "2"], "GPU"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_before_any_work(tmp_path, capsys, options, words):
+    with pytest.raises(SystemExit):
+        main(["--output", str(tmp_path / "model"), "--work", str(tmp_path / "work"), *options])
+    assert words in capsys.readouterr().err and not (tmp_path / "work").exists()
 
 
 def test_recording_does_not_change_what_the_unet_gives():

@@ -12,6 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from .localisation import localisation_loss
 from .pool import NO_ROLE, Pool
+from .sizes import SMALL
 
 WIDTH = 64
 """Width of the text features."""
@@ -28,7 +29,7 @@ LOCALISED_LEVELS = ("down_blocks.0", "down_blocks.1", "up_blocks.2", "up_blocks.
 
 @dataclass(frozen=True)
 class Batch:
-    """Training samples: noisy, noise [n, 4, h, w]; timesteps [n]; tokens, roles [n, 77]; masks [n, h, w]."""
+    """Training samples: noisy, noise [n, 4, h, w]; timesteps [n]; tokens, roles [n, 77]; masks, second [n, h, w]."""
 
     noisy: Tensor
     noise: Tensor
@@ -36,13 +37,14 @@ class Batch:
     tokens: Tensor
     roles: Tensor
     masks: Tensor
+    second: Tensor
 
 
-def build_unet() -> UNet2DConditionModel:
+def build_unet(channels: tuple[int, int, int, int] = SMALL.unet) -> UNet2DConditionModel:
     """Build an untrained UNet of Stable Diffusion 1.x layout; as there, `attention_head_dim` counts heads."""
     return UNet2DConditionModel(
         sample_size=16,
-        block_out_channels=(32, 64, 96, 96),
+        block_out_channels=channels,
         layers_per_block=2,
         attention_head_dim=2,
         cross_attention_dim=WIDTH,
@@ -102,7 +104,8 @@ def draw_batch(pool: Pool, alphas: Tensor, empty: Tensor, *, size: int, seed: in
     tokens[dropped] = empty
     roles[dropped] = NO_ROLE
     noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
-    return Batch(noisy, noise, timesteps, tokens, roles, pool.masks[picks].float())
+    masks, second = pool.masks[picks].float(), pool.second[picks].float()
+    return Batch(noisy, noise, timesteps, tokens, roles, masks, second)
 
 
 def denoising_loss(predicted: Tensor, batch: Batch, alphas: Tensor) -> Tensor:
@@ -131,5 +134,5 @@ def total_loss(
     """Return the loss to minimise, and the share of attention outside its place."""
     text = text_encoder(batch.tokens).last_hidden_state
     predicted = unet(batch.noisy, batch.timesteps, text).sample
-    stray = localisation_loss(dict(maps), batch.masks, batch.roles, alphas[batch.timesteps].sqrt())
+    stray = localisation_loss(dict(maps), batch.masks, batch.roles, alphas[batch.timesteps].sqrt(), batch.second)
     return denoising_loss(predicted, batch, alphas) + localisation * stray, stray

@@ -1,23 +1,28 @@
 """Train the UNet together with the text encoder, on a pool of latents; stop and go on at any checkpoint, exactly."""
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from diffusers.models import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .averaging import WeightAverage
+from .checkpoint import Progress
 from .denoiser import LOCALISED_LEVELS as LEVELS
 from .denoiser import Batch, build_scheduler, build_text_encoder, build_unet, draw_batch, total_loss
 from .localisation import record_cross_attention
 from .parallel import average_gradients, launch, wait_for_all
 from .pool import load_pool
+from .sizes import SMALL
 
 CHECKPOINT = "denoiser.pt"
+CURVE = "curve.jsonl"
+"""One line of figures every `REPORT_EVERY` steps and one for every test of the unfinished model."""
 REPORT_EVERY = 50
 STYLED_SHARES = (0.2, 0.36)
 """Share of styled scenes in the first and in the second part of a run: plain ones bind the words sooner."""
@@ -32,6 +37,10 @@ class DenoiserTraining:
     stop_at:      stop at this step for now, to go on later; None goes to the end
     batch:        samples per step over all workers
     localisation: weight of the attention loss
+    channels:     of the UNet, the finest level first
+    device:       "cpu" or "cuda"
+    bfloat16:     compute in bfloat16 where autocast does; weights stay float32
+    probe_every:  steps between tests of the averaged weights; 0 for none
     """
 
     steps: int
@@ -44,16 +53,31 @@ class DenoiserTraining:
     localisation: float = 0.03
     checkpoint_every: int = 250
     stop_at: int | None = None
+    channels: tuple[int, int, int, int] = SMALL.unet
+    device: str = "cpu"
+    bfloat16: bool = False
+    probe_every: int = 0
+
+
+Probe = Callable[[UNet2DConditionModel, CLIPTextModel, int], Mapping[str, float]]
+"""Test of an unfinished model: from the UNet, the text encoder and their steps to figures by name."""
 
 
 def train_denoiser(
-    folder: Path, pools: list[Path], training: DenoiserTraining, workers: int, report: Callable[[str], None]
+    folder: Path,
+    pools: list[Path],
+    training: DenoiserTraining,
+    workers: int,
+    report: Callable[[str], None],
+    *,
+    probe: Probe | None = None,
 ) -> None:
     """Run up to `training.steps`, from the checkpoint in `folder` if there is one.
 
-    folder: holds the tokenizer; receives the checkpoint
+    folder: holds the tokenizer; receives the checkpoint and the learning curve
+    probe:  tests the averaged weights every `training.probe_every` steps; a module-level function
     """
-    launch(_train, workers, folder, pools, training, report)
+    launch(_train, workers, folder, pools, training, report, probe)
 
 
 def learning_rate(step: int, training: DenoiserTraining) -> float:
@@ -62,10 +86,12 @@ def learning_rate(step: int, training: DenoiserTraining) -> float:
     return training.rate * min(1.0, (step + 1) / training.warmup, max(left, 0.01))
 
 
-def averaged_models(folder: Path, tokenizer: CLIPTokenizer) -> tuple[UNet2DConditionModel, CLIPTextModel, int]:
+def averaged_models(
+    folder: Path, tokenizer: CLIPTokenizer, channels: tuple[int, int, int, int] = SMALL.unet
+) -> tuple[UNet2DConditionModel, CLIPTextModel, int]:
     """Load the averaged weights of a checkpoint, and the number of their steps."""
-    unet, text_encoder = build_unet(), build_text_encoder(tokenizer)
-    state = torch.load(folder / CHECKPOINT, weights_only=True)
+    unet, text_encoder = build_unet(channels), build_text_encoder(tokenizer)
+    state = torch.load(folder / CHECKPOINT, weights_only=True, map_location="cpu")
     with torch.no_grad():
         torch._foreach_copy_([*unet.parameters(), *text_encoder.parameters()], state["average"])
     return unet.eval(), text_encoder.eval(), state["step"]
@@ -76,8 +102,9 @@ class _Run:
 
     def __init__(self, folder: Path, training: DenoiserTraining) -> None:
         torch.manual_seed(training.seed)
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        self.unet, self.text_encoder = build_unet(), build_text_encoder(tokenizer)
+        self.training = training
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        self.unet, self.text_encoder = self._built()
         self.maps: dict[str, Tensor] = {}
         record_cross_attention(self.unet, self.maps, LEVELS)
         self.parameters: list[Tensor] = [*self.unet.parameters(), *self.text_encoder.parameters()]
@@ -85,28 +112,16 @@ class _Run:
             self.parameters, lr=training.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
         )
         self.average = WeightAverage(self.parameters, training.average_decay)
-        self.empty = torch.tensor(tokenizer("", padding="max_length").input_ids)
-        self.path = folder / CHECKPOINT
-        self.step = self._restore() if self.path.exists() else 0
+        self.empty = torch.tensor(self.tokenizer("", padding="max_length").input_ids)
+        self.progress = Progress(folder / CHECKPOINT, self.parameters, self.average, self.optimizer)
+        self.step = self.progress.restore()
 
-    def _restore(self) -> int:
-        state = torch.load(self.path, weights_only=True)
-        with torch.no_grad():
-            torch._foreach_copy_(self.parameters, state["parameters"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average.values = state["average"]
-        return state["step"]
-
-    def save(self) -> None:
-        partial = self.path.with_suffix(".partial")
-        state = {"step": self.step, "parameters": [p.detach() for p in self.parameters]}
-        torch.save(state | {"average": self.average.values, "optimizer": self.optimizer.state_dict()}, partial)
-        partial.rename(self.path)
-
-    def advance(self, batch: Batch, alphas: Tensor, training: DenoiserTraining) -> tuple[Tensor, Tensor]:
+    def advance(self, batch: Batch, alphas: Tensor) -> tuple[Tensor, Tensor]:
         """Do one step. Returns this process's loss and stray attention."""
+        training = self.training
         self.optimizer.param_groups[0]["lr"] = learning_rate(self.step, training)
-        loss, stray = total_loss(self.unet, self.text_encoder, self.maps, batch, alphas, training.localisation)
+        with torch.autocast(training.device, torch.bfloat16, enabled=training.bfloat16):
+            loss, stray = total_loss(self.unet, self.text_encoder, self.maps, batch, alphas, training.localisation)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(self.parameters)
@@ -116,6 +131,18 @@ class _Run:
         self.step += 1
         return loss.detach(), stray.detach()
 
+    def averaged(self) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+        """Return models with the averaged weights, for tests."""
+        unet, text_encoder = self._built()
+        self.average.copy_to([p.data for p in (*unet.parameters(), *text_encoder.parameters())])
+        return unet.eval(), text_encoder.eval()
+
+    def _built(self) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+        unet, text_encoder = build_unet(self.training.channels), build_text_encoder(self.tokenizer)
+        for part in (unet, text_encoder):
+            nn.Module.to(part, self.training.device)
+        return unet, text_encoder
+
 
 def _train(
     rank: int,
@@ -124,28 +151,43 @@ def _train(
     pools: list[Path],
     training: DenoiserTraining,
     report: Callable[[str], None],
+    probe: Probe | None,
 ) -> None:
     run, pool = _Run(folder, training), load_pool(*pools)
     alphas = build_scheduler().alphas_cumprod
-    sums, since = torch.zeros(2), time.perf_counter()
+    sums, since = torch.zeros(2, device=training.device), time.perf_counter()
     end = training.steps if training.stop_at is None else training.stop_at
     while run.step < end:
         styled = STYLED_SHARES[run.step >= STYLES_FROM * training.steps]
         batch = draw_batch(
             pool, alphas, run.empty, size=training.batch, seed=training.seed, step=run.step, styled=styled
         )
-        sums += torch.stack(run.advance(_part(batch, rank, workers), alphas, training))
+        batch = _part(batch, rank, workers, training.device)
+        sums += torch.stack(run.advance(batch, alphas.to(training.device)))
         if run.step % REPORT_EVERY == 0 and rank == 0:
             speed = REPORT_EVERY * training.batch / (time.perf_counter() - since)
             loss, stray = (sums / REPORT_EVERY).tolist()
             report(f"step {run.step}/{training.steps} loss {loss:.4f} stray {stray:.3f} {speed:.1f} samples/s")
-            sums, since = torch.zeros(2), time.perf_counter()
+            _note(folder, {"step": run.step, "loss": loss, "stray": stray, "samples_per_second": speed})
+            sums, since = torch.zeros_like(sums), time.perf_counter()
         if run.step % training.checkpoint_every == 0 or run.step == end:
             if rank == 0:
-                run.save()
+                run.progress.save(run.step)
             wait_for_all()
+        if rank == 0 and probe and training.probe_every and run.step % training.probe_every == 0:
+            figures = probe(*run.averaged(), run.step)
+            report(
+                f"step {run.step} drawn right: " + ", ".join(f"{name} {value:.2f}" for name, value in figures.items())
+            )
+            _note(folder, {"step": run.step, **figures})
 
 
-def _part(batch: Batch, rank: int, workers: int) -> Batch:
+def _note(folder: Path, figures: Mapping[str, float]) -> None:
+    """Add a line to the learning curve."""
+    with (folder / CURVE).open("a") as file:
+        file.write(json.dumps({name: round(value, 4) for name, value in figures.items()}) + "\n")
+
+
+def _part(batch: Batch, rank: int, workers: int, device: str) -> Batch:
     """Return this process's share: every `workers`-th sample, so that each sees all noise levels."""
-    return replace(batch, **{name: values[rank::workers] for name, values in vars(batch).items()})
+    return replace(batch, **{name: values[rank::workers].to(device) for name, values in vars(batch).items()})

@@ -14,7 +14,6 @@ from ...diffusion.preview_colours import LatentColours
 from ...errors import ModelError
 from .autoencoder import SCALING, frames_and_masks
 from .denoiser import build_scheduler
-from .tokenizer import build_tokenizer
 
 COLOUR_SCENES = range(256)
 COLOUR_SEED = 90_000
@@ -27,11 +26,12 @@ def save_model(
     text_encoder: CLIPTextModel,
     vae: AutoencoderKL,
     tokenizer: CLIPTokenizer,
+    objects: tuple[str, ...] = (),
 ) -> None:
     """Save everything in half precision, in diffusers' layout. The models are converted in place.
 
     An older model at `folder` is there until the new one is complete.
-    The tokenizer is written anew: transformers would save one file of its own in place of vocab.json and merges.txt.
+    The tokenizer's files are copied: transformers would save one file of its own in place of vocab.json and merges.txt.
     """
     part: UNet2DConditionModel | AutoencoderKL
     for part in (unet, vae):
@@ -50,16 +50,16 @@ def save_model(
     shutil.rmtree(unfinished, ignore_errors=True)
     pipeline.save_pretrained(unfinished)
     shutil.rmtree(unfinished / "tokenizer")
-    build_tokenizer(unfinished / "tokenizer")
-    latent_colours(vae.float()).save(unfinished)
+    shutil.copytree(tokenizer.name_or_path, unfinished / "tokenizer")
+    latent_colours(vae.float(), objects).save(unfinished)
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
 
 
 @torch.no_grad()
-def latent_colours(vae: AutoencoderKL) -> LatentColours:
-    """Fit colours for previews of a VAE's latents on drawn scenes."""
-    frames, _masks = frames_and_masks(COLOUR_SEED, COLOUR_SCENES)
+def latent_colours(vae: AutoencoderKL, objects: tuple[str, ...] = ()) -> LatentColours:
+    """Fit colours for previews of a VAE's latents on drawn scenes; objects: names that may occur in them."""
+    frames, _masks = frames_and_masks(COLOUR_SEED, COLOUR_SCENES, objects)
     return LatentColours.fitted(vae.encode(frames).latent_dist.mean * SCALING, (frames.movedim(1, -1) + 1) / 2)
 
 

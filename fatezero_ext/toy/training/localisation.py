@@ -11,7 +11,7 @@ from diffusers.models import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor
 
-from .pool import NO_ROLE, OBJECT_ROLE
+from .pool import NO_ROLE, OBJECT_ROLE, SECOND_ROLE
 
 
 class RecordingProcessor:
@@ -54,23 +54,29 @@ def record_cross_attention(unet: UNet2DConditionModel, maps: dict[str, Tensor], 
     unet.set_attn_processor(processors)
 
 
-def localisation_loss(maps: dict[str, Tensor], masks: Tensor, roles: Tensor, weight: Tensor) -> Tensor:
+def localisation_loss(
+    maps: dict[str, Tensor], masks: Tensor, roles: Tensor, weight: Tensor, second: Tensor | None = None
+) -> Tensor:
     """Penalise attention outside the place that its word speaks of, squared.
 
     maps:   [batch, cells, tokens] of every recorded layer, square
-    masks:  [batch, h, w], share of the cell that the object covers
+    masks:  [batch, h, w], share of the cell that things cover
     roles:  [batch, tokens]
     weight: [batch]
+    second: [batch, h, w], the part of `masks` that is the second thing's; None for none
     Returns the mean over layers, samples and words that have a role.
     """
-    places = {masks.shape[-1] ** 2: masks.flatten(1)}
+    second = torch.zeros_like(masks) if second is None else second
+    regions = torch.stack((masks - second, second, masks), dim=1)
+    places = {masks.shape[-1] ** 2: regions.flatten(2)}
     spoken = (roles != NO_ROLE) * weight[:, None]
     loss = masks.new_zeros(())
     for probs in maps.values():
         cells = probs.shape[1]
         if cells not in places:
-            places[cells] = torch.nn.functional.adaptive_avg_pool2d(masks[:, None], int(cells**0.5)).flatten(1)
-        share = (places[cells][:, None] @ probs)[:, 0] / probs.sum(dim=1)
-        outside = torch.where(roles == OBJECT_ROLE, 1 - share, share)
+            places[cells] = torch.nn.functional.adaptive_avg_pool2d(regions, int(cells**0.5)).flatten(2)
+        share = places[cells] @ probs / probs.sum(dim=1, keepdim=True)
+        outside = torch.where(roles == OBJECT_ROLE, 1 - share[:, 0], share[:, 2])
+        outside = torch.where(roles == SECOND_ROLE, 1 - share[:, 1], outside)
         loss = loss + (outside**2 * spoken).sum()
     return loss / (len(maps) * (roles != NO_ROLE).sum().clamp(min=1))

@@ -6,12 +6,16 @@ faster.
 
 import tempfile
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
+
+PATIENCE = timedelta(days=7)
+"""Time that processes wait for each other: a run in the background of a busy machine may stand still for hours."""
 
 
 def launch(work: Callable[..., None], workers: int, *args: object) -> None:
@@ -47,7 +51,7 @@ def wait_for_all() -> None:
 
 def _start(rank: int, work: Callable[..., None], workers: int, rendezvous: str, *args: object) -> None:
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=workers)
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=workers, timeout=PATIENCE)
     try:
         work(rank, workers, *args)
     finally:

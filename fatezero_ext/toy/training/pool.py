@@ -9,8 +9,9 @@ from diffusers.models import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from ..world.captions import BACKGROUND, OBJECT, Wording, caption_words, sample_wording
-from ..world.world import NO_STYLE, Scene, scene_at
+from ..world.captions import BACKGROUND, OBJECT, SECOND, Wording, caption_words, sample_wording
+from ..world.rich import rich_scene_at
+from ..world.world import NO_STYLE, Scene
 from .autoencoder import SCALING, frames_and_masks
 from .tokenizer import token_words
 
@@ -18,8 +19,8 @@ CAPTIONS = 4
 """Captions per scene."""
 CELL = 4
 """Pixels per latent cell and side."""
-NO_ROLE, OBJECT_ROLE, BACKGROUND_ROLE = 0, 1, 2
-_ROLES = {"": NO_ROLE, OBJECT: OBJECT_ROLE, BACKGROUND: BACKGROUND_ROLE}
+NO_ROLE, OBJECT_ROLE, BACKGROUND_ROLE, SECOND_ROLE = 0, 1, 2, 3
+_ROLES = {"": NO_ROLE, OBJECT: OBJECT_ROLE, BACKGROUND: BACKGROUND_ROLE, SECOND: SECOND_ROLE}
 _SEED = 50_000
 _CHUNK = 64
 
@@ -29,7 +30,8 @@ class Pool:
     """Scenes that a training run draws from.
 
     latents: [scenes, 4, h, w] float16, unit variance
-    masks:   [scenes, h, w] float16, share of the cell that the object covers
+    masks:   [scenes, h, w] float16, share of the cell that things cover
+    second:  [scenes, h, w] float16, the part of it that is the second thing's
     tokens:  [scenes, CAPTIONS, 77] int16
     roles:   [scenes, CAPTIONS, 77] int8, what each token speaks of
     styled:  [scenes] bool
@@ -37,6 +39,7 @@ class Pool:
 
     latents: Tensor
     masks: Tensor
+    second: Tensor
     tokens: Tensor
     roles: Tensor
     styled: Tensor
@@ -46,25 +49,29 @@ class Pool:
 
 
 @torch.no_grad()
-def build_pool(vae: AutoencoderKL, tokenizer: CLIPTokenizer, seed: int, indices: range) -> Pool:
-    """Draw, encode and caption scenes of the list that belongs to `seed`."""
-    latents, masks, tokens, roles, styled = [], [], [], [], []
+def build_pool(
+    vae: AutoencoderKL, tokenizer: CLIPTokenizer, seed: int, indices: range, objects: tuple[str, ...] = ()
+) -> Pool:
+    """Draw, encode and caption scenes of the list that belongs to `seed`; objects: names that may occur in it."""
+    latents, covers, tokens, roles, styled = [], [], [], [], []
     for start in range(indices.start, indices.stop, _CHUNK):
         chunk = range(start, min(start + _CHUNK, indices.stop))
-        frames, covered = frames_and_masks(_SEED + seed, chunk)
-        latents.append((vae.encode(frames).latent_dist.mean * SCALING).half())
-        masks.append(torch.nn.functional.avg_pool2d(covered, CELL)[:, 0].half())
+        frames, covered = frames_and_masks(_SEED + seed, chunk, objects)
+        latents.append((vae.encode(frames.to(vae.device)).latent_dist.mean * SCALING).half().cpu())
+        covers.append(torch.nn.functional.avg_pool2d(covered, CELL).half())
     words = _TokenizedWords(tokenizer)
     for index in indices:
-        scene = scene_at(_SEED + seed, index)
+        scene = rich_scene_at(_SEED + seed, index, objects)
         rng = np.random.default_rng((seed, index, 2))
         captions = [words.caption(scene, sample_wording(rng)) for _ in range(CAPTIONS)]
         tokens.append([ids for ids, _ in captions])
         roles.append([role for _, role in captions])
         styled.append(scene.style != NO_STYLE)
+    masks = torch.cat(covers)
     return Pool(
         torch.cat(latents),
-        torch.cat(masks),
+        masks.sum(dim=1),
+        masks[:, 1].clone(),
         torch.tensor(tokens, dtype=torch.int16),
         torch.tensor(roles, dtype=torch.int8),
         torch.tensor(styled),

@@ -28,10 +28,13 @@ SPLIT_WORDS: dict[str, tuple[str, str]] = {
 Symbols = tuple[str, ...]
 
 
-def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """Write vocab.json, merges.txt and the configuration to `folder`, and load them."""
+def build_tokenizer(folder: Path, *, objects: bool = False) -> CLIPTokenizer:
+    """Write vocab.json, merges.txt and the configuration to `folder`, and load them.
+
+    objects: with the words of scenes that have objects
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    merges = learn_merges(_pieces())
+    merges = learn_merges(_pieces(vocabulary(objects=objects)))
     entries = [*LETTERS, *(letter + WORD_END for letter in LETTERS), *("".join(pair) for pair in merges), START, END]
     (folder / "vocab.json").write_text(json.dumps({entry: index for index, entry in enumerate(entries)}))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in merges))
@@ -68,8 +71,8 @@ def token_words(tokenizer: CLIPTokenizer, words: list[str]) -> tuple[list[int], 
     return ids + [tokenizer.eos_token_id] * missing, owners + [-1] * missing
 
 
-def _pieces() -> list[Symbols]:
-    whole = [word for word in vocabulary() if word not in SPLIT_WORDS]
+def _pieces(words: list[str]) -> list[Symbols]:
+    whole = [word for word in words if word not in SPLIT_WORDS]
     whole += [second for _, second in SPLIT_WORDS.values()]
     pieces = [(*word[:-1], word[-1] + WORD_END) for word in sorted(set(whole))]
     return pieces + [tuple(first) for first, _ in SPLIT_WORDS.values()]

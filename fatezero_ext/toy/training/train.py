@@ -1,22 +1,28 @@
 """Train the toy model from nothing: `python -m fatezero_ext.toy.training.train --output DIR`.
 
-Every stage leaves its result in the work folder and is skipped when it is there, so that a stopped run goes on where it
-was. The defaults are what the shipped model was trained with.
+Every stage leaves its result in the work folder and is skipped when it is there, and goes on from its last checkpoint
+when it is not complete, so that a stopped run goes on where it was. With `--objects 0` the defaults are what the
+shipped model was trained with.
 """
 
 import argparse
+import os
 import sys
+from functools import partial
 from pathlib import Path
 
+import torch
 from diffusers.models import AutoencoderKL
 from transformers import CLIPTokenizer
 
-from .. import MODEL_FOLDER
+from ..evaluation.progress import draw_and_read
+from ..world.world import OBJECTS
 from .autoencoder import AutoencoderTraining, train_autoencoder
 from .diffusion_training import DenoiserTraining, averaged_models, train_denoiser
 from .export import save_model
 from .parallel import launch
 from .pool import build_pool, save_pool
+from .sizes import LARGE, SMALL, Sizes
 from .tokenizer import build_tokenizer
 
 STAGES = ("vae", "pool", "denoiser", "decoder", "export")
@@ -25,63 +31,122 @@ DECODER_STEPS, DECODER_RATE = 4_000, 1e-3
 DENOISER_STEPS = 13_000
 SCENES = 48_000
 WORKERS = (1, 2, 4, 8)
-"""Numbers of workers that share every batch evenly: 8 frames for the VAE, 24 for the UNet."""
+"""Numbers of workers that share every batch evenly."""
+VAE_BATCH, BATCH = 8, 24
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the requested stages."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.output.exists() and any(options.output.iterdir()) and not (options.output / "model_index.json").exists():
-        parser.error(f"--output {options.output} holds other files; it is replaced by the model. Name a new folder.")
+    _check(parser, options)
     options.work.mkdir(parents=True, exist_ok=True)
     stages = STAGES if options.stage == "all" else (options.stage,)
     for stage in stages:
         _STAGES[stage](options)
 
 
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuse options that cannot work before any of the long work."""
+    if options.output.exists() and any(options.output.iterdir()) and not (options.output / "model_index.json").exists():
+        parser.error(f"--output {options.output} holds other files; it is replaced by the model. Name a new folder.")
+    if not 0 <= options.objects <= len(OBJECTS):
+        parser.error(f"--objects {options.objects}; the world has {len(OBJECTS)}. Give a number from 0 to that.")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda; torch finds no GPU here. Install torch for your GPU, or leave --device out.")
+    if options.device == "cuda" and options.workers != 1:
+        parser.error(f"--device cuda with {options.workers} workers; a GPU takes one. Give --workers 1.")
+    for name in ("vae_batch", "batch"):
+        if getattr(options, name) < 1 or getattr(options, name) % options.workers:
+            parser.error(
+                f"--{name.replace('_', '-')} {getattr(options, name)}; {options.workers} workers share it evenly. "
+                f"Give a multiple of {options.workers}."
+            )
+
+
+def _sizes(options: argparse.Namespace) -> Sizes:
+    return LARGE if options.objects else SMALL
+
+
 def _vae(options: argparse.Namespace) -> None:
     if not (options.work / "vae").exists():
-        training = AutoencoderTraining(options.vae_steps, VAE_RATE, seed=options.seed)
+        training = _autoencoder_training(options, options.vae_steps, VAE_RATE, None)
         train_autoencoder(options.work / "vae", training, options.workers, _report)
 
 
 def _decoder(options: argparse.Namespace) -> None:
     if not (options.work / "vae_final").exists():
-        training = AutoencoderTraining(
-            options.decoder_steps, DECODER_RATE, seed=options.seed, start=options.work / "vae"
-        )
+        training = _autoencoder_training(options, options.decoder_steps, DECODER_RATE, options.work / "vae")
         train_autoencoder(options.work / "vae_final", training, options.workers, _report)
 
 
+def _autoencoder_training(
+    options: argparse.Namespace, steps: int, rate: float, start: Path | None
+) -> AutoencoderTraining:
+    return AutoencoderTraining(
+        steps,
+        rate,
+        batch=options.vae_batch,
+        seed=options.seed,
+        start=start,
+        channels=_sizes(options).vae,
+        objects=OBJECTS if options.objects else (),  # all of them: a VAE then serves worlds of any number
+        device=options.device,
+        bfloat16=options.bfloat16,
+        loaders=options.loaders,
+    )
+
+
 def _pool(options: argparse.Namespace) -> None:
-    build_tokenizer(options.work / "tokenizer")
+    build_tokenizer(options.work / "tokenizer", objects=options.objects > 0)
     if not all(path.exists() for path in _pool_paths(options)):
-        launch(_draw_pool, options.workers, options)
+        launch(_draw_pool, _drawers(options), options)
 
 
 def _draw_pool(rank: int, workers: int, options: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    path = _pool_paths(options)[rank]
+    if path.exists():
+        return
     vae = AutoencoderKL.from_pretrained(options.work / "vae")
     tokenizer = CLIPTokenizer.from_pretrained(options.work / "tokenizer")
     share = range(options.scenes * rank // workers, options.scenes * (rank + 1) // workers)
-    save_pool(build_pool(vae, tokenizer, options.seed, share), _pool_paths(options)[rank])
+    save_pool(build_pool(vae, tokenizer, options.seed, share, OBJECTS[: options.objects]), path)
+
+
+def _drawers(options: argparse.Namespace) -> int:
+    """Return the number of processes that draw scenes ahead; on a GPU machine the CPU has nothing else to do."""
+    return max(options.workers, options.loaders)
 
 
 def _pool_paths(options: argparse.Namespace) -> list[Path]:
-    return [options.work / f"pool{rank}of{options.workers}.pt" for rank in range(options.workers)]
+    count, world = _drawers(options), f"_{options.objects}objects" if options.objects else ""
+    return [options.work / f"pool{world}{rank}of{count}.pt" for rank in range(count)]
 
 
 def _denoiser(options: argparse.Namespace) -> None:
-    training = DenoiserTraining(options.steps, seed=options.seed)
-    train_denoiser(options.work, _pool_paths(options), training, options.workers, _report)
+    sizes = _sizes(options)
+    training = DenoiserTraining(
+        options.steps,
+        options.rate or sizes.rate,
+        batch=options.batch,
+        seed=options.seed,
+        channels=sizes.unet,
+        device=options.device,
+        bfloat16=options.bfloat16,
+        probe_every=options.probe_every,
+    )
+    probe = partial(draw_and_read, options.work, OBJECTS[: options.objects])
+    train_denoiser(options.work, _pool_paths(options), training, options.workers, _report, probe=probe)
 
 
 def _export(options: argparse.Namespace) -> None:
     final = options.work / "vae_final"
     vae = AutoencoderKL.from_pretrained(final if final.exists() else options.work / "vae")
     tokenizer = CLIPTokenizer.from_pretrained(options.work / "tokenizer")
-    unet, text_encoder, steps = averaged_models(options.work, tokenizer)
-    save_model(options.output, unet=unet, text_encoder=text_encoder, vae=vae, tokenizer=tokenizer)
+    unet, text_encoder, steps = averaged_models(options.work, tokenizer, _sizes(options).unet)
+    objects = OBJECTS[: options.objects]
+    save_model(options.output, unet=unet, text_encoder=text_encoder, vae=vae, tokenizer=tokenizer, objects=objects)
     _report(f"saved {options.output} after {steps} steps")
 
 
@@ -95,14 +160,26 @@ def _report(line: str) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fatezero_ext.toy.training.train", description=__doc__)
-    parser.add_argument("--output", type=Path, default=MODEL_FOLDER, help="folder of the finished model")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the finished model")
     parser.add_argument("--work", type=Path, default=Path("output/toy-training"), help="folder of intermediate results")
     parser.add_argument("--stage", choices=("all", *STAGES), default="all", help="run one stage alone")
+    parser.add_argument(
+        "--objects", type=int, default=len(OBJECTS), help="objects beside the coloured shapes; 0: the small model"
+    )
     parser.add_argument("--steps", type=int, default=DENOISER_STEPS, help="UNet steps")
     parser.add_argument("--vae-steps", type=int, default=VAE_STEPS, help="VAE steps, encoder and decoder")
     parser.add_argument("--decoder-steps", type=int, default=DECODER_STEPS, help="further steps of the decoder alone")
     parser.add_argument("--scenes", type=int, default=SCENES, help="scenes that the UNet is trained on")
+    parser.add_argument("--batch", type=int, default=BATCH, help="samples of a UNet step")
+    parser.add_argument("--vae-batch", type=int, default=VAE_BATCH, help="frames of a VAE step")
+    parser.add_argument("--rate", type=float, default=0.0, help="learning rate of the UNet; 0: the recipe's")
+    parser.add_argument("--probe-every", type=int, default=1000, help="UNet steps between tests by the oracle; 0: none")
     parser.add_argument("--workers", type=int, choices=WORKERS, default=2, help="processes, best one per core")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: also give --workers 1")
+    parser.add_argument("--bfloat16", action="store_true", help="bfloat16 autocast, for a GPU")
+    parser.add_argument(
+        "--loaders", type=int, default=0, help=f"with a GPU: processes that draw scenes, here {os.cpu_count()} at most"
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .world import NO_OBJECT, NO_STYLE, PALETTE, Scene
+from .world import NO_STYLE, OBJECTS, PALETTE, SHAPES, Scene, Thing
 
-OBJECT, BACKGROUND = "object", "background"
+OBJECT, BACKGROUND, SECOND = "object", "background", "second"
 Words = list[tuple[str, str]]
-"""Words with their roles: OBJECT, BACKGROUND, or nothing."""
+"""Words with their roles: OBJECT (the first thing), SECOND, BACKGROUND, or nothing."""
 
 BACKGROUND_PHRASES: dict[str, tuple[str, ...]] = {
     "grass": ("the grass", "a grass field"),
@@ -76,6 +76,8 @@ def caption(scene: Scene, template: int = 0, *, background: int = 0, style: int 
 
     >>> caption(Scene("circle", "red", "grass"))
     'a red circle on the grass'
+    >>> caption(Scene("cat", "own", "grass", second=Thing("circle", "red")))
+    'a cat and a red circle on the grass'
     """
     return " ".join(word for word, _ in caption_words(scene, Wording(template, background, style)))
 
@@ -84,14 +86,14 @@ def caption_words(scene: Scene, wording: Wording) -> Words:
     """Write the caption with the role of every word."""
     styled = scene.style != NO_STYLE
     template = TEMPLATES[0 if styled and wording.template in PHOTO_TEMPLATES else wording.template]
-    if scene.shape == NO_OBJECT:
+    if not scene.things:
         template = "{background}"
     words: Words = []
     for part in template.split():
         if part == "{background}":
             words += _background(scene.background, wording.background)
         elif part in ("{object}", "{sized}"):
-            words += _object(scene, sized=part == "{sized}")
+            words += _things(scene, sized=part == "{sized}")
         else:
             words.append((part, ""))
     if not styled:
@@ -110,16 +112,14 @@ def sample_wording(rng: np.random.Generator) -> Wording:
     return Wording(template, background, style)
 
 
-def vocabulary() -> list[str]:
-    """List every word that a caption can have, sorted."""
+def vocabulary(*, objects: bool = False) -> list[str]:
+    """List every word that a caption can have, sorted; objects: also those of scenes with objects or two things."""
     texts = [*TEMPLATES, *STYLE_SUFFIXES.values(), *PLAIN_PHRASES]
     for phrases in (*BACKGROUND_PHRASES.values(), *STYLE_PREFIXES.values()):
         texts += phrases
     found = {word for text in texts for word in text.split() if "{" not in word}
-    return sorted(found | set(PALETTE) | set(_SHAPE_WORDS) | {"an", "small", "large"})
-
-
-_SHAPE_WORDS = ("circle", "square", "triangle", "star", "heart", "cross")
+    found |= {*PALETTE, *SHAPES, "an", "small", "large"}
+    return sorted(found | {*OBJECTS, "and"} if objects else found)
 
 
 def _plain_words(text: str) -> Words:
@@ -132,9 +132,17 @@ def _background(background: str, phrase: int) -> Words:
     return [(word, "" if word in ("a", "the") else BACKGROUND) for word in words]
 
 
-def _object(scene: Scene, *, sized: bool) -> Words:
-    words = [(scene.colour, OBJECT), (scene.shape, OBJECT)]
-    size = "small" if scene.radius < SMALL_RADIUS else "large" if scene.radius > LARGE_RADIUS else ""
+def _things(scene: Scene, *, sized: bool) -> Words:
+    words: Words = []
+    for thing in scene.things:
+        role = SECOND if thing is scene.second else OBJECT
+        words += [*([("and", "")] if words else []), *_thing(thing, role, sized=sized and not words)]
+    return words
+
+
+def _thing(thing: Thing, role: str, *, sized: bool) -> Words:
+    words = [(thing.shape, role)] if thing.is_object else [(thing.colour, role), (thing.shape, role)]
+    size = "small" if thing.radius < SMALL_RADIUS else "large" if thing.radius > LARGE_RADIUS else ""
     if sized and size:
         words = [(size, ""), *words]
     return [("an" if words[0][0][0] in "aeiou" else "a", ""), *words]

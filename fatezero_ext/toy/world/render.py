@@ -5,13 +5,16 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .world import NO_OBJECT, NO_STYLE, PALETTE, SIZE, TEXTURE_TONES, Scene
+from .objects import draw_object, shadow
+from .world import NO_OBJECT, NO_STYLE, PALETTE, SIZE, TEXTURE_TONES, Scene, Thing
 
 OVERSAMPLING = 8
 BLOCK = 4
 """Side of a block of the pixel style. It equals the VAE's factor, so that a latent cell can carry one block."""
 
 SKETCH_PAPER = 0.88
+INNER_LINES = 1.6
+"""Strength of a pencil sketch's lines inside an object against those of the background."""
 PIGMENT = 0.58
 """Mean strength of watercolor's colours."""
 GLOW = 0.08
@@ -26,18 +29,47 @@ def render(scene: Scene) -> np.ndarray:
 
     Returns [H, W, 3] float32, 0..1.
     """
-    mask = object_mask(scene)
-    back = background(scene)
-    picture = back + mask[..., None] * (np.array(PALETTE[scene.colour], np.float32) - back)
-    return stylise(picture, mask, scene)
+    picture = background(scene)
+    for thing in scene.things:
+        picture = _with(picture, thing)
+    return stylise(picture, object_mask(scene), scene)
 
 
 def object_mask(scene: Scene) -> np.ndarray:
-    """Compute the share of each pixel that the object covers, in any style.
+    """Compute the share of each pixel that things cover, in any style.
 
     Returns [H, W] float32, 0..1.
     """
-    return shape_mask(scene.shape, scene.x, scene.y, scene.radius)
+    masks = thing_masks(scene)
+    return masks[0] if len(masks) == 1 else masks[0] + masks[1]
+
+
+def thing_masks(scene: Scene) -> list[np.ndarray]:
+    """Compute the share of each pixel [H, W] that shows the first thing, and the second if the scene has one.
+
+    What the second hides of the first is not shown; the mask of a thing that was taken away is empty.
+    """
+    covers = [thing_cover(thing) for thing in scene.things]
+    if scene.shape == NO_OBJECT:
+        covers.insert(0, np.zeros((SIZE, SIZE), np.float32))
+    return covers if len(covers) == 1 else [covers[0] * (1 - covers[1]), covers[1]]
+
+
+def thing_cover(thing: Thing) -> np.ndarray:
+    """Compute the share of each pixel [H, W] that a thing covers, alone."""
+    if not thing.is_object:
+        return shape_mask(thing.shape, thing.x, thing.y, thing.radius)
+    return draw_object(thing.shape, thing.x, thing.y, thing.radius, thing.angle, thing.mirror)[1]
+
+
+def _with(picture: np.ndarray, thing: Thing) -> np.ndarray:
+    """Put a thing, an object with its shadow, in front of a picture [H, W, 3]."""
+    if not thing.is_object:
+        mask = thing_cover(thing)
+        return picture + mask[..., None] * (np.array(PALETTE[thing.colour], np.float32) - picture)
+    light, cover = draw_object(thing.shape, thing.x, thing.y, thing.radius, thing.angle, thing.mirror)
+    ground = picture * shadow(thing.x, thing.y, thing.radius)[..., None]
+    return np.clip(light + (1 - cover)[..., None] * ground, 0, 1)
 
 
 def shape_mask(shape: str, x: float, y: float, radius: float) -> np.ndarray:
@@ -64,12 +96,14 @@ def stylise(picture: np.ndarray, mask: np.ndarray, scene: Scene) -> np.ndarray:
     """Give a plainly drawn picture its style.
 
     picture: [H, W, 3], 0..1
-    mask:    [H, W], where the object is; the pencil sketch draws its outline
+    mask:    [H, W], where things are; the pencil sketch draws their outlines
     Returns [H, W, 3] float32, 0..1.
     """
     if scene.style == NO_STYLE:
         return picture
     rng = np.random.default_rng((scene.texture, 1))
+    if scene.style == "sketch" and any(thing.is_object for thing in scene.things):
+        return np.clip(_sketch(picture, mask, rng, inner=INNER_LINES), 0, 1).astype(np.float32)
     return np.clip(_STYLES[scene.style](picture, mask, rng), 0, 1).astype(np.float32)
 
 
@@ -197,10 +231,15 @@ def _blur(picture: np.ndarray, radius: float) -> np.ndarray:
     return np.asarray(image.filter(ImageFilter.GaussianBlur(radius)), np.float32) / 255
 
 
-def _sketch(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _sketch(picture: np.ndarray, mask: np.ndarray, rng: np.random.Generator, inner: float = 0.0) -> np.ndarray:
+    """Draw outlines and edges; inner: strength of the lines inside the mask, of which even shapes have none."""
+    slope = 1.1 * _slope(_blur(picture @ _LUMA, 0.7))
     outline = np.clip(1.5 * _slope(_blur(mask, 0.7)), 0, 0.8)
-    hatching = np.clip(1.1 * _slope(_blur(picture @ _LUMA, 0.7)), 0, 0.4) * (1 - mask)
-    grey = SKETCH_PAPER - np.maximum(outline, hatching) + 0.05 * (_noise(rng, 9, 9) - 0.5)
+    hatching = np.clip(slope, 0, 0.4) * (1 - mask)
+    lines = np.maximum(outline, hatching)
+    if inner:
+        lines = np.maximum(lines, np.clip(inner * slope, 0, 0.7) * mask)
+    grey = SKETCH_PAPER - lines + 0.05 * (_noise(rng, 9, 9) - 0.5)
     return np.repeat(grey[..., None], 3, axis=2)
 
 

@@ -1,7 +1,7 @@
-"""The toy world: shapes, colours, backgrounds, styles, and the scenes made of them.
+"""The toy world: shapes, colours, objects, backgrounds, styles, and the scenes made of them.
 
-A scene is one object over one background in one style. It is a value: the same scene is always drawn the same way, so
-the exact picture that an edit should give can be drawn as well.
+A scene is one thing or two over one background in one style. It is a value: the same scene is always drawn the same
+way, so the exact picture that an edit should give can be drawn as well.
 """
 
 from dataclasses import dataclass
@@ -12,6 +12,13 @@ SIZE = 64
 """Side of a frame in pixels."""
 
 SHAPES = ("circle", "square", "triangle", "star", "heart", "cross")
+OBJECTS = (
+    *("cat", "dog", "panda", "fox", "car", "bus", "ball", "apple"),
+    *("rabbit", "frog", "lion", "pig", "elephant", "duck", "owl", "penguin", "fish", "turtle", "butterfly"),
+    *("taxi", "rocket", "balloon", "pumpkin", "mushroom", "sunflower", "robot", "ghost", "snowman"),
+)
+"""Names in the order of the sprite sheet; a world of few objects has the first of them."""
+THINGS = SHAPES + OBJECTS
 TEXTURES = ("grass", "water", "sand", "sky", "brick", "checker", "stripes", "night")
 STYLES = ("sketch", "watercolor", "pixel", "monochrome")
 NO_STYLE = "none"
@@ -32,6 +39,8 @@ PALETTE: dict[str, tuple[float, float, float]] = {
 """RGB, 0..1. Gray is a background only: it is too near to what the styles make of other colours."""
 
 COLOURS = tuple(name for name in PALETTE if name != "gray")
+OWN_COLOUR = "own"
+"""Stands for the colours of an object, which no word names."""
 PLAINS = tuple(name for name in PALETTE if name != "orange")
 BACKGROUNDS = TEXTURES + PLAINS
 
@@ -56,14 +65,42 @@ _UNREADABLE = {("purple", "blue"), ("blue", "purple"), ("purple", "night"), ("wh
 
 
 @dataclass(frozen=True)
-class Scene:
-    """One object over one background.
+class Thing:
+    """A coloured shape, or an object in its own colours.
 
-    shape:      one of SHAPES, or NO_OBJECT
+    shape:  one of SHAPES or of OBJECTS
+    colour: one of COLOURS; OWN_COLOUR for an object
+    x, y:   centre in pixels, y down
+    radius: pixels; half the greatest side of an object
+    angle:  degrees, clockwise; shapes are always upright
+    mirror: exchange left and right; shapes are symmetrical
+    """
+
+    shape: str
+    colour: str = OWN_COLOUR
+    x: float = SIZE / 2
+    y: float = SIZE / 2
+    radius: float = 12.0
+    angle: float = 0.0
+    mirror: bool = False
+
+    def __post_init__(self) -> None:
+        _check_thing(self.shape, self.colour)
+
+    @property
+    def is_object(self) -> bool:
+        """Return whether it is an object in its own colours."""
+        return self.shape in OBJECTS
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One thing, or two, over one background.
+
+    shape, colour, x, y, radius, angle, mirror: the first thing, as in `Thing`; the shape NO_OBJECT for none
     background: one of TEXTURES, or one of PLAINS for an even colour
-    x, y:       centre of the object in pixels, y down
-    radius:     pixels
     texture:    seed of everything random in the picture (texture phases, paper grain)
+    second:     another thing, drawn in front of the first; None for none
     """
 
     shape: str
@@ -74,18 +111,39 @@ class Scene:
     y: float = SIZE / 2
     radius: float = 12.0
     texture: int = 0
+    angle: float = 0.0
+    mirror: bool = False
+    second: Thing | None = None
 
     def __post_init__(self) -> None:
-        for field, allowed in (
-            ("shape", (*SHAPES, NO_OBJECT)),
-            ("colour", COLOURS),
-            ("background", BACKGROUNDS),
-            ("style", (NO_STYLE, *STYLES)),
-        ):
-            if getattr(self, field) not in allowed:
-                raise ValueError(
-                    f"{field} is '{getattr(self, field)}'; the toy world has {', '.join(allowed)}. Use one of those."
-                )
+        if self.shape != NO_OBJECT:
+            _check_thing(self.shape, self.colour)
+        _check("background", self.background, BACKGROUNDS)
+        _check("style", self.style, (NO_STYLE, *STYLES))
+
+    @property
+    def things(self) -> tuple[Thing, ...]:
+        """Everything that stands on the background, the farthest first."""
+        others = () if self.second is None else (self.second,)
+        if self.shape == NO_OBJECT:
+            return others
+        return (Thing(self.shape, self.colour, self.x, self.y, self.radius, self.angle, self.mirror), *others)
+
+
+def _check_thing(shape: str, colour: str) -> None:
+    _check("shape", shape, THINGS)
+    if shape in SHAPES:
+        _check("colour", colour, COLOURS)
+    elif colour != OWN_COLOUR:
+        raise ValueError(
+            f"a {colour} {shape} came; objects of the toy world have their own colours. "
+            f"Give colour='{OWN_COLOUR}' with an object, or one of {', '.join(SHAPES)}."
+        )
+
+
+def _check(field: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{field} is '{value}'; the toy world has {', '.join(allowed)}. Use one of those.")
 
 
 def is_visible(colour: str, background: str) -> bool:
