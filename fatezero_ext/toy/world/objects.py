@@ -21,8 +21,8 @@ _DIAGONAL = 1.42
 SHADOW = 0.4
 """Share of the background's light that the middle of a shadow takes away."""
 _SHADOW_PLACE, _SHADOW_WIDTH, _SHADOW_HEIGHT = 0.95, 0.8, 0.25
-"""Place below the object's centre, and half axes, in units of the radius. The same for every object, so that an edit that
-exchanges one for another leaves the ground alone."""
+"""Place below the object's centre, and half axes, in units of the radius. The same for every object, so that an edit
+that exchanges one for another leaves the ground alone."""
 _SIMILAR = 0.22
 """RGB distance below which a pixel of an object is hard to tell from its background."""
 _LEAST_DISTINCT = 0.55
