@@ -34,9 +34,9 @@ def under_control(model, *given):
     return load_pack("nodes.native.model").NativeModel(model, *given)
 
 
-def edited(unet, toy, latents, policy="features", storage=None, **settings):
+def edited(unet, toy, latents, policy="features", storage=None, passes=0, **settings):
     controller = ext.Controller(unet, storage=storage or ext.Storage(policy))
-    inverted = ext.invert(controller, toy.text_encoder, latents, SOURCE, steps=STEPS)
+    inverted = ext.invert(controller, toy.text_encoder, latents, SOURCE, steps=STEPS, inversion_passes=passes)
     return inverted.trace, ext.edit(inverted, toy.text_encoder, EDIT, ext.EditSettings(**settings))
 
 
@@ -173,6 +173,16 @@ def test_weight_patches_apply_and_other_branches_do_not_see_them(toy, latents):
     again, _ = edited(under_control(model), toy, latents)
     assert distance(changed_trace.noise, plain_trace.noise) > 1e-4
     assert torch.equal(again.noise, plain_trace.noise)
+
+
+def test_fixed_point_passes_are_those_of_the_inflated_unet(inflated, toy, latents):
+    native = under_control(native_model())
+    (kept, edit), (again, edit_again), (wanted, _) = (
+        edited(unet, toy, latents, policy, passes=1)
+        for unet, policy in ((native, "features"), (native, "recompute"), (inflated, "features"))
+    )
+    assert distance(kept.latents, wanted.latents) < 1e-3 and distance(kept.evaluated, wanted.evaluated) < 1e-3
+    assert torch.equal(again.evaluated, kept.evaluated) and distance(edit_again.latents, edit.latents) < 1e-4
 
 
 def test_an_interrupted_run_leaves_nothing_behind(toy, latents):

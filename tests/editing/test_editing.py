@@ -117,14 +117,18 @@ def test_any_clip_can_be_inverted_and_edited(model, noise, frames, height, width
 
 
 @pytest.mark.slow
-def test_half_precision_follows_full_precision(golden, model, clip, inverted):
+def test_half_precision_follows_full_precision(golden, model, clip):
     half = golden.unet()
     half.net.half()
-    controller = invert(Controller(half), model.text_encoder, clip, SOURCE, steps=STEPS)
+    # Without passes: on noise, under random weights, a step is no contraction, and passes would carry rounding up.
+    one, controller = (
+        invert(Controller(unet), model.text_encoder, clip, SOURCE, steps=STEPS, inversion_passes=0)
+        for unet in (model.unet, half)
+    )
     trace = controller.trace
     assert (trace.latents.dtype, trace.noise.dtype) == (torch.float16, torch.float32)
     assert trace.latents[-1].equal(trace.noise.half())
-    assert relative(trace.noise, inverted.trace.noise) < 0.05
+    assert relative(trace.noise, one.trace.noise) < 0.05
     assert edit(controller, model.text_encoder, EDIT, EditSettings(blend=BLEND)).latents.isfinite().all()
 
 
