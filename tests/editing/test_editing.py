@@ -120,7 +120,7 @@ def test_any_clip_can_be_inverted_and_edited(model, noise, frames, height, width
 def test_half_precision_follows_full_precision(golden, model, clip):
     half = golden.unet()
     half.net.half()
-    # Without passes: of noise under random weights a step is no contraction, and passes would carry rounding up.
+    # Without passes: on noise, under random weights, a step is no contraction, and passes would carry rounding up.
     one, controller = (
         invert(Controller(unet), model.text_encoder, clip, SOURCE, steps=STEPS, inversion_passes=0)
         for unet in (model.unet, half)
