@@ -94,14 +94,19 @@ class Schedule:
         here, cleaner = self._alphas_around(step)
         if self.prediction_type == "epsilon":
             return self._move(x, prediction, origin=here, target=cleaner, predicted_at=here)
-        # A rotation between the two levels; unlike the general form it holds where the origin is pure noise.
-        clean, noise = _root(here * cleaner), _root((1 - here) * (1 - cleaner))
-        turned = _root((1 - cleaner) * here) - _root(cleaner * (1 - here))
-        return (x * (clean + noise)).add_(prediction, alpha=turned)
+        kept, turned = _rotation(here, cleaner)
+        return (x * kept).add_(prediction, alpha=turned)
 
-    def invert(self, x: Tensor, prediction: Tensor, step: int) -> Tensor:
-        """Take the same step backwards: x is one level cleaner than `step`, whose timestep made the prediction."""
+    def invert(self, x: Tensor, prediction: Tensor, step: int, *, exactly: bool = False) -> Tensor:
+        """Take the same step backwards: x is one level cleaner than `step`, whose timestep made the prediction.
+
+        exactly: undo `denoise` with this very prediction, as fixed-point passes need; otherwise a predicted velocity is
+                 read at x, as the DDIM inversion of libraries does. Predicted noise gives the same either way.
+        """
         here, cleaner = self._alphas_around(step)
+        if exactly and self.prediction_type != "epsilon":
+            kept, turned = _rotation(here, cleaner)
+            return (x / kept).add_(prediction, alpha=-turned / kept)
         return self._move(x, prediction, origin=cleaner, target=here, predicted_at=here)
 
     def clean(self, x: Tensor, prediction: Tensor, step: int) -> Tensor:
@@ -131,6 +136,15 @@ class Schedule:
         rescale = _root(target / origin)
         noise = _root(1 - target) - rescale * _root(1 - origin)
         return (x * (rescale + noise * noise_of_x)).add_(prediction, alpha=noise * noise_of_prediction)
+
+
+def _rotation(here: float, cleaner: float) -> tuple[float, float]:
+    """Return the factors of x and of a velocity in the step between two alphas.
+
+    A rotation between the two levels; unlike the general form it holds where the origin is pure noise.
+    """
+    kept = _root(here * cleaner) + _root((1 - here) * (1 - cleaner))
+    return kept, _root((1 - cleaner) * here) - _root(cleaner * (1 - here))
 
 
 def _root(x: float) -> float:

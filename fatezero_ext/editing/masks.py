@@ -83,10 +83,11 @@ def spread_over_shapes(heat: Tensor, source: SourceRecords, layers: Collection[C
     if not layers:
         return heat
     values = heat.flatten(1)[:, None, :, None]
-    # As wide as the layer's queries, which fused kernels require; every channel is the same.
-    spread = [
-        source[layer.address].apply(values.expand(-1, layer.heads, -1, layer.dim_head))[..., 0] for layer in layers
-    ]
+    spread = []
+    for layer in layers:
+        # As wide as the layer's queries and contiguous, as fused kernels require; every channel is the same.
+        wide = values.expand(-1, layer.heads, -1, layer.dim_head).contiguous()
+        spread.append(source[layer.address].apply(wide)[..., 0])
     return torch.cat(spread, dim=1).mean(dim=1).view_as(heat)
 
 

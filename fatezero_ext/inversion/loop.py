@@ -79,7 +79,8 @@ def invert_latents(
 
     def stepped(x: Tensor, at: Tensor, step: int, attend: Attend) -> Tensor:
         call = partial(unet, at, timesteps[step], text, frames=len(at), attend=attend)
-        return schedule.invert(x, within_memory(call, memory_remedies(unet, store), OUT_OF_MEMORY_ADVICE), step)
+        prediction = within_memory(call, memory_remedies(unet, store), OUT_OF_MEMORY_ADVICE)
+        return schedule.invert(x, prediction, step, exactly=passes > 0)
 
     for step in reversed(range(steps)):
         at = x

@@ -26,7 +26,7 @@ class AskedPrompt(Prompt):
 
     def find(self, phrase: str, asked_by: str = "") -> tuple[int, ...]:
         """Return the token positions of a phrase, as `Prompt.find`; of a marked one those behind the source prompt."""
-        return self.others[phrase] if is_other(phrase) else super().find(phrase, asked_by)
+        return self.others[phrase] if phrase in self.others else super().find(phrase, asked_by)
 
 
 def is_other(phrase: str) -> bool:
@@ -38,10 +38,11 @@ def with_other_words(text_encoder: TextEncoder, source: Prompt, phrases: Collect
     """Put the marked phrases behind the source prompt, `a photo` and `+red circle` to `a photo a red circle`.
 
     Their tokens compete with the source prompt's for attention, as its own words do.
-    Returns the source prompt itself if no phrase is marked.
+    A phrase that stands in the source prompt with its plus is the prompt's own: "+5" of "a +5 sword".
+    Returns the source prompt itself if no other phrase is marked.
     Raises PromptError for a mark without words, and for more words than fit.
     """
-    marked = [phrase for phrase in dict.fromkeys(phrases) if is_other(phrase)]
+    marked = [phrase for phrase in dict.fromkeys(phrases) if is_other(phrase) and not _is_in(source, phrase)]
     if not marked:
         return source
     texts = [source.text]
@@ -61,6 +62,10 @@ def with_other_words(text_encoder: TextEncoder, source: Prompt, phrases: Collect
         place += len(words)
         others[phrase] = tuple(token for word in whole.words[place - len(asked) : place] for token in word.tokens)
     return AskedPrompt(source.text, whole.ids, source.words, source.name, whole.text, others)
+
+
+def _is_in(source: Prompt, phrase: str) -> bool:
+    return f" {' '.join(phrase.split())} " in f" {' '.join(source.text.split())} "
 
 
 def require_text_encoder(phrases: Collection[str], text_encoder: TextEncoder | None) -> TextEncoder:

@@ -37,7 +37,7 @@ class P2PEdit(io.ComfyNode):
                 *_blend_inputs(),
                 *_rare_inputs(),
                 *_kind_inputs(),
-                follow_shapes_widget(),
+                follow_shapes_widget(" Used with kind custom."),
             ],
             outputs=[
                 io.Latent.Output(tooltip="The edited clip, for VAE Decode."),

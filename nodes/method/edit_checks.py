@@ -118,7 +118,10 @@ def _windows(mistakes: FirstMistakes, widgets: Mapping[str, Any]) -> Sequence[st
 
 
 def _list(widgets: Mapping[str, Any], name: str) -> Sequence[str]:
-    found = phrases_or_auto(str(widgets.get(name) or ""))
+    text = str(widgets.get(name) or "")
+    if name == "subtract_words":
+        return text_lists.parse_phrases(text)
+    found = phrases_or_auto(text)
     return () if found == AUTO else found
 
 

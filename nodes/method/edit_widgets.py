@@ -31,14 +31,15 @@ def resolution_widget(name: str, tooltip: str) -> io.Input:
     return advanced(io.Combo.Input(name, options=list(RESOLUTIONS), default="auto", tooltip=tooltip))
 
 
-def follow_shapes_widget() -> io.Input:
-    """Make the switch that lets heat follow the shapes of self-attention."""
+def follow_shapes_widget(used: str = "") -> io.Input:
+    """Make the switch that lets heat follow the shapes of self-attention; used: a sentence on when it acts."""
     return advanced(
         io.Boolean.Input(
             "follow_shapes",
             default=False,
             optional=True,
-            tooltip="Spread the heat of words over all that looks alike by self-attention: fuller, smoother places.",
+            tooltip="Spread the heat of words over all that looks alike by self-attention: fuller, smoother places."
+            + used,
         )
     )
 

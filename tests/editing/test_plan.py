@@ -68,6 +68,16 @@ def test_settings_cannot_be_changed_through_the_mapping_they_were_made_from():
         settings.equalizer["jeep"] = 3.0
 
 
+def test_the_equalizer_acts_by_its_share_at_less_than_full_strength(model):
+    none, half, whole = (
+        compiled(model, mode="refine", equalizer={"jeep": 3.0}, strength=strength).steps[0]
+        for strength in (0.0, 0.5, 1.0)
+    )
+    plain = compiled(model, mode="refine").steps[0]
+    assert none.mix.equal(plain.mix) and none.gain.equal(plain.gain)
+    torch.testing.assert_close(2 * half.mix, none.mix + whole.mix)
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("steps", [1, 7, 50, 999])
 def test_a_step_there_and_back_with_one_prediction_changes_nothing(noise, prediction, steps):
@@ -77,6 +87,8 @@ def test_a_step_there_and_back_with_one_prediction_changes_nothing(noise, predic
         noised = schedule.invert(x, predicted, step)
         if prediction == "epsilon":
             torch.testing.assert_close(schedule.denoise(noised, predicted, step), x)
+        exactly = schedule.invert(x, predicted, step, exactly=True)
+        torch.testing.assert_close(schedule.denoise(exactly, predicted, step), x)
         assert (noised - x).norm() > 1e-6 * x.norm()  # double precision: a step of no effect is within 1e-15
 
 

@@ -62,6 +62,12 @@ def test_settings_that_take_words_of_a_prompt_alone_offer_no_plus(source):
         source.find("jeeep", "equalizer")
 
 
+@pytest.mark.parametrize("phrase", ["+5", "+"])
+def test_a_plus_that_stands_in_the_prompt_is_the_prompts_own(model, phrase):
+    source = read_prompt(model.text_encoder, f"a {phrase} jeep", "source prompt")
+    assert with_other_words(model.text_encoder, source, (phrase,)) is source
+
+
 @pytest.mark.parametrize("phrase", ["+", " + "])
 def test_a_plus_without_words_is_refused(model, source, phrase):
     assert is_other(phrase)
