@@ -3,11 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fatezero_ext.toy.evaluation.oracle import read
+from fatezero_ext.toy.evaluation.oracle import read, read_style
 from fatezero_ext.toy.evaluation.scores import accuracy, flicker, object_iou, psnr
 from fatezero_ext.toy.world.clips import sample_clip
 from fatezero_ext.toy.world.outline import fit_outline, largest_part, overlap
-from fatezero_ext.toy.world.render import object_mask, render, shape_mask
+from fatezero_ext.toy.world.render import GLOW, object_mask, render, shape_mask, without_grid
 from fatezero_ext.toy.world.world import (
     BACKGROUNDS,
     COLOURS,
@@ -135,6 +135,24 @@ def test_black_and_white_objects_are_found_on_backgrounds_of_like_greys(shape, c
     found = read(render(scene))
     assert (found.style, found.shape) == ("monochrome", shape)
     assert overlap(found.mask, object_mask(scene)) > 0.7
+
+
+def _pixel_art(background, grid):
+    """Draw pixel art; grid: share of the grid's strength that is left, 0..1."""
+    colour = next(colour for colour in COLOURS if is_visible(colour, background))
+    drawn = render(Scene("circle", colour, background, "pixel", texture=2))
+    blocks = GLOW + (1 - GLOW) * without_grid(drawn)
+    return blocks + grid * (drawn - blocks)
+
+
+@pytest.mark.parametrize("plain", PLAINS)
+def test_a_grid_of_a_sixteenth_of_its_strength_is_seen(plain):
+    assert read_style(_pixel_art(plain, 1 / 16)) == "pixel"
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+def test_blocks_without_a_grid_are_no_pixel_art(background):
+    assert read_style(_pixel_art(background, 0)) != "pixel"
 
 
 def test_a_frame_without_an_object_has_an_empty_mask():

@@ -14,7 +14,7 @@ from .textures import has_texture, without_style
 
 COLOURLESS_STYLES = ("sketch", "monochrome")
 LEAST_GRID = 0.01
-"""The true grid is a quarter darker, of which a VAE leaves a twentieth in places; 1440 pictures without stay below."""
+"""The true grid is a quarter darker, of which a VAE leaves a twentieth in places; 1440 others stay below."""
 _GREATEST_SHARE = 0.3
 """Largest share of a frame that an object may cover."""
 _FAR = 0.35
@@ -210,7 +210,8 @@ def _even_patch(picture: np.ndarray) -> np.ndarray:
     best, best_score = np.zeros((SIZE, SIZE), bool), 0.0
     for tolerance in _TOLERANCES:
         for tone in _object_greys():
-            for mask in (near := np.abs(grey - tone) < tolerance, _opened(near)):
+            near = np.abs(grey - tone) < tolerance
+            for mask in (near, _opened(near)):
                 patch = largest_part(mask)
                 area = float(patch.sum())
                 if LEAST_AREA < area < SIZE * SIZE * _GREATEST_SHARE:

@@ -56,8 +56,8 @@ def has_texture(picture: np.ndarray, background: str, style: str, where: np.ndar
 def texture_of(picture: np.ndarray, background: str, where: np.ndarray) -> Texture:
     """Measure how a picture [H, W, 3] moves between the two tones of a background, at the pixels `where` [H, W]."""
     dark, light = (np.array(tone, np.float32) for tone in TEXTURE_TONES[background])
-    axis = light - dark
-    share = (picture - dark) @ axis / (axis @ axis)
+    between = light - dark
+    share = (picture - dark) @ between / (between @ between)
     rows, columns = where[:, 1:] & where[:, :-1], where[1:] & where[:-1]
     if not rows.any() or not columns.any():
         return Texture(0.0, 0.0, 0.0, 0.0)
