@@ -52,7 +52,7 @@ def sheet(folder: Path) -> Image.Image:
     result = Image.new("RGBA", (COLUMNS * CELL, rows * CELL))
     room = CELL - 2 * MARGIN
     for index, name in enumerate(OBJECTS):
-        sprite = Image.open(folder / f"{CODE_POINTS[name]}.webp").convert("RGBA")
+        sprite = Image.open(folder / f"{CODE_POINTS[name]}.webp", formats=["WEBP"]).convert("RGBA")
         sprite = sprite.crop(sprite.getchannel("A").point(lambda alpha: 255 * (alpha > 8)).getbbox())
         scale = room / max(sprite.size)
         width, height = (max(1, round(side * scale)) for side in sprite.size)

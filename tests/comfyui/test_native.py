@@ -11,6 +11,8 @@ from fatezero_ext.models.load import load_toy
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 from tests.comfyui.small_native import native_model, toy_unet
 
+from ..small_runs import NAMED
+
 FRAMES, STEPS = 4, 6
 SOURCE, EDIT = "a red circle on the grass", "a blue circle on the grass"
 
@@ -37,7 +39,7 @@ def under_control(model, *given):
 def edited(unet, toy, latents, policy="features", storage=None, passes=0, **settings):
     controller = ext.Controller(unet, storage=storage or ext.Storage(policy))
     inverted = ext.invert(controller, toy.text_encoder, latents, SOURCE, steps=STEPS, inversion_passes=passes)
-    return inverted.trace, ext.edit(inverted, toy.text_encoder, EDIT, ext.EditSettings(**settings))
+    return inverted.trace, ext.edit(inverted, toy.text_encoder, EDIT, ext.EditSettings(**{**NAMED, **settings}))
 
 
 def distance(x, wanted):

@@ -7,7 +7,6 @@ from fatezero_ext import (
     BlendSettings,
     Capture,
     Controller,
-    EditSettings,
     InflationSettings,
     Storage,
     edit,
@@ -22,7 +21,7 @@ from fatezero_ext.errors import FateZeroError, ModelError, PromptError, Settings
 from fatezero_ext.inversion.source_reader import SourceReader
 
 from ..conftest import GOLDEN, relative
-from ..small_runs import ROUNDING
+from ..small_runs import ROUNDING, named
 
 SOURCE = "a silver jeep driving down a curvy road"
 EDIT = "a silver car driving down a curvy road"
@@ -54,7 +53,7 @@ def tensors_of(controller):
 @pytest.mark.parametrize("latents", [False, True])
 @pytest.mark.parametrize("quirks", ["fixed", "original"])
 def test_an_edit_repeats_bit_for_bit_and_leaves_the_inversion_alone(model, inverted, latents, quirks):
-    settings = EditSettings(blend=BlendSettings(("jeep",), ("car",), 0.5, latents=latents), quirks=quirks)
+    settings = named(blend=BlendSettings(("jeep",), ("car",), 0.5, latents=latents), quirks=quirks)
     before = [tensor.clone() for tensor in tensors_of(inverted)]
     first = edit(inverted, model.text_encoder, EDIT, settings)
     second = edit(inverted, model.text_encoder, EDIT, settings)
@@ -64,26 +63,24 @@ def test_an_edit_repeats_bit_for_bit_and_leaves_the_inversion_alone(model, inver
 
 def test_kept_features_and_kept_maps_give_the_same_edit(model, clip, inverted):
     maps = invert(Controller(model.unet, storage=Storage("maps")), model.text_encoder, clip, SOURCE, steps=STEPS)
-    settings = EditSettings(blend=BLEND, guidance=3.0)
+    settings = named(blend=BLEND, guidance=3.0)
     by_features, by_maps = (edit(c, model.text_encoder, EDIT, settings).latents for c in (inverted, maps))
     assert relative(by_features, by_maps) < 1e-4
     assert maps.trace.store.nbytes > 4 * inverted.trace.store.nbytes
 
 
 def test_full_control_differs_from_no_control(model, inverted):
-    free = edit(inverted, model.text_encoder, EDIT, EditSettings(cross_replace=0.0, self_replace=0.0))
-    held = edit(inverted, model.text_encoder, EDIT, EditSettings(cross_replace=1.0, self_replace=1.0))
+    free = edit(inverted, model.text_encoder, EDIT, named(cross_replace=0.0, self_replace=0.0))
+    held = edit(inverted, model.text_encoder, EDIT, named(cross_replace=1.0, self_replace=1.0))
     assert relative(held.latents, free.latents) > 1e-2
 
 
 def test_thresholds_beyond_the_range_mean_everywhere_and_nowhere(model, inverted):
     def with_threshold(threshold):
-        return edit(
-            inverted, model.text_encoder, EDIT, EditSettings(blend=BlendSettings(("jeep",), threshold=threshold))
-        )
+        return edit(inverted, model.text_encoder, EDIT, named(blend=BlendSettings(("jeep",), threshold=threshold)))
 
-    free = edit(inverted, model.text_encoder, EDIT, EditSettings(self_replace=0.0))
-    fused = edit(inverted, model.text_encoder, EDIT, EditSettings())
+    free = edit(inverted, model.text_encoder, EDIT, named(self_replace=0.0))
+    fused = edit(inverted, model.text_encoder, EDIT, named())
     assert relative(with_threshold(-1.0).latents, free.latents) < ROUNDING
     assert relative(with_threshold(1.0).latents, fused.latents) < ROUNDING
     assert relative(free.latents, fused.latents) > 10 * ROUNDING
@@ -91,7 +88,7 @@ def test_thresholds_beyond_the_range_mean_everywhere_and_nowhere(model, inverted
 
 def test_latents_outside_the_mask_come_from_the_source_after_the_last_blended_step(model, clip):
     controller = invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=10)
-    settings = EditSettings(blend=BlendSettings(("jeep",), threshold=2.0, latents=True))
+    settings = named(blend=BlendSettings(("jeep",), threshold=2.0, latents=True))
     levels = []
     edit(controller, model.text_encoder, EDIT, settings, on_step=lambda step: levels.append(step.latents))
     trace = controller.trace.latents
@@ -100,8 +97,8 @@ def test_latents_outside_the_mask_come_from_the_source_after_the_last_blended_st
 
 
 def test_guidance_one_edits_with_one_chunk(model, inverted):
-    settings = EditSettings(blend=BLEND, guidance=1.0)
-    nearly = EditSettings(blend=BLEND, guidance=1.0 + 1e-6)
+    settings = named(blend=BLEND, guidance=1.0)
+    nearly = named(blend=BLEND, guidance=1.0 + 1e-6)
     one, two = (edit(inverted, model.text_encoder, EDIT, s).latents for s in (settings, nearly))
     assert relative(one, two) < 1e-4
 
@@ -109,9 +106,7 @@ def test_guidance_one_edits_with_one_chunk(model, inverted):
 @pytest.mark.parametrize(("frames", "height", "width"), [(1, 16, 16), (5, 9, 24), (2, 20, 12)])
 def test_any_clip_can_be_inverted_and_edited(model, noise, frames, height, width):
     controller = invert(Controller(model.unet), model.text_encoder, noise(frames, 4, height, width), SOURCE, steps=3)
-    result = edit(
-        controller, model.text_encoder, EDIT, EditSettings(blend=BlendSettings(("jeep",), ("car",), latents=True))
-    )
+    result = edit(controller, model.text_encoder, EDIT, named(blend=BlendSettings(("jeep",), ("car",), latents=True)))
     assert result.latents.shape == (frames, 4, height, width) and result.latents.isfinite().all()
     assert result.mask.shape == (frames, height, width)
 
@@ -129,7 +124,7 @@ def test_half_precision_follows_full_precision(golden, model, clip):
     assert (trace.latents.dtype, trace.noise.dtype) == (torch.float16, torch.float32)
     assert trace.latents[-1].equal(trace.noise.half())
     assert relative(trace.noise, one.trace.noise) < 0.05
-    assert edit(controller, model.text_encoder, EDIT, EditSettings(blend=BLEND)).latents.isfinite().all()
+    assert edit(controller, model.text_encoder, EDIT, named(blend=BLEND)).latents.isfinite().all()
 
 
 def test_a_stopped_run_leaves_the_model_as_it_was(model, clip, inverted):
@@ -178,21 +173,21 @@ def test_edits_that_cannot_work_are_refused_before_the_first_step(model, inverte
         raise AssertionError("a step ran")
 
     with pytest.raises(kind, match=f"(?s){message}"):
-        edit(inverted, model.text_encoder, prompt.strip(), EditSettings(**settings), on_step=never)
+        edit(inverted, model.text_encoder, prompt.strip(), named(**settings), on_step=never)
 
 
 @pytest.mark.parametrize("window", [1.2, -0.1, (0.6, 0.2), (0.0, float("nan")), (0.5, "late")])
 @pytest.mark.parametrize("name", ["cross_replace", "self_replace"])
 def test_windows_outside_the_steps_are_refused(name, window):
     with pytest.raises(SettingsError, match=f"{name} is .*(0 <= start <= end <= 1|a finite number)"):
-        EditSettings(**{name: window})
+        named(**{name: window})
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), "much", None])
 def test_numbers_that_are_not_finite_are_refused(number):
     for settings in ({"equalizer": {"car": number}}, {"guidance": number}):
         with pytest.raises(SettingsError, match="a finite number is needed"):
-            EditSettings(**settings)
+            named(**settings)
     with pytest.raises(SettingsError, match="blend threshold"):
         BlendSettings(("jeep",), threshold=number)
 
@@ -204,11 +199,11 @@ def test_subtracted_words_need_a_mask_to_be_taken_from():
 
 def test_unknown_choices_are_refused():
     with pytest.raises(SettingsError, match="mode is 'swap'.*replace, refine"):
-        EditSettings(mode="swap")
+        named(mode="swap")
     with pytest.raises(SettingsError, match="policy is 'disk'.*features, maps, recompute"):
         Storage(policy="disk")
     with pytest.raises(SettingsError, match="guidance is -1"):
-        EditSettings(guidance=-1)
+        named(guidance=-1)
 
 
 def test_latents_that_are_not_finite_are_refused(model, noise):
@@ -245,7 +240,7 @@ def test_longer_relative_key_frames_still_agree_between_policies(golden, model, 
     results = []
     for policy in ("features", "maps"):
         controller = invert(Controller(unet, storage=Storage(policy)), model.text_encoder, clip, SOURCE, steps=2)
-        results.append(edit(controller, model.text_encoder, EDIT, EditSettings(blend=BLEND)).latents)
+        results.append(edit(controller, model.text_encoder, EDIT, named(blend=BLEND)).latents)
     assert relative(*results) < 1e-4
 
 
@@ -256,7 +251,7 @@ def test_a_registered_control_computes_what_an_edit_leaves_alone(model, inverted
         seen.add((site.address.kind, len(q)))
         return plain(q, k, v, site)
 
-    settings = EditSettings(cross_replace=0.5, self_replace=0.5, blend=BLEND)
+    settings = named(cross_replace=0.5, self_replace=0.5, blend=BLEND)
     wanted = edit(inverted, model.text_encoder, EDIT, settings).latents
     with register_attention_control(model.unet, watching):
         assert edit(inverted, model.text_encoder, EDIT, settings).latents.equal(wanted)
@@ -281,12 +276,12 @@ def test_an_inversion_without_self_attention_is_smaller_and_says_what_it_cannot_
     )
     assert {address.kind for address in controller.trace.store.read(0)} == {"cross"}
     with pytest.raises(SettingsError, match="recorded no self-attention.*self_replace to 0"):
-        edit(controller, model.text_encoder, EDIT)
-    assert edit(controller, model.text_encoder, EDIT, EditSettings(self_replace=0.0)).latents.isfinite().all()
+        edit(controller, model.text_encoder, EDIT, named())
+    assert edit(controller, model.text_encoder, EDIT, named(self_replace=0.0)).latents.isfinite().all()
 
 
 def masks_of(controller, model, **blend):
-    settings = EditSettings(self_replace=0.0, blend=BlendSettings(("jeep",), threshold=0.7, latents=True, **blend))
+    settings = named(self_replace=0.0, blend=BlendSettings(("jeep",), threshold=0.7, latents=True, **blend))
     return edit(controller, model.text_encoder, EDIT, settings).mask
 
 
@@ -307,7 +302,7 @@ def test_masks_can_be_read_from_another_resolution(model, inverted_in_6):
 def test_only_the_original_mask_of_latent_blending_depends_on_earlier_steps(model, clip, quirks, depends):
     controller = invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=8)
     blend = BlendSettings(("jeep",), ("car",), threshold=0.7, latents=True)
-    plan = plan_edit(model.unet, controller.trace, model.text_encoder, EDIT, EditSettings(blend=blend, quirks=quirks))
+    plan = plan_edit(model.unet, controller.trace, model.text_encoder, EDIT, named(blend=blend, quirks=quirks))
 
     def blended(seed_of_first_steps):
         run = EditRun(model.unet, controller.trace, plan, None)
@@ -339,7 +334,7 @@ def test_subtracted_words_leave_what_the_edit_words_joined(model, inverted_in_6)
 def test_a_gpu_edits_as_the_cpu_does(model, clip, inverted, monkeypatch, dtype, tolerance, place):
     # Convolutions in float32 proper: torch lets cuDNN round their inputs to 10 bits.
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-    settings = EditSettings(guidance=3.0, blend=BlendSettings(("jeep",), ("car",), 0.5, latents=True))
+    settings = named(guidance=3.0, blend=BlendSettings(("jeep",), ("car",), 0.5, latents=True))
     wanted = edit(inverted, model.text_encoder, EDIT, settings).latents
     cuda = load_model(GOLDEN / "model", dtype=dtype, device="cuda")
     controller = invert(

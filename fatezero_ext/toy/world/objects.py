@@ -88,7 +88,7 @@ def sprite(name: str) -> Image.Image:
 
 @cache
 def _sheet() -> Image.Image:
-    with Image.open(SHEET) as picture:
+    with Image.open(SHEET, formats=["PNG"]) as picture:
         return picture.convert("RGBA")
 
 
