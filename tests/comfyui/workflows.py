@@ -46,7 +46,7 @@ def small_graph(steps=STEPS, **edit):
     graph["0"] = {"class_type": "ImageFromBatch", "inputs": few}
     graph["4"]["inputs"]["pixels"] = ["0", 0]
     graph[EDIT]["inputs"] |= {"kind": "custom", "blend_edit_words": "circle"}  # a word of any edit prompt
-    graph[INVERT]["inputs"]["steps"] = steps
+    graph[INVERT]["inputs"] |= {"steps": steps, "inversion_passes": 0}  # one UNet call a step
     graph[EDIT]["inputs"] |= edit
     graph[LATENTS] = {"class_type": "TestKeepLatents", "inputs": {"samples": [EDIT, 0], "mask": [EDIT, 1]}}
     return graph
