@@ -41,7 +41,7 @@ PRESETS: Mapping[str, EditKind] = {
     "removal": "removal",
 }
 """Presets by the kinds of the table; styles have one of their own."""
-OF_OBJECTS = ("colour", "shape", "colour+shape")
+OF_OBJECTS = ("colour", "shape", "colour+shape", "removal")
 """Kinds that change the object alone: the source's own pixels come back around it, as in the example workflows."""
 
 
