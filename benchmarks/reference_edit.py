@@ -21,7 +21,8 @@ from rich.table import Table
 from safetensors.torch import load_file
 
 from benchmarks.machine import described, peak_rss, write_json
-from fatezero_ext import Controller, EditSettings, InflationSettings, Storage, edit, invert, load_model
+from benchmarks.subjects import STYLE
+from fatezero_ext import Controller, InflationSettings, Storage, edit, invert, load_model
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
 SOURCE = "a silver jeep driving down a curvy road in the countryside"
@@ -53,16 +54,7 @@ def measured(policy: str) -> dict[str, float]:
         inversion_passes=0,
     )
     inverted = time.process_time()
-    settings = EditSettings(
-        "refine",
-        cross_replace=0.8,
-        self_replace=0.8,
-        equalizer={"watercolor": 10.0},
-        blend=None,
-        guidance=7.5,
-        quirks="original",
-    )
-    result = edit(controller, model.text_encoder, EDIT, settings).latents * model.unet.latent_format.scale
+    result = edit(controller, model.text_encoder, EDIT, STYLE).latents * model.unet.latent_format.scale
     ended = time.process_time()
     return {
         "inversion_cpu_s": inverted - began,

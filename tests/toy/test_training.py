@@ -143,7 +143,7 @@ def test_a_pool_of_objects_has_the_masks_and_roles_of_both_things(tmp_path):
     tokenizer = build_tokenizer(tmp_path / "tokenizer", objects=True)
     pool = build_pool(build_autoencoder(), tokenizer, 0, range(24), OBJECTS[:8])
     pairs = pool.second.flatten(1).sum(1) > 0
-    assert 0 < int(pairs.sum()) < 24
+    assert pairs.any() and not pairs.all()  # scenes of both kinds were drawn
     assert torch.equal(pairs, (pool.roles == SECOND_ROLE).flatten(1).any(1))
     assert (pool.masks >= pool.second).all() and float(pool.masks.max()) <= 1.001
     assert NO_ROLE == 0 and (pool.roles == OBJECT_ROLE).any(2).all()
