@@ -29,6 +29,19 @@ STYLES = frozenset(
     "photo photograph picture image video painting watercolor watercolour sketch drawing illustration art mosaic "
     "cartoon anime comic render rendering style print engraving poster".split()
 )
+LOOKS = frozenset(
+    "oil ink pencil charcoal pastel gouache acrylic crayon fresco pixelated manga noir cyberpunk steampunk sepia "
+    "monochrome grayscale greyscale realistic photorealistic hyperrealistic cinematic detailed hd 4k 8k "
+    "impressionism impressionist expressionism cubism cubist surrealism surrealist baroque renaissance ukiyo-e ukiyoe "
+    "gogh monet picasso klimt hokusai hiroshige dali rembrandt vermeer munch kandinsky matisse cezanne renoir turner "
+    "warhol mondrian miro mucha shinkai miyazaki ghibli pixar disney pokemon".split()
+)
+"""Words that styles are named by beside `STYLES`: materials, qualities, schools, and last names of artists."""
+STYLE_LINKS = frozenset("in by as".split())
+"""Words in front of a style at the end of a prompt: "in watercolor", "by Monet", "as a cartoon"."""
+SECOND_THINGS = frozenset("and or".split())
+JOINERS = SECOND_THINGS | frozenset("with without".split())
+"""Words in front of things: "with a hat", "and a cat"."""
 BACKDROPS = frozenset("background backdrop".split())
 LONGEST_EXTENSION = 3  # "red" is looked for as "red sports car", and not as half a sentence
 
@@ -36,20 +49,25 @@ LONGEST_EXTENSION = 3  # "red" is looked for as "red sports car", and not as hal
 def kind_of_words(source: Sequence[str], edit: Sequence[str], changes: Sequence[Change]) -> WordsKind:
     """Read the kind of an edit from its words.
 
-    Colours alone are a colour; words put around a prompt, or left out there, a style; words of the background in an
-    object's place remove it; words behind the last preposition of place are the background; all else is an object.
+    Colours alone are a colour; a style's words that are put around a prompt, left out or replaced there, a style, and
+    so is anything where the source prompt is empty; words of the background in an object's place remove it; words
+    behind the last preposition of place are the background; all else is an object.
     """
     before, after = ([bare(word) for word in words] for words in (source, edit))
+    if not before and changes:  # everything is described anew
+        return "style"
     if not changes:
         return "object"
     if all(_is_colour(before, after, change) for change in changes):
         return "colour"
-    if _around(before, after, changes) or _is_style(before, after, changes):
+    tails = _style_tail(source), _style_tail(edit)
+    if _style_around(before, after, changes) or _style_replaced(before, after, changes, tails):
         return "style"
     if _is_removal(after, changes):
         return "removal"
     start, edit_start = _last_place(before), _last_place(after)
-    if all(change.source.start >= start and change.edit.start >= edit_start for change in changes):
+    behind = all(change.source.start >= start and change.edit.start >= edit_start for change in changes)
+    if behind and not any(_is_a_thing(_one_sided(before, after, change)) for change in changes):
         return "background"
     return "object"
 
@@ -60,15 +78,18 @@ def phrases_of(
     """Return the phrases that differ, of the source prompt and of the edit prompt.
 
     Articles and prepositions around them are left out. A colour, and a word that is only added, go with the noun they
-    describe; for a new background only what stands behind the last preposition of place counts, if that differs.
+    describe; a second thing ("and a cat") and a place with none; for a new background only what stands behind the last preposition of place counts, if that differs.
     """
     before, after = ([bare(word) for word in words] for words in (source, edit))
     if kind == "background":
         start = _last_place(before)
         changes = [one for one in changes if one.source.start >= start] or changes
     found = []
-    for side, words, texts in (("source", before, source), ("edit", after, edit)):
-        taken = [getattr(change, side) for change in changes]
+    for words, texts, runs in (
+        (before, source, [_described(before, change.source, after, change.edit) for change in changes]),
+        (after, edit, [_described(after, change.edit, before, change.source) for change in changes]),
+    ):
+        taken = [run for run in runs if run is not None]
         # Only words that both prompts have are joined, so that the two phrases are of the same thing.
         free = set(range(len(words))) - {place for run in taken for place in run}
         spans = [_span(words, run, free, with_noun=kind == "colour") for run in taken]
@@ -76,26 +97,55 @@ def phrases_of(
     return found[0], found[1]
 
 
-def _around(before: list[str], after: list[str], changes: Sequence[Change]) -> bool:
-    """Return whether words are only added around the prompt, or only left out there."""
+def _one_sided(before: list[str], after: list[str], change: Change) -> list[str]:
+    """Return the words of a change that are only added or only left out; none of others."""
+    if change.source and change.edit:
+        return []
+    return [before[place] for place in change.source] or [after[place] for place in change.edit]
+
+
+def _style_around(before: list[str], after: list[str], changes: Sequence[Change]) -> bool:
+    """Return whether words are only added around the prompt, or only left out there, and a style is among them."""
     one_sided = all(not one.source for one in changes) or all(not one.edit for one in changes)
-    return one_sided and all(
+    around = one_sided and all(
         0 in (one.source.start, one.edit.start) or (one.source.stop, one.edit.stop) == (len(before), len(after))
         for one in changes
     )
+    return around and any(_names_style(_one_sided(before, after, one)) for one in changes)
 
 
-def _is_style(before: list[str], after: list[str], changes: Sequence[Change]) -> bool:
-    """Return whether all that changes stands in "a sketch of", or in "in watercolor style"."""
-    sides: tuple[tuple[list[str], Callable[[Change], range]], ...] = (
-        (before, lambda change: change.source),
-        (after, lambda change: change.edit),
+def _style_replaced(before: list[str], after: list[str], changes: Sequence[Change], tails: tuple[int, int]) -> bool:
+    """Return whether all that changes stands in "a sketch of", or in "in watercolor style"; tails: `_style_tail`."""
+    sides: tuple[tuple[list[str], int, Callable[[Change], range]], ...] = (
+        (before, tails[0], lambda change: change.source),
+        (after, tails[1], lambda change: change.edit),
     )
-    named = any(STYLES & set(words[: _prefix(words)]) for words, _ in sides)
-    in_front = all(run(one).stop <= _prefix(words) for words, run in sides for one in changes)
-    ends = any(words and words[-1] == "style" for words, _ in sides)
-    behind = all(run(one).start > _last(words, "in") for words, run in sides for one in changes)
-    return named and in_front or ends and behind and all("in" in words for words, _ in sides)
+    named = any((STYLES | LOOKS) & set(words[: _prefix(words)]) for words, _, _ in sides)
+    in_front = all(run(one).stop <= _prefix(words) for words, _, run in sides for one in changes)
+    ends = any(_names_style(words[tail:]) for words, tail, _ in sides)
+    behind = all(run(one).start >= tail < len(words) for words, tail, run in sides for one in changes)
+    return named and in_front or ends and behind
+
+
+def _names_style(words: Sequence[str]) -> bool:
+    """Return whether words around a prompt are of a style: "a painting of", "in pixel art", "by Monet"; no "with"."""
+    if not words or words[0] in PLACES - STYLE_LINKS or _is_a_thing(words):
+        return False
+    artist = words[0] == "by" and len(words) > 1 and words[1] not in ARTICLES
+    named = words[-1] in STYLES | LOOKS or "style" in words or tuple(words[-3:]) == ("black", "and", "white")
+    return named or artist or words[-1] == "of"
+
+
+def _is_a_thing(words: Sequence[str]) -> bool:
+    """Return whether words behind a noun add a thing or an act, "with a hat", "holding a picture"; also without any."""
+    return bool(words) and (words[0] in JOINERS or (words[0].endswith("ing") and words[0] not in STYLES))
+
+
+def _style_tail(texts: Sequence[str]) -> int:
+    """Return where a style would stand at the end of a prompt: from the last "in", or behind the last comma."""
+    starts = [place for place, text in enumerate(texts) if bare(text) in STYLE_LINKS]
+    commas = [place + 1 for place, text in enumerate(texts[:-1]) if text.endswith(",")]
+    return max([*starts, *commas], default=len(texts))
 
 
 def _is_removal(after: list[str], changes: Sequence[Change]) -> bool:
@@ -128,13 +178,29 @@ def _last_place(words: list[str]) -> int:
     return next((place for place in reversed(range(len(words))) if words[place] in PLACES), len(words))
 
 
-def _last(words: list[str], word: str) -> int:
-    return next((place for place in reversed(range(len(words))) if words[place] == word), -1)
-
-
 def _prefix(words: list[str]) -> int:
     """Return how many words stand up to the first "of", which ends the name of a style; 0 without any."""
     return words.index("of") + 1 if "of" in words else 0
+
+
+def _described(words: list[str], run: range, others: list[str], other: range) -> range | None:
+    """Return a change's words in one prompt; of a thing that only the other one has, the place behind its owner.
+
+    "With a hat" behind a place belongs to the noun in front of that: the dog of "a dog on the beach". "And a cat" and
+    "on the beach" belong to nothing: None.
+    """
+    before_noun = run.start < len(words) and _joins(words[run.start])
+    added = [others[place] for place in other]
+    if run or before_noun or not added:
+        return run
+    if added[0] in SECOND_THINGS | PLACES:
+        return None
+    if not _is_a_thing(added):
+        return run
+    place = min(run.start, _last_place(words))
+    while place and not _joins(words[place - 1]):
+        place -= 1
+    return range(place, place)
 
 
 def _span(words: list[str], run: range, free: set[int], *, with_noun: bool) -> range:

@@ -29,6 +29,31 @@ READ = [
     (CIRCLE, f"{CIRCLE} in pixel art style", "style", "refine", None, None),
     ("a photo of a cat", "a pencil sketch of a cat", "style", "refine", None, None),
     ("a sketch of a cat", "a painting of a cat", "style", "refine", None, None),
+    ("a dog", "a dog with a hat", "object", "refine", ("dog",), ("hat",)),
+    ("a dog with a hat", "a dog", "object", "refine", ("hat",), ("dog",)),
+    ("a dog on the beach", "a dog on the beach with a hat", "object", "refine", ("dog",), ("hat",)),
+    ("a man is surfing on a wave", "a man is surfing on a wave with a hat", "object", "refine", ("man",), ("hat",)),
+    ("a wall", "a wall with a painting", "object", "refine", ("wall",), ("painting",)),
+    ("a man", "a man holding a picture", "object", "refine", ("man",), ("holding a picture",)),
+    ("a dog", "a dog and a cat", "object", "refine", None, None),  # nothing makes way for a second thing
+    ("a dog on the beach and a cat", "a dog on the beach", "object", "refine", ("cat",), ()),
+    ("dogs", "two dogs", "object", "refine", ("dogs",), ("two",)),
+    ("a dog on a mat", "a running dog on a mat", "object", "refine", ("dog",), ("running",)),
+    ("a dog on the beach", "a dog", "background", "refine", ("beach",), ()),
+    ("a dog", "a dog on the beach", "background", "refine", None, None),
+    ("a dog", "a dog in the snow", "background", "refine", None, None),
+    ("a dog", "a dog by the sea", "background", "refine", None, None),
+    ("a wall", "a wall behind a picture", "background", "refine", None, None),
+    ("a painting of a dog", "a dog", "style", "refine", None, None),
+    ("a dog", "watercolor, a dog", "style", "refine", None, None),
+    ("a dog", "a dog, oil painting", "style", "refine", None, None),
+    ("a dog, watercolor", "a dog, oil painting", "style", "refine", None, None),
+    ("a dog in watercolor", "a dog in pixel art", "style", "refine", None, None),
+    ("a dog", "a dog in black and white", "style", "refine", None, None),
+    ("a dog", "a dog in the style of Joe Bloggs", "style", "refine", None, None),
+    ("a dog", "a dog by Joe Bloggs", "style", "refine", None, None),
+    ("a dog", "a painting of a dog with a hat", "style", "refine", None, None),
+    ("a dog", "a dog in a park in watercolor style", "style", "refine", None, None),
     (CIRCLE, "a grass grass on the grass", "removal", "replace", ("red circle",), ()),
     (CIRCLE, "A blue circle, on the grass.", "colour", "replace", ("red circle",), ("blue circle,",)),
 ]
@@ -42,6 +67,32 @@ def test_kind_mode_and_words_are_read_from_the_prompts(source, target, kind, mod
     assert (found.kind, found.mode) == (kind, mode)
     words = (None, None) if found.blend is None else (found.blend.source_words, found.blend.edit_words)
     assert words == (own, joining)
+
+
+TRAIN = "a train traveling down tracks next to a forest filled with trees and flowers and a man on the side of the track"
+FOX, CAT = "a white fox sitting in the grass", "A black cat walking on the floor next to a wall"
+PUBLISHED = [
+    (ROAD, f"watercolor painting of {ROAD}", "style"),
+    ("a pink water lily", "Claude Monet painting of a pink water lily", "style"),
+    ("A rabbit is eating a watermelon", "pokemon cartoon of A rabbit is eating a watermelon", "style"),
+    ("a yellow sunflower", "van gogh style painting of a yellow sunflower", "style"),
+    ("a man surfing on a wave with a rope", "The Ukiyo-e style painting of a man surfing on a wave with a rope", "style"),
+    ("a black swan near a wall and bushes,", "cartoon photo of a black swan near a wall and bushes", "style"),
+    (TRAIN, f"{TRAIN} Makoto Shinkai style", "style"),
+    (ROAD, f"{ROAD}, Van Gogh style", "style"),
+    (FOX, "a white fox sitting in the snow", "background"),
+    (CAT, "A black cat walking on the grass next to a wall", "background"),
+    (FOX, "a grey wolf sitting in the grass", "object"),
+    (CAT, "a yellow cute Shiba-Inu walking on the floor next to a wall", "object"),
+    ("A squirrel is eating a carrot", "A robot squirrel is eating a carrot", "object"),
+    (f"{ROAD} in the countryside,", "a Porsche car driving down a curvy road in the countryside", "object"),
+]
+"""Prompts of the authors' configs, and the folder or the comment that says what they change."""
+
+
+@pytest.mark.parametrize(("source", "target", "kind"), PUBLISHED, ids=lambda given: str(given)[:30])
+def test_the_authors_prompts_are_read_as_they_are_meant(source, target, kind):
+    assert resolved_settings(EditSettings(), source, target).kind == kind
 
 
 @pytest.mark.parametrize(
