@@ -69,7 +69,9 @@ def resolved_settings(
     built_in:       whether the model is the built-in one (`unet.built_in`)
     with_mask:      whether a user's mask comes along; it then makes the mask alone, unless `blend` is given
     self_attention: whether the inversion recorded it; without it the window of self-attention is empty
-    Raises PromptError where words that differ are needed and both prompts are the same, or the edit's is empty.
+    An empty source prompt has no words to make a mask from: an edit of the kind "auto" may then differ everywhere.
+    Raises PromptError where words that differ are needed and both prompts have the same, or the edit's is empty, and
+    for an empty source prompt where the kind that is given makes a mask from its words.
     """
     source, edit = source_prompt.split(), edit_prompt.split()
     changes = changed_words(source, edit)
@@ -77,11 +79,16 @@ def resolved_settings(
         raise PromptError("edit_prompt is empty; words are needed. Describe what is wanted in plain words.")
     if not changes and _needs_changes(settings):
         raise PromptError(
-            f"source and edit prompt are the same ({' '.join(edit)!r}); words that differ are needed to see what is to "
-            f"change. Change a word of the edit prompt, or choose windows and blend yourself, without 'auto'."
+            f"source and edit prompt {_alike(source, edit)}; words that differ are needed to see what is to change. "
+            f"Change a word of the edit prompt, or choose windows and blend yourself, without 'auto'."
         )
     kind = settings.kind if settings.kind != AUTO else kind_of_words(source, edit, changes)
     preset = (BUILT_IN if built_in else PUBLISHED)[kind]
+    if not source and preset.threshold is not None and settings.blend == AUTO and not with_mask:
+        raise PromptError(
+            f"source_prompt is empty; an edit of the kind {kind!r} makes a mask from words of it. Describe what the clip "
+            f"shows, or use the kind 'auto', which then edits everything."
+        )
     own = preset.own if self_attention else 0.0
     guidance = BUILT_IN_GUIDANCE if built_in else PUBLISHED_GUIDANCE
     return replace(
@@ -103,6 +110,14 @@ class _Words:
 
     def phrases(self, kind: EditKind) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return phrases_of(kind, self.source, self.edit, self.changes)
+
+
+def _alike(source: Sequence[str], edit: Sequence[str]) -> str:
+    """Describe prompts in which no word differs."""
+    shown = f"{' '.join(edit)!r}"
+    if source == edit:
+        return f"are the same ({shown})"
+    return f"differ in nothing but case or punctuation ({' '.join(source)!r} and {shown}), which changes no word"
 
 
 def _needs_changes(settings: EditSettings) -> bool:
@@ -139,8 +154,9 @@ def _with_words(blend: BlendSettings, kind: EditKind, words: _Words) -> BlendSet
     source = ((AUTO,) if AUTO in words.source else of_source) if blend.source_words == AUTO else blend.source_words
     edit = ((AUTO,) if AUTO in words.edit else of_edit) if blend.edit_words == AUTO else blend.edit_words
     if blend.source_words == AUTO and not source:
+        why = f"{' '.join(words.edit)!r} replaces no word of the source prompt" if words.source else "that is empty"
         raise PromptError(
-            f"blend_words are 'auto', but {' '.join(words.edit)!r} replaces no word of the source prompt; one "
-            f"that differs is needed. Name the words that make the mask."
+            f"blend_words are 'auto', words of the source prompt that make way, but {why}; one that differs is needed. "
+            f"Name the words that make the mask."
         )
     return replace(blend, source_words=source, edit_words=edit)

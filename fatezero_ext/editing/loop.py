@@ -64,7 +64,9 @@ def edit_latents(
     steps, store = len(trace.schedule), trace.store
     predict = GuidedPrediction(unet, text, plan.guidance, (trace.frames, *trace.size), store)
     run, x = EditRun(unet, trace, plan, user_mask), trace.noise.to(unet.device)
-    asked = None if asked_text is None else AskedText(asked_text, plan.mask_layers)
+    asked = None
+    if asked_text is not None:
+        asked = AskedText(asked_text, plan.mask_layers, [step for step in range(steps) if run.reads_mask(step)])
     with SourceReader(unet, trace, [run.wanted(step) for step in range(steps)], asked) as source:
         for step in range(steps):
             read = partial(source.read, step)
@@ -103,14 +105,18 @@ class EditRun:
         self.attention_mask: Tensor | None = None
         self.latent_mask: Tensor | None = None
 
+    def reads_mask(self, step: int) -> bool:
+        """Return whether a step reads a mask."""
+        plan = self.plan.steps[step]
+        return (plan.fuse_self and self.fuses_under_mask) or plan.blend_latents
+
     def wanted(self, step: int) -> frozenset[LayerAddress]:
         """Return the layers whose source attention a step reads."""
         plan = self.plan.steps[step]
         covered = [at for at, site in self.sites.items() if self.trace.capture.covers(site)]
         read = [at for at in covered if (plan.replace_cross if at.kind == "cross" else plan.fuse_self)]
-        masked = (plan.fuse_self and self.fuses_under_mask) or plan.blend_latents
         shapes = (layer.address for layer in self.plan.shape_layers)
-        return frozenset([*read, *((*self.plan.mask_layers, *shapes) if masked else ())])
+        return frozenset([*read, *((*self.plan.mask_layers, *shapes) if self.reads_mask(step) else ())])
 
     def denoise(
         self, x: Tensor, step: int, source: SourceRecords, predict: GuidedPrediction

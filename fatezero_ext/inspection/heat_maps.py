@@ -100,7 +100,7 @@ def word_heats(
     looked_in, asked = _looked_in(controller, phrases, text_encoder), None
     if isinstance(looked_in, AskedPrompt) and text_encoder is not None:
         check_other_words(unet, layers, looked_in.others)
-        asked = AskedText(embedded(text_encoder, [looked_in.whole], unet), layers)
+        asked = AskedText(embedded(text_encoder, [looked_in.whole], unet), layers, reading.steps(len(trace.schedule)))
 
     def places(probs: Tensor, site: Site) -> Tensor:
         per_cell = probs[..., :PROMPT_TOKENS] @ weights.to(probs.device)  # [frames, heads, cells, words]

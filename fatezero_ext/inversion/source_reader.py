@@ -36,10 +36,12 @@ class AskedText:
 
     text:   [1, tokens, width] text embedding
     layers: the cross-attention layers that show where these words are
+    steps:  at which they are looked for
     """
 
     text: Tensor
     layers: Collection[LayerAddress]
+    steps: Collection[int]
 
 
 class SourceReader:
@@ -50,7 +52,7 @@ class SourceReader:
 
     wanted: for each step the layers that will be read; steps without any are skipped
     asked:  a text beside the source prompt whose attention is read, see `SourceAttention.heat`; its layers' queries are
-            needed: where maps are stored, the source runs again up to these layers, one UNet call a step
+            needed: where maps are stored, the source runs again up to these layers, one UNet call at each of its steps
     Use it in a `with` statement: it ends the thread.
     """
 
@@ -64,6 +66,7 @@ class SourceReader:
         self._unet, self._trace, self._wanted = unet, trace, wanted
         self._sites = unet.source_sites(trace.text, trace.frames, *trace.size)
         self._asked_sites: Mapping[LayerAddress, Site] = {}
+        self._asked_steps: Collection[int] = () if asked is None else frozenset(asked.steps)
         if asked is not None:
             sites = unet.source_sites(asked.text, trace.frames, *trace.size)
             self._asked_sites = {at: sites[at] for at in asked.layers}
@@ -95,7 +98,7 @@ class SourceReader:
 
     def _asked(self, step: int, records: StepRecords) -> Mapping[LayerAddress, SourceAttention]:
         """Return the attention of the asked text at a step: recorded queries with this text's keys."""
-        layers = [at for at in self._asked_sites if at in self._wanted[step]]
+        layers = [at for at in self._asked_sites if at in self._wanted[step]] if step in self._asked_steps else []
         queries = {at: records[at] for at in layers if records[at].form == "features"}
         if maps := [at for at in layers if at not in queries]:
             self._check_repeatable(maps[0])
@@ -157,7 +160,7 @@ class SourceReader:
 
     def _computed(self, step: int, policy: Literal["features", "maps"] = "features") -> StepRecords:
         forms = recorded_forms(self._unet, self._trace.capture, policy, self._shape)
-        if policy == "features":
+        if policy == "features" and step in self._asked_steps:
             forms |= dict.fromkeys(self._asked_sites, "features")
         return self._record(step, {at: form for at, form in forms.items() if at in self._wanted[step]})
 

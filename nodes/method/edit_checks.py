@@ -55,9 +55,10 @@ def edit_mistakes(
     mistakes.check("strength", lambda: EditSettings(strength=widgets.get("strength", 1.0)))
     mistakes.check("negative_prompt", read_words, str(widgets.get("negative_prompt") or ""), "negative prompt")
     read = None if source is None else FirstMistakes().check("", read_words, source, "source prompt")
-    if read is not None and read.words:
+    if read is not None:
         for widget in ("blend_words", "subtract_words"):
-            phrases = _list(widgets, widget)
+            # Of an empty source prompt only words with a plus can be looked for; others are DDIM Invert's mistake.
+            phrases = [phrase for phrase in _list(widgets, widget) if read.words or is_other(phrase)]
             whole = mistakes.check(widget, with_other_words, WordTokens(), read, phrases)
             if whole is not None:
                 _check_phrases(mistakes, widget, phrases, whole)
@@ -87,7 +88,7 @@ def _read_edit(text: str) -> Prompt:
 def needs_source_words(inputs: Mapping[str, Any]) -> bool:
     """Return whether an edit reads words of the source prompt; inputs: those of a P2P Edit, links among them."""
     if (kind := inputs.get("kind", CUSTOM)) != CUSTOM:
-        return isinstance(kind, str) and kind != "style"
+        return isinstance(kind, str) and kind not in (AUTO, "style") and inputs.get("mask") is None
     named = (inputs.get(name) for name in ("blend_words", "subtract_words"))
     return inputs.get("mode") == "replace" or any(
         isinstance(text, str) and not all(map(is_other, text_lists.parse_phrases(text))) for text in named

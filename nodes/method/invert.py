@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...fatezero_ext.errors import PromptError, StoreError
+from ...fatezero_ext.prompts.other_words import is_other
 from ...fatezero_ext.prompts.prompt_text import read_words
 from .. import host
 from ..api import advanced, io, schema
 from ..checking.graph_texts import EDIT_NODE, HEAT_NODE, INVERT_NODE, readers_of
 from ..checking.verdicts import consumers_now, graph_now, verdict
 from ..sockets import CONTROLLER
+from ..text_lists import parse_phrases
 from .edit import EDIT_WIDGETS
 from .edit_checks import needs_source_words
 from .remarks import unknown_words
@@ -162,7 +164,16 @@ def _words_are_read(node_id: str) -> bool:
     graph, consumers = graph_now(), consumers_now()
     edits = readers_of(graph, consumers, node_id, EDIT_NODE)
     heats = readers_of(graph, consumers, node_id, HEAT_NODE)
-    return any(needs_source_words(inputs) for _, inputs in edits) or any(heats)
+    return any(needs_source_words(inputs) for _, inputs in edits) or any(map(_shows_source_words, heats))
+
+
+def _shows_source_words(heat_maps: tuple[str, Mapping[str, Any]]) -> bool:
+    """Return whether a Word Heat Maps, given with its id, shows words of the source prompt, as it does without any."""
+    words = heat_maps[1].get("words", "")
+    if not isinstance(words, str):  # linked: known when it runs
+        return False
+    phrases = parse_phrases(words)
+    return not phrases or not all(map(is_other, phrases))
 
 
 def _samples(latent: Mapping[str, Any]) -> Tensor:

@@ -51,6 +51,7 @@ READ = [
     ("a dog in watercolor", "a dog in pixel art", "style", "refine", None, None),
     ("a dog", "a dog in black and white", "style", "refine", None, None),
     ("a dog", "a dog in the style of Joe Bloggs", "style", "refine", None, None),
+    (ROAD, f"{ROAD}, Van Gogh style", "style", "refine", None, None),
     ("a dog", "a dog by Joe Bloggs", "style", "refine", None, None),
     ("a dog", "a painting of a dog with a hat", "style", "refine", None, None),
     ("a dog", "a dog in a park in watercolor style", "style", "refine", None, None),
@@ -79,7 +80,6 @@ PUBLISHED = [
     ("a man surfing on a wave with a rope", "The Ukiyo-e style painting of a man surfing on a wave with a rope", "style"),
     ("a black swan near a wall and bushes,", "cartoon photo of a black swan near a wall and bushes", "style"),
     (TRAIN, f"{TRAIN} Makoto Shinkai style", "style"),
-    (ROAD, f"{ROAD}, Van Gogh style", "style"),
     (FOX, "a white fox sitting in the snow", "background"),
     (CAT, "A black cat walking on the grass next to a wall", "background"),
     (FOX, "a grey wolf sitting in the grass", "object"),
@@ -87,7 +87,7 @@ PUBLISHED = [
     ("A squirrel is eating a carrot", "A robot squirrel is eating a carrot", "object"),
     (f"{ROAD} in the countryside,", "a Porsche car driving down a curvy road in the countryside", "object"),
 ]
-"""Prompts of the authors' configs, and the folder or the comment that says what they change."""
+"""Prompts of the authors' configs, long ones shortened, and what they change."""
 
 
 @pytest.mark.parametrize(("source", "target", "kind"), PUBLISHED, ids=lambda given: str(given)[:30])
@@ -143,13 +143,20 @@ def test_a_users_mask_alone_decides_unless_masks_are_given():
     assert resolved_settings(EditSettings(blend=None), SOURCE, EDIT, with_mask=True).blend is None
 
 
-@pytest.mark.parametrize("target", [CIRCLE, "A red circle, on the grass."])
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (CIRCLE, "are the same"),
+        (f" {CIRCLE} ", "are the same"),
+        ("A red circle, on the grass.", "differ in nothing but case or punctuation .*'A red circle, on the grass.'"),
+    ],
+)
 @pytest.mark.parametrize(
     "settings",
     [EditSettings(), EditSettings(kind="colour"), named(blend=BlendSettings("auto")), named(self_replace=AUTO)],
 )
-def test_prompts_that_differ_nowhere_are_refused_where_words_are_needed(settings, target):
-    with pytest.raises(PromptError, match="source and edit prompt are the same.*Change a word of the edit prompt"):
+def test_prompts_that_differ_nowhere_are_refused_where_words_are_needed(settings, target, said):
+    with pytest.raises(PromptError, match=f"source and edit prompt {said}.*Change a word of the edit prompt"):
         resolved_settings(settings, CIRCLE, target)
     assert resolved_settings(named(), CIRCLE, target).mode == "replace"
 
@@ -159,8 +166,27 @@ def test_an_empty_edit_prompt_is_refused():
         resolved_settings(EditSettings(), CIRCLE, " ")
 
 
+def test_under_an_empty_source_prompt_an_edit_differs_everywhere_unless_a_mask_is_asked_for():
+    found = resolved_settings(EditSettings(), "", EDIT)
+    assert (found.kind, found.mode, found.blend) == ("style", "refine", None)
+    for kind in ("object", "colour", "background", "removal"):
+        with pytest.raises(PromptError, match=f"source_prompt is empty; an edit of the kind '{kind}' makes a mask"):
+            resolved_settings(EditSettings(kind=kind), "", EDIT)
+        assert resolved_settings(EditSettings(kind=kind), "", EDIT, with_mask=True).blend.latents
+        assert resolved_settings(EditSettings(kind=kind, blend=None), "", EDIT).blend is None
+    with pytest.raises(PromptError, match="'auto', words of the source prompt .* that is empty"):
+        resolved_settings(named(blend=BlendSettings("auto")), "", EDIT)
+
+
+@pytest.mark.parametrize("blend", ["auto", BlendSettings(("+boat",), threshold=0.6, latents=True)])
+def test_a_clip_inverted_under_an_empty_prompt_is_edited(model, blend):
+    inverted = invert(Controller(model.unet), model.text_encoder, clip(), "", steps=STEPS, inversion_passes=0)
+    result = edit(inverted, model.text_encoder, EDIT, EditSettings(blend=blend, guidance=3.0))
+    assert result.latents.isfinite().all() and bool(result.last_mask.all()) is (blend == "auto")
+
+
 def test_a_mask_of_words_that_are_only_added_has_none_to_read():
-    with pytest.raises(PromptError, match="'auto', but .* replaces no word"):
+    with pytest.raises(PromptError, match="'auto', words of the source prompt that make way, but .* replaces no word"):
         resolved_settings(named(blend=BlendSettings("auto")), SOURCE, REFINED)
     assert resolved_settings(EditSettings(kind="object"), SOURCE, REFINED).blend is None
 

@@ -10,7 +10,7 @@ from fatezero_ext.editing.masks import threshold_heat
 from fatezero_ext.errors import PromptError, SettingsError
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 
-from ..small_runs import EDIT, ROUNDING, STEPS, inverted, named
+from ..small_runs import EDIT, ROUNDING, STEPS, calls_of, inverted, named
 
 SIZE = (16, 16)
 
@@ -72,6 +72,16 @@ def test_every_policy_edits_alike(model, kept, tmp_path, policy):
     # A cell whose heat is at the threshold within rounding may fall on either side; with this clip none does.
     assert found.mask.equal(wanted.mask) and 0 < wanted.mask.mean() < 1
     assert (found.latents - wanted.latents).norm() / wanted.latents.norm() < ROUNDING
+
+
+@pytest.mark.parametrize(("latents", "steps_with_masks"), [(False, 1), (True, 3)])
+def test_where_maps_are_stored_the_source_runs_again_at_steps_that_read_a_mask_alone(model, latents, steps_with_masks):
+    """Of 5 steps all but the last read the source's cross-attention; fused under a mask is one, blended are two."""
+    controller = inverted(model, Storage("maps"))
+    settings = named(guidance=1.0, self_replace=0.2, blend=BlendSettings(("+boat",), threshold=0.6, latents=latents))
+    with calls_of(model.unet.net) as calls:
+        edit(controller, model.text_encoder, EDIT, settings)
+    assert len(calls) == STEPS + steps_with_masks
 
 
 def test_a_plus_changes_nothing_where_a_mask_overrides_the_words(model, kept):

@@ -102,9 +102,19 @@ def test_what_no_widget_would_give_is_a_mistake_at_its_input(mistakes, wrong, pl
 
 def test_edits_without_source_words_are_known_by_their_kind():
     needs = load_pack("nodes.method.edit_checks").needs_source_words
-    assert needs({"kind": "object"}) and needs({"kind": "auto", "mode": "refine"})
+    assert needs({"kind": "object"}) and needs({"kind": "removal", "mode": "refine"})
+    assert not needs({"kind": "object", "mask": ["3", 0]})  # it takes the place of the words' mask
+    assert not needs({"kind": "auto", "mode": "replace"})  # without words of the source it edits everything
     assert not needs({"kind": "style", "mode": "replace"}) and not needs({"kind": ["3", 0]})
     assert needs({"mode": "replace"}) and not needs({"mode": "refine"})
+
+
+def test_of_an_empty_source_prompt_only_words_with_a_plus_are_looked_for(mistakes):
+    custom = {**PLAIN, "mode": "refine", "equalizer": "", "word_windows": "", "kind": "custom"}
+    assert mistakes({**custom, "blend_words": "+dog"}, [BLUE], "") == {}
+    assert mistakes({**custom, "blend_words": "dog"}, [BLUE], "") == {}  # DDIM Invert's
+    assert "a plus without words" in mistakes({**custom, "blend_words": "+"}, [BLUE], "")["blend_words"]
+    assert mistakes({**custom, "kind": "auto"}, [BLUE], "") == {}
 
 
 @pytest.fixture(scope="module")

@@ -44,6 +44,17 @@ def test_a_node_that_nothing_reads_needs_no_source_prompt(verdict_on, node):
     assert verdict_on(inversion_with(**{"8": edit(mode="refine"), "9": reader("8"), "20": node})) is True
 
 
+@pytest.mark.parametrize(("words", "needed"), [("", True), ("cat", True), ("cat, +dog", True), ("+dog, +cat", False)])
+def test_heat_of_words_with_a_plus_needs_no_source_prompt(verdict_on, words, needed):
+    heats = {"class_type": "FateZero_WordHeatMaps", "inputs": {"controller": ["7", 0], "words": words}}
+    assert (verdict_on(inversion_with(**{"8": heats, "9": reader("8")})) is True) is not needed
+
+
+def test_an_edit_of_the_kind_auto_needs_no_source_prompt(verdict_on):
+    assert verdict_on(inversion_with(**{"8": edit(kind="auto"), "9": reader("8")})) is True
+    assert "source_prompt is empty" in verdict_on(inversion_with(**{"8": edit(kind="colour"), "9": reader("8")}))
+
+
 @pytest.mark.parametrize("odd", [None, 3, {}, {"inputs": None}, {"inputs": [["7", 0]]}])
 def test_graphs_that_are_none_are_looked_through(verdict_on, odd):
     assert verdict_on(inversion_with(**{"8": odd})) is True
