@@ -30,7 +30,7 @@ from .footprint import recorded_forms
 from .guided_prediction import OnStep, StepDone, ignore_step
 from .loop import NO_RECORDING, Recording, invert_latents, reconstruct_latents
 from .plan import InversionPlan, plan_inversion
-from .storage_plan import StoragePlan, check_room, choose_storage, kept_as, measured_room
+from .storage_plan import StoragePlan, check_room, choose_storage, kept_as, measured_room, reads_evaluated
 from .trace import Trace
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class _GuidedTexts:
 
 
 def _stores_evaluated(plan: InversionPlan, guided: _GuidedTexts | None) -> bool:
-    """Return whether the latents that the UNet was called on are stored; a reconstruction calls it on its levels."""
+    """Return whether the latents that the UNet was called on are others than the levels; a reconstruction's are not."""
     return plan.inversion_passes > 0 and guided is None
 
 
@@ -197,6 +197,7 @@ class _Inversion:
             capture=plan.capture,
             recording=recording if guided is None else NO_RECORDING,
             passes=plan.inversion_passes,
+            keep_evaluated=guided is None and reads_evaluated(self.chosen.storage),
             controlled=guided is None,
             on_step=lambda step: self.on_step(replace(step, total=total)),
         )
@@ -241,9 +242,13 @@ class _Inversion:
         finally:
             draft.abandon()
         if entry is not None:
-            return replace(trace, store=self._published(entry))
+            return self._in_memory(replace(trace, store=self._published(entry)))
         log.warning("%s The inversion is kept; its edits run the source again instead of reading it.", draft.failure)
-        return replace(trace, store=Recomputed(self.level_offset))
+        return self._in_memory(replace(trace, store=Recomputed(self.level_offset)))
+
+    def _in_memory(self, trace: Trace) -> Trace:
+        """Leave out the latents that the UNet was called on, if they are stored for another policy alone."""
+        return trace if self.chosen.storage.policy != "recompute same level" else replace(trace, evaluated=None)
 
     def _published(self, entry: Entry) -> RecordStore:
         policy, precision = self.chosen.storage.policy, self.chosen.storage.precision
@@ -274,7 +279,7 @@ class _Inversion:
             cache.remove(key)
             return None
         text, store = self.text.cpu(), self._published(entry)
-        return Trace(plan.schedule, plan.prompt, text, store=store, capture=plan.capture, **levels)
+        return self._in_memory(Trace(plan.schedule, plan.prompt, text, store=store, capture=plan.capture, **levels))
 
     def _key(self) -> str:
         """Return the cache key: a digest of everything the stored tensors depend on."""

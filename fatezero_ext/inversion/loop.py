@@ -57,6 +57,7 @@ def invert_latents(
     capture: Capture,
     recording: Recording,
     passes: int = 0,
+    keep_evaluated: bool = True,
     controlled: bool = True,
     on_step: OnStep = ignore_step,
 ) -> Trace:
@@ -65,13 +66,14 @@ def invert_latents(
     latents:    [frames, channels, height, width], scaled; text: [1, tokens, width] of the source prompt
     passes:     fixed-point passes before the last UNet call of a step, each on the result of the one before: denoising
                 calls the UNet on a step's result, DDIM inversion on the latent it began from
+    keep_evaluated: whether the latents of those last calls are kept in the trace, if there are passes before them
     controlled: whether a registered controller takes part, in the last call of each step; the passes before it are the
                 model's own, so that the controller sees one call a step
     Source: DDIM (arXiv 2010.02502); fixed-point passes as in AIDI (arXiv 2309.04907), without its acceleration.
     """
     store, steps = recording.store, len(schedule)
     levels = latents.new_empty(steps + 1, *latents.shape, dtype=levels_dtype(unet.dtype))
-    evaluated = torch.empty_like(levels[1:]) if passes else None
+    evaluated = torch.empty_like(levels[1:]) if passes and keep_evaluated else None
     # Laid out in memory as the stored levels are, so that a step that runs again from one of them gives the same bits.
     x = levels[0] = latents.contiguous()
     timesteps = torch.tensor(schedule.timesteps, device=x.device)

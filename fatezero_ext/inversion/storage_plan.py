@@ -99,11 +99,10 @@ def choose_storage(
 ) -> StoragePlan:
     """Choose the first requested way to store attention that fits.
 
-    evaluated: see `levels_size`
+    evaluated: whether the latents that the UNet was called on are stored, wherever `reads_evaluated` says so
     Raises SettingsError, with the bytes of each way, if none does.
     """
-    levels = levels_size(unet, steps, clip, evaluated=evaluated)
-    plans = list(_ways(requested, unet, capture, clip, steps=steps, levels=levels))
+    plans = list(_ways(requested, unet, capture, clip, steps=steps, evaluated=evaluated))
     for plan in plans:
         if plan.nbytes <= _limit(plan.storage, room, requested.place):
             return plan
@@ -135,7 +134,7 @@ def _advice(requested: Storage, tried: list[StoragePlan], unet: NoiseModel) -> s
 
 
 def _ways(
-    requested: Storage, unet: NoiseModel, capture: Capture, clip: ClipShape, *, steps: int, levels: int
+    requested: Storage, unet: NoiseModel, capture: Capture, clip: ClipShape, *, steps: int, evaluated: bool
 ) -> Iterator[StoragePlan]:
     policies: tuple[Policy, ...] = ("features", "recompute") if requested.policy == "auto" else (requested.policy,)
     for policy in policies:
@@ -143,11 +142,22 @@ def _ways(
         if not (policy == "features" or policy == "maps"):
             # A registered controller may change between runs: only an untouched UNet runs twice alike.
             if requested.policy != "auto" or unet.attend is unet.kernel:
-                yield StoragePlan(replace(way, place="disk" if requested.place == "disk" else "ram"), levels, 0)
+                kept = replace(way, place="disk" if requested.place == "disk" else "ram")
+                levels = levels_size(unet, steps, clip, evaluated=evaluated and reads_evaluated(kept))
+                yield StoragePlan(kept, levels, 0)
             continue
+        levels = levels_size(unet, steps, clip, evaluated=evaluated)
         per_step = step_bytes(unet, recorded_forms(unet, capture, policy, clip), requested.precision, clip)
         for place in _places(requested.place, unet.device):
             yield StoragePlan(replace(way, place=place), steps * per_step + levels, per_step)
+
+
+def reads_evaluated(storage: Storage) -> bool:
+    """Return whether an inversion kept so reads the latents that the UNet was called on.
+
+    On disk one entry of latents serves both policies that run the source again.
+    """
+    return storage.policy != "recompute same level" or storage.place == "disk"
 
 
 def _places(requested: Place, device: torch.device) -> tuple[Place, ...]:

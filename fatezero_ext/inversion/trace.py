@@ -27,7 +27,7 @@ class Trace:
     store:    sealed, with the records of every step
     capture:  which layers were recorded
     evaluated: [T, frames, channels, height, width] like `latents`: what the UNet was called on when each inversion step
-              recorded its attention; None: the levels themselves
+              recorded its attention; None: the levels themselves, or nothing reads these
     """
 
     schedule: Schedule

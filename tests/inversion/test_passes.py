@@ -127,9 +127,26 @@ def test_running_the_source_again_gives_the_bits_of_kept_features_in_half_precis
 
 def test_the_edit_s_own_level_is_the_result_of_the_step(model):
     """Of one step: the level is the edit's beginning, whatever the last call of the inversion was made on."""
-    same = with_passes(model, Storage("recompute same level"), steps=1)
+    same, at_call = (with_passes(model, Storage(policy), steps=1) for policy in ("recompute same level", "recompute"))
     assert same.trace.source_latents(1).equal(same.trace.latents[1:])
-    assert same.trace.source_latents(0).equal(same.trace.evaluated)
+    assert same.trace.latents.equal(at_call.trace.latents)
+    assert at_call.trace.source_latents(0).equal(at_call.trace.evaluated)
+
+
+@pytest.mark.parametrize("place", ["ram", "disk", "found on disk"])
+def test_latents_that_no_edit_reads_are_not_in_memory(model, cache, place):
+    storage = Storage("recompute same level")
+    if place != "ram":
+        storage = Storage("recompute same level", "disk", cache=cache)
+        first = with_passes(model, Storage("recompute", "disk", cache=cache) if "found" in place else storage).trace
+        assert (first.evaluated is None) is ("found" not in place)
+    trace = with_passes(model, storage).trace
+    assert trace.evaluated is None and trace.nbytes == with_passes(model, storage, 0).trace.nbytes
+
+
+def test_latents_that_no_edit_reads_need_no_room(model):
+    nbytes = with_passes(model, Storage("recompute same level")).trace.nbytes
+    with_passes(model, Storage("recompute same level", budget=nbytes))
 
 
 def test_a_reconstruction_keeps_its_own_levels_alone(model):
