@@ -20,6 +20,9 @@ RELATIVE_MISMATCH, ABSOLUTE_MISMATCH = 0.01, 0.5
 """Bounds of Sundaram et al. on how far the flow there and back may miss its start: squared pixels, and per squared
 length of the two flows. What misses by more is hidden in one of the frames."""
 
+SAMPLED_WHOLLY = 1 - 1e-4
+"""Share above which a bilinear sample is taken from compared pixels alone, but for rounding."""
+
 FlowFinder = Callable[[Tensor, Tensor], Tensor]
 """Find where the pixels of one frame lie in another: two frames [height, width, 3] in 0..1 to a flow
 [height, width, 2] in pixels, across and down."""
@@ -57,7 +60,8 @@ def warp_errors(source: Tensor, edited: Tensor, compared: Tensor, flow: FlowFind
     """Compare each frame with the one before, moved along the source's optical flow.
 
     source, edited: [frames, height, width, 3], 0..1
-    compared:       booleans [frames, height, width]; a pixel counts where its frame has it
+    compared:       booleans [frames, height, width]; a pixel counts where its frame has it, and the frame before has all
+                    that it is sampled from
     flow:           finds the motion, for example `dis_flow`
     Returns mean absolute differences where the flow there and back agrees and stays inside the frame; None if it
     agrees nowhere, or where there is a single frame.
@@ -67,7 +71,8 @@ def warp_errors(source: Tensor, edited: Tensor, compared: Tensor, flow: FlowFind
     for now in range(1, len(source)):
         back = flow(source[now], source[now - 1])
         there = flow(source[now - 1], source[now])
-        valid = compared[now] & _consistent(back, there)
+        came_from = _moved(compared[now - 1][..., None].float(), back)[..., 0]
+        valid = compared[now] & _consistent(back, there) & (came_from > SAMPLED_WHOLLY)
         for place, clip in enumerate((edited, source)):
             moved = _moved(_shown(clip[now - 1]), back)
             difference = (_shown(clip[now]) - moved).abs().mean(-1)[valid]

@@ -87,6 +87,18 @@ def test_masked_pixels_do_not_count_over_time():
     assert warp_errors(source, edited, compared, flow_of(source)).edit == pytest.approx(0, abs=1e-3)
 
 
+def test_pixels_that_come_out_of_the_edited_area_do_not_count():
+    """The area stands still; the picture slides out of it, so that what comes out was edited in the frame before."""
+    source = moving() * 0.9
+    compared, edited = EVERYWHERE.clone(), source.clone()
+    compared[:, :, 10:20] = False
+    edited[:, :, 10:20] += 0.1
+    found = warp_errors(source, edited, compared, flow_of(source))
+    assert found.edit == pytest.approx(0, abs=1e-3)
+    # Neither the area, nor the two columns beside it, nor those that come from outside the frame.
+    assert found.share == pytest.approx((WIDTH - 10 - STEP - STEP) / WIDTH)
+
+
 def test_flicker_is_the_change_that_the_source_does_not_have():
     source = moving()
     assert flicker(source, source * 0.5 + 0.1, EVERYWHERE) == pytest.approx(
