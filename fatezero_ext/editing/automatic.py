@@ -86,8 +86,8 @@ def resolved_settings(
     preset = (BUILT_IN if built_in else PUBLISHED)[kind]
     if not source and preset.threshold is not None and settings.blend == AUTO and not with_mask:
         raise PromptError(
-            f"source_prompt is empty; an edit of the kind {kind!r} makes a mask from words of it. Describe what the clip "
-            f"shows, or use the kind 'auto', which then edits everything."
+            f"source_prompt is empty; an edit of the kind {kind!r} makes a mask from words of it. Describe what the "
+            f"clip shows, or use the kind 'auto', which then edits everything."
         )
     own = preset.own if self_attention else 0.0
     guidance = BUILT_IN_GUIDANCE if built_in else PUBLISHED_GUIDANCE

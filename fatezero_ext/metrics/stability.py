@@ -60,7 +60,7 @@ def warp_errors(source: Tensor, edited: Tensor, compared: Tensor, flow: FlowFind
     """Compare each frame with the one before, moved along the source's optical flow.
 
     source, edited: [frames, height, width, 3], 0..1
-    compared:       booleans [frames, height, width]; a pixel counts where its frame has it, and the frame before has all
+    compared:       booleans [frames, height, width]; a pixel counts where its frame has it, and the frame before all
                     that it is sampled from
     flow:           finds the motion, for example `dis_flow`
     Returns mean absolute differences where the flow there and back agrees and stays inside the frame; None if it

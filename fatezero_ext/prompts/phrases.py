@@ -78,7 +78,8 @@ def phrases_of(
     """Return the phrases that differ, of the source prompt and of the edit prompt.
 
     Articles and prepositions around them are left out. A colour, and a word that is only added, go with the noun they
-    describe; a second thing ("and a cat") and a place with none; for a new background only what stands behind the last preposition of place counts, if that differs.
+    describe; a second thing ("and a cat") and a place with none; for a new background only what stands behind the last
+    preposition of place counts, if that differs.
     """
     before, after = ([bare(word) for word in words] for words in (source, edit))
     if kind == "background":

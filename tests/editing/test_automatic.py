@@ -70,14 +70,14 @@ def test_kind_mode_and_words_are_read_from_the_prompts(source, target, kind, mod
     assert words == (own, joining)
 
 
-TRAIN = "a train traveling down tracks next to a forest filled with trees and flowers and a man on the side of the track"
+TRAIN = "a train traveling down tracks next to a forest filled with trees and a man on the side of the track"
 FOX, CAT = "a white fox sitting in the grass", "A black cat walking on the floor next to a wall"
 PUBLISHED = [
     (ROAD, f"watercolor painting of {ROAD}", "style"),
     ("a pink water lily", "Claude Monet painting of a pink water lily", "style"),
     ("A rabbit is eating a watermelon", "pokemon cartoon of A rabbit is eating a watermelon", "style"),
     ("a yellow sunflower", "van gogh style painting of a yellow sunflower", "style"),
-    ("a man surfing on a wave with a rope", "The Ukiyo-e style painting of a man surfing on a wave with a rope", "style"),
+    ("a man surfing on a white wave", "The Ukiyo-e style painting of a man surfing on a white wave", "style"),
     ("a black swan near a wall and bushes,", "cartoon photo of a black swan near a wall and bushes", "style"),
     (TRAIN, f"{TRAIN} Makoto Shinkai style", "style"),
     (FOX, "a white fox sitting in the snow", "background"),
