@@ -28,6 +28,7 @@ class EditAttention:
     mask:        gives bool [frames, height, width] for a level's size, or None: fused self-attention is the source's
     base:        computes what is not edited
     keep_cross:  layers whose unedited cross maps of the edit are kept in `edit_maps`, for latent blending
+    watch_cross: layers whose cross maps of the edit are put there while their attention is computed as without
     kernel:      computes what is edited and not the source's
     """
 
@@ -36,11 +37,15 @@ class EditAttention:
     mask: MaskOf | None = None
     base: Attend = plain
     keep_cross: tuple[LayerAddress, ...] = ()
+    watch_cross: tuple[LayerAddress, ...] = ()
     kernel: Attend = plain
     edit_maps: dict[LayerAddress, Tensor] = field(default_factory=dict)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
         at = site.address
+        if at in self.watch_cross:
+            own = slice(len(q) - site.frames, None)
+            self.edit_maps[at] = attention_probs(q[own], k[own], site.part(own))
         if site.is_cross:
             if at in self.keep_cross or (self.plan.replace_cross and at in self.source):
                 return self._on_last_chunk(self._cross, q, k, v, site)

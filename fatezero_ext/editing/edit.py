@@ -34,7 +34,8 @@ class EditResult:
     latents:   raw latents [frames, channels, height, width], on the CPU, ready for a VAE
     mask:      [frames, height, width] in cells: share of the blended steps at which a cell was free to differ, 0..1
     last_mask: bool [frames, height, width] in cells: the mask of the last step that blended latents, else of the last
-               that fused self-attention under a mask; True everywhere without a mask. For `keep_source_pixels`
+               that fused self-attention under a mask, with the place of `BlendSettings.edit_words`; True everywhere
+               without a mask. For `keep_source_pixels`
     """
 
     latents: Tensor
@@ -155,7 +156,7 @@ def _check_mask_is_read(plan: EditPlan, steps: int) -> None:
 def _check_control(unet: NoiseModel, plan: EditPlan) -> None:
     """Raise SettingsError if a registered map controller and the edit would both change attention."""
     unet.report_left_out()
-    changes = any(step.replace_cross or step.fuse_self for step in plan.steps) or plan.edit_mask is not None
+    changes = any(step.replace_cross or step.fuse_self for step in plan.steps) or plan.joins
     if changes and isinstance(unet.attend, MapControlAttention):
         raise SettingsError(
             f"{type(unet.attend.controller).__name__} is registered and changes attention by itself; the edit must "

@@ -100,6 +100,7 @@ class EditRun:
         blend, has_mask = plan.blend, user_mask is not None
         self.fuses_under_mask = has_mask if blend is None else blend.self_attention
         self.original = plan.settings.quirks == "original"
+        self.last_fused, self.joined_last = plan.last_fused, plan.joined_last
         blends = any(step.blend_latents for step in plan.steps)
         self.source_latents = trace.latents.to(unet.device) if blends else trace.latents
         self.attention_mask: Tensor | None = None
@@ -136,13 +137,16 @@ class EditRun:
             mask = cache(partial(self.masks.mask, heat))
             self.attention_mask = mask(self.trace.size)
             self.masks.count(self.attention_mask, blends_latents=False)
-        joins = self.plan.edit_mask is not None and (plan.blend_latents or self.original)
+            if self.joined_last is not None and step == self.last_fused:
+                self.masks.bar_edit_words(heat)
+        joins = self.plan.joins and (plan.blend_latents or self.original)
         attend = EditAttention(
             plan=plan,
             source=source,
             mask=mask,
             base=self.unet.attend,
             keep_cross=self.plan.mask_layers if joins else (),
+            watch_cross=self.plan.mask_layers if step == self.joined_last else (),
             kernel=self.unet.kernel,
         )
         return attend, heat
@@ -154,6 +158,8 @@ class EditRun:
         """
         # The authors' program compares the sum over all steps so far with the source's single step.
         self.masks.add_edit_maps(edit_maps, summed=self.original)
+        if step == self.joined_last:
+            self.masks.join_last()
         if not self.plan.steps[step].blend_latents:
             return x
         self.latent_mask = mask = self.masks.mask(heat, self.trace.size, with_edit=True)

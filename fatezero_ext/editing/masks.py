@@ -156,9 +156,14 @@ class MaskWords:
         """
         mask = threshold_heat(heat(self.own), self.threshold, size)
         mask = mask if joining is None else mask | joining
+        subtracted = self.subtracted(heat, size)
+        return mask if subtracted is None else mask & ~subtracted
+
+    def subtracted(self, heat: Heat, size: tuple[int, int]) -> Tensor | None:
+        """Return what is taken out of the mask, bool [frames, *size]; None without such words."""
         if self.subtract is None:
-            return mask
-        return mask & ~threshold_heat(heat(self.subtract), self.subtract_threshold, size, grow=False)
+            return None
+        return threshold_heat(heat(self.subtract), self.subtract_threshold, size, grow=False)
 
 
 class MaskMaker:
@@ -176,7 +181,7 @@ class MaskMaker:
         """Begin an edit.
 
         source_words: words of the source prompt that make the mask; None: the user's mask alone
-        edit_words:   words of the edit prompt that join it for latent blending, or None
+        edit_words:   words of the edit prompt that join it for latent blending, or the last mask, or None
         sites:        of the layers whose maps are read
         user_mask:    bool [frames, height, width] of any scale, or None; with words both must allow a cell
         counts:       zeros [frames, height, width] in latent cells, float32, where the computation runs
@@ -189,6 +194,7 @@ class MaskMaker:
         self._counted = 0
         self._last_fused: Tensor | None = None
         self._last_blended: Tensor | None = None
+        self._barred: list[Tensor] = []
         self._edit_maps: dict[LayerAddress, Tensor] = {}
         self._scaled: dict[tuple[int, int], Tensor] = {}
 
@@ -229,12 +235,28 @@ class MaskMaker:
         else:
             self._last_fused = mask
 
+    def bar_edit_words(self, heat: Heat) -> None:
+        """Note which cells `join_last` may not add: those outside the user's mask, and those taken out at this step."""
+        size = (self.counts.shape[-2], self.counts.shape[-1])
+        subtracted = None if self.source_words is None else self.source_words.subtracted(heat, size)
+        user_mask = None if self.user_mask is None else ~self._user_mask_at(self.user_mask, size)
+        self._barred = [cells for cells in (subtracted, user_mask) if cells is not None]
+
+    def join_last(self) -> None:
+        """Add the place of the edit's own words, in the edit maps taken last, to the last mask of self-attention."""
+        assert self.edit_words is not None and self._last_fused is not None
+        joining = self.edit_words.at(self._edit_heat, (self.counts.shape[-2], self.counts.shape[-1]))
+        for cells in self._barred:
+            joining = joining & ~cells
+        self._last_fused = self._last_fused | joining
+        self._edit_maps.clear()
+
     def mean(self) -> Tensor:
         """Return the share of the counted masks that left a cell free, 0..1; 1 without any."""
         return self.counts / self._counted if self._counted else torch.ones_like(self.counts)
 
     def last(self) -> Tensor:
-        """Return the last mask that latents were blended under, else that self-attention was fused under.
+        """Return the last mask that latents were blended under, else that self-attention was fused under, as joined.
 
         Returns bool [frames, height, width] in latent cells; all True where there was none.
         """

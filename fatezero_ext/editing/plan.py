@@ -49,7 +49,7 @@ class EditPlan:
 
     steps:       one StepPlan each, step 0 the noisiest
     source_mask: words of the source prompt that make the mask, or None without blending
-    edit_mask:   words of the edit prompt that join it for latent blending, or None
+    edit_mask:   words of the edit prompt that join it for latent blending, else at `joined_last` alone, or None
     settings:    of the edit, without any "auto"
     mask_layers: cross-attention layers whose maps these masks are read from
     token_map:   [77, 77] source tokens that each edit token takes the attention of, columns; none for a new token
@@ -70,6 +70,28 @@ class EditPlan:
     def blend(self) -> BlendSettings | None:
         """The masks' settings; a plan's own are resolved."""
         return cast("BlendSettings | None", self.settings.blend)
+
+    @property
+    def joins(self) -> bool:
+        """Whether words of the edit prompt join the masks that latents are blended under."""
+        return self.edit_mask is not None and self.blend is not None and self.blend.latents
+
+    @property
+    def last_fused(self) -> int | None:
+        """The last step that fuses self-attention under a mask of words; None without any."""
+        under_mask = self.source_mask is not None and self.blend is not None and self.blend.self_attention
+        fused = [place for place, step in enumerate(self.steps) if step.fuse_self and under_mask]
+        return fused[-1] if fused else None
+
+    @property
+    def joined_last(self) -> int | None:
+        """The step at which words of the edit prompt join the last mask, where no latents are blended; else None.
+
+        As far on as latents would be blended: the new object has its shape there.
+        """
+        if self.edit_mask is None or self.last_fused is None or any(step.blend_latents for step in self.steps):
+            return None
+        return max(self.last_fused, int(LATENT_BLEND_WINDOW[1] * len(self.steps)) - 2)
 
     @property
     def guidance(self) -> float:
@@ -160,8 +182,7 @@ def _mask_words(blend: BlendSettings | None, source: Prompt, edit: Prompt) -> tu
     if not blend.source_words:
         return None, None
     source_mask = MaskWords(own, blend.threshold, subtract, blend.subtract_threshold)
-    joins = blend.latents and blend.edit_words
-    return source_mask, MaskWords(joining, blend.threshold) if joins else None
+    return source_mask, MaskWords(joining, blend.threshold) if blend.edit_words else None
 
 
 def _weights(prompt: Prompt, words: tuple[str, ...], asked_by: str) -> Tensor:

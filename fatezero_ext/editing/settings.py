@@ -34,7 +34,8 @@ class BlendSettings:
     source_words:       words of the source prompt whose attention makes the mask; none: the user's mask alone; a plus
                         marks words that the prompt does not have: "+shadow"; "auto": those that differ between the
                         prompts
-    edit_words:         their counterparts in the edit prompt; they join the mask of latent blending; "auto" likewise
+    edit_words:         their counterparts in the edit prompt; they join the mask of latent blending, and without it the
+                        last mask, see `EditResult`; "auto" likewise
     threshold:          share of each frame's highest attention above which a cell may differ, usually 0.2..0.7
     self_attention:     fuse self-attention under the mask
     latents:            put the source's latents back outside the mask, over the middle of the steps

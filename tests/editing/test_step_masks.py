@@ -1,12 +1,19 @@
 """The masks of single steps of an edit, as `on_step` is given them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from fatezero_ext import BlendSettings, Storage, edit
+from fatezero_ext import BlendSettings, Capture, Storage, edit
+from fatezero_ext.diffusion.guided_text import embedded
+from fatezero_ext.editing.masks import blend_layers, threshold_heat, word_heat
+from fatezero_ext.inversion.recording import RecordAttention
 from fatezero_ext.inversion.trace import Trace
+from fatezero_ext.prompts.alignment import token_weights
+from fatezero_ext.prompts.words import read_prompt
 
-from ..small_runs import EDIT, STEPS, inverted, named
+from ..small_runs import EDIT, STEPS, calls_of, inverted, named
 
 FUSED, BLENDED = range(4), (1, 2)  # of 5 steps: int(0.8 * 5) fused; int(0.2 * 5) < step + 1 < int(0.8 * 5) blended
 
@@ -26,7 +33,8 @@ def controller(model):
 @pytest.mark.parametrize("self_attention", [True, False])
 @pytest.mark.parametrize("latents", [True, False])
 def test_each_step_gives_the_masks_it_used(model, controller, self_attention, latents):
-    blend = BlendSettings(("jeep",), ("car",), threshold=0.5, self_attention=self_attention, latents=latents)
+    joining = ("car",) if latents else ()
+    blend = BlendSettings(("jeep",), joining, threshold=0.5, self_attention=self_attention, latents=latents)
     steps, result = steps_of(model, controller, blend)
     fused = [step for step in range(STEPS) if steps[step].attention_mask is not None]
     blended = [step for step in range(STEPS) if steps[step].latent_mask is not None]
@@ -42,6 +50,54 @@ def test_each_step_gives_the_masks_it_used(model, controller, self_attention, la
         last = steps[FUSED[-1]].attention_mask
     assert result.last_mask.dtype == torch.bool and result.last_mask.equal(last)
     assert bool(last.all()) != (latents or self_attention) and last.any()
+
+
+JOINING = BlendSettings(("jeep",), ("car",), threshold=0.5)
+
+
+def test_without_blended_latents_the_edits_words_join_the_last_mask(model, controller):
+    """Attention is the model's own at the step that shows them, so that the model alone gives their heat there."""
+    settings = named(cross_replace=0.0, self_replace=0.2, guidance=1.0, blend=JOINING)
+    steps = []
+    result = edit(controller, model.text_encoder, EDIT, settings, on_step=steps.append)
+    (fused,) = [step.attention_mask for step in steps if step.attention_mask is not None]
+    unet, at = model.unet, BLENDED[-1]
+    sites = unet.sites(3, 16, 16)
+    layers = blend_layers(sites, Capture().most_cells)
+    recorder = RecordAttention(dict.fromkeys(layers, "map"), unet.kernel)
+    text = embedded(model.text_encoder, [EDIT], unet)
+    unet(steps[at - 1].latents, controller.trace.schedule.timesteps[at], text, frames=3, attend=recorder)
+    maps = [(recorder.records[layer].probs(text, sites[layer]), sites[layer]) for layer in layers]
+    car = token_weights(read_prompt(model.text_encoder, EDIT), {"car": 1.0}, 0.0, "")
+    new = threshold_heat(word_heat(maps, car), JOINING.threshold, (16, 16))
+    assert result.last_mask.equal(fused | new) and (new & ~fused).any()
+
+
+@pytest.mark.parametrize("quirks", ["fixed", "original"])
+def test_words_that_join_the_last_mask_change_nothing_else(model, controller, quirks):
+    settings = named(self_replace=0.5, guidance=3.0, blend=JOINING, quirks=quirks)
+    alone = replace(settings, blend=replace(JOINING, edit_words=()))
+    results = []
+    for given in (settings, alone):
+        with calls_of(model.unet.net) as calls:
+            results.append((edit(controller, model.text_encoder, EDIT, given), len(calls)))
+    (joined, made), (plain, needed) = results
+    assert joined.latents.equal(plain.latents) and joined.mask.equal(plain.mask) and made == needed
+    assert (plain.last_mask <= joined.last_mask).all() and not joined.last_mask.equal(plain.last_mask)
+
+
+def test_words_join_the_last_mask_within_the_users_mask(model, controller):
+    mask = torch.zeros(1, 16, 16)
+    mask[:, :8] = 1
+    whole, within = (steps_of(model, controller, JOINING, mask=given)[1].last_mask for given in (None, mask))
+    assert not within[:, 8:].any() and within.any() and whole[:, 8:].any()
+
+
+@pytest.mark.parametrize(("threshold", "spared"), [(0.0, True), (1.0, False)])  # all heat is above 0, none above 1
+def test_words_join_the_last_mask_outside_subtracted_words(model, controller, threshold, spared):
+    cut = replace(JOINING, subtract_words=("road",), subtract_threshold=threshold)
+    last = steps_of(model, controller, cut)[1].last_mask
+    assert not last.any() if spared else last.equal(steps_of(model, controller, JOINING)[1].last_mask)
 
 
 def test_latents_outside_a_steps_mask_are_the_sources(model, controller):
