@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import PromptError
-from ..prompts.phrases import kind_of_words, phrases_of
+from ..prompts.phrases import kind_of_words, phrases_of, things_in_front
 from ..prompts.word_changes import Change, changed_words, replaces_one_by_one
 from .settings import AUTO, BlendSettings, EditKind, EditSettings, Mode
 
@@ -23,6 +23,8 @@ class Preset:
     threshold:     of the mask from the words that differ; None: no mask
     latents:       whether the source's latents are put back outside the mask
     joins:         whether words of the edit prompt join the mask
+    spares:        threshold of the place of the things in front of a background, which keep the source's pixels; None:
+                   they are drawn anew
     """
 
     cross: float
@@ -30,12 +32,13 @@ class Preset:
     threshold: float | None = None
     latents: bool = False
     joins: bool = False
+    spares: float | None = None
 
 
 BUILT_IN: Mapping[EditKind, Preset] = {
     "object": Preset(0.4, 0.4, 0.3, latents=True, joins=True),
     "colour": Preset(0.8, 0.8, 0.3, latents=True, joins=True),
-    "background": Preset(0.8, 0.8, 0.5, latents=True),
+    "background": Preset(0.8, 0.8, 0.5, latents=True, spares=0.3),
     "style": Preset(0.5, 0.8),
     "removal": Preset(0.4, 0.4, 0.3, latents=True),
 }
@@ -143,7 +146,10 @@ def _blend(
     if preset.threshold is None or not of_source:  # nothing of the source makes way: no mask could be made from it
         return None
     joining = of_edit if preset.joins else ()
-    return BlendSettings(of_source, joining, preset.threshold, latents=preset.latents)
+    settings = BlendSettings(of_source, joining, preset.threshold, latents=preset.latents)
+    if preset.spares is None:
+        return settings
+    return replace(settings, spare_words=things_in_front(words.source, words.changes), spare_threshold=preset.spares)
 
 
 def _with_words(blend: BlendSettings, kind: EditKind, words: _Words) -> BlendSettings:

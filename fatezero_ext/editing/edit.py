@@ -34,8 +34,8 @@ class EditResult:
     latents:   raw latents [frames, channels, height, width], on the CPU, ready for a VAE
     mask:      [frames, height, width] in cells: share of the blended steps at which a cell was free to differ, 0..1
     last_mask: bool [frames, height, width] in cells: the mask of the last step that blended latents, else of the last
-               that fused self-attention under a mask, with the place of `BlendSettings.edit_words`; True everywhere
-               without a mask. For `keep_source_pixels`
+               that fused self-attention under a mask, with the place of `BlendSettings.edit_words` and without that
+               of its `spare_words`; True everywhere without a mask. For `keep_source_pixels`
     """
 
     latents: Tensor

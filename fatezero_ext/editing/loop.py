@@ -133,6 +133,8 @@ class EditRun:
         """Return a step's attention, and the source's heat: it is made once a step, masks once a size."""
         plan, heat, mask = self.plan.steps[step], self.masks.source_heat(source), None
         self.attention_mask = self.latent_mask = None
+        if self.reads_mask(step):
+            self.masks.watch_spared(heat)
         if plan.fuse_self and self.fuses_under_mask:
             mask = cache(partial(self.masks.mask, heat))
             self.attention_mask = mask(self.trace.size)

@@ -137,17 +137,20 @@ class MaskWords:
 
     own:       [77] tokens inside the mask, with their threshold
     subtract:  [77] tokens whose (not grown) mask is taken out again, or None for no subtraction
+    spare:     [77] tokens whose (not grown) mask is taken out of the last mask alone, or None
     """
 
     own: Tensor
     threshold: float
     subtract: Tensor | None = None
     subtract_threshold: float = 0.0
+    spare: Tensor | None = None
+    spare_threshold: float = 0.0
 
     def to(self, device: torch.device) -> MaskWords:
         """Return the same words with their weights on `device`."""
-        subtract = None if self.subtract is None else self.subtract.to(device)
-        return replace(self, own=self.own.to(device), subtract=subtract)
+        subtract, spare = (None if words is None else words.to(device) for words in (self.subtract, self.spare))
+        return replace(self, own=self.own.to(device), subtract=subtract, spare=spare)
 
     def at(self, heat: Heat, size: tuple[int, int], joining: Tensor | None = None) -> Tensor:
         """Return the mask, bool [frames, *size], True inside.
@@ -195,6 +198,7 @@ class MaskMaker:
         self._last_fused: Tensor | None = None
         self._last_blended: Tensor | None = None
         self._barred: list[Tensor] = []
+        self._spared_heat: Tensor | None = None
         self._edit_maps: dict[LayerAddress, Tensor] = {}
         self._scaled: dict[tuple[int, int], Tensor] = {}
 
@@ -251,6 +255,13 @@ class MaskMaker:
         self._last_fused = self._last_fused | joining
         self._edit_maps.clear()
 
+    def watch_spared(self, heat: Heat) -> None:
+        """Add up the heat of the words that the last mask spares."""
+        spare = None if self.source_words is None else self.source_words.spare
+        if spare is not None:
+            found = heat(spare)
+            self._spared_heat = found if self._spared_heat is None else self._spared_heat + found
+
     def mean(self) -> Tensor:
         """Return the share of the counted masks that left a cell free, 0..1; 1 without any."""
         return self.counts / self._counted if self._counted else torch.ones_like(self.counts)
@@ -258,10 +269,15 @@ class MaskMaker:
     def last(self) -> Tensor:
         """Return the last mask that latents were blended under, else that self-attention was fused under, as joined.
 
+        The place of words to be spared is taken out of it, by their mean heat: it shows a shape better than one step's.
         Returns bool [frames, height, width] in latent cells; all True where there was none.
         """
         masks = (self._last_blended, self._last_fused, torch.ones_like(self.counts, dtype=torch.bool))
-        return next(mask for mask in masks if mask is not None)
+        last = next(mask for mask in masks if mask is not None)
+        if self.source_words is None or self._spared_heat is None:
+            return last
+        size, threshold = (last.shape[-2], last.shape[-1]), self.source_words.spare_threshold
+        return last & ~threshold_heat(self._spared_heat, threshold, size, grow=False)
 
     def _user_mask_at(self, mask: Tensor, size: tuple[int, int]) -> Tensor:
         if size not in self._scaled:

@@ -41,6 +41,9 @@ class BlendSettings:
     latents:            put the source's latents back outside the mask, over the middle of the steps
     subtract_words:     words, as `source_words`, whose mask is taken out again
     subtract_threshold: the same threshold for these
+    spare_words:        words, as `source_words`, whose place `EditResult.last_mask` leaves to the source's own pixels;
+                        the edit itself does not heed them
+    spare_threshold:    the same threshold for these
     downscale:          latent cells per map cell the masks are read from; None: chosen by `blend_layers`
     mask_use:           a user's mask "intersect"s that of the words, or "override"s it
     follow_shapes:      heat of words spreads over what their places' self-attention looks at
@@ -53,6 +56,8 @@ class BlendSettings:
     latents: bool = False
     subtract_words: tuple[str, ...] = ()
     subtract_threshold: float = 0.3
+    spare_words: tuple[str, ...] = ()
+    spare_threshold: float = 0.3
     downscale: int | None = None
     mask_use: MaskUse = "intersect"
     follow_shapes: bool = False
@@ -60,17 +65,19 @@ class BlendSettings:
     @property
     def looked_for(self) -> tuple[str, ...]:
         """The words that are looked for in the source."""
-        return (*self.source_words, *self.subtract_words)
+        return (*self.source_words, *self.subtract_words, *self.spare_words)
 
     def __post_init__(self) -> None:
-        for name in ("source_words", "edit_words", "subtract_words"):
+        for name in ("source_words", "edit_words", "subtract_words", "spare_words"):
             value = getattr(self, name)
-            if value != AUTO or name == "subtract_words":
+            if value != AUTO or name in ("subtract_words", "spare_words"):
                 object.__setattr__(self, name, texts(name, value))
         _one_of("mask_use", self.mask_use, ("intersect", "override"))
         finite_number("blend threshold", self.threshold)
         finite_number("subtract threshold", self.subtract_threshold)
-        for name, use in (("subtract_words", "take them from"), ("edit_words", "join them to")):
+        finite_number("spare threshold", self.spare_threshold)
+        uses = {"subtract_words": "take them from", "spare_words": "take them from", "edit_words": "join them to"}
+        for name, use in uses.items():
             if getattr(self, name) and not self.source_words:
                 shown = name.replace("edit_words", "blend_edit_words")
                 raise SettingsError(

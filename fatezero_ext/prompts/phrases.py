@@ -98,6 +98,24 @@ def phrases_of(
     return found[0], found[1]
 
 
+def things_in_front(source: Sequence[str], changes: Sequence[Change]) -> tuple[str, ...]:
+    """Return the things that a prompt puts in front of its background and that an edit does not change, as phrases.
+
+    "A red circle on the grass" has "red circle"; a prompt without a preposition of place has none.
+    """
+    words = [bare(word) for word in source]
+    end = _last_place(words)
+    changed = {place for change in changes for place in change.source}
+    named = [end < len(words) and _joins(word) and place not in changed for place, word in enumerate(words)]
+    phrases, start = [], _prefix(words)
+    for place in range(start, end + 1):
+        if place == end or not named[place]:
+            if start < place:
+                phrases.append(_phrase(source, words, range(start, place)))
+            start = place + 1
+    return tuple(dict.fromkeys(phrases))
+
+
 def _one_sided(before: list[str], after: list[str], change: Change) -> list[str]:
     """Return the words of a change that are only added or only left out; none of others."""
     if change.source and change.edit:

@@ -34,13 +34,15 @@ class KeepSourcePixels(io.ComfyNode):
                 ),
                 _pixels_widget(
                     "grow",
-                    "Pixels by which the mask is grown to all sides. 8, a latent cell, for Stable Diffusion; 4 for the "
-                    "built-in model.",
+                    0,
+                    "Pixels by which the mask is grown to all sides. 0 for last_mask, which is already grown by a cell of "
+                    "the maps it comes from.",
                 ),
                 _pixels_widget(
                     "feather",
-                    "Pixels over which edit and source fade into each other, half of them on either side of the grown "
-                    "mask's edge. 0: a hard edge.",
+                    CELL_OF_STABLE_DIFFUSION,
+                    "Pixels over which edit and source fade into each other, half of them on either side of the "
+                    "mask's edge. A latent cell: 8 for Stable Diffusion, 4 for the built-in model. 0: a hard edge.",
                 ),
                 io.Boolean.Input("enabled", default=True, tooltip="Off: the edited frames go through unchanged."),
             ],
@@ -58,5 +60,5 @@ class KeepSourcePixels(io.ComfyNode):
         return io.NodeOutput(keep_source_pixels(images[..., :3], source[..., :3], mask, grow=grow, feather=feather))
 
 
-def _pixels_widget(name: str, tooltip: str) -> io.Input:
-    return io.Int.Input(name, default=CELL_OF_STABLE_DIFFUSION, min=0, max=MOST_PIXELS, tooltip=tooltip)
+def _pixels_widget(name: str, default: int, tooltip: str) -> io.Input:
+    return io.Int.Input(name, default=default, min=0, max=MOST_PIXELS, tooltip=tooltip)

@@ -70,6 +70,27 @@ def test_kind_mode_and_words_are_read_from_the_prompts(source, target, kind, mod
     assert words == (own, joining)
 
 
+@pytest.mark.parametrize(
+    ("source", "target", "spared"),
+    [
+        (CIRCLE, "a red circle on the sand", ("red circle",)),
+        ("a photo of a cat and a ball on the grass", "a photo of a cat and a ball on the sand", ("cat", "ball")),
+        ("a man walking on the beach", "a man walking on the snow", ("man",)),
+        ("a dog", "a dog on the beach", None),  # nothing makes way, so there is no mask
+        ("a dog, mountain background", "a dog, city background", ()),  # where the background begins is not said
+        (CIRCLE, "a red square on the sand", None),
+    ],
+)
+def test_a_new_background_spares_the_things_in_front(source, target, spared):
+    found = resolved_settings(EditSettings(kind="background"), source, target, built_in=True).blend
+    if spared is None:
+        assert found is None or "circle" not in found.spare_words
+    else:
+        assert found.spare_words == spared and found.spare_threshold == 0.3
+    for kind in ("object", "colour"):
+        assert resolved_settings(EditSettings(kind=kind), CIRCLE, "a red disc on the grass").blend.spare_words == ()
+
+
 TRAIN = "a train traveling down tracks next to a forest filled with trees and a man on the side of the track"
 FOX, CAT = "a white fox sitting in the grass", "A black cat walking on the floor next to a wall"
 PUBLISHED = [

@@ -9,6 +9,7 @@ from fatezero_ext import BlendSettings, Capture, Storage, edit
 from fatezero_ext.diffusion.guided_text import embedded
 from fatezero_ext.editing.masks import blend_layers, threshold_heat, word_heat
 from fatezero_ext.inversion.recording import RecordAttention
+from fatezero_ext.inversion.source_reader import SourceReader
 from fatezero_ext.inversion.trace import Trace
 from fatezero_ext.prompts.alignment import token_weights
 from fatezero_ext.prompts.words import read_prompt
@@ -98,6 +99,34 @@ def test_words_join_the_last_mask_outside_subtracted_words(model, controller, th
     cut = replace(JOINING, subtract_words=("road",), subtract_threshold=threshold)
     last = steps_of(model, controller, cut)[1].last_mask
     assert not last.any() if spared else last.equal(steps_of(model, controller, JOINING)[1].last_mask)
+
+
+@pytest.mark.parametrize(("threshold", "spared"), [(0.0, True), (1.0, False)])
+@pytest.mark.parametrize("latents", [False, True])
+def test_the_last_mask_spares_words_and_nothing_else_changes(model, controller, threshold, spared, latents):
+    blend = BlendSettings(("jeep",), threshold=0.2, latents=latents)
+    sparing = replace(blend, spare_words=("road",), spare_threshold=threshold)
+    (_, plain), (_, found) = steps_of(model, controller, blend), steps_of(model, controller, sparing)
+    assert found.latents.equal(plain.latents) and found.mask.equal(plain.mask) and plain.last_mask.any()
+    assert not found.last_mask.any() if spared else found.last_mask.equal(plain.last_mask)
+
+
+def test_spared_words_are_found_by_their_mean_heat(model, controller):
+    blend = BlendSettings(("jeep",), threshold=0.0, latents=True, spare_words=("road",), spare_threshold=0.7)
+    steps, result = steps_of(model, controller, blend)
+    read = [place for place, step in enumerate(steps) if (step.attention_mask, step.latent_mask) != (None, None)]
+    unet, trace = model.unet, controller.inverted()
+    sites = unet.sites(3, 16, 16)
+    layers = blend_layers(sites, Capture().most_cells)
+    road = token_weights(trace.prompt, {"road": 1.0}, 0.0, "")
+    heats = []
+    with SourceReader(unet, trace, [frozenset(layers)] * STEPS) as source:
+        for step in range(STEPS):
+            records = source.read(step)
+            heats.append(word_heat([(records[at].heat.probs(road), sites[at]) for at in layers], road))
+    mean = torch.stack([heats[step] for step in read]).sum(0)
+    there = threshold_heat(mean, 0.7, (16, 16), grow=False)
+    assert result.last_mask.equal(steps[BLENDED[-1]].latent_mask & ~there) and there.any() and not there.all()
 
 
 def test_latents_outside_a_steps_mask_are_the_sources(model, controller):

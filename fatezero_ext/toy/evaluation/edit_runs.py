@@ -41,8 +41,8 @@ PRESETS: Mapping[str, EditKind] = {
     "removal": "removal",
 }
 """Presets by the kinds of the table; styles have one of their own."""
-OF_OBJECTS = ("colour", "shape", "colour+shape", "removal")
-"""Kinds that change the object alone: the source's own pixels come back around it, as in the example workflows."""
+WITH_MASK = tuple(PRESETS)
+"""Kinds with a mask: the source's own pixels come back outside it, as in the example workflows."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +146,8 @@ class Runs:
 def finished(model: VideoModel, result: EditResult, clip: Clip, kind: str) -> Tensor:
     """Decode an edit and do what the example workflows do behind it. Returns [frames, H, W, 3], 0..1."""
     frames = model.vae.decode(result.latents)
-    if kind not in OF_OBJECTS:
+    if kind not in WITH_MASK:
         return frames
     cell = model.unet.latent_format.pixels_per_cell
     source = torch.as_tensor(clip.frames).to(frames)
-    return keep_source_pixels(frames, source, result.last_mask, grow=cell, feather=cell)
+    return keep_source_pixels(frames, source, result.last_mask, feather=cell)
