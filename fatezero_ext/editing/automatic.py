@@ -82,7 +82,7 @@ def resolved_settings(
         raise PromptError("edit_prompt is empty; words are needed. Describe what is wanted in plain words.")
     if not changes and _needs_changes(settings):
         raise PromptError(
-            f"source and edit prompt {_alike(source, edit)}; words that differ are needed to see what is to change. "
+            f"{_alike(source, edit)}; words that differ are needed to see what is to change. "
             f"Change a word of the edit prompt, or choose windows and blend yourself, without 'auto'."
         )
     kind = settings.kind if settings.kind != AUTO else kind_of_words(source, edit, changes)
@@ -119,8 +119,9 @@ def _alike(source: Sequence[str], edit: Sequence[str]) -> str:
     """Describe prompts in which no word differs."""
     shown = f"{' '.join(edit)!r}"
     if source == edit:
-        return f"are the same ({shown})"
-    return f"differ in nothing but case or punctuation ({' '.join(source)!r} and {shown}), which changes no word"
+        return f"source and edit prompt are the same ({shown})"
+    both = f"{' '.join(source)!r} and {shown}"
+    return f"source and edit prompt differ in nothing but case or punctuation ({both}), which changes no word"
 
 
 def _needs_changes(settings: EditSettings) -> bool:

@@ -19,9 +19,7 @@ FRAMES_AT_ONCE = 4
 """Bound of memory: frames are composed one by one."""
 
 
-def keep_source_pixels(
-    edited: Tensor, source: Tensor, mask: Tensor, *, grow: int = 0, feather: int = CELL
-) -> Tensor:
+def keep_source_pixels(edited: Tensor, source: Tensor, mask: Tensor, *, grow: int = 0, feather: int = CELL) -> Tensor:
     """Put the source's own pixels back outside a mask, so that nothing there is lost to VAE, inversion or guidance.
 
     edited:  [frames, height, width, 3], 0..1

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...fatezero_ext.errors import VideoError
 from ..api import io, schema
+from ..first_use import importing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,7 +59,8 @@ class CompareClips(io.ComfyNode):
         edit_labels: list[str] | None = None,
         **edits: list[Tensor | None],
     ) -> io.NodeOutput:
-        from ...fatezero_ext.pictures.comparison_grid import centre_crop_like, compare
+        with importing():
+            from ...fatezero_ext.pictures.comparison_grid import centre_crop_like, compare
 
         if len(source) != 1:
             raise VideoError(f"source brings {len(source)} clips; one is needed. Link the clip that was edited.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..api import io, schema
+from ..first_use import importing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,8 +36,8 @@ class KeepSourcePixels(io.ComfyNode):
                 _pixels_widget(
                     "grow",
                     0,
-                    "Pixels by which the mask is grown to all sides. 0 for last_mask, which is already grown by a cell of "
-                    "the maps it comes from.",
+                    "Pixels by which the mask is grown to all sides. 0 for last_mask, which is already grown by a cell "
+                    "of the maps it comes from.",
                 ),
                 _pixels_widget(
                     "feather",
@@ -53,7 +54,8 @@ class KeepSourcePixels(io.ComfyNode):
     def execute(
         cls, images: Tensor, source: Tensor, mask: Tensor, grow: int, feather: int, enabled: bool = True
     ) -> io.NodeOutput:
-        from ...fatezero_ext.editing.source_pixels import keep_source_pixels
+        with importing():
+            from ...fatezero_ext.editing.source_pixels import keep_source_pixels
 
         if not enabled:
             return io.NodeOutput(images)

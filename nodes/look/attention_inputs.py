@@ -8,6 +8,7 @@ from ...fatezero_ext.inspection.selection import Reading
 from .. import host
 from ..api import io
 from ..checking.verdicts import FirstMistakes
+from ..first_use import importing
 from ..method.edit_widgets import RESOLUTIONS, resolution_widget, share_widget, window, wrong_bound
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def cells_of(trace: Trace) -> tuple[int, int]:
 
 def source_frames(trace: Trace, images: Tensor | None) -> Tensor | None:
     """Return the pictures to draw over, cropped like the latents; None if none are connected."""
-    from ...fatezero_ext.pictures.attention_sheets import frames_like_latents
+    with importing():
+        from ...fatezero_ext.pictures.attention_sheets import frames_like_latents
 
     return None if images is None else frames_like_latents(images.cpu(), trace.frames, cells_of(trace))

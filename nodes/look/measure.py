@@ -11,6 +11,7 @@ from ...fatezero_ext.models.folder.detect import is_clip_folder
 from .. import host
 from ..api import io, schema
 from ..file_stamps import file_stamp
+from ..first_use import importing
 from ..model_folders import at_most_two_levels_below
 
 if TYPE_CHECKING:
@@ -81,8 +82,9 @@ class MeasureEdit(io.ComfyNode):
         mask: Tensor | None = None,
         vmaf: bool = False,
     ) -> io.NodeOutput:
-        from ...fatezero_ext.metrics.edit_metrics import measure_edit, report
-        from ...fatezero_ext.metrics.stability import installed_flow
+        with importing():
+            from ...fatezero_ext.metrics.edit_metrics import measure_edit, report
+            from ...fatezero_ext.metrics.stability import installed_flow
 
         measures = measure_edit(
             source[..., :3],
@@ -144,7 +146,8 @@ def _inputs() -> list[io.Input]:
 def _clip(name: str) -> ClipScorer | None:
     if name == NO_CLIP:
         return None
-    from ...fatezero_ext.metrics.clip_scores import load_clip
+    with importing():
+        from ...fatezero_ext.metrics.clip_scores import load_clip
 
     clip = load_clip(_folder(name))
     clip.load_to_device = host.current().residence(clip.net, "text encoder")

@@ -8,6 +8,7 @@ from ...fatezero_ext.choices import SIDES
 from .. import host
 from ..api import advanced, io, schema
 from ..checking.verdicts import verdict
+from ..first_use import importing
 from ..sockets import CONTROLLER
 from .attention_inputs import (
     cells_of,
@@ -79,9 +80,10 @@ class SelfAttentionComponents(io.ComfyNode):
         side: Side,
         images: Tensor | None = None,
     ) -> io.NodeOutput:
-        from ...fatezero_ext.inspection.components import principal_components
-        from ...fatezero_ext.inspection.heat_maps import self_attention_maps
-        from ...fatezero_ext.pictures.attention_sheets import component_tiles, sheets, tile_size
+        with importing():
+            from ...fatezero_ext.inspection.components import principal_components
+            from ...fatezero_ext.inspection.heat_maps import self_attention_maps
+            from ...fatezero_ext.pictures.attention_sheets import component_tiles, sheets, tile_size
 
         reading = reading_of(from_step, to_step, resolution)
         trace = controller.inverted()

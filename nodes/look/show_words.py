@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..api import io, schema
+from ..first_use import importing
 
 if TYPE_CHECKING:
     from ...fatezero_ext.prompts.words import TextEncoder
@@ -36,6 +37,7 @@ class ShowWords(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: TextEncoder, prompt: str) -> io.NodeOutput:
-        from ...fatezero_ext.prompts.token_report import described_words
+        with importing():
+            from ...fatezero_ext.prompts.token_report import described_words
 
         return io.NodeOutput(described_words(clip, prompt))

@@ -10,6 +10,7 @@ from .. import host
 from ..api import io, schema
 from ..checking.graph_texts import HEAT_NODE, inputs_of, source_prompt_of
 from ..checking.verdicts import FirstMistakes, graph_now, verdict
+from ..first_use import importing
 from ..method.edit_widgets import follow_shapes_widget
 from ..sockets import CONTROLLER
 from ..text_lists import parse_phrases
@@ -98,8 +99,9 @@ class WordHeatMaps(io.ComfyNode):
         clip: TextEncoder | None = None,
         follow_shapes: bool = False,
     ) -> io.NodeOutput:
-        from ...fatezero_ext.inspection.heat_maps import asked_words, word_heats, word_labels
-        from ...fatezero_ext.pictures.attention_sheets import heat_tiles, sheets, spread, tile_size
+        with importing():
+            from ...fatezero_ext.inspection.heat_maps import asked_words, word_heats, word_labels
+            from ...fatezero_ext.pictures.attention_sheets import heat_tiles, sheets, spread, tile_size
 
         reading = reading_of(from_step, to_step, resolution)
         trace, asked = controller.inverted(), parse_phrases(words)

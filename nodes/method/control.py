@@ -9,6 +9,7 @@ from ...fatezero_ext.choices import PLACES, POLICIES, PRECISION_NAMES
 from ...fatezero_ext.errors import FateZeroError, SettingsError
 from .. import text_lists
 from ..api import advanced, io, schema
+from ..first_use import importing
 from ..sockets import CONTROLLER, UNET
 
 if TYPE_CHECKING:
@@ -86,10 +87,11 @@ class RegisterAttentionControl(io.ComfyNode):
         key_frames: str = "-1, first",
         conditioning: Any = None,  # noqa: ANN401 - ComfyUI's CONDITIONING
     ) -> io.NodeOutput:
-        from ...fatezero_ext.diffusion.noise_model import NoiseModel
-        from ...fatezero_ext.inversion.controller import Controller
-        from ...fatezero_ext.inversion.recording import Capture
-        from ..native.model import NativeModel
+        with importing():
+            from ...fatezero_ext.diffusion.noise_model import NoiseModel
+            from ...fatezero_ext.inversion.controller import Controller
+            from ...fatezero_ext.inversion.recording import Capture
+            from ..native.model import NativeModel
 
         if not isinstance(unet, NoiseModel):
             unet = NativeModel(unet, text_lists.parse_key_frames(key_frames), conditioning)
@@ -158,7 +160,8 @@ class AttentionStoreCache(io.ComfyNode):
     def execute(
         cls, controller: Controller, policy: Policy, place: Place, precision: Precision, budget_gb: float = 0.0
     ) -> io.NodeOutput:
-        from ...fatezero_ext.storage.settings import Storage
+        with importing():
+            from ...fatezero_ext.storage.settings import Storage
 
         budget = int(budget_gb * 2**30) if budget_gb else None
         return io.NodeOutput(controller.with_storage(Storage(policy, place, precision, budget)))

@@ -8,6 +8,7 @@ from .. import host
 from ..api import advanced, io, schema
 from ..checking.graph_texts import EDIT_NODE, constants, inputs_of, source_prompt_of, texts_of
 from ..checking.verdicts import graph_now, verdict
+from ..first_use import importing
 from ..sockets import CONTROLLER
 from .edit_checks import edit_mistakes
 from .edit_widgets import CUSTOM, KIND_NAMES, follow_shapes_widget, from_widgets, resolution_widget, share_widget
@@ -97,7 +98,8 @@ class P2PEdit(io.ComfyNode):
         mask: Tensor | None = None,
         **widgets: Any,  # noqa: ANN401 - the remaining widgets, each of its own type
     ) -> io.NodeOutput:
-        from ...fatezero_ext.editing.edit import edit
+        with importing():
+            from ...fatezero_ext.editing.edit import edit
 
         trace = controller.inverted()
         bar = host.current().progress(len(trace.schedule), controller.unet.latent_format)

@@ -12,6 +12,7 @@ from .. import host
 from ..api import advanced, io, schema
 from ..checking.graph_texts import EDIT_NODE, HEAT_NODE, INVERT_NODE, readers_of
 from ..checking.verdicts import consumers_now, graph_now, verdict
+from ..first_use import importing
 from ..sockets import CONTROLLER
 from ..text_lists import parse_phrases
 from .edit import EDIT_WIDGETS
@@ -129,8 +130,9 @@ class DDIMInvert(io.ComfyNode):
         reconstruction_guidance: float = 7.5,
         inversion_passes: int = 0,  # not the widget's default: graphs from before it compute as they did
     ) -> io.NodeOutput:
-        from ...fatezero_ext.inversion.invert import Reconstruction, invert_planned
-        from ...fatezero_ext.inversion.plan import plan_inversion
+        with importing():
+            from ...fatezero_ext.inversion.invert import Reconstruction, invert_planned
+            from ...fatezero_ext.inversion.plan import plan_inversion
 
         planned = plan_inversion(
             controller, clip, _samples(latent), source_prompt, steps=steps, inversion_passes=inversion_passes

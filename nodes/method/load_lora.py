@@ -9,6 +9,7 @@ from ...fatezero_ext.errors import ModelError
 from .. import host
 from ..api import io, schema
 from ..file_stamps import file_stamp
+from ..first_use import importing
 from ..sockets import UNET
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ class LoadLoRA(io.ComfyNode):
     ) -> io.NodeOutput:
         if lora_name == NO_LORA:
             return io.NodeOutput(unet, clip)
-        from ...fatezero_ext.models.lora.apply import apply_lora
+        with importing():
+            from ...fatezero_ext.models.lora.apply import apply_lora
 
         _check_own(clip)
         node_id = cls.hidden.unique_id
@@ -101,7 +103,8 @@ def _strength(name: str, part: str) -> io.Input:
 
 
 def _check_own(clip: object) -> None:
-    from ...fatezero_ext.models.text_encoder import ClipTextEncoder
+    with importing():
+        from ...fatezero_ext.models.text_encoder import ClipTextEncoder
 
     if clip is not None and not isinstance(clip, ClipTextEncoder):
         raise ModelError(

@@ -10,6 +10,7 @@ from ...fatezero_ext.models.weight_files import SAFETENSORS
 from .. import host, text_lists
 from ..api import advanced, io, schema
 from ..checking.verdicts import FirstMistakes, verdict
+from ..first_use import importing
 from ..host.protocol import MODEL_PARTS
 from ..sockets import UNET
 from .model_list import BUILT_IN, MissingPart, is_bare_unet, model_names, model_path, stamps
@@ -69,10 +70,10 @@ class LoadPseudo3DUNet(io.ComfyNode):
     ) -> io.NodeOutput:
         import torch
 
-        with torch.inference_mode(False):  # or diffusers' own constants, made on import, could never be trained with
+        with importing():
+            from ...fatezero_ext.attention.kernels import kernel
             from ...fatezero_ext.models.load import load_model, load_unet
-        from ...fatezero_ext.attention.kernels import kernel
-        from ...fatezero_ext.models.unet.inflate import InflationSettings
+            from ...fatezero_ext.models.unet.inflate import InflationSettings
 
         program, path = host.current(), model_path(model)
         settings = InflationSettings(text_lists.key_frames_or_auto(key_frames), least_sc_channel, norm)

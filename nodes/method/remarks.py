@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
+from ..first_use import importing
+
 if TYPE_CHECKING:
     from ...fatezero_ext.diffusion.noise_model import NoiseModel
     from ...fatezero_ext.editing.plan import EditPlan
@@ -20,7 +22,8 @@ def edit_remarks(
 
     Raises what `edit` raises for settings and words that do not fit.
     """
-    from ...fatezero_ext.editing.edit import plan_edit
+    with importing():
+        from ...fatezero_ext.editing.edit import plan_edit
 
     trace = controller.inverted()
     plan = plan_edit(controller.unet, trace, clip, edit_prompt, settings, with_mask=with_mask)
@@ -51,8 +54,9 @@ def unknown_words(unet: NoiseModel, prompt: str) -> str:
     """Return a remark on words that the built-in model has never seen; '' for other models, and without such words."""
     if not unet.built_in:
         return ""
-    from ...fatezero_ext.prompts.words import bare
-    from ...fatezero_ext.toy.world.captions import vocabulary
+    with importing():
+        from ...fatezero_ext.prompts.words import bare
+        from ...fatezero_ext.toy.world.captions import vocabulary
 
     known = {*vocabulary(), ""}
     unknown = [word for word in dict.fromkeys(prompt.split()) if bare(word) not in known]

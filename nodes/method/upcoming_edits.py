@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...fatezero_ext.errors import FateZeroError
 from ..checking.graph_texts import EDIT_NODE, Consumers, Graph, constants, consumers_of, readers_of, shown_name
+from ..first_use import importing
 from . import edit_widgets
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ def check_edits(
     Not checked: edits whose widgets are linked to other nodes, or that use another text encoder; they fail when they
     run. Left out: edits whose results nothing reads.
     """
-    from ...fatezero_ext.editing.edit import plan_edit
-    from ...fatezero_ext.prompts.words import read_prompt
+    with importing():
+        from ...fatezero_ext.editing.edit import plan_edit
+        from ...fatezero_ext.prompts.words import read_prompt
 
     graph, node_id = graph or {}, str(node_id)
     first: FateZeroError | None = None
