@@ -60,8 +60,8 @@ stays is outside. They have no removals: these are the built-in model's."""
 
 
 _NO_SOURCE_WORDS = (
-    "source_prompt is empty; an edit of the kind {!r} makes a mask from words of it. Describe what the clip shows, or use "
-    "the kind 'auto', which then edits everything."
+    "source_prompt is empty; an edit of the kind {!r} makes a mask from words of it. Describe what the clip shows, or "
+    "use the kind 'auto', which then edits everything."
 )
 
 
