@@ -48,14 +48,24 @@ BUILT_IN: Mapping[EditKind, Preset] = {
 Words that replace an object taken away are the background's: they must not join its mask."""
 PUBLISHED: Mapping[EditKind, Preset] = {
     "object": Preset(0.5, 0.5, 0.3, joins=True),
-    "colour": Preset(0.8, 0.8, 0.3, joins=True),
-    "background": Preset(0.8, 0.8, 0.5, latents=True),
+    "colour": Preset(0.7, 0.7, 0.3, joins=True),
+    "background": Preset(0.5, 0.5, 0.5, latents=True),
     "style": Preset(0.8, 0.8),
-    "removal": Preset(0.8, 0.8, 0.3, latents=True),
+    "removal": Preset(0.4, 0.4, 0.3, latents=True),
 }
-"""Values of the authors' configs for Stable Diffusion: 0.5 and masks above 0.3 for other shapes, 0.8 for attributes and
-styles, and latents not put back ("performance not so good in our case"). They have no backgrounds and removals: those
-are the built-in model's values, with latents put back, because all that stays is outside the mask."""
+"""Values of the authors' configs for Stable Diffusion 1.4, https://github.com/ChenyangQiQi/FateZero/tree/main/config:
+objects as in teaser/jeep_posche.yaml; styles as in teaser/jeep_watercolor.yaml, the middle of their seven styles; the
+windows of colours as of the yellow duck and the red tiger, attribute/duck_rubber.yaml and bear_tiger_lion_leopard.yaml,
+those of backgrounds as of the grass and the snow, attribute/cat_tiger_leopard_grass.yaml and fox_wolf_snow.yaml.
+Of theirs only other shapes, in shape/ and teaser/, have masks, and one puts latents back ("performance not so good in
+our case"). Masks of colours and backgrounds are ours, for `keep_source_pixels`, with latents put back where all that
+stays is outside. They have no removals: these are the built-in model's."""
+
+
+_NO_SOURCE_WORDS = (
+    "source_prompt is empty; an edit of the kind {!r} makes a mask from words of it. Describe what the clip shows, or "
+    "use the kind 'auto', which then edits everything."
+)
 
 
 def resolved_settings(
@@ -88,10 +98,7 @@ def resolved_settings(
     kind = settings.kind if settings.kind != AUTO else kind_of_words(source, edit, changes)
     preset = (BUILT_IN if built_in else PUBLISHED)[kind]
     if not source and preset.threshold is not None and settings.blend == AUTO and not with_mask:
-        raise PromptError(
-            f"source_prompt is empty; an edit of the kind {kind!r} makes a mask from words of it. Describe what the "
-            f"clip shows, or use the kind 'auto', which then edits everything."
-        )
+        raise PromptError(_NO_SOURCE_WORDS.format(kind))
     own = preset.own if self_attention else 0.0
     guidance = BUILT_IN_GUIDANCE if built_in else PUBLISHED_GUIDANCE
     return replace(

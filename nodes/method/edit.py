@@ -222,8 +222,8 @@ def _blend_inputs() -> list[io.Input]:
         io.String.Input(
             "blend_edit_words",
             default="",
-            tooltip="Their counterparts in the edit prompt. Used by blend_latents to include the new object's place; "
-            "auto: the words that differ. Used with kind custom.",
+            tooltip="Their counterparts in the edit prompt: blend_latents and last_mask include the new object's "
+            "place. auto: the words that differ. Used with kind custom.",
         ),
         share_widget(
             "blend_threshold",

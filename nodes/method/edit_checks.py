@@ -57,11 +57,7 @@ def edit_mistakes(
     read = None if source is None else FirstMistakes().check("", read_words, source, "source prompt")
     if read is not None:
         for widget in ("blend_words", "subtract_words"):
-            # Of an empty source prompt only words with a plus can be looked for; others are DDIM Invert's mistake.
-            phrases = [phrase for phrase in _list(widgets, widget) if read.words or is_other(phrase)]
-            whole = mistakes.check(widget, with_other_words, WordTokens(), read, phrases)
-            if whole is not None:
-                _check_phrases(mistakes, widget, phrases, whole)
+            _check_looked_for(mistakes, widget, _list(widgets, widget), read)
     weights, windows = _weights(mistakes, widgets), _windows(mistakes, widgets)
     named = {"equalizer": weights, "word_windows": windows, "blend_edit_words": _list(widgets, "blend_edit_words")}
     lines = list(islice(dict.fromkeys(edits[:MOST_LINES]), MOST_EDITS))
@@ -77,6 +73,14 @@ def edit_mistakes(
         for widget, phrases in named.items():  # of an empty prompt they are its own mistake
             _check_phrases(mistakes, widget if edited.words else "edit_prompt", phrases[:most], edited)
     return dict(mistakes)
+
+
+def _check_looked_for(mistakes: FirstMistakes, widget: str, phrases: Sequence[str], source: Prompt) -> None:
+    """Look for words of masks; those without a plus are DDIM Invert's mistake where the source prompt is empty."""
+    asked = [phrase for phrase in phrases if source.words or is_other(phrase)]
+    whole = mistakes.check(widget, with_other_words, WordTokens(), source, asked)
+    if whole is not None:
+        _check_phrases(mistakes, widget, asked, whole)
 
 
 @lru_cache(maxsize=MOST_EDITS)

@@ -125,6 +125,9 @@ def test_the_authors_prompts_are_read_as_they_are_meant(source, target, kind):
         ("style", True, 0.5, 0.8, 3.0),
         ("removal", True, 0.4, 0.4, 3.0),
         ("object", False, 0.5, 0.5, 7.5),
+        ("colour", False, 0.7, 0.7, 7.5),
+        ("background", False, 0.5, 0.5, 7.5),
+        ("removal", False, 0.4, 0.4, 7.5),
         ("style", False, 0.8, 0.8, 7.5),
     ],
 )
