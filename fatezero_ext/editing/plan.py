@@ -73,7 +73,7 @@ class EditPlan:
 
     @property
     def joins(self) -> bool:
-        """Whether words of the edit prompt join the masks that latents are blended under."""
+        """True where words of the edit prompt join the masks that latents are blended under."""
         return self.edit_mask is not None and self.blend is not None and self.blend.latents
 
     @property
