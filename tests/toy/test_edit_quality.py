@@ -225,6 +225,6 @@ def test_a_clip_is_edited_and_reconstructed_by_the_built_in_model():
         return models.setdefault(keys, load_model(TOY_FOLDER, InflationSettings(key_frames=keys)))
 
     made = list(Runs(model, SEED, frames=1).of_clip(0, ("colour", "background", "reconstruction")))
-    assert [one.kind for one in made] == ["colour", "background", "reconstruction"] and set(models) == {(), ("mid",)}
+    assert [one.kind for one in made] == ["colour", "background", "reconstruction"] and set(models) == {(), ("mid", 0)}
     assert made[0].figures.edited == 1 and made[0].figures.stays_psnr > 25
     assert made[2].against_vae > 30 and made[2].changes == {}

@@ -29,8 +29,9 @@ from .scores import psnr
 
 STEPS = 20
 OWN_KEYS: tuple[KeyFrame, ...] = ()
-KEY_FRAMES: Mapping[str, tuple[KeyFrame, ...]] = {"background": ("mid",)}
-"""Key frames of single kinds. Others draw best from each frame's own keys; a new texture would jump with these."""
+KEY_FRAMES: Mapping[str, tuple[KeyFrame, ...]] = {"background": ("mid", 0)}
+"""Key frames of single kinds. Others draw best from each frame's own keys; a new texture holds still more often if
+frames read the middle one's too, and with those alone objects lose their colours."""
 
 
 PRESETS: Mapping[str, EditKind] = {
