@@ -14,7 +14,7 @@ from fatezero_ext.editing.loop import edit_latents
 from fatezero_ext.editing.masks import blend_layers, word_heat
 from fatezero_ext.editing.plan import compile_edit, mask_layers
 from fatezero_ext.inversion.source_reader import SourceReader
-from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.prompts.prompt import read_prompt
 
 from .conftest import relative
 from .golden_runs import INVERSIONS, RUNS, thinned
