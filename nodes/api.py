@@ -11,23 +11,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from . import api_fallback as io
-    from .api_fallback import ComfyExtension
+    from .api_fallback import ComfyExtension, GraphBuilder
 
     IN_COMFYUI: bool
 else:
     try:
         from comfy_api.latest import ComfyExtension, io
+        from comfy_execution.graph_utils import GraphBuilder
 
         IN_COMFYUI = True
     except ModuleNotFoundError as missing:
         if missing.name != "comfy_api":
             raise
         from . import api_fallback as io
-        from .api_fallback import ComfyExtension
+        from .api_fallback import ComfyExtension, GraphBuilder
 
         IN_COMFYUI = False
 
-__all__ = ["IN_COMFYUI", "ComfyExtension", "advanced", "io", "schema"]
+__all__ = ["IN_COMFYUI", "ComfyExtension", "GraphBuilder", "advanced", "io", "schema"]
 
 Socket = TypeVar("Socket", bound="io.Input")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 
 class Hidden(str, Enum):
@@ -16,7 +16,15 @@ class Hidden(str, Enum):
 
     unique_id = "UNIQUE_ID"
     prompt = "PROMPT"
+    dynprompt = "DYNPROMPT"
     extra_pnginfo = "EXTRA_PNGINFO"
+
+
+class RunningGraph(Protocol):
+    """The graph that runs, with the nodes that others have put in their place."""
+
+    def get_node(self, node_id: str) -> dict[str, Any]:
+        """Return a node in the API's format."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +33,7 @@ class HiddenHolder:
 
     unique_id: str | None = None
     prompt: dict[str, Any] | None = None
+    dynprompt: RunningGraph | None = None
     extra_pnginfo: dict[str, Any] | None = None
 
 
@@ -208,6 +217,7 @@ class Schema:
     is_deprecated: bool = False
     is_experimental: bool = False
     not_idempotent: bool = False
+    enable_expand: bool = False
 
     def validate(self) -> None:
         """Raise ValueError if two sockets share an id."""
@@ -219,16 +229,53 @@ class Schema:
 
 
 class NodeOutput:
-    """The return value of a node: one value per output, and what the node shows."""
+    """The return value of a node: one value per output, what the node shows, and nodes to run in its place.
 
-    def __init__(self, *args: Any, ui: dict[str, Any] | None = None) -> None:  # noqa: ANN401 - outputs have any type
+    expand: nodes by id in the API's format, see `GraphBuilder`; the values are then links to their outputs
+    """
+
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401 - outputs have any type
+        ui: dict[str, Any] | None = None,
+        expand: dict[str, Any] | None = None,
+    ) -> None:
         self.args = args
         self.ui = ui
+        self.expand = expand
 
     @property
     def result(self) -> tuple[Any, ...] | None:
         """The outputs, or None if there are none."""
         return self.args or None
+
+
+@dataclass(frozen=True)
+class BuiltNode:
+    """A node of a `GraphBuilder`."""
+
+    id: str
+    class_type: str
+    inputs: dict[str, Any]
+
+    def out(self, index: int) -> list[str | int]:
+        """Return a link to one of its outputs."""
+        return [self.id, index]
+
+
+class GraphBuilder:
+    """The nodes that a node puts in its place; the program that runs them makes their ids unique."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, BuiltNode] = {}
+
+    def node(self, class_type: str, id: str, **inputs: Any) -> BuiltNode:  # noqa: ANN401 - as in ComfyUI
+        """Add a node; inputs: constants and links."""
+        return self._nodes.setdefault(id, BuiltNode(id, class_type, inputs))
+
+    def finalize(self) -> dict[str, Any]:
+        """Return the nodes by id in the API's format."""
+        return {node.id: {"class_type": node.class_type, "inputs": node.inputs} for node in self._nodes.values()}
 
 
 class ComfyNode:

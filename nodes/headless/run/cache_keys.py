@@ -16,12 +16,15 @@ from ..schemas.registry import NodeType, NodeTypes, as_lists, finished
 LOG = logging.getLogger(__name__)
 
 
-def cache_keys(graph: Graph, order: list[str], types: NodeTypes) -> dict[str, str]:
+def cache_keys(
+    graph: Graph, order: list[str], types: NodeTypes, known: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Return a key for each node of `order` (sources first): class, constants, fingerprint and the keys of its sources.
 
+    known: the keys of other nodes of the graph, which are returned with the new ones
     Equal keys mean equal results. A node marked `not_idempotent` has its own id in the key.
     """
-    keys: dict[str, str] = {}
+    keys = dict(known or {})
     for node_id in order:
         node = graph.nodes[node_id]
         node_type = types[node.class_type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ....fatezero_ext.media.clip import FileFrames
@@ -14,7 +14,8 @@ from ..problems import NodeFailed
 from ..schemas.registry import NodeType, NodeTypes, finished
 from ..schemas.validate import output_nodes
 from .cache_keys import cache_keys
-from .lists import Lists, calls_for, joined_outputs, joined_shown
+from .expansion import expansion
+from .lists import calls_for, joined_outputs, joined_shown
 
 
 class RunObserver(Protocol):
@@ -64,37 +65,77 @@ def run_order(graph: Graph, types: NodeTypes) -> RunOrder:
 def run_graphs(graphs: Sequence[Graph], types: NodeTypes, observer: RunObserver) -> Iterator[Mapping[str, Result]]:
     """Run validated graphs in turn; yields the results of each by node id.
 
-    A result is shared by all nodes with the same key and dropped once no later graph needs it.
+    A result is shared by all nodes with the same key and dropped once no later graph needs it. Results of nodes that
+    another has put in its place are kept while it is in a later graph, until it puts others there.
     Raises NodeFailed naming the node whose own error stopped the run.
     """
-    orders = [run_order(graph, types) for graph in graphs]
-    results: dict[str, Result] = {}
+    orders, run = [run_order(graph, types) for graph in graphs], _Run(types, observer)
     for number, current in enumerate(orders):
-        _run(current, types, observer, results)
-        yield {node_id: results[current.keys[node_id]] for node_id in current.ids}
-        wanted = {key for later in orders[number + 1 :] for key in later.keys.values()}
-        results = {key: result for key, result in results.items() if key in wanted}
+        run.nodes(current)
+        yield {node_id: run.results[current.keys[node_id]] for node_id in current.ids}
+        run.forget_but(orders[number + 1 :])
 
 
-def _run(current: RunOrder, types: NodeTypes, observer: RunObserver, results: dict[str, Result]) -> None:
-    for number, node_id in enumerate(current.ids, start=1):
-        node, key = current.graph.nodes[node_id], current.keys[node_id]
-        observer.started(node.label, number, len(current.ids))
-        began, reused = time.perf_counter(), key in results
-        if not reused:
-            inputs = {
-                name: results[current.keys[value.node]].lists[value.slot] if isinstance(value, Link) else (value,)
-                for name, value in node.inputs.items()
-                if name in types[node.class_type].inputs
-            }
-            results[key] = _result(node, types[node.class_type], inputs, current.graph)
-        observer.ended(node.label, time.perf_counter() - began, reused=reused)
+@dataclass(frozen=True)
+class _Run:
+    """Results by key, and by the id of a node the keys of those that it has put in its place."""
 
+    types: NodeTypes
+    observer: RunObserver
+    results: dict[str, Result] = field(default_factory=dict)
+    inner: dict[str, frozenset[str]] = field(default_factory=dict)
 
-def _result(node: Node, node_type: NodeType, inputs: Lists, graph: Graph) -> Result:
-    prepared = _prepared(node, node_type, graph)
-    returned = [_call(node, prepared, arguments) for arguments in calls_for(node_type, inputs, node.label)]
-    return Result(joined_outputs(node_type, returned, node.label), joined_shown(returned))
+    def nodes(self, current: RunOrder) -> None:
+        """Run each node that has no result yet."""
+        for number, node_id in enumerate(current.ids, start=1):
+            node, key = current.graph.nodes[node_id], current.keys[node_id]
+            self.observer.started(node.label, number, len(current.ids))
+            began, reused = time.perf_counter(), key in self.results
+            if not reused:
+                self.results[key] = self._result(node, current)
+            self.observer.ended(node.label, time.perf_counter() - began, reused=reused)
+
+    def forget_but(self, orders: Sequence[RunOrder]) -> None:
+        """Drop all results but those that these graphs need."""
+        later = {node_id for order in orders for node_id in order.ids}
+        for node_id in [*self.inner]:
+            if not any(node_id == other or node_id.startswith(f"{other}.") for other in later):
+                del self.inner[node_id]
+        wanted = {key for order in orders for key in order.keys.values()}.union(*self.inner.values())
+        for key in [key for key in self.results if key not in wanted]:
+            del self.results[key]
+
+    def _result(self, node: Node, current: RunOrder) -> Result:
+        node_type = self.types[node.class_type]
+        inputs = {
+            name: self.results[current.keys[value.node]].lists[value.slot] if isinstance(value, Link) else (value,)
+            for name, value in node.inputs.items()
+            if name in node_type.inputs
+        }
+        prepared = _prepared(node, node_type, current.graph)
+        returned = [_call(node, prepared, arguments) for arguments in calls_for(node_type, inputs, node.label)]
+        if any(output.expand is not None for output in returned):
+            returned = self._expanded(node, returned, current)
+        return Result(joined_outputs(node_type, returned, node.label), joined_shown(returned))
+
+    def _expanded(self, node: Node, returned: Sequence[io.NodeOutput], current: RunOrder) -> list[io.NodeOutput]:
+        """Run the nodes that a node has put in its place; return their outputs as its own."""
+        found = expansion(node, returned, current.graph, self.types)
+        order = [node_id for node_id in found.order if node_id not in current.keys]
+        keys = cache_keys(found.graph, order, self.types, current.keys)
+        made = frozenset(keys[node_id] for node_id in order)
+        before, self.inner[node.id] = self.inner.get(node.id, frozenset()), made
+        for key in before.difference(current.keys.values(), *self.inner.values()):
+            self.results.pop(key, None)  # before the new ones take the memory
+        self.nodes(RunOrder(found.graph, order, keys))
+        outputs = [
+            [each for value in call for each in self._linked(value, keys)] if output.expand else call
+            for output, call in zip(returned, found.outputs, strict=True)
+        ]
+        return [io.NodeOutput(*values, ui=output.ui) for output, values in zip(returned, outputs, strict=True)]
+
+    def _linked(self, value: Any, keys: Mapping[str, str]) -> Sequence[Any]:  # noqa: ANN401 - outputs have any type
+        return self.results[keys[value.node]].lists[value.slot] if isinstance(value, Link) else (value,)
 
 
 def _decoded(value: Any) -> Any:  # noqa: ANN401 - outputs have any type
@@ -125,4 +166,17 @@ def _prepared(node: Node, node_type: NodeType, graph: Graph) -> type[io.ComfyNod
     facts: dict[str, Any] = {"unique_id": node.id} if io.Hidden.unique_id in wanted else {}
     if io.Hidden.prompt in wanted:
         facts["prompt"] = graph.api_format()
+    if io.Hidden.dynprompt in wanted:
+        facts["dynprompt"] = _Running(graph)
     return type(node_type.node_class.__name__, (node_type.node_class,), {"hidden": io.HiddenHolder(**facts)})
+
+
+@dataclass(frozen=True)
+class _Running:
+    """A graph as nodes see it that ask for the one that runs."""
+
+    graph: Graph
+
+    def get_node(self, node_id: str) -> dict[str, Any]:
+        node: dict[str, Any] = self.graph.api_format()[node_id]
+        return node

@@ -42,7 +42,7 @@ class Reporter:
             TimeElapsedColumn(),
         )
         self._bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task: TaskID | None = None
+        self._tasks: list[TaskID] = []  # a node that puts others in its place runs around them
 
     def __enter__(self) -> Reporter:
         self._bars.start()
@@ -55,19 +55,18 @@ class Reporter:
 
     def started(self, label: str, number: int, count: int) -> None:
         """Show the node as running."""
-        self._task = self._bars.add_task(visible(f"[{number}/{count}] {label}"), total=None)
+        self._tasks.append(self._bars.add_task(visible(f"[{number}/{count}] {label}"), total=None))
 
     def bar(self, total: int) -> Bar:
         """Give the running node a bar of `total` steps."""
-        task = self._task if self._task is not None else self._bars.add_task("working")
+        task = self._tasks[-1] if self._tasks else self._bars.add_task("working")
         self._bars.update(task, total=total, completed=0)
         return Bar(self._bars, task)
 
     def ended(self, label: str, seconds: float, *, reused: bool) -> None:
         """Replace the running node by a line that says how long it took."""
-        if self._task is not None:
-            self._bars.remove_task(self._task)
-            self._task = None
+        if self._tasks:
+            self._bars.remove_task(self._tasks.pop())
         took = "unchanged" if reused else f"{seconds:.1f} s" if seconds >= BRIEF else ""
         self.say(f"{label}  {took}".rstrip())
 
