@@ -19,6 +19,7 @@ from .method.edit import P2PEdit
 from .method.invert import DDIMInvert
 from .method.load_lora import LoadLoRA
 from .method.load_unet import LoadPseudo3DUNet
+from .method.video_edit import VideoEdit
 from .requirements import check_requirements
 
 __all__ = ["comfy_entrypoint"]
@@ -35,6 +36,7 @@ class FateZeroExtension(ComfyExtension):
             PrepareFrames,
             LoadPseudo3DUNet,
             LoadLoRA,
+            VideoEdit,
             ShowWords,
             RegisterAttentionControl,
             AttentionStoreCache,

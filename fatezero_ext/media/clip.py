@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .audio import Sound, SoundFile, has_sound
 from .framing import Framing, crop_and_scale
-from .video import pictures_of, read_video, stacked, video_rate
+from .video import frames_said, pictures_of, read_video, stacked, video_rate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,6 +39,18 @@ class FileFrames:
                 pictures.clear()
             pictures.append(picture)
         return stacked(pictures)
+
+    def count(self, enough: int) -> tuple[int, bool]:
+        """Return the number of frames, and whether there are no more.
+
+        It is what the file says where that is at least `enough`. As files may say a wrong number, or none, the first
+        `enough` frames are else decoded and counted.
+        """
+        said = frames_said(self.path)
+        if said >= enough:
+            return said, True
+        counted = sum(1 for _ in pictures_of(self.path, 0, enough, 1))
+        return counted, counted < enough
 
     def taken(self, framing: Framing) -> Tensor:
         """Decode the frames that `framing` selects, each cropped and scaled at once; none behind the last is decoded.

@@ -24,13 +24,14 @@ LEAST = {
     "top": 0,
     "bottom": 0,
     "short_side": 1,
+    "multiple_of": 1,
 }
 """Smallest values of a framing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Framing:
-    """A selection of frames, and the steps applied to each: crop the margins, scale, crop to the centre.
+    """A selection of frames, and the steps applied to each: crop the margins, scale, crop to the centre, even out.
 
     start:         first frame, counted from 0
     count:         how many frames; None: all there are
@@ -38,6 +39,7 @@ class Framing:
     left, right, top, bottom: pixels cut off there; at least one pixel always remains
     short_side:    pixels of the shorter side after scaling; None keeps the size
     centre_square: cut the longer side off evenly at both ends, to a square
+    multiple_of:   cut both sides off evenly at both ends, to multiples of this many pixels
     Raises SettingsError for values that select nothing.
     """
 
@@ -50,6 +52,7 @@ class Framing:
     bottom: int = 0
     short_side: int | None = 512
     centre_square: bool = True
+    multiple_of: int = 1
 
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
@@ -103,7 +106,17 @@ def crop_and_scale(frames: Tensor, framing: Framing) -> Tensor:
     frames = frames[:, top : height - bottom, left : width - right]
     if framing.short_side is not None:
         frames = _scaled(frames, framing.short_side)
-    return (_centre_square(frames) if framing.centre_square else frames).contiguous()
+    if framing.centre_square:
+        frames = _centred(frames, min(frames.shape[1:3]), min(frames.shape[1:3]))
+    return _evened(frames, framing.multiple_of).contiguous()
+
+
+def size_after(height: int, width: int, framing: Framing) -> tuple[int, int]:
+    """Return height and width of a picture once it is cropped and scaled; raises what `crop_and_scale` does."""
+    import torch
+
+    rows, columns = crop_and_scale(torch.empty(1, height, width, 3, device="meta"), framing).shape[1:3]
+    return rows, columns
 
 
 def _check_frames(frames: Tensor) -> None:
@@ -140,11 +153,20 @@ def _scaled(frames: Tensor, short_side: int) -> Tensor:
     return interpolate(images, size=size, mode="bilinear", antialias=True).movedim(1, -1)
 
 
-def _centre_square(frames: Tensor) -> Tensor:
+def _evened(frames: Tensor, multiple: int) -> Tensor:
     height, width = frames.shape[1:3]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return frames[:, top : top + side, left : left + side]
+    if min(height, width) < multiple:
+        raise SettingsError(
+            f"frames of {width}x{height} pixels hold no {multiple} pixels a side, to which they are to be cut; at "
+            f"least as many are needed. Raise the short side, or lower multiple_of."
+        )
+    return _centred(frames, height - height % multiple, width - width % multiple)
+
+
+def _centred(frames: Tensor, rows: int, columns: int) -> Tensor:
+    height, width = frames.shape[1:3]
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return frames[:, top : top + rows, left : left + columns]
 
 
 def same_proportions(height: int, width: int, rows: int, columns: int) -> bool:

@@ -102,6 +102,12 @@ def video_rate(path: Path | str) -> Fraction:
     return rate
 
 
+def frames_said(path: Path) -> int:
+    """Return the number of frames that a video file says it has; 0 if it says none."""
+    with opened_media(path) as container:
+        return container.streams.video[0].frames if container.streams.video else 0
+
+
 def _pictures(
     path: Path, start: int, count: int | None, stride: int, transform: Callable[[NDArray[np.uint8]], Frame]
 ) -> tuple[list[Frame], Fraction]:

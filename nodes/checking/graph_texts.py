@@ -8,6 +8,7 @@ from typing import Any
 
 EDIT_NODE, INVERT_NODE = "FateZero_P2PEdit", "FateZero_DDIMInvert"
 HEAT_NODE, PROMPTS_NODE = "FateZero_WordHeatMaps", "FateZero_EditPrompts"
+FRAMES_NODE, WHOLE_EDIT_NODE = "FateZero_PrepareFrames", "FateZero_VideoEdit"
 TEXT_NODES = {"PrimitiveString": "value", "PrimitiveStringMultiline": "value"}
 """ComfyUI's text nodes, and the widget that holds the text."""
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from ...fatezero_ext.media.framing import LONGEST_SIDE, Framing
-from ..api import io
+from ..api import advanced, io
+
+if TYPE_CHECKING:
+    from typing_extensions import NotRequired
 
 MOST_FRAMES = 1_000_000
 """Upper bound of the frame widgets; guards against typing errors."""
+MOST_MULTIPLE = 512
 ALL = 0
 """Value of the widgets for all frames, and for the size as it is."""
 USUAL_FPS = 8.0
@@ -27,6 +31,7 @@ class FramingWidgets(TypedDict):
     crop_bottom: int
     short_side: int
     centre_square: bool
+    multiple_of: NotRequired[int]
 
 
 def framing_of(widgets: FramingWidgets) -> Framing:
@@ -41,12 +46,28 @@ def framing_of(widgets: FramingWidgets) -> Framing:
         bottom=widgets["crop_bottom"],
         short_side=widgets["short_side"] or None,
         centre_square=widgets["centre_square"],
+        multiple_of=widgets.get("multiple_of", 1),
     )
 
 
 def rate_widget(tooltip: str, *, optional: bool = False) -> io.Input:
     """Make the widget for frames per second."""
     return io.Float.Input("fps", default=USUAL_FPS, min=0.01, max=1000.0, step=0.01, optional=optional, tooltip=tooltip)
+
+
+def multiple_widget() -> io.Input:
+    """Make the widget for sides that are multiples of a number of pixels."""
+    return advanced(
+        io.Int.Input(
+            "multiple_of",
+            default=1,
+            min=1,
+            max=MOST_MULTIPLE,
+            optional=True,
+            tooltip="Cut both sides evenly to a multiple of this many pixels. 64 gives every level of Stable Diffusion "
+            "whole cells, 16 every level of the built-in model.",
+        )
+    )
 
 
 def framing_widgets(count: int) -> list[io.Input]:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...fatezero_ext.errors import SettingsError
 from ...fatezero_ext.media.audio import Sound, later
 from ...fatezero_ext.media.clip import FileFrames
 from ...fatezero_ext.media.framing import reframe
+from .. import host
 from ..api import io, schema
-from .framing_inputs import ALL, USUAL_FPS, framing_of, framing_widgets, rate_widget
+from ..checking.graph_texts import FRAMES_NODE, inputs_of
+from ..checking.verdicts import graph_now, verdict
+from .framing_inputs import ALL, USUAL_FPS, framing_of, framing_widgets, multiple_widget, rate_widget
+from .given_clip import clip_mistakes, given_clip
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,13 +31,13 @@ class PrepareFrames(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return schema(
-            node_id="FateZero_PrepareFrames",
+            node_id=FRAMES_NODE,
             display_name="Prepare Frames",
             category="FateZero/clips",
             description=cls.__doc__,
             search_aliases=["crop frames", "resize clip", "frame rate"],
             inputs=[
-                io.Image.Input("images", tooltip="The clip's frames."),
+                io.Image.Input("images", optional=True, tooltip="The clip's frames; or connect video."),
                 *framing_widgets(count=ALL),
                 # Optional, so that files of the API format from before it was there still run.
                 rate_widget(
@@ -47,25 +51,43 @@ class PrepareFrames(io.ComfyNode):
                     tooltip="The clip's sound, from Get Video Components. It begins at start / fps seconds: connect "
                     "the clip's fps too.",
                 ),
+                io.Video.Input(
+                    "video",
+                    optional=True,
+                    tooltip="In place of images, fps and audio: a whole video, with its own rate and sound. Only the "
+                    "frames that are taken are decoded.",
+                ),
+                multiple_widget(),
             ],
             outputs=[
                 io.Image.Output(display_name="images", tooltip="The frames, for VAE Encode."),
                 io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video."),
                 io.Audio.Output(display_name="audio", tooltip="The sound from the first frame on, for Create Video."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(cls, images: None = None, video: None = None) -> bool | str:
+        """Check that one clip is connected; both inputs are links, which the graph shows."""
+        return verdict(clip_mistakes(inputs_of(graph_now(), getattr(cls.hidden, "unique_id", None), FRAMES_NODE)))
 
     @classmethod
     def execute(
         cls,
-        images: Tensor | FileFrames,
+        images: Tensor | FileFrames | None = None,
         fps: float = USUAL_FPS,
         audio: Sound | None = None,
+        video: Any = None,  # noqa: ANN401 - the program's own kind of video
         **widgets: Unpack[FramingWidgets],
     ) -> io.NodeOutput:
         framing = framing_of(widgets)
         if not 0 < fps < math.inf:
             raise SettingsError(f"fps is {fps}; a positive rate is needed. Check what is connected to fps.")
-        frames = images.taken(framing) if isinstance(images, FileFrames) else reframe(images, framing)
-        sound = None if audio is None else later(audio, framing.start / fps)
-        return io.NodeOutput(frames, fps / framing.sampling_rate, sound)
+        clip = given_clip(images, video, fps)
+        rate, sound = float(clip.frame_rate), clip.sound if audio is None else audio
+        taken = clip.frames.taken(framing) if isinstance(clip.frames, FileFrames) else reframe(clip.frames, framing)
+        if sound is not None:
+            seconds = len(taken) * framing.sampling_rate / clip.frame_rate
+            sound = host.current().sound(later(sound, framing.start / rate), seconds)
+        return io.NodeOutput(taken, rate / framing.sampling_rate, sound)

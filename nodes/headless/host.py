@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING
 
 from ...fatezero_ext.errors import FateZeroError
@@ -88,7 +89,7 @@ class RunnerHost(PythonHost):
 
     def say(self, text: str, node_id: str | None) -> None:
         """Write it above the bar."""
-        self._reporter.say(f"  {text}")
+        self._reporter.say(indent(text, "  "))
 
     def diffusers_folders(self) -> tuple[Path, ...]:
         return self._folders.models

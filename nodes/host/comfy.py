@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ...fatezero_ext.diffusion.noise_model import LatentFormat
+    from ...fatezero_ext.media.audio import Sound
+    from ...fatezero_ext.media.clip import VideoClip
     from ...fatezero_ext.memory.residency import LoadToDevice
 
 
@@ -66,6 +69,13 @@ def _comfy_format(latents: LatentFormat) -> Any:  # noqa: ANN401 - ComfyUI's Lat
     return ours
 
 
+def _is_on_page(node_id: str | None) -> bool:
+    """Return whether the page shows this node; one that another has put in its place would write over that one."""
+    from comfy_execution.progress import get_progress_state
+
+    return node_id is not None and get_progress_state().dynprompt.get_display_node_id(node_id) == node_id
+
+
 class ComfyHost:
     """ComfyUI."""
 
@@ -77,7 +87,7 @@ class ComfyHost:
         from server import PromptServer
 
         log.info("%s", visible(text, keep="\n"))
-        if node_id is not None and hasattr(PromptServer.instance, "send_progress_text"):
+        if _is_on_page(node_id) and hasattr(PromptServer.instance, "send_progress_text"):
             PromptServer.instance.send_progress_text(text, node_id)
 
     def device(self) -> torch.device:
@@ -149,6 +159,35 @@ class ComfyHost:
         from comfy_api.latest import InputImpl
 
         return InputImpl.VideoFromFile(str(path))
+
+    def clip(self, video: Any) -> VideoClip:  # noqa: ANN401
+        """Open the file again where the VIDEO is one as it is; all else, such as a trimmed one, ComfyUI decodes."""
+        from comfy_api.latest import InputImpl
+
+        from ...fatezero_ext.media.clip import VideoClip, opened_clip
+
+        if isinstance(video, InputImpl.VideoFromFile):
+            source = video.get_stream_source()
+            trimmed: tuple[float, ...] = getattr(video, "get_active_trim_window", tuple)()
+            if isinstance(source, (str, Path)) and not any(trimmed):
+                return opened_clip(Path(source))
+        parts = video.get_components()
+        return VideoClip(parts.images[..., :3], Fraction(parts.frame_rate), parts.audio)
+
+    def sound(self, sound: Sound | None, seconds: Fraction) -> Any:  # noqa: ANN401
+        import torch
+
+        from ...fatezero_ext.errors import VideoError
+        from ...fatezero_ext.media.audio import SoundFile, read_sound
+
+        if not isinstance(sound, SoundFile):
+            return sound
+        try:
+            heard = read_sound(sound, seconds)
+        except VideoError as error:
+            log.warning("The clip goes on without its sound: %s", visible(str(error)))
+            return None
+        return {"waveform": torch.from_numpy(heard.samples)[None], "sample_rate": heard.rate}
 
     def input_file(self, name: str) -> Path:
         from folder_paths import get_annotated_filepath

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ...fatezero_ext.diffusion.noise_model import LatentFormat
+    from ...fatezero_ext.media.audio import Sound
+    from ...fatezero_ext.media.clip import VideoClip
     from ...fatezero_ext.memory.residency import LoadToDevice
 
 
@@ -69,6 +72,12 @@ class Host(Protocol):
 
     def video(self, path: Path) -> Any:  # noqa: ANN401 - the program's own kind of video
         """Return a video file as a value for VIDEO sockets."""
+
+    def clip(self, video: Any) -> VideoClip:  # noqa: ANN401 - the program's own kind of video
+        """Return the clip of a VIDEO, not decoded where it is a file's; raises VideoError where that cannot be read."""
+
+    def sound(self, sound: Sound | None, seconds: Fraction) -> Any:  # noqa: ANN401 - the program's own kind of sound
+        """Return the first `seconds` of a sound as a value for AUDIO sockets; None where nothing can be heard."""
 
     def input_file(self, name: str) -> Path:
         """Return the input file of that name; may raise FateZeroError if there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ...fatezero_ext.diffusion.noise_model import LatentFormat
+    from ...fatezero_ext.media.audio import Sound
+    from ...fatezero_ext.media.clip import VideoClip
     from ...fatezero_ext.memory.residency import LoadToDevice
 
 
@@ -79,6 +82,17 @@ class PythonHost:
         from ...fatezero_ext.media.clip import opened_clip
 
         return opened_clip(path)
+
+    def clip(self, video: Any) -> VideoClip:  # noqa: ANN401
+        from ...fatezero_ext.errors import VideoError
+        from ...fatezero_ext.media.clip import VideoClip
+
+        if not isinstance(video, VideoClip):
+            raise VideoError(f"the video is a {type(video).__name__}; a VideoClip is needed. Connect Load Video.")
+        return video
+
+    def sound(self, sound: Sound | None, seconds: Fraction) -> Any:  # noqa: ANN401
+        return sound
 
     def input_file(self, name: str) -> Path:
         return Path(name)

@@ -14,7 +14,11 @@ from ..sockets import CONTROLLER, UNET
 
 if TYPE_CHECKING:
     from ...fatezero_ext.choices import Place, Policy, Precision
+    from ...fatezero_ext.diffusion.noise_model import NoiseModel
     from ...fatezero_ext.inversion.controller import Controller
+
+KEY_FRAMES = "-1, first"
+"""The published key frames, as the widget has them."""
 
 
 class RegisterAttentionControl(io.ComfyNode):
@@ -53,7 +57,7 @@ class RegisterAttentionControl(io.ComfyNode):
                 io.String.Input(
                     "key_frames",
                     display_name="key_frames of a MODEL",
-                    default="-1, first",
+                    default=KEY_FRAMES,
                     optional=True,
                     tooltip="Of a MODEL: frames whose keys self-attention reads (a pseudo-3D UNet brings its own). "
                     "Whole numbers relative to the frame (-1 is the one before), first, mid, last. Empty: its own.",
@@ -84,23 +88,39 @@ class RegisterAttentionControl(io.ComfyNode):
         unet: Any,  # noqa: ANN401 - a NoiseModel, or ComfyUI's ModelPatcher
         self_attention: bool,
         most_cells: int,
-        key_frames: str = "-1, first",
+        key_frames: str = KEY_FRAMES,
         conditioning: Any = None,  # noqa: ANN401 - ComfyUI's CONDITIONING
     ) -> io.NodeOutput:
         with importing():
-            from ...fatezero_ext.diffusion.noise_model import NoiseModel
             from ...fatezero_ext.inversion.controller import Controller
             from ...fatezero_ext.inversion.recording import Capture
-            from ..native.model import NativeModel
 
-        if not isinstance(unet, NoiseModel):
-            unet = NativeModel(unet, text_lists.parse_key_frames(key_frames), conditioning)
-        elif conditioning is not None:
-            raise SettingsError(
-                "conditioning came with a pseudo-3D UNet, which takes no ControlNets; a MODEL does. Take the link out, "
-                "or connect the MODEL of Load Checkpoint."
-            )
-        return io.NodeOutput(Controller(unet, Capture(most_cells, self_attention)))
+        model = controlled_model(unet, key_frames, conditioning)
+        return io.NodeOutput(Controller(model, Capture(most_cells, self_attention)))
+
+
+def controlled_model(
+    unet: Any,  # noqa: ANN401 - a NoiseModel, or ComfyUI's ModelPatcher
+    key_frames: str,
+    conditioning: Any = None,  # noqa: ANN401 - ComfyUI's CONDITIONING
+) -> NoiseModel:
+    """Return a model whose attention can be put under control.
+
+    key_frames, conditioning: of a MODEL, see `RegisterAttentionControl`
+    Raises ModelError for a MODEL of another kind, SettingsError for conditioning that takes no part.
+    """
+    with importing():
+        from ...fatezero_ext.diffusion.noise_model import NoiseModel
+        from ..native.model import NativeModel
+
+    if not isinstance(unet, NoiseModel):
+        return NativeModel(unet, text_lists.parse_key_frames(key_frames), conditioning)
+    if conditioning is not None:
+        raise SettingsError(
+            "conditioning came with a pseudo-3D UNet, which takes no ControlNets; a MODEL does. Take the link out, "
+            "or connect the MODEL of Load Checkpoint."
+        )
+    return unet
 
 
 class AttentionStoreCache(io.ComfyNode):

@@ -17,7 +17,7 @@ from ..sockets import CONTROLLER
 from ..text_lists import parse_phrases
 from .edit import EDIT_WIDGETS
 from .edit_checks import needs_source_words
-from .remarks import unknown_words
+from .remarks import far_from_training, unknown_words
 from .upcoming_edits import check_edits
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from ...fatezero_ext.inversion.controller import Controller
     from ...fatezero_ext.inversion.guided_prediction import StepDone
-    from ...fatezero_ext.inversion.plan import InversionPlan
     from ...fatezero_ext.prompts.prompt import TextEncoder
 
 INVERSION, RECONSTRUCTION = "inversion", "reconstruction"
@@ -33,7 +32,6 @@ EMPTY_SOURCE = (
     "source_prompt is empty; a node behind DDIM Invert replaces, masks or shows words of it. Describe in plain words "
     "what the clip shows."
 )
-FAR_FROM_TRAINING = 3  # times as large or small as what a model was trained on; results are poor long before
 
 
 class DDIMInvert(io.ComfyNode):
@@ -140,7 +138,7 @@ class DDIMInvert(io.ComfyNode):
         check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id, EDIT_WIDGETS)
         reconstruct = Reconstruction(reconstruction_guidance) if attention_from == RECONSTRUCTION else None
         bar = host.current().progress(steps if reconstruct is None else 2 * steps, planned.unet.latent_format)
-        remarks = [_far_from_training(planned), unknown_words(planned.unet, source_prompt)]
+        remarks = [far_from_training(planned.unet, min(planned.size)), unknown_words(planned.unet, source_prompt)]
         length = f"of {planned.frames} frames in {steps} steps"
 
         def say(said: str) -> None:
@@ -196,15 +194,3 @@ def _samples(latent: Mapping[str, Any]) -> Tensor:
             f"connect the mask to P2P Edit."
         )
     return samples
-
-
-def _far_from_training(planned: InversionPlan) -> str:
-    """A remark on a clip of which the model has seen nothing like; '' where its size is near."""
-    trained, shorter = planned.unet.trained_side, min(planned.size)
-    if trained is None or trained / FAR_FROM_TRAINING < shorter < trained * FAR_FROM_TRAINING:
-        return ""
-    cell = planned.unet.latent_format.pixels_per_cell
-    return (
-        f"The clip's shorter side has {shorter * cell} pixels, {planned.unet.name} was trained on {trained * cell}: "
-        f"scale it with Prepare Frames."
-    )

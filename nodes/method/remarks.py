@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from ...fatezero_ext.inversion.controller import Controller
     from ...fatezero_ext.prompts.prompt import TextEncoder, Window
 
+FAR_FROM_TRAINING = 3
+"""Times as large or small as what a model was trained on; results are poor long before."""
+
 
 def edit_remarks(
     controller: Controller, clip: TextEncoder, edit_prompt: str, settings: EditSettings, *, with_mask: bool
@@ -61,6 +64,21 @@ def unknown_words(unet: NoiseModel, prompt: str) -> str:
     known = {*vocabulary(), ""}
     unknown = [word for word in dict.fromkeys(prompt.split()) if bare(word) not in known]
     return f"The built-in model does not know {_listed(unknown)}, which mean nothing to it." if unknown else ""
+
+
+def far_from_training(unet: NoiseModel, shorter: int) -> str:
+    """Return a remark on a clip of which the model has seen nothing like; '' where its size is near.
+
+    shorter: latent cells of the clip's shorter side
+    """
+    trained = unet.trained_side
+    if trained is None or trained / FAR_FROM_TRAINING < shorter < trained * FAR_FROM_TRAINING:
+        return ""
+    cell = unet.latent_format.pixels_per_cell
+    return (
+        f"The clip's shorter side has {shorter * cell} pixels, {unet.name} was trained on {trained * cell}: "
+        f"scale it with Prepare Frames."
+    )
 
 
 def _remarks(unet: NoiseModel, plan: EditPlan) -> Iterator[str]:

@@ -34,6 +34,8 @@ from .checks import (
 from .sampling import Session, within_sampling
 
 EDITED = 0  # ComfyUI names the texts of a call by index; the one that is recorded and edited comes first
+WIDTH_OF_2X = 1024
+"""Width of the text embeddings of Stable Diffusion 2.x; 1.x has 768."""
 CALL, INPUTS = "fatezero_call", "fatezero_inputs"
 """Keys of ComfyUI's transformer options: the `_Call`, and the input of the layer that runs."""
 
@@ -115,6 +117,11 @@ class NativeModel(NoiseModel):
     @property
     def levels(self) -> int:
         return 1 + sum(1 for block in self._net.input_blocks for module in block if _is(module, "Downsample"))
+
+    @property
+    def trained_side(self) -> int:
+        """64 cells, 512 pixels; of Stable Diffusion 2.x the models that predict velocity 96, 768 pixels."""
+        return 96 if self._prediction == "v_prediction" and self.text_width == WIDTH_OF_2X else 64
 
     @property
     def uncacheable_parts(self) -> str:

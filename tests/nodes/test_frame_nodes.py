@@ -181,7 +181,8 @@ def test_the_widgets_are_in_the_published_order():
     types = load_pack("nodes.headless.schemas.registry").pack_node_types()
     assert [widget.id for widget in types["FateZero_LoadFrames"].widgets] == ["source", *WIDGETS, "fps"]
     prepare = types["FateZero_PrepareFrames"]
-    assert [widget.id for widget in prepare.widgets] == [*WIDGETS, "fps"] and prepare.schema.inputs[0].id == "images"
+    assert [widget.id for widget in prepare.widgets] == [*WIDGETS, "fps", "multiple_of"]
+    assert prepare.schema.inputs[0].id == "images"
     defaults = {widget.id: widget.default for widget in types["FateZero_LoadFrames"].widgets}
     assert defaults["count"] == 8 and defaults["short_side"] == 512 and defaults["fps"] == 8.0
 

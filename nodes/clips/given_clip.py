@@ -1,0 +1,42 @@
+"""The clip that a node is given: frames of an IMAGE, or a VIDEO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from ...fatezero_ext.errors import SettingsError
+from ...fatezero_ext.media.clip import FileFrames, VideoClip
+from .. import host
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NO_CLIP = "neither video nor images is connected; one clip is needed. Connect Load Video to video, or frames to images."
+TWO_CLIPS = "both video and images are connected; one clip is needed. Take either link out."
+
+
+def given_clip(images: Tensor | FileFrames | None, video: Any, fps: float) -> VideoClip:  # noqa: ANN401 - a VIDEO
+    """Return the clip that is connected.
+
+    fps: frames per second of `images`; a video brings its own, as it brings its sound
+    Raises SettingsError unless one of both is connected, VideoError where a file cannot be read.
+    """
+    if images is not None and video is not None:
+        raise SettingsError(TWO_CLIPS)
+    if video is not None:
+        return host.current().clip(video)
+    if images is None:
+        raise SettingsError(NO_CLIP)
+    return VideoClip(images, Fraction(fps), None)
+
+
+def clip_mistakes(inputs: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return the mistake by input of a node to which no clip or two are connected; inputs: None if not known."""
+    if inputs is None:
+        return {}
+    connected = [inputs.get(name) is not None for name in ("images", "video")]
+    if all(connected):
+        return {"video": TWO_CLIPS}
+    return {} if any(connected) else {"video": NO_CLIP}

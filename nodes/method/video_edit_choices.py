@@ -1,0 +1,198 @@
+"""Choices of a whole edit that are left to the program, and the lines that tell them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from ...fatezero_ext.attention.sites import MOST_CELLS
+from ...fatezero_ext.errors import VideoError
+from ...fatezero_ext.media.audio import Sound, SoundFile, later, read_sound
+from ...fatezero_ext.media.clip import FileFrames, VideoClip
+from ...fatezero_ext.media.framing import Framing, size_after
+from ..clips.framing_inputs import USUAL_FPS
+from .remarks import chosen, far_from_training, unknown_words
+
+if TYPE_CHECKING:
+    from ...fatezero_ext.diffusion.noise_model import NoiseModel
+    from ...fatezero_ext.editing.settings import EditSettings
+
+USUAL_FRAMES = 8
+"""Frames of the published clips; time and memory grow with them."""
+PUBLISHED_STEPS, BUILT_IN_STEPS = 50, 20
+USUAL_CELLS = 64
+"""Latent cells along the shorter side where a model does not say what it was trained on: 512 pixels."""
+SHORT = 0.5
+"""Seconds below which a clip is over before its edit is seen."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Widgets that leave a choice to the program where they are 0; start: first frame that is taken."""
+
+    frames: int = 0
+    start: int = 0
+    size: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class ClipFacts:
+    """A clip as far as it is looked at before an edit.
+
+    frames:        how many there are; of a file perhaps more
+    total:         the same, None where a file does not say
+    height, width: pixels
+    fps:           frames per second
+    sound:         None for a silent clip
+    """
+
+    frames: int
+    total: int | None
+    height: int
+    width: int
+    fps: float
+    sound: Sound | None
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The choices for one edit.
+
+    most_cells: layers with more cells per frame are left alone
+    feather:    pixels over which edit and source fade into each other
+    masked:     whether the edit has a mask, outside which the source's pixels stay
+    lines:      what is told of it
+    """
+
+    framing: Framing
+    steps: int
+    most_cells: int
+    feather: int
+    masked: bool
+    lines: tuple[str, ...]
+
+
+def facts_of(clip: VideoClip, asked: Asked) -> ClipFacts:
+    """Look at a clip; of a file only as many frames are decoded as are needed to know that it has enough.
+
+    Raises VideoError where it cannot be read.
+    """
+    fps = float(clip.frame_rate)
+    if isinstance(clip.frames, FileFrames):
+        enough = asked.start + (asked.frames or USUAL_FRAMES) * _stride(fps)
+        (frames, all_there_are), (height, width) = clip.frames.count(enough), clip.frames.part(0, 1).shape[1:3]
+        return ClipFacts(frames, frames if all_there_are else None, height, width, fps, clip.sound)
+    frames, height, width = clip.frames.shape[:3]
+    return ClipFacts(frames, frames, height, width, fps, clip.sound)
+
+
+def choose(
+    unet: NoiseModel, clip: ClipFacts, asked: Asked, settings: EditSettings, prompts: tuple[str, str]
+) -> Choices:
+    """Choose what is left to the program.
+
+    settings: those of the edit, resolved
+    prompts:  the source's and the edit's
+    The first frames are taken, at a rate of about 8 a second: motion from frame to frame stays as small as in the
+    published clips. A few frames spread over a long clip would have nothing in common that could be kept.
+    Raises VideoError for a start behind the clip's end, SettingsError for a size that is too small.
+    """
+    cell = unet.latent_format.pixels_per_cell
+    stride, count = selection(clip, asked)
+    framing = Framing(
+        start=asked.start,
+        count=count,
+        sampling_rate=stride,
+        short_side=asked.size or (unet.trained_side or USUAL_CELLS) * cell,
+        centre_square=False,
+        multiple_of=cell * unet.smallest_side,
+    )
+    height, width = size_after(clip.height, clip.width, framing)
+    steps = asked.steps or (BUILT_IN_STEPS if unet.built_in else PUBLISHED_STEPS)
+    lines = [
+        _frames_line(clip, framing),
+        f"{width}x{height} pixels{_trained_on(unet)}",
+        f"{steps} steps, key frames {_key_frames(unet)}",
+        f"{chosen(settings)}: {prompts[1]}",
+        *_remarks(unet, clip, framing, min(height, width) // cell, " ".join(prompts)),
+    ]
+    cells_below = -(-height // (2 * cell)) * -(-width // (2 * cell))
+    return Choices(
+        framing=framing,
+        steps=steps,
+        most_cells=max(MOST_CELLS, cells_below),  # as published for a square: all but the finest level
+        feather=cell,
+        masked=settings.blend is not None,
+        lines=tuple(filter(None, lines)),
+    )
+
+
+def selection(clip: ClipFacts, asked: Asked) -> tuple[int, int]:
+    """Return which frames are taken, every n-th, and how many: no more than the clip has from the first one on.
+
+    A short clip gives its frames at a higher rate before it gives fewer.
+    """
+    left, wanted = clip.frames - asked.start, asked.frames or USUAL_FRAMES
+    if left < 1:
+        raise VideoError(
+            f"start is {asked.start}, and the clip has {clip.frames} frames, counted from 0; a smaller one is needed. "
+            f"Lower start."
+        )
+    stride = max(1, min(_stride(clip.fps), left // wanted))
+    return stride, min(wanted, len(range(0, left, stride)))
+
+
+def _stride(fps: float) -> int:
+    return max(1, round(fps / USUAL_FPS))
+
+
+def _frames_line(clip: ClipFacts, framing: Framing) -> str:
+    every = "each" if framing.sampling_rate == 1 else f"every {_ordinal(framing.sampling_rate)}"
+    of = "" if clip.total is None else f" of {clip.total}"
+    start = f" from frame {framing.start} on" if framing.start else ""
+    return f"{framing.count}{of} frames{start}: {every}, {clip.fps / framing.sampling_rate:.3g} fps"
+
+
+def _ordinal(number: int) -> str:
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
+def _trained_on(unet: NoiseModel) -> str:
+    side = unet.trained_side
+    return "" if side is None else f"; {unet.name} was trained on {side * unet.latent_format.pixels_per_cell}"
+
+
+def _key_frames(unet: NoiseModel) -> str:
+    for layer in unet.layers:
+        if layer.key_frames:
+            return ", ".join(map(str, layer.key_frames))
+    return "none"
+
+
+def _remarks(unet: NoiseModel, clip: ClipFacts, framing: Framing, shorter: int, words: str) -> Iterator[str]:
+    yield far_from_training(unet, shorter)
+    yield unknown_words(unet, words)
+    count = framing.count or 0
+    seconds = count * framing.sampling_rate / clip.fps
+    if count == 1:
+        yield "The clip is one frame, which has no motion to keep."
+    elif seconds < SHORT:
+        yield f"The edit lasts {seconds:.2g} seconds: raise frames, or take a longer clip."
+    if not unet.built_in and _key_frames(unet) == "none":
+        yield "Frames see each other through trained temporal layers alone: set key_frames of the UNet to auto."
+    yield _lost_sound(clip, framing.start / clip.fps, seconds)
+
+
+def _lost_sound(clip: ClipFacts, start: float, seconds: float) -> str:
+    """A remark on sound that cannot be decoded; '' for any other, and without any."""
+    sound = None if clip.sound is None else later(clip.sound, start)
+    if isinstance(sound, SoundFile):
+        try:
+            read_sound(sound, Fraction(seconds))
+        except VideoError as error:
+            return f"The clip's sound is left out: {error}"
+    return ""
