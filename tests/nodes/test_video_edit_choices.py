@@ -1,0 +1,154 @@
+"""What FateZero Video Edit chooses by itself, and how it says so."""
+
+from fractions import Fraction
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.media.video import write_video
+
+from ..sounding_clips import write_clip
+
+PROMPTS = ("a red circle on the grass", "a blue circle on the grass")
+
+
+@pytest.fixture(scope="module")
+def choices():
+    return load_pack("nodes.method.video_edit_choices")
+
+
+@pytest.fixture(scope="module")
+def clip_of():
+    return load_pack("fatezero_ext.media.clip").VideoClip
+
+
+def unet(name="MODEL (SD15)", *, side=64, cell=8, levels=4, built_in=False, keys=(-1, "first")):
+    """What the choices read of a model."""
+    return SimpleNamespace(
+        name=name, trained_side=side, latent_format=SimpleNamespace(pixels_per_cell=cell), built_in=built_in,
+        smallest_side=1 << (levels - 1), layers=[SimpleNamespace(key_frames=()), SimpleNamespace(key_frames=keys)],
+    )  # fmt: skip
+
+
+TOY = unet("built-in toy model", side=16, cell=4, levels=3, built_in=True, keys=())
+
+
+def chosen(choices, clip_of, model, clip, **asked):
+    """clip: frames, height, width, rate"""
+    frames, height, width, rate = clip
+    # One number in memory stands for all pixels.
+    given = clip_of(torch.zeros(1, 1, 1, 3).expand(frames, height, width, 3), Fraction(rate), None)
+    wanted = choices.Asked(**asked)
+    settings = load_pack("fatezero_ext.editing.automatic").resolved_settings(
+        load_pack("fatezero_ext.editing.settings").EditSettings(), *PROMPTS, built_in=model.built_in
+    )
+    return choices.choose(model, choices.facts_of(given, wanted), wanted, settings, PROMPTS)
+
+
+@pytest.mark.parametrize(
+    "clip, asked, stride, count, line",
+    [
+        ((240, 24), {}, 3, 8, "8 of 240 frames: every 3rd, 8 fps"),
+        ((300, 30), {}, 4, 8, "8 of 300 frames: every 4th, 7.5 fps"),
+        ((25, 25), {}, 3, 8, "8 of 25 frames: every 3rd, 8.33 fps"),
+        ((720, "30000/1001"), {}, 4, 8, "8 of 720 frames: every 4th, 7.49 fps"),
+        ((20, 24), {}, 2, 8, "8 of 20 frames: every 2nd, 12 fps"),  # the rate gives way first
+        ((5, 60), {}, 1, 5, "5 of 5 frames: each, 60 fps"),  # then the number
+        ((8, 8), {}, 1, 8, "8 of 8 frames: each, 8 fps"),
+        ((240, 24), {"frames": 16, "start": 100}, 3, 16, "16 of 240 frames from frame 100 on: every 3rd, 8 fps"),
+        ((240, 24), {"start": 236}, 1, 4, "4 of 240 frames from frame 236 on: each, 24 fps"),
+        ((2000, 168), {}, 21, 8, "8 of 2000 frames: every 21st, 8 fps"),
+        ((2000, 96), {}, 12, 8, "8 of 2000 frames: every 12th, 8 fps"),
+    ],
+)
+def test_frames_are_the_first_ones_at_about_eight_a_second(choices, clip_of, clip, asked, stride, count, line):
+    framing_and_lines = chosen(choices, clip_of, unet(), (clip[0], 512, 512, clip[1]), **asked)
+    framing = framing_and_lines.framing
+    assert (framing.sampling_rate, framing.count, framing.start) == (stride, count, asked.get("start", 0))
+    assert framing_and_lines.lines[0] == line
+
+
+@pytest.mark.parametrize(
+    "model, size, asked, line, most_cells",
+    [
+        (unet(), (1080, 1920), 0, "896x512 pixels; MODEL (SD15) was trained on 512", 32 * 56),
+        (unet(), (1920, 1080), 0, "512x896 pixels; MODEL (SD15) was trained on 512", 32 * 56),
+        (unet(), (512, 512), 0, "512x512 pixels; MODEL (SD15) was trained on 512", 1024),
+        (unet("MODEL (SD20)", side=96), (720, 1280), 0, "1344x768 pixels; MODEL (SD20) was trained on 768", 48 * 84),
+        (TOY, (64, 64), 0, "64x64 pixels; built-in toy model was trained on 64", 1024),
+        (TOY, (90, 160), 0, "112x64 pixels; built-in toy model was trained on 64", 1024),
+        (unet(), (480, 640), 320, "384x320 pixels; MODEL (SD15) was trained on 512", 1024),
+        (unet("a folder", side=None), (512, 512), 0, "512x512 pixels", 1024),
+    ],
+)
+def test_the_size_is_that_of_the_training_in_whole_cells_of_every_level(
+    choices, clip_of, model, size, asked, line, most_cells
+):
+    found = chosen(choices, clip_of, model, (8, *size, 8), size=asked)
+    assert found.lines[1] == line and found.most_cells == most_cells
+    assert found.feather == model.latent_format.pixels_per_cell
+
+
+def test_steps_and_guidance_are_the_models(choices, clip_of):
+    published, built_in = (chosen(choices, clip_of, model, (8, 512, 512, 8)) for model in (unet(), TOY))
+    assert (published.steps, built_in.steps) == (50, 20)
+    assert published.lines[2] == "50 steps, key frames -1, first" and "20 steps" in built_in.lines[2]
+    assert "guidance 7.5" in published.lines[3] and "guidance 3" in built_in.lines[3]
+    assert published.lines[3].endswith(PROMPTS[1]) and "mask from red circle" in published.lines[3]
+    assert chosen(choices, clip_of, unet(), (8, 512, 512, 8), steps=7).steps == 7
+
+
+@pytest.mark.parametrize(
+    "model, clip, asked, told",
+    [
+        (unet(), (1, 512, 512, 24), {}, "one frame"),
+        (unet(), (8, 512, 512, 24), {}, "lasts 0.33 seconds"),
+        (unet(), (8, 512, 512, 8), {"size": 128}, "was trained on 512: scale it"),
+        (unet(keys=()), (8, 512, 512, 8), {}, "set key_frames of the UNet to auto"),
+        (unet(), (8, 512, 512, 8), {}, None),
+    ],
+)
+def test_what_makes_poor_results_is_remarked_and_no_error(choices, clip_of, model, clip, asked, told):
+    remarks = chosen(choices, clip_of, model, clip, **asked).lines[4:]
+    assert [told in remark for remark in remarks] == ([] if told is None else [True])
+
+
+def test_words_that_the_built_in_model_does_not_know_are_remarked(choices, clip_of):
+    given = clip_of(torch.zeros(8, 64, 64, 3), Fraction(8), None)
+    asked, prompts = choices.Asked(), ("a red circle on the grass", "a zebra on the grass")
+    settings = load_pack("fatezero_ext.editing.automatic").resolved_settings(
+        load_pack("fatezero_ext.editing.settings").EditSettings(), *prompts, built_in=True
+    )
+    lines = choices.choose(TOY, choices.facts_of(given, asked), asked, settings, prompts).lines
+    assert "does not know 'zebra'" in lines[-1]
+
+
+def test_a_start_behind_the_end_is_an_error(choices, clip_of):
+    with pytest.raises(ValueError, match="start is 8, and the clip has 8 frames"):
+        chosen(choices, clip_of, unet(), (8, 64, 64, 8), start=8)
+
+
+def test_of_a_file_no_more_is_decoded_than_is_needed(choices, tmp_path):
+    """The file says that it has 96 frames, of which all behind the first tenth are garbage."""
+    path = write_clip(tmp_path / "long.mp4", "aac")
+    opened = load_pack("fatezero_ext.media.clip").opened_clip(path)
+    facts = choices.facts_of(opened, choices.Asked())
+    assert (facts.frames, facts.total, facts.height, facts.width, facts.fps) == (96, 96, 64, 64, 24.0)
+    assert opened.frames.count(1) == (96, True) and opened.frames.count(97) == (96, True)
+
+
+def test_a_file_that_does_not_say_its_length_is_counted_as_far_as_needed(choices, tmp_path):
+    path = write_clip(tmp_path / "clip.mkv", "aac")  # Matroska has no number of frames
+    frames = load_pack("fatezero_ext.media.clip").FileFrames(path)
+    assert frames.count(24) == (24, False) and frames.count(500) == (96, True)
+
+
+def test_sound_that_cannot_be_decoded_is_remarked(choices, tmp_path):
+    write_video(tmp_path / "silent.mp4", torch.rand(8, 64, 64, 3), 8)
+    clip = load_pack("fatezero_ext.media.clip").opened_clip(tmp_path / "silent.mp4")
+    sound = load_pack("fatezero_ext.media.audio").SoundFile(tmp_path / "silent.mp4")
+    facts = choices.facts_of(type(clip)(clip.frames, clip.frame_rate, sound), choices.Asked())
+    assert "sound is left out" in choices._lost_sound(facts, 0.0, 1.0)
+    assert choices._lost_sound(choices.facts_of(clip, choices.Asked()), 0.0, 1.0) == ""
