@@ -14,6 +14,8 @@ from fatezero_ext.media.frame_sources import read_folder, read_frames
 from fatezero_ext.media.framing import Framing, reframe
 from fatezero_ext.media.video import write_video
 
+from ..sounding_clips import write_clip
+
 FRAMING = {
     "start": 1,
     "count": 3,
@@ -26,6 +28,9 @@ FRAMING = {
     "centre_square": True,
 }
 SAME = Framing(start=1, count=3, sampling_rate=2, left=2, top=1, bottom=3, short_side=16)
+SAME_UNSCALED = Framing(
+    start=1, count=3, sampling_rate=2, left=2, top=1, bottom=3, short_side=None, centre_square=False
+)
 WIDGETS = [*FRAMING]
 
 
@@ -251,3 +256,48 @@ def test_a_plain_python_session_reads_below_the_working_folder(folder, monkeypat
     monkeypatch.chdir(folder)
     images, fps = load_pack("nodes.clips.load_frames").LoadFrames.execute(source="clip", fps=3.0, **FRAMING).args
     assert images.equal(read_folder("clip", SAME)) and fps == 3.0
+
+
+def prepared(clip, **inputs):
+    """What Prepare Frames gives for a video, or for its parts."""
+    framing = {**FRAMING, **inputs}
+    return {
+        "1": {"class_type": "LoadVideo", "inputs": {"file": "clip.mp4"}},
+        "2": {"class_type": "GetVideoComponents", "inputs": {"video": ["1", 0]}},
+        "3": {"class_type": "FateZero_PrepareFrames", "inputs": {**framing, **clip}},
+        "4": {"class_type": "PreviewImage", "inputs": {"images": ["3", 0]}},
+    }
+
+
+def test_a_video_gives_the_frames_rate_and_sound_that_its_parts_give(folder):
+    write_clip(folder / "clip.mp4", "aac")
+    whole = prepared({"video": ["1", 0]})
+    parts = prepared({"images": ["2", 0], "audio": ["2", 1], "fps": ["2", 2]})
+    (found,), (wanted,) = run(folder, whole), run(folder, parts)
+    (mine, rate, sound), (theirs, *others) = (each["FateZero_PrepareFrames"].outputs for each in (found, wanted))
+    assert mine.equal(theirs) and [rate, sound] == others and rate == 12.0 and sound.start > 0
+
+
+def test_both_sides_are_cut_evenly_to_a_multiple(folder):
+    whole = prepared({"video": ["1", 0]}, short_side=0, centre_square=False, multiple_of=8)
+    (outcome,) = run(folder, whole)
+    frames = read_frames(folder / "clip.mp4", SAME_UNSCALED)[0]
+    assert frames.shape[1:3] == (20, 38)
+    assert outcome["FateZero_PrepareFrames"].outputs[0].equal(frames[:, 2:18, 3:35])
+
+
+@pytest.mark.parametrize(
+    "clip, told",
+    [
+        ({}, "neither video nor images is connected"),
+        ({"video": ["1", 0], "images": ["2", 0]}, "both video and images are connected"),
+    ],
+)
+def test_one_clip_is_needed_and_this_is_seen_before_anything_runs(folder, clip, told):
+    assert told in refusal(folder, prepared(clip))
+
+
+def test_a_multiple_that_the_picture_does_not_hold_is_an_error(folder):
+    document = prepared({"video": ["1", 0]}, multiple_of=64)
+    with pytest.raises(load_pack("nodes.headless.problems").NodeFailed, match="hold no 64 pixels a side"):
+        run(folder, document)
