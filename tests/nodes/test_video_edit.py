@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import av
 import pytest
+import torch
 from rich.console import Console
 
 from fatezero_ext.cli.node_pack import load_pack
@@ -181,3 +182,17 @@ def test_mistakes_are_told_before_anything_runs(tmp_path, change, told):
         document["5"] = {"class_type": "GetVideoComponents", "inputs": {"video": ["1", 0]}}
         document["3"]["inputs"]["images"] = ["5", 0]
     assert told in refusal(tmp_path, document)
+
+
+def test_a_model_of_another_family_and_a_missing_vae_are_told_before_any_work():
+    edit, frames = load_pack("nodes.method.video_edit").VideoEdit, torch.zeros(8, 64, 64, 3)
+    words = {"source_prompt": SOURCE, "edit_prompt": COLOUR, "kind": "auto", "strength": 1.0}
+    other = SimpleNamespace(model=SimpleNamespace(model_config=SimpleNamespace(), diffusion_model=None))
+    with pytest.raises(ValueError, match="is not supported: it has no UNet"):
+        edit.execute(other, None, None, **words, images=frames)
+    with pytest.raises(ValueError, match="nothing is connected to unet"):
+        edit.execute(None, None, None, **words, images=frames)
+    with pytest.raises(ValueError, match="neither video nor images"):
+        edit.execute(other, None, None, **words)
+    with pytest.raises(ValueError, match="source and edit prompt are the same"):
+        edit.execute(other, None, None, **{**words, "edit_prompt": SOURCE}, images=frames)
