@@ -22,7 +22,8 @@ demo: $(VENV)/.runtime
 	$(BIN)/python -m fatezero_ext demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	@# The programs that tests start read what the first has compiled.
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-comfyui:
 	@test -f "$(COMFYUI_PATH)/main.py" || { echo "make test-comfyui COMFYUI_PATH=/path/to/ComfyUI: there is no main.py in '$(COMFYUI_PATH)'"; exit 2; }

@@ -16,7 +16,7 @@ from fatezero_ext.editing.plan import EditPlan, compile_edit, mask_layers
 from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
 from fatezero_ext.inversion.loop import Recording, invert_latents
 from fatezero_ext.inversion.trace import Trace
-from fatezero_ext.prompts.words import Prompt, read_prompt
+from fatezero_ext.prompts.prompt import Prompt, read_prompt
 from fatezero_ext.storage.record_store import MemoryStore, Recomputed, RecordStore
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"

@@ -91,13 +91,13 @@ if TYPE_CHECKING:
     from .models.unet.model import Pseudo3DUNet as Pseudo3DUNet
     from .models.unet.temporal import TemporalPosition as TemporalPosition
     from .models.vae import VideoVAE as VideoVAE
+    from .prompts.prompt import Prompt as Prompt
+    from .prompts.prompt import Quirks as Quirks
+    from .prompts.prompt import TextEncoder as TextEncoder
+    from .prompts.prompt import Tokens as Tokens
+    from .prompts.prompt import Window as Window
+    from .prompts.prompt import Word as Word
     from .prompts.removal import removal_prompt as removal_prompt
-    from .prompts.words import Prompt as Prompt
-    from .prompts.words import Quirks as Quirks
-    from .prompts.words import TextEncoder as TextEncoder
-    from .prompts.words import Tokens as Tokens
-    from .prompts.words import Window as Window
-    from .prompts.words import Word as Word
     from .storage.disk_cache.cache import Checked as Checked
     from .storage.disk_cache.cache import InversionCache as InversionCache
     from .storage.disk_cache.cache import Pruned as Pruned
@@ -146,7 +146,7 @@ _HOMES = {
     "models.unet.temporal": "TemporalPosition",
     "models.vae": "VideoVAE",
     "prompts.removal": "removal_prompt",
-    "prompts.words": "Prompt Quirks TextEncoder Tokens Window Word",
+    "prompts.prompt": "Prompt Quirks TextEncoder Tokens Window Word",
     "storage.disk_cache.cache": "Checked InversionCache Pruned default_cache",
     "storage.disk_cache.entry": "Draft Entry",
     "storage.disk_cache.eviction": "Listing",

@@ -10,7 +10,7 @@ from ..fatezero_ext.attention.key_frames import KEY_FRAME_WORDS, KeyFrame
 from ..fatezero_ext.errors import SettingsError
 
 if TYPE_CHECKING:
-    from ..fatezero_ext.prompts.words import Window
+    from ..fatezero_ext.prompts.prompt import Window
 
 
 def parse_phrases(text: str) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from fatezero_ext.editing.loop import edit_latents
 from fatezero_ext.editing.masks import blend_layers, word_heat
 from fatezero_ext.editing.plan import compile_edit, mask_layers
 from fatezero_ext.inversion.source_reader import SourceReader
-from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.prompts.prompt import read_prompt
 
 from .conftest import relative
 from .golden_runs import INVERSIONS, RUNS, thinned
@@ -22,6 +22,7 @@ from .golden_runs import INVERSIONS, RUNS, thinned
 FAR = 3e-4
 """Distance at which a statistic is another one: the right maps come within 4e-5 of the reference, which was computed
 with other kernels, and the nearest of a wrong step is 6e-3 away."""
+PART = 1 << 16
 
 
 # ---- inversions
@@ -50,7 +51,7 @@ def statistics(inverted):
                 probs = record.probs(torch.zeros(()), sites[address])
                 found[f"step{inversion_step}.{place}.{number}"] = map_statistics(probs, wave), probs.numel()
                 summed = f"cumulative.{place}.{number}"
-                sums[summed] = sums.get(summed, 0) + probs
+                sums[summed] = sums[summed].add_(probs) if summed in sums else probs.clone()
         return found | {key: (map_statistics(total, wave), total.numel()) for key, total in sums.items()}
 
     return of
@@ -91,8 +92,16 @@ class Wave:
 
 
 def map_statistics(probs, wave):
-    x = probs.double().flatten()
-    return torch.stack([x.mean(), x.std(), x.sum(), x.abs().max(), x @ wave.first(len(x))])
+    """Mean, spread, sum, maximum and the wave's sum, in float64 and by parts that stay in the processor's cache."""
+    count, total, squares, peak, waved = probs.numel(), 0.0, 0.0, 0.0, 0.0
+    for part, weights in zip(probs.flatten().split(PART), wave.first(count).split(PART), strict=True):
+        x = part.double()
+        total, squares, waved = total + x.sum(), squares + x @ x, waved + x @ weights
+        peak = max(peak, *(end.abs() for end in part.aminmax()))
+    mean = total / count
+    # The spread of each map here is larger than its mean, so the difference of the squares loses no digits.
+    spread = ((squares - mean * total) / (count - 1)).sqrt()
+    return torch.stack([mean, spread, total, peak.double(), waved])
 
 
 def statistics_distance(found, wanted, numbers):

@@ -10,7 +10,7 @@ from fatezero_ext.attention.records import MapRecord, StoredTensor
 from fatezero_ext.diffusion.schedule import Schedule
 from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
 from fatezero_ext.inversion.loop import Recording, invert_latents
-from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.prompts.prompt import read_prompt
 from fatezero_ext.storage.record_store import MemoryStore, Recomputed
 
 from .conftest import STYLE_RUN, THOROUGH, frames_first

@@ -37,7 +37,7 @@ from fatezero_ext.editing.settings import NO_WORDS
 from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
 from fatezero_ext.inversion.loop import Recording, invert_latents
 from fatezero_ext.models.text_encoder import ClipTextEncoder
-from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.prompts.prompt import read_prompt
 from fatezero_ext.storage.record_store import MemoryStore
 from fatezero_ext.toy.evaluation.edits import measure
 from fatezero_ext.toy.world.clips import sample_clip

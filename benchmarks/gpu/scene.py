@@ -24,7 +24,7 @@ from fatezero_ext.models.load import VideoModel
 from fatezero_ext.models.single_file.checkpoint import TOKENIZER
 from fatezero_ext.models.text_encoder import ClipTextEncoder
 from fatezero_ext.models.vae import VideoVAE
-from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.prompts.prompt import read_prompt
 
 TINY_UNET = {**STABLE_DIFFUSION_15, "block_out_channels": (16, 16, 16, 16), "layers_per_block": 1,
              "cross_attention_dim": 16, "attention_head_dim": 2, "norm_num_groups": 4}  # fmt: skip

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, SettingsError
-from ..prompts.words import TextEncoder, read_prompt
+from ..prompts.prompt import TextEncoder, read_prompt
 
 if TYPE_CHECKING:
     from torch import Tensor

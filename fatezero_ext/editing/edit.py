@@ -17,7 +17,7 @@ from ..inversion.guided_prediction import OnStep, ignore_step
 from ..inversion.plan import InversionPlan
 from ..inversion.trace import Trace
 from ..prompts.other_words import AskedPrompt, with_other_words
-from ..prompts.words import TextEncoder, read_prompt
+from ..prompts.prompt import TextEncoder, read_prompt
 from .automatic import resolved_settings
 from .loop import EditedLatents, edit_latents
 from .masks import check_other_words, shape_layers

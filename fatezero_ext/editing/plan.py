@@ -15,7 +15,7 @@ from ..diffusion.noise_model import NoiseModel
 from ..inversion.plan import InversionPlan
 from ..inversion.trace import Trace
 from ..prompts.alignment import refinement_mapper, replacement_mapper, token_weights, window_table
-from ..prompts.words import PROMPT_TOKENS, Prompt, Window
+from ..prompts.prompt import PROMPT_TOKENS, Prompt, Window
 from .masks import MaskWords, blend_layers
 from .settings import BlendSettings, EditSettings, texts
 from .strength import guidance_at_strength

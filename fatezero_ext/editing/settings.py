@@ -12,7 +12,7 @@ from ..diffusion.guided_text import check_guidance, finite_number
 from ..errors import SettingsError
 
 if TYPE_CHECKING:
-    from ..prompts.words import Quirks, Window
+    from ..prompts.prompt import Quirks, Window
 
 Mode = Literal["replace", "refine"]
 MaskUse = Literal["intersect", "override"]

@@ -18,7 +18,7 @@ from ..inversion.controller import Controller
 from ..inversion.source_reader import AskedText, SourceReader, SourceRecords
 from ..inversion.trace import Trace
 from ..prompts.other_words import AskedPrompt, is_other, require_text_encoder, with_other_words
-from ..prompts.words import PROMPT_TOKENS, Prompt, TextEncoder, Word
+from ..prompts.prompt import PROMPT_TOKENS, Prompt, TextEncoder, Word
 from .selection import Reading
 
 OnRead = Callable[[int, int], None]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import SettingsError
 
 if TYPE_CHECKING:
-    from ..prompts.words import Window
+    from ..prompts.prompt import Window
 
 
 @dataclass(frozen=True)

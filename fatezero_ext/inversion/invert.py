@@ -16,7 +16,7 @@ from ..attention.sites import LayerAddress
 from ..diffusion.guided_text import check_guidance, embedded, guided_text
 from ..digests import combined
 from ..errors import StoreError
-from ..prompts.words import TextEncoder
+from ..prompts.prompt import TextEncoder
 from ..storage.disk_cache.cache import InversionCache, default_cache
 from ..storage.disk_cache.completeness import LAYERS, LEVELS, page_name, unusable
 from ..storage.disk_cache.entry import Entry

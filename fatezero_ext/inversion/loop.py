@@ -16,7 +16,7 @@ from ..diffusion.finite import check_result, watched
 from ..diffusion.noise_model import NoiseModel
 from ..diffusion.schedule import Schedule
 from ..memory.free_memory import within_memory
-from ..prompts.words import Prompt
+from ..prompts.prompt import Prompt
 from ..storage.record_store import Recomputed, RecordStore
 from .guided_prediction import (
     OUT_OF_MEMORY_ADVICE,

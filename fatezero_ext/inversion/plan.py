@@ -9,7 +9,7 @@ from torch import Tensor
 from ..diffusion.noise_model import NoiseModel
 from ..diffusion.schedule import Schedule
 from ..errors import SettingsError
-from ..prompts.words import Prompt, TextEncoder, read_prompt
+from ..prompts.prompt import Prompt, TextEncoder, read_prompt
 from .arguments import check_controller, check_latents, check_passes, check_text, check_text_encoder
 from .controller import Controller
 from .footprint import ClipShape

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.schedule import Schedule
-from ..prompts.words import Prompt
+from ..prompts.prompt import Prompt
 from ..storage.record_store import RecordStore
 from .recording import Capture
 

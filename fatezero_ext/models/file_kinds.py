@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ..errors import ModelError
-from ..prompts.words import PROMPT_TOKENS
+from ..prompts.prompt import PROMPT_TOKENS
 from .weight_files import brief
 
 Shapes = Mapping[str, tuple[int, ...]]

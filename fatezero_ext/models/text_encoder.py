@@ -14,7 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from ..errors import PromptError
 from ..memory.held_memory import WeightsReport
 from ..memory.residency import LoadToDevice, prepared, stay_put
-from ..prompts.words import PROMPT_TOKENS, Tokens
+from ..prompts.prompt import PROMPT_TOKENS, Tokens
 from .folder.clip_tokenizer import TOKENIZING
 from .not_offered import RefusesByName
 from .shared_weights import with_weights

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .words import PROMPT_TOKENS, Prompt, Quirks, Window, check_word_counts
+from .prompt import PROMPT_TOKENS, Prompt, Quirks, Window, check_word_counts
 
 
 def replacement_mapper(source: Prompt, edit: Prompt, quirks: Quirks = "fixed") -> Tensor:

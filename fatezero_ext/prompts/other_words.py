@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from ..errors import PromptError
-from .words import Prompt, TextEncoder, read_prompt
+from .prompt import Prompt, TextEncoder, read_prompt
 
 MARK = "+"
 ARTICLES = ("a", "an", "the")

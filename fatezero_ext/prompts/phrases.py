@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+from .prompt import bare
 from .word_changes import Change
-from .words import bare
 
 WordsKind = Literal["object", "colour", "background", "style", "removal"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..errors import PromptError
-from .prompt_text import read_words
-from .words import PUNCTUATION
+from .prompt import PUNCTUATION
+from .words_alone import read_words
 
 
 def removal_prompt(source_prompt: str, object_words: str | Sequence[str], background_word: str) -> str:

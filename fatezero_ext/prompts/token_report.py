@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
-from .words import PROMPT_TOKENS, TextEncoder, read_prompt
+from .prompt import PROMPT_TOKENS, TextEncoder, read_prompt
 
 WORD_END = "</w>"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-from .words import bare
+from .prompt import bare
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 
 from ...fatezero_ext.errors import FateZeroError
-from ...fatezero_ext.prompts.words import Prompt, Word
+from ...fatezero_ext.prompts.prompt import Prompt, Word
 from .. import text_lists as widgets
 from .errors import ConfigError
 

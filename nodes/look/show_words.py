@@ -8,7 +8,7 @@ from ..api import io, schema
 from ..first_use import importing
 
 if TYPE_CHECKING:
-    from ...fatezero_ext.prompts.words import TextEncoder
+    from ...fatezero_ext.prompts.prompt import TextEncoder
 
 
 class ShowWords(io.ComfyNode):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...fatezero_ext.prompts.other_words import is_other, require_text_encoder, with_other_words
-from ...fatezero_ext.prompts.prompt_text import WordTokens, read_words
+from ...fatezero_ext.prompts.words_alone import WordTokens, read_words
 from .. import host
 from ..api import io, schema
 from ..checking.graph_texts import HEAT_NODE, inputs_of, source_prompt_of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...fatezero_ext.inversion.controller import Controller
-    from ...fatezero_ext.prompts.words import TextEncoder
+    from ...fatezero_ext.prompts.prompt import TextEncoder
 
 
 class WordHeatMaps(io.ComfyNode):

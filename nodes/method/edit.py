@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ...fatezero_ext.inversion.controller import Controller
-    from ...fatezero_ext.prompts.words import TextEncoder
+    from ...fatezero_ext.prompts.prompt import TextEncoder
 
 
 class P2PEdit(io.ComfyNode):

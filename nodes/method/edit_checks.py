@@ -10,9 +10,9 @@ from typing import Any
 from ...fatezero_ext.editing.automatic import resolved_settings
 from ...fatezero_ext.editing.settings import AUTO, BlendSettings, EditSettings, check_mask_is_made
 from ...fatezero_ext.prompts.other_words import is_other, with_other_words
-from ...fatezero_ext.prompts.prompt_text import WordTokens, read_words
+from ...fatezero_ext.prompts.prompt import Prompt, Window, check_word_counts
 from ...fatezero_ext.prompts.word_changes import changed_words
-from ...fatezero_ext.prompts.words import Prompt, Window, check_word_counts
+from ...fatezero_ext.prompts.words_alone import WordTokens, read_words
 from .. import text_lists
 from ..checking.verdicts import FirstMistakes
 from .edit_widgets import CUSTOM, blending, phrases_or_auto, window, wrong_bound

@@ -11,7 +11,7 @@ from .. import text_lists
 from ..api import advanced, io
 
 if TYPE_CHECKING:
-    from ...fatezero_ext.prompts.words import Window
+    from ...fatezero_ext.prompts.prompt import Window
 
 CUSTOM = "custom"
 """Kind of an edit whose widgets decide, and of graphs from before there were kinds."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...fatezero_ext.errors import PromptError, StoreError
 from ...fatezero_ext.prompts.other_words import is_other
-from ...fatezero_ext.prompts.prompt_text import read_words
+from ...fatezero_ext.prompts.words_alone import read_words
 from .. import host
 from ..api import advanced, io, schema
 from ..checking.graph_texts import EDIT_NODE, HEAT_NODE, INVERT_NODE, readers_of
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ...fatezero_ext.inversion.controller import Controller
     from ...fatezero_ext.inversion.guided_prediction import StepDone
     from ...fatezero_ext.inversion.plan import InversionPlan
-    from ...fatezero_ext.prompts.words import TextEncoder
+    from ...fatezero_ext.prompts.prompt import TextEncoder
 
 INVERSION, RECONSTRUCTION = "inversion", "reconstruction"
 EMPTY_SOURCE = (

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ...fatezero_ext.editing.plan import EditPlan
     from ...fatezero_ext.editing.settings import BlendSettings, EditSettings
     from ...fatezero_ext.inversion.controller import Controller
-    from ...fatezero_ext.prompts.words import TextEncoder, Window
+    from ...fatezero_ext.prompts.prompt import TextEncoder, Window
 
 
 def edit_remarks(
@@ -55,7 +55,7 @@ def unknown_words(unet: NoiseModel, prompt: str) -> str:
     if not unet.built_in:
         return ""
     with importing():
-        from ...fatezero_ext.prompts.words import bare
+        from ...fatezero_ext.prompts.prompt import bare
         from ...fatezero_ext.toy.world.captions import vocabulary
 
     known = {*vocabulary(), ""}

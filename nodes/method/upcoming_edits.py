@@ -12,7 +12,7 @@ from . import edit_widgets
 
 if TYPE_CHECKING:
     from ...fatezero_ext.inversion.plan import InversionPlan
-    from ...fatezero_ext.prompts.words import TextEncoder
+    from ...fatezero_ext.prompts.prompt import TextEncoder
 
 SOCKETS = {"controller", "clip", "mask"}
 """Inputs of an edit that are always links."""
@@ -37,7 +37,7 @@ def check_edits(
     """
     with importing():
         from ...fatezero_ext.editing.edit import plan_edit
-        from ...fatezero_ext.prompts.words import read_prompt
+        from ...fatezero_ext.prompts.prompt import read_prompt
 
     graph, node_id = graph or {}, str(node_id)
     first: FateZeroError | None = None

@@ -22,7 +22,7 @@ from fatezero_ext.diffusion.schedule import Schedule
 from fatezero_ext.editing.loop import edit_latents
 from fatezero_ext.editing.plan import compile_edit, mask_layers
 from fatezero_ext.inversion.loop import NO_RECORDING, invert_latents
-from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.prompts.prompt import read_prompt
 
 from ..conftest import STYLE_RUN, frames_first, relative
 from ..golden_runs import INVERSIONS, RUNS, SOURCE, inverted, thinned

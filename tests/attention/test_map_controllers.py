@@ -10,7 +10,7 @@ from fatezero_ext.attention.controller_bases import STORE_KEYS, AttentionControl
 from fatezero_ext.errors import SettingsError, StoreError
 from fatezero_ext.inversion.invert import Reconstruction
 from fatezero_ext.prompts.alignment import replacement_mapper
-from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.prompts.prompt import read_prompt
 
 from ..conftest import relative
 from ..features import feature

@@ -20,7 +20,7 @@ from fatezero_ext.attention.controller_bases import (
 from fatezero_ext.editing.masks import blend_layers, threshold_heat, word_heat
 from fatezero_ext.inversion.recording import Capture
 from fatezero_ext.prompts.alignment import replacement_mapper
-from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.prompts.prompt import read_prompt
 
 from ..conftest import relative
 from ..small_runs import EDIT, ROUNDING, SOURCE, STEPS, clip, named

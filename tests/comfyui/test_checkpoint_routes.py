@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 import fatezero_ext as ext
 from benchmarks.make_checkpoint import parts, single_file
 from fatezero_ext.cli.node_pack import load_pack
-from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.prompts.prompt import read_prompt
 
 from ..small_runs import NAMED
 

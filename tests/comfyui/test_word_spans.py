@@ -7,7 +7,7 @@ import pytest
 
 from fatezero_ext.models.single_file.checkpoint import _tokenizer
 from fatezero_ext.models.text_encoder import ClipTextEncoder
-from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.prompts.prompt import read_prompt
 from tests.fifty_prompts import PROMPTS
 
 RECORDED = Path(__file__).parents[1] / "prompts" / "word_spans.json"

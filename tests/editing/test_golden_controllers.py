@@ -14,7 +14,7 @@ from fatezero_ext.editing.masks import word_heat
 from fatezero_ext.editing.plan import compile_edit
 from fatezero_ext.editing.settings import BlendSettings
 from fatezero_ext.inversion.source_reader import SourceAttention
-from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.prompts.prompt import read_prompt
 
 from ..small_runs import named
 

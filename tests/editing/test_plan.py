@@ -8,7 +8,7 @@ from fatezero_ext.attention.records import FeatureRecord, MapRecord, StoredTenso
 from fatezero_ext.diffusion.schedule import STABLE_DIFFUSION_SCHEDULER, Schedule
 from fatezero_ext.editing.plan import compile_edit
 from fatezero_ext.errors import ModelError, SettingsError, StoreError
-from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.prompts.prompt import read_prompt
 from fatezero_ext.storage.record_store import MemoryStore
 
 from ..small_runs import named

@@ -12,7 +12,7 @@ from fatezero_ext.inversion.recording import RecordAttention
 from fatezero_ext.inversion.source_reader import SourceReader
 from fatezero_ext.inversion.trace import Trace
 from fatezero_ext.prompts.alignment import token_weights
-from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.prompts.prompt import read_prompt
 
 from ..small_runs import EDIT, STEPS, calls_of, inverted, named
 

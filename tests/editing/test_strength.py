@@ -6,7 +6,7 @@ import torch
 from fatezero_ext import EditSettings, Storage, edit
 from fatezero_ext.editing.plan import compile_edit
 from fatezero_ext.editing.strength import guidance_at_strength, text_at_strength, text_share
-from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.prompts.prompt import read_prompt
 
 from ..conftest import relative
 from ..small_runs import EDIT, REFINED, ROUNDING, SOURCE, inverted, named

@@ -7,7 +7,7 @@ import pytest
 
 from fatezero_ext.cli.examples import EXAMPLES
 from fatezero_ext.cli.node_pack import load_pack
-from fatezero_ext.prompts.prompt_text import read_words
+from fatezero_ext.prompts.words_alone import read_words
 
 TEMPLATE = sorted(EXAMPLES.glob("*.json"))[0]
 LOAD, INVERT, EDIT, ADDED = "3", "7", "8", "30"

@@ -15,7 +15,7 @@ from fatezero_ext.errors import PromptError, SettingsError
 from fatezero_ext.inspection.heat_maps import asked_words, word_heats, word_labels
 from fatezero_ext.inspection.selection import Reading
 from fatezero_ext.models.load import load_toy
-from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.prompts.prompt import read_prompt
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 from ..conftest import recorded

@@ -8,8 +8,8 @@ from fatezero_ext.errors import ModelError, PromptError
 from fatezero_ext.models.single_file.checkpoint import _tokenizer
 from fatezero_ext.models.text_encoder import ClipTextEncoder
 from fatezero_ext.prompts.alignment import refinement_mapper
+from fatezero_ext.prompts.prompt import read_prompt
 from fatezero_ext.prompts.token_report import described_words
-from fatezero_ext.prompts.words import read_prompt
 
 from ..conftest import relative
 

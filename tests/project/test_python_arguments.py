@@ -21,7 +21,7 @@ from fatezero_ext import (
 from fatezero_ext.editing.plan import compile_edit
 from fatezero_ext.errors import FateZeroError, SettingsError
 from fatezero_ext.media.video import Video
-from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.prompts.prompt import read_prompt
 
 from ..small_runs import EDIT, SOURCE, calls_of, clip, inverted, named
 

@@ -5,7 +5,7 @@ import torch
 
 from fatezero_ext.errors import PromptError
 from fatezero_ext.prompts.alignment import refinement_mapper, replacement_mapper, window_table
-from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.prompts.prompt import read_prompt
 
 from ..small_runs import named
 

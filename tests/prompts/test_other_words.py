@@ -4,7 +4,7 @@ import pytest
 
 from fatezero_ext.errors import PromptError
 from fatezero_ext.prompts.other_words import AskedPrompt, is_other, require_text_encoder, with_other_words
-from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.prompts.prompt import read_prompt
 
 SOURCE = "a silver jeep on the road"
 

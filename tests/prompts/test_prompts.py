@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fatezero_ext.errors import PromptError
 from fatezero_ext.prompts.alignment import refinement_mapper, replacement_mapper
-from fatezero_ext.prompts.words import PROMPT_TOKENS, read_prompt
+from fatezero_ext.prompts.prompt import PROMPT_TOKENS, read_prompt
 
 WORDS = ("a", "silver", "jeep", "snowmobile", "hovercraft", "road", "car", "lake")  # two tokens: the fourth and fifth
 

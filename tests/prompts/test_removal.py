@@ -4,8 +4,8 @@ import pytest
 
 from fatezero_ext import removal_prompt
 from fatezero_ext.errors import PromptError
-from fatezero_ext.prompts.prompt_text import read_words
-from fatezero_ext.prompts.words import check_word_counts
+from fatezero_ext.prompts.prompt import check_word_counts
+from fatezero_ext.prompts.words_alone import read_words
 
 
 @pytest.mark.parametrize(

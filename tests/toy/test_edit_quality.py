@@ -11,7 +11,7 @@ from PIL import Image
 from fatezero_ext.models.folder.detect import TOY_FOLDER
 from fatezero_ext.models.load import load_model
 from fatezero_ext.models.unet.inflate import InflationSettings
-from fatezero_ext.prompts.words import read_prompt
+from fatezero_ext.prompts.prompt import read_prompt
 from fatezero_ext.toy import edit_quality
 from fatezero_ext.toy.evaluation.edit_runs import SETTINGS, Outcome, Runs, edit_prompt
 from fatezero_ext.toy.evaluation.edits import measure

@@ -7,7 +7,7 @@ import torch
 from fatezero_ext import InflationSettings, load_toy
 from fatezero_ext.errors import ModelError
 from fatezero_ext.toy import MODEL_FOLDER
-from fatezero_ext.toy.evaluation import evaluate
+from fatezero_ext.toy.evaluation import edit_runs, evaluate
 from fatezero_ext.toy.evaluation.edit_runs import Runs
 from fatezero_ext.toy.evaluation.evaluate import (
     Settings,
@@ -94,6 +94,7 @@ def test_the_attention_of_the_shape_word_lies_on_the_object(pipeline):
 @pytest.mark.slow
 def test_edits_are_measured_as_edit_quality_does(pipeline, monkeypatch):
     monkeypatch.setattr(evaluate, "EDITED_FRAMES", 1)
+    monkeypatch.setattr(edit_runs, "STEPS", 5)
     figures = edits_made(pipeline, Settings(edits=1))
     assert {name.split(" edits, ")[0] for name in figures} == set(KINDS) and None not in figures.values()
     models = {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ModelError
 from ...plain_files import VOCABULARY_BYTES, read_bytes, read_json, shown
-from ...prompts.words import PROMPT_TOKENS
+from ...prompts.prompt import PROMPT_TOKENS
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from ...errors import ModelError
-from ...prompts.words import PROMPT_TOKENS
+from ...prompts.prompt import PROMPT_TOKENS
 from ..checkpoint_check import SD1_TEXT_PREFIXES, SD2_TEXT_PREFIXES, VAE_PREFIXES, checked_kind, first_prefix
 from ..file_kinds import UNET
 from ..folder import configs as model_configs

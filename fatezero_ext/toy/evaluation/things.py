@@ -232,13 +232,19 @@ def _template(kind: str, shape: str, colour: str | None, angle: float, mirror: b
         cover = np.minimum(1, thing_cover(scene.things[0]) + (lines > 0.15))
         return cover[..., None] * _grey(lines), cover
     if shape in OBJECTS:
-        light, cover = draw_object(shape, middle, middle, _DRAWN_RADIUS, angle, mirror)
+        light, cover = _object_drawn(shape, angle, mirror)
     else:
         cover = shape_mask(shape, middle, middle, _DRAWN_RADIUS)
         light = cover[..., None] * np.array(PALETTE[colour or "black"], np.float32)
     if kind == "soft":
         return _soft(light), _soft(cover)
     return (_grey(light @ _LUMA) if kind == "grey" else light), cover
+
+
+@cache
+def _object_drawn(name: str, angle: float, mirror: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Draw an object in the middle of a frame, once for every kind of template."""
+    return draw_object(name, SIZE / 2, SIZE / 2, _DRAWN_RADIUS, angle, mirror)
 
 
 def _softer(values: np.ndarray) -> np.ndarray:
@@ -273,18 +279,23 @@ def _features(shown: np.ndarray, behind: np.ndarray, weight: np.ndarray) -> np.n
 def _sampled(planes: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Sample planes [n, H, W] on the grid around places [m, (x, y, radius)], linearly; nothing lies outside the frame.
 
-    Returns [m, n * GRID * GRID].
+    Returns [m, n * GRID * GRID]. Rows are sampled once for all places that differ in x alone.
     """
+    result = np.empty((len(places), len(planes), GRID, GRID), np.float32)
+    bands, band_of = np.unique(places[:, 1:], axis=0, return_inverse=True)
+    across = _shares(places[:, 0], places[:, 2])
+    for band, rows in enumerate(_shares(bands[:, 0], bands[:, 1])):
+        here = band_of.ravel() == band
+        result[here] = (rows @ planes) @ across[here].transpose(0, 2, 1)[:, None]
+    return result.reshape(len(places), -1)
+
+
+def _shares(middle: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Return what each pixel adds to the points of grids along one axis, [m, GRID, SIZE]: linear interpolation."""
     steps = ((np.arange(GRID) + 0.5) / GRID * 2 - 1).astype(np.float32) * REACH
-    padded = np.pad(planes, ((0, 0), (1, 1), (1, 1)))
-    columns, rows = (np.clip(places[:, i, None] + steps * places[:, 2:] + 0.5, 0, SIZE + 1) for i in (0, 1))
-    left, top = (np.minimum(axis.astype(int), SIZE) for axis in (columns, rows))
-    across, down = (columns - left)[:, None, :], (rows - top)[:, :, None]
-    result = np.zeros((len(planes), len(places), GRID, GRID), np.float32)
-    for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        share = (down if dy else 1 - down) * (across if dx else 1 - across)
-        result += share * padded[:, (top + dy)[:, :, None], (left + dx)[:, None, :]]
-    return result.transpose(1, 0, 2, 3).reshape(len(places), -1)
+    points = middle[:, None] + steps * radius[:, None]
+    pixels = np.arange(SIZE, dtype=np.float32) + 0.5
+    return np.maximum(1 - np.abs(points[..., None] - pixels), 0)
 
 
 def _best(

@@ -61,9 +61,12 @@ def largest_part(mask: np.ndarray) -> np.ndarray:
 
 def grown(mask: np.ndarray) -> np.ndarray:
     """Give every pixel of a [H, W] mask the greatest value among itself and its four neighbours."""
-    padded = np.pad(mask, 1)
-    neighbours = [padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]
-    return np.maximum.reduce([mask, *neighbours])
+    result = mask.copy()
+    for to, come_from in ((result[1:], mask[:-1]), (result[:-1], mask[1:])):
+        np.maximum(to, come_from, out=to)
+    for to, come_from in ((result[:, 1:], mask[:, :-1]), (result[:, :-1], mask[:, 1:])):
+        np.maximum(to, come_from, out=to)
+    return result
 
 
 @cache

@@ -7,7 +7,7 @@ from typing import Any
 from zlib import crc32
 
 from ..errors import PromptError
-from .words import PROMPT_TOKENS, Prompt, Tokens, read_prompt
+from .prompt import PROMPT_TOKENS, Prompt, Tokens, read_prompt
 
 START, END = -1, -2
 MOST_WORDS = PROMPT_TOKENS - 2

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PROMPT_TOKENS = 77
 """Tokens that the text encoders of Stable Diffusion 1.x and 2.x read at once, start and end among them."""
 PUNCTUATION = ".,;:!?\"'()[]{}"
-LOOKED_FOR = ("words", "blend_words", "subtract_words")
+LOOKED_FOR = ("words", "blend_words", "subtract_words", "spare_words")
 """Settings whose words are looked for in the picture, and so may be outside the prompt, see `with_other_words`."""
 
 Quirks = Literal["fixed", "original"]
