@@ -75,7 +75,8 @@ READ = [
     ("source", "target", "kind", "mode", "own", "joining"), READ, ids=lambda given: str(given)[:40]
 )
 def test_kind_mode_and_words_are_read_from_the_prompts(source, target, kind, mode, own, joining):
-    found = resolved_settings(EditSettings(), source, target, built_in=True)
+    # A new colour's words join no mask of the built-in model.
+    found = resolved_settings(EditSettings(), source, target, built_in=kind != "colour")
     assert (found.kind, found.mode) == (kind, mode)
     words = (None, None) if found.blend is None else (found.blend.source_words, found.blend.edit_words)
     assert words == (own, joining)
@@ -110,6 +111,11 @@ def test_a_new_background_spares_the_things_in_front(source, target, spared):
         assert resolved_settings(EditSettings(kind=kind), CIRCLE, "a red disc on the grass").blend.spare_words == ()
 
 
+def test_a_new_colour_of_the_built_in_model_stays_in_the_old_ones_place():
+    blend = resolved_settings(EditSettings(), CIRCLE, "a blue circle on the grass", built_in=True).blend
+    assert (blend.source_words, blend.edit_words) == (("red circle",), ())
+
+
 TRAIN = "a train traveling down tracks next to a forest filled with trees and a man on the side of the track"
 FOX, CAT = "a white fox sitting in the grass", "A black cat walking on the floor next to a wall"
 PUBLISHED = [
@@ -138,7 +144,7 @@ def test_the_authors_prompts_are_read_as_they_are_meant(source, target, kind):
 @pytest.mark.parametrize(
     ("kind", "built_in", "cross", "own", "guidance"),
     [
-        ("object", True, 0.6, 0.6, 3.0),
+        ("object", True, 0.5, 0.5, 3.0),
         ("colour", True, 0.8, 0.8, 3.0),
         ("background", True, 0.8, 0.8, 3.0),
         ("style", True, 0.5, 0.8, 3.0),
