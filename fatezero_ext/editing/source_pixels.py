@@ -32,8 +32,8 @@ def keep_source_pixels(
     feather: pixels over which edit and source fade into each other, half of them on either side of the grown mask's
              edge; with 0 the edge is hard
     Returns a new tensor shaped like `edited`. Where the mask is black altogether it is the source, where it is white
-    altogether the edit, to the bit. The mask of an edit needs no growing, as the maps it comes from are grown already; two
-    cells' pixels of `feather` keep its seam unseen.
+    altogether the edit, to the bit. The mask of an edit needs no growing, as the maps it comes from are grown already;
+    two cells' pixels of `feather` keep its seam unseen.
     Raises VideoError for clips that do not fit each other, SettingsError for a mask or numbers that do not fit.
     """
     for name, clip in (("source", source), ("edited", edited)):
