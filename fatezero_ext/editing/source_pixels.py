@@ -19,9 +19,7 @@ FRAMES_AT_ONCE = 4
 """Bound of memory: frames are composed one by one."""
 
 
-def keep_source_pixels(
-    edited: Tensor, source: Tensor, mask: Tensor, *, grow: int = 0, feather: int = 2 * CELL
-) -> Tensor:
+def keep_source_pixels(edited: Tensor, source: Tensor, mask: Tensor, *, grow: int = 0, feather: int = CELL) -> Tensor:
     """Put the source's own pixels back outside a mask, so that nothing there is lost to VAE, inversion or guidance.
 
     edited:  [frames, height, width, 3], 0..1
@@ -33,7 +31,7 @@ def keep_source_pixels(
              edge; with 0 the edge is hard
     Returns a new tensor shaped like `edited`. Where the mask is black altogether it is the source, where it is white
     altogether the edit, to the bit. The mask of an edit needs no growing, as the maps it comes from are grown already;
-    two cells' pixels of `feather` keep its seam unseen.
+    a fade wider than a cell eats thin objects.
     Raises VideoError for clips that do not fit each other, SettingsError for a mask or numbers that do not fit.
     """
     for name, clip in (("source", source), ("edited", edited)):

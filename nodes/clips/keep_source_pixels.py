@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_PIXELS = 1024
-TWO_CELLS_OF_STABLE_DIFFUSION = 16
+CELL_OF_STABLE_DIFFUSION = 8
 
 
 class KeepSourcePixels(io.ComfyNode):
@@ -41,9 +41,9 @@ class KeepSourcePixels(io.ComfyNode):
                 ),
                 _pixels_widget(
                     "feather",
-                    TWO_CELLS_OF_STABLE_DIFFUSION,
+                    CELL_OF_STABLE_DIFFUSION,
                     "Pixels over which edit and source fade into each other, half of them on either side of the "
-                    "mask's edge. Two latent cells: 16 for Stable Diffusion, 8 for the built-in model. 0: a hard edge.",
+                    "mask's edge. A latent cell: 8 for Stable Diffusion, 4 for the built-in model. 0: a hard edge.",
                 ),
                 io.Boolean.Input("enabled", default=True, tooltip="Off: the edited frames go through unchanged."),
             ],

@@ -103,8 +103,8 @@ def test_a_template_pastes_what_was_encoded_under_the_last_mask(path):
     }
     assert inputs["source"] == of["VAEEncode"].inputs["pixels"]
     assert nodes[of["CreateVideo"].inputs["images"].node] is of["FateZero_KeepSourcePixels"]
-    # The mask is grown already; the edge is as wide as two cells of the built-in model.
-    assert (inputs["grow"], inputs["feather"], inputs["enabled"]) == (0, 8, True)
+    # The mask is grown already; the edge is as wide as a cell of the built-in model.
+    assert (inputs["grow"], inputs["feather"], inputs["enabled"]) == (0, 4, True)
 
 
 @pytest.mark.parametrize("path", PASTING, ids=lambda path: path.stem)

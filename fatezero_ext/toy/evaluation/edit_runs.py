@@ -156,4 +156,4 @@ def finished(model: VideoModel, result: EditResult, clip: Clip, kind: str) -> Te
         return frames
     cell = model.unet.latent_format.pixels_per_cell
     source = torch.as_tensor(clip.frames).to(frames)
-    return keep_source_pixels(frames, source, result.last_mask, feather=2 * cell)
+    return keep_source_pixels(frames, source, result.last_mask, feather=cell)
