@@ -22,7 +22,7 @@ from ..errors import FateZeroError
 from ..models.load import load_model
 from ..models.unet.inflate import InflationSettings
 from . import MODEL_FOLDER
-from .evaluation.edit_runs import PASSES, SETTINGS, Outcome, Runs
+from .evaluation.edit_runs import SETTINGS, Outcome, Runs
 from .evaluation.fresh_clips import KINDS
 from .evaluation.quality_table import as_json, save_sheets, tables
 from .world.world import STYLES
@@ -38,8 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The model is too small to gain from more threads; on a busy machine their waiting costs minutes.
     torch.set_num_threads(1)
     model = cache(lambda keys: load_model(options.model, InflationSettings(key_frames=keys)))
-    passes = PASSES if options.settings == "preset" else {}
-    runs = Runs(model, options.seed, options.frames, SETTINGS[options.settings], passes)
+    runs = Runs(model, options.seed, options.frames, SETTINGS[options.settings])
     outcomes: list[Outcome] = []
     try:
         _measure(runs, options.clips, options.kinds, outcomes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
@@ -22,14 +22,12 @@ from ...models.load import VideoModel
 from ...prompts.removal import removal_prompt
 from ..world.captions import caption
 from ..world.clips import Clip
-from ..world.world import NO_OBJECT, STYLES, Scene
+from ..world.world import NO_OBJECT, Scene
 from .edits import EditFigures, measure
 from .fresh_clips import fresh_clip, target
 from .scores import psnr
 
 STEPS = 20
-PASSES: Mapping[str, int] = {"style": 0, **dict.fromkeys(STYLES, 0)}
-"""Fixed-point passes of the inversions for single kinds; others have one. Styles reach more of the picture without."""
 OWN_KEYS: tuple[KeyFrame, ...] = ()
 KEY_FRAMES: Mapping[str, tuple[KeyFrame, ...]] = {"background": ("mid", 0)}
 """Key frames of single kinds. Others draw best from each frame's own keys; a new texture holds still more often if
@@ -112,29 +110,26 @@ class Runs:
     model:    returns the model with such key frames; the same one every time
     frames:   of each clip
     settings: of an edit, by its kind and its scenes before and after
-    passes:   fixed-point passes of an inversion, by kind; one for kinds that are not in it
     """
 
     model: Callable[[tuple[KeyFrame, ...]], VideoModel]
     seed: int
     frames: int = 8
     settings: SettingsFor = preset
-    passes: Mapping[str, int] = field(default_factory=lambda: PASSES)
 
     def of_clip(self, index: int, kinds: Sequence[str]) -> Iterator[Outcome]:
-        """Edit one clip in every kind; kinds with the same key frames and passes share one inversion."""
+        """Edit one clip in every kind; kinds with the same key frames share one inversion."""
         clip = fresh_clip(self.seed, index, frames=self.frames)
 
         @cache
-        def inverted(keys: tuple[KeyFrame, ...], passes: int) -> Controller:
+        def inverted(keys: tuple[KeyFrame, ...]) -> Controller:
             model = self.model(keys)
             latents = model.vae.encode(torch.as_tensor(clip.frames))
-            controller = Controller(model.unet)
-            return invert(controller, model.text_encoder, latents, clip.prompt, steps=STEPS, inversion_passes=passes)
+            return invert(Controller(model.unet), model.text_encoder, latents, clip.prompt, steps=STEPS)
 
         for kind in kinds:
             keys = KEY_FRAMES.get(kind, OWN_KEYS)
-            yield self._outcome(self.model(keys), inverted(keys, self.passes.get(kind, 1)), clip, index, kind)
+            yield self._outcome(self.model(keys), inverted(keys), clip, index, kind)
 
     def _outcome(self, model: VideoModel, controller: Controller, clip: Clip, index: int, kind: str) -> Outcome:
         changes = target(clip, self.seed, index, kind)
