@@ -53,31 +53,8 @@ def gather_key_frames(x: Tensor, site: Site) -> Tensor:
 
 def plain(q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
     """Compute attention as the model was trained, on the fastest kernel PyTorch has for it."""
-    if site.repeated and site.bias is None:
-        return _keys_once(q, k, v, site)
     bias = None if site.bias is None else site.bias.to(q.dtype)
     return F.scaled_dot_product_attention(q, gather_key_frames(k, site), gather_key_frames(v, site), attn_mask=bias)
-
-
-def _keys_once(q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
-    """Compute the same, with one set of keys for frames that attend to one frame repeatedly: a softmax over the same
-    keys twice is half as large everywhere, and gives the same output."""
-    queries, keys, values = (x.unflatten(0, (-1, site.frames)) for x in (q, k, v))
-    # Cells before heads in memory: what the output projection reads without another copy.
-    out = torch.empty_like(queries.transpose(2, 3), memory_format=torch.contiguous_format).transpose(2, 3)
-
-    def attend(frames: slice, key_frames: tuple[Tensor, ...]) -> None:
-        def gathered(x: Tensor) -> Tensor:
-            return torch.cat([x.index_select(1, source[frames]) for source in key_frames], dim=3).flatten(0, 1)
-
-        own = queries[:, frames]
-        computed = F.scaled_dot_product_attention(own.flatten(0, 1), gathered(keys), gathered(values))
-        out[:, frames] = computed.unflatten(0, own.shape[:2])
-
-    attend(slice(None, site.repeated), site.key_frames[:1])
-    if site.repeated < site.frames:
-        attend(slice(site.repeated, None), site.key_frames)
-    return out.flatten(0, 1)
 
 
 def explicit(q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:

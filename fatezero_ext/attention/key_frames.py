@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from ..errors import SettingsError
@@ -49,12 +48,6 @@ def _checked_key_frame(entry: KeyFrame) -> KeyFrame:
         f"unknown key frame {entry!r}; a key frame is a whole number (relative to the frame) or one of "
         f"{', '.join(KEY_FRAME_WORDS)}. Write for example [-1, 'first'], or an empty list for each frame's own keys."
     )
-
-
-def repeated_frames(key_frames: Sequence[KeyFrame], frames: int) -> int:
-    """Count the first frames whose several key frames are one and the same, as those of (-1, "first") are of two."""
-    rows = resolve_key_frames(key_frames, frames)
-    return sum(1 for _ in takewhile(lambda sources: len(set(sources)) == 1, zip(*rows, strict=True))) * (len(rows) > 1)
 
 
 def key_frame_tensors(key_frames: Sequence[KeyFrame], frames: int, device: torch.device) -> tuple[Tensor, ...]:

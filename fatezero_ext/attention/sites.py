@@ -57,7 +57,6 @@ class Site:
     downscale:     latent cells per cell of this level, a power of two
     key_frames:    for self-attention, one index tensor [frames] per key frame whose
                    keys a frame attends to, in order; empty: each frame attends to itself
-    repeated:      that many first frames attend to one frame more than once; kernels may take its keys once
     upcast:        scores are computed in float32 wherever maps are made, as the layer was trained
     bias:          added to the scores, [(chunks frames), 1, 1 or cells, keys]: 0 keeps a key, a large negative number
                    drops it; None: nothing is added
@@ -72,7 +71,6 @@ class Site:
     width: int
     downscale: int
     key_frames: tuple[Tensor, ...] = ()
-    repeated: int = 0
     upcast: bool = False
     bias: Tensor | None = None
     inputs: Tensor | None = None

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..attention.controlled_layer import ControlledLayer, cross_projection, self_projection
 from ..attention.functional import Attend, plain
-from ..attention.key_frames import key_frame_tensors, repeated_frames
+from ..attention.key_frames import key_frame_tensors
 from ..attention.map_control import MapControlAttention, MapController
 from ..attention.sites import LayerAddress, Site
 from ..errors import ModelError, StoreError
@@ -30,7 +30,6 @@ SD_LATENT_SCALE = 0.18215  # Stable Diffusion 1.x: gives encoded images unit var
 SD_PIXELS_PER_CELL = 8
 BYTES_PER_CELL_AND_BYTE = 10_486  # ComfyUI's own estimate for Stable Diffusion 1.x: 0.01 MiB a latent cell
 
-WORTH_SPLITTING = 1024  # cells of a layer from which on half of two frames' keys are worth a second call of a kernel
 SHAPES_AT_ONCE = 8  # clips whose sites are remembered, for threads that share a model
 
 Result = TypeVar("Result")
@@ -210,15 +209,13 @@ class NoiseModel(ABC):
         layer: ControlledLayer, frames: int, height: int, width: int, device: torch.device, dtype: torch.dtype
     ) -> Site:
         downscale = 2**layer.level
-        height, width = -(-height // downscale), -(-width // downscale)  # a stride-2 convolution, padding 1, rounds up
         return Site(
             address=layer.address,
             frames=frames,
-            height=height,
-            width=width,
+            height=-(-height // downscale),  # a stride-2 convolution with padding 1 rounds up
+            width=-(-width // downscale),
             downscale=downscale,
             key_frames=key_frame_tensors(layer.key_frames, frames, device),
-            repeated=repeated_frames(layer.key_frames, frames) if height * width >= WORTH_SPLITTING else 0,
             upcast=layer.upcast,
             project=None if layer.address.kind == "cross" else self_projection(layer, device, dtype),
         )

@@ -137,19 +137,20 @@ class MaskWords:
 
     own:       [77] tokens inside the mask, with their threshold
     subtract:  [77] tokens whose (not grown) mask is taken out again, or None for no subtraction
-    spare:     [77] tokens whose (not grown) mask is taken out of the last mask alone, or None
+    spare:     [77] tokens of each thing whose (not grown) mask is taken out of the last mask alone
     """
 
     own: Tensor
     threshold: float
     subtract: Tensor | None = None
     subtract_threshold: float = 0.0
-    spare: Tensor | None = None
+    spare: tuple[Tensor, ...] = ()
     spare_threshold: float = 0.0
 
     def to(self, device: torch.device) -> MaskWords:
         """Return the same words with their weights on `device`."""
-        subtract, spare = (None if words is None else words.to(device) for words in (self.subtract, self.spare))
+        subtract = None if self.subtract is None else self.subtract.to(device)
+        spare = tuple(words.to(device) for words in self.spare)
         return replace(self, own=self.own.to(device), subtract=subtract, spare=spare)
 
     def at(self, heat: Heat, size: tuple[int, int], joining: Tensor | None = None) -> Tensor:
@@ -256,10 +257,9 @@ class MaskMaker:
         self._edit_maps.clear()
 
     def watch_spared(self, heat: Heat) -> None:
-        """Add up the heat of the words that the last mask spares."""
-        spare = None if self.source_words is None else self.source_words.spare
-        if spare is not None:
-            found = heat(spare)
+        """Add up the heat of the things that the last mask spares."""
+        if self.source_words is not None and self.source_words.spare:
+            found = torch.stack([heat(words) for words in self.source_words.spare])
             self._spared_heat = found if self._spared_heat is None else self._spared_heat + found
 
     def mean(self) -> Tensor:
@@ -269,15 +269,17 @@ class MaskMaker:
     def last(self) -> Tensor:
         """Return the last mask that latents were blended under, else that self-attention was fused under, as joined.
 
-        The place of words to be spared is taken out of it, by their mean heat: it shows a shape better than one step's.
+        The place of things to be spared is taken out of it, by the mean heat of their words: it shows a shape better
+        than one step's. It is compared with a thing's highest in the clip, which may leave the picture.
         Returns bool [frames, height, width] in latent cells; all True where there was none.
         """
         masks = (self._last_blended, self._last_fused, torch.ones_like(self.counts, dtype=torch.bool))
         last = next(mask for mask in masks if mask is not None)
         if self.source_words is None or self._spared_heat is None:
             return last
-        size, threshold = (last.shape[-2], last.shape[-1]), self.source_words.spare_threshold
-        return last & ~threshold_heat(self._spared_heat, threshold, size, grow=False)
+        heat = F.interpolate(self._spared_heat, size=last.shape[-2:])
+        peak = heat.amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(heat.dtype).tiny)
+        return last & ~(heat / peak > self.source_words.spare_threshold).any(0)
 
     def _user_mask_at(self, mask: Tensor, size: tuple[int, int]) -> Tensor:
         if size not in self._scaled:

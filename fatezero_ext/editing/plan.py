@@ -179,7 +179,7 @@ def _mask_words(blend: BlendSettings | None, source: Prompt, edit: Prompt) -> tu
     own = _weights(source, texts("source_words", blend.source_words), "blend_words")
     joining = _weights(edit, texts("edit_words", blend.edit_words), "blend_edit_words")
     subtract = _weights(source, blend.subtract_words, "subtract_words") if blend.subtract_words else None
-    spare = _weights(source, blend.spare_words, "spare_words") if blend.spare_words else None
+    spare = tuple(_weights(source, (words,), "spare_words") for words in blend.spare_words)
     if not blend.source_words:
         return None, None
     source_mask = MaskWords(own, blend.threshold, subtract, blend.subtract_threshold, spare, blend.spare_threshold)

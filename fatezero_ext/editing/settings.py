@@ -43,7 +43,7 @@ class BlendSettings:
     subtract_threshold: the same threshold for these
     spare_words:        words, as `source_words`, whose place `EditResult.last_mask` leaves to the source's own pixels;
                         the edit itself does not heed them
-    spare_threshold:    the same threshold for these
+    spare_threshold:    share of each phrase's highest attention in the clip above which a cell is spared
     downscale:          latent cells per map cell the masks are read from; None: chosen by `blend_layers`
     mask_use:           a user's mask "intersect"s that of the words, or "override"s it
     follow_shapes:      heat of words spreads over what their places' self-attention looks at

@@ -30,8 +30,8 @@ def keep_source_pixels(edited: Tensor, source: Tensor, mask: Tensor, *, grow: in
     feather: pixels over which edit and source fade into each other, half of them on either side of the grown mask's
              edge; with 0 the edge is hard
     Returns a new tensor shaped like `edited`. Where the mask is black altogether it is the source, where it is white
-    altogether the edit, to the bit. With a cell's pixels for `feather` a mask in cells is scaled bilinearly; that of an
-    edit needs no growing, as the maps it comes from are grown already.
+    altogether the edit, to the bit. The mask of an edit needs no growing, as the maps it comes from are grown already;
+    a fade wider than a cell eats thin objects.
     Raises VideoError for clips that do not fit each other, SettingsError for a mask or numbers that do not fit.
     """
     for name, clip in (("source", source), ("edited", edited)):

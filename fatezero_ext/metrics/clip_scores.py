@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
 from ..config_rules import checked
 from ..errors import ModelError, PromptError
@@ -20,9 +21,6 @@ from ..models.folder.configs import CLIP, CLIP_PICTURES, text_config, vision_con
 from ..models.folder.empty_modules import check_fit, empty, fill, shapes_of
 from ..models.folder.weights import TEXT, folder_weights
 from ..plain_files import read_json, shown
-
-if TYPE_CHECKING:
-    from transformers import CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
 PICTURES_AT_ONCE = 16
 """Bounds the memory needed beside the weights."""
@@ -120,8 +118,6 @@ def load_clip(folder: Path | str, *, device: torch.device | str = "cpu") -> Clip
 
 
 def _net(folder: Path) -> CLIPModel:
-    from transformers import CLIPConfig, CLIPModel
-
     path = folder / "config.json"
     described = read_json(path)
     towers: dict[str, Any] = {

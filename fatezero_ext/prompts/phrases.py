@@ -19,7 +19,7 @@ PLACES = frozenset(
 FUNCTION_WORDS = (
     ARTICLES
     | PLACES
-    | frozenset("of with without and or to from for is are was were there front his her its their this that".split())
+    | frozenset("of with without and or to from for as is are was were there front his her its their this that".split())
 )
 COLOURS = frozenset(
     "red orange yellow green blue purple white black gray grey pink brown violet turquoise cyan magenta beige maroon "
@@ -65,9 +65,9 @@ def kind_of_words(source: Sequence[str], edit: Sequence[str], changes: Sequence[
         return "style"
     if _is_removal(after, changes):
         return "removal"
-    start, edit_start = _last_place(before), _last_place(after)
+    start, edit_start = _background(source), _background(edit)
     behind = all(change.source.start >= start and change.edit.start >= edit_start for change in changes)
-    if behind and not any(_is_a_thing(_one_sided(before, after, change)) for change in changes):
+    if behind and not any(_adds_a_thing(before, after, change) for change in changes):
         return "background"
     return "object"
 
@@ -83,7 +83,7 @@ def phrases_of(
     """
     before, after = ([bare(word) for word in words] for words in (source, edit))
     if kind == "background":
-        start = _last_place(before)
+        start = _background(source)
         changes = [one for one in changes if one.source.start >= start] or changes
     found = []
     for words, texts, runs in (
@@ -101,19 +101,30 @@ def phrases_of(
 def things_in_front(source: Sequence[str], changes: Sequence[Change]) -> tuple[str, ...]:
     """Return the things that a prompt puts in front of its background and that an edit does not change, as phrases.
 
-    "A red circle on the grass" has "red circle"; a prompt without a preposition of place has none.
+    "A red circle on the grass" has "red circle"; a prompt without a preposition of place has none. Things that the
+    background has too are left out: their words cannot be told apart.
     """
-    words = [bare(word) for word in source]
-    end = _last_place(words)
+    words, end = [bare(word) for word in source], _background(source)
+    if end == len(words):
+        return ()
     changed = {place for change in changes for place in change.source}
-    named = [end < len(words) and _joins(word) and place not in changed for place, word in enumerate(words)]
-    phrases, start = [], _prefix(words)
+    prefix = _prefix(words[:end])
+    start = prefix if (STYLES | LOOKS) & set(words[:prefix]) else 0
+    runs = []
     for place in range(start, end + 1):
-        if place == end or not named[place]:
-            if start < place:
-                phrases.append(_phrase(source, words, range(start, place)))
+        if place == end or not _names_a_thing(words, place):
+            runs.append(range(start, place))
             start = place + 1
-    return tuple(dict.fromkeys(phrases))
+    alone = [run for run in runs if _occurrences(words, run) == _occurrences(words[:end], run)]
+    return tuple(
+        dict.fromkeys(" ".join(source[place] for place in run) for run in alone if run and not changed & {*run})
+    )
+
+
+def _names_a_thing(words: list[str], place: int) -> bool:
+    """Return whether a word is of a thing: of words in -ing only those behind an article or a colour, "a king"."""
+    before = words[place - 1] if place else ""
+    return _joins(words[place]) or (words[place] not in FUNCTION_WORDS and before in ARTICLES | COLOURS)
 
 
 def _one_sided(before: list[str], after: list[str], change: Change) -> list[str]:
@@ -121,6 +132,15 @@ def _one_sided(before: list[str], after: list[str], change: Change) -> list[str]
     if change.source and change.edit:
         return []
     return [before[place] for place in change.source] or [after[place] for place in change.edit]
+
+
+def _adds_a_thing(before: list[str], after: list[str], change: Change) -> bool:
+    """Return whether a change only adds, or leaves out, a thing or an act; "winding" of "the winding road" is none."""
+    words = _one_sided(before, after, change)
+    if not _is_a_thing(words):
+        return False
+    side, run = (before, change.source) if change.source else (after, change.edit)
+    return words[0] in JOINERS or (run.start > 0 and _joins(side[run.start - 1]))
 
 
 def _style_around(before: list[str], after: list[str], changes: Sequence[Change]) -> bool:
@@ -135,6 +155,8 @@ def _style_around(before: list[str], after: list[str], changes: Sequence[Change]
 
 def _style_replaced(before: list[str], after: list[str], changes: Sequence[Change], tails: tuple[int, int]) -> bool:
     """Return whether all that changes stands in "a sketch of", or in "in watercolor style"; tails: `_style_tail`."""
+    if any(_adds_a_thing(before, after, change) for change in changes):
+        return False
     sides: tuple[tuple[list[str], int, Callable[[Change], range]], ...] = (
         (before, tails[0], lambda change: change.source),
         (after, tails[1], lambda change: change.edit),
@@ -152,7 +174,7 @@ def _names_style(words: Sequence[str]) -> bool:
         return False
     artist = words[0] == "by" and len(words) > 1 and words[1] not in ARTICLES
     named = words[-1] in STYLES | LOOKS or "style" in words or tuple(words[-3:]) == ("black", "and", "white")
-    return named or artist or words[-1] == "of"
+    return named or artist or (words[-1] == "of" and bool((STYLES | LOOKS) & set(words)))
 
 
 def _is_a_thing(words: Sequence[str]) -> bool:
@@ -190,6 +212,17 @@ def _is_colour(before: list[str], after: list[str], change: Change) -> bool:
 
 def _content(words: list[str], run: range) -> list[str]:
     return [words[place] for place in run if words[place] not in FUNCTION_WORDS]
+
+
+def _background(texts: Sequence[str]) -> int:
+    """Return where a prompt's background begins, at the last preposition of place in front of a style at its end.
+
+    Returns the number of words where there is none.
+    """
+    words, tail = [bare(text) for text in texts], _style_tail(texts)
+    end = tail if _names_style(words[tail:]) else len(words)
+    place = _last_place(words[:end])
+    return place if place < end else len(words)
 
 
 def _last_place(words: list[str]) -> int:

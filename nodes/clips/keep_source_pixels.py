@@ -36,8 +36,8 @@ class KeepSourcePixels(io.ComfyNode):
                 _pixels_widget(
                     "grow",
                     0,
-                    "Pixels by which the mask is grown to all sides. 0 for last_mask, which is already grown by a cell "
-                    "of the maps it comes from.",
+                    "Pixels by which the mask is grown to all sides. 0 for a last_mask made from words, which is grown "
+                    "already, by a cell of the maps it comes from.",
                 ),
                 _pixels_widget(
                     "feather",

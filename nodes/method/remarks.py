@@ -47,7 +47,7 @@ def chosen(settings: EditSettings) -> str:
     ]
     if blend is not None:
         words = f"from {', '.join(blend.source_words)} above {blend.threshold:g}" if blend.source_words else "given"
-        parts.append(f"mask {words}")
+        parts.append(f"mask {words}" + (f", sparing {', '.join(blend.spare_words)}" if blend.spare_words else ""))
     if settings.strength != 1:
         parts.append(f"strength {settings.strength:g}")
     return ", ".join(parts)
@@ -86,7 +86,7 @@ def _remarks(unet: NoiseModel, plan: EditPlan) -> Iterator[str]:
     if blend is not None and blend.latents and not any(step.blend_latents for step in plan.steps):
         yield f"blend_latents needs at least 5 steps; in {len(plan.steps)} none of them blends."
     if plan.settings.kind == "background" and unet.built_in and not any(layer.key_frames for layer in unet.layers):
-        yield "New backgrounds of the built-in model flicker less with key_frames mid on Load Pseudo-3D UNet."
+        yield "New backgrounds of the built-in model flicker less with key_frames mid, 0 on Load Pseudo-3D UNet."
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ import torch
 from fatezero_ext import LayerAddress, Site, Storage, load_model, plain
 from fatezero_ext.attention.functional import explicit
 from fatezero_ext.attention.kernels import has_fused_sdpa, has_xformers, kernel
-from fatezero_ext.attention.key_frames import key_frame_tensors, repeated_frames
+from fatezero_ext.attention.key_frames import key_frame_tensors
 from fatezero_ext.errors import SettingsError
 
 from ..conftest import GOLDEN, relative
@@ -36,24 +36,6 @@ def test_a_kernel_computes_as_the_explicit_one(noise, name, key_frames, with_bia
     given = called(noise, key_frames, with_bias=with_bias)
     wanted = kernel("explicit", CPU, torch.float32)(*given)
     torch.testing.assert_close(kernel(name, CPU, torch.float32)(*given), wanted, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("key_frames", "frames", "repeated"),
-    [((-1, "first"), 5, 2), ((-1, "first"), 2, 2), ((0, "first", -2), 5, 1), (("mid", "mid"), 5, 5),
-     ((-1, "last"), 5, 0), (("mid",), 5, 0), ((), 5, 0), ((-1, "first"), 1, 0)],
-)  # fmt: skip
-def test_keys_that_a_frame_reads_repeatedly_are_taken_once(noise, key_frames, frames, repeated):
-    assert repeated_frames(key_frames, frames) == repeated
-    site = Site(ADDRESS, frames, HEIGHT, WIDTH, 1, key_frame_tensors(key_frames, frames, CPU), repeated)
-    q, k, v = (noise(2 * frames, site.cells, HEADS, DIM).transpose(1, 2) for _ in "qkv")
-    torch.testing.assert_close(plain(q, k, v, site), explicit(q, k, v, site), rtol=0, atol=1e-5)
-
-
-def test_layers_of_many_cells_alone_take_repeated_keys_once(model):
-    sites = model.unet.sites(3, 64, 32).values()
-    assert {site.repeated for site in sites if not site.is_cross and site.cells >= 1024} == {2}
-    assert {site.repeated for site in sites if site.is_cross or site.cells < 1024} == {0}
 
 
 def test_the_explicit_kernel_is_attention_written_out(noise):

@@ -53,7 +53,8 @@ def test_latents_are_those_of_the_python_calls(loaded):
     model = load_toy(InflationSettings(key_frames=()))
     with torch.inference_mode():
         controller = Controller(model.unet, storage=Storage("features", "ram"))
-        inverted = invert(controller, model.text_encoder, model.vae.encode(frames), SOURCE, steps=STEPS)
+        latents = model.vae.encode(frames)
+        inverted = invert(controller, model.text_encoder, latents, SOURCE, steps=STEPS, inversion_passes=0)
         blend = BlendSettings(("red circle",), ("circle",), 0.3, latents=True)
         wanted = edit(inverted, model.text_encoder, A, named(guidance=3.0, blend=blend))
     cell = model.unet.latent_format.pixels_per_cell

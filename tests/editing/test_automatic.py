@@ -55,6 +55,17 @@ READ = [
     ("a dog", "a dog by Joe Bloggs", "style", "refine", None, None),
     ("a dog", "a painting of a dog with a hat", "style", "refine", None, None),
     ("a dog", "a dog in a park in watercolor style", "style", "refine", None, None),
+    ("a car on the road", "a car on the winding road", "background", "refine", ("road",), ()),
+    ("a dog in the park", "a dog in the park with a painting", "object", "refine", ("dog",), ("painting",)),
+    ("dogs", "a group of dogs", "object", "refine", ("dogs",), ("group",)),
+    (
+        f"{CIRCLE} in pixel art style",
+        "a red circle on the sand in pixel art style",
+        "background",
+        "replace",
+        ("grass",),
+        (),
+    ),
     (CIRCLE, "a grass grass on the grass", "removal", "replace", ("red circle",), ()),
     (CIRCLE, "A blue circle, on the grass.", "colour", "replace", ("red circle",), ("blue circle,",)),
 ]
@@ -64,7 +75,8 @@ READ = [
     ("source", "target", "kind", "mode", "own", "joining"), READ, ids=lambda given: str(given)[:40]
 )
 def test_kind_mode_and_words_are_read_from_the_prompts(source, target, kind, mode, own, joining):
-    found = resolved_settings(EditSettings(), source, target, built_in=True)
+    # A new colour's words join no mask of the built-in model.
+    found = resolved_settings(EditSettings(), source, target, built_in=kind != "colour")
     assert (found.kind, found.mode) == (kind, mode)
     words = (None, None) if found.blend is None else (found.blend.source_words, found.blend.edit_words)
     assert words == (own, joining)
@@ -76,19 +88,32 @@ def test_kind_mode_and_words_are_read_from_the_prompts(source, target, kind, mod
         (CIRCLE, "a red circle on the sand", ("red circle",)),
         ("a photo of a cat and a ball on the grass", "a photo of a cat and a ball on the sand", ("cat", "ball")),
         ("a man walking on the beach", "a man walking on the snow", ("man",)),
+        ("a king on a throne", "a king on a horse", ("king",)),
+        ("a red building at the sea", "a red building at the lake", ("red building",)),
+        ("a red circle in front of a house", "a red circle in front of a forest", ("red circle",)),
+        ("a bowl of fruit on the table", "a bowl of fruit on the floor", ("bowl", "fruit")),
+        ("a dog and a dog on the grass", "a dog and a dog on the sand", ("dog",)),
+        ("a circle on a circle", "a circle on a square", ()),  # one cannot be told from the other
+        (f"{CIRCLE} in watercolor style", "a red circle on the sand in watercolor style", ("red circle",)),
+        ("a black cat and a ball on the grass", "a black dog and a ball on the sand", ("ball",)),
         ("a dog", "a dog on the beach", None),  # nothing makes way, so there is no mask
         ("a dog, mountain background", "a dog, city background", ()),  # where the background begins is not said
-        (CIRCLE, "a red square on the sand", None),
+        (CIRCLE, "a red square on the sand", ()),
     ],
 )
 def test_a_new_background_spares_the_things_in_front(source, target, spared):
     found = resolved_settings(EditSettings(kind="background"), source, target, built_in=True).blend
     if spared is None:
-        assert found is None or "circle" not in found.spare_words
+        assert found is None
     else:
         assert found.spare_words == spared and found.spare_threshold == 0.3
     for kind in ("object", "colour"):
         assert resolved_settings(EditSettings(kind=kind), CIRCLE, "a red disc on the grass").blend.spare_words == ()
+
+
+def test_a_new_colour_of_the_built_in_model_stays_in_the_old_ones_place():
+    blend = resolved_settings(EditSettings(), CIRCLE, "a blue circle on the grass", built_in=True).blend
+    assert (blend.source_words, blend.edit_words) == (("red circle",), ())
 
 
 TRAIN = "a train traveling down tracks next to a forest filled with trees and a man on the side of the track"
@@ -119,7 +144,7 @@ def test_the_authors_prompts_are_read_as_they_are_meant(source, target, kind):
 @pytest.mark.parametrize(
     ("kind", "built_in", "cross", "own", "guidance"),
     [
-        ("object", True, 0.6, 0.6, 3.0),
+        ("object", True, 0.5, 0.5, 3.0),
         ("colour", True, 0.8, 0.8, 3.0),
         ("background", True, 0.8, 0.8, 3.0),
         ("style", True, 0.5, 0.8, 3.0),

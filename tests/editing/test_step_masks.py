@@ -124,8 +124,8 @@ def test_spared_words_are_found_by_their_mean_heat(model, controller):
         for step in range(STEPS):
             records = source.read(step)
             heats.append(word_heat([(records[at].heat.probs(road), sites[at]) for at in layers], road))
-    mean = torch.stack([heats[step] for step in read]).sum(0)
-    there = threshold_heat(mean, 0.7, (16, 16), grow=False)
+    heat = torch.stack([heats[step] for step in read]).sum(0)
+    there = heat > 0.7 * heat.max()  # of the clip: in a frame that a thing has left, its heat is low everywhere
     assert result.last_mask.equal(steps[BLENDED[-1]].latent_mask & ~there) and there.any() and not there.all()
 
 

@@ -133,7 +133,7 @@ def toy():
     ("loaded", "prompt", "settings", "remark"),
     [
         ("own", "a teal circle on the grass", EditSettings(), "does not know 'teal'"),
-        ("own", "a red circle on the sand", EditSettings(), "flicker less with key_frames mid"),
+        ("own", "a red circle on the sand", EditSettings(), "flicker less with key_frames mid, 0"),
         ("own", BLUE, EditSettings(), "blend_latents needs at least 5 steps; in 2 none"),
         ("own", f"a sketch of {CIRCLE}", EditSettings(), ""),
         ("mid", "a red circle on the sand", named(), ""),
