@@ -87,7 +87,7 @@ class ComfyHost:
         from server import PromptServer
 
         log.info("%s", visible(text, keep="\n"))
-        if _is_on_page(node_id) and hasattr(PromptServer.instance, "send_progress_text"):
+        if hasattr(PromptServer.instance, "send_progress_text") and _is_on_page(node_id):
             PromptServer.instance.send_progress_text(text, node_id)
 
     def device(self) -> torch.device:

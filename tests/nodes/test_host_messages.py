@@ -4,15 +4,34 @@ import logging
 import sys
 from types import SimpleNamespace
 
+import pytest
+
 from fatezero_ext.cli.node_pack import load_pack
 
 
-def test_a_prompt_steers_no_terminal_in_comfyuis_console(monkeypatch, caplog):
-    shown = []
-    instance = SimpleNamespace(send_progress_text=lambda text, node: shown.append((text, node)))
+@pytest.fixture
+def shown(monkeypatch):
+    """Collect what a stand-in of ComfyUI's server shows on its page, where node 8.0 stands inside node 8."""
+    texts = []
+    instance = SimpleNamespace(send_progress_text=lambda text, node: texts.append((text, node)))
+    prompt = SimpleNamespace(get_display_node_id=lambda node: node.split(".")[0])
+    state = SimpleNamespace(get_progress_state=lambda: SimpleNamespace(dynprompt=prompt))
     monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=instance)))
+    monkeypatch.setitem(sys.modules, "comfy_execution", SimpleNamespace(progress=state))
+    monkeypatch.setitem(sys.modules, "comfy_execution.progress", state)
+    return texts
+
+
+def test_a_prompt_steers_no_terminal_in_comfyuis_console(shown, caplog):
     said = "Edit, replace: a \x1b]0;owned\x07 cat, 100%s"
     with caplog.at_level(logging.INFO):
         load_pack("nodes.host.comfy").ComfyHost().say(said, "8")
     assert caplog.messages == ["Edit, replace: a \\x1b]0;owned\\x07 cat, 100%s"]
     assert shown == [(said, "8")]
+
+
+def test_a_node_in_anothers_place_does_not_write_over_its_text(shown, caplog):
+    with caplog.at_level(logging.INFO):
+        load_pack("nodes.host.comfy").ComfyHost().say("8 frames", "8.0")
+    assert caplog.messages == ["8 frames"]
+    assert shown == []
