@@ -1,4 +1,4 @@
-"""ComfyUI's node API inside ComfyUI, and a small stand-in for it elsewhere.
+"""ComfyUI's node API inside ComfyUI, at the version this pack was written for, and a small stand-in for it elsewhere.
 
 Nodes import `io` and `ComfyExtension` from here, build their schema with `schema(...)` and mark rarely used widgets
 with `advanced(...)`: the two functions hide what differs between versions of ComfyUI.
@@ -14,9 +14,13 @@ if TYPE_CHECKING:
     from .api_fallback import ComfyExtension, GraphBuilder
 
     IN_COMFYUI: bool
+    InputImpl: Any
 else:
     try:
-        from comfy_api.latest import ComfyExtension, io
+        try:
+            from comfy_api.v0_0_2 import ComfyExtension, InputImpl, io
+        except ImportError:  # a ComfyUI that no longer has, or does not yet have, this version
+            from comfy_api.latest import ComfyExtension, InputImpl, io
         from comfy_execution.graph_utils import GraphBuilder
 
         IN_COMFYUI = True
@@ -26,9 +30,9 @@ else:
         from . import api_fallback as io
         from .api_fallback import ComfyExtension, GraphBuilder
 
-        IN_COMFYUI = False
+        IN_COMFYUI, InputImpl = False, None
 
-__all__ = ["IN_COMFYUI", "ComfyExtension", "GraphBuilder", "advanced", "io", "schema"]
+__all__ = ["IN_COMFYUI", "ComfyExtension", "GraphBuilder", "InputImpl", "advanced", "io", "schema"]
 
 Socket = TypeVar("Socket", bound="io.Input")
 

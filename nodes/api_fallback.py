@@ -1,4 +1,4 @@
-"""The part of `comfy_api.latest.io` that the nodes use, for programs without ComfyUI.
+"""The part of `comfy_api.v0_0_2.io` that the nodes use, for programs without ComfyUI.
 
 Names and keyword arguments are those of ComfyUI.
 """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...fatezero_ext.printable import visible
+from ..api import InputImpl
 from .protocol import ModelKind, ModelPart, Progress
 
 if TYPE_CHECKING:
@@ -156,14 +157,10 @@ class ComfyHost:
         return "into models/checkpoints or models/diffusers and refresh"
 
     def video(self, path: Path) -> Any:  # noqa: ANN401
-        from comfy_api.latest import InputImpl
-
         return InputImpl.VideoFromFile(str(path))
 
     def clip(self, video: Any) -> VideoClip:  # noqa: ANN401
         """Open the file again where the VIDEO is one as it is; all else, such as a trimmed one, ComfyUI decodes."""
-        from comfy_api.latest import InputImpl
-
         from ...fatezero_ext.media.clip import VideoClip, opened_clip
 
         if isinstance(video, InputImpl.VideoFromFile):

@@ -9,6 +9,7 @@ import re
 
 import pytest
 
+from fatezero_ext.cli.node_pack import load_pack
 from tests.schema_records import OWN, RECORDED, recorded, told
 
 VERSION = "0.8.0"
@@ -34,6 +35,13 @@ def test_the_recorded_schemas_are_comfyuis(comfyui, running):
 
 def test_nodes_sockets_and_widgets_have_the_same_names_and_types_in_every_version(running):
     assert kinds(running) == kinds(recorded())
+
+
+def test_the_node_api_is_comfyuis_at_the_version_the_pack_was_written_for(loaded):
+    from comfy_api import v0_0_2
+
+    api = load_pack("nodes.api")
+    assert api.IN_COMFYUI and api.InputImpl is v0_0_2.InputImpl and api.io is v0_0_2.io
 
 
 def kinds(schemas):

@@ -1,5 +1,7 @@
 import importlib
+import runpy
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -67,3 +69,28 @@ def test_package_without_the_pack_says_that_workflows_need_the_checkout(tmp_path
     monkeypatch.setattr(pack, "__file__", str(tmp_path / "site-packages" / "fatezero_ext" / "cli" / "node_pack.py"))
     with pytest.raises(ValueError, match="workflows need the project's checkout"):
         pack.load_pack()
+
+
+def module(name, **contents):
+    made = ModuleType(name)
+    vars(made).update(contents)
+    return made
+
+
+@pytest.mark.parametrize("versions, wanted", [(("v0_0_2", "latest"), "v0_0_2"), (("latest",), "latest"), ((), None)])
+def test_the_node_api_is_of_a_fixed_version_and_the_latest_only_where_that_is_missing(monkeypatch, versions, wanted):
+    """ComfyUI advises packs to name a version: what is `latest` may change under them."""
+    names = ("ComfyExtension", "InputImpl", "io")
+    if versions:
+        monkeypatch.setitem(sys.modules, "comfy_api", module("comfy_api", __path__=[]))
+        for version in versions:
+            offered = {name: f"{name} of {version}" for name in names}
+            monkeypatch.setitem(sys.modules, f"comfy_api.{version}", module(version, **offered))
+        monkeypatch.setitem(sys.modules, "comfy_execution", module("comfy_execution", __path__=[]))
+        utils = module("graph_utils", GraphBuilder="GraphBuilder of ComfyUI")
+        monkeypatch.setitem(sys.modules, "comfy_execution.graph_utils", utils)
+    found = runpy.run_path(load_pack("nodes.api").__file__, run_name=f"{load_pack('nodes').__name__}.api_again")
+    assert found["IN_COMFYUI"] == bool(versions)
+    for name in names if versions else ():
+        assert found[name] == f"{name} of {wanted}"
+    assert versions or found["io"].__name__.endswith("api_fallback")
