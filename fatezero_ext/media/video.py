@@ -30,6 +30,7 @@ CRF = 17
 """x264's quality setting; 17 is what its authors call visually lossless, 0 to 51 is its range."""
 BT601, STUDIO_RANGE = 6, 1
 """FFmpeg's numbers for the colour matrix and range it converts RGB with, written to the file for players."""
+DISPLAY_MATRIX = av.sidedata.sidedata.Type.DISPLAYMATRIX
 FLOAT_BYTES = 4  # of each number of a frame in the memory; in the file it is one byte
 
 Rounding = Literal["round", "floor"]
@@ -60,7 +61,7 @@ def read_video(
 
     transform: applied to each frame, [1, height, width, 3], 0..1, as soon as it is decoded
 
-    The rate is divided by `stride`; frames are turned upright where the file says so.
+    The rate is divided by `stride`; frames are turned and mirrored where the file says so.
     Raises VideoError where the file is not a readable video, is cut off, has fewer frames than asked for, or takes more
     than the free memory.
     """
@@ -192,8 +193,20 @@ def _decoded(container: av.container.InputContainer, path: Path) -> Iterator[av.
 
 
 def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
-    """Turn a frame upright, [height, width, 3]; its rotation mark counts degrees counter-clockwise."""
-    return np.ascontiguousarray(np.rot90(frame.to_ndarray(format="rgb24"), k=round(frame.rotation / 90)))
+    """Turn and mirror a frame as its display matrix says and players show it, [height, width, 3].
+
+    The matrix, [3, 3] in rows, maps a pixel's column and row, a vector from the left, to where it is shown. Angles
+    between quarter turns are rounded. Source: libavutil/display.h.
+    """
+    picture = frame.to_ndarray(format="rgb24")
+    matrix = frame.side_data.get(DISPLAY_MATRIX)
+    if matrix is None:
+        return picture
+    across, down = np.frombuffer(matrix, np.int32).reshape(3, 3)[:2, :2].astype(np.int64)
+    columns, rows = across[0], down[1]
+    if abs(across[1]) + abs(down[0]) > abs(columns) + abs(rows):
+        picture, columns, rows = picture.swapaxes(0, 1), down[0], across[1]
+    return np.ascontiguousarray(picture[:: -1 if rows < 0 else 1, :: -1 if columns < 0 else 1])
 
 
 def _check_selection(path: Path, found: int, start: int, count: int | None, stride: int) -> None:

@@ -1,5 +1,6 @@
 import struct
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import pytest
@@ -82,18 +83,67 @@ def test_selection_equals_slicing_the_whole_video(tmp_path_factory, start, count
     assert selected.fps == Fraction(12, stride)
 
 
-def test_rotation_mark_is_applied(tmp_path):
+ONE = 1 << 16
+MARKS = {
+    "as it is": ((ONE, 0, 0, ONE), lambda frames: frames),
+    "quarter clockwise": ((0, ONE, -ONE, 0), lambda frames: frames.rot90(-1, dims=(1, 2))),
+    "quarter counter-clockwise": ((0, -ONE, ONE, 0), lambda frames: frames.rot90(1, dims=(1, 2))),
+    "half": ((-ONE, 0, 0, -ONE), lambda frames: frames.rot90(2, dims=(1, 2))),
+    "left and right mirrored": ((-ONE, 0, 0, ONE), lambda frames: frames.flip(2)),
+    "top and bottom mirrored": ((ONE, 0, 0, -ONE), lambda frames: frames.flip(1)),
+    "transposed": ((0, ONE, ONE, 0), lambda frames: frames.transpose(1, 2)),
+    "transposed and turned": ((0, -ONE, -ONE, 0), lambda frames: frames.transpose(1, 2).flip(1, 2)),
+    "ten degrees": ((64540, 11380, -11380, 64540), lambda frames: frames),
+    "nothing": ((0, 0, 0, 0), lambda frames: frames),
+}
+"""Display matrices: how far a step to the right leads right and down, and one down; and what players show."""
+
+
+@pytest.mark.parametrize("matrix, shown", MARKS.values(), ids=MARKS)
+def test_frames_stand_as_players_show_them(tmp_path, matrix, shown):
     path = tmp_path / "clip.mp4"
     write_video(path, gradient_clip(), 8)
     plain = read_video(path).frames
+    mark(path, matrix)
+    torch.testing.assert_close(read_video(path).frames, shown(plain), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("matrix, filters", [
+    ((0, ONE, -ONE, 0), [("transpose", "clock")]),
+    ((0, -ONE, ONE, 0), [("transpose", "cclock")]),
+    ((-ONE, 0, 0, ONE), [("hflip", None)]),
+    ((ONE, 0, 0, -ONE), [("vflip", None)]),
+    ((0, ONE, ONE, 0), [("transpose", "cclock_flip")]),
+    ((0, -ONE, -ONE, 0), [("transpose", "clock_flip")]),
+])  # fmt: skip
+def test_frames_stand_as_ffmpegs_own_player_turns_them(tmp_path, matrix, filters):
+    """The filters are those of `ffplay` and `ffmpeg` for these matrices (fftools/ffmpeg_filter.c, autorotate)."""
+    path = tmp_path / "clip.mp4"
+    write_video(path, gradient_clip(), 8)
+    with av.open(str(path)) as container:
+        pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    wanted = []
+    for picture in pictures:
+        graph = av.filter.Graph()
+        source = graph.add_buffer(width=picture.shape[1], height=picture.shape[0], format="rgb24", time_base="1/8")
+        nodes = [source, *(graph.add(*each) for each in filters), graph.add("buffersink")]
+        for before, after in pairwise(nodes):
+            before.link_to(after)
+        graph.configure()
+        graph.push(av.VideoFrame.from_ndarray(picture, format="rgb24"))
+        wanted.append(torch.from_numpy(graph.pull().to_ndarray(format="rgb24").copy()).float() / 255)
+    mark(path, matrix)
+    torch.testing.assert_close(read_video(path).frames, torch.stack(wanted), rtol=0, atol=0)
+
+
+def mark(path, matrix):
+    """Write a display matrix into an MP4 file, as cameras do."""
     content = bytearray(path.read_bytes())
-    one, minus_one = 1 << 16, -(1 << 16)
     matrix_at = content.index(b"tkhd") + 4 + 4 + 20 + 16
-    assert content[matrix_at : matrix_at + 4] == struct.pack(">i", one)
-    clockwise = struct.pack(">9i", 0, one, 0, minus_one, 0, 0, 32 * one, 0, 1 << 30)
-    content[matrix_at : matrix_at + 36] = clockwise
+    assert content[matrix_at : matrix_at + 4] == struct.pack(">i", ONE)
+    right, right_down, down_right, down = matrix
+    content[matrix_at : matrix_at + 36] = struct.pack(">9i", right, right_down, 0, down_right, down, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
-    torch.testing.assert_close(read_video(path).frames, plain.rot90(-1, dims=(1, 2)), rtol=0, atol=0)
 
 
 def test_missing_file_is_named(tmp_path):
