@@ -73,13 +73,26 @@ def measured_room(unet: NoiseModel, chunks: int, clip: ClipShape) -> Room:
     return Room(max(0, free_on(unet.device) - working), free_ram())
 
 
+def most_frames(unet: NoiseModel, height: int, width: int, free: int) -> int:
+    """Return the most frames of which one call may fit into the free bytes; more never do.
+
+    height, width: latent cells of a frame
+    """
+    return int(free / _least_of_a_frame(unet, height, width))
+
+
+def _least_of_a_frame(unet: NoiseModel, height: int, width: int) -> float:
+    """Bytes that a call needs for each frame, at least."""
+    least = LEAST_NEEDED if unet.layers[0].query_dim >= STABLE_DIFFUSION_WIDTH else LEAST_OF_NARROW
+    return unet.working_memory(1, 1, height, width) * least
+
+
 def check_room(unet: NoiseModel, clip: ClipShape) -> None:
     """Raise SettingsError for a clip that would run out of memory in its first call, however attention is stored."""
     free = free_on(unet.device)
-    least = LEAST_NEEDED if unet.layers[0].query_dim >= STABLE_DIFFUSION_WIDTH else LEAST_OF_NARROW
-    frame = unet.working_memory(1, 1, clip.height, clip.width) * least
-    if clip.frames * frame > free:
-        most, needed = int(free / frame), format_bytes(clip.frames * frame)
+    most = most_frames(unet, clip.height, clip.width, free)
+    if clip.frames > most:
+        needed = format_bytes(clip.frames * _least_of_a_frame(unet, clip.height, clip.width))
         raise SettingsError(
             f"{clip.frames} frames of {clip.height}x{clip.width} cells need more than {needed} at once; "
             f"{format_bytes(free)} are free. Use smaller frames, or fewer: {most} would be the most (Prepare Frames "
