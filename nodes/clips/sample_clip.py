@@ -1,18 +1,22 @@
-"""SampleClip: the clip of the example workflows."""
+"""SampleClip: clips to try things with."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 
 from .. import host
 from ..api import io, schema
 
-SAMPLE_CLIP = Path(__file__).parents[2] / "example_workflows" / "red_circle_on_grass.mp4"
+EXAMPLES = Path(__file__).parents[2] / "example_workflows"
+RED_CIRCLE, BUNNY = "red circle on grass", "Big Buck Bunny"
+CLIPS = MappingProxyType({RED_CIRCLE: "red_circle_on_grass.mp4", BUNNY: "big_buck_bunny.mp4"})
+"""Files of the clips by their names in the widget."""
 
 
 class SampleClip(io.ComfyNode):
-    """The clip of the example workflows: a red circle that moves over grass, 8 frames of 64x64, for the built-in model.
-    Load Video in its place brings a clip of yours."""
+    """A clip that comes with the pack: a red circle that moves over grass, for the built-in model, or a rabbit in front
+    of a meadow, for Stable Diffusion. Load Video in its place brings a clip of yours."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -22,10 +26,19 @@ class SampleClip(io.ComfyNode):
             category="FateZero/clips",
             description=cls.__doc__,
             search_aliases=["example video", "test clip"],
-            inputs=[],
-            outputs=[io.Video.Output(tooltip="For Get Video Components.")],
+            inputs=[
+                io.Combo.Input(
+                    "sample",
+                    options=list(CLIPS),
+                    default=RED_CIRCLE,
+                    optional=True,  # files of the API format from before there was a choice still run
+                    tooltip="red circle on grass: 8 frames of 64x64, 8 a second, silent. Big Buck Bunny: 2.4 seconds "
+                    "of 896x512, 25 frames a second, with sound ((c) 2008 Blender Foundation, CC BY 3.0).",
+                )
+            ],
+            outputs=[io.Video.Output(tooltip="For FateZero Video Edit, Prepare Frames or Get Video Components.")],
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(host.current().video(SAMPLE_CLIP))
+    def execute(cls, sample: str = RED_CIRCLE) -> io.NodeOutput:
+        return io.NodeOutput(host.current().video(EXAMPLES / CLIPS[sample]))

@@ -83,7 +83,7 @@ def test_a_clip_that_no_call_can_hold_is_refused_with_what_would_fit(model):
 
 def test_the_sample_clip_is_that_of_the_examples():
     frames = load_pack("nodes.clips.sample_clip")
-    read = read_video(frames.SAMPLE_CLIP)
+    read = read_video(frames.EXAMPLES / "red_circle_on_grass.mp4")
     video = frames.SampleClip.execute().result[0]
     frames = video.frames.all()
     assert frames.equal(read.frames) and video.frame_rate == read.fps and len(frames) == 8
@@ -94,8 +94,8 @@ def test_a_clip_far_from_the_size_a_model_was_trained_on_gets_a_remark(side, rem
     toy = load_toy()
     controller = Controller(toy.unet)
     with caplog.at_level("INFO"):
-        latent = {"samples": clip(frames=1, height=side, width=side)}
+        latent = {"samples": clip(frames=2, height=side, width=side)}
         load_pack("nodes.method.invert").DDIMInvert.execute(controller, toy.text_encoder, latent, "a red circle", 1)
-    (said,) = [line for line in caplog.messages if "Inversion of 1 frames in 1 steps: attention as" in line]
+    (said,) = [line for line in caplog.messages if "Inversion of 2 frames in 1 steps: attention as" in line]
     wanted = f"The clip's shorter side has {4 * side} pixels, built-in toy model was trained on 64: scale it"
     assert said.startswith(wanted if remark else "Inversion")  # first: the page shows two lines
