@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import av
 import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
 from numpy.typing import NDArray
 
 from ..atomic_files import whole_file
@@ -30,7 +31,6 @@ CRF = 17
 """x264's quality setting; 17 is what its authors call visually lossless, 0 to 51 is its range."""
 BT601, STUDIO_RANGE = 6, 1
 """FFmpeg's numbers for the colour matrix and range it converts RGB with, written to the file for players."""
-DISPLAY_MATRIX = av.sidedata.sidedata.Type.DISPLAYMATRIX
 FLOAT_BYTES = 4  # of each number of a frame in the memory; in the file it is one byte
 
 Rounding = Literal["round", "floor"]
@@ -198,11 +198,12 @@ def _upright(frame: av.VideoFrame) -> NDArray[np.uint8]:
     The matrix, [3, 3] in rows, maps a pixel's column and row, a vector from the left, to where it is shown. Angles
     between quarter turns are rounded. Source: libavutil/display.h.
     """
-    picture = frame.to_ndarray(format="rgb24")
-    matrix = frame.side_data.get(DISPLAY_MATRIX)
+    picture = np.ascontiguousarray(frame.to_ndarray(format="rgb24"), np.uint8)
+    marks: Any = frame.side_data  # its keys are of a type that PyAV does not tell
+    matrix = marks.get(SideDataType.DISPLAYMATRIX)
     if matrix is None:
         return picture
-    across, down = np.frombuffer(matrix, np.int32).reshape(3, 3)[:2, :2].astype(np.int64)
+    across, down = np.frombuffer(bytes(matrix), np.int32).reshape(3, 3)[:2, :2].astype(np.int64)
     columns, rows = across[0], down[1]
     if abs(across[1]) + abs(down[0]) > abs(columns) + abs(rows):
         picture, columns, rows = picture.swapaxes(0, 1), down[0], across[1]

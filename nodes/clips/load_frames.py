@@ -15,6 +15,7 @@ from .. import host
 from ..api import io, schema
 from ..checking.verdicts import FirstMistakes, verdict
 from ..file_stamps import file_stamp
+from .clip_remarks import too_short
 from .framing_inputs import framing_of, framing_widgets, rate_widget
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class LoadFrames(io.ComfyNode):
                 io.Image.Output(display_name="images", tooltip="The frames, for VAE Encode."),
                 io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video."),
             ],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -80,7 +82,10 @@ class LoadFrames(io.ComfyNode):
     @classmethod
     def execute(cls, source: str, fps: float, **widgets: Unpack[FramingWidgets]) -> io.NodeOutput:
         frames, rate = read_frames(_source_path(source), framing_of(widgets))
-        return io.NodeOutput(frames.to(host.current().intermediate_device()), fps if rate is None else float(rate))
+        shown = fps if rate is None else float(rate)
+        if said := too_short(len(frames), len(frames) / shown):
+            host.current().say(said, cls.hidden.unique_id)
+        return io.NodeOutput(frames.to(host.current().intermediate_device()), shown)
 
 
 def _source_path(source: str) -> Path:

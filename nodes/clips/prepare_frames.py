@@ -13,6 +13,7 @@ from .. import host
 from ..api import io, schema
 from ..checking.graph_texts import FRAMES_NODE, inputs_of
 from ..checking.verdicts import graph_now, verdict
+from .clip_remarks import lost_sound, too_short, unheard_sound
 from .framing_inputs import ALL, USUAL_FPS, framing_of, framing_widgets, multiple_widget, rate_widget
 from .given_clip import clip_mistakes, given_clip
 
@@ -64,7 +65,7 @@ class PrepareFrames(io.ComfyNode):
                 io.Float.Output(display_name="fps", tooltip="Frames per second, for Create Video."),
                 io.Audio.Output(display_name="audio", tooltip="The sound from the first frame on, for Create Video."),
             ],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -87,7 +88,12 @@ class PrepareFrames(io.ComfyNode):
         clip = given_clip(images, video, fps)
         rate, sound = float(clip.frame_rate), clip.sound if audio is None else audio
         taken = clip.frames.taken(framing) if isinstance(clip.frames, FileFrames) else reframe(clip.frames, framing)
+        seconds = len(taken) * framing.sampling_rate / clip.frame_rate
+        remarks = [too_short(len(taken), float(seconds))]
         if sound is not None:
-            seconds = len(taken) * framing.sampling_rate / clip.frame_rate
-            sound = host.current().sound(later(sound, framing.start / rate), seconds)
+            heard = later(sound, framing.start / rate)
+            remarks += [lost_sound(heard, seconds) or unheard_sound(cls.hidden.prompt or {}, cls.hidden.unique_id)]
+            sound = host.current().sound(heard, seconds)
+        if said := " ".join(filter(None, remarks)):
+            host.current().say(said, cls.hidden.unique_id)
         return io.NodeOutput(taken, rate / framing.sampling_rate, sound)

@@ -17,7 +17,7 @@ from ..sockets import CONTROLLER
 from ..text_lists import parse_phrases
 from .edit import EDIT_WIDGETS
 from .edit_checks import needs_source_words
-from .remarks import far_from_training, unknown_words
+from .remarks import inversion_remarks
 from .upcoming_edits import check_edits
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ class DDIMInvert(io.ComfyNode):
         check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id, EDIT_WIDGETS)
         reconstruct = Reconstruction(reconstruction_guidance) if attention_from == RECONSTRUCTION else None
         bar = host.current().progress(steps if reconstruct is None else 2 * steps, planned.unet.latent_format)
-        remarks = [far_from_training(planned.unet, min(planned.size)), unknown_words(planned.unet, source_prompt)]
+        remarks = inversion_remarks(planned)
         length = f"of {planned.frames} frames in {steps} steps"
 
         def say(said: str) -> None:

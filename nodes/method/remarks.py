@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
+from ...fatezero_ext.prompts.phrases import FUNCTION_WORDS
+from ...fatezero_ext.prompts.prompt import bare
+from ...fatezero_ext.prompts.word_changes import changed_words
+from ..clips.clip_remarks import too_short
 from ..first_use import importing
 
 if TYPE_CHECKING:
@@ -12,10 +16,11 @@ if TYPE_CHECKING:
     from ...fatezero_ext.editing.plan import EditPlan
     from ...fatezero_ext.editing.settings import BlendSettings, EditSettings
     from ...fatezero_ext.inversion.controller import Controller
+    from ...fatezero_ext.inversion.plan import InversionPlan
     from ...fatezero_ext.prompts.prompt import TextEncoder, Window
 
-FAR_FROM_TRAINING = 3
-"""Times as large or small as what a model was trained on; results are poor long before."""
+FAR_FROM_TRAINING = 2
+"""Times as large or small as what a model was trained on: there Stable Diffusion draws things twice, or crumbs."""
 
 
 def edit_remarks(
@@ -30,9 +35,24 @@ def edit_remarks(
 
     trace = controller.inverted()
     plan = plan_edit(controller.unet, trace, clip, edit_prompt, settings, with_mask=with_mask)
-    remarks = [*_remarks(controller.unet, plan), unknown_words(controller.unet, edit_prompt)]
+    remarks = [
+        *_remarks(controller.unet, plan),
+        unknown_words(controller.unet, edit_prompt),
+        unlike_prompts(trace.prompt.text, edit_prompt),
+    ]
     length = f"{trace.frames} frames in {len(trace.schedule)} steps"
     return f"{' '.join(remarks)} Edit of {length}, {chosen(plan.settings)}: {edit_prompt}"
+
+
+def inversion_remarks(planned: InversionPlan) -> list[str]:
+    """Return remarks on what makes the edits behind an inversion poor; some are ''."""
+    unet, frames = planned.unet, planned.frames
+    return [
+        far_from_training(unet, min(planned.size)),
+        unknown_words(unet, planned.prompt.text),
+        too_short(frames),
+        independent_frames(unet, frames),
+    ]
 
 
 def chosen(settings: EditSettings) -> str:
@@ -58,7 +78,6 @@ def unknown_words(unet: NoiseModel, prompt: str) -> str:
     if not unet.built_in:
         return ""
     with importing():
-        from ...fatezero_ext.prompts.prompt import bare
         from ...fatezero_ext.toy.world.captions import vocabulary
 
     known = {*vocabulary(), ""}
@@ -79,6 +98,29 @@ def far_from_training(unet: NoiseModel, shorter: int) -> str:
         f"The clip's shorter side has {shorter * cell} pixels, {unet.name} was trained on {trained * cell}: "
         f"scale it with Prepare Frames."
     )
+
+
+def unlike_prompts(source: str, edit: str) -> str:
+    """Return a remark on prompts of which nothing can be kept, or nothing changed; '' for others."""
+    before, after = source.split(), edit.split()
+    if not before:
+        return ""
+    if not changed_words(before, after):
+        return "Both prompts say the same: the edit draws the clip again as it is."
+    words, edited = ({bare(word) for word in words} - FUNCTION_WORDS for words in (before, after))
+    if words & edited:
+        return ""
+    return (
+        "The prompts have no word in common, so that no word holds the clip in place: begin the edit prompt as the "
+        "source prompt, and change as little as possible."
+    )
+
+
+def independent_frames(unet: NoiseModel, frames: int) -> str:
+    """Return a remark on frames that read no keys of each other; '' for others, and for the built-in model."""
+    if frames == 1 or unet.built_in or any(layer.key_frames for layer in unet.layers):
+        return ""
+    return "Each frame reads its own keys alone, and edits may flicker: set key_frames of the model to -1, first."
 
 
 def _remarks(unet: NoiseModel, plan: EditPlan) -> Iterator[str]:

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from fractions import Fraction
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...fatezero_ext.attention.sites import MOST_CELLS
 from ...fatezero_ext.errors import VideoError
-from ...fatezero_ext.media.audio import Sound, SoundFile, later, read_sound
+from ...fatezero_ext.media.audio import Sound, later
 from ...fatezero_ext.media.clip import FileFrames, VideoClip
 from ...fatezero_ext.media.framing import Framing, size_after
+from ..clips.clip_remarks import lost_sound, too_short
 from ..clips.framing_inputs import USUAL_FPS
-from .remarks import chosen, far_from_training, unknown_words
+from ..first_use import importing
+from .remarks import (
+    chosen,
+    far_from_training,
+    independent_frames,
+    unknown_words,
+    unlike_prompts,
+)
 
 if TYPE_CHECKING:
     from ...fatezero_ext.diffusion.noise_model import NoiseModel
@@ -24,8 +31,6 @@ USUAL_FRAMES = 8
 PUBLISHED_STEPS, BUILT_IN_STEPS = 50, 20
 USUAL_CELLS = 64
 """Latent cells along the shorter side where a model does not say what it was trained on: 512 pixels."""
-SHORT = 0.5
-"""Seconds below which a clip is over before its edit is seen."""
 
 
 @dataclass(frozen=True)
@@ -98,26 +103,21 @@ def choose(
     prompts:  the source's and the edit's
     The first frames are taken, at a rate of about 8 a second: motion from frame to frame stays as small as in the
     published clips. A few frames spread over a long clip would have nothing in common that could be kept.
-    Raises VideoError for a start behind the clip's end, SettingsError for a size that is too small.
+    Raises VideoError for a start behind the clip's end, SettingsError for a size that is too small, and where memory is
+    too small for the frames that are asked for, or for one.
     """
     cell = unet.latent_format.pixels_per_cell
-    stride, count = selection(clip, asked)
-    framing = Framing(
-        start=asked.start,
-        count=count,
-        sampling_rate=stride,
-        short_side=asked.size or (unet.trained_side or USUAL_CELLS) * cell,
-        centre_square=False,
-        multiple_of=cell * unet.smallest_side,
-    )
-    height, width = size_after(clip.height, clip.width, framing)
+    wanted = _wanted_frames(unet, clip, asked)
+    height, width = size_after(clip.height, clip.width, wanted)
+    fitting = _within_memory(unet, wanted.count or 1, (height // cell, width // cell), chosen=not asked.frames)
+    framing = replace(wanted, count=fitting)
     steps = asked.steps or (BUILT_IN_STEPS if unet.built_in else PUBLISHED_STEPS)
     lines = [
-        _frames_line(clip, framing),
+        _frames_line(clip, framing) + ("" if framing == wanted else "; memory holds no more"),
         f"{width}x{height} pixels{_trained_on(unet)}",
         f"{steps} steps, key frames {_key_frames(unet)}",
         f"{chosen(settings)}: {prompts[1]}",
-        *_remarks(unet, clip, framing, min(height, width) // cell, " ".join(prompts)),
+        *_remarks(unet, clip, framing, min(height, width) // cell, prompts),
     ]
     cells_below = -(-height // (2 * cell)) * -(-width // (2 * cell))
     return Choices(
@@ -128,6 +128,38 @@ def choose(
         masked=settings.blend is not None,
         lines=tuple(filter(None, lines)),
     )
+
+
+def _wanted_frames(unet: NoiseModel, clip: ClipFacts, asked: Asked) -> Framing:
+    """Choose frames and their size as the model was trained on them, however much memory there is."""
+    cell = unet.latent_format.pixels_per_cell
+    stride, count = selection(clip, asked)
+    return Framing(
+        start=asked.start,
+        count=count,
+        sampling_rate=stride,
+        short_side=asked.size or (unet.trained_side or USUAL_CELLS) * cell,
+        centre_square=False,
+        multiple_of=cell * unet.smallest_side,
+    )
+
+
+def _within_memory(unet: NoiseModel, frames: int, cells: tuple[int, int], *, chosen: bool) -> int:
+    """Return how many of these frames memory holds.
+
+    cells:  height and width of a frame in latent cells
+    chosen: whether fewer may be taken
+    Raises SettingsError where a number that was asked for, or one frame, does not fit.
+    """
+    with importing():
+        from ...fatezero_ext.inversion.footprint import ClipShape
+        from ...fatezero_ext.inversion.storage_plan import check_room, most_frames
+        from ...fatezero_ext.memory.free_memory import free_on
+
+    most = most_frames(unet, *cells, free_on(unet.device)) if chosen else 0
+    if not most:
+        check_room(unet, ClipShape(1 if chosen else frames, *cells, tokens=0))
+    return min(frames, most or frames)
 
 
 def selection(clip: ClipFacts, asked: Asked) -> tuple[int, int]:
@@ -173,26 +205,14 @@ def _key_frames(unet: NoiseModel) -> str:
     return "none"
 
 
-def _remarks(unet: NoiseModel, clip: ClipFacts, framing: Framing, shorter: int, words: str) -> Iterator[str]:
+def _remarks(
+    unet: NoiseModel, clip: ClipFacts, framing: Framing, shorter: int, prompts: tuple[str, str]
+) -> Iterator[str]:
     yield far_from_training(unet, shorter)
-    yield unknown_words(unet, words)
+    yield unknown_words(unet, " ".join(prompts))
+    yield unlike_prompts(*prompts)
     count = framing.count or 0
     seconds = count * framing.sampling_rate / clip.fps
-    if count == 1:
-        yield "The clip is one frame, which has no motion to keep."
-    elif seconds < SHORT:
-        yield f"The edit lasts {seconds:.2g} seconds: raise frames, or take a longer clip."
-    if not unet.built_in and _key_frames(unet) == "none":
-        yield "Frames see each other through trained temporal layers alone: set key_frames of the UNet to auto."
-    yield _lost_sound(clip, framing.start / clip.fps, seconds)
-
-
-def _lost_sound(clip: ClipFacts, start: float, seconds: float) -> str:
-    """A remark on sound that cannot be decoded; '' for any other, and without any."""
-    sound = None if clip.sound is None else later(clip.sound, start)
-    if isinstance(sound, SoundFile):
-        try:
-            read_sound(sound, Fraction(seconds))
-        except VideoError as error:
-            return f"The clip's sound is left out: {error}"
-    return ""
+    yield too_short(count, seconds)
+    yield independent_frames(unet, count)
+    yield lost_sound(None if clip.sound is None else later(clip.sound, framing.start / clip.fps), seconds)

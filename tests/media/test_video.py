@@ -1,4 +1,3 @@
-import struct
 from fractions import Fraction
 from itertools import pairwise
 
@@ -16,6 +15,8 @@ from fatezero_ext.media.frame_sources import read_frames
 from fatezero_ext.media.framing import AS_IS, Framing
 from fatezero_ext.media.video import read_video, to_bytes, write_video
 from fatezero_ext.pictures.contact_sheet import contact_sheet
+
+from ..odd_clips import ONE, write_display_matrix
 
 
 def gradient_clip(frames=5, height=32, width=48):
@@ -83,7 +84,6 @@ def test_selection_equals_slicing_the_whole_video(tmp_path_factory, start, count
     assert selected.fps == Fraction(12, stride)
 
 
-ONE = 1 << 16
 MARKS = {
     "as it is": ((ONE, 0, 0, ONE), lambda frames: frames),
     "quarter clockwise": ((0, ONE, -ONE, 0), lambda frames: frames.rot90(-1, dims=(1, 2))),
@@ -104,7 +104,7 @@ def test_frames_stand_as_players_show_them(tmp_path, matrix, shown):
     path = tmp_path / "clip.mp4"
     write_video(path, gradient_clip(), 8)
     plain = read_video(path).frames
-    mark(path, matrix)
+    write_display_matrix(path, matrix)
     torch.testing.assert_close(read_video(path).frames, shown(plain), rtol=0, atol=0)
 
 
@@ -132,18 +132,8 @@ def test_frames_stand_as_ffmpegs_own_player_turns_them(tmp_path, matrix, filters
         graph.configure()
         graph.push(av.VideoFrame.from_ndarray(picture, format="rgb24"))
         wanted.append(torch.from_numpy(graph.pull().to_ndarray(format="rgb24").copy()).float() / 255)
-    mark(path, matrix)
+    write_display_matrix(path, matrix)
     torch.testing.assert_close(read_video(path).frames, torch.stack(wanted), rtol=0, atol=0)
-
-
-def mark(path, matrix):
-    """Write a display matrix into an MP4 file, as cameras do."""
-    content = bytearray(path.read_bytes())
-    matrix_at = content.index(b"tkhd") + 4 + 4 + 20 + 16
-    assert content[matrix_at : matrix_at + 4] == struct.pack(">i", ONE)
-    right, right_down, down_right, down = matrix
-    content[matrix_at : matrix_at + 36] = struct.pack(">9i", right, right_down, 0, down_right, down, 0, 0, 0, 1 << 30)
-    path.write_bytes(content)
 
 
 def test_missing_file_is_named(tmp_path):

@@ -24,27 +24,29 @@ def clip_of():
     return load_pack("fatezero_ext.media.clip").VideoClip
 
 
-def unet(name="MODEL (SD15)", *, side=64, cell=8, levels=4, built_in=False, keys=(-1, "first")):
-    """What the choices read of a model."""
+def unet(name="MODEL (SD15)", *, side=64, cell=8, levels=4, built_in=False, keys=(-1, "first"), frame_bytes=1):
+    """What the choices read of a model; frame_bytes: what one call takes for a frame, by its own estimate."""
+    layers = [SimpleNamespace(key_frames=frames, query_dim=320) for frames in ((), keys)]
     return SimpleNamespace(
         name=name, trained_side=side, latent_format=SimpleNamespace(pixels_per_cell=cell), built_in=built_in,
-        smallest_side=1 << (levels - 1), layers=[SimpleNamespace(key_frames=()), SimpleNamespace(key_frames=keys)],
+        smallest_side=1 << (levels - 1), layers=layers, device=torch.device("cpu"),
+        working_memory=lambda chunks, frames, height, width: chunks * frames * frame_bytes,
     )  # fmt: skip
 
 
 TOY = unet("built-in toy model", side=16, cell=4, levels=3, built_in=True, keys=())
 
 
-def chosen(choices, clip_of, model, clip, **asked):
+def chosen(choices, clip_of, model, clip, prompts=PROMPTS, **asked):
     """clip: frames, height, width, rate"""
     frames, height, width, rate = clip
     # One number in memory stands for all pixels.
     given = clip_of(torch.zeros(1, 1, 1, 3).expand(frames, height, width, 3), Fraction(rate), None)
     wanted = choices.Asked(**asked)
     settings = load_pack("fatezero_ext.editing.automatic").resolved_settings(
-        load_pack("fatezero_ext.editing.settings").EditSettings(), *PROMPTS, built_in=model.built_in
+        load_pack("fatezero_ext.editing.settings").EditSettings(), *prompts, built_in=model.built_in
     )
-    return choices.choose(model, choices.facts_of(given, wanted), wanted, settings, PROMPTS)
+    return choices.choose(model, choices.facts_of(given, wanted), wanted, settings, prompts)
 
 
 @pytest.mark.parametrize(
@@ -106,8 +108,15 @@ def test_steps_and_guidance_are_the_models(choices, clip_of):
         (unet(), (1, 512, 512, 24), {}, "one frame"),
         (unet(), (8, 512, 512, 24), {}, "lasts 0.33 seconds"),
         (unet(), (8, 512, 512, 8), {"size": 128}, "was trained on 512: scale it"),
-        (unet(keys=()), (8, 512, 512, 8), {}, "set key_frames of the UNet to auto"),
+        (unet(), (8, 512, 512, 8), {"size": 256}, "has 256 pixels, MODEL (SD15) was trained on 512: scale it"),
+        (unet(), (8, 512, 512, 8), {"size": 1024}, "has 1024 pixels, MODEL (SD15) was trained on 512: scale it"),
+        (unet(), (8, 512, 512, 8), {"size": 384}, None),
+        (unet(keys=()), (8, 512, 512, 8), {}, "set key_frames of the model to -1, first"),
+        (unet(keys=()), (1, 512, 512, 8), {}, "one frame"),
+        (TOY, (8, 64, 64, 8), {}, None),
         (unet(), (8, 512, 512, 8), {}, None),
+        (unet(), (8, 512, 512, 8), {"prompts": (PROMPTS[0], "two zebras run in the snow")}, "no word in common"),
+        (unet(), (8, 512, 512, 8), {"prompts": (PROMPTS[0], "the circles, red")}, None),
     ],
 )
 def test_what_makes_poor_results_is_remarked_and_no_error(choices, clip_of, model, clip, asked, told):
@@ -116,13 +125,18 @@ def test_what_makes_poor_results_is_remarked_and_no_error(choices, clip_of, mode
 
 
 def test_words_that_the_built_in_model_does_not_know_are_remarked(choices, clip_of):
-    given = clip_of(torch.zeros(8, 64, 64, 3), Fraction(8), None)
-    asked, prompts = choices.Asked(), ("a red circle on the grass", "a zebra on the grass")
-    settings = load_pack("fatezero_ext.editing.automatic").resolved_settings(
-        load_pack("fatezero_ext.editing.settings").EditSettings(), *prompts, built_in=True
-    )
-    lines = choices.choose(TOY, choices.facts_of(given, asked), asked, settings, prompts).lines
-    assert "does not know 'zebra'" in lines[-1]
+    prompts = ("a red circle on the grass", "a zebra on the grass")
+    assert "does not know 'zebra'" in chosen(choices, clip_of, TOY, (8, 64, 64, 8), prompts).lines[-1]
+
+
+def test_no_more_frames_are_taken_than_memory_holds(choices, clip_of):
+    free, least = load_pack("fatezero_ext.memory.free_memory").free_ram(), 0.2
+    few = chosen(choices, clip_of, unet(frame_bytes=free / least / 3.5), (240, 512, 512, 24))
+    assert few.framing.count == 3 and few.lines[0] == "3 of 240 frames: every 3rd, 8 fps; memory holds no more"
+    for frames, asked in ((240, {"frames": 4}), (1, {})):
+        with pytest.raises(ValueError, match="frames of 64x64 cells need more than .* would be the most"):
+            factor = 3.5 if asked else 0.5
+            chosen(choices, clip_of, unet(frame_bytes=free / least / factor), (frames, 512, 512, 24), **asked)
 
 
 def test_a_start_behind_the_end_is_an_error(choices, clip_of):
@@ -147,8 +161,7 @@ def test_a_file_that_does_not_say_its_length_is_counted_as_far_as_needed(choices
 
 def test_sound_that_cannot_be_decoded_is_remarked(choices, tmp_path):
     write_video(tmp_path / "silent.mp4", torch.rand(8, 64, 64, 3), 8)
-    clip = load_pack("fatezero_ext.media.clip").opened_clip(tmp_path / "silent.mp4")
+    remark = load_pack("nodes.clips.clip_remarks").lost_sound
     sound = load_pack("fatezero_ext.media.audio").SoundFile(tmp_path / "silent.mp4")
-    facts = choices.facts_of(type(clip)(clip.frames, clip.frame_rate, sound), choices.Asked())
-    assert "sound is left out" in choices._lost_sound(facts, 0.0, 1.0)
-    assert choices._lost_sound(choices.facts_of(clip, choices.Asked()), 0.0, 1.0) == ""
+    assert "sound is left out" in remark(sound, 1.0)
+    assert remark(None, 1.0) == "" == remark({"waveform": torch.zeros(1, 1, 9), "sample_rate": 9}, 1.0)
