@@ -140,7 +140,10 @@ def _describe_import(command: ArgumentParser) -> None:
     command.add_argument("config", type=Path, metavar="FILE.yaml", help="a config of the authors' program")
     command.add_argument("--output", type=Path, required=True, metavar="WORKFLOW.json", help="the file to write")
     command.add_argument(
-        "--quirks", choices=["original", "fixed"], default="original", help="P2P Edit's widget (default: original)"
+        "--quirks",
+        choices=["original", "fixed"],
+        default="original",
+        help="widget of Prompt-to-Prompt Edit (default: original)",
     )
     command.add_argument(
         "--models-prefix", default="", metavar="TEXT", help="put in front of the model's folder name, such as CompVis/"

@@ -50,7 +50,7 @@ class Controller(MemoryReport):
         if self.trace is None:
             raise StoreError(
                 "the controller has no inversion; edits, heat maps and recorded maps read one. Invert the clip first: "
-                "DDIM Invert in a graph, invert() in Python."
+                "DDIM Inversion in a graph, invert() in Python."
             )
         return self.trace
 

@@ -22,7 +22,7 @@ class RefusesByName:
     def __getattr__(self, name: str) -> NoReturn:
         if name in self.remedies:
             raise NotOfferedError(
-                f"a node asks the {self.part} of Load Pseudo-3D UNet for {name!r}, which only ComfyUI's own "
-                f"{self.comfy_name} has; {self.remedies[name]}."
+                f"a node asks the {self.part} of Load Stable Diffusion for Video for {name!r}, which only ComfyUI's "
+                f"own {self.comfy_name} has; {self.remedies[name]}."
             )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")

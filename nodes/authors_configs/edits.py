@@ -1,4 +1,4 @@
-"""One edit of a config as the widgets of P2P Edit."""
+"""One edit of a config as the widgets of Prompt-to-Prompt Edit."""
 
 from __future__ import annotations
 

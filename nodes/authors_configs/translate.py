@@ -40,7 +40,7 @@ class Options:
     """Choices of the caller.
 
     name:          start of the result files' names
-    quirks:        "original" or "fixed", the widget of P2P Edit
+    quirks:        "original" or "fixed", the widget of Prompt-to-Prompt Edit
     models_prefix: put in front of the model's folder name, such as "CompVis/"
     """
 

@@ -18,9 +18,9 @@ UNUSED = {
     "logdir": SAVED_FILES,
     "verbose": "there is no log folder",
     "batch_size": "there is one clip",
-    "mixed_precision": "the precision widget of Load Pseudo-3D UNet decides; auto is float16 on a GPU",
+    "mixed_precision": "the precision widget of Load Stable Diffusion for Video decides; auto is float16 on a GPU",
     "enable_xformers": "a memory-saving attention is always used",
-    "pretrained_epoch_list": "choose one checkpoint's folder in Load Pseudo-3D UNet",
+    "pretrained_epoch_list": "choose one checkpoint's folder in Load Stable Diffusion for Video",
     "use_invertion_latents": "only the key of editing_config is read",
     "trainer_pipeline_config": TRAINING,
     **dict.fromkeys(

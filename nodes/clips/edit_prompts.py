@@ -8,7 +8,8 @@ from ..checking.graph_texts import PROMPTS_NODE, lines_of
 
 
 class EditPrompts(io.ComfyNode):
-    """Several edit prompts, one a line: linked into P2P Edit they give one edit each, from one inversion."""
+    """Several edit prompts, one a line: linked into Prompt-to-Prompt Edit they give one edit each, from one
+    inversion."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -98,10 +98,12 @@ def framing_widgets(count: int) -> list[io.Input]:
 
 
 def _margin_widget(side: str) -> io.Input:
-    return io.Int.Input(
-        f"crop_{side}",
-        default=0,
-        min=0,
-        max=LONGEST_SIDE,
-        tooltip=f"Pixels cut off at the {side} before scaling; at least one always remains.",
+    return advanced(
+        io.Int.Input(
+            f"crop_{side}",
+            default=0,
+            min=0,
+            max=LONGEST_SIDE,
+            tooltip=f"Pixels cut off at the {side} before scaling; at least one always remains.",
+        )
     )

@@ -30,8 +30,8 @@ class KeepSourcePixels(io.ComfyNode):
                 io.Image.Input("source", tooltip="The same frames before the edit, as they went into VAE Encode."),
                 io.Mask.Input(
                     "mask",
-                    tooltip="White where the edit stays: last_mask of P2P Edit, or one of your own (one for all frames "
-                    "or one each).",
+                    tooltip="White where the edit stays: last_mask of Prompt-to-Prompt Edit, or one of your own (one "
+                    "for all frames or one each).",
                 ),
                 _pixels_widget(
                     "grow",

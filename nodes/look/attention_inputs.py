@@ -36,8 +36,8 @@ def picture_inputs() -> list[io.Input]:
         ),
         resolution_widget(
             "resolution",
-            "Resolution of the maps, relative to the latents. auto: the one P2P Edit reads its masks from, 1/4, finer "
-            "for small frames.",
+            "Resolution of the maps, relative to the latents. auto: the one Prompt-to-Prompt Edit reads its masks "
+            "from, 1/4, finer for small frames.",
         ),
         io.Image.Input(
             "images", optional=True, tooltip="The clip's frames, to draw over. Without them heat is drawn alone."

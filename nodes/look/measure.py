@@ -131,8 +131,8 @@ def _inputs() -> list[io.Input]:
         io.Mask.Input(
             "mask",
             optional=True,
-            tooltip="White where something may change; all but CLIP's figures then compare only the rest. P2P Edit "
-            "gives one.",
+            tooltip="White where something may change; all but CLIP's figures then compare only the rest. "
+            "Prompt-to-Prompt Edit gives one.",
         ),
         io.Boolean.Input(
             "vmaf",

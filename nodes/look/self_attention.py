@@ -40,7 +40,7 @@ class SelfAttentionComponents(io.ComfyNode):
             description=cls.__doc__,
             search_aliases=["PCA", "self-attention maps"],
             inputs=[
-                CONTROLLER.Input("controller", tooltip="From DDIM Invert, with self-attention recorded. Only read."),
+                CONTROLLER.Input("controller", tooltip="From DDIM Inversion, with self-attention recorded. Only read."),
                 io.Int.Input(
                     "components",
                     default=3,

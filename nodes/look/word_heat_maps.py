@@ -44,7 +44,7 @@ class WordHeatMaps(io.ComfyNode):
             description=cls.__doc__,
             search_aliases=["cross-attention maps", "attention heat map", "DAAM", "mask from words"],
             inputs=[
-                CONTROLLER.Input("controller", tooltip="From DDIM Invert. It is only read."),
+                CONTROLLER.Input("controller", tooltip="From DDIM Inversion. It is only read."),
                 io.String.Input(
                     "words",
                     default="",
@@ -61,8 +61,8 @@ class WordHeatMaps(io.ComfyNode):
             outputs=[
                 io.Image.Output(tooltip="A labelled picture per word, side by side, for every frame."),
                 io.Mask.Output(
-                    tooltip="Heat of the first word of the list, 0 to 1 in every frame, in the clip's size. P2P Edit "
-                    "takes as its mask what is above 0.5."
+                    tooltip="Heat of the first word of the list, 0 to 1 in every frame, in the clip's size. "
+                    "Prompt-to-Prompt Edit takes as its mask what is above 0.5."
                 ),
             ],
             hidden=[io.Hidden.unique_id],
@@ -75,7 +75,7 @@ class WordHeatMaps(io.ComfyNode):
         inputs = inputs_of(graph, getattr(cls.hidden, "unique_id", None), HEAT_NODE) or {}
         text, source = inputs.get("words"), source_prompt_of(graph, inputs)
         if isinstance(text, str) and source is not None:
-            read = FirstMistakes().check("", read_words, source, "source prompt")  # its mistakes are DDIM Invert's
+            read = FirstMistakes().check("", read_words, source, "source prompt")  # its mistakes are DDIM Inversion's
             if read is not None:
                 phrases = parse_phrases(text)
                 whole = mistakes.check("words", with_other_words, WordTokens(), read, phrases)

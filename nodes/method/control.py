@@ -31,13 +31,13 @@ class RegisterAttentionControl(io.ComfyNode):
             display_name="Register Attention Control",
             category="FateZero",
             description=cls.__doc__,
-            search_aliases=["FateZero", "attention control", "prompt-to-prompt", "video to video"],
+            search_aliases=["FateZero", "prompt to prompt", "video to video"],
             inputs=[
                 io.MultiType.Input(
                     "unet",
                     types=[UNET, io.Model],
-                    tooltip="From Load Pseudo-3D UNet, or ComfyUI's own MODEL of a Stable Diffusion 1.x or 2.x "
-                    "checkpoint, with all that its graph did to it. It is not changed.",
+                    tooltip="From Load Stable Diffusion for Video, or ComfyUI's own MODEL of a Stable Diffusion 1.x or "
+                    "2.x checkpoint, with all that its graph did to it. It is not changed.",
                 ),
                 io.Boolean.Input(
                     "self_attention",
@@ -70,7 +70,7 @@ class RegisterAttentionControl(io.ComfyNode):
                 ),
             ],
             outputs=[
-                CONTROLLER.Output(display_name="controller", tooltip="For Attention Store Cache, or DDIM Invert.")
+                CONTROLLER.Output(display_name="controller", tooltip="For Attention Store Cache, or DDIM Inversion.")
             ],
         )
 
@@ -125,8 +125,8 @@ def controlled_model(
 
 class AttentionStoreCache(io.ComfyNode):
     """Choose how the recorded attention is kept between the inversion and the edits. All policies give the same edits
-    up to rounding, except int8 and 'recompute same level'. DDIM Invert shows the chosen policy and its size before it
-    starts."""
+    up to rounding, except int8 and 'recompute same level'. DDIM Inversion shows the chosen policy and its size before
+    it starts."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -173,7 +173,7 @@ class AttentionStoreCache(io.ComfyNode):
                     )
                 ),
             ],
-            outputs=[CONTROLLER.Output(display_name="controller", tooltip="For DDIM Invert.")],
+            outputs=[CONTROLLER.Output(display_name="controller", tooltip="For DDIM Inversion.")],
         )
 
     @classmethod

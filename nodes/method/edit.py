@@ -28,10 +28,10 @@ class P2PEdit(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=EDIT_NODE,
-            display_name="P2P Edit",
+            display_name="Prompt-to-Prompt Edit",
             category="FateZero",
             description=cls.__doc__,
-            search_aliases=["FateZero", "prompt-to-prompt", "video edit", "edit by words", "vid2vid"],
+            search_aliases=["P2P Edit", "FateZero", "video edit", "edit video", "edit by words", "vid2vid"],
             inputs=[
                 *_prompt_inputs(),
                 *_window_inputs(),
@@ -127,7 +127,7 @@ def _in_pixels(mask: Tensor, cell: int) -> Tensor:
 
 def _prompt_inputs() -> list[io.Input]:
     return [
-        CONTROLLER.Input("controller", tooltip="From DDIM Invert. It is only read: other edits can share it."),
+        CONTROLLER.Input("controller", tooltip="From DDIM Inversion. It is only read: other edits can share it."),
         io.Clip.Input("clip", tooltip="The text encoder of the same model."),
         io.String.Input(
             "edit_prompt",
@@ -180,10 +180,12 @@ def _kind_inputs() -> list[io.Input]:
 
 def _window_inputs() -> list[io.Input]:
     return [
-        share_widget(
-            "cross_replace_start",
-            0.0,
-            "From this share of the steps on, words take the source's attention. Used with kind custom.",
+        advanced(
+            share_widget(
+                "cross_replace_start",
+                0.0,
+                "From this share of the steps on, words take the source's attention. Used with kind custom.",
+            )
         ),
         share_widget(
             "cross_replace_end",
@@ -191,10 +193,12 @@ def _window_inputs() -> list[io.Input]:
             "Up to this share of the steps. Higher keeps the layout closer to the source, lower lets shapes change. "
             "Used with kind custom.",
         ),
-        share_widget(
-            "self_replace_start",
-            0.0,
-            "From this share of the steps on, self-attention is the source's. Used with kind custom.",
+        advanced(
+            share_widget(
+                "self_replace_start",
+                0.0,
+                "From this share of the steps on, self-attention is the source's. Used with kind custom.",
+            )
         ),
         share_widget(
             "self_replace_end",
@@ -231,10 +235,12 @@ def _blend_inputs() -> list[io.Input]:
             "Cells with more than this share of the frame's highest attention are in the mask. Higher: smaller mask. "
             "Used with kind custom.",
         ),
-        io.Boolean.Input(
-            "blend_self_attention",
-            default=True,
-            tooltip="Inside the mask, let the edit have its own self-attention. Used with kind custom.",
+        advanced(
+            io.Boolean.Input(
+                "blend_self_attention",
+                default=True,
+                tooltip="Inside the mask, let the edit have its own self-attention. Used with kind custom.",
+            )
         ),
         io.Boolean.Input(
             "blend_latents",

@@ -35,11 +35,11 @@ MOST_PHRASES = 1000
 def edit_mistakes(
     widgets: Mapping[str, Any], edits: Sequence[str] = (), source: str | None = None, *, with_mask: bool = False
 ) -> dict[str, str]:
-    """Return the mistakes of P2P Edit by widget.
+    """Return the mistakes of Prompt-to-Prompt Edit by widget.
 
     widgets:   those whose values are known, a kind that is linked as None; what only "custom" uses is checked with it
     edits:     the edit prompts, as far as they are known
-    source:    the source prompt; None: not known, or empty where an edit needs it, which is DDIM Invert's mistake
+    source:    the source prompt; None: not known, or empty where an edit needs it, which is DDIM Inversion's mistake
     with_mask: whether a mask is linked
     """
     mistakes, kind = FirstMistakes(), widgets.get("kind", CUSTOM)
@@ -76,7 +76,7 @@ def edit_mistakes(
 
 
 def _check_looked_for(mistakes: FirstMistakes, widget: str, phrases: Sequence[str], source: Prompt) -> None:
-    """Look for words of masks; those without a plus are DDIM Invert's mistake where the source prompt is empty."""
+    """Look for words of masks; those without a plus are DDIM Inversion's mistake where the source prompt is empty."""
     asked = [phrase for phrase in phrases if source.words or is_other(phrase)]
     whole = mistakes.check(widget, with_other_words, WordTokens(), source, asked)
     if whole is not None:
@@ -90,7 +90,7 @@ def _read_edit(text: str) -> Prompt:
 
 
 def needs_source_words(inputs: Mapping[str, Any]) -> bool:
-    """Return whether an edit reads words of the source prompt; inputs: those of a P2P Edit, links among them."""
+    """Return whether an edit reads words of the source prompt; inputs: those of P2PEdit, links among them."""
     if (kind := inputs.get("kind", CUSTOM)) != CUSTOM:
         return isinstance(kind, str) and kind not in (AUTO, "style") and inputs.get("mask") is None
     named = (inputs.get(name) for name in ("blend_words", "subtract_words"))

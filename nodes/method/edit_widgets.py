@@ -1,4 +1,4 @@
-"""The widgets of P2P Edit as one value, and those that nodes of recorded attention share with it."""
+"""The widgets of Prompt-to-Prompt Edit as one value, and those that nodes of recorded attention share with it."""
 
 from __future__ import annotations
 

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 INVERSION, RECONSTRUCTION = "inversion", "reconstruction"
 EMPTY_SOURCE = (
-    "source_prompt is empty; a node behind DDIM Invert replaces, masks or shows words of it. Describe in plain words "
-    "what the clip shows."
+    "source_prompt is empty; a node behind DDIM Inversion replaces, masks or shows words of it. Describe in plain "
+    "words what the clip shows."
 )
 
 
@@ -41,10 +41,10 @@ class DDIMInvert(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=INVERT_NODE,
-            display_name="DDIM Invert",
+            display_name="DDIM Inversion",
             category="FateZero",
             description=cls.__doc__,
-            search_aliases=["FateZero", "DDIM inversion", "unsample", "invert video"],
+            search_aliases=["DDIM Invert", "FateZero", "unsample", "invert video", "prompt to prompt", "vid2vid"],
             inputs=[
                 CONTROLLER.Input("controller", tooltip="From Attention Store Cache, or Register Attention Control."),
                 io.Clip.Input("clip", tooltip="The text encoder of the same model."),
@@ -191,6 +191,6 @@ def _samples(latent: Mapping[str, Any]) -> Tensor:
         raise StoreError(
             f"the latent has a noise mask of {list(mask.shape)}, which an inversion does not follow; a clip without "
             f"one is needed. Take Set Latent Noise Mask out (and VAE Encode in place of its form for inpainting), and "
-            f"connect the mask to P2P Edit."
+            f"connect the mask to Prompt-to-Prompt Edit."
         )
     return samples

@@ -20,7 +20,8 @@ NO_LORA = "none"
 
 
 class LoadLoRA(io.ComfyNode):
-    """Apply a LoRA to a model from Load Pseudo-3D UNet; several are stacked by one node behind the other."""
+    """Apply a LoRA to a model from Load Stable Diffusion for Video; several are stacked one behind the
+    other."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -31,7 +32,9 @@ class LoadLoRA(io.ComfyNode):
             description=cls.__doc__,
             search_aliases=["lora loader"],
             inputs=[
-                UNET.Input("unet", tooltip="From Load Pseudo-3D UNet, or another Load LoRA. It is not changed."),
+                UNET.Input(
+                    "unet", tooltip="From Load Stable Diffusion for Video, or another Load LoRA. It is not changed."
+                ),
                 io.Combo.Input(
                     "lora_name",
                     options=[NO_LORA, *sorted(lora_files())],
@@ -44,12 +47,12 @@ class LoadLoRA(io.ComfyNode):
                 io.Clip.Input(
                     "clip",
                     optional=True,
-                    tooltip="From Load Pseudo-3D UNet. Left open: the text encoder stays without the LoRA.",
+                    tooltip="From Load Stable Diffusion for Video. Left open: the text encoder stays without the LoRA.",
                 ),
             ],
             outputs=[
                 UNET.Output(display_name="unet", tooltip="For Register Attention Control."),
-                io.Clip.Output(tooltip="The text encoder, for DDIM Invert and P2P Edit."),
+                io.Clip.Output(tooltip="The text encoder, for DDIM Inversion and Prompt-to-Prompt Edit."),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -108,8 +111,8 @@ def _check_own(clip: object) -> None:
 
     if clip is not None and not isinstance(clip, ClipTextEncoder):
         raise ModelError(
-            f"the clip is ComfyUI's own ({type(clip).__name__}); that of Load Pseudo-3D UNet is needed. Leave clip "
-            f"unconnected here, and put this LoRA on ComfyUI's clip with the core node Load LoRA."
+            f"the clip is ComfyUI's own ({type(clip).__name__}); that of Load Stable Diffusion for Video is needed. "
+            f"Leave clip unconnected here, and put this LoRA on ComfyUI's clip with the core node Load LoRA."
         )
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ...fatezero_ext.choices import KERNELS, Kernel
+from ...fatezero_ext.errors import SettingsError
 from ...fatezero_ext.models.checkpoint_check import check_checkpoint
 from ...fatezero_ext.models.weight_files import SAFETENSORS
 from .. import host, text_lists
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
     from ...fatezero_ext.models.single_file.checkpoint import Prediction
 
 AUTO: Final = "auto"
+NORMS: Mapping[str, Literal["clip", "frame"]] = MappingProxyType({"video": "clip", "frame": "frame"})
+"""Norms of the inflation by their names in the widget, where "clip" would be taken for the text encoder."""
+OLD_NORMS: Mapping[str, Literal["clip", "frame"]] = MappingProxyType({**NORMS, "clip": "clip"})
+"""The same, with the name that files from before still have."""
 WEIGHT_DTYPES = ("float32", "float16", "bfloat16")
 """Dtypes of the weights, by their names in torch."""
 
@@ -30,21 +37,25 @@ class LoadPseudo3DUNet(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id="FateZero_LoadPseudo3DUNet",
-            display_name="Load Pseudo-3D UNet",
+            display_name="Load Stable Diffusion for Video",
             category="FateZero",
             description=cls.__doc__,
-            search_aliases=["FateZero", "Tune-A-Video", "load checkpoint", "video unet"],
+            search_aliases=["Load Pseudo-3D UNet", "FateZero", "Tune-A-Video", "load checkpoint", "video unet"],
             inputs=_inputs(),
             outputs=[
                 UNET.Output(display_name="unet", tooltip="For Register Attention Control."),
-                io.Clip.Output(tooltip="The text encoder, for DDIM Invert and P2P Edit."),
+                io.Clip.Output(tooltip="The text encoder, for DDIM Inversion and Prompt-to-Prompt Edit."),
                 io.Vae.Output(tooltip="For VAE Encode and VAE Decode."),
             ],
         )
 
     @classmethod
-    def validate_inputs(cls, model: str | None = None, key_frames: str | None = None) -> bool | str:
+    def validate_inputs(
+        cls, model: str | None = None, key_frames: str | None = None, norm: str | None = None
+    ) -> bool | str:
+        """Check the model's file by its header, key frames, and norm, of which older files have another name."""
         mistakes = FirstMistakes()
+        mistakes.check("norm", _norm, "video" if norm is None else norm)
         mistakes.check("key_frames", text_lists.key_frames_or_auto, key_frames or "")
         path = None if model is None else mistakes.check("model", model_path, model)
         if path is not None and path.suffix.lower() in SAFETENSORS:
@@ -61,7 +72,7 @@ class LoadPseudo3DUNet(io.ComfyNode):
         cls,
         model: str,
         key_frames: str,
-        norm: Literal["clip", "frame"],
+        norm: str,
         precision: str,
         least_sc_channel: int,
         attention: Kernel = "auto",
@@ -76,7 +87,7 @@ class LoadPseudo3DUNet(io.ComfyNode):
             from ...fatezero_ext.models.unet.inflate import InflationSettings
 
         program, path = host.current(), model_path(model)
-        settings = InflationSettings(text_lists.key_frames_or_auto(key_frames), least_sc_channel, norm)
+        settings = InflationSettings(text_lists.key_frames_or_auto(key_frames), least_sc_channel, _norm(norm))
         dtype = program.weight_dtype() if precision == AUTO else getattr(torch, precision)
         described: dict[str, Any] = {
             "dtype": dtype,
@@ -99,6 +110,13 @@ class LoadPseudo3DUNet(io.ComfyNode):
         return io.NodeOutput(*parts)
 
 
+def _norm(name: str) -> Literal["clip", "frame"]:
+    """Return the norm of that name; raises SettingsError for another."""
+    if name not in OLD_NORMS:
+        raise SettingsError(f"norm is {name!r}; it is one of {', '.join(NORMS)}. Choose one of the list.")
+    return OLD_NORMS[name]
+
+
 def _inputs() -> list[io.Input]:
     return [
         io.Combo.Input(
@@ -115,12 +133,14 @@ def _inputs() -> list[io.Input]:
             "the frame (-1 is the one before), first, mid, last. Empty: each frame reads its own. auto: that for the "
             "built-in model, -1, first for others.",
         ),
-        io.Combo.Input(
-            "norm",
-            options=["clip", "frame"],
-            default="clip",
-            tooltip="clip: normalise over all frames at once, as in the published method. frame: each frame "
-            "for itself.",
+        advanced(
+            io.Combo.Input(
+                "norm",
+                options=list(NORMS),
+                default="video",
+                tooltip="video: normalise over all frames at once, as in the published method. frame: each frame for "
+                "itself.",
+            )
         ),
         io.Combo.Input(
             "precision",

@@ -17,7 +17,7 @@ SHOWN = 12  # names in an error
 
 
 def model_names() -> list[str]:
-    """Return the names of all models that Load Pseudo-3D UNet offers; no file of weights is opened."""
+    """Return the names of all models that Load Stable Diffusion for Video offers; no file of weights is opened."""
     folders = sorted({name for root in host.current().diffusers_folders() for name in _names_below(root)})
     return [BUILT_IN, *folders, *host.current().model_names("checkpoints")]
 

@@ -128,7 +128,10 @@ def _remarks(unet: NoiseModel, plan: EditPlan) -> Iterator[str]:
     if blend is not None and blend.latents and not any(step.blend_latents for step in plan.steps):
         yield f"blend_latents needs at least 5 steps; in {len(plan.steps)} none of them blends."
     if plan.settings.kind == "background" and unet.built_in and not any(layer.key_frames for layer in unet.layers):
-        yield "New backgrounds of the built-in model flicker less with key_frames mid, 0 on Load Pseudo-3D UNet."
+        yield (
+            "New backgrounds of the built-in model flicker less with key_frames mid, 0 on Load Stable Diffusion for "
+            "Video."
+        )
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -51,7 +51,7 @@ def check_edits(
             plan_edit(planned.unet, planned, clip, inputs["edit_prompt"], settings, with_mask=with_mask)
             read_prompt(clip, inputs["negative_prompt"], "negative prompt")
         except FateZeroError as error:
-            named = type(error)(f"{shown_name(graph, name, 'P2P Edit')}: {error}")
+            named = type(error)(f"{shown_name(graph, name, 'Prompt-to-Prompt Edit')}: {error}")
             named.__cause__ = error
             first = first or named
         else:

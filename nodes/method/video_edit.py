@@ -37,10 +37,10 @@ class VideoEdit(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=WHOLE_EDIT_NODE,
-            display_name="FateZero Video Edit",
+            display_name="FateZero Video Edit (vid2vid, prompt to prompt)",
             category="FateZero",
             description=cls.__doc__,
-            search_aliases=["video edit", "edit video", "prompt to prompt", "inversion", "vid2vid"],
+            search_aliases=["video edit", "edit video", "prompt to prompt", "inversion", "vid2vid", "edit by words"],
             inputs=[*link_inputs(), *word_inputs(), *rare_inputs()],
             outputs=[
                 io.Video.Output(tooltip="The edited clip with the source's sound, for Save Video."),

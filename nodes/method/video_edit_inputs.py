@@ -17,7 +17,8 @@ def link_inputs() -> list[io.Input]:
         io.MultiType.Input(
             "model",
             types=[io.Model, UNET],
-            tooltip="A Stable Diffusion 1.x or 2.x MODEL of Load Checkpoint, or the UNet of Load Pseudo-3D UNet.",
+            tooltip="A Stable Diffusion 1.x or 2.x MODEL of Load Checkpoint, or the UNet of Load Stable Diffusion for "
+            "Video.",
         ),
         io.Clip.Input("clip", tooltip="The text encoder of the same model."),
         io.Vae.Input("vae", tooltip="The VAE of the same model."),

@@ -237,7 +237,7 @@ def test_a_config_that_is_taken_over_whole_has_no_warnings(translated, changes):
         ),
         (
             {"editing_config.guidance_scale": 150, "editing_config.use_inversion_attention": False},
-            "editing_config.guidance_scale is 150.0; 0.0 to 100.0 is what reconstruction_guidance of DDIM Invert",
+            "editing_config.guidance_scale is 150.0; 0.0 to 100.0 is what reconstruction_guidance of DDIM Inversion",
         ),
         ({"dataset_config.offset.top": 20000}, "dataset_config.offset.top is 20000; 0 to 16384 is what crop_top"),
         ({"dataset_config.image_size": 20000}, "dataset_config.image_size is 20000; 0 to 16384 is what short_side"),

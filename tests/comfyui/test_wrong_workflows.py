@@ -147,7 +147,7 @@ NOT_ON_THE_LIST = {
 UNCHECKED = {
     "a lora that is not there": (ADDED, "", "'gone.safetensors' is no LoRA file.*Choose one of the list"),
     "a video that is not there": (ADDED, "", "gone.mp4"),
-    "an unknown mode": (INVERT, "", r"P2P Edit \(node 8\): .*swap.*replace.*refine"),
+    "an unknown mode": (INVERT, "", r"Prompt-to-Prompt Edit \(node 8\): .*swap.*replace.*refine"),
 }
 """The same where ComfyUI itself leaves choices to the node that runs, as 0.3.64 does."""
 
@@ -189,15 +189,15 @@ FAILS = {
     "a latent without samples": (lambda: given(INVERT, "latent", {}), Mistake(INVERT, "", LATENT)),
     "a word that is not in the prompt": (
         lambda: with_value(EDIT, "blend_words", "cat"),
-        Mistake(INVERT, "", r"P2P Edit \(node 8\): blend_words: 'cat' is not in .*a, red, circle, on.*Use these"),
+        Mistake(INVERT, "", r"Edit \(node 8\): blend_words: 'cat' is not in .*a, red, circle, on.*Use these"),
     ),
     "unequal word counts": (
         lambda: with_value(EDIT, "edit_prompt", "a big blue circle on the grass"),
-        Mistake(INVERT, "", r"P2P Edit \(node 8\): .*source has 6, edit has 7. Use mode 'refine'"),
+        Mistake(INVERT, "", r"Prompt-to-Prompt Edit \(node 8\): .*source has 6, edit has 7. Use mode 'refine'"),
     ),
     "weights in brackets": (
         lambda: with_value(EDIT, "edit_prompt", "a (blue:1.3) circle on the grass"),
-        Mistake(INVERT, "", r"P2P Edit \(node 8\): edit prompt: .*brackets.*Remove the brackets.*equalizer"),
+        Mistake(INVERT, "", r"Edit \(node 8\): edit prompt: .*brackets.*Remove the brackets.*equalizer"),
     ),
     "a prompt of more tokens than fit": (
         lambda: with_value(INVERT, "source_prompt", "abcdefghij " * 40),

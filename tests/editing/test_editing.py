@@ -227,7 +227,7 @@ def test_clips_that_do_not_fit_the_model_are_refused(model, noise):
 
 
 def test_an_edit_without_an_inversion_is_refused(model):
-    with pytest.raises(StoreError, match="no inversion.*DDIM Invert"):
+    with pytest.raises(StoreError, match="no inversion.*DDIM Inversion"):
         edit(Controller(model.unet), model.text_encoder, EDIT)
 
 

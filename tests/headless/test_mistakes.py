@@ -75,7 +75,7 @@ MISTAKES = {
     "line ends for a source prompt": (INVERT, "source_prompt", "\n \n", "source_prompt is empty"),
     "more words than fit": (INVERT, "source_prompt", "a " * 80, "80 words"),
 }
-SHOWN = {LOAD: "#3 Load Pseudo-3D UNet", INVERT: "#7 DDIM Invert", EDIT: "#8 P2P Edit"}
+SHOWN = {LOAD: "#3 Load Stable Diffusion for Video", INVERT: "#7 DDIM Inversion", EDIT: "#8 Prompt-to-Prompt Edit"}
 
 
 @pytest.mark.parametrize("name", MISTAKES)

@@ -222,7 +222,7 @@ def test_a_wrong_setting_of_a_box_says_so(headless, seeds, setting, words):
 
 
 def test_two_instances_of_an_edit_have_their_own_prompts(headless):
-    """The file that users sent: P2P Edit in a subgraph, its prompt promoted in both notations at once."""
+    """The file that users sent: Prompt-to-Prompt Edit in a subgraph, its prompt promoted in both notations at once."""
     types = headless.registry.pack_node_types()
     graph = headless.workflow.read_workflow(CASES / "two_instances.json", types)
     prompts = {name: node.inputs["edit_prompt"] for name, node in graph.nodes.items() if ":" in name}

@@ -58,7 +58,7 @@ def sources(examples, api_formats):
 
 
 def _boxed(document, listed):
-    """The first example with its P2P Edit in a subgraph whose prompt is promoted."""
+    """The first example with its Prompt-to-Prompt Edit in a subgraph whose prompt is promoted."""
     document = copy.deepcopy(document)
     edit = next(raw for raw in document["nodes"] if raw["type"] == "FateZero_P2PEdit")
     position = document["nodes"].index(edit)

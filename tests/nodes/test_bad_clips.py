@@ -1,4 +1,4 @@
-"""Clips, models and words as users bring them by mistake: a sentence on the node before the work, or the right result."""
+"""Clips, models and words as users bring them by mistake: a sentence before the work, or the right result."""
 
 from fractions import Fraction
 from types import SimpleNamespace

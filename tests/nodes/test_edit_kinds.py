@@ -1,4 +1,4 @@
-"""P2P Edit's kind and strength: which widgets they use, what is checked before a run, and what the node says."""
+"""Kind and strength of P2PEdit: which widgets they use, what is checked before a run, and what the node says."""
 
 import json
 from dataclasses import fields
@@ -112,7 +112,7 @@ def test_edits_without_source_words_are_known_by_their_kind():
 def test_of_an_empty_source_prompt_only_words_with_a_plus_are_looked_for(mistakes):
     custom = {**PLAIN, "mode": "refine", "equalizer": "", "word_windows": "", "kind": "custom"}
     assert mistakes({**custom, "blend_words": "+dog"}, [BLUE], "") == {}
-    assert mistakes({**custom, "blend_words": "dog"}, [BLUE], "") == {}  # DDIM Invert's
+    assert mistakes({**custom, "blend_words": "dog"}, [BLUE], "") == {}  # DDIM Inversion's
     assert "a plus without words" in mistakes({**custom, "blend_words": "+"}, [BLUE], "")["blend_words"]
     assert mistakes({**custom, "kind": "auto"}, [BLUE], "") == {}
 

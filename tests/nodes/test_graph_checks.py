@@ -23,7 +23,7 @@ def reader(of):
 
 @pytest.fixture(scope="module")
 def verdict_on():
-    """What DDIM Invert says of its empty source prompt."""
+    """What DDIM Inversion says of its empty source prompt."""
     verdicts, invert = load_pack("nodes.checking.verdicts"), load_pack("nodes.method.invert")
     io = load_pack("nodes.api").io
 

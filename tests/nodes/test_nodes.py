@@ -186,9 +186,9 @@ def test_another_edit_prompt_repeats_neither_loading_nor_inverting(folder):
 
 
 def test_edit_mistakes_end_the_run_before_the_inversion(folder):
-    with pytest.raises(ValueError, match=r"#8 P2P Edit input 'blend_words': 'boat' is not in the prompt"):
+    with pytest.raises(ValueError, match=r"#8 Prompt-to-Prompt Edit input 'blend_words': 'boat' is not in the prompt"):
         run(folder, "api.json", settings=["8.blend_words=boat"])
-    with pytest.raises(ValueError, match=r"#8 P2P Edit input 'edit_prompt': .*source has 6, edit has 7"):
+    with pytest.raises(ValueError, match=r"#8 Prompt-to-Prompt Edit input 'edit_prompt': .*source has 6, edit has 7"):
         run(folder, "api.json", settings=["8.edit_prompt=a silver car on the road today"])
 
 

@@ -30,7 +30,7 @@ def refused(controller, text, latent):
     [
         ({"samples": clip()[None]}, r"shaped \[1, 3, 4, 16, 16\]; \[frames, channels, height, width\]"),
         ({"samples": clip()[:0]}, "at least one frame"),
-        ({"samples": clip(), "noise_mask": torch.zeros(3, 64, 64)}, "noise mask.*connect the mask to P2P Edit"),
+        ({"samples": clip(), "noise_mask": torch.zeros(3, 64, 64)}, "noise mask.*the mask to Prompt-to-Prompt Edit"),
         ({"samples": torch.zeros(3, 16, 16, 16)}, "16 channels"),
         ({"samples": None}, "holds NoneType; one tensor"),
         ({}, "holds NoneType; one tensor"),

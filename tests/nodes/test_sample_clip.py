@@ -55,7 +55,7 @@ def test_its_source_and_licence_stand_beside_it(module):
 
 def test_the_script_cuts_scales_and_keeps_the_sound_in_place_and_gives_the_same_bytes_again(tmp_path):
     script = runpy.run_path(str(ROOT / "docs" / "make_real_clip.py"))
-    source = write_clip(tmp_path / "film.mkv", "ac3", layout="5.1", seconds=5)  # a beep at 2 seconds, 24 frames a second
+    source = write_clip(tmp_path / "film.mkv", "ac3", layout="5.1", seconds=5)  # 24 a second, a beep at 2 s
     for name in ("once", "again"):
         script["make_clip"](source, tmp_path / f"{name}.mp4")
     assert (tmp_path / "once.mp4").read_bytes() == (tmp_path / "again.mp4").read_bytes()

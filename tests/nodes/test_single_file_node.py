@@ -1,4 +1,4 @@
-"""Single files in the list of Load Pseudo-3D UNet, and bare UNets beside them."""
+"""Single files in the list of Load Stable Diffusion for Video, and bare UNets beside them."""
 
 import pytest
 import torch

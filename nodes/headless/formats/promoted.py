@@ -106,7 +106,8 @@ def _values(box: UiNode, names: Sequence[str]) -> list[Any]:
     """Return the box's value for each of its widgets, None where it has none.
 
     A list may have more values than widgets: then the page has put `control_after_generate` behind a seed, or behind
-    another whole number where there are more of them than seeds. "fixed" is a value of P2P Edit's `quirks` too.
+    another whole number where there are more of them than seeds. "fixed" is a value of Prompt-to-Prompt
+    Edit's `quirks` too.
     """
     if isinstance(box.values, Mapping):
         return [box.values.get(name) for name in names]
