@@ -99,7 +99,7 @@ def map_statistics(probs, wave):
         total, squares, waved = total + x.sum(), squares + x @ x, waved + x @ weights
         peak = max(peak, *(end.abs() for end in part.aminmax()))
     mean = total / count
-    # The spread of each map here is larger than its mean, so the difference of the squares loses no digits.
+    # No map here is nearly constant (its spread is no small part of its mean), so the difference loses few digits.
     spread = ((squares - mean * total) / (count - 1)).sqrt()
     return torch.stack([mean, spread, total, peak.double(), waved])
 

@@ -74,15 +74,24 @@ def chosen(settings: EditSettings) -> str:
 
 
 def unknown_words(unet: NoiseModel, prompt: str) -> str:
-    """Return a remark on words that the built-in model has never seen; '' for other models, and without such words."""
+    """Return a remark on words that the built-in model has never seen, with those it has, the nearest first.
+
+    '' for other models, and without such words.
+    """
     if not unet.built_in:
         return ""
     with importing():
-        from ...fatezero_ext.toy.world.captions import vocabulary
+        from ...fatezero_ext.toy.world.captions import nearest_words, vocabulary
 
     known = {*vocabulary(), ""}
     unknown = [word for word in dict.fromkeys(prompt.split()) if bare(word) not in known]
-    return f"The built-in model does not know {_listed(unknown)}, which mean nothing to it." if unknown else ""
+    if not unknown:
+        return ""
+    means = "means" if len(unknown) == 1 else "mean"
+    return (
+        f"The built-in model does not know {_listed(unknown)}, which {means} nothing to it. It knows "
+        f"{', '.join(nearest_words(bare(unknown[0])))}."
+    )
 
 
 def far_from_training(unet: NoiseModel, shorter: int) -> str:

@@ -132,7 +132,18 @@ def toy():
 @pytest.mark.parametrize(
     ("loaded", "prompt", "settings", "remark"),
     [
-        ("own", "a teal circle on the grass", EditSettings(), "does not know 'teal'"),
+        (
+            "own",
+            "a teal circle on the grass",
+            EditSettings(),
+            "does not know 'teal', which means nothing to it. It knows ",
+        ),
+        (
+            "own",
+            "a read circle on the gras",
+            EditSettings(),
+            "know 'read', 'gras', which mean nothing to it. It knows red, ",
+        ),
         ("own", "a red circle on the sand", EditSettings(), "flicker less with key_frames mid, 0"),
         ("own", BLUE, EditSettings(), "blend_latents needs at least 5 steps; in 2 none"),
         ("own", f"a sketch of {CIRCLE}", EditSettings(), ""),

@@ -6,6 +6,7 @@ tells training where in the picture its attention belongs.
 """
 
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 
 import numpy as np
 
@@ -120,6 +121,16 @@ def vocabulary(*, objects: bool = False) -> list[str]:
     found = {word for text in texts for word in text.split() if "{" not in word}
     found |= {*PALETTE, *SHAPES, "an", "small", "large"}
     return sorted(found | {*OBJECTS, "and"} if objects else found)
+
+
+def nearest_words(unknown: str, *, objects: bool = False) -> list[str]:
+    """List the words for things, colours, grounds and styles, the nearest to the unknown one by spelling first."""
+    between = {word for text in TEMPLATES for word in text.split()} | {"a", "an", "and", "in", "of", "the"}
+
+    def unlike(word: str) -> tuple[float, str]:
+        return -SequenceMatcher(None, unknown, word).ratio(), word
+
+    return sorted(set(vocabulary(objects=objects)) - between, key=unlike)
 
 
 def _plain_words(text: str) -> Words:
