@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from .requirements import check_requirements
+
+check_requirements()  # before anything is imported that needs them
+
 from .api import ComfyExtension, io
 from .checking.server import show_graphs_to_nodes
 from .clips.compare_clips import CompareClips
@@ -20,7 +24,6 @@ from .method.invert import DDIMInvert
 from .method.load_lora import LoadLoRA
 from .method.load_unet import LoadPseudo3DUNet
 from .method.video_edit import VideoEdit
-from .requirements import check_requirements
 
 __all__ = ["comfy_entrypoint"]
 
@@ -53,6 +56,5 @@ class FateZeroExtension(ComfyExtension):
 
 async def comfy_entrypoint() -> FateZeroExtension:
     """Make the pack; ComfyUI calls this function when it starts."""
-    check_requirements()
     show_graphs_to_nodes()
     return FateZeroExtension()

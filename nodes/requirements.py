@@ -1,4 +1,4 @@
-"""Check that what the pack needs is installed, before any node is made."""
+"""Check that what the pack needs is installed, before any node is imported."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def multiple_widget() -> io.Input:
             max=MOST_MULTIPLE,
             optional=True,
             tooltip="Cut both sides evenly to a multiple of this many pixels. 64 gives every level of Stable Diffusion "
-            "whole cells, 16 every level of the built-in model.",
+            "whole cells, 32 every level of the built-in model.",
         )
     )
 

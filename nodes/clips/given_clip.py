@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from ...fatezero_ext.errors import SettingsError
+from ...fatezero_ext.errors import SettingsError, VideoError
 from ...fatezero_ext.media.clip import FileFrames, VideoClip
 from .. import host
 
@@ -21,7 +22,8 @@ def given_clip(images: Tensor | FileFrames | None, video: Any, fps: float) -> Vi
     """Return the clip that is connected.
 
     fps: frames per second of `images`; a video brings its own, as it brings its sound
-    Raises SettingsError unless one of both is connected, VideoError where a file cannot be read.
+    Raises SettingsError unless one of both is connected, and for a rate that is none; VideoError where a file cannot be
+    read, or for no frames at all.
     """
     if images is not None and video is not None:
         raise SettingsError(TWO_CLIPS)
@@ -29,6 +31,10 @@ def given_clip(images: Tensor | FileFrames | None, video: Any, fps: float) -> Vi
         return host.current().clip(video)
     if images is None:
         raise SettingsError(NO_CLIP)
+    if not 0 < fps < math.inf:
+        raise SettingsError(f"fps is {fps}; a positive rate is needed. Check what is connected to fps.")
+    if not isinstance(images, FileFrames) and not len(images):
+        raise VideoError("images brings no frames; at least one is needed. Check what is connected to images.")
     return VideoClip(images, Fraction(fps), None)
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
-from ...fatezero_ext.errors import SettingsError
 from ...fatezero_ext.media.audio import Sound, later
 from ...fatezero_ext.media.clip import FileFrames
 from ...fatezero_ext.media.framing import reframe
@@ -56,7 +54,7 @@ class PrepareFrames(io.ComfyNode):
                     "video",
                     optional=True,
                     tooltip="In place of images, fps and audio: a whole video, with its own rate and sound. Only the "
-                    "frames that are taken are decoded.",
+                    "frames that are taken are kept in memory.",
                 ),
                 multiple_widget(),
             ],
@@ -69,8 +67,12 @@ class PrepareFrames(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, images: None = None, video: None = None) -> bool | str:
-        """Check that one clip is connected; both inputs are links, which the graph shows."""
+    def validate_inputs(cls, images: None = None, video: None = None, centre_square: bool | None = None) -> bool | str:
+        """Check that one clip is connected; both inputs are links, which the graph shows.
+
+        centre_square: not looked at; ComfyUI reports the answer at inputs that are named here and present, and of
+        images and video there may be neither
+        """
         return verdict(clip_mistakes(inputs_of(graph_now(), getattr(cls.hidden, "unique_id", None), FRAMES_NODE)))
 
     @classmethod
@@ -83,8 +85,6 @@ class PrepareFrames(io.ComfyNode):
         **widgets: Unpack[FramingWidgets],
     ) -> io.NodeOutput:
         framing = framing_of(widgets)
-        if not 0 < fps < math.inf:
-            raise SettingsError(f"fps is {fps}; a positive rate is needed. Check what is connected to fps.")
         clip = given_clip(images, video, fps)
         rate, sound = float(clip.frame_rate), clip.sound if audio is None else audio
         taken = clip.frames.taken(framing) if isinstance(clip.frames, FileFrames) else reframe(clip.frames, framing)

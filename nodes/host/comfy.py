@@ -70,11 +70,24 @@ def _comfy_format(latents: LatentFormat) -> Any:  # noqa: ANN401 - ComfyUI's Lat
     return ours
 
 
-def _is_on_page(node_id: str | None) -> bool:
-    """Return whether the page shows this node; one that another has put in its place would write over that one."""
+def _shown_at(node_id: str | None) -> str | None:
+    """Return the node of the page that shows what this one says: itself, or that of which a loop runs copies.
+
+    None for one that another kind of node has put in its place: it would write over that one's text.
+    """
     from comfy_execution.progress import get_progress_state
 
-    return node_id is not None and get_progress_state().dynprompt.get_display_node_id(node_id) == node_id
+    if node_id is None:
+        return None
+    graph = get_progress_state().dynprompt
+    shown: str = graph.get_display_node_id(node_id)
+    same_kind = graph.get_node(shown)["class_type"] == graph.get_node(node_id)["class_type"]
+    return shown if same_kind else None
+
+
+def _is_whole_file(video: Any, kind: type) -> bool:  # noqa: ANN401
+    """Return whether a VIDEO is a file as it is: what trims or crops it, or else changes it, is in other attributes."""
+    return type(video) is kind and not any(value for name, value in vars(video).items() if not name.endswith("__file"))
 
 
 class ComfyHost:
@@ -88,8 +101,8 @@ class ComfyHost:
         from server import PromptServer
 
         log.info("%s", visible(text, keep="\n"))
-        if hasattr(PromptServer.instance, "send_progress_text") and _is_on_page(node_id):
-            PromptServer.instance.send_progress_text(text, node_id)
+        if hasattr(PromptServer.instance, "send_progress_text") and (shown := _shown_at(node_id)):
+            PromptServer.instance.send_progress_text(text, shown)
 
     def device(self) -> torch.device:
         from comfy.model_management import get_torch_device
@@ -163,10 +176,9 @@ class ComfyHost:
         """Open the file again where the VIDEO is one as it is; all else, such as a trimmed one, ComfyUI decodes."""
         from ...fatezero_ext.media.clip import VideoClip, opened_clip
 
-        if isinstance(video, InputImpl.VideoFromFile):
+        if _is_whole_file(video, InputImpl.VideoFromFile):
             source = video.get_stream_source()
-            trimmed: tuple[float, ...] = getattr(video, "get_active_trim_window", tuple)()
-            if isinstance(source, (str, Path)) and not any(trimmed):
+            if isinstance(source, (str, Path)):
                 return opened_clip(Path(source))
         parts = video.get_components()
         return VideoClip(parts.images[..., :3], Fraction(parts.frame_rate), parts.audio)

@@ -77,7 +77,10 @@ class Host(Protocol):
         """Return the clip of a VIDEO, not decoded where it is a file's; raises VideoError where that cannot be read."""
 
     def sound(self, sound: Sound | None, seconds: Fraction) -> Any:  # noqa: ANN401 - the program's own kind of sound
-        """Return the first `seconds` of a sound as a value for AUDIO sockets; None where nothing can be heard."""
+        """Return a sound as a value for AUDIO sockets; None where nothing can be heard.
+
+        Of a file at least the first `seconds` are read; nodes that write a video cut what is longer.
+        """
 
     def input_file(self, name: str) -> Path:
         """Return the input file of that name; may raise FateZeroError if there is none."""

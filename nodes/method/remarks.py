@@ -94,18 +94,18 @@ def unknown_words(unet: NoiseModel, prompt: str) -> str:
     )
 
 
-def far_from_training(unet: NoiseModel, shorter: int) -> str:
+def far_from_training(unet: NoiseModel, shorter: int, advice: str = "scale it with Prepare Frames") -> str:
     """Return a remark on a clip of which the model has seen nothing like; '' where its size is near.
 
     shorter: latent cells of the clip's shorter side
+    advice:  what to do about it
     """
     trained = unet.trained_side
     if trained is None or trained / FAR_FROM_TRAINING < shorter < trained * FAR_FROM_TRAINING:
         return ""
     cell = unet.latent_format.pixels_per_cell
     return (
-        f"The clip's shorter side has {shorter * cell} pixels, {unet.name} was trained on {trained * cell}: "
-        f"scale it with Prepare Frames."
+        f"The clip's shorter side has {shorter * cell} pixels, {unet.name} was trained on {trained * cell}: {advice}."
     )
 
 

@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from ...fatezero_ext.editing.settings import EditKind, EditSettings
 from ...fatezero_ext.errors import ModelError, PromptError
+from ...fatezero_ext.prompts.words_alone import read_words
 from .. import host
 from ..api import io, schema
 from ..checking.graph_texts import WHOLE_EDIT_NODE, inputs_of, link_of, texts_of
-from ..checking.verdicts import graph_now, verdict
+from ..checking.verdicts import FirstMistakes, graph_now, verdict
 from ..clips.framing_inputs import USUAL_FPS
 from ..clips.given_clip import clip_mistakes, given_clip
 from ..first_use import importing
 from .control import KEY_FRAMES, controlled_model
 from .edit_checks import edit_mistakes
+from .single_links import check_single
 from .video_edit_choices import Asked, choose, facts_of
 from .video_edit_graph import edit_graph
 from .video_edit_inputs import link_inputs, rare_inputs, word_inputs
@@ -92,8 +94,10 @@ class VideoEdit(io.ComfyNode):
         if mistakes := _word_mistakes(kind, source_prompt, [edit_prompt]):
             raise PromptError("\n".join(mistakes.values()))
         given, widgets, prompts = given_clip(images, video, fps), Asked(**asked), (source_prompt, edit_prompt)
+        _check_model(model)
         unet = controlled_model(model, KEY_FRAMES)
         _check_parts(clip, vae, prompts)
+        check_single(cls.hidden, dict(zip(LINKED, (model, clip, vae, video, images), strict=True)))
         settings = resolved_settings(EditSettings(kind=kind, strength=strength), *prompts, built_in=unet.built_in)
         choices = choose(unet, facts_of(given, widgets), widgets, settings, prompts)
         host.current().say("\n".join(choices.lines), cls.hidden.unique_id)
@@ -111,7 +115,20 @@ def _word_mistakes(kind: str | None, source: str | None, edits: Sequence[str]) -
     """Return the mistakes of prompts and kind by widget; kind, source: None where they are not known."""
     if source is not None and not source.split():
         return {"source_prompt": EMPTY_SOURCE}
-    return edit_mistakes({"kind": kind}, edits, source)
+    mistakes = FirstMistakes()
+    if source is not None:
+        mistakes.check("source_prompt", read_words, source, "source prompt")
+    if kind is not None:  # no list of values is checked where an input is named in validate_inputs
+        mistakes.check("kind", lambda: EditSettings(kind=kind))
+    return dict(mistakes) or edit_mistakes({"kind": kind}, edits, source)
+
+
+def _check_model(model: object) -> None:
+    if model is None:
+        raise ModelError(
+            "nothing is connected to model, or the loaded file contains none; a MODEL or a UNet is needed. Choose a "
+            "whole checkpoint of Stable Diffusion 1.x or 2.x."
+        )
 
 
 def _check_parts(clip: TextEncoder, vae: object, prompts: tuple[str, str]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...fatezero_ext.attention.sites import MOST_CELLS
-from ...fatezero_ext.errors import VideoError
+from ...fatezero_ext.errors import SettingsError, VideoError
 from ...fatezero_ext.media.audio import Sound, later
 from ...fatezero_ext.media.clip import FileFrames, VideoClip
 from ...fatezero_ext.media.framing import Framing, size_after
@@ -41,6 +41,12 @@ class Asked:
     start: int = 0
     size: int = 0
     steps: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise SettingsError for a number below 0, which a link can bring."""
+        for name, value in vars(self).items():
+            if value < 0:
+                raise SettingsError(f"{name} is {value}; 0 or more is needed. Check what is connected to {name}.")
 
 
 @dataclass(frozen=True)
@@ -133,6 +139,12 @@ def choose(
 def _wanted_frames(unet: NoiseModel, clip: ClipFacts, asked: Asked) -> Framing:
     """Choose frames and their size as the model was trained on them, however much memory there is."""
     cell = unet.latent_format.pixels_per_cell
+    whole = cell * unet.smallest_side
+    if 0 < asked.size < whole:
+        raise SettingsError(
+            f"size is {asked.size}; {unet.name} needs at least {whole} pixels. Raise size, or set it to 0 to have it "
+            f"chosen."
+        )
     stride, count = selection(clip, asked)
     return Framing(
         start=asked.start,
@@ -140,7 +152,7 @@ def _wanted_frames(unet: NoiseModel, clip: ClipFacts, asked: Asked) -> Framing:
         sampling_rate=stride,
         short_side=asked.size or (unet.trained_side or USUAL_CELLS) * cell,
         centre_square=False,
-        multiple_of=cell * unet.smallest_side,
+        multiple_of=whole,
     )
 
 
@@ -208,7 +220,7 @@ def _key_frames(unet: NoiseModel) -> str:
 def _remarks(
     unet: NoiseModel, clip: ClipFacts, framing: Framing, shorter: int, prompts: tuple[str, str]
 ) -> Iterator[str]:
-    yield far_from_training(unet, shorter)
+    yield far_from_training(unet, shorter, "leave size at 0")
     yield unknown_words(unet, " ".join(prompts))
     yield unlike_prompts(*prompts)
     count = framing.count or 0

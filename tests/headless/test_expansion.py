@@ -88,6 +88,14 @@ def test_a_list_gives_each_of_its_items_nodes_of_its_own(headless, expanding):
     assert found["7"].lists[0] == (3, 4, 5)
 
 
+def test_a_node_of_the_workflow_with_the_id_of_one_inside_is_refused(headless, expanding):
+    graph = document(3, 4)
+    graph["7.0.more"] = {"class_type": "Number", "inputs": {"value": 1, "mode": "plain"}}
+    graph["8"]["inputs"]["source"] = ["7.0.more", 0]
+    with pytest.raises(headless.problems.NodeFailed, match=r"'7\.0\.more' in its place, and the workflow has a node"):
+        results(headless, expanding, graph)
+
+
 def test_a_mistake_inside_is_told_of_the_node_on_the_page(headless, expanding, calls):
     io, builder = headless.api.io, headless.api.GraphBuilder
 

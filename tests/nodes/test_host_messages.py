@@ -14,7 +14,10 @@ def shown(monkeypatch):
     """Collect what a stand-in of ComfyUI's server shows on its page, where node 8.0 stands inside node 8."""
     texts = []
     instance = SimpleNamespace(send_progress_text=lambda text, node: texts.append((text, node)))
-    prompt = SimpleNamespace(get_display_node_id=lambda node: node.split(".")[0])
+    kinds = {"8": "Edit", "8.0": "Inner", "9": "Edit", "9.loop.2": "Edit"}
+    prompt = SimpleNamespace(
+        get_display_node_id=lambda node: node.split(".")[0], get_node=lambda node: {"class_type": kinds[node]}
+    )
     state = SimpleNamespace(get_progress_state=lambda: SimpleNamespace(dynprompt=prompt))
     monkeypatch.setitem(sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=instance)))
     monkeypatch.setitem(sys.modules, "comfy_execution", SimpleNamespace(progress=state))
@@ -35,3 +38,9 @@ def test_a_node_in_anothers_place_does_not_write_over_its_text(shown, caplog):
         load_pack("nodes.host.comfy").ComfyHost().say("8 frames", "8.0")
     assert caplog.messages == ["8 frames"]
     assert shown == []
+
+
+def test_a_copy_of_a_node_in_a_loop_says_it_on_the_node_of_the_page(shown, caplog):
+    with caplog.at_level(logging.INFO):
+        load_pack("nodes.host.comfy").ComfyHost().say("8 frames", "9.loop.2")
+    assert shown == [("8 frames", "9")]

@@ -62,7 +62,7 @@ def inside(edit_prompt=COLOUR):
     io, edit = load_pack("nodes.api").io, load_pack("nodes.method.video_edit").VideoEdit
     loaded = load_pack("nodes.method.load_unet").LoadPseudo3DUNet.execute(**MODEL).args
     sample = load_pack("nodes.clips.sample_clip").SampleClip.execute().args[0]
-    running = SimpleNamespace(get_node=lambda _node_id: one_node()["3"])
+    running = load_pack("nodes.headless.run.execute")._Running(SimpleNamespace(api_format=one_node))
     edit = type("VideoEdit", (edit,), {"hidden": io.HiddenHolder(unique_id="3", dynprompt=running)})
     words = {"source_prompt": SOURCE, "edit_prompt": edit_prompt, "kind": "auto", "strength": 1.0}
     found = edit.execute(*loaded, **words, video=sample, frames=FRAMES, steps=STEPS)
@@ -172,6 +172,9 @@ def refusal(folder, document):
         ({"video": None}, "neither video nor images is connected"),
         ({"images": ["1", 0]}, "both video and images are connected"),
         ({"strength": 1.5}, "strength"),
+        ({"kind": "custom"}, "kind is 'custom'; it must be one of auto"),
+        ({"source_prompt": "a (red:1.2) circle on the grass"}, "weight"),
+        ({"source_prompt": "red " * 90}, "source prompt"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(tmp_path, change, told):
@@ -190,9 +193,47 @@ def test_a_model_of_another_family_and_a_missing_vae_are_told_before_any_work():
     other = SimpleNamespace(model=SimpleNamespace(model_config=SimpleNamespace(), diffusion_model=None))
     with pytest.raises(ValueError, match="is not supported: it has no UNet"):
         edit.execute(other, None, None, **words, images=frames)
-    with pytest.raises(ValueError, match="nothing is connected to unet"):
+    with pytest.raises(ValueError, match="nothing is connected to model"):
         edit.execute(None, None, None, **words, images=frames)
     with pytest.raises(ValueError, match="neither video nor images"):
         edit.execute(other, None, None, **words)
     with pytest.raises(ValueError, match="source and edit prompt are the same"):
         edit.execute(other, None, None, **{**words, "edit_prompt": SOURCE}, images=frames)
+
+
+@pytest.fixture
+def running():
+    """The node as a program calls it, its model, and its words."""
+    edit = load_pack("nodes.method.video_edit").VideoEdit
+    parts = load_pack("nodes.method.load_unet").LoadPseudo3DUNet.execute(**MODEL).args
+    graph = load_pack("nodes.headless.run.execute")._Running(SimpleNamespace(api_format=one_node))
+    hidden = load_pack("nodes.api").io.HiddenHolder(unique_id="3", dynprompt=graph)
+    words = {"source_prompt": SOURCE, "edit_prompt": COLOUR, "kind": "auto", "strength": 1.0}
+    return type("VideoEdit", (edit,), {"hidden": hidden}), parts, words
+
+
+@pytest.mark.parametrize(
+    "inputs, told",
+    [
+        ({"fps": 0.0}, "fps is 0.0; a positive rate is needed"),
+        ({"fps": float("nan")}, "fps is nan"),
+        ({"fps": -1.0}, "fps is -1.0"),
+        ({"frames": -1}, "frames is -1; 0 or more is needed"),
+        ({"size": 10}, "size is 10; built-in toy model needs at least 32 pixels"),
+        ({"images": torch.zeros(0, 64, 64, 3)}, "images brings no frames"),
+    ],
+)
+def test_what_links_bring_is_checked_before_any_work(running, inputs, told):
+    edit, parts, words = running
+    with pytest.raises(ValueError, match=told):
+        edit.execute(*parts, **words, **({"images": torch.zeros(8, 64, 64, 3)} | inputs))
+
+
+def test_a_list_on_a_link_is_refused_before_any_work_and_one_of_prompts_is_not(running):
+    """A program calls a node for every item of a list before anything in the node's place runs."""
+    edit, parts, words = running
+    clips = torch.zeros(8, 64, 64, 3), torch.ones(8, 64, 64, 3)
+    for prompt in (COLOUR, STYLE):
+        assert edit.execute(*parts, **{**words, "edit_prompt": prompt}, images=clips[0]).expand
+    with pytest.raises(ValueError, match="a list is connected to images; this node edits one clip"):
+        edit.execute(*parts, **words, images=clips[1])

@@ -34,7 +34,7 @@ def unet(name="MODEL (SD15)", *, side=64, cell=8, levels=4, built_in=False, keys
     )  # fmt: skip
 
 
-TOY = unet("built-in toy model", side=16, cell=4, levels=3, built_in=True, keys=())
+TOY = unet("built-in toy model", side=16, cell=4, levels=4, built_in=True, keys=())
 
 
 def chosen(choices, clip_of, model, clip, prompts=PROMPTS, **asked):
@@ -80,7 +80,7 @@ def test_frames_are_the_first_ones_at_about_eight_a_second(choices, clip_of, cli
         (unet(), (512, 512), 0, "512x512 pixels; MODEL (SD15) was trained on 512", 1024),
         (unet("MODEL (SD20)", side=96), (720, 1280), 0, "1344x768 pixels; MODEL (SD20) was trained on 768", 48 * 84),
         (TOY, (64, 64), 0, "64x64 pixels; built-in toy model was trained on 64", 1024),
-        (TOY, (90, 160), 0, "112x64 pixels; built-in toy model was trained on 64", 1024),
+        (TOY, (90, 160), 0, "96x64 pixels; built-in toy model was trained on 64", 1024),
         (unet(), (480, 640), 320, "384x320 pixels; MODEL (SD15) was trained on 512", 1024),
         (unet("a folder", side=None), (512, 512), 0, "512x512 pixels", 1024),
     ],
@@ -107,9 +107,9 @@ def test_steps_and_guidance_are_the_models(choices, clip_of):
     [
         (unet(), (1, 512, 512, 24), {}, "one frame"),
         (unet(), (8, 512, 512, 24), {}, "lasts 0.33 seconds"),
-        (unet(), (8, 512, 512, 8), {"size": 128}, "was trained on 512: scale it"),
-        (unet(), (8, 512, 512, 8), {"size": 256}, "has 256 pixels, MODEL (SD15) was trained on 512: scale it"),
-        (unet(), (8, 512, 512, 8), {"size": 1024}, "has 1024 pixels, MODEL (SD15) was trained on 512: scale it"),
+        (unet(), (8, 512, 512, 8), {"size": 128}, "was trained on 512: leave size at 0"),
+        (unet(), (8, 512, 512, 8), {"size": 256}, "has 256 pixels, MODEL (SD15) was trained on 512: leave size at 0"),
+        (unet(), (8, 512, 512, 8), {"size": 1024}, "has 1024 pixels, MODEL (SD15) was trained on 512: leave size at 0"),
         (unet(), (8, 512, 512, 8), {"size": 384}, None),
         (unet(keys=()), (8, 512, 512, 8), {}, "set key_frames of the model to -1, first"),
         (unet(keys=()), (1, 512, 512, 8), {}, "one frame"),

@@ -171,7 +171,7 @@ def _prepared(node: Node, node_type: NodeType, graph: Graph) -> type[io.ComfyNod
     return type(node_type.node_class.__name__, (node_type.node_class,), {"hidden": io.HiddenHolder(**facts)})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Running:
     """A graph as nodes see it that ask for the one that runs."""
 

@@ -33,7 +33,8 @@ def expansion(node: Node, returned: Sequence[io.NodeOutput], graph: Graph, types
     """Return the graph with the nodes that each call of `node` has put in its place.
 
     Their ids begin with that of the node, as in ComfyUI, and are the same in every run.
-    Raises NodeFailed for a node that the runner does not have.
+    Of these nodes only those run that its outputs need.
+    Raises NodeFailed for a node that the runner does not have, and where a node of the workflow has the id of one.
     """
     nodes, outputs = dict(graph.nodes), []
     for number, output in enumerate(returned):
@@ -41,6 +42,11 @@ def expansion(node: Node, returned: Sequence[io.NodeOutput], graph: Graph, types
         ids = {name: f"{node.id}.{number}.{name}" for name in given}
         for name, entry in given.items():
             class_type = entry["class_type"]
+            if ids[name] in graph.nodes:
+                raise NodeFailed(
+                    f"{node.label}: it puts a node '{ids[name]}' in its place, and the workflow has a node of that id; "
+                    f"ids are unique. Rename the node of the workflow."
+                )
             if class_type not in types:
                 raise NodeFailed(f"{node.label}: it needs the node {class_type}, which this runner does not have.")
             inputs = {key: _value(value, ids, graph) for key, value in entry["inputs"].items()}
