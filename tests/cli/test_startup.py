@@ -73,6 +73,11 @@ NODES = {
     "shown_4": ("SaveImage", {"images": ["pictures", 0]}),
     "sample": ("FateZero_SampleClip", {}),
     "shown_5": ("SaveVideo", {"video": ["sample", 0]}),
+    "whole": (
+        "FateZero_VideoEdit",
+        {"model": ["lora", 0], "clip": ["lora", 1], "vae": ["file", 2], "video": ["sample", 0]},
+    ),
+    "shown_6": ("SaveVideo", {"video": ["whole", 0]}),
 }
 """A graph that names files of every kind; widgets that it leaves out get their defaults."""
 LISTED = """
