@@ -14,7 +14,13 @@ from fatezero_ext.toy.training.autoencoder import (
     train_autoencoder,
 )
 from fatezero_ext.toy.training.averaging import WeightAverage
-from fatezero_ext.toy.training.denoiser import build_scheduler, build_unet, denoising_loss, draw_batch
+from fatezero_ext.toy.training.denoiser import (
+    build_scheduler,
+    build_text_encoder,
+    build_unet,
+    denoising_loss,
+    draw_batch,
+)
 from fatezero_ext.toy.training.diffusion_training import (
     CHECKPOINT,
     CURVE,
@@ -22,6 +28,7 @@ from fatezero_ext.toy.training.diffusion_training import (
     learning_rate,
     train_denoiser,
 )
+from fatezero_ext.toy.training.export import save_model
 from fatezero_ext.toy.training.localisation import localisation_loss, record_cross_attention
 from fatezero_ext.toy.training.pool import (
     BACKGROUND_ROLE,
@@ -32,6 +39,8 @@ from fatezero_ext.toy.training.pool import (
     load_pool,
     save_pool,
 )
+from fatezero_ext.toy.training.sizes import SMALL
+from fatezero_ext.toy.training.starting import copy_weights, sizes_of
 from fatezero_ext.toy.training.tokenizer import build_tokenizer
 from fatezero_ext.toy.training.train import main
 from fatezero_ext.toy.world.world import OBJECTS
@@ -149,9 +158,9 @@ def test_a_pool_of_objects_has_the_masks_and_roles_of_both_things(tmp_path):
     assert NO_ROLE == 0 and (pool.roles == OBJECT_ROLE).any(2).all()
 
 
-@pytest.mark.parametrize("start", [False, True], ids=["whole", "decoder"])
-def test_a_vae_whose_training_stopped_and_went_on_equals_one_whose_did_not(tmp_path, start):
-    if start:
+@pytest.mark.parametrize("decoder_alone", [False, True], ids=["whole", "decoder"])
+def test_a_vae_whose_training_stopped_and_went_on_equals_one_whose_did_not(tmp_path, decoder_alone):
+    if decoder_alone:
         build_autoencoder().save_pretrained(tmp_path / "start")
     found = []
     for name, targets in (("once", (4,)), ("twice", (2, 4))):
@@ -162,13 +171,55 @@ def test_a_vae_whose_training_stopped_and_went_on_equals_one_whose_did_not(tmp_p
                 batch=2,
                 stop_at=stop,
                 objects=OBJECTS[:3],
-                start=tmp_path / "start" if start else None,
+                start=tmp_path / "start" if decoder_alone else None,
+                decoder_alone=decoder_alone,
                 measured=4,
             )
             train_autoencoder(tmp_path / name, training, 1, lambda line: None)
             assert (tmp_path / name).exists() == (stop == 4)
         found.append(AutoencoderKL.from_pretrained(tmp_path / name).state_dict())
     assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+
+
+@pytest.mark.parametrize("decoder_alone", [False, True], ids=["whole", "decoder"])
+def test_a_vae_goes_on_from_a_finished_one(tmp_path, decoder_alone):
+    torch.manual_seed(1)
+    started = build_autoencoder()
+    started.save_pretrained(tmp_path / "start")
+    training = AutoencoderTraining(
+        1, 1e-9, batch=2, objects=OBJECTS[:3], start=tmp_path / "start", decoder_alone=decoder_alone, measured=4
+    )
+    train_autoencoder(tmp_path / "end", training, 1, lambda line: None)
+    ended = AutoencoderKL.from_pretrained(tmp_path / "end")
+    frames, _ = frames_and_masks(7, range(2), OBJECTS[:3])
+    with torch.no_grad():
+        before, after = (vae.decode(vae.encode(frames).latent_dist.mean).sample for vae in (started, ended))
+        latents = ended.encode(frames).latent_dist.mean
+        same_latents = torch.allclose(latents, started.encode(frames).latent_dist.mean, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-4)  # one step of almost no size
+    assert same_latents == decoder_alone  # those of a whole VAE are brought to unit variance again
+
+
+def test_a_model_goes_on_from_a_finished_one_that_knows_fewer_words(work, tmp_path):
+    torch.manual_seed(2)
+    small, rich = build_tokenizer(tmp_path / "small"), build_tokenizer(tmp_path / "rich", objects=True)
+    unet, encoder = build_unet(), build_text_encoder(small)
+    save_model(tmp_path / "start", unet=unet, text_encoder=encoder, vae=build_autoencoder(), tokenizer=small)
+    assert sizes_of(tmp_path / "start", 1e-3) == SMALL
+    started, reader = build_unet(), build_text_encoder(rich)
+    copy_weights(tmp_path / "start", started, reader, rich)
+    prompt = "a red circle on the grass"
+    tokens = [torch.tensor(tokenizer(prompt, padding="max_length").input_ids)[None] for tokenizer in (small, rich)]
+    assert not tokens[0].equal(tokens[1])  # the same words have other numbers
+    noise, at = torch.randn(1, 4, 16, 16), torch.tensor([500])
+    for part in (unet, encoder):
+        part.float()  # what was saved, which is half precision
+    with torch.no_grad():
+        wanted, found = (
+            model(noise, at, text(ids).last_hidden_state).sample
+            for model, text, ids in ((unet, encoder, tokens[0]), (started, reader, tokens[1]))
+        )
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_a_run_writes_its_learning_curve_and_tests_the_averaged_weights(work):
@@ -192,6 +243,7 @@ def test_a_run_writes_its_learning_curve_and_tests_the_averaged_weights(work):
         (["--objects", "99"], "the world has 28"),
         (["--batch", "25", "--workers", "2"], "2 workers share it evenly"),
         (["--device", "cuda", "--workers", "2"], "GPU"),
+        (["--start", "nowhere"], "no model_index.json. Give the folder of a finished model"),
     ],
 )
 def test_options_that_cannot_work_are_refused_before_any_work(tmp_path, capsys, options, words):

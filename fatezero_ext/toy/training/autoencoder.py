@@ -35,14 +35,15 @@ _HELD_OUT_SEED = 90_000
 class AutoencoderTraining:
     """Settings of a VAE's training.
 
-    start:    folder of a VAE whose encoder, and so its latents, stay as they are; None trains all of a fresh one
-    channels: of a fresh VAE, the finest level first
-    objects:  names that may occur in the scenes
-    device:   "cpu" or "cuda"
-    bfloat16: compute in bfloat16 where autocast does; weights stay float32
-    loaders:  processes that draw scenes while the device computes; 0 draws them in between
-    stop_at:  stop at this step for now, to go on later; None goes to the end
-    measured: held-out frames that normalise the latents and that the result is measured on
+    start:         folder of a VAE to go on from; None begins with a fresh one
+    decoder_alone: leave the encoder of `start`, and so its latents, as they are
+    channels:      of a fresh VAE, the finest level first
+    objects:       names that may occur in the scenes
+    device:        "cpu" or "cuda"
+    bfloat16:      compute in bfloat16 where autocast does; weights stay float32
+    loaders:       processes that draw scenes while the device computes; 0 draws them in between
+    stop_at:       stop at this step for now, to go on later; None goes to the end
+    measured:      held-out frames that normalise the latents and that the result is measured on
     """
 
     steps: int
@@ -50,6 +51,7 @@ class AutoencoderTraining:
     batch: int = 8
     seed: int = 0
     start: Path | None = None
+    decoder_alone: bool = False
     channels: tuple[int, int, int] = SMALL.vae
     objects: tuple[str, ...] = ()
     device: str = "cpu"
@@ -116,7 +118,7 @@ class _Drawings(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
         start, training = self.first(step), self.training
-        seed = training.seed + (training.start is not None)
+        seed = training.seed + training.decoder_alone
         return frames_and_masks(seed, range(start, start + training.batch // self.workers), training.objects)
 
 
@@ -151,20 +153,21 @@ def _train(rank: int, workers: int, folder: Path, training: AutoencoderTraining,
 
 def _trained_parts(training: AutoencoderTraining) -> tuple[AutoencoderKL, list[Tensor]]:
     """Return the VAE, and the weights of it that are to change."""
-    fresh = training.start is None
     vae: AutoencoderKL = (
-        build_autoencoder(training.channels) if fresh else AutoencoderKL.from_pretrained(training.start)
+        build_autoencoder(training.channels)
+        if training.start is None
+        else AutoencoderKL.from_pretrained(training.start, torch_dtype=torch.float32)
     )
     nn.Module.to(vae, training.device)
     into, outof = _latent_convolutions(vae)
     trained: list[Tensor] = [*vae.decoder.parameters(), *outof.parameters()]
-    return vae, trained + ([*vae.encoder.parameters(), *into.parameters()] if fresh else [])
+    return vae, trained + ([] if training.decoder_alone else [*vae.encoder.parameters(), *into.parameters()])
 
 
 def _finish(vae: AutoencoderKL, folder: Path, training: AutoencoderTraining, report: Callable[[str], None]) -> None:
     """Normalise, measure and save a trained VAE; the folder is there when it is complete."""
     nn.Module.to(vae, "cpu")
-    if training.start is None:
+    if not training.decoder_alone:
         fold_normalisation(vae, training.measured, training.objects)
     frame, things = held_out_psnr(vae, training.measured, training.objects)
     report(f"{folder.name} held-out PSNR {frame:.2f} dB, of things alone {things:.2f} dB")
@@ -178,7 +181,7 @@ def _loss(vae: AutoencoderKL, training: AutoencoderTraining, frames: Tensor, mas
     generator = torch.Generator().manual_seed((training.seed << 32) + first)
     frames, masks = frames.to(training.device), masks.sum(dim=1, keepdim=True).to(training.device)
     with torch.autocast(training.device, torch.bfloat16, enabled=training.bfloat16):
-        with torch.set_grad_enabled(training.start is None):
+        with torch.set_grad_enabled(not training.decoder_alone):
             mean = vae.encode(frames).latent_dist.mean
         spread = mean.detach().std(dim=(0, 2, 3), keepdim=True)
         noise = torch.randn(mean.shape, generator=generator).to(training.device) * spread * LATENT_NOISE

@@ -19,6 +19,7 @@ from .localisation import record_cross_attention
 from .parallel import average_gradients, launch, wait_for_all
 from .pool import load_pool
 from .sizes import SMALL
+from .starting import copy_weights
 
 CHECKPOINT = "denoiser.pt"
 CURVE = "curve.jsonl"
@@ -41,6 +42,7 @@ class DenoiserTraining:
     device:       "cpu" or "cuda"
     bfloat16:     compute in bfloat16 where autocast does; weights stay float32
     probe_every:  steps between tests of the averaged weights; 0 for none
+    start:        folder of a finished model of the same sizes to go on from; None begins with fresh weights
     """
 
     steps: int
@@ -57,6 +59,7 @@ class DenoiserTraining:
     device: str = "cpu"
     bfloat16: bool = False
     probe_every: int = 0
+    start: Path | None = None
 
 
 Probe = Callable[[UNet2DConditionModel, CLIPTextModel, int], Mapping[str, float]]
@@ -105,6 +108,8 @@ class _Run:
         self.training = training
         self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
         self.unet, self.text_encoder = self._built()
+        if training.start is not None:
+            copy_weights(training.start, self.unet, self.text_encoder, self.tokenizer)
         self.maps: dict[str, Tensor] = {}
         record_cross_attention(self.unet, self.maps, LEVELS)
         self.parameters: list[Tensor] = [*self.unet.parameters(), *self.text_encoder.parameters()]

@@ -23,6 +23,7 @@ from .export import save_model
 from .parallel import launch
 from .pool import build_pool, save_pool
 from .sizes import LARGE, SMALL, Sizes
+from .starting import sizes_of
 from .tokenizer import build_tokenizer
 
 STAGES = ("vae", "pool", "denoiser", "decoder", "export")
@@ -52,6 +53,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error(f"--output {options.output} holds other files; it is replaced by the model. Name a new folder.")
     if not 0 <= options.objects <= len(OBJECTS):
         parser.error(f"--objects {options.objects}; the world has {len(OBJECTS)}. Give a number from 0 to that.")
+    if options.start is not None and not (options.start / "model_index.json").exists():
+        parser.error(f"--start {options.start}; it has no model_index.json. Give the folder of a finished model.")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda; torch finds no GPU here. Install torch for your GPU, or leave --device out.")
     if options.device == "cuda" and options.workers != 1:
@@ -65,23 +68,27 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
 
 
 def _sizes(options: argparse.Namespace) -> Sizes:
+    if options.start is not None:
+        return sizes_of(options.start, SMALL.rate)
     return LARGE if options.objects else SMALL
 
 
 def _vae(options: argparse.Namespace) -> None:
     if not (options.work / "vae").exists():
-        training = _autoencoder_training(options, options.vae_steps, VAE_RATE, None)
+        start = None if options.start is None else options.start / "vae"
+        training = _autoencoder_training(options, options.vae_steps, VAE_RATE, start)
         train_autoencoder(options.work / "vae", training, options.workers, _report)
 
 
 def _decoder(options: argparse.Namespace) -> None:
     if not (options.work / "vae_final").exists():
-        training = _autoencoder_training(options, options.decoder_steps, DECODER_RATE, options.work / "vae")
+        start = options.work / "vae"
+        training = _autoencoder_training(options, options.decoder_steps, DECODER_RATE, start, decoder_alone=True)
         train_autoencoder(options.work / "vae_final", training, options.workers, _report)
 
 
 def _autoencoder_training(
-    options: argparse.Namespace, steps: int, rate: float, start: Path | None
+    options: argparse.Namespace, steps: int, rate: float, start: Path | None, *, decoder_alone: bool = False
 ) -> AutoencoderTraining:
     return AutoencoderTraining(
         steps,
@@ -89,6 +96,7 @@ def _autoencoder_training(
         batch=options.vae_batch,
         seed=options.seed,
         start=start,
+        decoder_alone=decoder_alone,
         channels=_sizes(options).vae,
         objects=OBJECTS if options.objects else (),  # all of them: a VAE then serves worlds of any number
         device=options.device,
@@ -135,6 +143,7 @@ def _denoiser(options: argparse.Namespace) -> None:
         device=options.device,
         bfloat16=options.bfloat16,
         probe_every=options.probe_every,
+        start=options.start,
     )
     probe = partial(draw_and_read, options.work, OBJECTS[: options.objects])
     train_denoiser(options.work, _pool_paths(options), training, options.workers, _report, probe=probe)
@@ -180,6 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--loaders", type=int, default=0, help=f"with a GPU: processes that draw scenes, here {os.cpu_count()} at most"
     )
+    parser.add_argument("--start", type=Path, help="folder of a finished model to go on from, with its sizes")
     parser.add_argument("--seed", type=int, default=0)
     return parser
 

@@ -1,0 +1,35 @@
+"""Weights of a finished model that a training goes on from."""
+
+from pathlib import Path
+
+import torch
+from diffusers.models import AutoencoderKL, UNet2DConditionModel
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from .sizes import Sizes
+
+
+def sizes_of(model: Path, rate: float) -> Sizes:
+    """Read the sizes of a finished model. rate: that the UNet goes on learning at."""
+    unet, vae = (
+        type_.load_config(model / part) for type_, part in ((UNet2DConditionModel, "unet"), (AutoencoderKL, "vae"))
+    )
+    return Sizes(tuple(unet["block_out_channels"]), tuple(vae["block_out_channels"]), rate)
+
+
+@torch.no_grad()
+def copy_weights(
+    model: Path, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
+) -> None:
+    """Copy a finished model's weights; tokens that its own tokenizer does not have keep the embeddings they have."""
+    unet.load_state_dict(UNet2DConditionModel.from_pretrained(model / "unet", torch_dtype=torch.float32).state_dict())
+    finished = CLIPTextModel.from_pretrained(model / "text_encoder", torch_dtype=torch.float32)
+    known, ids = CLIPTokenizer.from_pretrained(model / "tokenizer").get_vocab(), tokenizer.get_vocab()
+    both = [token for token in ids if token in known]
+    new, old = text_encoder.get_input_embeddings(), finished.get_input_embeddings()
+    assert isinstance(new, nn.Embedding) and isinstance(old, nn.Embedding)
+    embeddings = new.weight.clone()
+    embeddings[[ids[token] for token in both]] = old.weight[[known[token] for token in both]]
+    finished.set_input_embeddings(nn.Embedding.from_pretrained(embeddings))
+    text_encoder.load_state_dict(finished.state_dict())
