@@ -112,7 +112,8 @@ import json, sys, threading, torch
 from fatezero_ext.cli.node_pack import load_pack
 
 clip = torch.rand(2, 16, 16, 3)
-loading = dict(model="built-in toy model", key_frames="-1, first", norm="video", precision="float32", least_sc_channel=0)
+loading = dict(model="built-in toy model", key_frames="-1, first", norm="video", precision="float32")
+loading["least_sc_channel"] = 0
 calls = {
     "method.load_unet LoadPseudo3DUNet": loading,
     "look.measure MeasureEdit": dict(source=clip, edited=clip, clip_model="none", source_prompt="", edit_prompt=""),
