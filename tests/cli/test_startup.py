@@ -72,6 +72,11 @@ NODES = {
     "shown_3": ("PreviewImage", {"images": ["clip", 0]}),
     "shown_4": ("SaveImage", {"images": ["pictures", 0]}),
     "sample": ("FateZero_SampleClip", {}),
+    "whole": (
+        "FateZero_VideoEdit",
+        {"model": ["file", 0], "clip": ["file", 1], "vae": ["file", 2], "video": ["sample", 0]},
+    ),
+    "shown_6": ("SaveVideo", {"video": ["whole", 0]}),
     "shown_5": ("SaveVideo", {"video": ["sample", 0]}),
     "whole": (
         "FateZero_VideoEdit",
@@ -112,7 +117,8 @@ import json, sys, threading, torch
 from fatezero_ext.cli.node_pack import load_pack
 
 clip = torch.rand(2, 16, 16, 3)
-loading = dict(model="built-in toy model", key_frames="-1, first", norm="clip", precision="float32", least_sc_channel=0)
+loading = dict(model="built-in toy model", key_frames="-1, first", norm="video", precision="float32")
+loading["least_sc_channel"] = 0
 calls = {
     "method.load_unet LoadPseudo3DUNet": loading,
     "look.measure MeasureEdit": dict(source=clip, edited=clip, clip_model="none", source_prompt="", edit_prompt=""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ WATCH = """names => {
 }"""
 ENDED = "seen.some(([name]) => ['execution_success', 'execution_error', 'execution_interrupted'].includes(name))"
 PREVIEWED = "seen.some(([name]) => name.startsWith('b_preview'))"
+SEARCH_BOX, SEARCH_RESULTS = 'input[role="combobox"]:focus', '[role="option"]'
+"""Of the search for nodes, in its older form and in its newer one."""
 NODE_INFO = '[data-testid="info-button"]'
 
 
@@ -99,6 +102,23 @@ class Page:
             }""",
             [node_type, name, value],
         )
+
+    def found_by(self, words, name):
+        """Search the nodes for these words as a user does; returns the first lines of the results, from the first on.
+
+        name: of the screenshot
+        """
+        self.page.keyboard.press("Escape")
+        self.drawn()
+        self.page.mouse.dblclick(SIZE["width"] // 2, SIZE["height"] * 4 // 5)
+        self.page.locator(SEARCH_BOX).wait_for()
+        self.page.keyboard.press("Control+A")
+        self.page.keyboard.type(words)
+        shown = self.page.locator(SEARCH_RESULTS, has_text=re.compile("[a-zA-Z]"))
+        shown.filter(has_text="FateZero").first.wait_for()
+        self.drawn()
+        self.picture(name)
+        return [text.strip().splitlines()[0].strip() for text in shown.all_inner_texts()]
 
     def show_all(self):
         """Fit the view to the graph and wait until it has been drawn."""

@@ -201,3 +201,13 @@ def test_no_page_and_no_locale_names_a_place_on_a_machine():
     files = [*PAGES.rglob("*.md"), *LOCALES.rglob("*.json"), *(ROOT / "docs").glob("*.py")]
     machine = re.compile(r"(?<![\w.])/(?:work|tmp|home|root|usr|var|opt|mnt|Users)\b|\b[A-Za-z]:\\")
     assert [path.name for path in files if machine.search(path.read_text("utf-8"))] == []
+
+
+OLDER_NAMES = re.compile(r"P2P\s+Edit\b|DDIM\s+Invert\b|Load\s+Pseudo-3D\s+UNet|P2P 编辑|加载伪 3D UNet")
+
+
+def test_nodes_are_called_by_the_names_that_they_now_have():
+    """What has happened to earlier versions is told by the names of then."""
+    documents = [path for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")] if path.name != "CHANGELOG.md"]
+    files = [*documents, *PAGES.rglob("*.md"), *LOCALES.rglob("*.json")]
+    assert [path.name for path in files if OLDER_NAMES.search(path.read_text("utf-8"))] == []

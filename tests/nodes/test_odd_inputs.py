@@ -99,3 +99,14 @@ def test_a_clip_far_from_the_size_a_model_was_trained_on_gets_a_remark(side, rem
     (said,) = [line for line in caplog.messages if "Inversion of 2 frames in 1 steps: attention as" in line]
     wanted = f"The clip's shorter side has {4 * side} pixels, built-in toy model was trained on 64: scale it"
     assert said.startswith(wanted if remark else "Inversion")  # first: the page shows two lines
+
+
+def test_norm_has_an_older_name_that_files_still_say_and_no_other():
+    """It stays the same model, by which saved inversions are found again."""
+    node = load_pack("nodes.method.load_unet").LoadPseudo3DUNet
+    (widget,) = [each for each in node.define_schema().inputs if each.id == "norm"]
+    assert (widget.options, widget.default) == (["video", "frame"], "video")
+    now, older = (node.execute("built-in toy model", "auto", name, "float32", 0).args[0] for name in ("video", "clip"))
+    assert now.settings == older.settings and now.settings.norm == "clip"
+    assert node.validate_inputs(model="built-in toy model", norm="clip") is True
+    assert "norm is 'group'; it is one of video, frame" in node.validate_inputs(norm="group")
