@@ -17,7 +17,9 @@ from .remarks import edit_remarks
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ...fatezero_ext.editing.edit import EditResult
     from ...fatezero_ext.inversion.controller import Controller
+    from ...fatezero_ext.pictures.labelled_sheet import Tile
     from ...fatezero_ext.prompts.prompt import TextEncoder
 
 
@@ -117,7 +119,21 @@ class P2PEdit(io.ComfyNode):
         )
         device, cell = host.current().intermediate_device(), controller.unet.latent_format.pixels_per_cell
         masks = [_in_pixels(mask, cell).to(device) for mask in (result.mask, result.last_mask.float())]
-        return io.NodeOutput({"samples": result.latents.to(device)}, *masks)
+        film = host.current().film(lambda: _film(controller, result))
+        return io.NodeOutput({"samples": result.latents.to(device)}, *masks, ui=film)
+
+
+def _film(controller: Controller, result: EditResult) -> list[Tile]:
+    """Return rough clips for the page: the source, the source under the mask if there is one, and the edit."""
+    from ...fatezero_ext.pictures.film_sheet import lit
+    from ...fatezero_ext.pictures.labelled_sheet import Tile
+
+    latents = controller.unet.latent_format
+    source, edited = (
+        latents.rough_frames(each) for each in (controller.inverted().latents[0], result.latents * latents.scale)
+    )
+    masked = [Tile("mask", lit(source, result.mask))] if bool((result.mask < 1).any()) else []
+    return [Tile("source", source), *masked, Tile("edit", edited)]
 
 
 def _in_pixels(mask: Tensor, cell: int) -> Tensor:
