@@ -52,10 +52,11 @@ def lit(frames: Tensor, mask: Tensor) -> Tensor:
     """Return frames as they are inside a mask, and dark and grey outside.
 
     frames: [frames, height, width, 3], 0..1
-    mask:   [frames, height, width], 0..1
+    mask:   [frames, rows, columns] of the same proportions, 0..1
     """
     grey = OUTSIDE * frames.mean(dim=-1, keepdim=True)
-    return torch.lerp(grey.expand_as(frames), frames, mask[..., None].to(frames))
+    shares = F.interpolate(mask[:, None].to(frames), size=frames.shape[1:3])[:, 0, ..., None]
+    return torch.lerp(grey.expand_as(frames), frames, shares)
 
 
 def _size(proportions: Sequence[int], pictures: int) -> tuple[int, int]:

@@ -26,6 +26,7 @@ class CompareClips(io.ComfyNode):
             category="FateZero/clips",
             description=cls.__doc__,
             search_aliases=["side by side", "grid", "before after"],
+            has_intermediate_output=True,  # newer pages show the film again after a reload
             is_input_list=True,
             inputs=[
                 io.Image.Input("source", tooltip="The clip that was edited."),

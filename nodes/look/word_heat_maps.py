@@ -43,6 +43,7 @@ class WordHeatMaps(io.ComfyNode):
             category="FateZero/look",
             description=cls.__doc__,
             search_aliases=["cross-attention maps", "attention heat map", "DAAM", "mask from words"],
+            has_intermediate_output=True,  # newer pages show the film again after a reload
             inputs=[
                 CONTROLLER.Input("controller", tooltip="From DDIM Invert. It is only read."),
                 io.String.Input(

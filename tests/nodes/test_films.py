@@ -10,6 +10,7 @@ from PIL import Image
 
 from fatezero_ext import Storage
 from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.errors import SettingsError
 from fatezero_ext.pictures.labelled_sheet import Tile
 
 from ..small_runs import EDIT as EDIT_PROMPT
@@ -95,10 +96,11 @@ STORAGE = Storage("features", "ram")
 WIDGETS = load_pack("nodes.method.video_edit_graph").widgets_of
 
 
-def film_of_an_edit(looking, model, **widgets):
+def film_of_an_edit(looking, model, images=None, **widgets):
     words = {"edit_prompt": EDIT_PROMPT, "kind": "custom", "guidance": 1.0, **widgets}
     controller = inverted(model, STORAGE)
-    EDIT.P2PEdit.execute(controller=controller, clip=model.text_encoder, **WIDGETS(EDIT.P2PEdit, **words))
+    given = {"controller": controller, "clip": model.text_encoder, "images": images}
+    EDIT.P2PEdit.execute(**given, **WIDGETS(EDIT.P2PEdit, **words))
     return controller.inverted().latents[0], looking.seen.pop()
 
 
@@ -115,6 +117,22 @@ def test_an_edit_shows_the_source_its_mask_and_the_edit(looking, model):
 def test_an_edit_without_a_mask_shows_none(looking, model):
     _latents, film = film_of_an_edit(looking, model)
     assert [tile.label for tile in film] == ["source", "edit"]
+
+
+def test_an_edits_mask_is_shown_over_the_clip_where_its_frames_are_linked(looking, model):
+    frames = torch.rand(3, 64, 64, 3)
+    _latents, (source, mask) = film_of_an_edit(looking, model, frames, blend_words="jeep")
+    assert source.frames.equal(frames)
+    same = (mask.frames == frames).all(dim=-1)
+    assert same.any() and not same.all()
+    cells = same.unflatten(1, (16, 4)).unflatten(3, (16, 4))
+    assert (cells.all((2, 4)) == cells.any((2, 4))).all()  # a cell is 4 pixels a side here
+
+
+def test_frames_of_another_clip_are_refused_before_the_edit(looking, model):
+    with pytest.raises(SettingsError, match="images are 2 frames of 64x64"):
+        film_of_an_edit(looking, model, torch.rand(2, 64, 64, 3))
+    assert not looking.seen
 
 
 @pytest.mark.parametrize("linked", [False, True])
