@@ -33,7 +33,10 @@ function addBox(node, name, under) {
     outer.addEventListener(event, each => each.stopPropagation()) // a drag in here does not move the node
   }
   let height = 30
-  const measured = () => (height = box.offsetHeight ? box.offsetHeight + 2 * MARGIN : height)
+  const measured = () => {
+    const isPlaced = box.offsetHeight && outer.offsetWidth <= node.size[0] // before, it may be as wide as the page
+    return (height = isPlaced ? box.offsetHeight + 2 * MARGIN : height)
+  }
   const options = { serialize: false, hideOnZoom: false, getMinHeight: measured, getMaxHeight: measured }
   const widget = node.addDOMWidget(name, "fatezero", outer, options)
   widget.serialize = false
