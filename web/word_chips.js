@@ -11,7 +11,7 @@ const ROWS = {
     {
       of: "edit",
       lists: {
-        equalizer: { withValues: true, value: "2" },
+        equalizer: { withValues: true, value: "10" },
         word_windows: { withValues: true, value: "0-0.5" },
         blend_edit_words: { auto: true },
       },
@@ -118,10 +118,15 @@ export function chips(node, box, setText) {
     const head = element("div", "fatezero-head", `${row.of} words in`)
     head.append(...tabs)
     if (unused) head.append(element("span", "fatezero-note", "used with kind custom"))
-    const none = { source: "Connect DDIM Invert to see the words.", edit: "These words are known when it runs." }
     const all = [...words, ...strange]
-    row.box.replaceChildren(head, ...(all.length ? all : [element("span", "fatezero-note", none[row.of])]))
+    row.box.replaceChildren(head, ...(all.length ? all : [element("span", "fatezero-note", whyNone(row, prompts))]))
     row.box.hidden = !names.length
+  }
+
+  function whyNone(row, prompts) {
+    if (prompts.length) return "Write the prompt to see its words."
+    if (row.of === "source" && !isLinked(node, "controller")) return "Connect DDIM Invert to see the words."
+    return "These words are known when it runs."
   }
 
   return follow

@@ -13,35 +13,16 @@ from PIL import Image
 
 from tests.comfyui.browser import CHROMIUM, opened
 from tests.comfyui.http_server import Server
+from tests.comfyui.page_graph import ADD_NODES
 from tests.comfyui.workflows import EDIT, TEMPLATES
 
 CANVASES = {"classic": False, "nodes_2": True}
 """Whether Nodes 2.0 is switched on."""
+STEPS = {"classic": 4, "nodes_2": 5}
+"""Not the same: what an older ComfyUI still has in its cache it does not show again on another page."""
 HEAT, COMPARE = "FateZero_WordHeatMaps", "FateZero_CompareClips"
 P2P, INVERT_TYPE = "FateZero_P2PEdit", "FateZero_DDIMInvert"
 HOSTILE = '<img src=x onerror="window.hacked=1"> cat'
-ADD_NODES = """() => {
-    const of = type => app.graph.nodes.find(node => node.type == type);
-    const made = (type, place) => {
-        const node = LiteGraph.createNode(type);
-        node.pos = place;
-        app.graph.add(node);
-        return node;
-    };
-    const slot = (node, name) => node.inputs.findIndex(input => input.name == name);
-    const link = (from, output, to, name) => from.connect(output, to, slot(to, name));
-    const [frames, edit] = [of('FateZero_PrepareFrames'), of('FateZero_P2PEdit')];
-    const heat = made('FateZero_WordHeatMaps', [0, 1300]);
-    const compare = made('FateZero_CompareClips', [700, 1300]);
-    link(frames, 0, edit, 'images');
-    link(of('FateZero_DDIMInvert'), 0, heat, 'controller');
-    link(frames, 0, heat, 'images');
-    link(frames, 0, compare, 'source');
-    link(of('FateZero_KeepSourcePixels'), 0, compare, 'edit_1');
-    link(of('VAEDecode'), 0, compare, 'edit_2');
-    for (const [node, place] of [[heat, [450, 1300]], [compare, [1200, 1300]]])
-        link(node, 0, made('PreviewImage', place), 'images');
-}"""
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +83,7 @@ def test_a_click_puts_a_word_into_the_list_and_another_takes_it_out(graph):
     chip(graph, "source", "red").click()
     assert widget(graph, "blend_words") == "circle"
     chip(graph, "edit", "blue").click()
-    assert widget(graph, "equalizer") == "blue: 2"
+    assert widget(graph, "equalizer") == "blue: 10"
     row(graph, "edit").get_by_text("word_windows").click()
     chip(graph, "edit", "grass").click()
     assert widget(graph, "word_windows") == "grass: 0-0.5"
@@ -205,6 +186,7 @@ def test_after_a_run_films_play_and_the_border_moves_between_frames_of_the_same_
     graph.page.evaluate(ADD_NODES)
     graph.set_widget(P2P, "blend_words", "circle")
     graph.set_widget(HEAT, "words", "circle, grass")
+    graph.set_widget(INVERT_TYPE, "steps", STEPS[graph.canvas])
     graph.queue()
     messages = graph.wait_for_end()
     assert messages[-1][0] == "execution_success", messages[-1]
@@ -234,6 +216,39 @@ def test_after_a_run_films_play_and_the_border_moves_between_frames_of_the_same_
         left, right = slice(0, border - 4), slice(border + 4, width)
         for half, picture in zip((left, right), wanted, strict=True):
             assert abs(shown[seen, half].astype(float) - picture[seen, half]).mean() < NEAR
+
+
+WHOLE_EDIT = """() => {
+    const made = type => {
+        const node = LiteGraph.createNode(type);
+        app.graph.add(node);
+        return node;
+    };
+    const [load, clip, edit, preview] = ['FateZero_LoadPseudo3DUNet', 'FateZero_SampleClip', 'FateZero_VideoEdit',
+        'PreviewImage'].map(made);
+    const slot = name => edit.inputs.findIndex(input => input.name == name);
+    ['model', 'clip', 'vae'].forEach((name, output) => load.connect(output, edit, slot(name)));
+    clip.connect(0, edit, slot('video'));
+    edit.connect(1, preview, 0);
+    for (const [name, value] of [['steps', 3], ['frames', 3]])
+        edit.widgets.find(widget => widget.name == name).value = value;
+}"""
+
+
+def test_the_one_node_plays_source_and_edit(page, server):
+    page.load({"nodes": [], "links": [], "version": 0.4})
+    page.page.evaluate(WHOLE_EDIT)
+    page.queue()
+    messages = page.wait_for_end()
+    assert messages[-1][0] == "execution_success", messages[-1]
+    page.page.evaluate("() => { app.canvas.ds.scale = 0.7 }")
+    page.show_node("FateZero_VideoEdit")
+    page.page.locator("canvas.fatezero-film[data-frame]").wait_for()
+    page.picture(f"film_video_edit_{page.canvas}")
+    shown = page.page.evaluate(
+        "app.nodeOutputs[app.graph.nodes.find(n => n.type == 'FateZero_VideoEdit').id].fatezero_film"
+    )
+    assert [film["labels"] for film in shown] == [["source", "edit 1"]] and shown[0]["frames"] == 3
 
 
 def test_a_page_without_the_means_shows_plain_nodes_and_one_warning(page):
