@@ -23,14 +23,14 @@ from tests.comfyui.page_graph import ADD_NODES  # noqa: E402
 from tests.comfyui.workflows import TEMPLATES  # noqa: E402
 
 PICTURES = ROOT / "web" / "docs" / "pictures"
-NODES = {"page_edit": "FateZero_P2PEdit", "page_compare": "FateZero_CompareClips"}
-SCALE, WIDEST, HIGHEST = 1.2, 440, 640
-"""Zoom of the page, and limits of the pictures in pixels."""
-COLOURS = 128
+DRAWN = {"page_edit": "FateZero_P2PEdit", "page_compare": "FateZero_CompareClips"}
+SCALE, WIDEST, GAP = 1.2, 400, 6
+"""Zoom of the page; greatest width of a picture, and its margin, in pixels."""
+COLOURS = 192
 
 
 def main() -> None:
-    """Run the colour edit and save a picture of each of `NODES`."""
+    """Run the colour edit and save a picture of each of `DRAWN`."""
     with TemporaryDirectory() as base, Server(Path(os.environ["COMFYUI_PATH"]), base) as server:
         server.post("/api/settings", {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": True})
         with opened(server.url, base) as page:
@@ -40,23 +40,29 @@ def main() -> None:
                 page.set_widget("FateZero_P2PEdit", name, value)
             page.queue()
             page.wait_for_end()
-            for name, node_type in NODES.items():
+            for name, node_type in DRAWN.items():
                 photograph(page, node_type, Path(base) / f"{name}.png").save(PICTURES / f"{name}.png", optimize=True)
 
 
 def photograph(page: Page, node_type: str, path: Path) -> Image.Image:
-    """Return a picture of a node, cut off at `HIGHEST`, in few colours."""
-    page.page.evaluate(f"() => {{ app.canvas.ds.scale = {SCALE}; app.canvas.deselectAll?.() }}")
-    page.page.evaluate("type => app.canvas.centerOnNode(app.graph.nodes.find(node => node.type == type))", node_type)
+    """Return a picture of what the pack's scripts put on a node, in few colours."""
+    node_id = page.page.evaluate(
+        """([type, scale]) => {
+            const node = app.graph.nodes.find(node => node.type == type);
+            Object.assign(app.canvas.ds, { scale, offset: [400 - node.pos[0], 100 - node.pos[1]] });
+            return String(node.id);
+        }""",
+        [node_type, SCALE],
+    )
     page.drawn()
-    node_id = page.page.evaluate("type => String(app.graph.nodes.find(node => node.type == type).id)", node_type)
-    node = page.page.locator(f'[data-node-id="{node_id}"]').first
-    box = node.bounding_box()
-    box["y"] = max(box["y"], 0)
-    page.page.screenshot(path=path, clip=box)
+    added = page.page.locator(f'[data-node-id="{node_id}"] .fatezero-box').all()
+    boxes = [box for box in (each.bounding_box() for each in added) if box is not None]
+    left, top = (min(box[side] for box in boxes) - GAP for side in ("x", "y"))
+    right, bottom = (max(box[at] + box[by] for box in boxes) + GAP for at, by in (("x", "width"), ("y", "height")))
+    page.page.screenshot(path=path, clip={"x": left, "y": top, "width": right - left, "height": bottom - top})
     picture = Image.open(path).convert("RGB")
-    picture.thumbnail((WIDEST, 10_000))
-    return picture.crop((0, 0, picture.width, min(picture.height, HIGHEST))).quantize(COLOURS)
+    picture.thumbnail((WIDEST, WIDEST * 2))
+    return picture.quantize(COLOURS)
 
 
 if __name__ == "__main__":

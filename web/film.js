@@ -77,7 +77,7 @@ export function player(box, urlOf) {
 
   function draw() {
     const view = views[chosen]
-    if (!view?.picture.naturalWidth) return
+    if (!view?.picture.naturalWidth || !canvas.offsetParent) return // not loaded, or not to be seen
     const { picture, film } = view
     const [across, down] = [picture.naturalWidth / film.labels.length, picture.naturalHeight / film.frames]
     const scale = Math.max(1, LEAST_WIDTH / across)

@@ -63,9 +63,11 @@ function shownBy(app, node) {
 function withChips(app, node) {
   saveWithoutGaps(node)
   return chips(node, addBox(node, "fatezero_words", chipsStandUnder(node.comfyClass)), (widget, text) => {
+    app.canvas.emitBeforeChange() // so that the click can be undone
     widget.value = text
     widget.callback?.(text, app.canvas, node)
-    app.canvas?.setDirty(true, true)
+    app.canvas.emitAfterChange()
+    app.canvas.setDirty(true, true)
   })
 }
 

@@ -21,6 +21,7 @@ const ROWS = {
 }
 const UNDER = { FateZero_P2PEdit: "negative_prompt", FateZero_WordHeatMaps: "words" }
 const ONLY_CUSTOM = ["blend_words", "subtract_words", "blend_edit_words"]
+const MOST_HOPS = 100 // a file may link reroutes in a circle
 
 export const hasChips = type => type in ROWS
 
@@ -30,11 +31,9 @@ const isLinked = (node, name) => inputOf(node, name)?.link != null
 
 /** The node that an input is linked to, past reroutes; undefined where there is none, or it is outside the graph. */
 function sourceOf(node, name) {
-  for (let slot = node.inputs?.findIndex(input => input.name === name); slot >= 0; slot = 0) {
-    node = node.getInputNode(slot)
-    if (node?.type !== "Reroute") return node ?? undefined
-  }
-  return undefined
+  let source = node.getInputNode(node.inputs.indexOf(inputOf(node, name)))
+  for (let hops = 0; source?.type === "Reroute" && hops < MOST_HOPS; hops++) source = source.getInputNode(0)
+  return source ?? undefined
 }
 
 /** The texts that a prompt will have, one for each run; [] where they are known only when it runs. */
@@ -49,7 +48,7 @@ function textsOf(node, name) {
 
 function promptsOf(node, which) {
   if (which === "edit") return textsOf(node, "edit_prompt")
-  const inversion = sourceOf(node, "controller")
+  const inversion = isLinked(node, "controller") ? sourceOf(node, "controller") : undefined
   return inversion?.type === "FateZero_DDIMInvert" ? textsOf(inversion, "source_prompt") : []
 }
 
