@@ -45,6 +45,17 @@ function addBox(node, name, under) {
   return box
 }
 
+/** Key of a box among those that removed nodes have left in the page. */
+const leftBy = (node, widget) => `${node.id} ${widget.name}`
+const boxesOf = node => node.widgets?.filter(widget => widget.type === "fatezero") ?? []
+
+/** Put a new node's box in place of the one that Nodes 2.0 still shows of the node before: undo makes nodes anew. */
+function takePlace(app, node, widget) {
+  if (widget.element.isConnected || node.graph !== app.canvas.graph) return
+  const left = [...document.querySelectorAll("[data-left-by]")]
+  left.find(each => each.dataset.leftBy === leftBy(node, widget))?.replaceWith(widget.element)
+}
+
 /** Save the node's values without a gap where a box stands among its widgets. */
 function saveWithoutGaps(node) {
   const before = node.onSerialize
@@ -94,11 +105,13 @@ function dress(app, api, node) {
   const tick = () => {
     if (!node.graph) return // it is being made, or was just removed
     for (const part of parts) part()
+    for (const widget of boxesOf(node)) takePlace(app, node, widget)
   }
   live.add(tick)
   const before = node.onRemoved
   node.onRemoved = function (...given) {
     live.delete(tick)
+    for (const widget of boxesOf(node)) widget.element.dataset.leftBy = leftBy(node, widget)
     return before?.apply(this, given)
   }
 }

@@ -81,7 +81,7 @@ def test_a_click_puts_a_word_into_the_list_and_another_takes_it_out(graph):
     assert widget(graph, "blend_words") == "red, circle"
     graph.page.locator(".fatezero-chip[aria-pressed=true]").get_by_text("circle", exact=True).first.wait_for()
     graph.page.evaluate("async () => { await app.extensionManager.command.execute('Comfy.Undo') }")
-    chip(graph, "source", "red").and_(graph.page.locator("[aria-pressed=true]")).wait_for()
+    chip(graph, "source", "circle").and_(graph.page.locator("[aria-pressed=false]")).wait_for()
     assert widget(graph, "blend_words") == "red"
     chip(graph, "source", "circle").click()
     chip(graph, "source", "red").click()
