@@ -49,11 +49,13 @@ def film_sheet(tiles: Sequence[Tile]) -> FilmSheet:
 
 
 def lit(frames: Tensor, mask: Tensor) -> Tensor:
-    """Return frames as they are inside a mask, and dark and grey outside.
+    """Return frames as they are inside a mask, and dark and grey outside; large ones scaled down.
 
     frames: [frames, height, width, 3], 0..1
     mask:   [frames, rows, columns] of the same proportions, 0..1
     """
+    if max(frames.shape[1:3]) > LONGEST:
+        frames = _scaled(frames, _size(frames.shape[1:3], 1))
     grey = OUTSIDE * frames.mean(dim=-1, keepdim=True)
     shares = F.interpolate(mask[:, None].to(frames), size=frames.shape[1:3])[:, 0, ..., None]
     return torch.lerp(grey.expand_as(frames), frames, shares)

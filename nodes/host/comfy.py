@@ -93,7 +93,7 @@ class ComfyHost:
             PromptServer.instance.send_progress_text(text, node_id)
 
     def film(self, make: Callable[[], Sequence[Tile]]) -> dict[str, Any] | None:
-        """Save a sheet of the clips among ComfyUI's temporary files; web/before_after.js plays it."""
+        """Save a sheet of the clips among ComfyUI's temporary files; web/film.js plays it."""
         from folder_paths import get_temp_directory
         from server import PromptServer
 

@@ -18,6 +18,7 @@ from tests.comfyui.workflows import EDIT, TEMPLATES
 
 CANVASES = {"classic": False, "nodes_2": True}
 """Whether Nodes 2.0 is switched on."""
+EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "version": 0.4}
 STEPS = {"classic": 4, "nodes_2": 5}
 """Not the same: what an older ComfyUI still has in its cache it does not show again on another page."""
 HEAT, COMPARE = "FateZero_WordHeatMaps", "FateZero_CompareClips"
@@ -129,7 +130,7 @@ def test_a_prompt_with_html_is_text(graph):
 
 def test_a_workflow_is_saved_as_without_the_buttons_and_opens_again(graph):
     chip(graph, "source", "circle").click()
-    before, saved = graph.prompt(), graph.page.evaluate("app.graph.serialize()")
+    before, saved = graph.prompt(), json.loads(graph.page.evaluate("JSON.stringify(app.graph.serialize())"))
     (node,) = [each for each in saved["nodes"] if each["type"] == P2P]
     own = graph.page.evaluate(
         f"app.graph.nodes.find(node => node.type == '{P2P}').widgets.filter(w => w.serialize !== false).length"
@@ -240,7 +241,7 @@ WHOLE_EDIT = """() => {
 
 
 def test_the_one_node_plays_source_and_edit(page, server):
-    page.load({"nodes": [], "links": [], "version": 0.4})
+    page.load(EMPTY)
     page.page.evaluate(WHOLE_EDIT)
     page.queue()
     messages = page.wait_for_end()
@@ -256,7 +257,7 @@ def test_the_one_node_plays_source_and_edit(page, server):
 
 
 def test_a_page_without_the_means_shows_plain_nodes_and_one_warning(page):
-    page.load({"nodes": [], "links": [], "version": 0.4})
+    page.load(EMPTY)
     warnings = []
     page.page.on("console", lambda message: warnings.append(message.text) if "FateZero" in message.text else None)
     made = page.page.evaluate(

@@ -61,6 +61,10 @@ def test_a_mask_leaves_its_inside_and_darkens_the_rest():
     assert (shown[:, 2:].amax(-1) == shown[:, 2:].amin(-1)).all()  # grey
 
 
+def test_a_mask_over_large_frames_is_drawn_small():
+    assert lit(torch.rand(1, 512, 1024, 3), torch.ones(1, 64, 128)).shape == (1, LONGEST // 2, LONGEST, 3)
+
+
 def test_rough_frames_have_one_pixel_a_cell_and_are_grey_for_other_latents():
     latents = torch.randn(3, 4, 5, 6) * 3
     rough = LatentFormat().rough_frames(latents)
