@@ -21,7 +21,7 @@ from ..attention.key_frames import key_frame_tensors
 from ..attention.map_control import MapControlAttention, MapController
 from ..attention.sites import LayerAddress, Site
 from ..errors import ModelError, StoreError
-from .preview_colours import LatentColours
+from .preview_colours import STABLE_DIFFUSION, LatentColours
 from .schedule import Schedule
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,10 @@ class LatentFormat:
     scale: float = SD_LATENT_SCALE
     pixels_per_cell: int = SD_PIXELS_PER_CELL
     colours: LatentColours | None = None
+
+    def rough_frames(self, latents: Tensor) -> Tensor:
+        """Return pictures of scaled latents without a decoder, see `LatentColours.frames`."""
+        return (self.colours or STABLE_DIFFUSION).frames(latents)
 
 
 class NoiseModel(ABC):

@@ -79,3 +79,20 @@ class LatentColours:
         """Write the colours into a model folder."""
         with whole_file(folder / FILE) as unfinished:
             unfinished.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    def frames(self, latents: Tensor) -> Tensor:
+        """Return rough pictures [frames, height, width, 3], 0..1, one pixel a cell.
+
+        latents: [frames, channels, height, width], scaled; grey where the colours are those of other channels
+        """
+        cells = latents.detach().cpu().float().movedim(1, -1)
+        if cells.shape[-1] != len(self.factors):
+            return torch.full((*cells.shape[:-1], 3), 0.5)
+        return ((F.linear(cells, torch.tensor(self.factors).T, torch.tensor(self.bias)) + 1) / 2).clamp(0, 1)
+
+
+STABLE_DIFFUSION = LatentColours(
+    ((0.3512, 0.2297, 0.3227), (0.3250, 0.4974, 0.2350), (-0.2829, 0.1762, 0.2721), (-0.2120, -0.2616, -0.7177)),
+    (0.0, 0.0, 0.0),
+)
+"""Colours of Stable Diffusion 1.x and 2.x; they share a VAE. Source: ComfyUI, latent_formats.SD15."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...fatezero_ext.errors import VideoError
+from .. import host
 from ..api import io, schema
 from ..first_use import importing
 
@@ -25,6 +26,7 @@ class CompareClips(io.ComfyNode):
             category="FateZero/clips",
             description=cls.__doc__,
             search_aliases=["side by side", "grid", "before after"],
+            has_intermediate_output=True,  # newer pages show the film again after a reload
             is_input_list=True,
             inputs=[
                 io.Image.Input("source", tooltip="The clip that was edited."),
@@ -61,6 +63,7 @@ class CompareClips(io.ComfyNode):
     ) -> io.NodeOutput:
         with importing():
             from ...fatezero_ext.pictures.comparison_grid import centre_crop_like, compare
+            from ...fatezero_ext.pictures.labelled_sheet import Tile
 
         if len(source) != 1:
             raise VideoError(f"source brings {len(source)} clips; one is needed. Link the clip that was edited.")
@@ -70,7 +73,10 @@ class CompareClips(io.ComfyNode):
             *edit_1,
             *(clip for brought in further for clip in brought if clip is not None),
         ]
-        return io.NodeOutput(compare(clips, _labels(labels, edit_labels or [], len(clips))))
+        named = _labels(labels, edit_labels or [], len(clips))
+        grid = compare(clips, named)
+        film = host.current().film(lambda: [Tile(label, clip) for label, clip in zip(named, clips, strict=True)])
+        return io.NodeOutput(grid, ui=film)
 
 
 def _labels(texts: list[str], of_edits: list[str], clips: int) -> list[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from ...fatezero_ext.printable import visible
 from ..api import InputImpl
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ...fatezero_ext.media.audio import Sound
     from ...fatezero_ext.media.clip import VideoClip
     from ...fatezero_ext.memory.residency import LoadToDevice
+    from ...fatezero_ext.pictures.labelled_sheet import Tile
 
 
 log = logging.getLogger(__name__)
@@ -103,6 +105,26 @@ class ComfyHost:
         log.info("%s", visible(text, keep="\n"))
         if hasattr(PromptServer.instance, "send_progress_text") and (shown := _shown_at(node_id)):
             PromptServer.instance.send_progress_text(text, shown)
+
+    def film(self, make: Callable[[], Sequence[Tile]]) -> dict[str, Any] | None:
+        """Save a sheet of the clips among ComfyUI's temporary files; web/film.js plays it."""
+        from folder_paths import get_temp_directory
+        from server import PromptServer
+
+        from ...fatezero_ext.pictures.film_sheet import film_sheet
+
+        if getattr(PromptServer.instance, "client_id", None) is None:
+            return None
+        sheet, name = film_sheet(make()), f"fatezero_{uuid4().hex}.jpg"
+        try:
+            folder = Path(get_temp_directory())
+            folder.mkdir(parents=True, exist_ok=True)
+            sheet.picture.save(folder / name, quality=85, subsampling=0)  # colours stay in their block
+        except OSError as error:
+            log.warning("The page shows no picture of this run: %s", visible(str(error)))
+            return None
+        file = {"filename": name, "subfolder": "", "type": "temp"}
+        return {"fatezero_film": [{**file, "frames": sheet.frames, "labels": list(sheet.labels)}]}
 
     def device(self) -> torch.device:
         from comfy.model_management import get_torch_device

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ...fatezero_ext.media.audio import Sound
     from ...fatezero_ext.media.clip import VideoClip
     from ...fatezero_ext.memory.residency import LoadToDevice
+    from ...fatezero_ext.pictures.labelled_sheet import Tile
 
 
 ModelKind = Literal["checkpoints", "loras"]
@@ -42,6 +43,12 @@ class Host(Protocol):
 
     def say(self, text: str, node_id: str | None) -> None:
         """Show a line while the node of that id runs."""
+
+    def film(self, make: Callable[[], Sequence[Tile]]) -> dict[str, Any] | None:
+        """Return what a page needs to play clips over each other, for `NodeOutput(ui=...)`; None where nobody looks.
+
+        make: returns the clips, the first to compare the others with; called only if somebody looks
+        """
 
     def device(self) -> torch.device:
         """Return the device that models compute on."""

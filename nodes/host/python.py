@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ...fatezero_ext.media.audio import Sound
     from ...fatezero_ext.media.clip import VideoClip
     from ...fatezero_ext.memory.residency import LoadToDevice
+    from ...fatezero_ext.pictures.labelled_sheet import Tile
 
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,9 @@ class PythonHost:
 
     def say(self, text: str, node_id: str | None) -> None:
         log.info(text)
+
+    def film(self, make: Callable[[], Sequence[Tile]]) -> dict[str, Any] | None:
+        return None
 
     def device(self) -> torch.device:
         """Return the CUDA device if there is one, else the CPU."""

@@ -43,6 +43,7 @@ class WordHeatMaps(io.ComfyNode):
             category="FateZero/look",
             description=cls.__doc__,
             search_aliases=["cross-attention maps", "attention heat map", "DAAM", "mask from words"],
+            has_intermediate_output=True,  # newer pages show the film again after a reload
             inputs=[
                 CONTROLLER.Input("controller", tooltip="From DDIM Inversion. It is only read."),
                 io.String.Input(
@@ -114,7 +115,13 @@ class WordHeatMaps(io.ComfyNode):
             follow_shapes=follow_shapes,
             on_read=step_reporter(trace, reading),
         )
-        pictures = sheets(heat_tiles(heats, labels, tile_size(cells_of(trace), picture_height), source))
-        rows, columns = (side * controller.unet.latent_format.pixels_per_cell for side in cells_of(trace))
+        size, latents = tile_size(cells_of(trace), picture_height), controller.unet.latent_format
+        tiles = heat_tiles(heats, labels, size, source)
+        rows, columns = (side * latents.pixels_per_cell for side in cells_of(trace))
         mask, device = spread(heats[0], (rows, columns)), host.current().intermediate_device()
-        return io.NodeOutput(pictures.to(device), mask.to(device))
+        film = host.current().film(
+            lambda: (
+                tiles if images is not None else heat_tiles(heats, labels, size, latents.rough_frames(trace.latents[0]))
+            )
+        )
+        return io.NodeOutput(sheets(tiles).to(device), mask.to(device), ui=film)

@@ -17,7 +17,9 @@ from .remarks import edit_remarks
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ...fatezero_ext.editing.edit import EditResult
     from ...fatezero_ext.inversion.controller import Controller
+    from ...fatezero_ext.pictures.labelled_sheet import Tile
     from ...fatezero_ext.prompts.prompt import TextEncoder
 
 
@@ -32,6 +34,7 @@ class P2PEdit(io.ComfyNode):
             category="FateZero",
             description=cls.__doc__,
             search_aliases=["P2P Edit", "FateZero", "video edit", "edit video", "edit by words", "vid2vid"],
+            has_intermediate_output=True,  # newer pages show the film again after a reload
             inputs=[
                 *_prompt_inputs(),
                 *_window_inputs(),
@@ -39,6 +42,12 @@ class P2PEdit(io.ComfyNode):
                 *_rare_inputs(),
                 *_kind_inputs(),
                 follow_shapes_widget(" Used with kind custom."),
+                io.Image.Input(
+                    "images",
+                    optional=True,
+                    tooltip="The clip's frames, for the picture of the mask on this node. Without them it has rough "
+                    "colours. The edit is the same.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(tooltip="The edited clip, for VAE Decode."),
@@ -96,12 +105,15 @@ class P2PEdit(io.ComfyNode):
         edit_prompt: str,
         negative_prompt: str,
         mask: Tensor | None = None,
+        images: Tensor | None = None,
         **widgets: Any,  # noqa: ANN401 - the remaining widgets, each of its own type
     ) -> io.NodeOutput:
         with importing():
             from ...fatezero_ext.editing.edit import edit
+            from ...fatezero_ext.pictures.attention_sheets import frames_like_latents
 
         trace = controller.inverted()
+        frames = None if images is None else frames_like_latents(images, trace.frames, trace.size)
         bar = host.current().progress(len(trace.schedule), controller.unet.latent_format)
         settings = from_widgets(widgets, with_mask=mask is not None)
         said = edit_remarks(controller, clip, edit_prompt, settings, with_mask=mask is not None)
@@ -117,7 +129,23 @@ class P2PEdit(io.ComfyNode):
         )
         device, cell = host.current().intermediate_device(), controller.unet.latent_format.pixels_per_cell
         masks = [_in_pixels(mask, cell).to(device) for mask in (result.mask, result.last_mask.float())]
-        return io.NodeOutput({"samples": result.latents.to(device)}, *masks)
+        film = host.current().film(lambda: _film(controller, result, frames))
+        return io.NodeOutput({"samples": result.latents.to(device)}, *masks, ui=film)
+
+
+def _film(controller: Controller, result: EditResult, frames: Tensor | None) -> list[Tile]:
+    """Return clips for the page: the source, and the source under the mask if there is one.
+
+    frames: [frames, height, width, 3] the source; None: in rough colours, and the edit as well
+    """
+    from ...fatezero_ext.pictures.film_sheet import lit
+    from ...fatezero_ext.pictures.labelled_sheet import Tile
+
+    rough = controller.unet.latent_format.rough_frames
+    source = rough(controller.inverted().latents[0]) if frames is None else frames
+    masked = [Tile("mask", lit(source, result.mask))] if bool((result.mask < 1).any()) else []
+    edited = [Tile("edit", rough(result.latents * controller.unet.latent_format.scale))] if frames is None else []
+    return [Tile("source", source), *masked, *edited]
 
 
 def _in_pixels(mask: Tensor, cell: int) -> Tensor:

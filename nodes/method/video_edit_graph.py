@@ -39,7 +39,8 @@ def edit_graph(links: Links, words: Mapping[str, Any], fps: float, choices: Choi
     encoded = graph.node("VAEEncode", id="encode", pixels=frames.out(0), vae=links["vae"])
     inverted = _inversion(graph, links, encoded.out(0), words["source_prompt"], choices)
     said = {name: words[name] for name in ("edit_prompt", "kind", "strength")}
-    edited = graph.node(EDIT_NODE, id="edit", controller=inverted, clip=links["clip"], **widgets_of(P2PEdit, **said))
+    sockets = {"controller": inverted, "clip": links["clip"], "images": frames.out(0)}
+    edited = graph.node(EDIT_NODE, id="edit", **sockets, **widgets_of(P2PEdit, **said))
     result = graph.node("VAEDecode", id="decode", samples=edited.out(0), vae=links["vae"]).out(0)
     if choices.masked:
         sockets = {"images": result, "source": frames.out(0), "mask": edited.out(2)}
