@@ -1,8 +1,8 @@
 """Draw the moving picture of the README and the templates' cards: `python docs/make_edits.py [FOLDER]`.
 
 They show the sample clip beside its edits, which `python -m fatezero_ext demo all` leaves in FOLDER (`output`). For a
-pack's template NAME the page asks for the card NAME.jpg and for no other name; browsers tell a picture's format from its
-content, so that these files can hold animated WebP and move.
+pack's template NAME the page asks for the card NAME.jpg and for no other name; browsers tell a picture's format from
+its content, so that these files can hold animated WebP and move.
 """
 
 from __future__ import annotations

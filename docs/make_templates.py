@@ -137,8 +137,8 @@ def shown(sheet: Sheet, left: int, comparison: Output, video: Output, fps: Outpu
     sheet.group("4 result", (left - 20, -40, 840, 1180))
     webp = defaults("SaveAnimatedWEBP", filename_prefix=f"{SAVED}_beside_source", lossless=False, quality=90)
     title = "The source beside the edit"
-    sheet.add("SaveAnimatedWEBP", (left, 40, 800, 580), webp, title=title, images=comparison, fps=fps)
-    sheet.add("SaveVideo", (left, 700, 800, 420), [SAVED, "auto", "auto"], title="The edit, saved", video=video)
+    sheet.add("SaveAnimatedWEBP", (left, 40, 800, 520), webp, title=title, images=comparison, fps=fps)
+    sheet.add("SaveVideo", (left, 640, 360, 460), [SAVED, "auto", "auto"], title="The edit, saved", video=video)
 
 
 def whole_edit(edit: Edit, known: Mapping[str, NodeKind]) -> Sheet:

@@ -71,7 +71,13 @@ NODES = {
     "shown_2": ("PreviewImage", {"images": ["places", 0]}),
     "shown_3": ("PreviewImage", {"images": ["clip", 0]}),
     "shown_4": ("SaveImage", {"images": ["pictures", 0]}),
+    "core": ("CheckpointLoaderSimple", {"ckpt_name": "style.safetensors"}),
     "sample": ("FateZero_SampleClip", {}),
+    "whole": (
+        "FateZero_VideoEdit",
+        {"model": ["core", 0], "clip": ["core", 1], "vae": ["core", 2], "video": ["sample", 0]},
+    ),
+    "shown_6": ("SaveVideo", {"video": ["whole", 0]}),
     "shown_5": ("SaveVideo", {"video": ["sample", 0]}),
 }
 """A graph that names files of every kind; widgets that it leaves out get their defaults."""

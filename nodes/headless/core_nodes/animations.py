@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 METHODS = {"default": 4, "fastest": 0, "slowest": 6}
-"""How hard the encoder tries, by the names of ComfyUI."""
+"""Effort of the encoder, by the names of ComfyUI."""
 
 
 class SaveAnimatedWEBP(CoreNode):
