@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import av
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -171,6 +172,55 @@ def test_a_run_saves_the_edit_with_rate_and_sound_and_the_comparison_moving(path
         assert moving.n_frames == 3 and moving.width > 2 * 32
         moving.load()
         assert moving.info["duration"] == 1000 // (FPS // 3) and moving.info["loop"] == 0
+
+
+JUNK = [
+    None,
+    "x",
+    7,
+    {},
+    [1, None],
+    [{"name": 3, "url": 4}],
+    [{"name": CHECKPOINT}],
+    [{"name": CHECKPOINT, "url": "x"}],
+]
+LOCAL = [{"name": CHECKPOINT, "url": "file:///etc/passwd", "directory": "checkpoints"}]
+LONG = [{"name": CHECKPOINT, "url": "https://" + "x" * 5000, "directory": "checkpoints"}]
+
+
+@pytest.mark.parametrize("models", [*JUNK, LOCAL, LONG], ids=lambda models: repr(models)[:30])
+def test_addresses_that_are_none_are_left_out(models, folder, tmp_path, capsys):
+    document = json.loads(RUNNING[0].read_text())
+    (loader,) = (node for node in document["nodes"] if node["type"] == "CheckpointLoaderSimple")
+    loader["properties"]["models"] = models
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(document))
+    assert run(path, folder, "--check") == 0, capsys.readouterr().err
+    assert run(path, folder, "--check", models=False) == 2
+    told = capsys.readouterr().err
+    assert "is not there" in told and "names this address" not in told.replace("\n", " ")
+
+
+def test_another_checkpoint_that_is_there_is_named(folder, capsys):
+    assert run(RUNNING[0], folder, "--check", "--set", "Load Checkpoint.ckpt_name=mine.ckpt") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "the checkpoint 'mine.ckpt' is not there" in told and f"choose one that is there: {CHECKPOINT}" in told
+
+
+def test_a_file_of_another_family_is_refused_before_any_work(folder, capsys):
+    other = folder / "models" / "checkpoints" / "other.safetensors"
+    save_file({"x": torch.zeros(1)}, other)
+    try:
+        assert run(RUNNING[0], folder, "--check", "--set", "Load Checkpoint.ckpt_name=other.safetensors") == 2
+    finally:
+        other.unlink()
+    assert "other.safetensors is no kind of model" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("prefix", ["../out", "/tmp/out", ""])
+def test_a_moving_picture_is_saved_below_the_output_folder_only(prefix, folder, capsys):
+    assert run(RUNNING[0], folder, "--check", "--set", f"SaveAnimatedWEBP.filename_prefix={prefix}") == 2
+    assert "names no file below the output folder" in " ".join(capsys.readouterr().err.split())
 
 
 def with_blueprint(folder, **values):

@@ -62,6 +62,6 @@ def _absent(name: str) -> str:
     listed = ", ".join([*there[:MOST_LISTED], *([f"{len(there) - MOST_LISTED} more"] if there[MOST_LISTED:] else [])])
     instead = f", or choose one that is there: {listed}" if there else ""
     return (
-        f"the checkpoint {name!r} is not there; it is needed. Put the file {host.current().models_place()} (where that "
-        f"has a folder checkpoints, in there){instead}."
+        f"the checkpoint {name!r} is not there; it is needed. Put the file {host.current().models_place()}, in its "
+        f"folder checkpoints if there is one{instead}."
     )
