@@ -229,8 +229,8 @@ def own_mask(known: Mapping[str, NodeKind]) -> Sheet:
     clip, said, wanted = clip_and_words(sheet, edit.source, edit.edit)
     steps = (*STEPS[:1], *STEPS[1:3], "**What the mask follows**: a word or two, such as *jeep*.", STEPS[3])
     advice = (
-        "**SAM3** finds the object in every frame, and the edit stays inside that mask (`mask_use` *override*). Any "
-        "other node that gives a MASK can take its place.\n\n**The SAM3 nodes are part of newer versions of ComfyUI "
+        "**SAM3** finds the object in every frame, and the edit stays inside that mask, which alone counts. Any other "
+        "node that gives a MASK can take its place.\n\n**The SAM3 nodes are part of newer versions of ComfyUI "
         "(0.33.0 has them, 0.8.0 has not).** Where they are missing, update ComfyUI, or take the template *Change an "
         "object, keep the motion*, which finds the mask itself."
     )
@@ -245,7 +245,7 @@ def own_mask(known: Mapping[str, NodeKind]) -> Sheet:
     links = {"images": found.frames, "model": sam, "conditioning": text}
     (track,) = sheet.add("SAM3_VideoTrack", (1800, 1260, 400, 190), [0.5, 1, 1], **links)
     (mask,) = sheet.add("SAM3_TrackToMask", (2240, 1260, 400, 110), [""], track_data=track)
-    values = defaults("FateZero_P2PEdit", edit_prompt=edit.edit, kind=edit.kind, mask_use="override")
+    values = defaults("FateZero_P2PEdit", edit_prompt=edit.edit, kind=edit.kind)
     edited(sheet, found, wanted, values, mask)
     return sheet
 
@@ -269,8 +269,9 @@ def repainted(known: Mapping[str, NodeKind]) -> Sheet:
     pictures, mask = sheet.add(
         "FateZero_WordHeatMaps", (1800, 40, 400, 330), heats, title="Whose mask", colour="words", **links
     )
-    (grown,) = sheet.add("GrowMask", (1800, 450, 400, 120), [12, True], mask=mask)
-    sheet.add("PreviewImage", (1800, 650, 400, 440), images=pictures)
+    (hard,) = sheet.add("ThresholdMask", (1800, 450, 400, 90), [0.5], mask=mask)
+    (grown,) = sheet.add("GrowMask", (1800, 620, 400, 120), [12, True], mask=hard)
+    sheet.add("PreviewImage", (1800, 820, 400, 280), images=pictures)
     sheet.group("VACE", (2240, -40, 880, 1180), GREY)
     (wan,) = sheet.add("UNETLoader", (2260, 40, 400, 110), [VACE["name"], "default"], models=[VACE])
     (wan,) = sheet.add("ModelSamplingSD3", (2260, 230, 400, 90), [5.0], model=wan)

@@ -19,6 +19,7 @@ CORE = {
     "CLIPLoader": NodeKind({}, {"clip_name": "COMBO", "type": "COMBO", "device": "COMBO"}, {"CLIP": "CLIP"}),
     "VAELoader": NodeKind({}, {"vae_name": "COMBO"}, {"VAE": "VAE"}),
     "ModelSamplingSD3": NodeKind({"model": "MODEL"}, {"shift": "FLOAT"}, {"MODEL": "MODEL"}),
+    "ThresholdMask": NodeKind({"mask": "MASK"}, {"value": "FLOAT"}, {"MASK": "MASK"}),
     "GrowMask": NodeKind({"mask": "MASK"}, {"expand": "INT", "tapered_corners": "BOOLEAN"}, {"MASK": "MASK"}),
     "WanVaceToVideo": NodeKind(
         {

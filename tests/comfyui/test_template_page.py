@@ -20,6 +20,8 @@ REAL = sorted(EXAMPLES.glob("[!0-9]*.json"))
 OBJECT = EXAMPLES / "Change an object, keep the motion.json"
 BLUEPRINT = "Edit a video by words"
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
+FILES = {"file", "ckpt_name", "unet_name", "clip_name", "vae_name"}
+"""Inputs that name files."""
 SAM3 = {"SAM3_VideoTrack", "SAM3_TrackToMask"}
 VUE = "Comfy.VueNodes.Enabled"
 BOXES = """() => app.graph.nodes.map(node => {
@@ -125,6 +127,20 @@ def test_every_template_opens_without_missing_nodes_or_overlaps(server, pictures
                 page.picture(f"template_{'nodes_2' if vue else 'canvas'}_{path.stem}")
     finally:
         server.post("/api/settings", {VUE: False})
+
+
+def test_comfyui_finds_nothing_wrong_with_them_but_files_that_are_not_there(server, page):
+    for path in REAL:
+        page.load(json.loads(path.read_text()))
+        if page.missing():
+            assert set(page.missing()) <= SAM3
+            continue
+        status, answer = server.post("/prompt", {"prompt": page.prompt()})
+        wrong = [error for node in answer["node_errors"].values() for error in node["errors"]]
+        assert status == 400 and wrong, path.stem  # no clip is uploaded
+        for error in wrong:
+            assert error["type"] in ("value_not_in_list", "custom_validation_failed"), (path.stem, error)
+            assert error["extra_info"]["input_name"] in FILES, (path.stem, error)
 
 
 def overlap(one, other):
