@@ -34,8 +34,13 @@ class CheckpointLoaderSimple(CoreNode):
     )
 
     @classmethod
-    def validate_inputs(cls, ckpt_name: str) -> bool | str:
-        """Check before anything runs that the file is there and of a kind that can be edited; reads its header."""
+    def validate_inputs(cls, ckpt_name: str | None) -> bool | str:
+        """Check before anything runs that the file is there and of a kind that can be edited; reads its header.
+
+        ckpt_name: None where it is linked and not known yet
+        """
+        if ckpt_name is None:
+            return True
         path = host.current().model_file("checkpoints", ckpt_name)
         if path is None:
             return _absent(ckpt_name)
