@@ -1,11 +1,14 @@
 """Draw the moving picture of the README and the templates' cards: `python docs/make_edits.py [FOLDER]`.
 
-They show the sample clip beside its edits, which `python -m fatezero_ext demo all` leaves in FOLDER (`output`).
+They show the sample clip beside its edits, which `python -m fatezero_ext demo all` leaves in FOLDER (`output`). For a
+pack's template NAME the page asks for the card NAME.jpg and for no other name; browsers tell a picture's format from
+its content, so that these files can hold animated WebP and move.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -15,6 +18,8 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the checkout need not be installed
 
+from fatezero_ext import Controller, invert, load_toy  # noqa: E402
+from fatezero_ext.inspection.heat_maps import word_heats  # noqa: E402
 from fatezero_ext.media.video import read_video, to_bytes  # noqa: E402
 from fatezero_ext.pictures.attention_sheets import enlarged  # noqa: E402
 from fatezero_ext.pictures.comparison_grid import compare  # noqa: E402
@@ -22,50 +27,89 @@ from fatezero_ext.pictures.comparison_grid import compare  # noqa: E402
 TEMPLATES = ROOT / "example_workflows"
 
 SOURCE = "a red circle on the grass"
+COLOUR, SHAPE, BACKGROUND, STYLE = "1_colour_edit_with_mask", "2_shape_edit", "3_background_edit", "4_style_edit"
 EDITS = {
-    "1_colour_edit_with_mask": "a blue circle on the grass",
-    "1_colour_edit_with_mask_no_control": "the same without attention control",
-    "2_shape_edit": "a red square on the grass",
-    "3_background_edit": "a red circle on the sand",
-    "4_style_edit": "a watercolor painting of a red circle on the grass",
+    COLOUR: "a blue circle on the grass",
+    f"{COLOUR}_no_control": "the same without attention control",
+    SHAPE: "a red square on the grass",
+    BACKGROUND: "a red circle on the sand",
+    STYLE: "a watercolor painting of a red circle on the grass",
 }
+OF_KINDS = {
+    "Change a colour, keep the rest": COLOUR,
+    "Change an object, keep the motion": SHAPE,
+    "Change the background only": BACKGROUND,
+    "Change the style, keep the motion": STYLE,
+}
+"""Templates for real files whose cards show an edit of their kind."""
 SIDE = 256  # pixels of one clip
+CARD = 192  # pixels of a card's clip
 MILLISECONDS = 125  # of one frame, as the clip's 8 frames a second
 GAP = 4  # pixels between the two pictures of a card
-CARD_FRAME = 4
 
 
-def source() -> Tensor:
-    """Return the sample clip, enlarged: [frames, SIDE, SIDE, 3], 0..1."""
-    return enlarged(read_video(TEMPLATES / "red_circle_on_grass.mp4").frames, (SIDE, SIDE))
+def source(side: int = SIDE) -> Tensor:
+    """Return the sample clip, enlarged: [frames, side, side, 3], 0..1."""
+    return enlarged(read_video(TEMPLATES / "red_circle_on_grass.mp4").frames, (side, side))
 
 
-def edited(folder: Path, name: str) -> Tensor:
+def edited(folder: Path, name: str, side: int = SIDE) -> Tensor:
     """Return the newest edit of that name, as `source`."""
-    return enlarged(read_video(max((folder / "video").glob(f"{name}_0*.mp4"))).frames, (SIDE, SIDE))
+    return enlarged(read_video(max((folder / "video").glob(f"{name}_0*.mp4"))).frames, (side, side))
 
 
-def card(folder: Path, name: str) -> Tensor:
-    """Return a template's card, a frame of the source and of the edit: [SIDE, 2 * SIDE + GAP, 3], 0..1."""
-    gap = torch.ones(SIDE, GAP, 3)
-    return torch.cat([source()[CARD_FRAME], gap, edited(folder, name)[CARD_FRAME]], dim=1)
+def heat() -> Tensor:
+    """Return the heat of the word circle, as `source`, the rest of the clip dark."""
+    loaded, clip = load_toy(), read_video(TEMPLATES / "red_circle_on_grass.mp4").frames
+    inverted = invert(Controller(loaded.unet), loaded.text_encoder, loaded.vae.encode(clip), SOURCE, steps=20)
+    found = word_heats(inverted, ["circle"])
+    share = enlarged((found[0] / found.amax()).unsqueeze(-1), (CARD, CARD))
+    return source(CARD) * (0.2 + 0.8 * share.clamp(0, 1))
+
+
+def beside(*clips: Tensor) -> Tensor:
+    """Clips of equal size beside each other: [frames, height, width, 3]."""
+    gap = torch.ones(*clips[0].shape[:2], GAP, 3)
+    return torch.cat([part for clip in clips for part in (gap, clip)][1:], dim=2)
+
+
+def below(*clips: Tensor) -> Tensor:
+    """Clips of equal size below each other."""
+    gap = torch.ones(len(clips[0]), GAP, *clips[0].shape[2:])
+    return torch.cat([part for clip in clips for part in (gap, clip)][1:], dim=1)
+
+
+def cards(folder: Path) -> Mapping[str, Tensor]:
+    """Return the cards by their templates' names: clips as those of `beside`."""
+    clip, edits = source(CARD), {name: edited(folder, name, CARD) for name in (COLOUR, SHAPE, BACKGROUND, STYLE)}
+    found = {name: beside(clip, edit) for name, edit in edits.items()}
+    found |= {title: found[name] for title, name in OF_KINDS.items()}
+    upper, lower = beside(clip, edits[COLOUR]), beside(edits[SHAPE], edits[BACKGROUND])
+    found["Every step as a node of its own"] = below(upper, lower)
+    changed = (edits[COLOUR] - clip).abs().amax(dim=-1, keepdim=True) > 0.3
+    found["Edit inside your own mask (SAM3)"] = beside(changed.float().expand_as(clip), edits[COLOUR])
+    found["Find by words, repaint with VACE"] = beside(clip, heat())
+    return found
 
 
 def moving_picture(folder: Path) -> Tensor:
-    """The clips side by side, each under its prompt: [frames, height, width, 3], 0..1; forth, and back again."""
-    sheet = compare([source(), *(edited(folder, name) for name in EDITS)], [SOURCE, *EDITS.values()])
-    return torch.cat([sheet, sheet[1:-1].flip(0)])
+    """The clips side by side, each under its prompt: [frames, height, width, 3], 0..1."""
+    return compare([source(), *(edited(folder, name) for name in EDITS)], [SOURCE, *EDITS.values()])
+
+
+def save(path: Path, clip: Tensor, quality: int) -> None:
+    """Write a clip, forth and back again, as animated WebP whatever the file is called."""
+    first, *others = [Image.fromarray(frame) for frame in to_bytes(torch.cat([clip, clip[1:-1].flip(0)]))]
+    options = {"duration": MILLISECONDS, "loop": 0, "quality": quality, "method": 6}
+    first.save(path, format="WEBP", save_all=True, append_images=others, **options)
+    sys.stderr.write(f"{path.name}: {path.stat().st_size // 1024} KiB\n")
 
 
 def main(folder: Path) -> None:
     """Write docs/edits.webp, and the cards beside the templates."""
-    first, *others = [Image.fromarray(frame) for frame in to_bytes(moving_picture(folder))]
-    path = ROOT / "docs" / "edits.webp"
-    first.save(path, save_all=True, append_images=others, duration=MILLISECONDS, loop=0, quality=80, method=6)
-    sys.stderr.write(f"{path.name}: {path.stat().st_size // 1024} KiB\n")
-    for template in TEMPLATES.glob("*.json"):
-        (picture,) = to_bytes(card(folder, template.stem)[None])
-        Image.fromarray(picture).save(template.with_suffix(".jpg"), quality=90)
+    save(ROOT / "docs" / "edits.webp", moving_picture(folder), 80)
+    for name, card in cards(folder).items():
+        save(TEMPLATES / f"{name}.jpg", card, 70)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,9 @@ class Link:
 class Node:
     """One node of a workflow.
 
-    inputs:  by input id, a `Link` or a constant
-    severed: by input id, why a link that the file has leads to nothing ("its source #5 is muted")
+    inputs:    by input id, a `Link` or a constant
+    severed:   by input id, why a link that the file has leads to nothing ("its source #5 is muted")
+    addresses: by the name of a model's file, where the workflow says that it can be downloaded
     """
 
     id: str
@@ -35,6 +36,7 @@ class Node:
     title: str
     inputs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     severed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    addresses: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def label(self) -> str:

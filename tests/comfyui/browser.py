@@ -51,8 +51,12 @@ class Page:
         self.page, self._pictures, self.errors = page, pictures, []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.goto(url)
-        page.wait_for_function(READY)
-        page.evaluate(WATCH, list(WATCHED))
+        self.ready()
+
+    def ready(self):
+        """Wait until the page can be used, at its start and after it is loaded anew."""
+        self.page.wait_for_function(READY)
+        self.page.evaluate(WATCH, list(WATCHED))
 
     def picture(self, name):
         """Take a screenshot."""

@@ -9,7 +9,7 @@ from functools import cache
 from fatezero_ext.cli.examples import EXAMPLES
 from fatezero_ext.cli.node_pack import load_pack
 
-TEMPLATES = sorted(EXAMPLES.glob("*.json"))
+TEMPLATES = sorted(EXAMPLES.glob("[0-9]_*.json"))
 COMPONENTS, LOAD, REGISTER, KEEP, INVERT, EDIT, DECODE = "2", "3", "5", "6", "7", "8", "9"
 """Nodes of the colour edit."""
 LATENTS = "20"

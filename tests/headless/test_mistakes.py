@@ -9,7 +9,7 @@ from fatezero_ext.cli.examples import EXAMPLES
 from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.prompts.words_alone import read_words
 
-TEMPLATE = sorted(EXAMPLES.glob("*.json"))[0]
+TEMPLATE = sorted(EXAMPLES.glob("[0-9]_*.json"))[0]
 LOAD, INVERT, EDIT, ADDED = "3", "7", "8", "30"
 
 

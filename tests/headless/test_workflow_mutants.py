@@ -39,7 +39,7 @@ def types(headless):
 
 @pytest.fixture(scope="module")
 def documents(headless, types):
-    examples = [json.loads(path.read_text()) for path in sorted(headless.command.EXAMPLES.glob("*.json"))]
+    examples = [json.loads(path.read_text()) for path in sorted(headless.command.EXAMPLES.glob("[0-9]_*.json"))]
     api_formats = [headless.workflow.graph_from(document, types).api_format() for document in examples]
     return workflow_mutants.sources(examples, api_formats)
 

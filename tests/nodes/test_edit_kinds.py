@@ -177,7 +177,7 @@ def test_key_frames_that_are_left_to_the_program_are_those_of_the_model(toy, mod
     assert toy["mid"][0].unet.settings.key_frames == ("mid",)
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("[0-9]_*.json")), ids=lambda path: path.stem)
 def test_the_kind_of_a_template_is_read_from_its_prompts_and_chooses_what_its_widgets_say(widgets, path):
     types = load_pack("nodes.headless.schemas.registry").pack_node_types()
     graph = load_pack("nodes.headless.formats.read").graph_from(json.loads(path.read_text()), types).api_format()

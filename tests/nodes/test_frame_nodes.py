@@ -157,7 +157,7 @@ def test_graphs_from_before_prepare_frames_had_a_rate_still_run(folder):
 EXAMPLES = Path(__file__).parents[2] / "example_workflows"
 
 
-@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("[0-9]_*.json")), ids=lambda path: path.stem)
 def test_rate_and_sound_of_each_template_pass_through_prepare_frames(path):
     types = load_pack("nodes.headless.schemas.registry").pack_node_types()
     graph = load_pack("nodes.headless.formats.read").read_workflow(path, types).api_format()

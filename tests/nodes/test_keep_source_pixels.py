@@ -12,7 +12,7 @@ from fatezero_ext.editing import source_pixels
 
 NODE = load_pack("nodes.clips.keep_source_pixels").KeepSourcePixels
 PASTING = sorted(
-    path for path in EXAMPLES.glob("*.json") if "FateZero_KeepSourcePixels" in path.read_text(encoding="utf-8")
+    path for path in EXAMPLES.glob("[0-9]_*.json") if "FateZero_KeepSourcePixels" in path.read_text(encoding="utf-8")
 )
 TITLE = 30  # pixels that a node's title takes above it
 

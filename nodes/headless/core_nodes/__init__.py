@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ...api import io
+from .animations import SaveAnimatedWEBP
+from .checkpoints import CheckpointLoaderSimple
 from .images import ImageBatch, ImageFromBatch, ImageScale, LoadImage, MaskToImage, RepeatImageBatch, SaveImage
 from .latents import CLIPTextEncode, VAEDecode, VAEEncode
 from .masks import MASK_NODES
@@ -12,6 +14,7 @@ from .videos import CreateVideo, GetVideoComponents, LoadVideo, SaveVideo
 
 CORE_NODES: tuple[type[io.ComfyNode], ...] = (
     CLIPTextEncode,
+    CheckpointLoaderSimple,
     CreateVideo,
     GetVideoComponents,
     ImageBatch,
@@ -23,6 +26,7 @@ CORE_NODES: tuple[type[io.ComfyNode], ...] = (
     PreviewAny,
     PreviewImage,
     RepeatImageBatch,
+    SaveAnimatedWEBP,
     SaveImage,
     SaveVideo,
     VAEDecode,

@@ -63,7 +63,7 @@ def _node(wiring: Wiring, scope: Scope, raw: UiNode, node_type: NodeType | None)
             inputs[name] = source.value
         elif isinstance(source, Severed):
             severed[name] = source.reason
-    return Node(scope.flat(raw.id), raw.type, title, MappingProxyType(inputs), MappingProxyType(severed))
+    return Node(scope.flat(raw.id), raw.type, title, MappingProxyType(inputs), MappingProxyType(severed), raw.addresses)
 
 
 def _widget_values(values: Any, node_type: NodeType, near: NearNames) -> tuple[dict[str, Any], dict[str, str]]:  # noqa: ANN401 - JSON

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 from ..graph import MOST_NODES, too_many_nodes
@@ -22,6 +23,10 @@ MOST_KEYS = 100
 """Keys of a node that are compared with these; the page writes some 20."""
 LONGEST_ID = 64
 """Letters of an id; ids of nodes in subgraphs are put together of those of all boxes around."""
+MOST_MODELS = 100
+"""Files that a node lists; the page's own templates list a few."""
+WEB, LONGEST_ADDRESS = ("https://", "http://"), 2000
+"""Beginnings and most letters of an address."""
 NODE_KEYS = ("inputs", "outputs", "widgets_values", "widgets_values_named")
 """Keys of a node that may be absent, so that a misspelt one would go unseen."""
 
@@ -59,6 +64,7 @@ class UiNode:
     values:     of its widgets, by position or by name; None where the file has none
     promotions: for the box of a subgraph, the widgets it shows, in the order of `values`; None where the file has no
                 list of them
+    addresses:  where the model files that it names can be downloaded, by their names
     """
 
     id: str
@@ -69,6 +75,7 @@ class UiNode:
     outputs: tuple[str, ...]
     values: Sequence[Any] | Mapping[str, Any] | None
     promotions: tuple[Promotion, ...] | None
+    addresses: Mapping[str, str]
 
     @property
     def runs(self) -> bool:
@@ -218,6 +225,7 @@ def _node(raw: Any, near: NearNames) -> UiNode:  # noqa: ANN401 - unchecked JSON
         tuple(_kind(entry) for entry in _list(raw, "outputs", label)),
         values,
         _promotions(raw.get("properties"), label),
+        _addresses(raw.get("properties")),
     )
 
 
@@ -292,6 +300,17 @@ def _slot(value: Any) -> int | None:  # noqa: ANN401 - unchecked JSON
         return None if isinstance(value, (bool, float)) else int(value)
     except (TypeError, ValueError):
         return None
+
+
+def _addresses(properties: Any) -> Mapping[str, str]:  # noqa: ANN401 - unchecked JSON
+    """Read what `models` lists, [{name, url, directory}]; nothing depends on it, so what is malformed is left out."""
+    listed = properties.get("models") if isinstance(properties, dict) else None
+    found = [entry for entry in listed[:MOST_MODELS] if isinstance(entry, dict)] if isinstance(listed, list) else []
+    pairs = [(entry.get("name"), entry.get("url")) for entry in found]
+    whole = {name: url for name, url in pairs if isinstance(name, str) and isinstance(url, str)}
+    return MappingProxyType(
+        {name: url for name, url in whole.items() if url.startswith(WEB) and len(url) <= LONGEST_ADDRESS}
+    )
 
 
 def _promotions(properties: Any, label: str) -> tuple[Promotion, ...] | None:  # noqa: ANN401 - unchecked JSON

@@ -229,7 +229,14 @@ def _check_own(nodes: Mapping[str, Node], node: Node, node_type: NodeType) -> It
         return
     text = verdict if isinstance(verdict, str) else "the node refuses the value. Choose another."
     for name, mistake in (mistakes_of(text) or {place: text}).items():
-        yield Problem(mistake.removeprefix(f"{name}: "), node.label, name)
+        yield Problem(f"{mistake.removeprefix(f'{name}: ')}{_address(node, name)}", node.label, name)
+
+
+def _address(node: Node, name: str) -> str:
+    """Return a sentence with the address of the file that an input names, where the workflow has one, else ''."""
+    value = node.inputs.get(name)
+    address = node.addresses.get(value) if isinstance(value, str) else None
+    return f" The workflow names this address for it: {address}" if address else ""
 
 
 def _with_id(node: Node, node_type: NodeType) -> type[io.ComfyNode]:

@@ -1,0 +1,227 @@
+"""Templates for real files in the real page: listed first, moving cards, five actions from a clip to its edit."""
+
+import json
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+import av
+import pytest
+from safetensors.torch import save_file
+
+from benchmarks.make_checkpoint import parts, single_file
+from fatezero_ext.cli.examples import EXAMPLES
+from tests.comfyui.browser import CHROMIUM, opened
+from tests.comfyui.http_server import PACK, ROOT, Server
+from tests.comfyui.workflows import TEMPLATES
+from tests.sounding_clips import FPS, write_clip
+
+REAL = sorted(EXAMPLES.glob("[!0-9]*.json"))
+OBJECT = EXAMPLES / "Change an object, keep the motion.json"
+BLUEPRINT = "Edit a video by words"
+CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
+FILES = {"file", "ckpt_name", "unet_name", "clip_name", "vae_name"}
+"""Inputs that name files."""
+SAM3 = {"SAM3_VideoTrack", "SAM3_TrackToMask"}
+VUE = "Comfy.VueNodes.Enabled"
+BOXES = """() => app.graph.nodes.map(node => {
+    const shown = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect();
+    const [x, y] = app.canvas.ds.offset, scale = app.canvas.ds.scale;
+    const own = [node.pos[0], node.pos[1] - 30, node.size[0], node.size[1] + 30];
+    const canvas = app.canvas.canvas.getBoundingClientRect();
+    return shown
+        ? [(shown.left - canvas.left) / scale - x, (shown.top - canvas.top) / scale - y,
+           shown.width / scale, shown.height / scale]
+        : own;
+})"""
+"""Left, top, width and height of every node with its title, as drawn."""
+UPLOAD = """() => {
+    const node = app.graph.nodes.find(node => node.type == 'LoadVideo');
+    const button = node.widgets.find(widget => widget.type == 'button');
+    const middle = [node.pos[0] + node.size[0] / 2, node.pos[1] + button.last_y + 10];
+    const [x, y] = app.canvas.ds.convertOffsetToCanvas(middle);
+    const canvas = app.canvas.canvas.getBoundingClientRect();
+    return [x + canvas.left, y + canvas.top];
+}"""
+"""Where Load Video's button is on the screen."""
+TOUCH = 2  # pixels by which neighbours may touch through rounding
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = Path(os.environ.get("FATEZERO_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return tmp_path_factory.mktemp("base")
+
+
+@pytest.fixture(scope="module")
+def server(comfyui, base):
+    if CHROMIUM is None or find_spec("playwright") is None:
+        pytest.skip("these tests drive the page: install the Python package playwright, and a Chromium")
+    with Server(comfyui, base) as started:
+        started.post("/api/settings", {"Comfy.TutorialCompleted": True, VUE: False})
+        yield started
+
+
+@pytest.fixture
+def page(server, pictures):
+    with opened(server.url, pictures) as shown:
+        yield shown
+
+
+def test_templates_for_real_files_are_listed_first_and_all_cards_move(page):
+    page.open_templates(PACK)
+    for path in (*REAL, *TEMPLATES):
+        page.template(path.stem).locator("img").first.wait_for()
+    listed = page.page.evaluate(
+        "[...document.querySelectorAll('[data-testid^=template-workflow-]')].map(e => e.dataset.testid)"
+    )
+    names = [each.removeprefix("template-workflow-") for each in listed]
+    assert names == [path.stem for path in (*REAL, *TEMPLATES)]
+    for path in (*REAL, *TEMPLATES):
+        frames = page.page.evaluate(
+            """async address => {
+                const answer = await fetch(address);
+                const decoder = new ImageDecoder({data: await answer.arrayBuffer(), type: 'image/webp'});
+                await decoder.tracks.ready;
+                return decoder.tracks.selectedTrack.frameCount;
+            }""",
+            f"/api/workflow_templates/{PACK}/{path.stem}.jpg",
+        )
+        assert frames > 8, path.stem
+        picture = page.template(path.stem).locator("img").first
+        page.page.wait_for_function("image => image.complete && image.naturalWidth > 1", arg=picture.element_handle())
+    card = page.template(OBJECT.stem).locator("img").first
+    seen = {card.screenshot()}
+    for _ in range(20):
+        page.page.wait_for_timeout(150)
+        seen.add(card.screenshot())
+        if len(seen) > 1:
+            break
+    assert len(seen) > 1  # the page shows the picture's content, whatever its file is called
+    page.picture("real_templates")
+
+
+@pytest.mark.parametrize("vue", [False, True], ids=["canvas", "nodes_2"])
+def test_every_template_opens_without_missing_nodes_or_overlaps(server, pictures, vue):
+    server.post("/api/settings", {VUE: vue})
+    try:
+        with opened(server.url, pictures) as page:
+            if vue and not page.page.evaluate(f"app.ui.settings.settingsLookup?.['{VUE}'] !== undefined"):
+                pytest.skip("this page has no Nodes 2.0")
+            known = set(page.page.evaluate("Object.keys(LiteGraph.registered_node_types)"))
+            for path in (*REAL, *TEMPLATES):
+                page.load(json.loads(path.read_text()))
+                page.page.wait_for_timeout(1000)
+                page.page.keyboard.press("Escape")  # the dialog of missing models
+                page.show_all()
+                assert set(page.missing()) <= SAM3 - known, path.stem
+                boxes = page.page.evaluate(BOXES)
+                pairs = [(one, other) for number, one in enumerate(boxes) for other in boxes[:number]]
+                assert not [pair for pair in pairs if overlap(*pair)], path.stem
+                page.picture(f"template_{'nodes_2' if vue else 'canvas'}_{path.stem}")
+    finally:
+        server.post("/api/settings", {VUE: False})
+
+
+def test_comfyui_finds_nothing_wrong_with_them_but_files_that_are_not_there(server, page):
+    for path in REAL:
+        page.load(json.loads(path.read_text()))
+        if page.missing():
+            assert set(page.missing()) <= SAM3
+            continue
+        status, answer = server.post("/prompt", {"prompt": page.prompt()})
+        wrong = [error for node in answer["node_errors"].values() for error in node["errors"]]
+        assert status == 400 and wrong, path.stem  # no clip is uploaded
+        for error in wrong:
+            assert error["type"] in ("value_not_in_list", "custom_validation_failed"), (path.stem, error)
+            assert error["extra_info"]["input_name"] in FILES, (path.stem, error)
+
+
+def overlap(one, other):
+    return all(
+        one[axis] + TOUCH < other[axis] + other[axis + 2] and other[axis] + TOUCH < one[axis] + one[axis + 2]
+        for axis in (0, 1)
+    )
+
+
+def test_a_missing_checkpoint_is_offered_for_download(page):
+    page.load(json.loads(OBJECT.read_text()))
+    details = page.page.get_by_text("View details")
+    found = page.page.get_by_text(CHECKPOINT).first
+    found.or_(details).first.wait_for()
+    if details.count():
+        details.first.click()
+    page.page.get_by_text(CHECKPOINT).first.wait_for()
+    page.page.get_by_role("button", name="Download").first.wait_for()
+    page.picture("missing_model")
+
+
+def test_the_blueprint_is_found_in_the_library_and_gives_a_box_without_missing_nodes(page):
+    listed = page.page.evaluate("async () => Object.values(await (await fetch('/api/global_subgraphs')).json())")
+    (own,) = [each for each in listed if each["name"] == BLUEPRINT]
+    assert own["info"]["node_pack"].endswith(PACK)
+    page.page.evaluate("() => { app.extensionManager.command.execute('Workspace.ToggleSidebarTab.node-library') }")
+    page.page.get_by_placeholder("Search").first.fill("Edit a video by")
+    page.page.get_by_text(BLUEPRINT).first.wait_for()
+    page.picture("blueprint_in_the_library")
+    page.load(json.loads((ROOT / "subgraphs" / f"{BLUEPRINT}.json").read_text()))
+    (box,) = page.page.evaluate("app.graph.nodes.map(node => node.widgets.map(widget => widget.name))")
+    assert [name.rpartition(" ")[2] for name in box] == [  # older pages write "2: kind"
+        "source_prompt", "edit_prompt", "kind", "strength", "ckpt_name",
+    ]  # fmt: skip
+    inside = page.page.evaluate("app.graph.nodes[0].subgraph.nodes.map(node => node.type)")
+    assert sorted(inside) == ["CheckpointLoaderSimple", "FateZero_VideoEdit"]
+    page.page.keyboard.press("Escape")
+    page.show_all()
+    page.picture("blueprint")
+
+
+def test_five_actions_lead_from_an_empty_page_to_the_saved_clip(server, page, base):
+    """Templates, the pack, a card, the clip, Run; two of them are decisions: the card and the clip."""
+    (base / "models" / "checkpoints").mkdir(parents=True)
+    save_file(single_file(*parts("sd1", "comfyui")), base / "models" / "checkpoints" / CHECKPOINT)
+    clip = write_clip(base / "my clip.mp4", "aac")
+    page.page.reload()
+    page.ready()
+    page.page.evaluate("app.graph.clear()")
+    page.page.get_by_role("button", name="Templates").first.click()
+    page.page.get_by_text(PACK, exact=True).first.click()
+    page.template(OBJECT.stem).click()
+    page.page.wait_for_function("app.graph.nodes.some(node => node.type == 'FateZero_VideoEdit')")
+    page.template(OBJECT.stem).wait_for(state="detached")
+    page.drawn()
+    for name, value in {"size": 64, "steps": 5, "frames": 3}.items():  # for a CPU; not one of the actions
+        page.set_widget("FateZero_VideoEdit", name, value)
+    x, y = page.page.evaluate(UPLOAD)
+    page.page.mouse.move(x, y)
+    page.drawn()
+    with page.page.expect_file_chooser() as chooser:
+        page.page.mouse.down()
+        page.drawn()
+        page.page.mouse.up()
+    chooser.value.set_files(clip)
+    page.page.wait_for_function(
+        "app.graph.nodes.find(node => node.type == 'LoadVideo').widgets[0].value == 'my clip.mp4'"
+    )
+    page.picture("five_actions_before_run")
+    page.page.locator('[data-testid="queue-button"]').first.click()
+    end, told = page.wait_for_end()[-1]
+    assert end == "execution_success", told
+    page.drawn()
+    page.picture("five_actions_done")
+    (saved,) = (base / "output" / "video").glob("edit_0*.mp4")
+    with av.open(str(saved)) as container:
+        assert len(list(container.decode(video=0))) == 3
+        assert container.streams.video[0].average_rate == FPS / 3 and container.streams.audio
+    (beside,) = (base / "output" / "video").glob("edit_beside_source_0*.webp")
+    shown = f"image => image.src.includes('{beside.name}') && image.complete && image.naturalWidth > 1"
+    page.page.wait_for_function(
+        f"[...document.images].some({shown}) || app.graph.nodes.some(node => node.imgs?.some({shown}) "
+        "|| node.type == 'SaveAnimatedWEBP' && node.widgets.length > 5)"
+    )
