@@ -213,8 +213,8 @@ def expanded(known: Mapping[str, NodeKind]) -> Sheet:
     clip, said, wanted = clip_and_words(sheet, edit.source, edit.edit)
     advice = (
         "**FateZero Video Edit** puts these nodes in its place when it runs, and sets what is set here: 8 frames, "
-        "every third of 24 a second, 512 pixels, 50 steps. Here every widget is yours: windows and thresholds of **P2P "
-        "Edit** (kind *custom*), a mask of your own, another way to keep attention. `sampling_rate` is frames per "
+        "every third of 24 a second, 512 pixels, 50 steps. Here every widget is yours: windows and thresholds of "
+        "**Prompt-to-Prompt Edit** (kind *custom*), a mask of your own, another way to keep attention. `sampling_rate` is frames per "
         "second divided by 8. For a style take *Keep Source Pixels* out: it would put the source back."
     )
     sheet.note((40, 560, 800, 440), note(EXPANDED, advice, (SD15,), STEPS))

@@ -1,5 +1,5 @@
 // A small film of the last run on a node, before and after over each other: drag over the picture to move the border.
-// P2P Edit shows the mask and a rough edit over the source, Word Heat Maps each word's heat, Compare Clips the edits.
+// Prompt-to-Prompt Edit shows the mask and a rough edit over the source, Word Heat Maps each word's heat, Compare Clips the edits.
 // The server makes one picture of all frames (fatezero_ext/pictures/film_sheet.py), so that both sides move in step.
 
 const FRAME_TIME = 125 // milliseconds

@@ -124,7 +124,7 @@ export function chips(node, box, setText) {
 
   function whyNone(row, prompts) {
     if (prompts.length) return "Write the prompt to see its words."
-    if (row.of === "source" && !isLinked(node, "controller")) return "Connect DDIM Invert to see the words."
+    if (row.of === "source" && !isLinked(node, "controller")) return "Connect DDIM Inversion to see the words."
     return "These words are known when it runs."
   }
 

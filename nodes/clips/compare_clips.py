@@ -68,11 +68,9 @@ class CompareClips(io.ComfyNode):
         if len(source) != 1:
             raise VideoError(f"source brings {len(source)} clips; one is needed. Link the clip that was edited.")
         further = [edits.get(f"edit_{number}") or [] for number in range(2, MOST_EDITS + 1)]
-        clips = [
-            centre_crop_like(source[0], edit_1[0]) if edit_1 else source[0],
-            *edit_1,
-            *(clip for brought in further for clip in brought if clip is not None),
-        ]
+        shown = [*edit_1, *(clip for brought in further for clip in brought if clip is not None)]
+        edited = [clip[..., :3] for clip in shown]  # transparency is not compared
+        clips = [centre_crop_like(source[0][..., :3], edited[0]) if edited else source[0][..., :3], *edited]
         named = _labels(labels, edit_labels or [], len(clips))
         grid = compare(clips, named)
         film = host.current().film(lambda: [Tile(label, clip) for label, clip in zip(named, clips, strict=True)])

@@ -61,7 +61,7 @@ class VideoEdit(io.ComfyNode):
         cls,
         source_prompt: str | None = None,
         edit_prompt: str | None = None,
-        kind: str | None = None,
+        kind: EditKind | None = None,
         video: None = None,
         images: None = None,
     ) -> bool | str:
@@ -111,7 +111,7 @@ def _own_links(hidden: Any) -> dict[str, Any]:  # noqa: ANN401 - ComfyUI's Hidde
     return {name: inputs[name] for name in LINKED if link_of(inputs.get(name)) is not None}
 
 
-def _word_mistakes(kind: str | None, source: str | None, edits: Sequence[str]) -> Mapping[str, str]:
+def _word_mistakes(kind: EditKind | None, source: str | None, edits: Sequence[str]) -> Mapping[str, str]:
     """Return the mistakes of prompts and kind by widget; kind, source: None where they are not known."""
     if source is not None and not source.split():
         return {"source_prompt": EMPTY_SOURCE}

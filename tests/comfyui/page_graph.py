@@ -22,4 +22,4 @@ ADD_NODES = """() => {
     for (const [node, place] of [[heat, [450, 1300]], [compare, [1200, 1300]]])
         link(node, 0, made('PreviewImage', place), 'images');
 }"""
-"""Links the frames to P2P Edit, and adds Word Heat Maps and Compare Clips with previews behind them."""
+"""Links the frames to Prompt-to-Prompt Edit, and adds Word Heat Maps and Compare Clips with previews behind them."""
