@@ -214,8 +214,8 @@ def expanded(known: Mapping[str, NodeKind]) -> Sheet:
     advice = (
         "**FateZero Video Edit** puts these nodes in its place when it runs, and sets what is set here: 8 frames, "
         "every third of 24 a second, 512 pixels, 50 steps. Here every widget is yours: windows and thresholds of "
-        "**Prompt-to-Prompt Edit** (kind *custom*), a mask of your own, another way to keep attention. `sampling_rate` is frames per "
-        "second divided by 8. For a style take *Keep Source Pixels* out: it would put the source back."
+        "**Prompt-to-Prompt Edit** (kind *custom*), a mask of your own, another way to keep attention. `sampling_rate` "
+        "is frames per second divided by 8. For a style take *Keep Source Pixels* out: it would put the source back."
     )
     sheet.note((40, 560, 800, 440), note(EXPANDED, advice, (SD15,), STEPS))
     found = inversion(sheet, clip, said, edit.source, count=8, sampling_rate=3)
