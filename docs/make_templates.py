@@ -195,7 +195,9 @@ def edited(sheet: Sheet, found: Inverted, wanted: Output, values: list[Any], mas
     sheet.group("the edit", (1780, -40, 880, 1180), GREY)
     links = {"controller": found.controller, "clip": found.text_encoder, "edit_prompt": wanted}
     given = {} if mask is None else {"mask": mask}
-    latent, _, last_mask = sheet.add("FateZero_P2PEdit", (1800, 40, 400, 1060), values, **links, **given)
+    latent, _, last_mask = sheet.add(
+        "FateZero_P2PEdit", (1800, 40, 400, 1060), values, **links, images=found.frames, **given
+    )
     (images,) = sheet.add("VAEDecode", (2240, 40, 400, 90), samples=latent, vae=found.vae)
     pasted = {"images": images, "source": found.frames, "mask": last_mask}
     (images,) = sheet.add(
