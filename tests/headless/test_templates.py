@@ -303,11 +303,12 @@ def wanted_slot(link, name):
 
 def choices_for(words):
     module = load_pack("nodes.method.video_edit_choices")
-    layers = [SimpleNamespace(key_frames=(-1, "first"))]
+    layers = [SimpleNamespace(key_frames=(-1, "first"), query_dim=320)]
     cells = SimpleNamespace(pixels_per_cell=8)
     unet = SimpleNamespace(
-        name="SD15", trained_side=64, latent_format=cells, built_in=False, smallest_side=8, layers=layers
-    )
+        name="SD15", trained_side=64, latent_format=cells, built_in=False, smallest_side=8, layers=layers,
+        device=torch.device("cpu"), working_memory=lambda chunks, frames, height, width: chunks * frames,
+    )  # fmt: skip
     settings = load_pack("fatezero_ext.editing.automatic").resolved_settings(
         load_pack("fatezero_ext.editing.settings").EditSettings(kind=words["kind"]),
         words["source_prompt"],
