@@ -317,3 +317,18 @@ def choices_for(words):
     )
     clip = module.ClipFacts(240, 240, 720, 1280, 24.0, None)
     return module.choose(unet, clip, module.Asked(), settings, (words["source_prompt"], words["edit_prompt"]))
+
+
+@pytest.mark.slow
+def test_the_one_node_and_every_step_as_a_node_of_its_own_save_the_same_frames_with_a_checkpoint(folder, capsys):
+    videos = []
+    for name, multiple in (("Change an object, keep the motion", ()), (EXPANDED, ("Prepare Frames.multiple_of=32",))):
+        path = EXAMPLES / f"{name}.json"
+        further = [option for value in multiple for option in ("--set", value)]
+        assert run(path, folder, *few(path), *further) == 0
+        (saved,) = [line for line in capsys.readouterr().out.splitlines() if line.endswith(".mp4")]
+        with av.open(saved) as container:
+            videos.append([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    mine, theirs = videos
+    assert len(mine) == len(theirs) == 3
+    assert all((one == other).all() for one, other in zip(mine, theirs, strict=True))
