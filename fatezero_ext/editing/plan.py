@@ -91,7 +91,7 @@ class EditPlan:
 
     @property
     def _last_shape(self) -> int:
-        """As far on as latents would be blended: the new object has its shape there."""
+        """The step that shows the new object in its shape: as far on as latents would be blended."""
         return max(0, int(LATENT_BLEND_WINDOW[1] * len(self.steps)) - 2)
 
     @property

@@ -33,7 +33,8 @@ def keep_source_pixels(edited: Tensor, source: Tensor, mask: Tensor, *, grow: in
     Returns a new tensor shaped like `edited`. Where the mask is black altogether it is the source, where it is white
     altogether the edit, to the bit. The mask of an edit needs no growing, as the maps it comes from are grown already;
     a fade wider than a cell eats thin objects.
-    Raises VideoError for clips that do not fit each other, SettingsError for a mask or numbers that do not fit.
+    Raises VideoError for what is no clip and for clips that do not fit each other, SettingsError for a mask or numbers
+    that do not fit.
     """
     for name, clip in (("source", source), ("edited", edited)):
         check_frames(clip, repr(name))

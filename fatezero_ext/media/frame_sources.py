@@ -21,7 +21,7 @@ def read_frames(path: Path | str, framing: Framing) -> tuple[Tensor, Fraction | 
 
     Returns frames [count, height, width, 3], float32, 0..1, and the rate divided by the sampling rate; None: files of
     still pictures have none.
-    Raises VideoError where the source cannot be read or has too few frames.
+    Raises VideoError where the source cannot be read, has too few frames, or takes more than the free memory.
     """
     path = Path(path)
     if path.is_dir():
@@ -72,7 +72,8 @@ def read_folder(folder: Path | str, framing: Framing) -> Tensor:
     """Read pictures of a folder as frames, in the order of their names; only those taken are opened.
 
     Returns [count, height, width, 3], float32, 0..1.
-    Raises VideoError for a folder that is not there, has too few pictures, one that cannot be read, or other sizes.
+    Raises VideoError for a folder that is not there, has too few pictures, one that cannot be read, or other sizes, and
+    where they take more than the free memory.
     """
     import torch
 

@@ -86,7 +86,7 @@ def likeness(source: Tensor, edited: Tensor, mask: Tensor | None = None) -> Simi
     source, edited: [frames, height, width, 3], 0..1; values outside are clipped
     mask:           [frames or 1, h, w] or [h, w], 0..1, at least 0.5 where something may change; scaled to the frames
                     without smoothing. Only the rest is compared. None: everything is.
-    Raises VideoError where clips or mask do not fit each other.
+    Raises VideoError where clips or mask are none, or do not fit each other.
     """
     check_clips(source, edited)
     compared = compared_pixels(mask, source)
@@ -143,7 +143,7 @@ def measure_edit(
     on_picture:     called with the number of frames that CLIP has seen
     flow:           finds the source's motion, for example `dis_flow`; None: the warp error is not measured
     with_vmaf:      also measure VMAF, by the program of the package imageio-ffmpeg
-    Raises VideoError if clips or mask do not fit, PromptError for a prompt too long for the CLIP model.
+    Raises VideoError if clips or mask are none or do not fit, PromptError for a prompt too long for the CLIP model.
     """
     measures, remarks = _by_pixels(source, edited, mask, flow, with_vmaf)
     if clip is None:
