@@ -6,7 +6,7 @@ from numbers import Integral
 from os import PathLike
 from pathlib import Path
 
-from .errors import FateZeroError, PromptError
+from .errors import FateZeroError, PromptError, SettingsError
 
 
 def described(value: object) -> str:
@@ -29,6 +29,12 @@ def check_text(text: object, name: str) -> None:
             f"{described(text)} came in place of the {name}; one text is needed. Several edits of one inversion are "
             f"several calls."
         )
+
+
+def check_kind(value: object, has: str, name: str, advice: str) -> None:
+    """Raise SettingsError unless settings are of their own kind: these alone have the attribute `has`."""
+    if not hasattr(value, has):
+        raise SettingsError(f"{name} is {described(value)}; {advice}.")
 
 
 def is_whole(value: object, least: int, most: int | None = None) -> bool:

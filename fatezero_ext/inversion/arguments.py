@@ -53,12 +53,6 @@ def check_controller(controller: object) -> None:
         )
 
 
-def check_kind(value: object, has: str, name: str, advice: str) -> None:
-    """Raise SettingsError unless settings are of their own kind: these alone have the attribute `has`."""
-    if not hasattr(value, has):
-        raise SettingsError(f"{name} is {described(value)}; {advice}.")
-
-
 def check_passes(passes: object) -> None:
     """Raise SettingsError unless this can be a number of fixed-point passes."""
     if not is_whole(passes, 0, MOST_PASSES):
