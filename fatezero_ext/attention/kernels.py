@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from functools import cache
 from importlib import import_module
-from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
@@ -59,16 +58,22 @@ def kernel(name: Kernel, device: torch.device, dtype: torch.dtype) -> Attend:
         name = "sdpa" if has_fused_sdpa(device, dtype) else "xformers" if has_xformers(device) else "sliced"
     if name == "xformers" and not has_xformers(device):
         raise SettingsError(
-            f"xformers is asked for, but it is not installed or has no kernels for the device {device.type!r}; sdpa "
-            f"computes the same. Choose auto or sdpa, or install xformers for a GPU."
+            f"xformers is asked for, but it is not installed, is broken or has no kernels for the device "
+            f"{device.type!r}; sdpa computes the same. Choose auto or sdpa, or install xformers for a GPU."
         )
     kernels = {"sdpa": plain, "xformers": memory_efficient, "sliced": sliced(MAPS_AT_ONCE), "explicit": explicit}
     return kernels[name]
 
 
 def has_xformers(device: torch.device) -> bool:
-    """Return whether xformers is installed and has kernels for the device; it has none for CPUs."""
-    return device.type == "cuda" and find_spec("xformers") is not None
+    """Return whether xformers can be imported and has kernels for the device; it has none for CPUs."""
+    if device.type != "cuda":
+        return False
+    try:  # one that was built for another torch is installed all the same
+        import_module("xformers.ops")
+    except (ImportError, OSError, AttributeError, RuntimeError):
+        return False
+    return True
 
 
 @cache

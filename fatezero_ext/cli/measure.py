@@ -15,7 +15,7 @@ from torch import Tensor
 from ..media.frame_sources import read_frames
 from ..media.framing import AS_IS
 from ..metrics.edit_metrics import EditMetrics, as_json, measure_edit, rows
-from ..metrics.stability import installed_flow
+from ..metrics.stability import dis_flow
 
 
 def measure(options: argparse.Namespace) -> None:
@@ -40,7 +40,7 @@ def _measured(options: argparse.Namespace) -> EditMetrics:
         clip=clip,
         source_prompt=options.source_prompt,
         edit_prompt=options.edit_prompt,
-        flow=installed_flow(),
+        flow=dis_flow,
         with_vmaf=options.vmaf,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, SettingsError
@@ -71,6 +72,6 @@ def check_guidance(guidance: float) -> None:
 
 def finite_number(name: str, value: float) -> float:
     """Return a number; raise SettingsError unless it is finite."""
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
+    if not isinstance(value, Real) or not math.isfinite(value):
         raise SettingsError(f"{name} is {value!r}; a finite number is needed. Write one such as 0.5.")
     return value

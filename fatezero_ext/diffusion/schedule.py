@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Integral
-from typing import Any, cast
+from typing import Any
 
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from ..argument_checks import is_whole
 from ..errors import ModelError, SettingsError
 from .scheduler_config import checked_scheduler
 
@@ -53,11 +53,12 @@ class Schedule:
         steps: number of DDIM steps, 1 .. num_train_timesteps - steps_offset
         Raises SettingsError for a step count outside the schedule, ModelError for a config that DDIM cannot use.
         """
-        scheduler = DDIMScheduler(**checked_scheduler(config or STABLE_DIFFUSION_SCHEDULER, "the scheduler's config"))
+        given = checked_scheduler(config or STABLE_DIFFUSION_SCHEDULER, "the scheduler's config")
+        scheduler: Any = DDIMScheduler(**given)  # diffusers types little of it
         # The offset moves the noisiest timestep up by that many; a full set of steps would leave the schedule.
-        training = cast("Any", scheduler).config  # diffusers gives it no type
+        training = scheduler.config
         most = training.num_train_timesteps - training.steps_offset
-        if not isinstance(steps, Integral) or not 1 <= steps <= most:
+        if not is_whole(steps, 1, most):
             raise SettingsError(f"steps is {steps}; it must be 1 to {most}, a whole number. 20 to 50 suit most clips.")
         prediction = training.prediction_type
         if prediction not in PREDICTION_TYPES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ..argument_checks import check_kind, check_text
 from ..errors import PromptError
 from ..prompts.phrases import kind_of_words, phrases_of, things_in_front
 from ..prompts.word_changes import Change, changed_words, replaces_one_by_one
@@ -87,8 +88,12 @@ def resolved_settings(
     self_attention: whether the inversion recorded it; without it the window of self-attention is empty
     An empty source prompt has no words to make a mask from: an edit of the kind "auto" may then differ everywhere.
     Raises PromptError where words that differ are needed and both prompts have the same, or the edit's is empty, and
-    for an empty source prompt where the kind that is given makes a mask from its words.
+    for an empty source prompt where the kind that is given makes a mask from its words; SettingsError for what is no
+    EditSettings.
     """
+    check_kind(settings, "cross_replace", "settings", "EditSettings are needed: EditSettings(mode='replace')")
+    check_text(source_prompt, "source prompt")
+    check_text(edit_prompt, "edit prompt")
     source, edit = source_prompt.split(), edit_prompt.split()
     changes = changed_words(source, edit)
     if _needs_changes(settings):

@@ -7,17 +7,20 @@ from typing import cast
 
 from torch import Tensor
 
+from ..argument_checks import check_kind, check_text
 from ..attention.map_control import MapControlAttention
 from ..diffusion.guided_text import embedded, guided_text
 from ..diffusion.noise_model import NoiseModel
 from ..errors import SettingsError
-from ..inversion.arguments import check_controller, check_kind, check_text, check_text_encoder
+from ..inversion.arguments import check_controller, check_text_encoder
 from ..inversion.controller import Controller
 from ..inversion.guided_prediction import OnStep, ignore_step
 from ..inversion.plan import InversionPlan
+from ..inversion.source_reader import check_repeatable
 from ..inversion.trace import Trace
 from ..prompts.other_words import AskedPrompt, with_other_words
 from ..prompts.prompt import TextEncoder, read_prompt
+from ..storage.settings import Storage
 from .automatic import resolved_settings
 from .loop import EditedLatents, edit_latents
 from .masks import check_other_words, shape_layers
@@ -35,7 +38,8 @@ class EditResult:
     mask:      [frames, height, width] in cells: share of the blended steps at which a cell was free to differ, 0..1
     last_mask: bool [frames, height, width] in cells: the mask of the last step that blended latents, else of the last
                that fused self-attention under a mask, with the place of `BlendSettings.edit_words` and without that
-               of its `spare_words`; True everywhere without a mask. For `keep_source_pixels`
+               of its `spare_words`; where no step reads the mask of the words, it is made all the same; True everywhere
+               without a mask. For `keep_source_pixels`
     """
 
     latents: Tensor
@@ -71,7 +75,7 @@ def edit(
     check_controller(controller)
     unet, trace = controller.unet, controller.inverted()
     plan = plan_edit(unet, trace, text_encoder, edit_prompt, settings, with_mask=mask is not None)
-    _check_control(unet, plan)
+    _check_control(unet, plan, controller.storage)
     cell = unet.latent_format.pixels_per_cell
     user_mask = None if mask is None else checked_mask(mask, trace.frames, trace.size, cell)
     text = guided_text(text_encoder, unet, edit_prompt, plan.guidance, negative_prompt)
@@ -109,7 +113,6 @@ def plan_edit(
     """
     check_kind(settings, "cross_replace", "settings", "EditSettings, or None, is needed: EditSettings(mode='replace')")
     check_text_encoder(text_encoder)
-    check_text(edit_prompt, "edit prompt")
     prompt = read_prompt(text_encoder, edit_prompt, "edit prompt")
     settings = resolved_settings(
         settings,
@@ -153,8 +156,12 @@ def _check_mask_is_read(plan: EditPlan, steps: int) -> None:
         )
 
 
-def _check_control(unet: NoiseModel, plan: EditPlan) -> None:
-    """Raise SettingsError if a registered map controller and the edit would both change attention."""
+def _check_control(unet: NoiseModel, plan: EditPlan, storage: Storage) -> None:
+    """Raise SettingsError if a registered controller and the edit would both change attention.
+
+    Likewise where the source would have to run again under it: words that it does not have are looked for, and maps
+    are stored, which show no others.
+    """
     unet.report_left_out()
     changes = any(step.replace_cross or step.fuse_self for step in plan.steps) or plan.joins
     if changes and isinstance(unet.attend, MapControlAttention):
@@ -162,3 +169,5 @@ def _check_control(unet: NoiseModel, plan: EditPlan) -> None:
             f"{type(unet.attend.controller).__name__} is registered and changes attention by itself; the edit must "
             f"leave it alone. Set cross_replace and self_replace to 0 and blend to None, or unregister the controller."
         )
+    if plan.asked_text is not None and storage.policy == "maps":
+        check_repeatable(unet, plan.mask_layers[0])

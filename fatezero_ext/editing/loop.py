@@ -100,7 +100,7 @@ class EditRun:
         blend, has_mask = plan.blend, user_mask is not None
         self.fuses_under_mask = has_mask if blend is None else blend.self_attention
         self.original = plan.settings.quirks == "original"
-        self.last_fused, self.joined_last = plan.last_fused, plan.joined_last
+        self.last_fused, self.joined_last, self.shown = plan.last_fused, plan.joined_last, plan.shown
         blends = any(step.blend_latents for step in plan.steps)
         self.source_latents = trace.latents.to(unet.device) if blends else trace.latents
         self.attention_mask: Tensor | None = None
@@ -109,7 +109,7 @@ class EditRun:
     def reads_mask(self, step: int) -> bool:
         """Return whether a step reads a mask."""
         plan = self.plan.steps[step]
-        return (plan.fuse_self and self.fuses_under_mask) or plan.blend_latents
+        return (plan.fuse_self and self.fuses_under_mask) or plan.blend_latents or step == self.shown
 
     def wanted(self, step: int) -> frozenset[LayerAddress]:
         """Return the layers whose source attention a step reads."""
@@ -139,8 +139,10 @@ class EditRun:
             mask = cache(partial(self.masks.mask, heat))
             self.attention_mask = mask(self.trace.size)
             self.masks.count(self.attention_mask, blends_latents=False)
-            if self.joined_last is not None and step == self.last_fused:
-                self.masks.bar_edit_words(heat)
+        if step == self.shown:
+            self.masks.show(heat)
+        if self.joined_last is not None and step in (self.last_fused, self.shown):
+            self.masks.bar_edit_words(heat)
         joins = self.plan.joins and (plan.blend_latents or self.original)
         attend = EditAttention(
             plan=plan,

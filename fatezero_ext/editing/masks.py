@@ -240,6 +240,10 @@ class MaskMaker:
         else:
             self._last_fused = mask
 
+    def show(self, heat: Heat) -> None:
+        """Make the last mask of self-attention, which nothing is fused under: no cell is counted."""
+        self._last_fused = self.mask(heat, (self.counts.shape[-2], self.counts.shape[-1]))
+
     def bar_edit_words(self, heat: Heat) -> None:
         """Note which cells `join_last` may not add: those outside the user's mask, and those taken out at this step."""
         size = (self.counts.shape[-2], self.counts.shape[-1])
@@ -267,7 +271,7 @@ class MaskMaker:
         return self.counts / self._counted if self._counted else torch.ones_like(self.counts)
 
     def last(self) -> Tensor:
-        """Return the last mask that latents were blended under, else that self-attention was fused under, as joined.
+        """Return the last mask that latents were blended under, else self-attention, else the one shown, as joined.
 
         The place of things to be spared is taken out of it, by the mean heat of their words: it shows a shape better
         than one step's. It is compared with a thing's highest in the clip, which may leave the picture.

@@ -84,14 +84,22 @@ class EditPlan:
         return fused[-1] if fused else None
 
     @property
-    def joined_last(self) -> int | None:
-        """The step at which words of the edit prompt join the last mask, where no latents are blended; else None.
+    def shown(self) -> int | None:
+        """The step whose mask of words is made for the last mask alone, as no step reads one; else None."""
+        read = self.last_fused is not None or any(step.blend_latents for step in self.steps)
+        return None if self.source_mask is None or read else self._last_shape
 
-        As far on as latents would be blended: the new object has its shape there.
-        """
-        if self.edit_mask is None or self.last_fused is None or any(step.blend_latents for step in self.steps):
+    @property
+    def _last_shape(self) -> int:
+        """The step that shows the new object in its shape: as far on as latents would be blended."""
+        return max(0, int(LATENT_BLEND_WINDOW[1] * len(self.steps)) - 2)
+
+    @property
+    def joined_last(self) -> int | None:
+        """The step at which words of the edit prompt join the last mask, where no latents are blended; else None."""
+        if self.edit_mask is None or any(step.blend_latents for step in self.steps):
             return None
-        return max(self.last_fused, int(LATENT_BLEND_WINDOW[1] * len(self.steps)) - 2)
+        return self.shown if self.last_fused is None else max(self.last_fused, self._last_shape)
 
     @property
     def guidance(self) -> float:

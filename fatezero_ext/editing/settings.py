@@ -64,8 +64,9 @@ class BlendSettings:
 
     @property
     def looked_for(self) -> tuple[str, ...]:
-        """The words that are looked for in the source."""
-        return (*self.source_words, *self.subtract_words, *self.spare_words)
+        """The words that are looked for in the source, but for those that are still "auto"."""
+        own = () if self.source_words == AUTO else self.source_words
+        return (*own, *self.subtract_words, *self.spare_words)
 
     def __post_init__(self) -> None:
         for name in ("source_words", "edit_words", "subtract_words", "spare_words"):

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
+from ..argument_checks import described, is_whole
 from ..errors import SettingsError, VideoError
-from ..inversion.arguments import described
+from ..media.frame_checks import check_frames
 from ..pictures.comparison_grid import centre_crop_like, check_alike
 from .user_mask import checked_mask
 
@@ -32,10 +33,11 @@ def keep_source_pixels(edited: Tensor, source: Tensor, mask: Tensor, *, grow: in
     Returns a new tensor shaped like `edited`. Where the mask is black altogether it is the source, where it is white
     altogether the edit, to the bit. The mask of an edit needs no growing, as the maps it comes from are grown already;
     a fade wider than a cell eats thin objects.
-    Raises VideoError for clips that do not fit each other, SettingsError for a mask or numbers that do not fit.
+    Raises VideoError for what is no clip and for clips that do not fit each other, SettingsError for a mask or numbers
+    that do not fit.
     """
     for name, clip in (("source", source), ("edited", edited)):
-        _check_kind(name, clip)
+        check_frames(clip, repr(name))
     for name, number in (("grow", grow), ("feather", feather)):
         _check_pixels(name, number)
     source = centre_crop_like(source, edited)
@@ -92,17 +94,8 @@ def _cut_like(mask: Tensor, edited: Tensor) -> Tensor:
     return centre_crop_like(mask[..., None], edited)[..., 0] if is_stack else mask
 
 
-def _check_kind(name: str, clip: object) -> None:
-    if not isinstance(clip, Tensor) or not clip.is_floating_point():
-        came = clip.dtype if isinstance(clip, Tensor) else described(clip)
-        raise VideoError(
-            f"{name!r} is {came}; frames [frames, height, width, 3] with values 0..1 are needed. Give a VAE's decoded "
-            f"frames, or those of read_video(path).frames."
-        )
-
-
 def _check_pixels(name: str, number: object) -> None:
-    if not isinstance(number, int) or not 0 <= number <= MOST_PIXELS:
+    if not is_whole(number, 0, MOST_PIXELS):
         raise SettingsError(
             f"{name} is {described(number)}; a whole number of pixels, 0 to {MOST_PIXELS}, is needed. A latent cell of "
             f"Stable Diffusion has {CELL}."

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from numbers import Integral
 
 import torch
 from torch import Tensor
 
+from ..argument_checks import is_whole
 from ..attention.sites import LayerAddress
 from ..diffusion.noise_model import NoiseModel
 from ..errors import SettingsError, StoreError
@@ -67,7 +67,7 @@ def recorded_maps(
     check_controller(controller)
     unet, trace = controller.unet, controller.inverted()
     steps, sites = len(trace.schedule), unet.sites(trace.frames, *trace.size)
-    if not isinstance(step, Integral) or not 0 <= step < steps:
+    if not is_whole(step, 0, steps - 1):
         raise SettingsError(f"step is {step!r}; the inversion has the steps 0 to {steps - 1}, noisiest first. Use one.")
     recorded = [at for at, site in sites.items() if trace.capture.covers(site)]
     requested = recorded if layers is None else _addresses(layers)

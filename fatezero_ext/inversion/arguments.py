@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Integral
 from pathlib import Path
 
 from torch import Tensor
 
+from ..argument_checks import described, is_whole
 from ..diffusion.noise_model import NoiseModel
 from ..errors import ModelError, PromptError, SettingsError, StoreError
 
@@ -32,15 +32,6 @@ def check_text_encoder(text_encoder: object) -> None:
     )
 
 
-def check_text(text: object, name: str) -> None:
-    """Raise PromptError unless a prompt is one text; name: of the prompt, for the error."""
-    if not isinstance(text, str):
-        raise PromptError(
-            f"{described(text)} came in place of the {name}; one text is needed. Several edits of one inversion are "
-            f"several calls."
-        )
-
-
 def check_unet(unet: object) -> None:
     """Raise ModelError if something came in place of a UNet under control."""
     if all(hasattr(unet, name) for name in ("layers", "schedule", "run")):
@@ -62,15 +53,9 @@ def check_controller(controller: object) -> None:
         )
 
 
-def check_kind(value: object, has: str, name: str, advice: str) -> None:
-    """Raise SettingsError unless settings are of their own kind: these alone have the attribute `has`."""
-    if not hasattr(value, has):
-        raise SettingsError(f"{name} is {described(value)}; {advice}.")
-
-
 def check_passes(passes: object) -> None:
     """Raise SettingsError unless this can be a number of fixed-point passes."""
-    if isinstance(passes, bool) or not isinstance(passes, Integral) or not 0 <= int(passes) <= MOST_PASSES:
+    if not is_whole(passes, 0, MOST_PASSES):
         raise SettingsError(
             f"inversion_passes is {described(passes)}; a whole number of 0 to {MOST_PASSES} is needed. 1 suits most "
             f"clips; 0 is plain DDIM inversion."
@@ -119,15 +104,3 @@ def _in_place_of_a_tensor(latents: object) -> str:
     if hasattr(latents, "__array__"):
         return "Convert the array with torch.from_numpy, if it holds latents; encode it if it holds frames."
     return "Encode the frames of one clip: model.vae.encode(frames)."
-
-
-def described(value: object) -> str:
-    """Describe a value for an error, in no more than a line."""
-    if isinstance(value, Tensor):
-        return f"a tensor shaped {list(value.shape)}"
-    if value is None or isinstance(value, (str, int, float, bool, Path)):
-        return repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:80]}..."
-    if shape := getattr(value, "shape", None):
-        return f"an array shaped {list(shape)}"
-    name = type(value).__name__
-    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
+from ..argument_checks import check_kind
 from ..diffusion.noise_model import NoiseModel
 from ..errors import StoreError
 from ..memory.held_memory import MemoryReport
 from ..storage.settings import Storage
-from .arguments import check_kind, check_unet
+from .arguments import check_unet
 from .recording import Capture
 from .trace import Trace
 

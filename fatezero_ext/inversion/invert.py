@@ -11,6 +11,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
+from ..argument_checks import check_kind
 from ..attention.records import Form
 from ..attention.sites import LayerAddress
 from ..diffusion.guided_text import check_guidance, embedded, guided_text
@@ -24,7 +25,6 @@ from ..storage.disk_cache.manifest import JSON
 from ..storage.disk_cache.tensor_file import DamagedFile
 from ..storage.disk_store import DiskDraft, DiskStore, aligned
 from ..storage.record_store import MemoryStore, Recomputed, RecordStore
-from .arguments import check_kind
 from .controller import Controller
 from .footprint import recorded_forms
 from .guided_prediction import OnStep, StepDone, ignore_step

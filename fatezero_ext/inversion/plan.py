@@ -10,7 +10,7 @@ from ..diffusion.noise_model import NoiseModel
 from ..diffusion.schedule import Schedule
 from ..errors import SettingsError
 from ..prompts.prompt import Prompt, TextEncoder, read_prompt
-from .arguments import check_controller, check_latents, check_passes, check_text, check_text_encoder
+from .arguments import check_controller, check_latents, check_passes, check_text_encoder
 from .controller import Controller
 from .footprint import ClipShape
 from .recording import Capture
@@ -69,7 +69,6 @@ def plan_inversion(
     check_passes(inversion_passes)
     check_controller(controller)
     check_text_encoder(text_encoder)
-    check_text(source_prompt, "source prompt")
     unet = controller.unet
     prompt = read_prompt(text_encoder, source_prompt, "source prompt")
     schedule = unet.schedule(steps)

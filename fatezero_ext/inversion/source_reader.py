@@ -44,6 +44,19 @@ class AskedText:
     steps: Collection[int]
 
 
+def check_repeatable(unet: NoiseModel, layer: LayerAddress) -> None:
+    """Raise SettingsError if a registered controller keeps the source from running again as it did.
+
+    layer: whose maps are stored, for the error
+    """
+    if unet.attend is not unet.kernel:
+        raise SettingsError(
+            f"{layer} is stored as maps, in which words outside the source prompt cannot be looked for; the source "
+            f"would have to run again, and a registered controller may change it. Use words of the source prompt, "
+            f"or unregister the controller."
+        )
+
+
 class SourceReader:
     """Reads an inversion's records in the order of an edit's steps.
 
@@ -101,18 +114,9 @@ class SourceReader:
         layers = [at for at in self._asked_sites if at in self._wanted[step]] if step in self._asked_steps else []
         queries = {at: records[at] for at in layers if records[at].form == "features"}
         if maps := [at for at in layers if at not in queries]:
-            self._check_repeatable(maps[0])
+            check_repeatable(self._unet, maps[0])
             queries = {**queries, **self._record(step, dict.fromkeys(maps, "features"))}
         return {at: SourceAttention(queries[at], self._asked_sites[at], self._unet.kernel) for at in layers}
-
-    def _check_repeatable(self, layer: LayerAddress) -> None:
-        """Raise SettingsError if a registered controller keeps the source from running again as it did."""
-        if self._unet.attend is not self._unet.kernel:
-            raise SettingsError(
-                f"{layer} is stored as maps, in which words outside the source prompt cannot be looked for; the source "
-                f"would have to run again, and a registered controller may change it. Use words of the source prompt, "
-                f"or unregister the controller."
-            )
 
     def _stored(self, step: int) -> StepRecords:
         if self._thread is None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from .audio import Sound, SoundFile, has_sound
 from .framing import Framing, crop_and_scale
-from .video import frames_said, pictures_of, read_video, stacked, video_rate
+from .video import FLOAT_BYTES, frames_said, memory_counter, pictures_of, read_video, stacked, video_rate
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,12 +32,16 @@ class FileFrames:
         return read_video(self.path).frames
 
     def part(self, first: int, length: int) -> Tensor:
-        """Decode at most `length` frames from `first` on; past the end of the file, its last frame."""
+        """Decode at most `length` frames from `first` on; past the end of the file, its last frame.
+
+        Raises VideoError where the file is damaged, or these take more than the free memory.
+        """
         pictures: list[NDArray[np.uint8]] = []
+        counted = memory_counter(self.path)
         for number, (picture, _) in enumerate(pictures_of(self.path, 0, first + length, 1)):
             if number <= first:
                 pictures.clear()
-            pictures.append(picture)
+            pictures.append(picture if number < first else counted(picture, picture.nbytes * FLOAT_BYTES))
         return stacked(pictures)
 
     def count(self, enough: int) -> tuple[int, bool]:

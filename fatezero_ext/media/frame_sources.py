@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ..errors import VideoError
 from .frame_files import ANIMATION_ENDINGS, PICTURE_ENDINGS, animation, picture_count, read_picture
 from .framing import Framing, crop_and_scale, frame_indices
-from .video import read_video
+from .video import memory_counter, read_video
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +21,7 @@ def read_frames(path: Path | str, framing: Framing) -> tuple[Tensor, Fraction | 
 
     Returns frames [count, height, width, 3], float32, 0..1, and the rate divided by the sampling rate; None: files of
     still pictures have none.
-    Raises VideoError where the source cannot be read or has too few frames.
+    Raises VideoError where the source cannot be read, has too few frames, or takes more than the free memory.
     """
     path = Path(path)
     if path.is_dir():
@@ -49,6 +49,7 @@ def read_animation(path: Path, framing: Framing) -> tuple[Tensor, Fraction | Non
     taken = frame_indices(framing, count, name=str(path))
 
     frames: list[Tensor] = []
+    counted = memory_counter(path)
     size, together = None, Fraction(0)
     for picture, milliseconds in animation(path, taken):
         together += milliseconds
@@ -60,7 +61,8 @@ def read_animation(path: Path, framing: Framing) -> tuple[Tensor, Fraction | Non
                 f"{path} holds pictures of {size} and {_size(picture)} pixels; all frames need one size. Scale them "
                 f"alike."
             )
-        frames.append(crop_and_scale(picture[None], framing))
+        frame = crop_and_scale(picture[None], framing)
+        frames.append(counted(frame, frame.nbytes * 2))
     if count == 1 or not together:
         return torch.cat(frames), None
     return torch.cat(frames), 1000 * (taken[-1] + 1 - taken.start) / together / framing.sampling_rate
@@ -70,7 +72,8 @@ def read_folder(folder: Path | str, framing: Framing) -> Tensor:
     """Read pictures of a folder as frames, in the order of their names; only those taken are opened.
 
     Returns [count, height, width, 3], float32, 0..1.
-    Raises VideoError for a folder that is not there, has too few pictures, one that cannot be read, or other sizes.
+    Raises VideoError for a folder that is not there, has too few pictures, one that cannot be read, or other sizes, and
+    where they take more than the free memory.
     """
     import torch
 
@@ -78,15 +81,17 @@ def read_folder(folder: Path | str, framing: Framing) -> Tensor:
     pictures = pictures_in(folder)
     taken = [pictures[index] for index in frame_indices(framing, len(pictures), name=str(folder))]
     first = read_picture(taken[0])
-    frames = [crop_and_scale(first[None], framing)]
-    for path in taken[1:]:
-        picture = read_picture(path)
+    counted = memory_counter(folder)
+    frames = []
+    for path in taken:
+        picture = first if path == taken[0] else read_picture(path)
         if picture.shape != first.shape:
             raise VideoError(
                 f"{path} is {_size(picture)} pixels, {taken[0].name} before it {_size(first)}; all frames need one "
                 f"size. Scale the pictures alike, or take out those that do not belong."
             )
-        frames.append(crop_and_scale(picture[None], framing))
+        frame = crop_and_scale(picture[None], framing)
+        frames.append(counted(frame, frame.nbytes * 2))
     return torch.cat(frames)
 
 

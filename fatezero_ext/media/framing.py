@@ -8,7 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ..argument_checks import described, is_whole
 from ..errors import SettingsError, VideoError
+from .frame_checks import FRACTIONS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,8 +59,10 @@ class Framing:
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise SettingsError(f"{name} is {value}; at least {least} is needed. Raise it.")
+            if value is not None and not is_whole(value, least):
+                raise SettingsError(
+                    f"{name} is {described(value)}; at least {least}, a whole number, is needed. Change it."
+                )
         if (self.short_side or 0) > LONGEST_SIDE:
             raise SettingsError(f"short_side is {self.short_side}; at most {LONGEST_SIDE} is allowed. Lower it.")
 
@@ -125,6 +129,8 @@ def _check_frames(frames: Tensor) -> None:
             f"frames have shape {list(frames.shape)}; needed is [frames, height, width, channels] with at least one "
             f"frame. Check what is connected."
         )
+    if not frames.is_floating_point():
+        raise VideoError(f"frames are {frames.dtype}; {FRACTIONS}")
 
 
 def _margins(before: int, after: int, side: int) -> tuple[int, int]:

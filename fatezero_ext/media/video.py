@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from itertools import islice
+from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, get_args
 
 import av
 import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
 from numpy.typing import NDArray
 
+from ..argument_checks import as_path, described, is_whole
 from ..atomic_files import whole_file
 from ..errors import VideoError
 from ..printable import format_bytes
 from .audio import Sound, SoundFile, Track, tracks
+from .frame_checks import check_frames
 from .framing import LONGEST_SIDE
 from .media_file import BROKEN_MEDIA, opened_media
 
@@ -27,8 +31,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REPEATABLE = {"x264-params": "mbtree=0"}  # with the macroblock tree one file in a hundred differed, by up to 21 levels
-CRF = 17
+CRF, WORST_CRF = 17, 51
 """x264's quality setting; 17 is what its authors call visually lossless, 0 to 51 is its range."""
+SLOWEST, FASTEST = Fraction(1, 1001), 2**31 - 1
+"""Bounds of frames per second. Rates of broadcasts are fractions of 1001, such as 30000/1001; FFmpeg's have 32 bits."""
 BT601, STUDIO_RANGE = 6, 1
 """FFmpeg's numbers for the colour matrix and range it converts RGB with, written to the file for players."""
 FLOAT_BYTES = 4  # of each number of a frame in the memory; in the file it is one byte
@@ -63,10 +69,32 @@ def read_video(
 
     The rate is divided by `stride`; frames are turned and mirrored where the file says so.
     Raises VideoError where the file is not a readable video, is cut off, has fewer frames than asked for, or takes more
-    than the free memory.
+    than the free memory, and for numbers that select no frames.
     """
     import torch
 
+    path = as_path(path, VideoError)
+    counted = memory_counter(path)
+    # As bytes, or transformed, while they come: a long clip at full size would fill the memory.
+    if transform is None:
+        pictures, rate = _pictures(
+            path, start, count, stride, lambda picture: counted(picture, picture.nbytes * FLOAT_BYTES)
+        )
+        return Video(stacked(pictures), rate / stride)
+
+    def transformed(picture: NDArray[np.uint8]) -> Tensor:
+        frame = transform(_as_floats(picture[None]))
+        return counted(frame, frame.nbytes * 2)  # it is there twice while the frames become one clip
+
+    frames, rate = _pictures(path, start, count, stride, transformed)
+    return Video(torch.cat(frames), rate / stride)
+
+
+def memory_counter(path: Path) -> Callable[[Frame, int], Frame]:
+    """Return what counts the bytes of each frame that is kept, and gives the frame back.
+
+    It raises VideoError once they are more than was free at this call; path: that of the frames, for the error.
+    """
     from ..memory.free_memory import free_ram
 
     free, held = free_ram(), 0
@@ -82,24 +110,12 @@ def read_video(
             )
         return frame
 
-    # As bytes, or transformed, while they come: a long clip at full size would fill the memory.
-    if transform is None:
-        pictures, rate = _pictures(
-            Path(path), start, count, stride, lambda picture: counted(picture, picture.nbytes * FLOAT_BYTES)
-        )
-        return Video(stacked(pictures), rate / stride)
-
-    def transformed(picture: NDArray[np.uint8]) -> Tensor:
-        frame = transform(_as_floats(picture[None]))
-        return counted(frame, frame.nbytes * 2)  # it is there twice while the frames become one clip
-
-    frames, rate = _pictures(Path(path), start, count, stride, transformed)
-    return Video(torch.cat(frames), rate / stride)
+    return counted
 
 
 def video_rate(path: Path | str) -> Fraction:
     """A video's frames per second. Decodes one frame, and raises what `read_video` does."""
-    _, rate = _pictures(Path(path), 0, 1, 1, lambda picture: None)
+    _, rate = _pictures(as_path(path, VideoError), 0, 1, 1, lambda picture: None)
     return rate
 
 
@@ -113,10 +129,10 @@ def _pictures(
     path: Path, start: int, count: int | None, stride: int, transform: Callable[[NDArray[np.uint8]], Frame]
 ) -> tuple[list[Frame], Fraction]:
     """Results of `transform` for each frame [height, width, 3] that `read_video` selects, and the video's own rate."""
-    if start < 0 or stride < 1 or count is not None and count < 1:
+    if not (is_whole(start, 0) and is_whole(stride, 1) and (count is None or is_whole(count, 1))):
         raise VideoError(
-            f"start {start}, count {count}, stride {stride} select no frames of {path.name}; needed are start >= 0, "
-            f"count >= 1, stride >= 1. Change them."
+            f"start {start!r}, count {count!r}, stride {stride!r} select no frames of {path.name}; whole numbers are "
+            f"needed, start >= 0, count >= 1, stride >= 1. Change them."
         )
     stop = None if count is None else start + (count - 1) * stride + 1
     frames: list[Frame] = []
@@ -228,7 +244,7 @@ def write_video(
     crf: int = CRF,
     lossless: bool = False,
     repeatable: bool = True,
-    sound: Path | Sound | None = None,
+    sound: Path | str | Sound | None = None,
     rounding: Rounding = "round",
 ) -> str | None:
     """Save H.264 in MP4. The file appears whole or not at all.
@@ -243,22 +259,45 @@ def write_video(
     Even sizes are stored as yuv420p, which plays everywhere; odd ones as yuv444p, which keeps the size exactly.
     Sound that MP4 cannot hold is stored as AAC. If sound cannot be stored at all, the file is silent, and the reason is
     logged and returned; else None.
-    Raises VideoError if the frames are no video.
+    Raises VideoError for frames that are no video, a rate, quality or rounding that there is not, and for what is no
+    path or sound.
     """
+    path = as_path(path, VideoError)
     _check_frames(frames)
-    rate = Fraction(fps).limit_denominator(1001)  # that of broadcasts: 30000/1001
-    if rate <= 0:
-        raise VideoError(f"{fps} frames per second is no rate; a positive one is needed. Change fps.")
-    if not 0 <= crf <= 51:
-        raise VideoError(f"crf {crf} is out of range; x264 takes 0 (best) to 51. Change crf.")
+    _check_rounding(rounding)
+    rate = _rate(fps)
+    if not is_whole(crf, 0, WORST_CRF):
+        raise VideoError(f"crf {described(crf)} is no quality; x264 takes 0 (best) to {WORST_CRF}. Change crf.")
     height, width = frames.shape[1:3]
     even = height % 2 == 0 and width % 2 == 0
     pixels = "rgb24" if lossless else "yuv420p" if even else "yuv444p"
     quality = {"qp": "0"} if lossless else {"crf": str(crf), **(REPEATABLE if repeatable else {})}
+    heard = _sound(sound)
     encoding = _Encoding(rate, pixels, quality, int(repeatable), rounding)
-    heard = SoundFile(sound) if isinstance(sound, Path) else sound
-    with whole_file(Path(path)) as partial:
+    with whole_file(path) as partial:
         return _encode_with_sound(partial, frames, encoding, heard)
+
+
+def _rate(fps: object) -> Fraction:
+    """Return a rate as files have it; raises VideoError for what is none."""
+    if isinstance(fps, Real) and math.isfinite(fps):
+        exact = Fraction(fps if isinstance(fps, (int, Fraction)) else float(fps))
+        rate = exact.limit_denominator(SLOWEST.denominator)
+        if rate > 0 and rate.numerator <= FASTEST:
+            return rate
+    raise VideoError(
+        f"{described(fps)} frames per second is no rate; a number from {SLOWEST} to {FASTEST} is needed. Change fps."
+    )
+
+
+def _sound(sound: object) -> Sound | None:
+    if isinstance(sound, (str, Path)):
+        return SoundFile(Path(sound))
+    if sound is None or isinstance(sound, (SoundFile, Mapping)):
+        return sound
+    raise VideoError(
+        f"the sound is {described(sound)}; the path of a file that has it, or None, is needed. Name the source video."
+    )
 
 
 class _Encoding(NamedTuple):
@@ -313,20 +352,24 @@ def to_bytes(frames: Tensor, rounding: Rounding = "round") -> NDArray[np.uint8]:
     """Convert frames to 8-bit numbers; values outside 0..1 are clipped.
 
     frames: [frames, height, width, 3]
-    Raises VideoError where the shape is another, there are no frames, or a value is not a number.
+    Raises VideoError where these are no frames of numbers 0..1, or a value is not a number.
     """
     _check_frames(frames)
+    _check_rounding(rounding)
     return _as_bytes(frames, rounding)
 
 
 def _check_frames(frames: Tensor) -> None:
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.numel() == 0:
-        raise VideoError(
-            f"frames have shape {list(frames.shape)}; needed is [frames, height, width, 3] with at least one frame. "
-            f"Check what is connected."
-        )
+    check_frames(frames)
     if any(frame.isnan().any() for frame in frames):
         raise VideoError("frames hold values that are not numbers (NaN); needed is 0..1. Check the model's precision.")
+
+
+def _check_rounding(rounding: object) -> None:
+    if rounding not in get_args(Rounding):
+        raise VideoError(
+            f"rounding is {described(rounding)}; it must be one of {', '.join(get_args(Rounding))}. Choose one."
+        )
 
 
 def _as_bytes(frames: Tensor, rounding: Rounding) -> NDArray[np.uint8]:

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ..argument_checks import described
 from ..errors import VideoError
+from ..media.frame_checks import check_frames
 from ..media.frame_files import NO_MASK
 from ..media.framing import same_proportions
 
+BROKEN_IMPORT = (ImportError, OSError, AttributeError, RuntimeError)
+"""Errors of packages that are installed but lack a library, or were built for another version of one."""
 SSIM_SIGMA, SSIM_WINDOW = 1.5, 11
 """Pixels: the Gaussian that the authors of SSIM weigh neighbours with, and where they cut it off."""
 
 
 class NotMeasured(Exception):
-    """The reason why a figure was not measured, as a clause for people."""
+    """The reason why a figure was not measured, as a clause of a sentence."""
+
+
+def optional_module(name: str, package: str) -> Any:  # noqa: ANN401 - modules without types
+    """Import a module of an extra; raise NotMeasured where its package is missing, or installed and broken."""
+    try:
+        return import_module(name)
+    except BROKEN_IMPORT as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == name:
+            raise NotMeasured(f"it needs {package}") from error
+        raise NotMeasured(f"{package} is installed but cannot be imported: {error}") from error
 
 
 def check_clips(source: Tensor, edited: Tensor) -> None:
     """Raise VideoError unless both are clips [frames, height, width, 3] of one size, large enough to compare."""
     for name, clip in (("source", source), ("edited", edited)):
-        if clip.ndim != 4 or clip.shape[-1] != 3 or clip.numel() == 0:
-            raise VideoError(
-                f"the {name} clip has shape {list(clip.shape)}; needed is [frames, height, width, 3] with at least "
-                f"one frame. Check what is connected."
-            )
+        check_frames(clip, f"the {name} clip")
         if not clip.isfinite().all():
             raise VideoError(f"the {name} clip holds values that are not numbers; needed is 0..1. Check its model.")
     if source.shape != edited.shape:
@@ -49,6 +62,11 @@ def compared_pixels(mask: Tensor | None, source: Tensor) -> Tensor:
     frames, height, width = source.shape[:3]
     if mask is None:
         return torch.ones(frames, height, width, dtype=torch.bool)
+    if not isinstance(mask, Tensor):
+        raise VideoError(
+            f"the mask is {described(mask)}; a tensor [frames, height, width] with values 0..1, or None, is needed. "
+            f"Convert it."
+        )
     if mask.ndim == 2:
         mask = mask[None]
     if mask.ndim != 3 or mask.numel() == 0 or len(mask) not in (1, frames):

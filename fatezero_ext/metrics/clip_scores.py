@@ -14,6 +14,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, C
 
 from ..config_rules import checked
 from ..errors import ModelError, PromptError
+from ..media.frame_checks import check_frames
 from ..media.video import to_bytes
 from ..memory.residency import LoadToDevice, prepared, stay_put
 from ..models.folder.clip_tokenizer import TOKENIZING, read_clip_tokenizer
@@ -66,7 +67,7 @@ class ClipScorer:
         Raises PromptError for a prompt that is too long for the model, VideoError for what is no stack of frames.
         """
         tokens = self._tokens(prompts)
-        to_bytes(frames[:1])  # raises where these are no frames, before the long work
+        check_frames(frames)
         prepared(self.load_to_device, 0)
         device = self.net.device
         tokens = {name: ids.to(device) for name, ids in tokens.items()}

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from .clip_pairs import SSIM_SIGMA, SSIM_WINDOW, NotMeasured, check_clips, compared_pixels
-from .stability import FLOW_PACKAGE, LEAST_FLOW_SIDE, flicker, warp_errors
+from .stability import LEAST_FLOW_SIDE, flicker, warp_errors
 from .vmaf import vmaf_score
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def likeness(source: Tensor, edited: Tensor, mask: Tensor | None = None) -> Simi
     source, edited: [frames, height, width, 3], 0..1; values outside are clipped
     mask:           [frames or 1, h, w] or [h, w], 0..1, at least 0.5 where something may change; scaled to the frames
                     without smoothing. Only the rest is compared. None: everything is.
-    Raises VideoError where clips or mask do not fit each other.
+    Raises VideoError where clips or mask are none, or do not fit each other.
     """
     check_clips(source, edited)
     compared = compared_pixels(mask, source)
@@ -141,9 +141,9 @@ def measure_edit(
     mask:           [frames or 1, h, w], white where something may change
     clip:           None: the CLIP figures are not measured
     on_picture:     called with the number of frames that CLIP has seen
-    flow:           finds the source's motion, see `installed_flow`; None: the warp error is not measured
+    flow:           finds the source's motion, for example `dis_flow`; None: the warp error is not measured
     with_vmaf:      also measure VMAF, by the program of the package imageio-ffmpeg
-    Raises VideoError if clips or mask do not fit, PromptError for a prompt too long for the CLIP model.
+    Raises VideoError if clips or mask are none or do not fit, PromptError for a prompt too long for the CLIP model.
     """
     measures, remarks = _by_pixels(source, edited, mask, flow, with_vmaf)
     if clip is None:
@@ -165,8 +165,9 @@ def _by_pixels(
     source: Tensor, edited: Tensor, mask: Tensor | None, flow: FlowFinder | None, with_vmaf: bool
 ) -> tuple[EditMetrics, list[str]]:
     """Measure what needs no CLIP model. Returns also the remarks on what was not measured."""
+    alike = likeness(source, edited, mask)
     frames, height, width = source.shape[:3]
-    measures, remarks = EditMetrics(frames, height, width, likeness(source, edited, mask)), []
+    measures, remarks = EditMetrics(frames, height, width, alike), []
     if measures.likeness is None:
         return measures, ["PSNR and SSIM: not measured, the mask is white everywhere; nor are figures over time"]
     compared = compared_pixels(mask, source)
@@ -190,7 +191,7 @@ def _warp_errors(source: Tensor, edited: Tensor, compared: Tensor, flow: FlowFin
     if len(source) < 2:
         raise NotMeasured("it needs at least two frames")
     if flow is None:
-        raise NotMeasured(f"it needs {FLOW_PACKAGE}")
+        raise NotMeasured("no flow was given")
     if min(source.shape[1:3]) < LEAST_FLOW_SIDE:
         raise NotMeasured(f"it needs sides of at least {LEAST_FLOW_SIDE} pixels")
     found = warp_errors(source, edited, compared, flow)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import grid_sample
+
+from .clip_pairs import optional_module
 
 LEVELS = 255
 FLOW_PACKAGE = "opencv-python-headless"
@@ -115,18 +116,13 @@ def _consistent(back: Tensor, there: Tensor) -> Tensor:
     return inside & (missed <= RELATIVE_MISMATCH * length + ABSOLUTE_MISMATCH)
 
 
-def installed_flow() -> FlowFinder | None:
-    """Return `dis_flow`, or None where OpenCV is not installed."""
-    return dis_flow if find_spec("cv2") else None
-
-
 def dis_flow(frame: Tensor, other: Tensor) -> Tensor:
     """Find the optical flow between two frames by OpenCV's DIS, see `FlowFinder`.
 
+    Raises NotMeasured where OpenCV is not installed, or cannot be imported.
     Source: Kroeger et al., Fast Optical Flow using Dense Inverse Search (arXiv 1603.03590).
     """
-    import cv2  # an extra
-
+    cv2 = optional_module("cv2", FLOW_PACKAGE)
     greys = [cv2.cvtColor(_bytes(picture), cv2.COLOR_RGB2GRAY) for picture in (frame, other)]
     finder = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     return torch.from_numpy(finder.calc(*greys, None))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..media.video import to_bytes
-from .clip_pairs import NotMeasured
+from .clip_pairs import NotMeasured, optional_module
 
 PACKAGE = "imageio-ffmpeg"
 """Package of the program; an extra that may be missing."""
@@ -30,26 +29,27 @@ def vmaf_score(source: Tensor, edited: Tensor, compared: Tensor) -> float:
 
     source, edited: [frames, height, width, 3], 0..1
     compared:       booleans [frames, height, width]
-    Raises NotMeasured where the program is missing, lacks libvmaf, fails or takes too long.
+    Raises NotMeasured where the program is missing, lacks libvmaf, fails or takes too long, or the clips cannot be
+    written for it.
     Source: Netflix, VMAF v0.6.1, libvmaf's default model.
     """
     height, width = source.shape[1:3]
     if min(height, width) < LEAST_SIDE:
         raise NotMeasured(f"it needs sides of at least {LEAST_SIDE} pixels")
     program = _program()
-    with TemporaryDirectory(prefix="fatezero_vmaf_") as name:
-        folder = Path(name)
-        _write(folder / "source.rgb", source)
-        _write(folder / "edited.rgb", edited, source, compared)
-        _run(program, folder, f"{width}x{height}", SECONDS_TO_START + SECONDS_PER_FRAME * len(source))
-        return _score(folder / "vmaf.json")
+    try:
+        with TemporaryDirectory(prefix="fatezero_vmaf_") as name:
+            folder = Path(name)
+            _write(folder / "source.rgb", source)
+            _write(folder / "edited.rgb", edited, source, compared)
+            _run(program, folder, f"{width}x{height}", SECONDS_TO_START + SECONDS_PER_FRAME * len(source))
+            return _score(folder / "vmaf.json")
+    except OSError as error:  # full, or not to be written to
+        raise NotMeasured(f"its temporary files cannot be written: {error.strerror or error}") from error
 
 
 def _program() -> str:
-    if not find_spec("imageio_ffmpeg"):
-        raise NotMeasured(f"it needs {PACKAGE}")
-    import imageio_ffmpeg  # an extra
-
+    imageio_ffmpeg = optional_module("imageio_ffmpeg", PACKAGE)
     try:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError as error:

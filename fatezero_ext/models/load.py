@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..attention.functional import Attend, plain
+from ..argument_checks import as_path
+from ..attention.functional import Attend
 from ..attention.kernels import kernel
 from ..choices import Kernel
 from ..config_rules import Config
@@ -87,9 +88,11 @@ def load_model(
     name:          what users know the model by; None: the name of the folder or file
     prediction:    what the UNet predicts; None: as the folder's scheduler says, or as the file's weights suggest
     zero_terminal: whether its schedule ends in pure noise; None: likewise
-    Raises ModelError naming the file that is missing or does not fit, or what it is instead.
+    Raises ModelError naming the file that is missing or does not fit, or what it is instead; SettingsError for a kernel
+    that there is not.
     """
-    path, settings = Path(path), settings or InflationSettings()
+    path, settings = as_path(path, ModelError), settings or InflationSettings()
+    computing = _kernel(attention, device, dtype)
     file = SingleFile(path) if path.is_file() else None
     scheduler, text, vae = _folder_parts(path, dtype) if file is None else _file_parts(file, dtype)
     overrides = {"prediction_type": prediction, "rescale_betas_zero_snr": zero_terminal}
@@ -100,7 +103,7 @@ def load_model(
         scheduler={**scheduler, **{key: value for key, value in overrides.items() if value is not None}},
         name=name or path.name,
         built_in=path.resolve() == TOY_FOLDER.resolve(),
-        kernel=attention if callable(attention) else kernel(attention, torch.device(device), dtype),
+        kernel=computing,
     )
     if file is None or unet_folder is not None:
         unet = UNetFolder(unet_folder or path / "unet").unet(settings, dtype, complete)
@@ -122,7 +125,8 @@ def load_unet(
     settings: InflationSettings | None = None,
     *,
     dtype: torch.dtype = torch.float32,
-    attention: Attend = plain,
+    device: torch.device | str = "cpu",
+    attention: Kernel | Attend = "auto",
     name: str | None = None,
     prediction: Prediction | None = None,
     zero_terminal: bool | None = None,
@@ -132,22 +136,30 @@ def load_unet(
     A tuned UNet's temporal layers are recognised by its tensors: attention, and low-rank convolutions with their rank,
     full ones, or none.
     dtype:         of the weights in memory
-    attention:     the UNet's kernel, see `kernels.kernel`
+    device:        of the UNet
+    attention:     its kernel: one that `kernels.kernel` gives, or its name
     name:          what users know the UNet by; None: the folder's name
     prediction:    what it predicts; None: as its weights suggest
     zero_terminal: whether its schedule ends in pure noise; None: no
-    Raises ModelError for missing files, for keys that are missing or foreign, and for pickles of more than tensors.
+    Raises ModelError for missing files, for keys that are missing or foreign, and for pickles of more than tensors,
+    SettingsError for a kernel that there is not.
     """
-    source = UNetFolder(folder)
+    computing = _kernel(attention, device, dtype)
+    source = UNetFolder(as_path(folder, ModelError))
     complete = partial(
         Pseudo3DUNet,
         scheduler=scheduler_config(prediction or source.prediction(), zero_terminal=bool(zero_terminal)),
         name=name or source.path.name,
-        kernel=attention,
+        kernel=computing,
     )
     unet = source.unet(settings or InflationSettings(), dtype, complete)
+    nn.Module.to(unet.net, device)
     _log_prediction(unet)
     return unet
+
+
+def _kernel(attention: Kernel | Attend, device: torch.device | str, dtype: torch.dtype) -> Attend:
+    return attention if callable(attention) else kernel(attention, torch.device(device), dtype)
 
 
 def _log_prediction(unet: Pseudo3DUNet) -> None:

@@ -13,8 +13,10 @@ from diffusers.models import AutoencoderKL
 from einops import rearrange
 from torch import Tensor
 
+from ..argument_checks import described
 from ..diffusion.finite import broken_weights
 from ..errors import VideoError
+from ..media.frame_checks import check_frames
 from ..memory.held_memory import WeightsReport
 from ..memory.residency import LoadToDevice, prepared, stay_put
 from .not_offered import RefusesByName
@@ -86,9 +88,9 @@ class VideoVAE(RefusesByName, WeightsReport):
 
         pixels: [frames, height, width, 3 or more], 0..1; sides are cropped about the centre to whole cells
         Returns raw latents [frames, channels, height / cell, width / cell], float32.
-        Raises VideoError for an empty clip or frames smaller than a cell.
+        Raises VideoError for what is no clip of numbers 0..1, an empty one, or frames smaller than a cell.
         """
-        return self._encoded(pixels, self.net, tuple(pixels.shape[1:3]))
+        return self._encoded(pixels, self.net)
 
     def encode_tiled(
         self,
@@ -105,16 +107,16 @@ class VideoVAE(RefusesByName, WeightsReport):
         """
         cells = [None if side is None else side // self.pixels_per_cell for side in (tile_x, tile_y, overlap)]
         tiled = self._tiled(*cells)
-        return self._encoded(pixels, tiled, (tiled.tile_sample_min_size,) * 2)
+        return self._encoded(pixels, tiled, tiled.tile_sample_min_size)
 
     def decode(self, samples: Tensor) -> Tensor:
         """Decode raw latents to frames.
 
         samples: [frames, channels, h, w]
         Returns [frames, height, width, 3], float32, 0..1.
-        Raises VideoError for latents of another shape.
+        Raises VideoError for what is no latents, or those of another shape.
         """
-        return self._decoded(samples, self.net, samples.shape[-2:])
+        return self._decoded(samples, self.net)
 
     def decode_tiled(
         self,
@@ -129,24 +131,20 @@ class VideoVAE(RefusesByName, WeightsReport):
         tile_x, tile_y, overlap: as of `encode_tiled`, but in cells, as ComfyUI's VAEDecodeTiled gives them
         """
         tiled = self._tiled(tile_x, tile_y, overlap)
-        return self._decoded(samples, tiled, (tiled.tile_latent_min_size,) * 2)
+        return self._decoded(samples, tiled, tiled.tile_latent_min_size)
 
     @torch.no_grad()
-    def _encoded(self, pixels: Tensor, net: AutoencoderKL, at_once: Sequence[int]) -> Tensor:
-        """at_once: height and width in pixels of what `net` computes in one go"""
-        if pixels.ndim != 4:
-            raise VideoError(
-                f"a tensor shaped {list(pixels.shape)} came; the frames of one clip, [frames, height, width, 3], are "
-                f"needed. Connect Load Video."
-            )
+    def _encoded(self, pixels: Tensor, net: AutoencoderKL, tile: int | None = None) -> Tensor:
+        """tile: pixels along a side of what `net` computes in one go; None: whole frames"""
+        check_frames(pixels, "the clip", more_channels=True)
         frames, height, width = pixels.shape[:3]
         cell = self.pixels_per_cell
-        if not frames or height < cell or width < cell:
+        if height < cell or width < cell:
             raise VideoError(
                 f"the clip has {frames} frames of {height}x{width}; at least one frame of {cell}x{cell} pixels is "
                 f"needed. Check the video and its start and count."
             )
-        prepared(self.load_to_device, _working_memory(at_once, self.net.dtype))
+        prepared(self.load_to_device, _working_memory((tile or height, tile or width), self.net.dtype))
         top, left = height % cell // 2, width % cell // 2
         cropped = pixels[:, top : top + height // cell * cell, left : left + width // cell * cell, :3]
         images = rearrange(cropped, "f h w c -> f c h w").mul(2).sub(1).to(self.net.device, self.net.dtype)
@@ -154,14 +152,19 @@ class VideoVAE(RefusesByName, WeightsReport):
         return self._finite(means.float().to(pixels.device), "latents", cropped)
 
     @torch.no_grad()
-    def _decoded(self, samples: Tensor, net: AutoencoderKL, at_once: Sequence[int]) -> Tensor:
-        """at_once: height and width in cells of what `net` computes in one go"""
+    def _decoded(self, samples: Tensor, net: AutoencoderKL, tile: int | None = None) -> Tensor:
+        """tile: cells along a side of what `net` computes in one go; None: whole frames"""
+        if not isinstance(samples, Tensor):
+            raise VideoError(
+                f"{described(samples)} came in place of latents; a tensor [frames, {self.latent_channels}, height, "
+                f"width] is needed. Give `latents` of what edit(...) returned."
+            )
         if samples.ndim != 4 or samples.shape[1] != self.latent_channels or not samples.numel():
             raise VideoError(
                 f"latents shaped {list(samples.shape)} came; this VAE decodes [frames, {self.latent_channels}, height, "
                 f"width] of Stable Diffusion 1.x and 2.x. Latents of video models need the VAE of their own model."
             )
-        pixels_at_once = [side * self.pixels_per_cell for side in at_once]
+        pixels_at_once = [(tile or side) * self.pixels_per_cell for side in samples.shape[-2:]]
         prepared(self.load_to_device, _working_memory(pixels_at_once, self.net.dtype))
         latents = samples.to(self.net.device, self.net.dtype)
         images = torch.cat([net.decode(part).sample for part in latents.split(FRAMES_AT_ONCE)])

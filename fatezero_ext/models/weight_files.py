@@ -91,12 +91,6 @@ class WeightFile:
             yield window
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a safetensors file, or of a pickle that holds nothing else; raises ModelError for others."""
-    file = WeightFile(path)
-    return file.read(file.shapes)
-
-
 def _own(x: Tensor, dtype: torch.dtype | None) -> Tensor:
     return x.to(dtype if dtype is not None and x.is_floating_point() else x.dtype, copy=True)
 

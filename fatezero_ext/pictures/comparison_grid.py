@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from ..errors import VideoError
+from ..media.frame_checks import check_frames
 from .labelled_sheet import Tile, labelled_sheet
 
 LARGEST_CELL = 8
@@ -26,7 +27,7 @@ def compare(clips: Sequence[Tensor], labels: Sequence[str]) -> Tensor:
     clips:  each [frames, height, width, 3], 0..1, all of one shape
     labels: one per clip, wrapped and shortened to the pictures' width
     Returns [frames, rows, columns, 3]: ceil(sqrt(clips)) pictures across, both sides even as H.264's 4:2:0 needs.
-    Raises VideoError where a clip has other frames or another size than the first, naming it by its label.
+    Raises VideoError where a clip is none, or has other frames or another size than the first, naming it by its label.
     Source: the layout of the authors' result grids.
     """
     if not clips or len(clips) != len(labels):
@@ -53,13 +54,9 @@ def centre_crop_like(clip: Tensor, other: Tensor) -> Tensor:
 
 
 def check_alike(clips: Sequence[Tensor], labels: Sequence[str]) -> None:
-    """Raise VideoError where a clip has other frames or another size than the first, naming it by its label."""
+    """Raise VideoError where a clip is none, or has other frames or another size than the first, by its label."""
     for clip, label in zip(clips, labels, strict=True):
-        if clip.ndim != 4 or clip.shape[-1] != 3 or clip.numel() == 0:
-            raise VideoError(
-                f"{label!r} has shape {list(clip.shape)}; needed is [frames, height, width, 3] with at least one "
-                f"frame. Check what is connected."
-            )
+        check_frames(clip, repr(label))
     (frames, height, width), first = clips[0].shape[:3], labels[0]
     for clip, label in zip(clips, labels, strict=True):
         if len(clip) != frames:

@@ -8,6 +8,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from zlib import crc32
 
+from ..argument_checks import check_text
 from ..errors import PromptError
 
 if TYPE_CHECKING:
@@ -84,8 +85,14 @@ class Prompt:
         Exact spelling is looked for first; where there is none, case and surrounding punctuation are ignored.
         Raises PromptError where the phrase does not occur.
         """
+        return self._found(phrase, asked_by, (str, bare))
+
+    def find_any_case(self, phrase: str, asked_by: str = "") -> tuple[int, ...]:
+        """Token positions as of `find`, of every spelling: "Car," is found beside "car"."""
+        return self._found(phrase, asked_by, (bare,) if bare(phrase) else (str,))
+
+    def _found(self, phrase: str, asked_by: str, spellings: tuple[Callable[[str], str], ...]) -> tuple[int, ...]:
         wanted = phrase.split()
-        spellings: tuple[Callable[[str], str], ...] = (str, bare)
         for normal in spellings:
             found = tuple(self._occurrences([normal(word) for word in wanted], normal)) if wanted else ()
             if found:
@@ -116,8 +123,10 @@ def read_prompt(text_encoder: TextEncoder, text: str, name: str = "prompt") -> P
     name: the prompt's name in errors
     Words stand between white space and are tokenized one by one: CLIP's tokenizer never joins across it, so their
     tokens in a row are the prompt's.
-    Raises PromptError for an overlong prompt and for weight syntax, and where there is no text encoder.
+    Raises PromptError for what is not one text, for an overlong prompt and for weight syntax, and where there is no
+    text encoder.
     """
+    check_text(text, name)
     if text_encoder is None:
         raise PromptError(
             f"no text encoder is connected for the {name}; one is needed, and the checkpoint may not contain any. "

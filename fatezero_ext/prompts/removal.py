@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from ..argument_checks import check_text, described
 from ..errors import PromptError
 from .prompt import PUNCTUATION
 from .words_alone import read_words
@@ -15,13 +16,15 @@ def removal_prompt(source_prompt: str, object_words: str | Sequence[str], backgr
     object_words:    words of the source prompt, or several in a row; one text is one phrase
     background_word: one word, usually the source prompt's own word for the background
     Every word of the object is replaced, so that both prompts have equally many words; an article in front follows.
-    Raises PromptError for words that are not in the source prompt, and unless the background is one word.
+    Words are found whatever their case and the punctuation around them: no spelling of the object is left standing.
+    Raises PromptError for what is no text, for words that are not in the source prompt, and unless the background is
+    one word.
 
     >>> removal_prompt("a red circle on the grass", "red circle", "grass")
     'a grass grass on the grass'
     """
     source = read_words(source_prompt, "source prompt")
-    phrases = (object_words,) if isinstance(object_words, str) else tuple(object_words)
+    phrases = _phrases(object_words)
     background = read_words(background_word, "background word")
     if len(background.words) != 1:
         raise PromptError(
@@ -34,12 +37,24 @@ def removal_prompt(source_prompt: str, object_words: str | Sequence[str], backgr
             "as 'red circle'."
         )
     # One token a word, the start token in front.
-    removed = {token - 1 for phrase in phrases for token in source.find(phrase, "object_words")}
+    removed = {token - 1 for phrase in phrases for token in source.find_any_case(phrase, "object_words")}
     words, new = [word.text for word in source.words], background_word.strip()
     for i in removed:
         if i and words[i - 1].lower() in ("a", "an"):
             words[i - 1] = words[i - 1][0] + ("n" if new[0].lower() in "aeiou" else "")
     return " ".join(_replaced(word, new) if i in removed else word for i, word in enumerate(words))
+
+
+def _phrases(object_words: str | Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(object_words, (str, Iterable)):
+        raise PromptError(
+            f"object_words is {described(object_words)}; words of the source prompt are needed. Name what is to be "
+            f"removed, such as 'red circle'."
+        )
+    phrases = (object_words,) if isinstance(object_words, str) else tuple(object_words)
+    for phrase in phrases:
+        check_text(phrase, "object_words")
+    return phrases
 
 
 def _replaced(word: str, background: str) -> str:

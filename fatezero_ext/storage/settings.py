@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 from ..choices import PLACES, POLICIES, PRECISION_NAMES, Place, Policy, Precision
 from ..errors import SettingsError
@@ -38,7 +39,7 @@ class Storage:
                     f"{name} is {getattr(self, name)!r}; it must be one of {', '.join(allowed)}. Choose one of these."
                 )
         if self.budget is not None and not (
-            isinstance(self.budget, (int, float)) and math.isfinite(self.budget) and self.budget > 0
+            isinstance(self.budget, Real) and math.isfinite(self.budget) and self.budget > 0
         ):
             raise SettingsError(
                 f"the budget is {self.budget} bytes; a positive number is needed. Raise it, or give none to use what "

@@ -84,7 +84,7 @@ class MeasureEdit(io.ComfyNode):
     ) -> io.NodeOutput:
         with importing():
             from ...fatezero_ext.metrics.edit_metrics import measure_edit, report
-            from ...fatezero_ext.metrics.stability import installed_flow
+            from ...fatezero_ext.metrics.stability import dis_flow
 
         measures = measure_edit(
             source[..., :3],
@@ -94,7 +94,7 @@ class MeasureEdit(io.ComfyNode):
             source_prompt=source_prompt,
             edit_prompt=edit_prompt,
             on_picture=host.current().progress(len(edited)).update,
-            flow=installed_flow(),
+            flow=dis_flow,
             with_vmaf=vmaf,
         )
         text = report(measures)

@@ -1,5 +1,7 @@
 """Every attention kernel computes the same."""
 
+import sys
+
 import pytest
 import torch
 
@@ -70,6 +72,18 @@ def test_xformers_on_a_cpu_is_refused():
         kernel("xformers", CPU, torch.float32)
     with pytest.raises(SettingsError, match="xformers is asked for"):
         load_model(GOLDEN / "model", attention="xformers")
+
+
+def test_an_xformers_that_cannot_be_imported_is_as_good_as_none(monkeypatch, tmp_path):
+    (tmp_path / "xformers").mkdir()
+    (tmp_path / "xformers" / "__init__.py").write_text("")
+    (tmp_path / "xformers" / "ops.py").write_text("raise ImportError('undefined symbol')")
+    for name in ("xformers", "xformers.ops"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not has_xformers(torch.device("cuda"))
+    with pytest.raises(SettingsError, match="xformers is asked for, but it is not installed, is broken or"):
+        kernel("xformers", torch.device("cuda"), torch.float32)
 
 
 def test_an_unknown_kernel_is_refused_with_the_known_ones():

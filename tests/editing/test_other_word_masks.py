@@ -5,7 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fatezero_ext import BlendSettings, Capture, EditSettings, Reading, Storage, edit, word_heats
+from fatezero_ext import (
+    BlendSettings,
+    Capture,
+    EditSettings,
+    Reading,
+    Storage,
+    edit,
+    register_attention_control,
+    word_heats,
+)
 from fatezero_ext.editing.masks import threshold_heat
 from fatezero_ext.errors import PromptError, SettingsError
 from fatezero_ext.storage.disk_cache.cache import InversionCache
@@ -109,3 +118,17 @@ def test_following_shapes_without_self_attention_is_refused(model):
     with pytest.raises(SettingsError, match="follow_shapes is on but the inversion recorded no self-attention"):
         edit(controller, model.text_encoder, EDIT, settings, on_step=never)
     edit(controller, model.text_encoder, EDIT, replace(settings, blend=replace(settings.blend, follow_shapes=False)))
+
+
+@pytest.mark.parametrize("latents", [False, True])
+def test_a_word_beside_the_prompt_is_refused_before_the_first_step_under_a_registered_controller(model, latents):
+    """Maps show no other words, and the source must not run again under what may change it."""
+    controller = inverted(model, Storage("maps"))
+    settings = named(guidance=1.0, self_replace=(0.6, 0.8), blend=BlendSettings(("+boat",), latents=latents))
+    with (
+        register_attention_control(model.unet, lambda q, k, v, site: model.unet.kernel(q, k, v, site)),
+        calls_of(model.unet.net) as calls,
+        pytest.raises(SettingsError, match="stored as maps, in which words outside the source prompt cannot.*unregist"),
+    ):
+        edit(controller, model.text_encoder, EDIT, settings, on_step=never)
+    assert calls == []

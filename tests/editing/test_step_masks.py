@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fatezero_ext import BlendSettings, Capture, Storage, edit
+from fatezero_ext import BlendSettings, Capture, Reading, Storage, edit, word_heats
 from fatezero_ext.diffusion.guided_text import embedded
 from fatezero_ext.editing.masks import blend_layers, threshold_heat, word_heat
 from fatezero_ext.inversion.recording import RecordAttention
@@ -46,13 +46,56 @@ def test_each_step_gives_the_masks_it_used(model, controller, self_attention, la
     assert all(mask.dtype == torch.bool and mask.shape == (3, 16, 16) for mask in masks)
     mean = torch.stack(masks).float().mean(0) if masks else torch.ones(3, 16, 16)
     torch.testing.assert_close(result.mask, mean)
-    last = torch.ones(3, 16, 16, dtype=torch.bool)  # of blended latents, even where self-attention was fused later
-    if latents:
+    if latents:  # even where self-attention was fused later
         last = steps[BLENDED[-1]].latent_mask
     elif self_attention:
         last = steps[FUSED[-1]].attention_mask
+    else:
+        last = heat_of_the_source(model, controller, "jeep", BLENDED[-1])[1]
     assert result.last_mask.dtype == torch.bool and result.last_mask.equal(last)
-    assert bool(last.all()) != (latents or self_attention) and last.any()
+    assert last.any() and not last.all()
+
+
+def heat_of_the_source(model, controller, word, step):
+    """The heat that a word has at one step, and the mask that it makes at a threshold of a half."""
+    heat = word_heats(controller, (word,), Reading(((step + 0.5) / STEPS,) * 2), text_encoder=model.text_encoder)[0]
+    return heat, threshold_heat(heat, 0.5, (16, 16))
+
+
+@pytest.mark.parametrize("policy", ["features", "maps", "recompute"])
+def test_words_whose_mask_no_step_reads_make_the_last_mask_and_nothing_else(model, policy):
+    """So that `keep_source_pixels` finds them, and the things that are to be spared."""
+    controller = inverted(model, Storage(policy))
+    blend = BlendSettings(("jeep",), threshold=0.5)
+    given = {"self_replace": 0.0, "guidance": 1.0}
+    free = edit(controller, model.text_encoder, EDIT, named(**given))
+    found = edit(controller, model.text_encoder, EDIT, named(**given, blend=blend))
+    assert found.latents.equal(free.latents) and found.mask.equal(free.mask) and found.mask.min() == 1
+    wanted = heat_of_the_source(model, controller, "jeep", BLENDED[-1])[1]
+    assert found.last_mask.equal(wanted) and wanted.any() and not wanted.all()
+    sparing = replace(blend, spare_words=("road",), spare_threshold=0.7)
+    spared = edit(controller, model.text_encoder, EDIT, named(**given, blend=sparing))
+    road = heat_of_the_source(model, controller, "road", BLENDED[-1])[0]
+    there = road > 0.7 * road.max()
+    assert spared.last_mask.equal(wanted & ~there) and (wanted & there).any() and spared.latents.equal(free.latents)
+
+
+def test_words_of_the_edit_join_a_last_mask_that_no_step_reads(model, controller):
+    given = {"self_replace": 0.0, "guidance": 1.0}
+    alone, joined = (
+        edit(controller, model.text_encoder, EDIT, named(**given, blend=blend))
+        for blend in (replace(JOINING, edit_words=()), JOINING)
+    )
+    assert (alone.last_mask <= joined.last_mask).all() and not joined.last_mask.equal(alone.last_mask)
+    assert joined.latents.equal(alone.latents)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_the_last_mask_of_few_steps_is_of_words_too(model, steps):
+    short = inverted(model, Storage("features"), steps=steps)
+    blend = BlendSettings(("jeep",), threshold=0.5)
+    result = edit(short, model.text_encoder, EDIT, named(self_replace=0.0, guidance=1.0, blend=blend))
+    assert result.last_mask.any() and not result.last_mask.all()
 
 
 JOINING = BlendSettings(("jeep",), ("car",), threshold=0.5)

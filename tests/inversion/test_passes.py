@@ -88,6 +88,8 @@ def test_passes_lead_back_to_the_clip_more_exactly():
         return relative(edit(controller, model.text_encoder, drawn.prompt, UNCONTROLLED).latents, latents)
 
     plain, one, two = (lost(passes) for passes in range(3))
+    # They are .190, .083 and .052. Rounding moves each by less than .0003 (ROUNDING), which leaves the multiples, 2.29
+    # and 1.60, far above these bounds on every machine.
     assert one < plain / 2 and two < one / 1.5
 
 

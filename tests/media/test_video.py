@@ -7,10 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from PIL import Image
 
 from fatezero_ext.atomic_files import whole_file
 from fatezero_ext.cli.demo import example_clip
 from fatezero_ext.errors import VideoError
+from fatezero_ext.media.clip import FileFrames
 from fatezero_ext.media.frame_sources import read_frames
 from fatezero_ext.media.framing import AS_IS, Framing
 from fatezero_ext.media.video import read_video, to_bytes, write_video
@@ -259,3 +261,30 @@ def test_a_clip_that_stays_too_large_as_it_is_fitted_is_refused_too(clip_file, m
     with pytest.raises(VideoError, match="more than the free memory"):
         read_frames(clip_file, AS_IS)
     assert len(read_frames(clip_file, Framing(count=2, short_side=None, centre_square=False))[0]) == 2
+
+
+def test_a_part_of_a_file_that_memory_cannot_hold_is_refused_while_it_is_read(clip_file, monkeypatch):
+    """As by Image From Batch with a length of 4096; frames before the part are passed over and count for nothing."""
+    whole = read_video(clip_file).frames
+    frames = FileFrames(clip_file)
+    monkeypatch.setattr("fatezero_ext.memory.free_memory.free_ram", lambda: whole[0].nbytes * 2)
+    with pytest.raises(VideoError, match=r"more than the free memory.*[Tt]ake a part"):
+        frames.part(0, 4096)
+    assert frames.part(len(whole) - 2, 4096).equal(whole[-2:])
+    assert frames.part(4096, 1).equal(whole[-1:])
+
+
+@pytest.mark.parametrize("kind", ["folder", "animation"])
+def test_pictures_that_memory_cannot_hold_are_refused_while_they_are_read(tmp_path, monkeypatch, kind):
+    pictures = [Image.new("RGB", (16, 16), (level, 0, 0)) for level in (0, 90, 180, 250)]
+    if kind == "folder":
+        for number, picture in enumerate(pictures):
+            picture.save(tmp_path / f"{number}.png")
+    path = tmp_path if kind == "folder" else tmp_path / "moving.webp"
+    if kind == "animation":
+        pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=100, lossless=True)
+    needed = 16 * 16 * 3 * 4 * 2  # bytes of a frame, which is there twice while they become one clip
+    monkeypatch.setattr("fatezero_ext.memory.free_memory.free_ram", lambda: 2 * needed)
+    with pytest.raises(VideoError, match=r"more than the free memory.*[Tt]ake a part"):
+        read_frames(path, AS_IS)
+    assert len(read_frames(path, Framing(count=2, short_side=None, centre_square=False))[0]) == 2

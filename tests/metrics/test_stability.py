@@ -1,5 +1,6 @@
 """Flicker, warp error and VMAF of clips whose faults and motion are known."""
 
+import errno
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import torch
 from fatezero_ext.metrics import vmaf
 from fatezero_ext.metrics.clip_pairs import NotMeasured
 from fatezero_ext.metrics.edit_metrics import as_json, measure_edit, report
-from fatezero_ext.metrics.stability import dis_flow, flicker, installed_flow, warp_errors
+from fatezero_ext.metrics.stability import dis_flow, flicker, warp_errors
 from fatezero_ext.metrics.vmaf import vmaf_score
 
 LEVEL = 1 / 255
@@ -123,9 +124,48 @@ def test_the_report_and_the_json_have_the_figures_over_time():
     assert as_json(measures)["vmaf"] is None
 
 
-def test_without_the_package_the_report_names_it():
+def test_without_a_flow_the_report_says_that_none_was_given():
     source = moving()
-    assert "warp error: not measured, it needs opencv-python-headless" in report(measure_edit(source, source))
+    assert "warp error: not measured, no flow was given" in report(measure_edit(source, source))
+
+
+BROKEN = "libGL.so.1: cannot open shared object file"
+
+
+@pytest.fixture
+def broken(monkeypatch, tmp_path):
+    """Packages that are installed, and fail as their modules are imported."""
+
+    def make(name, raises):
+        (tmp_path / f"{name}.py").write_text(f"raise {raises}")
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        monkeypatch.syspath_prepend(str(tmp_path))
+
+    return make
+
+
+def test_without_opencv_the_report_names_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    source = moving()
+    measures = measure_edit(source, source, flow=dis_flow)
+    assert "warp error: not measured, it needs opencv-python-headless" in measures.remarks
+    assert measures.likeness is not None and measures.warp_errors is None
+
+
+@pytest.mark.parametrize("error", ["ImportError", "OSError", "AttributeError", "ModuleNotFoundError"])
+def test_a_broken_opencv_is_a_remark_with_its_reason(broken, error):
+    broken("cv2", f"{error}({BROKEN!r})")
+    source = moving()
+    measures = measure_edit(source, source, flow=dis_flow)
+    said = f"warp error: not measured, opencv-python-headless is installed but cannot be imported: {BROKEN}"
+    assert said in measures.remarks and measures.flicker == 0
+
+
+def test_a_broken_ffmpeg_package_is_a_remark_with_its_reason(broken):
+    broken("imageio_ffmpeg", f"ImportError({BROKEN!r})")
+    source = moving()
+    said = f"VMAF: not measured, imageio-ffmpeg is installed but cannot be imported: {BROKEN}"
+    assert said in measure_edit(source, source, with_vmaf=True).remarks
 
 
 def test_opencv_finds_the_motion_of_a_known_clip():
@@ -134,7 +174,7 @@ def test_opencv_finds_the_motion_of_a_known_clip():
     back = dis_flow(source[1], source[0])
     inner = back[8:-8, 8:-8]
     assert inner[..., 0].median() == pytest.approx(-1, abs=0.3) and inner[..., 1].median() == pytest.approx(0, abs=0.3)
-    found = warp_errors(source, source, EVERYWHERE, installed_flow())
+    found = warp_errors(source, source, EVERYWHERE, dis_flow)
     assert found.edit == found.source and 0.5 < found.share <= 1
 
 
@@ -148,7 +188,6 @@ def program(monkeypatch, tmp_path):
         file.chmod(0o755)
         package = SimpleNamespace(get_ffmpeg_exe=lambda: str(file))
         monkeypatch.setitem(sys.modules, "imageio_ffmpeg", package)
-        monkeypatch.setattr(vmaf, "find_spec", lambda name: package)
 
     return make
 
@@ -191,6 +230,19 @@ def test_a_program_that_fails_is_a_remark(program, monkeypatch, script, reason):
         vmaf_score(source, source, EVERYWHERE)
 
 
+def test_a_full_disk_is_a_remark(program, monkeypatch):
+    program(SCORE)
+
+    def full(self, *_mode):
+        raise OSError(errno.ENOSPC, "No space left on device", str(self))
+
+    monkeypatch.setattr(Path, "open", full)
+    source = moving()
+    measures = measure_edit(source, source, with_vmaf=True)
+    said = "VMAF: not measured, its temporary files cannot be written: No space left on device"
+    assert said in measures.remarks and measures.likeness is not None
+
+
 def test_temporary_files_are_gone_afterwards(program, monkeypatch, tmp_path):
     import tempfile
 
@@ -207,7 +259,7 @@ def test_without_its_package_or_on_small_frames_vmaf_is_not_measured(monkeypatch
     source = moving()
     with pytest.raises(NotMeasured, match="sides of at least 32 pixels"):
         vmaf_score(source[:, :24], source[:, :24], EVERYWHERE[:, :24])
-    monkeypatch.setattr(vmaf, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with pytest.raises(NotMeasured, match="it needs imageio-ffmpeg"):
         vmaf_score(source, source, EVERYWHERE)
 

@@ -81,7 +81,7 @@ def test_latents_of_other_models_are_refused(vae, shape, call):
 
 @pytest.mark.parametrize("call", ["encode", "encode_tiled"])
 def test_frames_with_more_axes_are_refused(vae, call):
-    with pytest.raises(VideoError, match=r"shaped \[1, 2, 16, 16, 3\] came"):
+    with pytest.raises(VideoError, match=r"the clip has shape \[1, 2, 16, 16, 3\]"):
         getattr(vae, call)(torch.zeros(1, 2, 16, 16, 3))
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +13,29 @@ from fatezero_ext import (
     BlendSettings,
     Capture,
     Controller,
+    EditSettings,
     Reading,
     Reconstruction,
     Storage,
     edit,
     invert,
+    keep_source_pixels,
+    load_model,
+    load_unet,
+    read_video,
+    resolved_settings,
+    write_video,
 )
+from fatezero_ext.attention.functional import explicit, plain
 from fatezero_ext.editing.plan import compile_edit
-from fatezero_ext.errors import FateZeroError, SettingsError
-from fatezero_ext.media.video import Video
+from fatezero_ext.errors import FateZeroError, ModelError, SettingsError, VideoError
+from fatezero_ext.media.framing import Framing, reframe
+from fatezero_ext.media.video import Video, to_bytes
+from fatezero_ext.metrics.edit_metrics import likeness, measure_edit
+from fatezero_ext.pictures.comparison_grid import compare
 from fatezero_ext.prompts.prompt import read_prompt
 
+from ..conftest import GOLDEN
 from ..small_runs import EDIT, SOURCE, calls_of, clip, inverted, named
 
 FRAMES = torch.rand(3, 64, 64, 3)
@@ -211,3 +224,152 @@ def test_settings_can_be_copied_and_pickled(copied):
     assert again == settings and again is not settings
     with pytest.raises(TypeError):
         again.equalizer["car"] = 1.0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((None, SOURCE, EDIT), "settings is None; EditSettings are needed"),
+        (({"kind": "object"}, SOURCE, EDIT), "settings is a dict; EditSettings are needed"),
+        ((EditSettings(), None, EDIT), "None came in place of the source prompt; one text"),
+        ((EditSettings(), SOURCE, [EDIT]), "a list came in place of the edit prompt; one text"),
+    ],
+)
+def test_settings_are_resolved_from_settings_and_texts(given, message):
+    with pytest.raises(FateZeroError, match=message):
+        resolved_settings(*given)
+
+
+def test_words_that_are_still_auto_are_no_letters():
+    blend = BlendSettings("auto", subtract_words=("+shadow",), spare_words="road")
+    assert blend.looked_for == ("+shadow", "road")
+    assert BlendSettings(("auto", "jeep")).looked_for == ("auto", "jeep")
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), Fraction(1, 2)])
+def test_numbers_of_numpy_are_numbers(number):
+    assert named(self_replace=number).self_replace == (0.0, 0.5) and named(strength=number).strength == 0.5
+    assert Storage(budget=np.int64(5)).budget == 5
+
+
+@pytest.mark.parametrize("call", [lambda path: load_model(path), lambda path: load_unet(path)])
+@pytest.mark.parametrize("path", [None, 3, b"model"])
+def test_what_is_no_path_of_a_model_is_named(call, path):
+    with pytest.raises(ModelError, match="came in place of a path; a text or a Path is needed"):
+        call(path)
+
+
+def test_a_bare_unet_takes_its_kernel_by_name_as_a_model_does():
+    folder = GOLDEN / "model" / "unet"
+    assert load_unet(folder, attention="sdpa").kernel is plain is load_unet(folder).kernel
+    assert load_unet(folder, attention=explicit).kernel is explicit
+    for load in (load_unet, load_model):
+        with pytest.raises(SettingsError, match="the attention kernel is 'flash'; it must be one of"):
+            load("no such folder", attention="flash")
+
+
+WRONG_CLIPS = {
+    "nothing": (None, "None; frames .*0..1 are needed.*read_video"),
+    "numpy": (np.zeros((3, 32, 32, 3)), r"an array shaped \[3, 32, 32, 3\]; frames .*0..1 are needed"),
+    "a picture": (torch.zeros(32, 32), r"has shape \[32, 32\]; needed is \[frames, height, width, 3"),
+    "none": (torch.zeros(0, 32, 32, 3), "with at least one frame"),
+    "grey": (torch.zeros(3, 32, 32, 1), r"has shape \[3, 32, 32, 1\]"),
+    "bytes": (torch.zeros(3, 32, 32, 3, dtype=torch.uint8), r"torch.uint8; values 0..1 .*frames.float\(\) / 255"),
+    "whole": (torch.zeros(3, 32, 32, 3, dtype=torch.int64), r"torch.int64; values 0..1 .*frames.float\(\) / 255"),
+}
+FITS = torch.zeros(3, 32, 32, 3)
+
+
+@pytest.mark.parametrize("case", WRONG_CLIPS)
+def test_what_are_no_frames_is_named_at_every_border(model, tmp_path, case):
+    """Bytes were taken for white, or for equal clips."""
+    wrong, message = WRONG_CLIPS[case]
+    borders = (
+        lambda: model.vae.encode(wrong),
+        lambda: model.vae.encode_tiled(wrong),
+        lambda: measure_edit(wrong, FITS),
+        lambda: measure_edit(FITS, wrong),
+        lambda: likeness(wrong, wrong),
+        lambda: keep_source_pixels(FITS, wrong, torch.ones(1, 4, 4)),
+        lambda: compare([FITS, wrong], ["source", "edited"]),
+        lambda: write_video(tmp_path / "clip.mp4", wrong, 8),
+        lambda: to_bytes(wrong),
+    )
+    for border in borders:
+        with pytest.raises(VideoError, match=message.replace("has shape", "ha(s|ve) shape")):
+            border()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_frames_as_bytes_are_not_framed():
+    with pytest.raises(VideoError, match="torch.uint8; values 0..1 are needed"):
+        reframe(WRONG_CLIPS["bytes"][0], Framing())
+
+
+@pytest.mark.parametrize("mask", [[[1.0]], np.zeros((1, 32, 32)), "mask.png"])
+def test_what_is_no_mask_of_a_measure_is_named(mask):
+    with pytest.raises(VideoError, match="the mask is .*; a tensor .*or None, is needed"):
+        measure_edit(FITS, FITS, mask=mask)
+
+
+@pytest.mark.parametrize("wrong", [None, [1.0], np.zeros((1, 4, 8, 8))])
+def test_what_are_no_latents_is_not_decoded(model, wrong):
+    for call in (model.vae.decode, model.vae.decode_tiled):
+        with pytest.raises(VideoError, match=r"came in place of latents; a tensor \[frames, 4, height, width\]"):
+            call(wrong)
+
+
+@pytest.mark.parametrize("fps", [0, -1, 1e-4, 1e12, float("nan"), float("inf"), "x", "8", None])
+def test_what_is_no_rate_is_named(tmp_path, fps):
+    with pytest.raises(VideoError, match="frames per second is no rate; a number from 1/1001 to 2147483647 is needed"):
+        write_video(tmp_path / "clip.mp4", FITS, fps)
+
+
+@pytest.mark.parametrize("fps", [8, 7.5, Fraction(30000, 1001), np.float32(7.5), np.int64(8), Fraction(1, 1001), 1000])
+def test_every_kind_of_number_is_a_rate(tmp_path, fps):
+    write_video(tmp_path / "clip.mp4", FITS, fps)
+    assert read_video(tmp_path / "clip.mp4").fps == Fraction(float(fps)).limit_denominator(1001)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rounding": "x"}, "rounding is 'x'; it must be one of round, floor"),
+        ({"rounding": None}, "rounding is None; it must be one of round, floor"),
+        ({"crf": 17.5}, "crf 17.5 is no quality; x264 takes 0"),
+        ({"crf": "17"}, "crf '17' is no quality"),
+        ({"sound": 3}, "the sound is 3; the path of a file"),
+        ({"path": None}, "None came in place of a path"),
+    ],
+)
+def test_what_is_no_choice_of_an_encoding_is_named(tmp_path, options, message):
+    with pytest.raises(VideoError, match=message):
+        write_video(**{"path": tmp_path / "clip.mp4", "frames": FITS, "fps": 8, **options})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sound_file_may_be_named_by_a_text(tmp_path):
+    write_video(tmp_path / "clip.mp4", FITS, 8)
+    reasons = [write_video(tmp_path / "out.mp4", FITS, 8, sound=kind(tmp_path / "clip.mp4")) for kind in (str, Path)]
+    assert reasons[0] == reasons[1] and "without its sound" in reasons[0]
+
+
+@pytest.mark.parametrize("options", [{"start": "1"}, {"start": 1.5}, {"stride": 2.0}, {"count": "3"}, {"start": True}])
+def test_numbers_that_select_no_frames_are_named(tmp_path, options):
+    with pytest.raises(VideoError, match="select no frames of absent.mp4; whole numbers are needed"):
+        read_video(tmp_path / "absent.mp4", **options)
+    with pytest.raises(VideoError, match="None came in place of a path"):
+        read_video(None)
+
+
+def test_whole_numbers_of_numpy_select_frames(tmp_path):
+    write_video(tmp_path / "clip.mp4", FITS, 8)
+    assert len(read_video(tmp_path / "clip.mp4", start=np.int64(1), count=np.int32(1), stride=np.int64(1)).frames) == 1
+    grown = keep_source_pixels(FITS, FITS + 1, torch.zeros(1, 4, 4), grow=np.int64(3), feather=np.int64(8))
+    assert grown.equal(FITS + 1)
+
+
+@pytest.mark.parametrize("options", [{"start": "1"}, {"count": 1.5}, {"short_side": "512"}, {"left": 0.5}])
+def test_what_is_no_number_of_a_framing_is_named(options):
+    with pytest.raises(SettingsError, match=rf"{next(iter(options))} is .*; at least \d, a whole number, is needed"):
+        Framing(**options)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 AddedTokens = dict[str, tuple[int, dict[str, bool]]]
 """Number and marks of each token beside the vocabulary."""
-FILES = (("vocab.json", "merges.txt"), ("tokenizer.json",))
+FILES = ("vocab.json", "merges.txt")
 """Either of these sets; without them transformers makes an empty tokenizer and says nothing."""
 ROLES = {
     "unk_token": "<|endoftext|>",
@@ -56,14 +56,9 @@ def read_clip_tokenizer(folder: Path, words: int) -> CLIPTokenizer:
     return tokenizer
 
 
-def has_tokenizer(folder: Path) -> bool:
-    """Return whether a folder has the files of a tokenizer."""
-    return any(all((folder / name).is_file() for name in files) for files in FILES)
-
-
 def _vocabulary(folder: Path) -> tuple[dict[str, Any], list[Any], AddedTokens]:
     """Read tokens with their numbers, merges in order, and tokens added to these."""
-    if all((folder / name).exists() for name in FILES[0]):
+    if all((folder / name).exists() for name in FILES):
         vocabulary = read_json(folder / "vocab.json", VOCABULARY_BYTES)
         try:
             lines = read_bytes(folder / "merges.txt", VOCABULARY_BYTES).decode("utf-8").split("\n")
