@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import host
@@ -104,7 +105,8 @@ class P2PEdit(io.ComfyNode):
         trace = controller.inverted()
         bar = host.current().progress(len(trace.schedule), controller.unet.latent_format)
         settings = from_widgets(widgets, with_mask=mask is not None)
-        said = edit_remarks(controller, clip, edit_prompt, settings, with_mask=mask is not None)
+        changed = _changed(cls.define_schema().inputs, widgets)
+        said = edit_remarks(controller, clip, edit_prompt, settings, with_mask=mask is not None, changed=changed)
         host.current().say(" ".join(said.split()), cls.hidden.unique_id)
         result = edit(
             controller,
@@ -118,6 +120,14 @@ class P2PEdit(io.ComfyNode):
         device, cell = host.current().intermediate_device(), controller.unet.latent_format.pixels_per_cell
         masks = [_in_pixels(mask, cell).to(device) for mask in (result.mask, result.last_mask.float())]
         return io.NodeOutput({"samples": result.latents.to(device)}, *masks)
+
+
+def _changed(sockets: Iterable[io.Input], widgets: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the widgets that are not at their defaults; none under the kind that uses them all."""
+    if widgets.get("kind", CUSTOM) == CUSTOM:
+        return {}
+    defaults = {socket.id: getattr(socket, "default", None) for socket in sockets}
+    return {name: value for name, value in widgets.items() if value != defaults.get(name)}
 
 
 def _in_pixels(mask: Tensor, cell: int) -> Tensor:
