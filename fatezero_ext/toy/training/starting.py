@@ -1,6 +1,7 @@
 """Weights of a finished model that a training goes on from."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models import AutoencoderKL, UNet2DConditionModel
@@ -23,9 +24,11 @@ def copy_weights(
     model: Path, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, tokenizer: CLIPTokenizer
 ) -> None:
     """Copy a finished model's weights; tokens that its own tokenizer does not have keep the embeddings they have."""
-    unet.load_state_dict(UNet2DConditionModel.from_pretrained(model / "unet", torch_dtype=torch.float32).state_dict())
-    finished = CLIPTextModel.from_pretrained(model / "text_encoder", torch_dtype=torch.float32)
-    known, ids = CLIPTokenizer.from_pretrained(model / "tokenizer").get_vocab(), tokenizer.get_vocab()
+    stored: dict[str, Any] = {"torch_dtype": torch.float32, "local_files_only": True}
+    unet.load_state_dict(UNet2DConditionModel.from_pretrained(model / "unet", **stored).state_dict())
+    finished = CLIPTextModel.from_pretrained(model / "text_encoder", **stored)
+    known = CLIPTokenizer.from_pretrained(model / "tokenizer", local_files_only=True).get_vocab()
+    ids = tokenizer.get_vocab()
     both = [token for token in ids if token in known]
     new, old = text_encoder.get_input_embeddings(), finished.get_input_embeddings()
     assert isinstance(new, nn.Embedding) and isinstance(old, nn.Embedding)

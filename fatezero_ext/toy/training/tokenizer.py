@@ -42,7 +42,7 @@ def build_tokenizer(folder: Path, *, objects: bool = False) -> CLIPTokenizer:
     config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": MAX_TOKENS, "do_lower_case": True, **special}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=1) + "\n")
-    return CLIPTokenizer.from_pretrained(folder)
+    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def learn_merges(pieces: list[Symbols]) -> list[tuple[str, str]]:
