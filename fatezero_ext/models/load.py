@@ -99,7 +99,6 @@ def load_model(
         latent_format=LatentFormat(vae.net.config["scaling_factor"], vae.pixels_per_cell, colours),
         scheduler={**scheduler, **{key: value for key, value in overrides.items() if value is not None}},
         name=name or path.name,
-        built_in=path.resolve() == TOY_FOLDER.resolve(),
         kernel=attention if callable(attention) else kernel(attention, torch.device(device), dtype),
     )
     if file is None or unet_folder is not None:

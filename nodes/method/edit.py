@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import host
@@ -33,14 +33,7 @@ class P2PEdit(io.ComfyNode):
             category="FateZero",
             description=cls.__doc__,
             search_aliases=["P2P Edit", "FateZero", "video edit", "edit video", "edit by words", "vid2vid"],
-            inputs=[
-                *_prompt_inputs(),
-                *_window_inputs(),
-                *_blend_inputs(),
-                *_rare_inputs(),
-                *_kind_inputs(),
-                follow_shapes_widget(" Used with kind custom."),
-            ],
+            inputs=_inputs(),
             outputs=[
                 io.Latent.Output(tooltip="The edited clip, for VAE Decode."),
                 io.Mask.Output(tooltip="Where the edit was free to differ: share of the blended steps, 0 to 1."),
@@ -105,8 +98,9 @@ class P2PEdit(io.ComfyNode):
         trace = controller.inverted()
         bar = host.current().progress(len(trace.schedule), controller.unet.latent_format)
         settings = from_widgets(widgets, with_mask=mask is not None)
-        changed = _changed(cls.define_schema().inputs, widgets)
-        said = edit_remarks(controller, clip, edit_prompt, settings, with_mask=mask is not None, changed=changed)
+        said = edit_remarks(
+            controller, clip, edit_prompt, settings, with_mask=mask is not None, changed=_changed(widgets)
+        )
         host.current().say(" ".join(said.split()), cls.hidden.unique_id)
         result = edit(
             controller,
@@ -122,17 +116,28 @@ class P2PEdit(io.ComfyNode):
         return io.NodeOutput({"samples": result.latents.to(device)}, *masks)
 
 
-def _changed(sockets: Iterable[io.Input], widgets: Mapping[str, Any]) -> dict[str, Any]:
+def _changed(widgets: Mapping[str, Any]) -> dict[str, Any]:
     """Return the widgets that are not at their defaults; none under the kind that uses them all."""
     if widgets.get("kind", CUSTOM) == CUSTOM:
         return {}
-    defaults = {socket.id: getattr(socket, "default", None) for socket in sockets}
+    defaults = {socket.id: getattr(socket, "default", None) for socket in _inputs()}
     return {name: value for name, value in widgets.items() if value != defaults.get(name)}
 
 
 def _in_pixels(mask: Tensor, cell: int) -> Tensor:
     """Return a mask of cells in pixels of the decoded clip, [frames, height, width]; cell: pixels along its side."""
     return mask.repeat_interleave(cell, dim=1).repeat_interleave(cell, dim=2)
+
+
+def _inputs() -> list[io.Input]:
+    return [
+        *_prompt_inputs(),
+        *_window_inputs(),
+        *_blend_inputs(),
+        *_rare_inputs(),
+        *_kind_inputs(),
+        follow_shapes_widget(" Used with kind custom."),
+    ]
 
 
 def _prompt_inputs() -> list[io.Input]:

@@ -103,14 +103,14 @@ def unknown_words(unet: NoiseModel, prompt: str) -> str:
     with importing():
         from ...fatezero_ext.toy.world.captions import nearest_words, vocabulary
 
-    known = {*vocabulary(), ""}
+    known = {*vocabulary(unet.objects), ""}
     unknown = [word for word in dict.fromkeys(prompt.split()) if bare(word) not in known]
     if not unknown:
         return ""
     means = "means" if len(unknown) == 1 else "mean"
     return (
         f"The built-in model does not know {_listed(unknown)}, which {means} nothing to it. It knows "
-        f"{', '.join(nearest_words(bare(unknown[0])))}."
+        f"{', '.join(nearest_words(bare(unknown[0]), unet.objects))}."
     )
 
 

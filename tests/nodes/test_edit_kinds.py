@@ -162,7 +162,7 @@ def test_what_makes_results_poor_is_said_before_the_edit(toy, loaded, prompt, se
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.json")), ids=lambda path: path.stem)
 def test_widgets_that_the_kind_does_not_use_are_named_unless_they_say_what_it_chose(path):
     types = load_pack("nodes.headless.schemas.registry").pack_node_types()
-    node = load_pack("nodes.method.edit")
+    changed_widgets = load_pack("nodes.method.edit")._changed
     graph = load_pack("nodes.headless.formats.read").graph_from(json.loads(path.read_text()), types).api_format()
     asked, source = graph["8"]["inputs"], graph["7"]["inputs"]["source_prompt"]
     resolved = load_pack("fatezero_ext.editing.automatic").resolved_settings
@@ -172,8 +172,7 @@ def test_widgets_that_the_kind_does_not_use_are_named_unless_they_say_what_it_ch
         inputs = {name: value for name, value in (asked | changed).items() if name not in ("controller", "clip")}
         settings = load_pack("nodes.method.edit_widgets").from_widgets(inputs, with_mask=False)
         chosen = resolved(settings, source, asked["edit_prompt"], built_in=True)
-        differing = node._changed(node.P2PEdit.define_schema().inputs, inputs)
-        return remarks.not_used(remarks.unused_widgets(differing, chosen), chosen)
+        return remarks.not_used(remarks.unused_widgets(changed_widgets(inputs), chosen), chosen)
 
     assert said() == said(kind="auto") == said(blend_words="auto") == said(kind="custom", blend_words="boat") == ""
     assert said(strength=0.5, quirks="original", equalizer="a: 2", negative_prompt="boat") == ""

@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers.models import AutoencoderKL
 
+from fatezero_ext import load_unet
 from fatezero_ext.errors import ModelError, SettingsError
 from fatezero_ext.toy import MODEL_FOLDER
 from fatezero_ext.toy.training import train
@@ -210,8 +211,11 @@ def test_a_model_goes_on_from_a_finished_one_that_knows_fewer_words(work, tmp_pa
     torch.manual_seed(2)
     small, rich = build_tokenizer(tmp_path / "small"), build_tokenizer(tmp_path / "rich", objects=True)
     unet, encoder = build_unet(), build_text_encoder(small)
-    save_model(tmp_path / "start", unet=unet, text_encoder=encoder, vae=build_autoencoder(), tokenizer=small)
+    parts = {"unet": unet, "text_encoder": encoder, "vae": build_autoencoder(), "tokenizer": small}
+    save_model(tmp_path / "start", **parts, objects=("cat", "dog"))
     assert sizes_of(tmp_path / "start", 1e-3) == SMALL
+    marked = load_unet(tmp_path / "start" / "unet")
+    assert marked.built_in and marked.objects == ("cat", "dog")
     started, reader = build_unet(), build_text_encoder(rich)
     copy_weights(tmp_path / "start", started, reader, rich)
     prompt = "a red circle on the grass"

@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import CLIPTokenizer
 
 from ..world.captions import vocabulary
+from ..world.world import OBJECTS
 
 MAX_TOKENS = 77
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -34,7 +35,7 @@ def build_tokenizer(folder: Path, *, objects: bool = False) -> CLIPTokenizer:
     objects: with the words of scenes that have objects
     """
     folder.mkdir(parents=True, exist_ok=True)
-    merges = learn_merges(_pieces(vocabulary(objects=objects)))
+    merges = learn_merges(_pieces(vocabulary(OBJECTS if objects else ())))
     entries = [*LETTERS, *(letter + WORD_END for letter in LETTERS), *("".join(pair) for pair in merges), START, END]
     (folder / "vocab.json").write_text(json.dumps({entry: index for index, entry in enumerate(entries)}))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in merges))
