@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from ...fatezero_ext.editing.settings import EditKind, EditSettings
 from ...fatezero_ext.errors import ModelError, PromptError
@@ -119,7 +119,7 @@ def _word_mistakes(kind: str | None, source: str | None, edits: Sequence[str]) -
     if source is not None:
         mistakes.check("source_prompt", read_words, source, "source prompt")
     if kind is not None:  # no list of values is checked where an input is named in validate_inputs
-        mistakes.check("kind", lambda: EditSettings(kind=cast("EditKind", kind)))
+        mistakes.check("kind", lambda: EditSettings(kind=kind))  # type: ignore[arg-type]
     return dict(mistakes) or edit_mistakes({"kind": kind}, edits, source)
 
 

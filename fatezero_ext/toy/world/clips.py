@@ -96,8 +96,9 @@ def _with_second(scene: Scene, shape: str | None, colour: str | None) -> Scene:
 
 def _unseen(shape: str, colour: str, background: str, what: str) -> str:
     thing = f"a {shape}" if colour == OWN_COLOUR else f"a {colour} object"
+    ground = repr(background) if background else "any background"
     return (
-        f"{thing} cannot be seen on {repr(background) if background else 'any background'}; {what} needs an object that stands out. "
+        f"{thing} cannot be seen on {ground}; {what} needs an object that stands out. "
         f"Choose another {'object' if colour == OWN_COLOUR else 'colour'} or background."
     )
 
