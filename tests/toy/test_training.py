@@ -324,6 +324,13 @@ def test_a_run_goes_on_from_a_copy_of_its_first_model_and_from_no_other(tmp_path
     assert "was begun from no model" in refused(capsys, tmp_path / "fresh", "--start", str(tmp_path / "copy"))
 
 
+def test_a_model_to_start_from_that_lacks_a_part_is_refused_in_words(tmp_path, capsys, stages):
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "model_index.json").write_text("{}")
+    said = refused(capsys, tmp_path, "--start", str(tmp_path / "start"))
+    assert "start/unet/config.json cannot be read" in said and not stages
+
+
 def test_a_vae_of_other_sizes_is_not_taken_over(tmp_path, capsys, stages):
     build_autoencoder().save_config(tmp_path / "work" / "vae")
     assert "[16, 32, 32] channels; these options make one of [32, 64, 64]" in refused(capsys, tmp_path)

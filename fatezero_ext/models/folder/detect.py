@@ -28,7 +28,7 @@ def is_clip_folder(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class ToyMark:
-    """What a UNet folder of our own training says of itself.
+    """Mark of a UNet folder that our own training made: its model is a built-in one.
 
     objects: names of the objects that the model was trained on beside coloured shapes
     """

@@ -42,13 +42,11 @@ class Progress:
 
 
 def check_checkpoint(path: Path, parameters: Sequence[Tensor], steps: int) -> None:
-    """Raise unless a run of `steps` steps can go on from the checkpoint at `path`, if there is one.
+    """Raise unless a run of `steps` steps can go on from the checkpoint at `path`.
 
     parameters: of the model that is trained, of which the shapes alone count
     Raises ModelError for weights of another model, SettingsError where more steps are done than are asked for.
     """
-    if not path.exists():
-        return
     done = read_checkpoint(path, parameters, map_location="cpu", mmap=True)["step"]
     if done > steps:
         raise SettingsError(

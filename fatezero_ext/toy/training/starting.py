@@ -4,19 +4,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.models import AutoencoderKL, UNet2DConditionModel
+from diffusers.models import UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ...errors import ModelError
+from ...plain_files import read_json
 from .sizes import Sizes
 
 
 def sizes_of(model: Path, rate: float) -> Sizes:
-    """Read the sizes of a finished model. rate: that the UNet goes on learning at."""
-    unet, vae = (
-        type_.load_config(model / part) for type_, part in ((UNet2DConditionModel, "unet"), (AutoencoderKL, "vae"))
-    )
-    return Sizes(tuple(unet["block_out_channels"]), tuple(vae["block_out_channels"]), rate)
+    """Read the sizes of a finished model; raise ModelError if it has none. rate: that the UNet goes on learning at."""
+    return Sizes(_channels(model / "unet" / "config.json"), _channels(model / "vae" / "config.json"), rate)
+
+
+def _channels(config: Path) -> Any:  # noqa: ANN401 - a tuple, as long as the network has levels
+    channels = read_json(config).get("block_out_channels")
+    if not isinstance(channels, list):
+        raise ModelError(
+            f"{config} has no block_out_channels; a model of diffusers' layout is needed. Restore the file."
+        )
+    return tuple(channels)
 
 
 @torch.no_grad()
