@@ -21,7 +21,7 @@ from fatezero_ext.models.load import VideoModel
 from fatezero_ext.toy.evaluation.scores import psnr
 from fatezero_ext.toy.world.clips import Clip, sample_clip
 
-UNCONTROLLED = EditSettings(cross_replace=0.0, self_replace=0.0, guidance=1.0)
+UNCONTROLLED = EditSettings("replace", cross_replace=0.0, self_replace=0.0, blend=None, guidance=1.0)
 
 
 def returned(model: VideoModel, clip: Clip, steps: int, passes: int) -> tuple[float, float]:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from fatezero_ext.atomic_files import whole_file
+
 PACKAGES = ("torch", "diffusers", "transformers")
 BYTES_PER_RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -35,7 +37,8 @@ def peak_rss() -> int:
 def write_json(path: Path | None, figures: dict[str, object]) -> None:
     """Write figures with the machine beside them; None: write nothing."""
     if path is not None:
-        path.write_text(json.dumps({"machine": described(), **figures}, indent=1) + "\n")
+        with whole_file(path) as unfinished:
+            unfinished.write_text(json.dumps({"machine": described(), **figures}, indent=1) + "\n")
 
 
 def _processor() -> str:

@@ -9,7 +9,7 @@ from fatezero_ext import BlendSettings, Capture, Controller, EditSettings, edit,
 SOURCE = "a silver jeep driving down a curvy road"
 EDIT = "a silver car driving down a curvy road"
 REFINED = "a watercolor painting of a silver jeep driving down a curvy road"
-STEPS = 5  # the fewest at which latents are blended
+STEPS = 5  # self-attention is fused in four of them, latents are blended in two
 ROUNDING = 3e-4  # of whole edits, as in golden_checks: the authors' program differs so from itself
 
 

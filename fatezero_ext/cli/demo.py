@@ -32,7 +32,7 @@ NO_CONTROL = (
     "FateZero_P2PEdit.blend_edit_words=",
     "FateZero_P2PEdit.blend_latents=false",
 )
-NO_PASTE = "FateZero_KeepSourcePixels.enabled=false"
+"""Widgets of an edit that takes nothing from its source; without a mask, Keep Source Pixels puts nothing back."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,7 @@ def run_example(example: Example, output: Path, command: ModuleType, console: Co
     """Run an example's workflow with and without attention control."""
     began = time.perf_counter()
     workflow = EXAMPLES / f"{example.file}.json"
-    paste = (NO_PASTE,) if example.keeps_source_pixels else ()
-    plain = (*NO_CONTROL, *paste, f"SaveVideo.filename_prefix=video/{example.file}_no_control")
+    plain = (*NO_CONTROL, f"SaveVideo.filename_prefix=video/{example.file}_no_control")
     call = command.Command(workflow, variants=[[], list(plain)], output=output)
     controlled, uncontrolled = command.collect(call, console)
     return Outcome(

@@ -15,17 +15,15 @@ class Example:
 
     file:    name of its file, without ending
     changes: attributes of the clip that its edit changes, such as {"colour": "blue"}
-    keeps_source_pixels: whether it puts the source's pixels back outside the mask
     """
 
     file: str
     changes: Mapping[str, str]
-    keeps_source_pixels: bool = False
 
 
 EXAMPLE_EDITS = {
-    "colour": Example("1_colour_edit_with_mask", {"colour": "blue"}, keeps_source_pixels=True),
-    "shape": Example("2_shape_edit", {"shape": "square"}, keeps_source_pixels=True),
+    "colour": Example("1_colour_edit_with_mask", {"colour": "blue"}),
+    "shape": Example("2_shape_edit", {"shape": "square"}),
     "background": Example("3_background_edit", {"background": "sand"}),
     "style": Example("4_style_edit", {"style": "watercolor"}),
 }

@@ -62,7 +62,9 @@ class NoiseModel(ABC):
     layers:        the attention layers under control, in the order the model runs them
     latent_format: of the latents it was trained on
     name:          for messages to the user
-    built_in:      whether it is this project's own small model, which other settings suit than Stable Diffusion
+    built_in:      whether it is this project's own small model, or one trained like it, which other settings suit than
+                   Stable Diffusion
+    objects:       names of the objects that a built-in model was trained on beside coloured shapes
     kernel:        computes attention wherever nothing is recorded or edited
     """
 
@@ -70,6 +72,7 @@ class NoiseModel(ABC):
     latent_format: LatentFormat
     name: str
     built_in: bool = False
+    objects: tuple[str, ...] = ()
     kernel: Attend = plain
     _sites: dict[tuple[object, ...], Mapping[LayerAddress, Site]]
 

@@ -152,7 +152,7 @@ def _check_mask_is_read(plan: EditPlan, steps: int) -> None:
         raise SettingsError(
             f"a mask is given but nothing reads it in {steps} steps: self-attention is not fused under it and no "
             f"latents are blended. Set self_replace above 0 with blend_self_attention on, or turn on blend_latents "
-            f"with at least 5 steps."
+            f"with at least 3 steps."
         )
 
 

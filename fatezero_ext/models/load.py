@@ -102,7 +102,6 @@ def load_model(
         latent_format=LatentFormat(vae.net.config["scaling_factor"], vae.pixels_per_cell, colours),
         scheduler={**scheduler, **{key: value for key, value in overrides.items() if value is not None}},
         name=name or path.name,
-        built_in=path.resolve() == TOY_FOLDER.resolve(),
         kernel=computing,
     )
     if file is None or unet_folder is not None:

@@ -1,13 +1,13 @@
 """Measure edits by the built-in model on fresh clips: `python -m fatezero_ext.toy.edit_quality --clips N --seed S`.
 
 Every seed gives clips that nobody has looked at, edits of every kind with the settings that suit it, and figures
-against the exact truth. An edit of 8 frames calls the UNet 40 times, an inversion 20 times; a clip has two inversions.
+against the exact truth. An inversion of 8 frames calls the UNet 40 times with 8 frames, an edit 20 times with 16, both
+halves of guidance; a clip has two inversions, one where no background is edited.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -17,39 +17,30 @@ import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..atomic_files import whole_file
-from ..errors import FateZeroError
 from ..models.load import load_model
 from ..models.unet.inflate import InflationSettings
 from . import MODEL_FOLDER
 from .evaluation.edit_runs import SETTINGS, Outcome, Runs
 from .evaluation.fresh_clips import KINDS
+from .evaluation.long_runs import result_file, result_folder, run, write_json
 from .evaluation.quality_table import as_json, save_sheets, tables
 from .world.world import STYLES
 
 CLIPS, FRAMES = 48, 8
-FAILED, INTERRUPTED = 1, 130
-"""Exit codes; 130 is what a shell gives for Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, and print the table; after Ctrl-C that of what was measured until then."""
+    """Measure, and print the table; after Ctrl-C or an error that of what was measured until then."""
     options = _parser().parse_args(arguments)
     # The model is too small to gain from more threads; on a busy machine their waiting costs minutes.
     torch.set_num_threads(1)
     model = cache(lambda keys: load_model(options.model, InflationSettings(key_frames=keys)))
     runs = Runs(model, options.seed, options.frames, SETTINGS[options.settings])
     outcomes: list[Outcome] = []
-    try:
-        _measure(runs, options.clips, options.kinds, outcomes)
-    except KeyboardInterrupt:
-        _report(outcomes, options)
-        return INTERRUPTED
-    except FateZeroError as error:
-        sys.stderr.write(f"{error}\n")
-        return FAILED
-    _report(outcomes, options)
-    return 0
+    return run(
+        lambda: _measure(runs, options.clips, options.kinds, outcomes),
+        lambda: _report(outcomes, options),
+    )
 
 
 def _measure(runs: Runs, clips: int, kinds: Sequence[str], outcomes: list[Outcome]) -> None:
@@ -72,8 +63,7 @@ def _report(outcomes: Sequence[Outcome], options: argparse.Namespace) -> None:
         Console().print(table)
     if options.json:
         of_run = {name: getattr(options, name) for name in ("seed", "frames", "settings")}
-        with whole_file(options.json) as unfinished:
-            unfinished.write_text(json.dumps(of_run | as_json(outcomes), indent=1) + "\n")
+        write_json(options.json, of_run | as_json(outcomes))
     if options.pictures:
         for path in save_sheets(outcomes, options.pictures):
             sys.stdout.write(f"{path}\n")
@@ -98,8 +88,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--settings", choices=tuple(SETTINGS), default="preset", help="default: preset, by kind")
     parser.add_argument("--model", type=Path, default=MODEL_FOLDER, metavar="DIR", help="another model's folder")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all figures to this file")
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help="save sheets of the worst and best clips there")
+    parser.add_argument("--json", type=result_file, metavar="FILE", help="also write all figures to this file")
+    parser.add_argument(
+        "--pictures", type=result_folder, metavar="DIR", help="save sheets of the worst and best clips there"
+    )
     return parser
 
 

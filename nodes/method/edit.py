@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .. import host
@@ -35,20 +36,7 @@ class P2PEdit(io.ComfyNode):
             description=cls.__doc__,
             search_aliases=["P2P Edit", "FateZero", "video edit", "edit video", "edit by words", "vid2vid"],
             has_intermediate_output=True,  # newer pages show the film again after a reload
-            inputs=[
-                *_prompt_inputs(),
-                *_window_inputs(),
-                *_blend_inputs(),
-                *_rare_inputs(),
-                *_kind_inputs(),
-                follow_shapes_widget(" Used with kind custom."),
-                io.Image.Input(
-                    "images",
-                    optional=True,
-                    tooltip="The clip's frames, for the picture of the mask on this node. Without them it has rough "
-                    "colours. The edit is the same.",
-                ),
-            ],
+            inputs=_inputs(),
             outputs=[
                 io.Latent.Output(tooltip="The edited clip, for VAE Decode."),
                 io.Mask.Output(tooltip="Where the edit was free to differ: share of the blended steps, 0 to 1."),
@@ -116,7 +104,9 @@ class P2PEdit(io.ComfyNode):
         frames = None if images is None else frames_like_latents(images, trace.frames, trace.size)
         bar = host.current().progress(len(trace.schedule), controller.unet.latent_format)
         settings = from_widgets(widgets, with_mask=mask is not None)
-        said = edit_remarks(controller, clip, edit_prompt, settings, with_mask=mask is not None)
+        said = edit_remarks(
+            controller, clip, edit_prompt, settings, with_mask=mask is not None, changed=_changed(widgets)
+        )
         host.current().say(" ".join(said.split()), cls.hidden.unique_id)
         result = edit(
             controller,
@@ -148,9 +138,34 @@ def _film(controller: Controller, result: EditResult, frames: Tensor | None) -> 
     return [Tile("source", source), *masked, *edited]
 
 
+def _changed(widgets: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the widgets that are not at their defaults; none under the kind that uses them all."""
+    if widgets.get("kind", CUSTOM) == CUSTOM:
+        return {}
+    defaults = {socket.id: getattr(socket, "default", None) for socket in _inputs()}
+    return {name: value for name, value in widgets.items() if value != defaults.get(name)}
+
+
 def _in_pixels(mask: Tensor, cell: int) -> Tensor:
     """Return a mask of cells in pixels of the decoded clip, [frames, height, width]; cell: pixels along its side."""
     return mask.repeat_interleave(cell, dim=1).repeat_interleave(cell, dim=2)
+
+
+def _inputs() -> list[io.Input]:
+    return [
+        *_prompt_inputs(),
+        *_window_inputs(),
+        *_blend_inputs(),
+        *_rare_inputs(),
+        *_kind_inputs(),
+        follow_shapes_widget(" Used with kind custom."),
+        io.Image.Input(
+            "images",
+            optional=True,
+            tooltip="The clip's frames, for the picture of the mask on this node. Without them it has rough colours. "
+            "The edit is the same.",
+        ),
+    ]
 
 
 def _prompt_inputs() -> list[io.Input]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ...fatezero_ext.editing.settings import AUTO, KINDS, BlendSettings, EditSettings
 from .. import text_lists
@@ -104,3 +104,41 @@ def from_widgets(widgets: Mapping[str, Any], *, with_mask: bool) -> EditSettings
         blend=blending(widgets, with_mask=with_mask),
         guidance=widgets["guidance"],
     )
+
+
+def unused_widgets(changed: Mapping[str, Any], chosen: EditSettings) -> list[str]:
+    """Return the widgets that say something else than what the kind of an edit chose.
+
+    changed: widgets that are not at their defaults
+    chosen:  the edit's settings, without any "auto"
+    """
+    used = _as_widgets(chosen)
+    return [name for name, value in changed.items() if name in used and _read(name, value) not in (AUTO, used[name])]
+
+
+def _read(name: str, value: object) -> object:
+    return phrases_or_auto(str(value)) if name in BLEND_WIDGETS else value
+
+
+def _as_widgets(chosen: EditSettings) -> dict[str, object]:
+    """Return the values that the widgets of `CUSTOM` alone would need for these settings."""
+    cross, own = (cast("Window", window) for window in (chosen.cross_replace, chosen.self_replace))
+    blend = chosen.blend if isinstance(chosen.blend, BlendSettings) else BlendSettings(())
+    return {
+        "mode": chosen.mode,
+        "guidance": chosen.guidance,
+        "cross_replace_start": cross[0],
+        "cross_replace_end": cross[1],
+        "self_replace_start": own[0],
+        "self_replace_end": own[1],
+        "blend_words": blend.source_words,
+        "blend_edit_words": blend.edit_words,
+        "blend_threshold": blend.threshold,
+        "blend_self_attention": blend.self_attention,
+        "blend_latents": blend.latents,
+        "subtract_words": blend.subtract_words,
+        "subtract_threshold": blend.subtract_threshold,
+        "blend_resolution": next(name for name, divisor in RESOLUTIONS.items() if divisor == blend.downscale),
+        "mask_use": blend.mask_use,
+        "follow_shapes": blend.follow_shapes,
+    }

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
 
 from ...fatezero_ext.prompts.phrases import FUNCTION_WORDS
 from ...fatezero_ext.prompts.prompt import bare
 from ...fatezero_ext.prompts.word_changes import changed_words
 from ..clips.clip_remarks import too_short
 from ..first_use import importing
+from .edit_widgets import unused_widgets
 
 if TYPE_CHECKING:
     from ...fatezero_ext.diffusion.noise_model import NoiseModel
@@ -24,10 +26,17 @@ FAR_FROM_TRAINING = 2
 
 
 def edit_remarks(
-    controller: Controller, clip: TextEncoder, edit_prompt: str, settings: EditSettings, *, with_mask: bool
+    controller: Controller,
+    clip: TextEncoder,
+    edit_prompt: str,
+    settings: EditSettings,
+    *,
+    with_mask: bool,
+    changed: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """Say what an edit is about to do, behind remarks on what makes it poor.
 
+    changed: widgets of the node that are not at their defaults
     Raises what `edit` raises for settings and words that do not fit.
     """
     with importing():
@@ -36,6 +45,7 @@ def edit_remarks(
     trace = controller.inverted()
     plan = plan_edit(controller.unet, trace, clip, edit_prompt, settings, with_mask=with_mask)
     remarks = [
+        not_used(unused_widgets(changed, plan.settings), plan.settings),
         *_remarks(controller.unet, plan),
         unknown_words(controller.unet, edit_prompt),
         unlike_prompts(trace.prompt.text, edit_prompt),
@@ -73,6 +83,16 @@ def chosen(settings: EditSettings) -> str:
     return ", ".join(parts)
 
 
+def not_used(widgets: Sequence[str], chosen: EditSettings) -> str:
+    """Return a remark on widgets whose values an edit does not use; '' without any."""
+    if not widgets:
+        return ""
+    return (
+        f"Not used: {', '.join(widgets)}. The kind {chosen.kind} chooses these itself; choose the kind custom if the "
+        f"widgets are to decide."
+    )
+
+
 def unknown_words(unet: NoiseModel, prompt: str) -> str:
     """Return a remark on words that the built-in model has never seen, with those it has, the nearest first.
 
@@ -83,14 +103,14 @@ def unknown_words(unet: NoiseModel, prompt: str) -> str:
     with importing():
         from ...fatezero_ext.toy.world.captions import nearest_words, vocabulary
 
-    known = {*vocabulary(), ""}
+    known = {*vocabulary(unet.objects), ""}
     unknown = [word for word in dict.fromkeys(prompt.split()) if bare(word) not in known]
     if not unknown:
         return ""
     means = "means" if len(unknown) == 1 else "mean"
     return (
         f"The built-in model does not know {_listed(unknown)}, which {means} nothing to it. It knows "
-        f"{', '.join(nearest_words(bare(unknown[0])))}."
+        f"{', '.join(nearest_words(bare(unknown[0]), unet.objects))}."
     )
 
 
@@ -135,7 +155,7 @@ def independent_frames(unet: NoiseModel, frames: int) -> str:
 def _remarks(unet: NoiseModel, plan: EditPlan) -> Iterator[str]:
     blend = plan.blend
     if blend is not None and blend.latents and not any(step.blend_latents for step in plan.steps):
-        yield f"blend_latents needs at least 5 steps; in {len(plan.steps)} none of them blends."
+        yield f"blend_latents needs at least 3 steps; in {len(plan.steps)} none of them blends."
     if plan.settings.kind == "background" and unet.built_in and not any(layer.key_frames for layer in unet.layers):
         yield (
             "New backgrounds of the built-in model flicker less with key_frames mid, 0 on Load Stable Diffusion for "

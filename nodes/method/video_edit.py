@@ -119,7 +119,7 @@ def _word_mistakes(kind: EditKind | None, source: str | None, edits: Sequence[st
     if source is not None:
         mistakes.check("source_prompt", read_words, source, "source prompt")
     if kind is not None:  # no list of values is checked where an input is named in validate_inputs
-        mistakes.check("kind", lambda: EditSettings(kind=kind))  # type: ignore[arg-type]
+        mistakes.check("kind", lambda: EditSettings(kind=kind))
     return dict(mistakes) or edit_mistakes({"kind": kind}, edits, source)
 
 

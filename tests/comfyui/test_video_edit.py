@@ -8,7 +8,7 @@ from tests.comfyui.workflows import LOAD, TEMPLATES, api_graph
 
 SOURCE = "a red circle on the grass"
 A, B = "a blue circle on the grass", "a purple circle on the grass"
-FRAMES, STEPS = 3, 5  # the fewest steps at which latents are blended
+FRAMES, STEPS = 3, 5  # latents are blended in two of the steps
 ONE, KEPT, GIVEN = "30", "31", "32"
 
 pytestmark = pytest.mark.usefixtures("loaded")

@@ -59,6 +59,14 @@ def test_latents_are_blended_strictly_inside_the_middle_of_the_steps(model):
     assert [i for i, step in enumerate(plan.steps) if step.blend_latents] == [2, 3, 4, 5, 6]
 
 
+def test_latents_are_blended_from_the_three_steps_on_that_messages_ask_for(model):
+    def blends(steps):
+        plan = compiled(model, steps=steps, mode="refine", blend=BlendSettings(("jeep",), latents=True))
+        return any(step.blend_latents for step in plan.steps)
+
+    assert [steps for steps in range(1, 101) if not blends(steps)] == [1, 2]
+
+
 def test_settings_cannot_be_changed_through_the_mapping_they_were_made_from():
     weights = {"jeep": 2.0}
     settings = named(equalizer=weights)

@@ -118,7 +118,7 @@ def test_a_mask_with_self_attention_left_out_blends_latents_only(model, clip):
 )
 def test_a_mask_that_nothing_would_read_is_refused(model, clip, settings):
     controller = invert(Controller(model.unet), model.text_encoder, clip, SOURCE, steps=2)
-    with pytest.raises(SettingsError, match="nothing reads it in 2 steps.*turn on blend_latents"):
+    with pytest.raises(SettingsError, match="nothing reads it in 2 steps.*turn on blend_latents with at least 3 steps"):
         edit(controller, model.text_encoder, EDIT, settings, mask=torch.ones(1, 16, 16))
 
 

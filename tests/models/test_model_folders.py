@@ -16,6 +16,7 @@ from fatezero_ext import load_model, load_unet
 from fatezero_ext.diffusion.schedule import Schedule
 from fatezero_ext.errors import ModelError
 from fatezero_ext.models.folder.clip_tokenizer import read_clip_tokenizer
+from fatezero_ext.models.folder.detect import MARK, TOY_FOLDER
 from fatezero_ext.models.single_file.checkpoint import TOKENIZER
 from fatezero_ext.models.weight_files import WeightFile
 from fatezero_ext.plain_files import read_json
@@ -30,6 +31,24 @@ SENTENCES = (
     "",
     "  spaced   out ",
 )
+
+
+def test_a_copy_of_the_built_in_model_is_a_built_in_one_and_another_unet_is_not(folder, tmp_path):
+    copied = shutil.copytree(TOY_FOLDER, tmp_path / "copy")
+    for unet in (load_model(copied).unet, load_unet(copied / "unet"), load_unet(TOY_FOLDER / "unet")):
+        assert unet.built_in and unet.settings.key_frames == () and unet.objects == ()
+    assert load_model(folder, unet_folder=copied / "unet").unet.built_in
+    (copied / "unet" / MARK).unlink()
+    for unet in (load_model(copied).unet, load_model(TOY_FOLDER, unet_folder=copied / "unet").unet):
+        assert not unet.built_in and unet.settings.key_frames == (-1, "first")
+
+
+def test_a_mark_of_another_form_is_refused_in_words(tmp_path):
+    copied = shutil.copytree(TOY_FOLDER / "unet", tmp_path / "unet")
+    for said in ({}, {"objects": "cat"}, {"objects": [1]}):
+        (copied / MARK).write_text(json.dumps(said))
+        with pytest.raises(ModelError, match=f"{MARK} has no list of names under 'objects'.*or remove it"):
+            load_unet(copied)
 
 
 @pytest.fixture

@@ -145,7 +145,7 @@ def toy():
             "know 'read', 'gras', which mean nothing to it. It knows red, ",
         ),
         ("own", "a red circle on the sand", EditSettings(), "flicker less with key_frames mid, 0"),
-        ("own", BLUE, EditSettings(), "blend_latents needs at least 5 steps; in 2 none"),
+        ("own", BLUE, EditSettings(), "blend_latents needs at least 3 steps; in 2 none"),
         ("own", f"a sketch of {CIRCLE}", EditSettings(), ""),
         ("mid", "a red circle on the sand", named(), ""),
         ("mid", "a red circle on the sand", EditSettings(kind="background", blend=None), ""),
@@ -157,6 +157,40 @@ def test_what_makes_results_poor_is_said_before_the_edit(toy, loaded, prompt, se
     said = remarks(controller, model.text_encoder, prompt, settings, with_mask=False)
     before = said.partition("Edit of 1 frames in 2 steps")[0].strip()
     assert (remark in before) if remark else before == ""
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.json")), ids=lambda path: path.stem)
+def test_widgets_that_the_kind_does_not_use_are_named_unless_they_say_what_it_chose(path):
+    types = load_pack("nodes.headless.schemas.registry").pack_node_types()
+    changed_widgets = load_pack("nodes.method.edit")._changed
+    graph = load_pack("nodes.headless.formats.read").graph_from(json.loads(path.read_text()), types).api_format()
+    asked, source = graph["8"]["inputs"], graph["7"]["inputs"]["source_prompt"]
+    resolved = load_pack("fatezero_ext.editing.automatic").resolved_settings
+    remarks = load_pack("nodes.method.remarks")
+
+    def said(**changed):
+        inputs = {name: value for name, value in (asked | changed).items() if name not in ("controller", "clip")}
+        settings = load_pack("nodes.method.edit_widgets").from_widgets(inputs, with_mask=False)
+        chosen = resolved(settings, source, asked["edit_prompt"], built_in=True)
+        return remarks.not_used(remarks.unused_widgets(changed_widgets(inputs), chosen), chosen)
+
+    assert said() == said(kind="auto") == said(blend_words="auto") == said(kind="custom", blend_words="boat") == ""
+    assert said(strength=0.5, quirks="original", equalizer="a: 2", negative_prompt="boat") == ""
+    assert "Not used: guidance, blend_words." in said(blend_words="jeep, +shadow", guidance=5.0)
+    assert f"The kind {asked['kind']} chooses these itself; choose the kind custom" in said(mask_use="override")
+    others = {"cross_replace_start": 0.1, "cross_replace_end": 0.9, "self_replace_start": 0.1, "self_replace_end": 0.9}
+    others |= {"subtract_words": "boat", "subtract_threshold": 0.2, "blend_resolution": "1/2", "follow_shapes": True}
+    others |= {"blend_edit_words": "boat", "blend_threshold": 0.7, "blend_self_attention": False}
+    for name, value in others.items():
+        assert f"Not used: {name}. " in said(**{name: value}), name
+
+
+def test_a_node_names_the_widgets_it_does_not_use_before_it_works(toy):
+    model, controller = toy["own"]
+    remarks = load_pack("nodes.method.remarks").edit_remarks
+    changed = {"blend_words": "red circle, +shadow", "edit_prompt": BLUE}
+    said = remarks(controller, model.text_encoder, BLUE, EditSettings(), with_mask=False, changed=changed)
+    assert said.startswith("Not used: blend_words. The kind colour chooses these itself; ")
 
 
 def test_the_node_says_what_was_chosen(toy):

@@ -124,3 +124,13 @@ def test_an_edit_with_equal_prompts_runs_and_says_so(said, model):
     widgets = load_pack("nodes.method.video_edit_graph").widgets_of(node, edit_prompt=SOURCE, kind="custom")
     text = said(node, controller=inverted(model, Storage(), steps=2), clip=model.text_encoder, **widgets)
     assert text.index(ALONE) < text.index("Edit of 3 frames in 2 steps, ")
+
+
+def test_an_edit_says_which_of_its_widgets_its_kind_does_not_use(said, model):
+    node = load_pack("nodes.method.edit").P2PEdit
+    given = {"edit_prompt": SOURCE.replace("jeep", "car"), "blend_words": "silver jeep, +shadow"}
+    widgets = load_pack("nodes.method.video_edit_graph").widgets_of(node, **given)
+    controller = inverted(model, Storage(), steps=2)
+    assert "Not used: blend_words. " in said(node, controller=controller, clip=model.text_encoder, **widgets)
+    widgets["blend_words"] = ""
+    assert "Not used" not in said(node, controller=controller, clip=model.text_encoder, **widgets)

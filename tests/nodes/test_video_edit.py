@@ -14,7 +14,7 @@ from ..sounding_clips import heard, write_clip
 
 SOURCE = "a red circle on the grass"
 COLOUR, STYLE = "a blue circle on the grass", f"a watercolor painting of {SOURCE}"
-FRAMES, STEPS = 3, 5  # the fewest steps at which latents are blended
+FRAMES, STEPS = 3, 5  # latents are blended in two of the steps
 MODEL = {
     "model": "built-in toy model", "key_frames": "auto", "norm": "clip", "precision": "auto", "least_sc_channel": 0,
 }  # fmt: skip

@@ -29,6 +29,7 @@ def unet(name="MODEL (SD15)", *, side=64, cell=8, levels=4, built_in=False, keys
     layers = [SimpleNamespace(key_frames=frames, query_dim=320) for frames in ((), keys)]
     return SimpleNamespace(
         name=name, trained_side=side, latent_format=SimpleNamespace(pixels_per_cell=cell), built_in=built_in,
+        objects=(),
         smallest_side=1 << (levels - 1), layers=layers, device=torch.device("cpu"),
         working_memory=lambda chunks, frames, height, width: chunks * frames * frame_bytes,
     )  # fmt: skip
@@ -127,6 +128,14 @@ def test_what_makes_poor_results_is_remarked_and_no_error(choices, clip_of, mode
 def test_words_that_the_built_in_model_does_not_know_are_remarked(choices, clip_of):
     prompts = ("a red circle on the grass", "a zebra on the grass")
     assert "does not know 'zebra'" in chosen(choices, clip_of, TOY, (8, 64, 64, 8), prompts).lines[-1]
+
+
+def test_a_model_trained_on_objects_knows_those_and_no_others():
+    unknown_words = load_pack("nodes.method.remarks").unknown_words
+    trained = SimpleNamespace(built_in=True, objects=("cat", "panda"))
+    assert unknown_words(trained, "a cat and a red panda on the grass") == ""
+    said = unknown_words(trained, "a dog and a pandda on the grass")
+    assert "does not know 'dog', 'pandda'" in said and "panda" in said and "penguin" not in said
 
 
 def test_no_more_frames_are_taken_than_memory_holds(choices, clip_of):

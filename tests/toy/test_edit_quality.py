@@ -1,6 +1,7 @@
 """Fresh clips, the edits asked of them, and the table of their figures."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -8,11 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+from fatezero_ext.errors import ModelError
 from fatezero_ext.models.folder.detect import TOY_FOLDER
 from fatezero_ext.models.load import load_model
 from fatezero_ext.models.unet.inflate import InflationSettings
 from fatezero_ext.prompts.prompt import read_prompt
-from fatezero_ext.toy import edit_quality
+from fatezero_ext.toy import MODEL_FOLDER, edit_quality
+from fatezero_ext.toy.evaluation import evaluate, objects
 from fatezero_ext.toy.evaluation.edit_runs import SETTINGS, Outcome, Runs, edit_prompt
 from fatezero_ext.toy.evaluation.edits import measure
 from fatezero_ext.toy.evaluation.fresh_clips import KINDS, MOTIONS, RADII, fresh_clip, target
@@ -164,12 +167,12 @@ def test_sheets_show_the_worst_and_the_best_quarter(outcomes, tmp_path):
 
 @pytest.fixture
 def spoken_for(monkeypatch, outcomes):
-    """The command with edits that are made already; `stop` is where Ctrl-C comes."""
+    """The command with edits that are made already; `stop` is where Ctrl-C comes, or an error."""
 
-    def prepare(stop=None):
+    def prepare(stop=None, error=KeyboardInterrupt):
         def of_clip(_runs, index, kinds):
             if index == stop:
-                raise KeyboardInterrupt
+                raise error
             yield from (one for one in outcomes if one.index == index and one.kind in kinds)
 
         monkeypatch.setattr(Runs, "of_clip", of_clip)
@@ -193,6 +196,49 @@ def test_an_interrupted_command_reports_what_it_has(spoken_for, capsys, tmp_path
     assert edit_quality.main(given) == 130
     assert "2 clips" in capsys.readouterr().out
     assert json.loads((tmp_path / "f.json").read_text())["kinds"]["colour"]["clips"] == 2
+
+
+@pytest.mark.parametrize(("error", "code"), [(ModelError("not finite"), 1), (RuntimeError("out of memory"), None)])
+def test_a_command_that_an_error_ends_reports_what_it_has(spoken_for, capsys, tmp_path, error, code):
+    spoken_for(2, error)
+    given = ["--clips", "4", "--seed", "7", "--json", str(tmp_path / "f.json")]
+    with nullcontext() if code else pytest.raises(RuntimeError, match="out of memory"):
+        assert edit_quality.main(given) == code and "not finite" in capsys.readouterr().err
+    assert json.loads((tmp_path / "f.json").read_text())["kinds"]["colour"]["clips"] == 2
+
+
+@pytest.mark.parametrize("command", [evaluate, objects])
+def test_measuring_a_model_reports_what_it_has_when_an_error_ends_it(monkeypatch, capsys, tmp_path, command):
+    def stops(*given):
+        next(each for each in given if isinstance(each, dict)).update(colour=1.0)
+        raise ModelError("no VAE there")
+
+    monkeypatch.setattr(command, "evaluate", stops)
+    monkeypatch.setattr(command, "load_model", lambda folder: None)
+    file = tmp_path / "made" / "figures.json"
+    assert command.main([str(MODEL_FOLDER), "--json", str(file)]) == 1
+    printed = capsys.readouterr()
+    assert json.loads(file.read_text()) == {"colour": 1.0}
+    assert "colour" in printed.out and printed.err == "no VAE there\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "message"),
+    [
+        (edit_quality, ["--seed", "1", "--json", "{file}/f.json"], "cannot be made"),
+        (edit_quality, ["--seed", "1", "--pictures", "{file}/sheets"], "cannot be made"),
+        (evaluate, ["--json", "{file}/f.json"], "cannot be made"),
+        (objects, [str(MODEL_FOLDER), "--json", "{folder}"], "is a folder; a file is needed"),
+        (objects, [str(MODEL_FOLDER), "--sheet", "{file}/sheet.png"], "cannot be made"),
+        (objects, [str(MODEL_FOLDER), "--sheet", "{folder}/sheet.jpg"], "End the name in .png"),
+    ],
+)
+def test_results_that_cannot_be_written_are_refused_before_the_work(tmp_path, capsys, command, given, message):
+    (tmp_path / "file").write_text("")
+    paths = {"file": tmp_path / "file", "folder": tmp_path}
+    with pytest.raises(SystemExit) as stop:
+        command.main([text.format(**paths) for text in given])
+    assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

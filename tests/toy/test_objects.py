@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fatezero_ext.toy.world import clips
 from fatezero_ext.toy.world.captions import BACKGROUND, OBJECT, SECOND, TEMPLATES, Wording, caption, caption_words
 from fatezero_ext.toy.world.clips import sample_clip, sample_object_clip
 from fatezero_ext.toy.world.objects import CELL, MARGIN, SHEET, draw_object, shadow, sprite
@@ -194,10 +195,21 @@ def test_two_things_of_a_clip_stay_apart_and_inside(seed):
     assert np.ptp([scene.y for scene in clip.scenes]) > 2
 
 
-def test_edits_that_cannot_be_are_refused_with_what_to_do():
+def test_edits_that_cannot_be_are_refused_with_what_to_do(monkeypatch):
     clip = sample_object_clip(1, shape="cat", background="sky")
     with pytest.raises(ValueError, match=r"a snowman cannot be seen on 'sky'.*another object or background"):
         clip.edited(shape="snowman")
+    for second in (Thing("circle", "red"), Thing("dog", "own"), None):
+        with pytest.raises(ValueError, match=r"a snowman cannot be seen on 'sky'.*another object or background"):
+            sample_object_clip(1, shape="snowman", background="sky", second=second)
+    with pytest.raises(ValueError, match=r"a white object cannot be seen on 'sky'.*another colour or background"):
+        sample_object_clip(1, shape="cat", background="sky", second=Thing("circle", "white"))
+    with pytest.raises(ValueError, match=r"a snowman cannot be seen on 'sky'"):
+        sample_object_clip(1, background="sky", second=Thing("snowman", "own"))
+    monkeypatch.setattr(clips, "can_be_seen", lambda shape, colour, ground: (shape == "cat") == (ground == "grass"))
+    for ground, said in (("night", "a cat cannot be seen on 'night'"), (None, "a cat and .* both be seen on any")):
+        with pytest.raises(ValueError, match=said):
+            sample_object_clip(1, shape="cat", background=ground, second=Thing("circle", "red"))
     with pytest.raises(ValueError, match=r"a cat is to become a circle.*colour='red'"):
         clip.edited(shape="circle")
     with pytest.raises(ValueError, match=r"one thing; changing the second needs two"):

@@ -117,7 +117,8 @@ def test_the_objects_of_a_model_are_measured_beside_its_shapes(tmp_path, monkeyp
     monkeypatch.setattr(objects, "STEPS", 2)
     monkeypatch.setattr(objects, "EDIT_STEPS", 2)
     amounts = objects.Amounts(prompts=4, styled=1, held=4, clips=1, frames=2)
-    figures = objects.evaluate(MODEL_FOLDER, FEW, amounts, tmp_path / "sheet.png")
+    figures = {}
+    objects.evaluate(MODEL_FOLDER, FEW, amounts, figures, tmp_path / "sheet.png")
     assert {"object", "pair", "shape", "colour", "background", "style sketch", "edit: object right"} <= figures.keys()
     shares = [value for name, value in figures.items() if "PSNR" not in name and name != "edit: flicker"]
     assert all(0 <= value <= 1 for value in shares)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...errors import ModelError
@@ -10,6 +12,8 @@ from ...plain_files import read_json
 TOY_FOLDER = Path(__file__).parents[2] / "toy" / "model"
 """The built-in model."""
 PLAIN, FATEZERO, TUNE_A_VIDEO = "UNet2DConditionModel", "UNetPseudo3DConditionModel", "UNet3DConditionModel"
+MARK = "fatezero_toy.json"
+"""File in the UNet folder of the built-in model and of those its training makes; other programs pass it over."""
 UNET_CLASSES = (PLAIN, FATEZERO, TUNE_A_VIDEO)
 """Class names in the config.json of UNets that can be loaded."""
 
@@ -20,3 +24,31 @@ def is_clip_folder(folder: Path) -> bool:
         return read_json(folder / "config.json").get("model_type") == "clip"
     except ModelError:
         return False
+
+
+@dataclass(frozen=True)
+class ToyMark:
+    """Mark of a UNet folder that our own training made: its model is a built-in one.
+
+    objects: names of the objects that the model was trained on beside coloured shapes
+    """
+
+    objects: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, folder: Path) -> ToyMark | None:
+        """Read the mark of a UNet folder; None: it has none. Raises ModelError for a file of another form."""
+        path = folder / MARK
+        if not path.exists():
+            return None
+        objects = read_json(path).get("objects")
+        if not isinstance(objects, list) or not all(isinstance(name, str) for name in objects):
+            raise ModelError(
+                f"{path} has no list of names under 'objects'; that is needed. Restore the file, or remove it: the "
+                f"model then gets Stable Diffusion's settings."
+            )
+        return cls(tuple(objects))
+
+    def save(self, folder: Path) -> None:
+        """Write the mark into a UNet folder."""
+        (folder / MARK).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from ..single_file.checkpoint import SD2_TEXT_WIDTH, Prediction, prediction_by_s
 from ..unet.inflate import InflationSettings
 from ..unet.model import Pseudo3DUNet
 from .configs import unet_config
+from .detect import ToyMark
 from .empty_modules import empty, fill_exactly
 from .tuned_unet import our_names, temporal_layers, tuned_kind, two_dimensional
 from .weights import UNET_AND_VAE, folder_weights, present
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 
 LAST_NORM = re.compile(r"up_blocks\.(\d{1,3})\.attentions\.(\d{1,3})\.transformer_blocks\.0\.norm1\.bias")
 
-Completed = Callable[["UNet2DConditionModel", InflationSettings], Pseudo3DUNet]
-"""Makes the UNet of a net and its inflation; it knows all else of it."""
+Completed = Callable[..., Pseudo3DUNet]
+"""Makes the UNet of a net and its inflation, with `built_in` and `objects` where the folder says so."""
 
 
 class UNetFolder:
@@ -40,6 +42,7 @@ class UNetFolder:
         self._config = unet_config(two_dimensional(config) if self._tuned else config, self._config_file)
         self._file = folder_weights(self.path, UNET_AND_VAE)
         self._names = our_names(self._file.shapes, self._tuned, self.path)
+        self._mark = ToyMark.read(self.path)
 
     def prediction(self) -> Prediction:
         """Guess what the UNet predicts: of Stable Diffusion 2.x from its last attention's norm, else noise."""
@@ -50,10 +53,12 @@ class UNetFolder:
         return prediction_by_spread(self._file.read([key])[key])
 
     def unet(self, settings: InflationSettings, dtype: torch.dtype, completed: Completed) -> Pseudo3DUNet:
-        """Read the weights and inflate them.
+        """Read the weights and inflate them; a model of our own training is a built-in one, wherever it lies.
 
         Raises ModelError for keys that are missing or foreign.
         """
+        if self._mark is not None:
+            completed = partial(completed, built_in=True, objects=self._mark.objects)
         if not self._tuned:
             net = empty(self._net, self._config_file)
             return completed(fill_exactly(net, self._file, self._names, dtype), settings)

@@ -31,7 +31,8 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
     latent_format:  the latent format it was trained on
     scheduler:      the checkpoint's scheduler config, diffusers' keys
     name:           what users know it by
-    built_in:       whether it is the built-in model; it chooses key frames that are "auto"
+    built_in:       whether it is the built-in model, or one trained like it; it chooses key frames that are "auto"
+    objects:        names of the objects that such a model was trained on beside coloured shapes
     kernel:         computes attention wherever nothing is recorded or edited
     load_to_device: called before a run with the bytes it needs; brings the weights to the device they compute on. The
                     one field that may be set later: a program that manages memory first has to see `net`
@@ -43,6 +44,7 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
     scheduler: Mapping[str, object] = field(default_factory=dict)
     name: str = "unet"
     built_in: bool = False
+    objects: tuple[str, ...] = ()
     kernel: Attend = plain
     load_to_device: LoadToDevice = stay_put
 

@@ -1,7 +1,6 @@
 """Measure a toy model: `python -m fatezero_ext.toy.evaluation.evaluate MODEL_DIR [--json FILE]`."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from copy import deepcopy
@@ -35,6 +34,7 @@ from ..world.render import object_mask, render
 from ..world.world import NO_STYLE, STYLES, Scene, sample_scene
 from .edit_runs import Runs
 from .fresh_clips import KINDS
+from .long_runs import result_file, run, write_json
 from .oracle import read
 from .quality_table import rows
 from .scores import psnr
@@ -90,12 +90,10 @@ class Settings:
     edits: int = EDITED_CLIPS
 
 
-def evaluate(pipeline: StableDiffusionPipeline, settings: Settings) -> Figures:
-    """Measure all figures of a model, by name."""
-    figures: Figures = {}
+def evaluate(pipeline: StableDiffusionPipeline, settings: Settings, figures: Figures) -> None:
+    """Measure all figures of a model; `figures` receives them by name, as soon as each is measured."""
     for measure in MEASUREMENTS:
         figures |= measure(pipeline, settings)
-    return figures
 
 
 def plain_scenes(count: int) -> list[Scene]:
@@ -265,22 +263,31 @@ def _known(name: str) -> str:
     return f"{REFERENCE[name]:.3f}" if name in REFERENCE else "-"
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Print the table of a model."""
+def main(arguments: list[str] | None = None) -> int:
+    """Print the table of a model; after Ctrl-C or an error that of what was measured until then."""
     parser = argparse.ArgumentParser(prog="python -m fatezero_ext.toy.evaluation.evaluate", description=__doc__)
     parser.add_argument("model", type=Path, nargs="?", default=MODEL_FOLDER, help="folder in diffusers' layout")
     parser.add_argument("--steps", type=int, default=STEPS, help="DDIM steps per picture")
     parser.add_argument("--prompts", type=int, default=PROMPTS, help="pictures that tell colour, shape and background")
     parser.add_argument("--style-prompts", type=int, default=PROMPTS_PER_STYLE, help="pictures of each style")
     parser.add_argument("--edits", type=int, default=EDITED_CLIPS, help="clips that are edited in every kind")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--json", type=result_file, help="also write the figures to this file")
     options = parser.parse_args(arguments)
     settings = Settings(options.steps, options.prompts, options.style_prompts, edits=options.edits)
-    figures = evaluate(load_model(options.model), settings)
+    figures: Figures = {}
+    return run(
+        lambda: evaluate(load_model(options.model), settings, figures),
+        lambda: _report(figures, options.json),
+    )
+
+
+def _report(figures: Figures, file: Path | None) -> None:
+    if not figures:
+        return
     sys.stdout.write(table(figures) + "\n")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    if file:
+        write_json(file, figures)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,7 +4,6 @@
 """
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
@@ -15,8 +14,10 @@ import numpy as np
 import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
+from ...atomic_files import whole_file
+from ...editing.automatic import resolved_settings
 from ...editing.edit import edit
-from ...editing.settings import BlendSettings, EditSettings
+from ...editing.settings import EditSettings
 from ...inversion.controller import Controller
 from ...inversion.invert import invert
 from ...models.load import VideoModel
@@ -31,14 +32,13 @@ from ..world.render import object_mask, render
 from ..world.rich import can_be_seen, rich_scene_at
 from ..world.world import NO_STYLE, OBJECTS, OWN_COLOUR, STYLES, Scene
 from .evaluate import decode, draw, encode, shape_word_maps
+from .long_runs import picture_file, result_file, run, write_json
 from .progress import picture_sheet, prompt_scenes, words_right
 from .scores import flicker, psnr
 from .things import read_scene
 
 STEPS = 30
-EDIT_STEPS, GUIDANCE = 20, 3.0
-SHAPE_EDIT = EditSettings("replace", 0.5, self_replace=0.8, guidance=GUIDANCE)
-"""Settings of the shape edit's template; the words of the object make the mask."""
+EDIT_STEPS = 20
 _SEED = 5_151
 
 Figures = dict[str, float]
@@ -68,7 +68,8 @@ def words_drawn(
     scenes = prompt_scenes(objects, count, _SEED)
     frames = draw(pipeline, [caption(scene) for scene in scenes], STEPS)
     if sheet:
-        picture_sheet(frames).save(sheet)
+        with whole_file(sheet) as unfinished:
+            picture_sheet(frames).save(unfinished, "PNG")
     return _shares(scenes, frames, objects)
 
 
@@ -124,7 +125,10 @@ def attention_found(pipeline: StableDiffusionPipeline, objects: tuple[str, ...],
 
 
 def objects_edited(model: VideoModel, objects: tuple[str, ...], amounts: Amounts) -> Figures:
-    """Exchange one object for the next on clips whose exact truth is known, each frame with its own keys."""
+    """Exchange one object for the next on clips whose exact truth is known, with the settings of an object's edit.
+
+    Each frame reads its own keys; the source's pixels are not put back, so that the figures are the model's.
+    """
     rows = [_edited(model, seed, objects, amounts.frames) for seed in range(amounts.clips)]
     return {f"edit: {name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
@@ -137,7 +141,7 @@ def _edited(model: VideoModel, seed: int, objects: tuple[str, ...], frames: int)
     controller = Controller(model.unet)
     latents = model.vae.encode(torch.as_tensor(source.frames))
     controller = invert(controller, model.text_encoder, latents, source.prompt, steps=EDIT_STEPS)
-    settings = replace(SHAPE_EDIT, blend=BlendSettings((scene.shape,), (name,), threshold=0.3))
+    settings = resolved_settings(EditSettings(kind="object"), source.prompt, truth.prompt, built_in=True)
     result = edit(controller, model.text_encoder, truth.prompt, settings)
     edited = model.vae.decode(result.latents).numpy()
     readings = [read_scene(frame, objects=objects) for frame in edited]
@@ -162,15 +166,15 @@ def next_object(scene: Scene, objects: tuple[str, ...]) -> str:
 
 
 def evaluate(
-    folder: Path, objects: tuple[str, ...], amounts: Amounts = Amounts(), sheet: Path | None = None
-) -> Figures:
-    """Measure all figures of a model, by name."""
+    folder: Path, objects: tuple[str, ...], amounts: Amounts, figures: Figures, sheet: Path | None = None
+) -> None:
+    """Measure all figures of a model; `figures` receives them by name, as soon as each is measured."""
     pipeline = load_model(folder)
-    figures = vae_keeps(pipeline, objects, amounts.held)
+    figures |= vae_keeps(pipeline, objects, amounts.held)
     figures |= words_drawn(pipeline, objects, amounts.prompts, sheet)
     figures |= styles_drawn(pipeline, objects, amounts.styled)
     figures |= attention_found(pipeline, objects, amounts.prompts)
-    return figures | objects_edited(load_video_model(folder, InflationSettings(key_frames=())), objects, amounts)
+    figures |= objects_edited(load_video_model(folder, InflationSettings(key_frames=())), objects, amounts)
 
 
 def table(figures: Figures) -> Iterable[str]:
@@ -178,23 +182,32 @@ def table(figures: Figures) -> Iterable[str]:
     return (f"{name:<40}{value:>8.3f}" for name, value in figures.items())
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Print the figures of a model."""
+def main(arguments: list[str] | None = None) -> int:
+    """Print the figures of a model; after Ctrl-C or an error those that were measured until then."""
     parser = argparse.ArgumentParser(prog="python -m fatezero_ext.toy.evaluation.objects", description=__doc__)
     parser.add_argument("model", type=Path, help="folder in diffusers' layout")
     parser.add_argument("--objects", type=int, default=len(OBJECTS), help="objects that the model was trained on")
     parser.add_argument("--prompts", type=int, default=Amounts.prompts, help="pictures that are drawn of prompts")
     parser.add_argument("--styled", type=int, default=Amounts.styled, help="pictures of each style")
     parser.add_argument("--clips", type=int, default=Amounts.clips, help="clips that are edited")
-    parser.add_argument("--sheet", type=Path, help="also save the pictures of the prompts there")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--sheet", type=picture_file, help="also save the pictures of the prompts there")
+    parser.add_argument("--json", type=result_file, help="also write the figures to this file")
     options = parser.parse_args(arguments)
     amounts = Amounts(options.prompts, options.styled, clips=options.clips)
-    figures = evaluate(options.model, OBJECTS[: options.objects], amounts, options.sheet)
+    figures: Figures = {}
+    return run(
+        lambda: evaluate(options.model, OBJECTS[: options.objects], amounts, figures, options.sheet),
+        lambda: _report(figures, options.json),
+    )
+
+
+def _report(figures: Figures, file: Path | None) -> None:
+    if not figures:
+        return
     sys.stdout.write("\n".join(table(figures)) + "\n")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    if file:
+        write_json(file, figures)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -42,8 +42,8 @@ def draw_and_read(
     Returns shares of the prompts: object, shape, colour, background; pair: both of two things.
     """
     scenes = prompt_scenes(objects, prompts)
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-    vae = AutoencoderKL.from_pretrained(folder / "vae")
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    vae = AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True)
     frames = _drawn(unet, text_encoder, vae, tokenizer, [caption(scene) for scene in scenes])
     picture_sheet(frames).save(folder / f"drawn{steps:06d}.png")
     right: dict[str, list[float]] = defaultdict(list)

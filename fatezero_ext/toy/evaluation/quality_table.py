@@ -1,4 +1,4 @@
-"""Figures of many edits, summed up by kind: a table for people, rows for programs, sheets of the worst and the best."""
+"""Figures of many edits, summed up by kind: a table to print, rows for programs, sheets of the worst and the best."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from ..world.render import render, thing_masks
 from ..world.rich import rich_scene_at
 from ..world.world import SIZE
 from .averaging import WeightAverage
-from .checkpoint import Progress
+from .checkpoint import Progress, check_checkpoint
 from .parallel import average_gradients, launch, wait_for_all
 from .sizes import SMALL
 
@@ -99,8 +99,11 @@ def reconstruction_loss(decoded: Tensor, frames: Tensor, masks: Tensor) -> Tenso
 def train_autoencoder(folder: Path, training: AutoencoderTraining, workers: int, report: Callable[[str], None]) -> None:
     """Train a VAE, or the decoder of one, and save it in `folder`.
 
-    A checkpoint beside the folder, of the same name, lets a stopped run go on.
+    A checkpoint beside the folder, of the same name, lets a stopped run go on. Raises what `check_checkpoint` does.
     """
+    checkpoint = folder.with_suffix(".pt")
+    if checkpoint.exists():
+        check_checkpoint(checkpoint, _trained_parts(training)[1], training.steps)
     launch(_train, workers, folder, training, report)
 
 
@@ -156,7 +159,7 @@ def _trained_parts(training: AutoencoderTraining) -> tuple[AutoencoderKL, list[T
     vae: AutoencoderKL = (
         build_autoencoder(training.channels)
         if training.start is None
-        else AutoencoderKL.from_pretrained(training.start, torch_dtype=torch.float32)
+        else AutoencoderKL.from_pretrained(training.start, torch_dtype=torch.float32, local_files_only=True)
     )
     nn.Module.to(vae, training.device)
     into, outof = _latent_convolutions(vae)

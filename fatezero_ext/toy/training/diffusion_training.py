@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .averaging import WeightAverage
-from .checkpoint import Progress
+from .checkpoint import Progress, check_checkpoint, read_checkpoint
 from .denoiser import LOCALISED_LEVELS as LEVELS
 from .denoiser import Batch, build_scheduler, build_text_encoder, build_unet, draw_batch, total_loss
 from .localisation import record_cross_attention
@@ -79,7 +79,11 @@ def train_denoiser(
 
     folder: holds the tokenizer; receives the checkpoint and the learning curve
     probe:  tests the averaged weights every `training.probe_every` steps; a module-level function
+    Raises what `check_checkpoint` does.
     """
+    if (folder / CHECKPOINT).exists():
+        parts = _built(training, CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True), "meta")
+        check_checkpoint(folder / CHECKPOINT, [each for part in parts for each in part.parameters()], training.steps)
     launch(_train, workers, folder, pools, training, report, probe)
 
 
@@ -92,11 +96,12 @@ def learning_rate(step: int, training: DenoiserTraining) -> float:
 def averaged_models(
     folder: Path, tokenizer: CLIPTokenizer, channels: tuple[int, int, int, int] = SMALL.unet
 ) -> tuple[UNet2DConditionModel, CLIPTextModel, int]:
-    """Load the averaged weights of a checkpoint, and the number of their steps."""
+    """Load the averaged weights of a checkpoint, and the number of their steps; raise what `read_checkpoint` does."""
     unet, text_encoder = build_unet(channels), build_text_encoder(tokenizer)
-    state = torch.load(folder / CHECKPOINT, weights_only=True, map_location="cpu")
+    parameters: list[Tensor] = [*unet.parameters(), *text_encoder.parameters()]
+    state = read_checkpoint(folder / CHECKPOINT, parameters, map_location="cpu")
     with torch.no_grad():
-        torch._foreach_copy_([*unet.parameters(), *text_encoder.parameters()], state["average"])
+        torch._foreach_copy_(parameters, state["average"])
     return unet.eval(), text_encoder.eval(), state["step"]
 
 
@@ -106,8 +111,8 @@ class _Run:
     def __init__(self, folder: Path, training: DenoiserTraining) -> None:
         torch.manual_seed(training.seed)
         self.training = training
-        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
-        self.unet, self.text_encoder = self._built()
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+        self.unet, self.text_encoder = _built(training, self.tokenizer, training.device)
         if training.start is not None:
             copy_weights(training.start, self.unet, self.text_encoder, self.tokenizer)
         self.maps: dict[str, Tensor] = {}
@@ -138,15 +143,19 @@ class _Run:
 
     def averaged(self) -> tuple[UNet2DConditionModel, CLIPTextModel]:
         """Return models with the averaged weights, for tests."""
-        unet, text_encoder = self._built()
+        unet, text_encoder = _built(self.training, self.tokenizer, self.training.device)
         self.average.copy_to([p.data for p in (*unet.parameters(), *text_encoder.parameters())])
         return unet.eval(), text_encoder.eval()
 
-    def _built(self) -> tuple[UNet2DConditionModel, CLIPTextModel]:
-        unet, text_encoder = build_unet(self.training.channels), build_text_encoder(self.tokenizer)
-        for part in (unet, text_encoder):
-            nn.Module.to(part, self.training.device)
-        return unet, text_encoder
+
+def _built(
+    training: DenoiserTraining, tokenizer: CLIPTokenizer, device: str
+) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+    """Build an untrained UNet and text encoder; on "meta" they have shapes alone."""
+    unet, text_encoder = build_unet(training.channels), build_text_encoder(tokenizer)
+    for part in (unet, text_encoder):
+        nn.Module.to(part, device)
+    return unet, text_encoder
 
 
 def _train(

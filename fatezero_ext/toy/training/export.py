@@ -12,6 +12,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ...diffusion.preview_colours import LatentColours
 from ...errors import ModelError
+from ...models.folder.detect import ToyMark
 from .autoencoder import SCALING, frames_and_masks
 from .denoiser import build_scheduler
 
@@ -28,7 +29,7 @@ def save_model(
     tokenizer: CLIPTokenizer,
     objects: tuple[str, ...] = (),
 ) -> None:
-    """Save everything in half precision, in diffusers' layout. The models are converted in place.
+    """Save everything in half precision, in diffusers' layout, with its `ToyMark`. The models are converted in place.
 
     An older model at `folder` is there until the new one is complete.
     The tokenizer's files are copied: transformers would save one file of its own in place of vocab.json and merges.txt.
@@ -52,6 +53,7 @@ def save_model(
     shutil.rmtree(unfinished / "tokenizer")
     shutil.copytree(tokenizer.name_or_path, unfinished / "tokenizer")
     latent_colours(vae.float(), objects).save(unfinished)
+    ToyMark(objects).save(unfinished / "unet")
     shutil.rmtree(folder, ignore_errors=True)
     unfinished.rename(folder)
 

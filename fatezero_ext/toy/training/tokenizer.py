@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import CLIPTokenizer
 
 from ..world.captions import vocabulary
+from ..world.world import OBJECTS
 
 MAX_TOKENS = 77
 START, END = "<|startoftext|>", "<|endoftext|>"
@@ -34,7 +35,7 @@ def build_tokenizer(folder: Path, *, objects: bool = False) -> CLIPTokenizer:
     objects: with the words of scenes that have objects
     """
     folder.mkdir(parents=True, exist_ok=True)
-    merges = learn_merges(_pieces(vocabulary(objects=objects)))
+    merges = learn_merges(_pieces(vocabulary(OBJECTS if objects else ())))
     entries = [*LETTERS, *(letter + WORD_END for letter in LETTERS), *("".join(pair) for pair in merges), START, END]
     (folder / "vocab.json").write_text(json.dumps({entry: index for index, entry in enumerate(entries)}))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in merges))
@@ -42,7 +43,7 @@ def build_tokenizer(folder: Path, *, objects: bool = False) -> CLIPTokenizer:
     config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": MAX_TOKENS, "do_lower_case": True, **special}
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=1) + "\n")
-    return CLIPTokenizer.from_pretrained(folder)
+    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def learn_merges(pieces: list[Symbols]) -> list[tuple[str, str]]:

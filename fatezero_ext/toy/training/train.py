@@ -1,13 +1,15 @@
 """Train the toy model from nothing: `python -m fatezero_ext.toy.training.train --output DIR`.
 
 Every stage leaves its result in the work folder and is skipped when it is there, and goes on from its last checkpoint
-when it is not complete, so that a stopped run goes on where it was. With `--objects 0` the defaults are what the
-shipped model was trained with.
+when it is not complete, so that a stopped run goes on where it was. `recipe.json` there says what the results were made
+with: other options are refused, but for the UNet's steps, the device and the number of processes. With `--objects 0`
+the defaults are what the shipped model was trained with.
 """
 
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +17,13 @@ import torch
 from diffusers.models import AutoencoderKL
 from transformers import CLIPTokenizer
 
+from ...errors import FateZeroError, SettingsError
+from ...plain_files import read_json
 from ..evaluation.progress import draw_and_read
 from ..world.world import OBJECTS
+from . import recipe
 from .autoencoder import AutoencoderTraining, train_autoencoder
-from .diffusion_training import DenoiserTraining, averaged_models, train_denoiser
+from .diffusion_training import CHECKPOINT, DenoiserTraining, averaged_models, train_denoiser
 from .export import save_model
 from .parallel import launch
 from .pool import build_pool, save_pool
@@ -41,16 +46,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser = _parser()
     options = parser.parse_args(arguments)
     _check(parser, options)
-    options.work.mkdir(parents=True, exist_ok=True)
     stages = STAGES if options.stage == "all" else (options.stage,)
-    for stage in stages:
-        _STAGES[stage](options)
+    try:
+        _check_work(options, stages)
+        recipe.follow(options.work, stages, options)
+        for stage in stages:
+            _STAGES[stage](options)
+    except FateZeroError as error:
+        parser.error(str(error))
 
 
 def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Refuse options that cannot work before any of the long work."""
-    if options.output.exists() and any(options.output.iterdir()) and not (options.output / "model_index.json").exists():
-        parser.error(f"--output {options.output} holds other files; it is replaced by the model. Name a new folder.")
+    output = options.output
+    if output.exists() and not (output / "model_index.json").exists() and (output.is_file() or any(output.iterdir())):
+        parser.error(f"--output {output} is a file, or holds others; the model replaces it. Name a new folder.")
+    if options.work.exists() and not options.work.is_dir():
+        parser.error(f"--work {options.work} is a file; a folder is needed for what the stages leave. Name a folder.")
     if not 0 <= options.objects <= len(OBJECTS):
         parser.error(f"--objects {options.objects}; the world has {len(OBJECTS)}. Give a number from 0 to that.")
     if options.start is not None and not (options.start / "model_index.json").exists():
@@ -65,6 +77,29 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
                 f"--{name.replace('_', '-')} {getattr(options, name)}; {options.workers} workers share it evenly. "
                 f"Give a multiple of {options.workers}."
             )
+
+
+def _check_work(options: argparse.Namespace, stages: Sequence[str]) -> None:
+    """Refuse a work folder that lacks what the stages read, or whose VAE has other sizes than these options give."""
+    work = options.work
+    results = {
+        "vae": [work / "vae"],
+        "pool": [*_pool_paths(options), work / "tokenizer"],
+        "denoiser": [work / CHECKPOINT],
+    }
+    for needed in recipe.NEEDS[stages[0]]:
+        if missing := [path for path in results[needed] if not path.exists()]:
+            raise SettingsError(
+                f"--stage {stages[0]} reads {missing[0]}, which is not there. Run --stage {needed} first, with the "
+                f"same options."
+            )
+    vae, wanted = work / "vae" / "config.json", _sizes(options).vae
+    found = read_json(vae).get("block_out_channels") if vae.exists() else None
+    if found is not None and found != list(wanted):
+        raise SettingsError(
+            f"{vae.parent} has {found} channels; these options make one of {list(wanted)}. Give the options it was "
+            f"made with, or another --work folder."
+        )
 
 
 def _sizes(options: argparse.Namespace) -> Sizes:
@@ -116,8 +151,8 @@ def _draw_pool(rank: int, workers: int, options: argparse.Namespace) -> None:
     path = _pool_paths(options)[rank]
     if path.exists():
         return
-    vae = AutoencoderKL.from_pretrained(options.work / "vae")
-    tokenizer = CLIPTokenizer.from_pretrained(options.work / "tokenizer")
+    vae = AutoencoderKL.from_pretrained(options.work / "vae", local_files_only=True)
+    tokenizer = CLIPTokenizer.from_pretrained(options.work / "tokenizer", local_files_only=True)
     share = range(options.scenes * rank // workers, options.scenes * (rank + 1) // workers)
     save_pool(build_pool(vae, tokenizer, options.seed, share, OBJECTS[: options.objects]), path)
 
@@ -151,8 +186,8 @@ def _denoiser(options: argparse.Namespace) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     final = options.work / "vae_final"
-    vae = AutoencoderKL.from_pretrained(final if final.exists() else options.work / "vae")
-    tokenizer = CLIPTokenizer.from_pretrained(options.work / "tokenizer")
+    vae = AutoencoderKL.from_pretrained(final if final.exists() else options.work / "vae", local_files_only=True)
+    tokenizer = CLIPTokenizer.from_pretrained(options.work / "tokenizer", local_files_only=True)
     unet, text_encoder, steps = averaged_models(options.work, tokenizer, _sizes(options).unet)
     objects = OBJECTS[: options.objects]
     save_model(options.output, unet=unet, text_encoder=text_encoder, vae=vae, tokenizer=tokenizer, objects=objects)

@@ -5,12 +5,13 @@ same template differ word by word, as Prompt-to-Prompt's replacement needs. Ever
 tells training where in the picture its attention belongs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 import numpy as np
 
-from .world import NO_STYLE, OBJECTS, PALETTE, SHAPES, Scene, Thing
+from .world import NO_STYLE, PALETTE, SHAPES, Scene, Thing
 
 OBJECT, BACKGROUND, SECOND = "object", "background", "second"
 Words = list[tuple[str, str]]
@@ -113,24 +114,24 @@ def sample_wording(rng: np.random.Generator) -> Wording:
     return Wording(template, background, style)
 
 
-def vocabulary(*, objects: bool = False) -> list[str]:
-    """List every word that a caption can have, sorted; objects: also those of scenes with objects or two things."""
+def vocabulary(objects: Sequence[str] = ()) -> list[str]:
+    """List every word that a caption can have, sorted; objects: those of scenes with such objects or two things too."""
     texts = [*TEMPLATES, *STYLE_SUFFIXES.values(), *PLAIN_PHRASES]
     for phrases in (*BACKGROUND_PHRASES.values(), *STYLE_PREFIXES.values()):
         texts += phrases
     found = {word for text in texts for word in text.split() if "{" not in word}
     found |= {*PALETTE, *SHAPES, "an", "small", "large"}
-    return sorted(found | {*OBJECTS, "and"} if objects else found)
+    return sorted(found | {*objects, "and"} if objects else found)
 
 
-def nearest_words(unknown: str, *, objects: bool = False) -> list[str]:
+def nearest_words(unknown: str, objects: Sequence[str] = ()) -> list[str]:
     """List the words for things, colours, grounds and styles, the nearest to the unknown one by spelling first."""
     between = {word for text in TEMPLATES for word in text.split()} | {"a", "an", "and", "in", "of", "the"}
 
     def unlike(word: str) -> tuple[float, str]:
         return -SequenceMatcher(None, unknown, word).ratio(), word
 
-    return sorted(set(vocabulary(objects=objects)) - between, key=unlike)
+    return sorted(set(vocabulary(objects)) - between, key=unlike)
 
 
 def _plain_words(text: str) -> Words:

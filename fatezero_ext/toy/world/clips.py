@@ -96,9 +96,25 @@ def _with_second(scene: Scene, shape: str | None, colour: str | None) -> Scene:
 
 def _unseen(shape: str, colour: str, background: str, what: str) -> str:
     thing = f"a {shape}" if colour == OWN_COLOUR else f"a {colour} object"
+    ground = repr(background) if background else "any background"
     return (
-        f"{thing} cannot be seen on '{background}'; {what} needs an object that stands out. "
+        f"{thing} cannot be seen on {ground}; {what} needs an object that stands out. "
         f"Choose another {'object' if colour == OWN_COLOUR else 'colour'} or background."
+    )
+
+
+def _unseen_pair(shape: str | None, background: str | None, second: Thing | None) -> str:
+    """Describe why no clip of an object, and of another thing, can be seen; what is None could be anything."""
+    grounds = (background,) if background else READABLE_BACKGROUNDS
+    things = [(shape, OWN_COLOUR)] if shape else []
+    things += [(second.shape, second.colour)] if second else []
+    hidden = [thing for thing in things if not any(can_be_seen(*thing, ground) for ground in grounds)]
+    if hidden:
+        return _unseen(*hidden[0], background or "", "a clip")
+    return (
+        f"{f'a {shape}' if shape else 'none of the objects'} and the second thing cannot both be seen on "
+        f"{repr(background) if background else 'any background'}; a clip needs things that stand out. Choose another "
+        f"object, second thing or background."
     )
 
 
@@ -180,8 +196,7 @@ def sample_object_clip(
         if can_be_seen(one, OWN_COLOUR, other) and (second is None or can_be_seen(second.shape, second.colour, other))
     ]
     if not pairs:
-        hidden = (shape or "", OWN_COLOUR) if second is None else (second.shape, second.colour)
-        raise ValueError(_unseen(*hidden, background or "", "a clip"))
+        raise ValueError(_unseen_pair(shape, background, second))
     shape, background = pairs[rng.integers(len(pairs))]
     radius = float(rng.uniform(*(READABLE_OBJECT_RADII if second is None else READABLE_PAIR_RADII)))
     angle, mirror = float(rng.uniform(-8, 8)), bool(rng.random() < 0.5)

@@ -1,0 +1,81 @@
+"""The recipe of a work folder: options that decide its results, so that none of another recipe is taken over."""
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from blake3 import blake3
+
+from ...atomic_files import whole_file
+from ...errors import SettingsError
+from ...plain_files import read_json
+
+FILE = "recipe.json"
+DECIDES: Mapping[str, tuple[str, ...]] = {
+    "vae": ("start", "objects", "seed", "vae_steps", "vae_batch"),
+    "pool": ("start", "objects", "seed", "scenes"),
+    "denoiser": ("start", "objects", "seed", "batch", "rate"),
+    "decoder": ("start", "objects", "seed", "vae_batch", "decoder_steps"),
+    "export": ("start", "objects"),
+}
+"""Options that decide a stage's results. The UNet's steps are none: their end can be chosen while it learns. Neither
+are the number of processes, the device and its precision: a run may move to another machine."""
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "vae": (),
+    "pool": ("vae",),
+    "denoiser": ("vae", "pool"),
+    "decoder": ("vae",),
+    "export": ("vae", "denoiser"),
+}
+"""Stages whose results a stage reads."""
+
+Recipe = dict[str, object]
+
+
+def follow(work: Path, stages: Iterable[str], options: argparse.Namespace) -> None:
+    """Compare the options of these stages with the recipe of a work folder, and write down those that are new.
+
+    A folder without a recipe, of a run from before there were any, gets that of the options.
+    Raises SettingsError where one differs; nothing is then written.
+    """
+    asked = recipe_of(stages, options)
+    known = read_json(work / FILE) if (work / FILE).exists() else {}
+    for name, value in asked.items():
+        if name in known and known[name] != value:
+            raise SettingsError(_differing(work, name, getattr(options, name), known[name]))
+    with whole_file(work / FILE) as unfinished:
+        unfinished.write_text(json.dumps(known | asked, indent=1) + "\n")
+
+
+def recipe_of(stages: Iterable[str], options: argparse.Namespace) -> Recipe:
+    """Return the options that decide the results of some stages; a model to go on from by its weights' digest."""
+    names = dict.fromkeys(name for stage in stages for name in DECIDES[stage])
+    recipe: Recipe = {name: getattr(options, name) for name in names}
+    if options.start is not None and "start" in recipe:
+        recipe["start"] = _weights_of(options.start)
+    return recipe
+
+
+def _weights_of(model: Path) -> str:
+    """Return the digest of a model folder's weights, by which a copy of the model is the same model."""
+    hasher = blake3()
+    for path in sorted(path for kind in ("*.safetensors", "*.bin") for path in model.rglob(kind)):
+        hasher.update(path.relative_to(model).as_posix().encode())
+        hasher.update(path.read_bytes())
+    return hasher.hexdigest()
+
+
+def _differing(work: Path, name: str, given: object, known: object) -> str:
+    option = f"--{name.replace('_', '-')}"
+    if name != "start":
+        return (
+            f"{option} is {given}; what is in {work} was made with {option} {known}. Give {option} {known} to go on "
+            f"with it, or another --work folder to begin anew."
+        )
+    came = "there is no --start" if given is None else f"--start is {given}"
+    began, needed = ("no model", "no --start") if known is None else ("another model", "that model as --start")
+    return (
+        f"{came}; what is in {work} was begun from {began}. Give {needed} to go on with it, or another --work folder "
+        f"to begin anew."
+    )
