@@ -1,6 +1,4 @@
 import json
-import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +6,6 @@ import torch
 from diffusers.models import AutoencoderKL
 
 from fatezero_ext import load_unet
-from fatezero_ext.errors import ModelError, SettingsError
-from fatezero_ext.toy import MODEL_FOLDER
-from fatezero_ext.toy.training import train
 from fatezero_ext.toy.training.autoencoder import (
     SCALING,
     AutoencoderTraining,
@@ -31,7 +26,6 @@ from fatezero_ext.toy.training.diffusion_training import (
     CHECKPOINT,
     CURVE,
     DenoiserTraining,
-    averaged_models,
     learning_rate,
     train_denoiser,
 )
@@ -46,7 +40,7 @@ from fatezero_ext.toy.training.pool import (
     load_pool,
     save_pool,
 )
-from fatezero_ext.toy.training.sizes import LARGE, SMALL
+from fatezero_ext.toy.training.sizes import SMALL
 from fatezero_ext.toy.training.starting import copy_weights, sizes_of
 from fatezero_ext.toy.training.tokenizer import build_tokenizer
 from fatezero_ext.toy.training.train import main
@@ -260,128 +254,6 @@ def test_options_that_cannot_work_are_refused_before_any_work(tmp_path, capsys, 
     with pytest.raises(SystemExit):
         main(["--output", str(tmp_path / "model"), "--work", str(tmp_path / "work"), *options])
     assert words in capsys.readouterr().err and not (tmp_path / "work").exists()
-
-
-@pytest.fixture
-def stages(monkeypatch):
-    """Stages that do nothing, so that the command's own checks are left; the list says which were run."""
-    done = []
-    monkeypatch.setattr(train, "_STAGES", {name: lambda _, name=name: done.append(name) for name in train.STAGES})
-    return done
-
-
-def trained(folder, *options):
-    main(["--output", str(folder / "model"), "--work", str(folder / "work"), *options])
-
-
-def refused(capsys, folder, *options):
-    with pytest.raises(SystemExit):
-        trained(folder, *options)
-    return " ".join(capsys.readouterr().err.split())
-
-
-def test_a_work_folder_keeps_the_recipe_it_was_begun_with(tmp_path, capsys, stages):
-    begun = ["--objects", "3", "--scenes", "24", "--seed", "5"]
-    trained(tmp_path, *begun)
-    kept = (tmp_path / "work" / "recipe.json").read_text()
-    assert {"objects": 3, "scenes": 24, "seed": 5, "vae_steps": 8500, "start": None}.items() <= json.loads(kept).items()
-    for name in ("objects", "scenes", "seed", "vae-steps", "vae-batch", "decoder-steps", "batch", "rate"):
-        said = refused(capsys, tmp_path, *begun, f"--{name}", "2")
-        assert f"--{name} is 2" in said and "was made with --" in said and "another --work folder" in said
-    assert stages == list(train.STAGES) and (tmp_path / "work" / "recipe.json").read_text() == kept
-    free = ["--steps", "7", "--workers", "1", "--loaders", "0", "--probe-every", "0", "--bfloat16"]
-    trained(tmp_path, *begun, *free)
-    assert stages == 2 * [*train.STAGES]
-
-
-def test_a_stage_is_refused_for_options_that_decide_its_own_results_alone(tmp_path, capsys, stages):
-    trained(tmp_path, "--stage", "vae", "--vae-steps", "3")
-    (tmp_path / "work" / "vae").mkdir()
-    trained(tmp_path, "--stage", "pool", "--scenes", "24")
-    assert "--scenes is 48000" in refused(capsys, tmp_path, "--vae-steps", "3")
-    assert "--vae-steps is 8500" in refused(capsys, tmp_path, "--scenes", "24")
-    assert "--objects is 0" in refused(capsys, tmp_path, "--stage", "pool", "--scenes", "24", "--objects", "0")
-    assert stages == ["vae", "pool"]
-
-
-def test_a_work_folder_from_before_there_were_recipes_goes_on_and_gets_one(tmp_path, stages):
-    (tmp_path / "work").mkdir()
-    (tmp_path / "work" / "vae.pt").write_bytes(b"a checkpoint")
-    trained(tmp_path, "--start", str(MODEL_FOLDER), "--objects", "28", "--vae-steps", "4000")
-    assert stages == list(train.STAGES)
-    assert json.loads((tmp_path / "work" / "recipe.json").read_text())["vae_steps"] == 4000
-
-
-def test_a_run_goes_on_from_a_copy_of_its_first_model_and_from_no_other(tmp_path, capsys, stages):
-    for name, words in (("start", b"weights"), ("copy", b"weights"), ("other", b"others")):
-        shutil.copytree(MODEL_FOLDER, tmp_path / name, ignore=shutil.ignore_patterns("*.safetensors"))
-        (tmp_path / name / "unet" / "model.safetensors").write_bytes(words)
-    trained(tmp_path, "--start", str(tmp_path / "start"))
-    trained(tmp_path, "--start", str(tmp_path / "copy"))
-    assert "was begun from another model" in refused(capsys, tmp_path, "--start", str(tmp_path / "other"))
-    assert "there is no --start" in refused(capsys, tmp_path)
-    trained(tmp_path / "fresh")
-    assert "was begun from no model" in refused(capsys, tmp_path / "fresh", "--start", str(tmp_path / "copy"))
-
-
-def test_a_model_to_start_from_that_lacks_a_part_is_refused_in_words(tmp_path, capsys, stages):
-    (tmp_path / "start").mkdir()
-    (tmp_path / "start" / "model_index.json").write_text("{}")
-    said = refused(capsys, tmp_path, "--start", str(tmp_path / "start"))
-    assert "start/unet/config.json cannot be read" in said and not stages
-
-
-def test_a_vae_of_other_sizes_is_not_taken_over(tmp_path, capsys, stages):
-    build_autoencoder().save_config(tmp_path / "work" / "vae")
-    assert "[16, 32, 32] channels; these options make one of [32, 64, 64]" in refused(capsys, tmp_path)
-    assert not (tmp_path / "work" / "recipe.json").exists() and not stages
-    trained(tmp_path, "--objects", "0")
-
-
-@pytest.mark.parametrize("stage", ["pool", "denoiser", "decoder", "export"])
-def test_a_stage_alone_names_the_one_that_must_come_first(tmp_path, capsys, stage):
-    said = refused(capsys, tmp_path, "--stage", stage)
-    assert f"--stage {stage} reads" in said and "Run --stage vae first" in said
-    build_autoencoder().save_config(tmp_path / "work" / "vae")
-    second = {"denoiser": "pool", "export": "denoiser"}.get(stage)
-    if second:
-        assert f"Run --stage {second} first" in refused(capsys, tmp_path, "--stage", stage, "--objects", "0")
-
-
-def test_a_checkpoint_of_another_model_or_of_more_steps_is_refused_in_words(work, tmp_path):
-    folder = tmp_path / "run"
-    tokenizer = build_tokenizer(folder / "tokenizer")
-    weights = [*build_unet().parameters(), *build_text_encoder(tokenizer).parameters()]
-    state = {"step": 9, "parameters": weights, "average": weights}
-    torch.save(state, folder / CHECKPOINT)
-
-    def goes_on(steps=4, channels=SMALL.unet):
-        train_denoiser(folder, [], DenoiserTraining(steps, channels=channels), 1, lambda line: None)
-
-    with pytest.raises(SettingsError, match="4 steps are asked for; .*denoiser.pt has done 9. Ask for more"):
-        goes_on()
-    with pytest.raises(ModelError, match="another size, or knows other words. Give the options it was made with"):
-        goes_on(9, LARGE.unet)
-    rich = build_tokenizer(folder / "tokenizer", objects=True)
-    with pytest.raises(ModelError, match="knows other words"):
-        goes_on(9)
-    with pytest.raises(ModelError, match="knows other words"):
-        averaged_models(folder, rich)
-    torch.save(state | {"parameters": weights[:-1]}, folder / CHECKPOINT)
-    with pytest.raises(ModelError, match=f"has {len(weights) - 1} weights; the model has {len(weights)}"):
-        goes_on(9)
-    (folder / CHECKPOINT).write_bytes(b"half a file")
-    with pytest.raises(ModelError, match="no checkpoint that can be read"):
-        goes_on(9)
-
-
-def test_a_checkpoint_of_another_vae_is_refused_in_words(tmp_path):
-    training = AutoencoderTraining(2, 1e-3, batch=2, stop_at=1, measured=4)
-    train_autoencoder(tmp_path / "vae", training, 1, lambda line: None)
-    with pytest.raises(ModelError, match="vae.pt has a weight of shape .* another size"):
-        train_autoencoder(tmp_path / "vae", replace(training, channels=LARGE.vae), 1, lambda line: None)
-    with pytest.raises(SettingsError, match="0 steps are asked for; .* has done 1"):
-        train_autoencoder(tmp_path / "vae", replace(training, steps=0), 1, lambda line: None)
 
 
 def test_recording_does_not_change_what_the_unet_gives():
