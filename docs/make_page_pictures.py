@@ -60,7 +60,7 @@ def photograph(page: Page, node_type: str, path: Path) -> Image.Image:
     left, top = (min(box[side] for box in boxes) - GAP for side in ("x", "y"))
     right, bottom = (max(box[at] + box[by] for box in boxes) + GAP for at, by in (("x", "width"), ("y", "height")))
     page.page.screenshot(path=path, clip={"x": left, "y": top, "width": right - left, "height": bottom - top})
-    picture = Image.open(path).convert("RGB")
+    picture = Image.open(path, formats=["PNG"]).convert("RGB")
     picture.thumbnail((WIDEST, WIDEST * 2))
     return picture.quantize(COLOURS)
 

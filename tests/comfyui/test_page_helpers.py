@@ -151,7 +151,7 @@ def drawn_film(page, node_type):
     )
     canvas = page.page.locator("canvas.fatezero-film").nth(index)
     data = canvas.evaluate("canvas => canvas.toDataURL('image/png')").split(",")[1]
-    return canvas, np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
+    return canvas, np.asarray(Image.open(io.BytesIO(base64.b64decode(data)), formats=["PNG"]).convert("RGB"))
 
 
 def film_of(page, server, messages, node_type):
@@ -161,7 +161,7 @@ def film_of(page, server, messages, node_type):
         data["output"]["fatezero_film"] for name, data in messages if name == "executed" and data["node"] == node
     ]
     (film,) = shown
-    sheet = Image.open(io.BytesIO(server.file(film))).convert("RGB")
+    sheet = Image.open(io.BytesIO(server.file(film)), formats=["JPEG"]).convert("RGB")
     rows, columns = film["frames"], len(film["labels"])
     pixels = np.asarray(sheet).reshape(rows, sheet.height // rows, columns, sheet.width // columns, 3)
     return pixels.swapaxes(1, 2), film["labels"]

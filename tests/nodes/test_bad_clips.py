@@ -36,7 +36,8 @@ def whole_edit(parts, video, caplog, **asked):
     """The graph that the one node puts in its place, and what it says on itself."""
     io, edit = load_pack("nodes.api").io, load_pack("nodes.method.video_edit").VideoEdit
     links = {"model": ["2", 0], "clip": ["2", 1], "vae": ["2", 2], "video": ["1", 0]}
-    running = SimpleNamespace(get_node=lambda _node_id: {"class_type": "FateZero_VideoEdit", "inputs": links})
+    graph = SimpleNamespace(api_format=lambda: {"3": {"class_type": "FateZero_VideoEdit", "inputs": links}})
+    running = load_pack("nodes.headless.run.execute")._Running(graph)
     edit = type("VideoEdit", (edit,), {"hidden": io.HiddenHolder(unique_id="3", dynprompt=running)})
     with caplog.at_level("INFO"):
         found = edit.execute(*parts, **{**WORDS, **asked}, video=video)

@@ -36,7 +36,7 @@ def test_the_page_shows_each_edit_beside_the_source_and_what_was_measured(made):
     assert re.findall("^## (.+)$", text, flags=re.M) == list(EDITS)
     for number in (1, 2):
         assert f"](edit_{number}.webp)" in text
-        with Image.open(made / f"edit_{number}.webp") as picture:
+        with Image.open(made / f"edit_{number}.webp", formats=["WEBP"]) as picture:
             assert picture.n_frames == 2 and picture.width > 2 * 112  # two clips of 112x64, and a gap
     assert "`tiny.safetensors`" in text and "2 of 60 frames: every 3rd, 8.33 fps" in text
     seconds = [float(number) for number in re.findall(r"took (\d+\.\d) s", text)]
