@@ -42,10 +42,11 @@ MOST_CELLS_OF_16_9 = 32 * 56
 """Cells of the second finest level of a clip of 896x512 pixels; the one node takes the clip's own."""
 VACE_FRAMES = 33
 STEPS = (
-    "**Your clip**: *choose file to upload*.",
+    "**Your clip**: *choose file to upload*, or the folder beside *file*. 8 frames are edited, about a second; "
+    "*frames* and *start* of the node choose others.",
     "**What is in it**: one plain sentence.",
     "**What it should be**: the same sentence, with the words changed that are to change.",
-    "**Run.** The clip is saved in `output/video`, with its sound.",
+    "**Run.** The clip is saved in **output/video**, with its sound.",
 )
 """What a user does, in every note."""
 
@@ -112,7 +113,7 @@ EDITS = (
 
 def note(title: str, advice: str, files: tuple[Mapping[str, str], ...], steps: tuple[str, ...]) -> str:
     """Return a note: what to do, and which files are needed."""
-    listed = [f"- [{file['name']}]({file['url']}) in `models/{file['directory']}`" for file in files]
+    listed = [f"- [{file['name']}]({file['url']}) in **models/{file['directory']}**" for file in files]
     numbered = [f"{number}. {step}" for number, step in enumerate(steps, 1)]
     return "\n".join([f"# {title}", "", *numbered, "", advice, "", "Files:", "", *listed])
 

@@ -116,7 +116,7 @@ export function chips(node, box, setText) {
     })
     const head = element("div", "fatezero-head", `${row.of} words in`)
     head.append(...tabs)
-    if (unused) head.append(element("span", "fatezero-note", "used with kind custom"))
+    if (unused) head.append(element("span", "fatezero-note", "not used: set kind to custom"))
     const all = [...words, ...strange]
     row.box.replaceChildren(head, ...(all.length ? all : [element("span", "fatezero-note", whyNone(row, prompts))]))
     row.box.hidden = !names.length

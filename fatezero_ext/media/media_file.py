@@ -49,6 +49,8 @@ def errors_named(path: Path) -> Iterator[None]:
         yield
     except FateZeroError:
         raise
+    except IsADirectoryError as error:
+        raise VideoError(f"{path} is a folder; a video file is needed. Choose a clip.") from error
     except OSError as error:
         raise VideoError(f"cannot read the video {path}: {error.strerror or error}. Check the path.") from error
     except BROKEN_MEDIA as error:

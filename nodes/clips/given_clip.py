@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING, Any
 from ...fatezero_ext.errors import SettingsError, VideoError
 from ...fatezero_ext.media.clip import FileFrames, VideoClip
 from .. import host
+from ..checking.graph_texts import Graph, link_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 NO_CLIP = "neither video nor images is connected; one clip is needed. Connect Load Video to video, or frames to images."
+LOADER = "LoadVideo"
+NOT_CHOSEN = (
+    "no clip is chosen in Load Video; one is needed. Click 'choose file to upload' there, or the folder beside 'file'."
+)
 TWO_CLIPS = "both video and images are connected; one clip is needed. Take either link out."
 
 
@@ -38,11 +43,20 @@ def given_clip(images: Tensor | FileFrames | None, video: Any, fps: float) -> Vi
     return VideoClip(images, Fraction(fps), None)
 
 
-def clip_mistakes(inputs: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return the mistake by input of a node to which no clip or two are connected; inputs: None if not known."""
+def clip_mistakes(inputs: Mapping[str, Any] | None, graph: Graph) -> dict[str, str]:
+    """Return the mistake by input of a node to which no clip or two are connected, or one that nobody has chosen.
+
+    inputs: None if not known
+    graph:  the one that is validated; {} if not known
+    """
     if inputs is None:
         return {}
     connected = [inputs.get(name) is not None for name in ("images", "video")]
     if all(connected):
         return {"video": TWO_CLIPS}
-    return {} if any(connected) else {"video": NO_CLIP}
+    if not any(connected):
+        return {"video": NO_CLIP}
+    link = link_of(inputs.get("video"))
+    loader = graph.get(link[0]) if link is not None else None
+    unchosen = loader is not None and loader.get("class_type") == LOADER and loader.get("inputs", {}).get("file") == ""
+    return {"video": NOT_CHOSEN} if unchosen else {}

@@ -73,7 +73,9 @@ class PrepareFrames(io.ComfyNode):
         centre_square: not looked at; ComfyUI reports the answer at inputs that are named here and present, and of
         images and video there may be neither
         """
-        return verdict(clip_mistakes(inputs_of(graph_now(), getattr(cls.hidden, "unique_id", None), FRAMES_NODE)))
+        graph = graph_now()
+        inputs = inputs_of(graph, getattr(cls.hidden, "unique_id", None), FRAMES_NODE)
+        return verdict(clip_mistakes(inputs, graph))
 
     @classmethod
     def execute(

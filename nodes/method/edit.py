@@ -132,10 +132,13 @@ def _film(controller: Controller, result: EditResult, frames: Tensor | None) -> 
     from ...fatezero_ext.pictures.labelled_sheet import Tile
 
     rough = controller.unet.latent_format.rough_frames
+    label = "source" if frames is not None else "source, rough colours"
     source = rough(controller.inverted().latents[0]) if frames is None else frames
     masked = [Tile("mask", lit(source, result.mask))] if bool((result.mask < 1).any()) else []
-    edited = [Tile("edit", rough(result.latents * controller.unet.latent_format.scale))] if frames is None else []
-    return [Tile("source", source), *masked, *edited]
+    clips = [Tile(label, source), *masked]
+    if frames is None:
+        clips.append(Tile("edit, rough colours", rough(result.latents * controller.unet.latent_format.scale)))
+    return clips
 
 
 def _changed(widgets: Mapping[str, Any]) -> dict[str, Any]:

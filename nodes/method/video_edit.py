@@ -71,7 +71,7 @@ class VideoEdit(io.ComfyNode):
         asked = {"source_prompt": source_prompt, "edit_prompt": edit_prompt} if inputs is None else inputs
         sources, edits = (texts_of(graph, asked.get(name)) or () for name in ("source_prompt", "edit_prompt"))
         mistakes = _word_mistakes(kind, sources[0] if len(sources) == 1 else None, edits)
-        return verdict({**clip_mistakes(inputs), **mistakes})
+        return verdict({**clip_mistakes(inputs, graph), **mistakes})
 
     @classmethod
     def execute(

@@ -103,7 +103,7 @@ def test_every_file_that_a_node_names_can_be_downloaded_and_stands_in_the_note(p
     for node in nodes_of(path):
         for file in node["properties"].get("models", ()):
             assert file["name"] in node["widgets_values"]
-            assert f"[{file['name']}]({file['url']}) in `models/{file['directory']}`" in note
+            assert f"[{file['name']}]({file['url']}) in **models/{file['directory']}**" in note
 
 
 @pytest.mark.parametrize("path", ALL, **BY_NAME)

@@ -106,7 +106,7 @@ def film_of_an_edit(looking, model, images=None, **widgets):
 
 def test_an_edit_shows_the_source_its_mask_and_the_edit(looking, model):
     latents, (source, mask, edit) = film_of_an_edit(looking, model, blend_words="jeep")
-    assert [tile.label for tile in (source, mask, edit)] == ["source", "mask", "edit"]
+    assert [tile.label for tile in (source, mask, edit)] == ["source, rough colours", "mask", "edit, rough colours"]
     rough = model.unet.latent_format.rough_frames(latents)
     assert source.frames.equal(rough)
     same = (mask.frames == rough).all(dim=-1)
@@ -116,7 +116,7 @@ def test_an_edit_shows_the_source_its_mask_and_the_edit(looking, model):
 
 def test_an_edit_without_a_mask_shows_none(looking, model):
     _latents, film = film_of_an_edit(looking, model)
-    assert [tile.label for tile in film] == ["source", "edit"]
+    assert [tile.label for tile in film] == ["source, rough colours", "edit, rough colours"]
 
 
 def test_an_edits_mask_is_shown_over_the_clip_where_its_frames_are_linked(looking, model):

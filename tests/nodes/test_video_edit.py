@@ -237,3 +237,15 @@ def test_a_list_on_a_link_is_refused_before_any_work_and_one_of_prompts_is_not(r
         assert edit.execute(*parts, **{**words, "edit_prompt": prompt}, images=clips[0]).expand
     with pytest.raises(ValueError, match="a list is connected to images; this node edits one clip"):
         edit.execute(*parts, **words, images=clips[1])
+
+
+@pytest.mark.parametrize("reader", ["FateZero_VideoEdit", "FateZero_PrepareFrames"])
+def test_a_template_in_which_no_clip_is_chosen_yet_is_refused_before_any_work(reader):
+    mistakes = load_pack("nodes.clips.given_clip").clip_mistakes
+    graph = {
+        "1": {"class_type": "LoadVideo", "inputs": {"file": ""}},
+        "2": {"class_type": reader, "inputs": {"video": ["1", 0]}},
+    }
+    assert "no clip is chosen in Load Video" in mistakes(graph["2"]["inputs"], graph)["video"]
+    graph["1"]["inputs"]["file"] = "mine.mp4"
+    assert mistakes(graph["2"]["inputs"], graph) == {}
