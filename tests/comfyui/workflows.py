@@ -45,6 +45,7 @@ def small_graph(steps=STEPS, **edit):
     few = {"image": [COMPONENTS, 0], "batch_index": 0, "length": FRAMES}
     graph["0"] = {"class_type": "ImageFromBatch", "inputs": few}
     graph["4"]["inputs"]["pixels"] = ["0", 0]
+    del graph[EDIT]["inputs"]["images"]  # the picture of the mask, which nobody looks at here
     graph[EDIT]["inputs"] |= {"kind": "custom", "blend_edit_words": "circle"}  # a word of any edit prompt
     graph[INVERT]["inputs"] |= {"steps": steps, "inversion_passes": 0}  # one UNet call a step
     graph[EDIT]["inputs"] |= edit
