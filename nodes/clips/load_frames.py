@@ -61,6 +61,8 @@ class LoadFrames(io.ComfyNode):
     ) -> bool | str:
         """Look for the source and for as many pictures as are needed; None stands for a widget that is linked."""
         mistakes = FirstMistakes()
+        if not all(isinstance(value, int) for value in (start, count, sampling_rate) if value is not None):
+            return True  # ComfyUI has refused it already
         first, most, rate = start or 0, count or None, 1 if sampling_rate is None else sampling_rate
         mistakes.check("start", Framing, start=first)
         mistakes.check("count", Framing, count=most)
