@@ -130,10 +130,11 @@ class Page:
         self.drawn()
 
     def show_node(self, node_type):
-        """Select a node and bring it into the middle."""
+        """Select a node and bring it into the middle, at full size: far off, newer pages draw no text fields."""
         self.page.evaluate(
             """type => {
                 const node = app.graph.nodes.find(node => node.type == type);
+                app.canvas.ds.scale = 1;
                 app.canvas.selectNode(node);
                 app.canvas.centerOnNode(node);
             }""",

@@ -12,7 +12,7 @@ ADD_NODES = """() => {
     const link = (from, output, to, name) => from.connect(output, to, slot(to, name));
     const [frames, edit] = [of('FateZero_PrepareFrames'), of('FateZero_P2PEdit')];
     const heat = made('FateZero_WordHeatMaps', [0, 1300]);
-    const compare = made('FateZero_CompareClips', [700, 1300]);
+    const compare = of('FateZero_CompareClips');
     link(frames, 0, edit, 'images');
     link(of('FateZero_DDIMInvert'), 0, heat, 'controller');
     link(frames, 0, heat, 'images');
@@ -22,4 +22,4 @@ ADD_NODES = """() => {
     for (const [node, place] of [[heat, [450, 1300]], [compare, [1200, 1300]]])
         link(node, 0, made('PreviewImage', place), 'images');
 }"""
-"""Links the frames to Prompt-to-Prompt Edit, and adds Word Heat Maps and Compare Clips with previews behind them."""
+"""Links the frames to Prompt-to-Prompt Edit, adds Word Heat Maps, and previews behind it and Compare Clips."""

@@ -225,7 +225,7 @@ FAILS = {
     ),
     "frames that are none": (
         lambda: given(ENCODE, "pixels", torch.zeros(0, 64, 64, 3)),
-        Mistake(ENCODE, "", "clip has 0 frames of 64x64.*Check the video"),
+        Mistake(ENCODE, "", r"clip has shape \[0, 64, 64, 3\].*Check what is connected"),
     ),
     "frames that are too small": (
         lambda: given(ENCODE, "pixels", torch.zeros(2, 4, 4, 3)),
