@@ -1,9 +1,13 @@
-"""The one family of errors this project raises at its borders.
+"""The one family of errors this project raises at its borders, and the checks of single arguments that raise them.
 
 Every message has three parts: what came, what is needed, what to do.
 """
 
 from __future__ import annotations
+
+from numbers import Integral
+from os import PathLike
+from pathlib import Path
 
 
 class FateZeroError(ValueError):
@@ -36,3 +40,44 @@ class WorkflowError(FateZeroError):
 
 class NotOfferedError(ModelError, AttributeError):
     """ComfyUI asks an object for something that only its own kind has."""
+
+
+def described(value: object) -> str:
+    """Describe a value for an error, in no more than a line."""
+    if value is None or isinstance(value, (str, int, float, bool, Path)):
+        return repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:80]}..."
+    shape = getattr(value, "shape", None)
+    if hasattr(value, "is_floating_point"):
+        return f"a tensor shaped {list(shape or ())}"
+    if shape:
+        return f"an array shaped {list(shape)}"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'AEIOUaeiou' else 'a'} {name}"
+
+
+def check_text(text: object, name: str) -> None:
+    """Raise PromptError unless a prompt is one text; name: of the prompt, for the error."""
+    if not isinstance(text, str):
+        raise PromptError(
+            f"{described(text)} came in place of the {name}; one text is needed. Several edits of one inversion are "
+            f"several calls."
+        )
+
+
+def check_kind(value: object, has: str, name: str, advice: str) -> None:
+    """Raise SettingsError unless settings are of their own kind: these alone have the attribute `has`."""
+    if not hasattr(value, has):
+        raise SettingsError(f"{name} is {described(value)}; {advice}.")
+
+
+def is_whole(value: object, least: int, most: int | None = None) -> bool:
+    """Return whether a value is a whole number from `least` to `most` (None: any), also one of NumPy; no bool is."""
+    whole = isinstance(value, Integral) and not isinstance(value, bool)
+    return whole and least <= int(value) and (most is None or int(value) <= most)  # type: ignore[call-overload]
+
+
+def as_path(value: object, error: type[FateZeroError]) -> Path:
+    """Return a path; raise `error` unless the value is a text or a path."""
+    if isinstance(value, bytes) or not isinstance(value, (str, PathLike)):
+        raise error(f"{described(value)} came in place of a path; a text or a Path is needed. Name a file or folder.")
+    return Path(value)

@@ -10,8 +10,7 @@ from typing import Any
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from ..argument_checks import is_whole
-from ..errors import ModelError, SettingsError
+from ..errors import ModelError, SettingsError, is_whole
 from .scheduler_config import checked_scheduler
 
 STABLE_DIFFUSION_SCHEDULER: Mapping[str, object] = {

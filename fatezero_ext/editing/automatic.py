@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..argument_checks import check_kind, check_text
-from ..errors import PromptError
+from ..errors import PromptError, check_kind, check_text
 from ..prompts.phrases import kind_of_words, phrases_of, things_in_front
 from ..prompts.word_changes import Change, changed_words, replaces_one_by_one
 from .settings import AUTO, BlendSettings, EditKind, EditSettings, Mode

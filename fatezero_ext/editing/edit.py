@@ -7,11 +7,10 @@ from typing import cast
 
 from torch import Tensor
 
-from ..argument_checks import check_kind, check_text
 from ..attention.map_control import MapControlAttention
 from ..diffusion.guided_text import embedded, guided_text
 from ..diffusion.noise_model import NoiseModel
-from ..errors import SettingsError
+from ..errors import SettingsError, check_kind, check_text
 from ..inversion.arguments import check_controller, check_text_encoder
 from ..inversion.controller import Controller
 from ..inversion.guided_prediction import OnStep, ignore_step

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from ..argument_checks import described, is_whole
-from ..errors import SettingsError, VideoError
+from ..errors import SettingsError, VideoError, described, is_whole
 from ..media.frame_checks import check_frames
 from ..pictures.comparison_grid import centre_crop_like, check_alike
 from .user_mask import checked_mask

@@ -8,10 +8,9 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
-from ..argument_checks import is_whole
 from ..attention.sites import LayerAddress
 from ..diffusion.noise_model import NoiseModel
-from ..errors import SettingsError, StoreError
+from ..errors import SettingsError, StoreError, is_whole
 from ..inversion.arguments import check_controller
 from ..inversion.controller import Controller
 from ..inversion.source_reader import SourceReader, SourceRecords

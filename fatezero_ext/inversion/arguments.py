@@ -7,9 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..argument_checks import described, is_whole
 from ..diffusion.noise_model import NoiseModel
-from ..errors import ModelError, PromptError, SettingsError, StoreError
+from ..errors import ModelError, PromptError, SettingsError, StoreError, described, is_whole
 
 RAW = "[frames, channels, height, width] with at least one frame, raw latents of a VAE, are needed"
 COLOURS = 3

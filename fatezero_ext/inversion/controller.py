@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from ..argument_checks import check_kind
 from ..diffusion.noise_model import NoiseModel
-from ..errors import StoreError
+from ..errors import StoreError, check_kind
 from ..memory.held_memory import MemoryReport
 from ..storage.settings import Storage
 from .arguments import check_unet

@@ -11,12 +11,11 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor
 
-from ..argument_checks import check_kind
 from ..attention.records import Form
 from ..attention.sites import LayerAddress
 from ..diffusion.guided_text import check_guidance, embedded, guided_text
 from ..digests import combined
-from ..errors import StoreError
+from ..errors import StoreError, check_kind
 from ..prompts.prompt import TextEncoder
 from ..storage.disk_cache.cache import InversionCache, default_cache
 from ..storage.disk_cache.completeness import LAYERS, LEVELS, page_name, unusable

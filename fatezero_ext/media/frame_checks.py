@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ..argument_checks import described
-from ..errors import VideoError
+from ..errors import VideoError, described
 
 COLOURS = 3
 FRACTIONS = "values 0..1 are needed. Divide bytes by 255: frames.float() / 255."

@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..argument_checks import described, is_whole
-from ..errors import SettingsError, VideoError
+from ..errors import SettingsError, VideoError, described, is_whole
 from .frame_checks import FRACTIONS
 
 if TYPE_CHECKING:

@@ -16,9 +16,8 @@ import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
 from numpy.typing import NDArray
 
-from ..argument_checks import as_path, described, is_whole
 from ..atomic_files import whole_file
-from ..errors import VideoError
+from ..errors import VideoError, as_path, described, is_whole
 from ..printable import format_bytes
 from .audio import Sound, SoundFile, Track, tracks
 from .frame_checks import check_frames

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ..argument_checks import described
-from ..errors import VideoError
+from ..errors import VideoError, described
 from ..media.frame_checks import check_frames
 from ..media.frame_files import NO_MASK
 from ..media.framing import same_proportions

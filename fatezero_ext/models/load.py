@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from ..argument_checks import as_path
 from ..attention.functional import Attend
 from ..attention.kernels import kernel
 from ..choices import Kernel
@@ -23,7 +22,7 @@ from ..diffusion.noise_model import LatentFormat
 from ..diffusion.preview_colours import FILE as COLOURS_FILE
 from ..diffusion.preview_colours import LatentColours
 from ..diffusion.scheduler_config import checked_scheduler
-from ..errors import ModelError
+from ..errors import ModelError, as_path
 from ..plain_files import read_json, shown
 from .folder import configs as model_configs
 from .folder.clip_tokenizer import read_clip_tokenizer

@@ -13,9 +13,8 @@ from diffusers.models import AutoencoderKL
 from einops import rearrange
 from torch import Tensor
 
-from ..argument_checks import described
 from ..diffusion.finite import broken_weights
-from ..errors import VideoError
+from ..errors import VideoError, described
 from ..media.frame_checks import check_frames
 from ..memory.held_memory import WeightsReport
 from ..memory.residency import LoadToDevice, prepared, stay_put

@@ -8,8 +8,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 from zlib import crc32
 
-from ..argument_checks import check_text
-from ..errors import PromptError
+from ..errors import PromptError, check_text
 
 if TYPE_CHECKING:
     from torch import Tensor

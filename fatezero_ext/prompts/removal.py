@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ..argument_checks import check_text, described
-from ..errors import PromptError
+from ..errors import PromptError, check_text, described
 from .prompt import PUNCTUATION
 from .words_alone import read_words
 
