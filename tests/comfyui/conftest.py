@@ -61,3 +61,11 @@ def server(comfyui, tmp_path_factory):
 
     with Server(comfyui, tmp_path_factory.mktemp("base")) as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Where screenshots go; FATEZERO_SCREENSHOTS names a folder to look at them."""
+    folder = Path(os.environ.get("FATEZERO_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

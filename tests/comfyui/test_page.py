@@ -1,9 +1,7 @@
 """ComfyUI's real page in a headless Chromium: templates open and run there as they do without it."""
 
 import json
-import os
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
@@ -18,14 +16,6 @@ SAVE = "11"
 LONG = 60
 """Steps of a run that is long enough to be looked at."""
 BY_NAME = {"argvalues": TEMPLATES, "ids": lambda path: path.stem}
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Where screenshots go."""
-    folder = Path(os.environ.get("FATEZERO_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @pytest.fixture(scope="module")

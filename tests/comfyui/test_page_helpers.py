@@ -3,9 +3,7 @@
 import base64
 import io
 import json
-import os
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,14 +22,6 @@ STEPS = {"classic": 4, "nodes_2": 5}
 HEAT, COMPARE = "FateZero_WordHeatMaps", "FateZero_CompareClips"
 P2P, INVERT_TYPE = "FateZero_P2PEdit", "FateZero_DDIMInvert"
 HOSTILE = '<img src=x onerror="window.hacked=1"> cat'
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Where screenshots go."""
-    folder = Path(os.environ.get("FATEZERO_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,7 @@
 """Templates for real files in the real page: listed first, moving cards, five actions from a clip to its edit."""
 
 import json
-import os
 from importlib.util import find_spec
-from pathlib import Path
 
 import av
 import pytest
@@ -45,13 +43,6 @@ UPLOAD = """() => {
 }"""
 """Where Load Video's button is on the screen."""
 TOUCH = 2  # pixels by which neighbours may touch through rounding
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = Path(os.environ.get("FATEZERO_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 @pytest.fixture(scope="module")
