@@ -40,7 +40,7 @@ class CompareClips(io.ComfyNode):
                     default="",
                     multiline=True,
                     tooltip="One label a line (or a linked list), the source's first. Those left out are 'source', "
-                    "'edit 1', 'edit 2', ...",
+                    "'edit'; of several edits 'edit 1', 'edit 2', ...",
                 ),
                 io.String.Input(
                     "edit_labels",
@@ -87,5 +87,5 @@ def _labels(texts: list[str], of_edits: list[str], clips: int) -> list[str]:
         labels = [*(labels[:1] or [""]), *of_edits]
     if len(labels) > clips:
         raise VideoError(f"there are {len(labels)} labels for {clips} clips; one each is needed. Remove some.")
-    usual = ["source", *(f"edit {number}" for number in range(1, clips))]
+    usual = ["source", *(["edit"] if clips == 2 else [f"edit {number}" for number in range(1, clips)])]
     return [label.strip() or name for label, name in zip([*labels, *[""] * clips], usual, strict=False)]

@@ -243,7 +243,7 @@ def test_the_one_node_plays_source_and_edit(page, server):
     shown = page.page.evaluate(
         "app.nodeOutputs[app.graph.nodes.find(n => n.type == 'FateZero_VideoEdit').id].fatezero_film"
     )
-    assert [film["labels"] for film in shown] == [["source", "edit 1"]] and shown[0]["frames"] == 3
+    assert [film["labels"] for film in shown] == [["source", "edit"]] and shown[0]["frames"] == 3
 
 
 def test_a_page_without_the_means_shows_plain_nodes_and_one_warning(page):

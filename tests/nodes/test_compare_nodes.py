@@ -42,7 +42,7 @@ def test_no_prompt_at_all_is_an_error_before_anything_runs(text):
 
 
 def test_missing_labels_have_their_usual_names():
-    assert grid_of([""]).equal(grid_of(["source\nedit 1"]))
+    assert grid_of([""]).equal(grid_of(["source\nedit"]))
     assert grid_of(["\nnight"]).equal(grid_of(["source", "night"]))
     assert (grid_of(["day"]) - grid_of([""])).abs().max() > 0.5  # letters are dark on light
 
