@@ -329,9 +329,7 @@ def blueprint(known: Mapping[str, NodeKind]) -> tuple[Sheet, dict[str, Any]]:
     outer.add(definition["id"], (0, 0, 400, 420), title=BLUEPRINT)
     (box,) = outer.nodes
     box["inputs"] += [{"name": name, "type": widgets[name], "widget": {"name": name}, "link": None} for name in widgets]
-    loader, edits = (str(node["id"]) for node in inside.nodes)
-    shown_inside = [[loader if name == "ckpt_name" else edits, name] for name in widgets]
-    box["properties"] = {"proxyWidgets": shown_inside}
+    box["properties"] = {}  # with proxyWidgets, ComfyUI 0.8.0 draws both text fields over each other
     return outer, definition
 
 
