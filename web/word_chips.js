@@ -67,6 +67,12 @@ function button(className, text, title, onClick) {
   return made
 }
 
+/** Whether words go into a list: it is typed, and every kind but custom chooses the words of the mask itself. */
+function isUsed(node, name) {
+  const kind = isLinked(node, "kind") ? "custom" : (widgetOf(node, "kind")?.value ?? "custom")
+  return widgetOf(node, name) && !isLinked(node, name) && (kind === "custom" || !ONLY_CUSTOM.includes(name))
+}
+
 /** Fill `box` with the buttons of a node; returns a function that brings them up to date. */
 export function chips(node, box, setText) {
   const rows = ROWS[node.comfyClass].map(row => ({ ...row, chosen: Object.keys(row.lists)[0], seen: "" }))
@@ -74,19 +80,18 @@ export function chips(node, box, setText) {
 
   function follow() {
     for (const row of rows) {
-      const names = Object.keys(row.lists).filter(name => widgetOf(node, name) && !isLinked(node, name))
+      const names = Object.keys(row.lists).filter(name => isUsed(node, name))
       if (!names.includes(row.chosen)) row.chosen = names[0]
-      const unused = ONLY_CUSTOM.includes(row.chosen) && (widgetOf(node, "kind")?.value ?? "custom") !== "custom"
       const text = String(widgetOf(node, row.chosen)?.value ?? "")
       const prompts = promptsOf(node, row.of)
-      const now = JSON.stringify([names, row.chosen, unused, text, prompts])
+      const now = JSON.stringify([names, row.chosen, text, prompts])
       if (now === row.seen) continue
       row.seen = now
-      draw(row, { names, unused, text, prompts })
+      draw(row, { names, text, prompts })
     }
   }
 
-  function draw(row, { names, unused, text, prompts }) {
+  function draw(row, { names, text, prompts }) {
     const list = row.lists[row.chosen]
     const put = changed => () => (setText(widgetOf(node, row.chosen), changed(text)), follow())
     const tabs = names.map(name => {
@@ -116,7 +121,6 @@ export function chips(node, box, setText) {
     })
     const head = element("div", "fatezero-head", `${row.of} words in`)
     head.append(...tabs)
-    if (unused) head.append(element("span", "fatezero-note", "not used: set kind to custom"))
     const all = [...words, ...strange]
     row.box.replaceChildren(head, ...(all.length ? all : [element("span", "fatezero-note", whyNone(row, prompts))]))
     row.box.hidden = !names.length
