@@ -5,6 +5,7 @@
 const FRAME_TIME = 125 // milliseconds
 const LINE = 2
 const LEAST_WIDTH = 512 // of the drawing, for sharp letters
+export const LEAST_HEIGHT = 180 // of the player on a node without more room: it grows over no neighbour, and is seen
 
 export const hasFilm = type =>
   ["FateZero_P2PEdit", "FateZero_WordHeatMaps", "FateZero_CompareClips", "FateZero_VideoEdit"].includes(type)
@@ -16,7 +17,11 @@ export function player(box, urlOf) {
   canvas.title = "Drag to compare"
   const tabs = document.createElement("div")
   tabs.className = "fatezero-row"
-  box.append(canvas, tabs)
+  const screen = document.createElement("div")
+  screen.className = "fatezero-screen"
+  screen.append(canvas)
+  box.append(screen, tabs)
+  box.wantedHeight = () => Math.round((box.offsetWidth * canvas.height) / canvas.width) + tabs.offsetHeight
   let views = []
   let chosen = 0
   let border = 0.5

@@ -1,13 +1,16 @@
-// Puts the chips (word_chips.js) and the film (film.js) on the nodes, on the classic canvas and on Nodes 2.0. Nodes work
-// the same without them. Whatever this page lacks or refuses leaves a part out, with one warning in the console.
+// Puts the chips (word_chips.js), the film (film.js) and what is said (said.js) on the nodes, on the classic canvas and
+// on Nodes 2.0, and makes room for them (linked_texts.js, run_preview.js). Nodes work the same without them. Whatever
+// this page lacks or refuses leaves a part out, with one warning in the console.
 
 import { chips, chipsStandUnder, hasChips } from "./word_chips.js"
-import { hasFilm, player } from "./film.js"
+import { hasFilm, LEAST_HEIGHT, player } from "./film.js"
+import { linkedTexts } from "./linked_texts.js"
+import { followRuns, withoutPreview } from "./run_preview.js"
+import { addSaid, followSaid } from "./said.js"
 
 const TICK = 125 // milliseconds
 const MARGIN = 10 // of the page, around a widget
 
-const FILM_UNDER = "fatezero_words" // where there are chips; else a film is the last of a node's widgets
 const live = new Set() // functions called at every tick, one for each node
 let warned = false
 
@@ -22,11 +25,15 @@ function guarded(work) {
   }
 }
 
-/** Add a widget that shows a box and is no part of the workflow; `under`: name of the widget that it follows. */
-function addBox(node, name, under) {
+/**
+ * Add a widget that shows a box and is no part of the workflow.
+ * place: among the widgets; behind them where it is none
+ * least: pixels of a box that fills the room there is, up to the height of its content; else it takes that height
+ */
+function addBox(node, name, place = -1, least = 0) {
   const outer = document.createElement("div")
   const box = document.createElement("div")
-  outer.className = "fatezero-widget"
+  outer.className = least ? "fatezero-widget fatezero-grows" : "fatezero-widget"
   box.className = "fatezero-box"
   outer.append(box)
   for (const event of ["pointerdown", "pointermove", "pointerup", "mousedown", "dblclick"]) {
@@ -34,14 +41,15 @@ function addBox(node, name, under) {
   }
   let height = 30
   const measured = () => {
+    if (!box.childElementCount) return 0
     const isPlaced = box.offsetHeight && outer.offsetWidth <= node.size[0] // before, it may be as wide as the page
-    return (height = isPlaced ? box.offsetHeight + 2 * MARGIN : height)
+    return (height = isPlaced ? (box.wantedHeight?.() ?? box.offsetHeight) + 2 * MARGIN : height)
   }
-  const options = { serialize: false, hideOnZoom: false, getMinHeight: measured, getMaxHeight: measured }
+  const needed = () => (box.childElementCount && least ? least + 2 * MARGIN : measured())
+  const options = { serialize: false, hideOnZoom: false, getMinHeight: needed, getMaxHeight: measured }
   const widget = node.addDOMWidget(name, "fatezero", outer, options)
   widget.serialize = false
-  const place = node.widgets.findIndex(each => each.name === under) + 1
-  if (place) node.widgets.splice(place, 0, node.widgets.pop())
+  if (place >= 0) node.widgets.splice(place, 0, node.widgets.pop())
   return box
 }
 
@@ -56,24 +64,36 @@ function takePlace(app, node, widget) {
   left.find(each => each.dataset.leftBy === leftBy(node, widget))?.replaceWith(widget.element)
 }
 
-/** Save the node's values without a gap where a box stands among its widgets. */
+/** The place under a widget; -1 where there is none of that name. */
+const placeUnder = (node, name) => node.widgets.findIndex(widget => widget.name === name) + 1 || -1
+
+/** Save the values without a gap where a box stands among the widgets, and a subgraph without the boxes on it. */
 function saveWithoutGaps(node) {
   const before = node.onSerialize
   node.onSerialize = function (saved) {
     before?.call(this, saved)
     if (Array.isArray(saved.widgets_values)) saved.widgets_values = saved.widgets_values.filter(() => true)
+    const shown = saved.properties?.proxyWidgets
+    const own = new Set(boxesOf(node).map(widget => widget.name))
+    if (Array.isArray(shown)) saved.properties.proxyWidgets = shown.filter(([, name]) => !own.has(name))
   }
 }
 
-/** What the node showed in the last run; the page has it under the graph's id too if that is a subgraph. */
-function shownBy(app, node) {
+/** The page's key for what a node shows; it has the graph's id too if that is a subgraph. */
+function keyOf(node) {
   const isRoot = node.graph?.isRootGraph ?? true
-  return app.nodeOutputs?.[isRoot ? String(node.id) : `${node.graph.id}:${node.id}`]?.fatezero_film
+  return isRoot ? String(node.id) : `${node.graph.id}:${node.id}`
+}
+
+/** The films that a node shows: its own, or those of the last node with films in a subgraph. */
+function filmsOf(app, node) {
+  if (!node.subgraph) return hasFilm(node.comfyClass) ? app.nodeOutputs?.[keyOf(node)]?.fatezero_film : undefined
+  return node.subgraph.nodes.map(inner => filmsOf(app, inner)).findLast(Boolean)
 }
 
 function withChips(app, node) {
-  saveWithoutGaps(node)
-  return chips(node, addBox(node, "fatezero_words", chipsStandUnder(node.comfyClass)), (widget, text) => {
+  const place = placeUnder(node, chipsStandUnder(node.comfyClass))
+  return chips(node, addBox(node, "fatezero_words", place), (widget, text) => {
     app.canvas.emitBeforeChange() // so that the click can be undone
     widget.value = text
     widget.callback?.(text, app.canvas, node)
@@ -83,25 +103,32 @@ function withChips(app, node) {
 }
 
 function withFilm(app, api, node) {
+  const box = addBox(node, "fatezero_film", placeUnder(node, "fatezero_words"), LEAST_HEIGHT)
+  const urlOf = ({ filename, subfolder, type }) =>
+    api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`)
+  const tidy = withoutPreview(app, node, () => keyOf(node))
   let film, last
   return () => {
-    const films = shownBy(app, node)
+    const films = filmsOf(app, node)
     if (films && films !== last) {
       last = films
-      film ??= player(addBox(node, "fatezero_film", FILM_UNDER), ({ filename, subfolder, type }) =>
-        api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`)
-      )
+      film ??= player(box, urlOf)
       film.show(films)
     }
     film?.draw()
+    tidy(Boolean(film))
   }
 }
 
 function dress(app, api, node) {
+  const isOurs = node.comfyClass?.startsWith("FateZero_")
+  if (!isOurs && !node.subgraph?.nodes.some(inner => inner.comfyClass?.startsWith("FateZero_"))) return
+  saveWithoutGaps(node)
+  addSaid(node, addBox)
   const parts = []
   if (hasChips(node.comfyClass)) parts.push(withChips(app, node))
-  if (hasFilm(node.comfyClass)) parts.push(withFilm(app, api, node))
-  if (!parts.length) return
+  if (hasFilm(node.comfyClass) || node.subgraph) parts.push(withFilm(app, api, node))
+  if (isOurs) parts.push(linkedTexts(node))
   const tick = () => {
     if (!node.graph) return // it is being made, or was just removed
     for (const part of parts) part()
@@ -116,6 +143,16 @@ function dress(app, api, node) {
   }
 }
 
+/** Dress a subgraph when it stands in a graph: older pages throw away the widgets that it had before. */
+function dressLater(app, api, node) {
+  const tick = () => {
+    if (!node.graph) return
+    live.delete(tick)
+    dress(app, api, node)
+  }
+  live.add(tick)
+}
+
 try {
   const [{ app }, { api }] = await Promise.all([import("../../scripts/app.js"), import("../../scripts/api.js")])
   const style = document.createElement("link")
@@ -123,8 +160,10 @@ try {
   document.head.append(style)
   app.registerExtension({
     name: "FateZero.Page",
-    nodeCreated: node => guarded(() => dress(app, api, node)),
+    nodeCreated: node => guarded(() => (node.subgraph ? dressLater(app, api, node) : dress(app, api, node))),
   })
+  followRuns(api)
+  live.add(followSaid(app, api))
   // No event tells of all the ways in which a prompt changes: typing, links, undo, other nodes, other tabs.
   setInterval(() => {
     if (document.hidden) return

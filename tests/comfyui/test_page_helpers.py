@@ -11,7 +11,7 @@ from PIL import Image
 
 from tests.comfyui.browser import CHROMIUM, opened
 from tests.comfyui.http_server import Server
-from tests.comfyui.page_graph import ADD_NODES
+from tests.comfyui.page_graph import ADD_NODES, boxed_edit, whole_edit
 from tests.comfyui.workflows import EDIT, TEMPLATES
 
 CANVASES = {"classic": False, "nodes_2": True}
@@ -19,6 +19,7 @@ CANVASES = {"classic": False, "nodes_2": True}
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "version": 0.4}
 STEPS = {"classic": 4, "nodes_2": 5}
 """Not the same: what an older ComfyUI still has in its cache it does not show again on another page."""
+VIDEO_EDIT = "FateZero_VideoEdit"
 HEAT, COMPARE = "FateZero_WordHeatMaps", "FateZero_CompareClips"
 P2P, INVERT_TYPE = "FateZero_P2PEdit", "FateZero_DDIMInvert"
 HOSTILE = '<img src=x onerror="window.hacked=1"> cat'
@@ -104,8 +105,19 @@ def test_words_follow_what_is_typed_and_one_that_is_gone_is_struck_out_and_refus
     assert "'blue' is not in the prompt 'a purple circle" in error["details"]
     assert graph.page.evaluate("seen") == []  # nothing ran
     graph.page.keyboard.press("Escape")
+    (said,) = graph.page.locator(".fatezero-mistake:visible").all_inner_texts()
+    assert said.startswith("equalizer: 'blue' is not in the prompt 'a purple circle")
     stale.click()
     assert widget(graph, "equalizer") == ""
+
+
+def test_words_of_the_mask_are_offered_only_where_the_kind_leaves_them_to_the_user(graph):
+    chip(graph, "source", "red").wait_for()
+    graph.set_widget(P2P, "kind", "colour")
+    row(graph, "source").wait_for(state="hidden")
+    assert not row(graph, "edit").get_by_text("blend_edit_words").count() and chip(graph, "edit", "blue").is_visible()
+    graph.set_widget(P2P, "kind", "custom")
+    chip(graph, "source", "red").wait_for()
 
 
 def test_a_prompt_with_html_is_text(graph):
@@ -192,7 +204,7 @@ def test_after_a_run_films_play_and_the_border_moves_between_frames_of_the_same_
         graph.show_node(node_type)
         graph.page.wait_for_function("document.querySelectorAll('canvas.fatezero-film[data-frame]').length == 3")
         canvas, _ = drawn_film(graph, node_type)
-        beside = canvas.locator("xpath=following-sibling::*")
+        beside = canvas.locator("xpath=../following-sibling::*")
         beside.get_by_text("❚❚").click()
         if len(labels) > 2:
             beside.get_by_text(labels[2], exact=True).click()
@@ -213,37 +225,73 @@ def test_after_a_run_films_play_and_the_border_moves_between_frames_of_the_same_
             assert abs(shown[seen, half].astype(float) - picture[seen, half]).mean() < NEAR
 
 
-WHOLE_EDIT = """() => {
-    const made = type => {
-        const node = LiteGraph.createNode(type);
-        app.graph.add(node);
-        return node;
-    };
-    const [load, clip, edit, preview] = ['FateZero_LoadPseudo3DUNet', 'FateZero_SampleClip', 'FateZero_VideoEdit',
-        'PreviewImage'].map(made);
-    const slot = name => edit.inputs.findIndex(input => input.name == name);
-    ['model', 'clip', 'vae'].forEach((name, output) => load.connect(output, edit, slot(name)));
-    clip.connect(0, edit, slot('video'));
-    edit.connect(1, preview, 0);
-    for (const [name, value] of [['steps', 3], ['frames', 3]])
-        edit.widgets.find(widget => widget.name == name).value = value;
-}"""
+def said_on(page, kind):
+    """The lines on the nodes that are seen: "mistake" or "said"."""
+    return page.page.locator(f".fatezero-{kind}:visible").all_inner_texts()
 
 
-def test_the_one_node_plays_source_and_edit(page, server):
-    page.load(EMPTY)
-    page.page.evaluate(WHOLE_EDIT)
+def wrong_then_right(page, set_prompt):
+    """Run with an empty prompt, and with another: what is wrong is on the node, and gone with the next Run."""
+    page.page.evaluate(set_prompt, " ")
+    page.queue()
+    page.page.locator(".fatezero-mistake:visible").first.wait_for()
+    assert said_on(page, "mistake") == [
+        "edit_prompt is empty; words are needed. Describe what is wanted in plain words."
+    ]
+    page.picture(f"mistake_{page.canvas}")
+    page.page.keyboard.press("Escape")
+    page.page.evaluate(set_prompt, f"a {'green' if page.canvas == 'classic' else 'white'} circle on the grass")
     page.queue()
     messages = page.wait_for_end()
     assert messages[-1][0] == "execution_success", messages[-1]
-    page.page.evaluate("() => { app.canvas.ds.scale = 0.7 }")
-    page.show_node("FateZero_VideoEdit")
     page.page.locator("canvas.fatezero-film[data-frame]").wait_for()
+    assert said_on(page, "mistake") == []
+    lines = said_on(page, "said")
+    assert lines[0] == "The clip lasts 0.38 seconds: take more frames, or a longer clip."
+    assert lines[1] == "3 of 8 frames: each, 8 fps." and all(line.endswith(".") for line in lines)
+    return messages
+
+
+BOUNDS = """type => {
+    const node = app.graph.nodes.find(node => node.type == type);
+    const shown = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect();
+    const height = name => node.widgets.find(widget => widget.name == name).computedHeight;
+    const row = [...document.querySelectorAll('.lg-node-widget[data-fatezero-linked]')].map(row => row.offsetHeight);
+    return {height: shown ? shown.height / app.canvas.ds.scale : node.size[1],
+            linked: shown ? row : [height('source_prompt')], names: node.widgets.map(widget => widget.name)};
+}"""
+SET_PROMPT = """text => {
+    const node = app.graph.nodes.find(node => node.widgets?.some(widget => widget.name.endsWith('edit_prompt')));
+    const widget = node.widgets.find(widget => widget.name.endsWith('edit_prompt'));
+    widget.value = text;
+    widget.callback?.(text);
+}"""
+
+
+def test_the_one_node_says_what_is_wrong_and_plays_source_and_edit_in_the_room_there_is(page, server):
+    page.load(whole_edit())
+    page.show_node(VIDEO_EDIT)
+    before = page.page.evaluate(BOUNDS, VIDEO_EDIT)["height"]
+    wrong_then_right(page, SET_PROMPT)
+    page.drawn()
     page.picture(f"film_video_edit_{page.canvas}")
-    shown = page.page.evaluate(
-        "app.nodeOutputs[app.graph.nodes.find(n => n.type == 'FateZero_VideoEdit').id].fatezero_film"
-    )
-    assert [film["labels"] for film in shown] == [["source", "edit"]] and shown[0]["frames"] == 3
+    shown = page.page.evaluate("type => app.nodeOutputs[app.graph.nodes.find(n => n.type == type).id]", VIDEO_EDIT)
+    assert [film["labels"] for film in shown["fatezero_film"]] == [["source", "edit"]]
+    assert shown["fatezero_film"][0]["frames"] == 3
+    found = page.page.evaluate(BOUNDS, VIDEO_EDIT)
+    assert found["linked"] and max(found["linked"]) <= 24  # a prompt from another node takes one line
+    assert found["height"] < before + 60  # a node that is tall enough grows over no neighbour
+    assert not [name for name in found["names"] if name.startswith("$$")]  # neither text nor pictures of the page's own
+
+
+def test_a_subgraph_shows_what_is_wrong_in_it_and_the_film_and_saves_none_of_it(page):
+    page.load(boxed_edit())
+    page.drawn()
+    page.show_all()
+    wrong_then_right(page, SET_PROMPT)
+    page.picture(f"film_subgraph_{page.canvas}")
+    (box,) = [node for node in page.page.evaluate("app.graph.serialize().nodes") if "-" in node["type"]]
+    assert "fatezero" not in json.dumps(box) and len(box["widgets_values"]) == 4
 
 
 def test_a_page_without_the_means_shows_plain_nodes_and_one_warning(page):
