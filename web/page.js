@@ -129,10 +129,14 @@ function dress(app, api, node) {
   if (hasChips(node.comfyClass)) parts.push(withChips(app, node))
   if (hasFilm(node.comfyClass) || node.subgraph) parts.push(withFilm(app, api, node))
   if (isOurs) parts.push(linkedTexts(node))
+  let heights
   const tick = () => {
     if (!node.graph) return // it is being made, or was just removed
     for (const part of parts) part()
     for (const widget of boxesOf(node)) takePlace(app, node, widget)
+    const now = boxesOf(node).map(widget => widget.options.getMaxHeight()).join()
+    if (now !== heights) node.setDirtyCanvas?.(true, true) // the classic canvas makes room when it is drawn
+    heights = now
   }
   live.add(tick)
   const before = node.onRemoved

@@ -230,6 +230,12 @@ def said_on(page, kind):
     return page.page.locator(f".fatezero-{kind}:visible").all_inner_texts()
 
 
+ROOM = """app.graph.nodes.every(node => (node.widgets ?? []).every(
+    widget => (widget.y ?? 0) + (widget.computedHeight ?? 0) <= node.size[1] + 1
+))"""
+"""Whether every widget stands inside its node."""
+
+
 def wrong_then_right(page, set_prompt):
     """Run with an empty prompt, and with another: what is wrong is on the node, and gone with the next Run."""
     page.page.evaluate(set_prompt, " ")
@@ -245,6 +251,8 @@ def wrong_then_right(page, set_prompt):
     messages = page.wait_for_end()
     assert messages[-1][0] == "execution_success", messages[-1]
     page.page.locator("canvas.fatezero-film[data-frame]").wait_for()
+    if page.canvas == "classic":
+        page.page.wait_for_function(ROOM)
     assert said_on(page, "mistake") == []
     lines = said_on(page, "said")
     assert lines[0] == "The clip lasts 0.38 seconds: take more frames, or a longer clip."
