@@ -16,7 +16,10 @@ from ..memory.free_memory import Remedy, free_on, within_memory
 from ..storage.record_store import MemoryStore, RecordStore
 
 log = logging.getLogger(__name__)
-OUT_OF_MEMORY_ADVICE = "Use fewer or smaller frames, policy recompute, or a store in ram."
+OUT_OF_MEMORY_ADVICE = (
+    "Use fewer or smaller frames, or keep attention in another way: Attention Store Cache with policy recompute or "
+    "place ram, Storage in Python."
+)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """FateZero Video Edit: the same bits as the graph it stands for, what it keeps between runs, and its sound and rate."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import av
@@ -184,7 +185,17 @@ def test_mistakes_are_told_before_anything_runs(tmp_path, change, told):
     if "images" in change:
         document["5"] = {"class_type": "GetVideoComponents", "inputs": {"video": ["1", 0]}}
         document["3"]["inputs"]["images"] = ["5", 0]
-    assert told in refusal(tmp_path, document)
+    said = refusal(tmp_path, document)
+    assert told in said and not foreign(said)
+
+
+def foreign(said):
+    """Inputs of the nodes inside that a message names: the one node's user finds none of them."""
+    types = load_pack("nodes.headless.schemas.registry").pack_node_types()
+    words, own = set(re.findall(r"\w+", said)), types["FateZero_VideoEdit"].inputs
+    inner = {"PrepareFrames", "RegisterAttentionControl", "AttentionStoreCache", "DDIMInvert", "P2PEdit"}
+    names = {name for node in inner for name in types[f"FateZero_{node}"].inputs if "_" in name or name == "policy"}
+    return "'auto'" in said or sorted(words & names.difference(own))
 
 
 def test_a_model_of_another_family_and_a_missing_vae_are_told_before_any_work():
