@@ -42,7 +42,7 @@ class Host(Protocol):
         """Start a bar of `total` steps; latents: format of the previews, None for no previews."""
 
     def say(self, text: str, node_id: str | None) -> None:
-        """Show a line while the node of that id runs."""
+        """Show text while the node of that id runs; `host.tell` makes it of lines."""
 
     def film(self, make: Callable[[], Sequence[Tile]]) -> dict[str, Any] | None:
         """Return what a page needs to play clips over each other, for `NodeOutput(ui=...)`; None where nobody looks.

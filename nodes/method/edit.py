@@ -107,7 +107,7 @@ class P2PEdit(io.ComfyNode):
         said = edit_remarks(
             controller, clip, edit_prompt, settings, with_mask=mask is not None, changed=_changed(widgets)
         )
-        host.current().say(" ".join(said.split()), cls.hidden.unique_id)
+        host.tell(said, cls.hidden.unique_id)
         result = edit(
             controller,
             clip,

@@ -141,8 +141,8 @@ class DDIMInvert(io.ComfyNode):
         remarks = inversion_remarks(planned)
         length = f"of {planned.frames} frames in {steps} steps"
 
-        def say(said: str) -> None:
-            host.current().say(said, cls.hidden.unique_id)
+        def say(*said: str) -> None:
+            host.tell(said, cls.hidden.unique_id)
 
         def on_step(step: StepDone) -> None:
             bar.update(step.done, step.preview)
@@ -153,7 +153,7 @@ class DDIMInvert(io.ComfyNode):
             planned,
             clip,
             reconstruct=reconstruct,
-            on_plan=lambda plan: say(" ".join(filter(None, [*remarks, f"Inversion {length}: {plan}"]))),
+            on_plan=lambda plan: say(*remarks, f"Inversion {length}: {plan}"),
             on_step=on_step,
         )
         return io.NodeOutput(inverted)

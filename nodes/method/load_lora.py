@@ -79,14 +79,11 @@ class LoadLoRA(io.ComfyNode):
             from ...fatezero_ext.models.lora.apply import apply_lora
 
         _check_own(clip)
-        node_id = cls.hidden.unique_id
-
-        def say(sentence: str) -> None:
-            host.current().say(sentence, node_id)
-
+        said: list[str] = []
         patched_unet, patched_clip = apply_lora(
-            unet, clip, _file(lora_name), unet_strength=strength_unet, text_strength=strength_text, say=say
+            unet, clip, _file(lora_name), unet_strength=strength_unet, text_strength=strength_text, say=said.append
         )
+        host.tell(said, cls.hidden.unique_id)
         if patched_unet is not unet:
             patched_unet.load_to_device = host.current().residence(patched_unet.net, "unet")
         if patched_clip is not None and patched_clip is not clip:

@@ -33,8 +33,8 @@ def edit_remarks(
     *,
     with_mask: bool,
     changed: Mapping[str, Any] = MappingProxyType({}),
-) -> str:
-    """Say what an edit is about to do, behind remarks on what makes it poor.
+) -> list[str]:
+    """Return remarks on what makes an edit poor, some of them '', and a line on what it is about to do.
 
     changed: widgets of the node that are not at their defaults
     Raises what `edit` raises for settings and words that do not fit.
@@ -51,7 +51,7 @@ def edit_remarks(
         unlike_prompts(trace.prompt.text, edit_prompt),
     ]
     length = f"{trace.frames} frames in {len(trace.schedule)} steps"
-    return f"{' '.join(remarks)} Edit of {length}, {chosen(plan.settings)}: {edit_prompt}"
+    return [*remarks, f"Edit of {length}, {chosen(plan.settings)}: {edit_prompt}"]
 
 
 def inversion_remarks(planned: InversionPlan) -> list[str]:

@@ -75,7 +75,8 @@ class Choices:
     most_cells: layers with more cells per frame are left alone
     feather:    pixels over which edit and source fade into each other
     masked:     whether the edit has a mask, outside which the source's pixels stay
-    lines:      what is told of it
+    lines:      the choices as they are told
+    remarks:    what makes poor results likely, told before them
     """
 
     framing: Framing
@@ -84,6 +85,7 @@ class Choices:
     feather: int
     masked: bool
     lines: tuple[str, ...]
+    remarks: tuple[str, ...]
 
 
 def facts_of(clip: VideoClip, asked: Asked) -> ClipFacts:
@@ -123,8 +125,8 @@ def choose(
         f"{width}x{height} pixels{_trained_on(unet)}",
         f"{steps} steps, key frames {_key_frames(unet)}",
         f"{chosen(settings)}: {prompts[1]}",
-        *_remarks(unet, clip, framing, min(height, width) // cell, prompts),
     ]
+    remarks = _remarks(unet, clip, framing, min(height, width) // cell, prompts)
     cells_below = -(-height // (2 * cell)) * -(-width // (2 * cell))
     return Choices(
         framing=framing,
@@ -132,7 +134,8 @@ def choose(
         most_cells=max(MOST_CELLS, cells_below),  # as published for a square: all but the finest level
         feather=cell,
         masked=settings.blend is not None,
-        lines=tuple(filter(None, lines)),
+        lines=tuple(lines),
+        remarks=tuple(filter(None, remarks)),
     )
 
 

@@ -160,7 +160,8 @@ def test_what_makes_results_poor_is_said_before_the_edit(toy, loaded, prompt, se
     model, controller = toy[loaded]
     remarks = load_pack("nodes.method.remarks").edit_remarks
     said = remarks(controller, model.text_encoder, prompt, settings, with_mask=False)
-    before = said.partition("Edit of 1 frames in 2 steps")[0].strip()
+    assert said[-1].startswith("Edit of 1 frames in 2 steps")
+    before = " ".join(said[:-1]).strip()
     assert (remark in before) if remark else before == ""
 
 
@@ -196,14 +197,14 @@ def test_a_node_names_the_widgets_it_does_not_use_before_it_works(toy):
     remarks = load_pack("nodes.method.remarks").edit_remarks
     changed = {"blend_words": "red circle, +shadow", "edit_prompt": BLUE}
     said = remarks(controller, model.text_encoder, BLUE, EditSettings(), with_mask=False, changed=changed)
-    assert said.startswith("Not used: blend_words. The kind colour chooses these itself; ")
+    assert said[0].startswith("Not used: blend_words. The kind colour chooses these itself; ")
 
 
 def test_the_node_says_what_was_chosen(toy):
     model, controller = toy["own"]
     remarks = load_pack("nodes.method.remarks").edit_remarks
     said = remarks(controller, model.text_encoder, BLUE, EditSettings(strength=0.5), with_mask=False)
-    assert said.endswith(
+    assert said[-1] == (
         "Edit of 1 frames in 2 steps, colour, replace, cross-attention 0-0.8, self-attention 0-0.8, guidance 3, mask "
         "from red circle above 0.3, strength 0.5: a blue circle on the grass"
     )

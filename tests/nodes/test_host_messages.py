@@ -44,3 +44,11 @@ def test_a_copy_of_a_node_in_a_loop_says_it_on_the_node_of_the_page(shown, caplo
     with caplog.at_level(logging.INFO):
         load_pack("nodes.host.comfy").ComfyHost().say("8 frames", "9.loop.2")
     assert shown == [("8 frames", "9")]
+
+
+def test_lines_end_as_sentences_do_each_on_its_own_whatever_is_in_a_prompt(shown):
+    host = load_pack("nodes.host")
+    with host.installed(load_pack("nodes.host.comfy").ComfyHost()):
+        host.tell(["Both prompts say the same.", "", "Edit: a cat\n\nruns", "Is it? A cat!"], "8")
+        host.tell(["", ""], "8")
+    assert shown == [("Both prompts say the same.\nEdit: a cat runs.\nIs it? A cat!", "8")]

@@ -119,7 +119,7 @@ def test_another_edit_keeps_the_inversion(compared):
 
 
 def test_it_says_what_it_has_chosen(compared):
-    first = compared[1].index("  3 of 8 frames: each, 8 fps\n  64x64 pixels; built-in toy model was trained on 64\n")
+    first = compared[1].index("  3 of 8 frames: each, 8 fps.\n  64x64 pixels; built-in toy model was trained on 64.\n")
     assert "colour, replace, cross-attention 0-0.8" in compared[1][first:]
 
 

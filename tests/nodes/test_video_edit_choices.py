@@ -121,13 +121,13 @@ def test_steps_and_guidance_are_the_models(choices, clip_of):
     ],
 )
 def test_what_makes_poor_results_is_remarked_and_no_error(choices, clip_of, model, clip, asked, told):
-    remarks = chosen(choices, clip_of, model, clip, **asked).lines[4:]
+    remarks = chosen(choices, clip_of, model, clip, **asked).remarks
     assert [told in remark for remark in remarks] == ([] if told is None else [True])
 
 
 def test_words_that_the_built_in_model_does_not_know_are_remarked(choices, clip_of):
     prompts = ("a red circle on the grass", "a zebra on the grass")
-    assert "does not know 'zebra'" in chosen(choices, clip_of, TOY, (8, 64, 64, 8), prompts).lines[-1]
+    assert "does not know 'zebra'" in chosen(choices, clip_of, TOY, (8, 64, 64, 8), prompts).remarks[-1]
 
 
 def test_a_model_trained_on_objects_knows_those_and_no_others():
