@@ -123,6 +123,16 @@ def test_it_says_what_it_has_chosen(compared):
     assert "colour, replace, cross-attention 0-0.8" in compared[1][first:]
 
 
+def test_a_remark_is_told_once_by_the_node_and_not_again_by_those_inside(tmp_path):
+    document = one_node("a silver jeep", source_prompt="one red circle", steps=2, frames=1, kind="style")
+    _, shown = run(tmp_path, document, [], ["3.edit_prompt=a silver cat"])
+    for remark in ("does not know 'silver', 'jeep'", "does not know 'silver', 'cat'"):
+        assert shown.count(remark) == 1
+    for remark in ("does not know 'one'", "The clip is one frame", "The prompts have no word in common"):
+        assert shown.count(remark) == 2  # once in each variant
+    assert shown.count("Edit of 1 frames in 2 steps") == 2
+
+
 def test_strength_and_kind_go_to_the_edit_alone(tmp_path):
     document = one_node(steps=1, frames=1)
     results, shown = run(tmp_path, document, [], ["3.strength=0.5"], ["3.kind=style"])
