@@ -16,10 +16,7 @@ from ..memory.free_memory import Remedy, free_on, within_memory
 from ..storage.record_store import MemoryStore, RecordStore
 
 log = logging.getLogger(__name__)
-OUT_OF_MEMORY_ADVICE = (
-    "Use fewer or smaller frames, or keep attention in another way: Attention Store Cache with policy recompute or "
-    "place ram, Storage in Python."
-)
+OUT_OF_MEMORY_ADVICE = "Use fewer or smaller frames, or, on Attention Store Cache, policy recompute or place ram."
 
 
 @dataclass(frozen=True)
