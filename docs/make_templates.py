@@ -119,42 +119,53 @@ def note(title: str, advice: str, files: tuple[Mapping[str, str], ...], steps: t
 
 
 def clip_and_words(sheet: Sheet, source: str, edit: str) -> tuple[Output, Output, Output]:
-    """Add the groups 1, 2 and 3; returns the clip and the two sentences."""
-    sheet.group("1 your clip", (20, -40, 380, 540))
-    (clip,) = sheet.add("LoadVideo", (40, 40, 340, 440), [NO_CLIP, "image"], title="Upload your clip here")
-    sheet.group("2 what is in it", (420, -40, 440, 260))
-    (said,) = sheet.add(
-        "PrimitiveStringMultiline", (440, 40, 400, 160), [source], title="What is in the clip", colour="words"
-    )
-    sheet.group("3 what it should be", (420, 240, 440, 260))
-    (wanted,) = sheet.add(
-        "PrimitiveStringMultiline", (440, 320, 400, 160), [edit], title="What it should be", colour="words"
-    )
+    """Add the groups 1, 2 and 3, below each other at the left; returns the clip and the two sentences."""
+    sheet.group("1 your clip", (20, -40, 400, 380))
+    (clip,) = sheet.add("LoadVideo", (40, 40, 360, 280), [NO_CLIP, "image"], title="Upload your clip here")
+    sheet.group("2 what is in it", (20, 360, 400, 220))
+    kind = "PrimitiveStringMultiline"
+    (said,) = sheet.add(kind, (40, 440, 360, 120), [source], title="What is in the clip", colour="words")
+    sheet.group("3 what it should be", (20, 600, 400, 220))
+    (wanted,) = sheet.add(kind, (40, 680, 360, 120), [edit], title="What it should be", colour="words")
     return clip, said, wanted
 
 
-def shown(sheet: Sheet, left: int, comparison: Output, video: Output, fps: Output) -> None:
-    """Add group 4: source beside edit, moving, and the clip that is saved."""
-    sheet.group("4 result", (left - 20, -40, 840, 1180))
+@dataclass(frozen=True)
+class Result:
+    """What is shown and saved of an edit.
+
+    compared: source beside edit
+    """
+
+    compared: Output
+    video: Output
+    fps: Output
+
+
+def shown(sheet: Sheet, left: int, result: Result, text: str, note_height: int = 640) -> None:
+    """Add group 4 at the right: source beside edit, moving; below it the clip that is saved, and the note."""
+    sheet.group("4 result", (left, -40, 820, 480))
     webp = defaults("SaveAnimatedWEBP", filename_prefix=f"{SAVED}_beside_source", lossless=False, quality=90)
-    title = "The source beside the edit"
-    sheet.add("SaveAnimatedWEBP", (left, 40, 800, 520), webp, title=title, images=comparison, fps=fps)
-    sheet.add("SaveVideo", (left, 640, 360, 460), [SAVED, "auto", "auto"], title="The edit, saved", video=video)
+    title, links = "The source beside the edit", {"images": result.compared, "fps": result.fps}
+    sheet.add("SaveAnimatedWEBP", (left + 20, 40, 780, 380), webp, title=title, **links)
+    sheet.group("4 result, saved", (left, 460, 400, 360))
+    box, title = (left + 20, 540, 360, 260), "The edit, saved"
+    sheet.add("SaveVideo", box, [SAVED, "auto", "auto"], title=title, video=result.video)
+    sheet.note((left + 420, 490, 400, note_height), text)
 
 
 def whole_edit(edit: Edit, known: Mapping[str, NodeKind]) -> Sheet:
     """Return a template of the one node."""
     sheet = Sheet(known)
     clip, said, wanted = clip_and_words(sheet, edit.source, edit.edit)
-    sheet.note((40, 560, 800, 440), note(edit.title, edit.advice, (SD15,), STEPS))
-    sheet.group("nothing to set here", (880, -40, 440, 1180), GREY)
-    unet, text_encoder, vae = sheet.add("CheckpointLoaderSimple", (900, 40, 400, 130), [SD15["name"]], models=[SD15])
+    sheet.group("nothing to set here", (440, -40, 400, 860), GREY)
+    unet, text_encoder, vae = sheet.add("CheckpointLoaderSimple", (460, 40, 360, 126), [SD15["name"]], models=[SD15])
     links = {"model": unet, "clip": text_encoder, "vae": vae, "video": clip}
     words = {"source_prompt": said, "edit_prompt": wanted}
     values = defaults(WHOLE, source_prompt=edit.source, edit_prompt=edit.edit, kind=edit.kind)
-    video, _, _, comparison = sheet.add(WHOLE, (900, 250, 400, 640), values, **links, **words)
-    _, _, fps, *_ = sheet.add("GetVideoComponents", (900, 970, 400, 120), title="The edit's rate", video=video)
-    shown(sheet, 1360, comparison, video, fps)
+    video, _, _, compared = sheet.add(WHOLE, (460, 370, 360, 430), values, **links, **words)  # grows: nothing below
+    _, _, fps, *_ = sheet.add("GetVideoComponents", (460, 208, 360, 114), title="The edit's rate", video=video)
+    shown(sheet, 860, Result(compared, video, fps), note(edit.title, edit.advice, (SD15,), STEPS), 330)
     return sheet
 
 
@@ -171,43 +182,45 @@ class Inverted:
 
 
 def inversion(sheet: Sheet, clip: Output, said: Output, source: str, **framing: object) -> Inverted:
-    """Add the nodes from a checkpoint to an inversion; framing: widgets of Prepare Frames."""
-    sheet.group("frames, model, inversion", (880, -40, 880, 1180), GREY)
+    """Add the nodes from a checkpoint to an inversion, in two columns; framing: widgets of Prepare Frames."""
+    sheet.group("frames, model", (440, -40, 400, 1180), GREY)
     values = defaults("FateZero_PrepareFrames", multiple_of=64, centre_square=False, **framing)
-    frames, fps, audio = sheet.add("FateZero_PrepareFrames", (900, 40, 400, 440), values, video=clip)
-    unet, text_encoder, vae = sheet.add("CheckpointLoaderSimple", (900, 560, 400, 130), [SD15["name"]], models=[SD15])
-    (latent,) = sheet.add("VAEEncode", (900, 770, 400, 90), pixels=frames, vae=vae)
+    frames, fps, audio = sheet.add("FateZero_PrepareFrames", (460, 40, 360, 360), values, video=clip)
+    unet, text_encoder, vae = sheet.add("CheckpointLoaderSimple", (460, 450, 360, 126), [SD15["name"]], models=[SD15])
+    (latent,) = sheet.add("VAEEncode", (460, 626, 360, 60), pixels=frames, vae=vae)
     control = defaults("FateZero_RegisterAttentionControl", most_cells=MOST_CELLS_OF_16_9)
-    (found,) = sheet.add("FateZero_RegisterAttentionControl", (1340, 40, 400, 200), control, unet=unet)
-    (stored,) = sheet.add(
-        "FateZero_AttentionStoreCache",
-        (1340, 320, 400, 200),
-        defaults("FateZero_AttentionStoreCache"),
-        controller=found,
-    )
-    links = {"controller": stored, "clip": text_encoder, "latent": latent, "source_prompt": said}
+    (found,) = sheet.add("FateZero_RegisterAttentionControl", (460, 736, 360, 170), control, unet=unet)
+    stored, kept = "FateZero_AttentionStoreCache", defaults("FateZero_AttentionStoreCache")
+    (controller,) = sheet.add(stored, (460, 956, 360, 160), kept, controller=found)
+    sheet.group("inversion", (860, -40, 400, 480), GREY)
+    links = {"controller": controller, "clip": text_encoder, "latent": latent, "source_prompt": said}
     values = defaults("FateZero_DDIMInvert", source_prompt=source)
-    (controller,) = sheet.add("FateZero_DDIMInvert", (1340, 600, 400, 440), values, **links)
+    (controller,) = sheet.add("FateZero_DDIMInvert", (880, 40, 360, 300), values, **links)
     return Inverted(frames, fps, audio, text_encoder, vae, controller)
 
 
-def edited(sheet: Sheet, found: Inverted, wanted: Output, values: list[Any], mask: Output | None = None) -> None:
+def edited(sheet: Sheet, found: Inverted, wanted: Output, values: list[Any], mask: Output | None = None) -> Result:
     """Add the edit of an inversion and all behind it; mask: one of the user's own."""
-    sheet.group("the edit", (1780, -40, 880, 1180), GREY)
+    sheet.group("the edit", (1280, -40, 400, 1180), GREY)
     links = {"controller": found.controller, "clip": found.text_encoder, "edit_prompt": wanted}
     given = {} if mask is None else {"mask": mask}
-    latent, _, last_mask = sheet.add(
-        "FateZero_P2PEdit", (1800, 40, 400, 1060), values, **links, images=found.frames, **given
-    )
-    (images,) = sheet.add("VAEDecode", (2240, 40, 400, 90), samples=latent, vae=found.vae)
+    box = (1300, 40, 360, 1060)  # grows with words and a film: nothing below
+    latent, _, last_mask = sheet.add("FateZero_P2PEdit", box, values, **links, images=found.frames, **given)
+    sheet.group("its frames", (1700, -40, 400, 1180), GREY)
+    (images,) = sheet.add("VAEDecode", (1720, 40, 360, 60), samples=latent, vae=found.vae)
     pasted = {"images": images, "source": found.frames, "mask": last_mask}
-    (images,) = sheet.add(
-        "FateZero_KeepSourcePixels", (2240, 210, 400, 200), defaults("FateZero_KeepSourcePixels"), **pasted
-    )
-    (video,) = sheet.add("CreateVideo", (2240, 490, 400, 130), [8.0], images=images, fps=found.fps, audio=found.audio)
-    clips = {"source": found.frames, "edit_1": images}
-    (compared,) = sheet.add("FateZero_CompareClips", (2240, 700, 400, 340), defaults("FateZero_CompareClips"), **clips)
-    shown(sheet, 2700, compared, video, found.fps)
+    kept = defaults("FateZero_KeepSourcePixels")
+    (images,) = sheet.add("FateZero_KeepSourcePixels", (1720, 150, 360, 182), kept, **pasted)
+    box = (1720, 382, 360, 130)
+    (video,) = sheet.add("CreateVideo", box, [8.0], images=images, fps=found.fps, audio=found.audio)
+    return Result(comparison(sheet, (1720, 562, 360, 300), found.frames, images), video, found.fps)
+
+
+def comparison(sheet: Sheet, box: tuple[int, int, int, int], source: Output, images: Output) -> Output:
+    """Add Compare Clips, which grows with a film: nothing may lie below it."""
+    clips, kind = {"source": source, "edit_1": images}, "FateZero_CompareClips"
+    (compared,) = sheet.add(kind, box, defaults(kind), **clips)
+    return compared
 
 
 def expanded(known: Mapping[str, NodeKind]) -> Sheet:
@@ -220,9 +233,9 @@ def expanded(known: Mapping[str, NodeKind]) -> Sheet:
         "**Prompt-to-Prompt Edit** (kind *custom*), a mask of your own, another way to keep attention. `sampling_rate` "
         "is frames per second divided by 8. For a style take *Keep Source Pixels* out: it would put the source back."
     )
-    sheet.note((40, 560, 800, 440), note(EXPANDED, advice, (SD15,), STEPS))
     found = inversion(sheet, clip, said, edit.source, count=8, sampling_rate=3)
-    edited(sheet, found, wanted, defaults("FateZero_P2PEdit", edit_prompt=edit.edit, kind=edit.kind))
+    values = defaults("FateZero_P2PEdit", edit_prompt=edit.edit, kind=edit.kind)
+    shown(sheet, 2120, edited(sheet, found, wanted, values), note(EXPANDED, advice, (SD15,), STEPS))
     return sheet
 
 
@@ -237,19 +250,18 @@ def own_mask(known: Mapping[str, NodeKind]) -> Sheet:
         "(0.33.0 has them, 0.8.0 has not).** Where they are missing, update ComfyUI, or take the template *Change an "
         "object, keep the motion*, which finds the mask itself."
     )
-    sheet.note((40, 560, 800, 440), note(OWN_MASK, advice, (SD15, SAM3), steps))
     found = inversion(sheet, clip, said, edit.source, count=8, sampling_rate=3)
-    sheet.group("the mask", (880, 1180, 1780, 320))
-    sam, text_encoder, _ = sheet.add("CheckpointLoaderSimple", (900, 1260, 400, 130), [SAM3["name"]], models=[SAM3])
-    (text,) = sheet.add(
-        "CLIPTextEncode", (1340, 1260, 400, 160), ["jeep"], title="What the mask follows", colour="words",
-        clip=text_encoder,
-    )  # fmt: skip
+    sheet.group("what the mask follows", (20, 840, 400, 220))
+    sheet.group("the mask", (860, 460, 400, 680), GREY)
+    sam, text_encoder, _ = sheet.add("CheckpointLoaderSimple", (880, 540, 360, 126), [SAM3["name"]], models=[SAM3])
+    title, box = "What the mask follows", (40, 920, 360, 120)
+    (text,) = sheet.add("CLIPTextEncode", box, ["jeep"], title=title, colour="words", clip=text_encoder)
     links = {"images": found.frames, "model": sam, "conditioning": text}
-    (track,) = sheet.add("SAM3_VideoTrack", (1800, 1260, 400, 190), [0.5, 1, 1], **links)
-    (mask,) = sheet.add("SAM3_TrackToMask", (2240, 1260, 400, 110), [""], track_data=track)
+    (track,) = sheet.add("SAM3_VideoTrack", (880, 720, 360, 178), [0.5, 1, 1], **links)
+    (mask,) = sheet.add("SAM3_TrackToMask", (880, 950, 360, 70), [""], track_data=track)
     values = defaults("FateZero_P2PEdit", edit_prompt=edit.edit, kind=edit.kind)
-    edited(sheet, found, wanted, values, mask)
+    result = edited(sheet, found, wanted, values, mask)
+    shown(sheet, 2120, result, note(OWN_MASK, advice, (SD15, SAM3), steps))
     return sheet
 
 
@@ -264,40 +276,50 @@ def repainted(known: Mapping[str, NodeKind]) -> Sheet:
         "what you describe into the mask. Motion comes from VACE and not from the clip: take it for things that are to "
         "move in another way. All other nodes are ComfyUI's own. `count` and `length` are the same number, 4n + 1."
     )
-    sheet.note((40, 560, 800, 440), note(REPAINTED, advice, (SD15, VACE, UMT5, WAN_VAE), steps))
     found = inversion(sheet, clip, said, source, count=VACE_FRAMES, sampling_rate=1, short_side=480)
-    sheet.group("the mask, by words", (1780, -40, 440, 1180))
-    heats = defaults("FateZero_WordHeatMaps", words="jeep", follow_shapes=True)
-    links = {"controller": found.controller, "images": found.frames}
-    pictures, mask = sheet.add(
-        "FateZero_WordHeatMaps", (1800, 40, 400, 330), heats, title="Whose mask", colour="words", **links
-    )
-    (hard,) = sheet.add("ThresholdMask", (1800, 450, 400, 90), [0.5], mask=mask)
-    (grown,) = sheet.add("GrowMask", (1800, 620, 400, 120), [12, True], mask=hard)
-    sheet.add("PreviewImage", (1800, 820, 400, 280), images=pictures)
-    sheet.group("VACE", (2240, -40, 880, 1180), GREY)
-    (wan,) = sheet.add("UNETLoader", (2260, 40, 400, 110), [VACE["name"], "default"], models=[VACE])
-    (wan,) = sheet.add("ModelSamplingSD3", (2260, 230, 400, 90), [5.0], model=wan)
-    (text,) = sheet.add("CLIPLoader", (2260, 400, 400, 140), [UMT5["name"], "wan", "default"], models=[UMT5])
-    (vae,) = sheet.add("VAELoader", (2260, 620, 400, 90), [WAN_VAE["name"]], models=[WAN_VAE])
-    (positive,) = sheet.add("CLIPTextEncode", (2700, 40, 400, 100), [edit], clip=text, text=wanted)
-    (negative,) = sheet.add("CLIPTextEncode", (2700, 220, 400, 110), ["blurry, low quality, static"], clip=text)
-    links = {"positive": positive, "negative": negative, "vae": vae}
-    control = {"control_video": found.frames, "control_masks": grown}
-    size = [832, 480, VACE_FRAMES, 1, 1.0]
-    positive, negative, latent, trim = sheet.add("WanVaceToVideo", (2700, 410, 400, 290), size, **links, **control)
-    links = {"model": wan, "positive": positive, "negative": negative, "latent_image": latent}
-    (latent,) = sheet.add(
-        "KSampler", (2260, 790, 400, 310), [0, "fixed", 20, 6.0, "uni_pc", "simple", 1.0], **links
+    mask = mask_by_words(sheet, found)
+    images = with_vace(sheet, found, mask, wanted, edit)
+    sheet.group("its frames", (860, 460, 400, 680), GREY)
+    (video,) = sheet.add(
+        "CreateVideo", (880, 540, 360, 130), [16.0], images=images, fps=found.fps, audio=found.audio
     )  # fmt: skip
-    (latent,) = sheet.add("TrimVideoLatent", (2700, 780, 400, 90), [0], samples=latent, trim_amount=trim)
-    (images,) = sheet.add("VAEDecode", (2700, 950, 400, 90), samples=latent, vae=vae)
-    sheet.group("beside each other", (2240, 1160, 880, 460), GREY)
-    clips = {"source": found.frames, "edit_1": images}
-    (compared,) = sheet.add("FateZero_CompareClips", (2260, 1240, 400, 340), defaults("FateZero_CompareClips"), **clips)
-    (video,) = sheet.add("CreateVideo", (2700, 1240, 400, 130), [16.0], images=images, fps=found.fps, audio=found.audio)
-    shown(sheet, 3160, compared, video, found.fps)
+    result = Result(comparison(sheet, (880, 720, 360, 300), found.frames, images), video, found.fps)
+    shown(sheet, 2540, result, note(REPAINTED, advice, (SD15, VACE, UMT5, WAN_VAE), steps))
     return sheet
+
+
+def mask_by_words(sheet: Sheet, found: Inverted) -> Output:
+    """Add Word Heat Maps and core's nodes that make a hard mask of its heat; return the mask."""
+    sheet.group("the mask, by words", (1280, -40, 400, 1180))
+    heats = defaults("FateZero_WordHeatMaps", words="jeep", follow_shapes=True)
+    links, title = {"controller": found.controller, "images": found.frames}, "Whose mask"
+    box = (1300, 680, 360, 330)  # grows with a film: nothing below
+    pictures, mask = sheet.add("FateZero_WordHeatMaps", box, heats, title=title, colour="words", **links)
+    (hard,) = sheet.add("ThresholdMask", (1300, 40, 360, 70), [0.5], mask=mask)
+    (grown,) = sheet.add("GrowMask", (1300, 160, 360, 110), [12, True], mask=hard)
+    sheet.add("PreviewImage", (1300, 320, 360, 300), images=pictures)
+    return grown
+
+
+def with_vace(sheet: Sheet, found: Inverted, mask: Output, wanted: Output, edit: str) -> Output:
+    """Add core's nodes that paint an edit into a mask; return the frames."""
+    sheet.group("VACE", (1700, -40, 820, 1180), GREY)
+    (wan,) = sheet.add("UNETLoader", (1720, 40, 380, 110), [VACE["name"], "default"], models=[VACE])
+    (wan,) = sheet.add("ModelSamplingSD3", (1720, 204, 380, 70), [5.0], model=wan)
+    (text,) = sheet.add("CLIPLoader", (1720, 328, 380, 140), [UMT5["name"], "wan", "default"], models=[UMT5])
+    (vae,) = sheet.add("VAELoader", (1720, 522, 380, 90), [WAN_VAE["name"]], models=[WAN_VAE])
+    (positive,) = sheet.add("CLIPTextEncode", (2120, 40, 380, 110), [edit], clip=text, text=wanted)
+    (negative,) = sheet.add("CLIPTextEncode", (2120, 204, 380, 110), ["blurry, low quality, static"], clip=text)
+    links = {"positive": positive, "negative": negative, "vae": vae}
+    control = {"control_video": found.frames, "control_masks": mask}
+    size = [832, 480, VACE_FRAMES, 1, 1.0]
+    positive, negative, latent, trim = sheet.add("WanVaceToVideo", (2120, 368, 380, 310), size, **links, **control)
+    links = {"model": wan, "positive": positive, "negative": negative, "latent_image": latent}
+    sampling = [0, "fixed", 20, 6.0, "uni_pc", "simple", 1.0]
+    (latent,) = sheet.add("KSampler", (1720, 666, 380, 340), sampling, **links)
+    (latent,) = sheet.add("TrimVideoLatent", (2120, 732, 380, 70), [0], samples=latent, trim_amount=trim)
+    (images,) = sheet.add("VAEDecode", (2120, 856, 380, 60), samples=latent, vae=vae)
+    return images
 
 
 def blueprint(known: Mapping[str, NodeKind]) -> tuple[Sheet, dict[str, Any]]:

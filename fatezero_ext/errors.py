@@ -9,29 +9,45 @@ from numbers import Integral
 from os import PathLike
 from pathlib import Path
 
+PUBLIC = "fatezero_ext"
+"""Module that the errors are imported from. ComfyUI's page shows it before the message, and would show the path of the
+pack's folder."""
+
 
 class FateZeroError(ValueError):
     """An input that cannot be used; the message says what is needed instead."""
+
+    __module__ = PUBLIC
 
 
 class PromptError(FateZeroError):
     """A prompt, one of its words, or a per-word setting cannot be used."""
 
+    __module__ = PUBLIC
+
 
 class SettingsError(FateZeroError):
     """A number or a choice is outside what the method allows."""
+
+    __module__ = PUBLIC
 
 
 class ModelError(FateZeroError):
     """A model file or folder cannot be run by this project."""
 
+    __module__ = PUBLIC
+
 
 class StoreError(FateZeroError):
     """An attention store or an inversion cannot be written, read or edited."""
 
+    __module__ = PUBLIC
+
 
 class VideoError(FateZeroError):
     """A video file or a stack of frames cannot be read or written."""
+
+    __module__ = PUBLIC
 
 
 class WorkflowError(FateZeroError):

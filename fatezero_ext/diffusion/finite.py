@@ -68,7 +68,7 @@ def _causes(unet: NoiseModel, given: Tensor, guidance: float) -> str:
     if unet.dtype == torch.float16:
         causes.append(
             "The model computes in float16, which ends at 65504; load it in bfloat16 or float32 (precision of Load "
-            "Pseudo-3D UNet; --bf16-unet or --fp32-unet of ComfyUI for its own MODEL)."
+            "Stable Diffusion for Video; --bf16-unet or --fp32-unet of ComfyUI for its own MODEL)."
         )
     if not causes:
         causes.append(

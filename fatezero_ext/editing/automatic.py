@@ -130,8 +130,8 @@ def _check_changes(source: Sequence[str], edit: Sequence[str], changes: Sequence
         raise PromptError("edit_prompt is empty; words are needed. Describe what is wanted in plain words.")
     if not changes:
         raise PromptError(
-            f"{_alike(source, edit)}; words that differ are needed to see what is to change. "
-            f"Change a word of the edit prompt, or choose windows and blend yourself, without 'auto'."
+            f"{_alike(source, edit)}; words that differ are needed to see what is to change. Change a word of the edit "
+            f"prompt."
         )
 
 

@@ -113,25 +113,16 @@ def plan_edit(
     check_kind(settings, "cross_replace", "settings", "EditSettings, or None, is needed: EditSettings(mode='replace')")
     check_text_encoder(text_encoder)
     prompt = read_prompt(text_encoder, edit_prompt, "edit prompt")
-    settings = resolved_settings(
-        settings,
-        source.prompt.text,
-        prompt.text,
-        built_in=unet.built_in,
-        with_mask=with_mask,
-        self_attention=source.capture.self_attention,
-    )
+    texts, own = (source.prompt.text, prompt.text), source.capture.self_attention
+    settings = resolved_settings(settings, *texts, built_in=unet.built_in, with_mask=with_mask, self_attention=own)
     blend = cast("BlendSettings | None", settings.blend)
     overridden = with_mask and blend is not None and blend.mask_use == "override"
     check_mask_is_made(blend, with_mask=with_mask)
     layers = () if overridden else mask_layers(settings, unet, source)
     asked = source.prompt if blend is None else with_other_words(text_encoder, source.prompt, blend.looked_for)
     plan = compile_edit(settings, source.prompt, prompt, len(source.schedule), layers, asked)
-    if not source.capture.self_attention and any(step.fuse_self for step in plan.steps):
-        raise SettingsError(
-            f"self_replace is {settings.self_replace} but the inversion recorded no self-attention; it is needed for "
-            f"that. Record self-attention (self_attention of Register Attention Control), or set self_replace to 0."
-        )
+    if not own:
+        _check_none_is_fused(plan)
     if with_mask:
         _check_mask_is_read(plan, len(source.schedule))
     if overridden:
@@ -141,6 +132,15 @@ def plan_edit(
         plan = replace(plan, asked_text=asked.whole)
     shapes = shape_layers(unet, layers, source.capture) if layers and blend is not None and blend.follow_shapes else ()
     return replace(plan, shape_layers=shapes)
+
+
+def _check_none_is_fused(plan: EditPlan) -> None:
+    """Raise SettingsError if a step would take the source's self-attention, of which there is none."""
+    if any(step.fuse_self for step in plan.steps):
+        raise SettingsError(
+            f"self_replace is {plan.settings.self_replace} but the inversion recorded no self-attention; it is needed "
+            f"for that. Record self-attention (self_attention of Register Attention Control), or set self_replace to 0."
+        )
 
 
 def _check_mask_is_read(plan: EditPlan, steps: int) -> None:

@@ -16,7 +16,7 @@ from ..memory.free_memory import Remedy, free_on, within_memory
 from ..storage.record_store import MemoryStore, RecordStore
 
 log = logging.getLogger(__name__)
-OUT_OF_MEMORY_ADVICE = "Use fewer or smaller frames, policy recompute, or a store in ram."
+OUT_OF_MEMORY_ADVICE = "Use fewer or smaller frames, or, on Attention Store Cache, policy recompute or place ram."
 
 
 @dataclass(frozen=True)

@@ -95,8 +95,7 @@ def check_room(unet: NoiseModel, clip: ClipShape) -> None:
         needed = format_bytes(clip.frames * _least_of_a_frame(unet, clip.height, clip.width))
         raise SettingsError(
             f"{clip.frames} frames of {clip.height}x{clip.width} cells need more than {needed} at once; "
-            f"{format_bytes(free)} are free. Use smaller frames, or fewer: {most} would be the most (Prepare Frames "
-            f"takes a part of a clip)."
+            f"{format_bytes(free)} are free. Use smaller frames, or fewer: {most} would be the most."
         )
 
 

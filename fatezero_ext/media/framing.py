@@ -149,7 +149,7 @@ def _scaled(frames: Tensor, short_side: int) -> Tensor:
     if length > LONGEST_SIDE:  # a sliver scaled to a usual short side would fill the memory
         raise SettingsError(
             f"{height}x{width} pixels, scaled to a short side of {short_side}, would be {length} long; at most "
-            f"{LONGEST_SIDE} is allowed. Crop less, or choose a smaller size."
+            f"{LONGEST_SIDE} is allowed. Choose a smaller size, or cut the longer side."
         )
     size = (short_side, length) if height < width else (length, short_side)
     if size == (height, width):

@@ -14,7 +14,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from ..errors import PromptError
 from ..memory.held_memory import WeightsReport
 from ..memory.residency import LoadToDevice, prepared, stay_put
-from ..prompts.prompt import PROMPT_TOKENS, Tokens
+from ..prompts.prompt import PROMPT_TOKENS, WEIGHTS, Tokens
 from .folder.clip_tokenizer import TOKENIZING
 from .not_offered import RefusesByName
 from .shared_weights import with_weights
@@ -93,8 +93,7 @@ class ClipTextEncoder(RefusesByName, WeightsReport):
         if found := BRACKET.search(text):
             raise PromptError(
                 f"{text[max(0, found.start() - 10) :][:40]!r} has brackets, which give words a weight; this text "
-                f"encoder has no weights. Remove the brackets (an edit has the equalizer), or write \\( and \\) for "
-                f"literal ones."
+                f"encoder has no weights. Remove the brackets, or write \\( and \\) for literal ones. {WEIGHTS}"
             )
         if found := EMBEDDING.search(text):
             raise PromptError(

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 PROMPT_TOKENS = 77
 """Tokens that the text encoders of Stable Diffusion 1.x and 2.x read at once, start and end among them."""
+WEIGHTS = "The equalizer of Prompt-to-Prompt Edit weights words."
+"""Advice where brackets gave words a weight."""
 PUNCTUATION = ".,;:!?\"'()[]{}"
 LOOKED_FOR = ("words", "blend_words", "subtract_words", "spare_words")
 """Settings whose words are looked for in the picture, and so may be outside the prompt, see `with_other_words`."""
@@ -163,7 +165,7 @@ def _token_ids(text_encoder: TextEncoder, text: str, name: str) -> tuple[int, ..
     if weighted:
         raise PromptError(
             f"the {name} {text!r} uses weight syntax; plain words are needed. Remove the brackets, or write "
-            f"\\( and \\) for plain ones, and weight words with the equalizer."
+            f"\\( and \\) for plain ones. {WEIGHTS}"
         )
     ids = [_comparable(token) for token, *_ in chunks[0]]
     return tuple(ids[: ids.index(end, 1) + 1])

@@ -7,7 +7,7 @@ from typing import Any
 from zlib import crc32
 
 from ..errors import PromptError
-from .prompt import PROMPT_TOKENS, Prompt, Tokens, read_prompt
+from .prompt import PROMPT_TOKENS, WEIGHTS, Prompt, Tokens, read_prompt
 
 START, END = -1, -2
 MOST_WORDS = PROMPT_TOKENS - 2
@@ -27,8 +27,8 @@ class WordTokens:
         weighted = [found[0] for found in WEIGHTED.finditer(text) if not WEIGHT_OF_ONE.search(found[0])]
         if weighted:
             raise PromptError(
-                f"{weighted[0]!r} has brackets, which give words a weight; plain words are needed. Remove the brackets "
-                f"(an edit has the equalizer), or write \\( and \\) if they are meant."
+                f"{weighted[0]!r} has brackets, which give words a weight; plain words are needed. Remove the "
+                f"brackets, or write \\( and \\) if they are meant. {WEIGHTS}"
             )
         words = text.split()
         if len(words) > MOST_WORDS:

@@ -83,13 +83,18 @@ class RunnerHost(PythonHost):
 
     def __init__(self, folders: Folders, reporter: Reporter) -> None:
         self._folders, self._reporter = folders, reporter
+        self._told: dict[str, list[str]] = {}  # what each node said last
 
     def progress(self, total: int, latents: LatentFormat | None = None) -> Progress:
         return self._reporter.bar(total)
 
     def say(self, text: str, node_id: str | None) -> None:
-        """Write it above the bar."""
-        self._reporter.say(indent(text, "  "))
+        """Write it above the bar, without what a node around this one has told: both look at the same clip."""
+        lines, inner = text.splitlines(), node_id or ""
+        around = {fact for outer, told in self._told.items() if inner.startswith(f"{outer}.") for fact in told}
+        self._told[inner] = [_fact(line) for line in lines]
+        if left := [line for line in lines if _fact(line) not in around]:
+            self._reporter.say(indent("\n".join(left), "  "))
 
     def diffusers_folders(self) -> tuple[Path, ...]:
         return self._folders.models
@@ -116,3 +121,9 @@ class RunnerHost(PythonHost):
 
     def output_directory(self) -> Path:
         return self._folders.output
+
+
+def _fact(line: str) -> str:
+    """Return a remark without its advice, which differs from node to node."""
+    fact, _, advice = line.rpartition(": ")
+    return fact or advice

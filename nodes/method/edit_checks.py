@@ -66,13 +66,21 @@ def edit_mistakes(
         edited = mistakes.check("edit_prompt", _read_edit, text)
         if edited is None:
             continue
-        if read is not None and read.words and kind is not None:
-            _check_choice(mistakes, widgets, (read.text, text), with_mask=with_mask)
-        if read is not None and read.words and widgets.get("mode") == "replace":
-            mistakes.check("edit_prompt", check_word_counts, read, edited)
+        if read is not None and read.words:
+            _check_change(mistakes, widgets, read, edited, with_mask=with_mask)
         for widget, phrases in named.items():  # of an empty prompt they are its own mistake
             _check_phrases(mistakes, widget if edited.words else "edit_prompt", phrases[:most], edited)
     return dict(mistakes)
+
+
+def _check_change(
+    mistakes: FirstMistakes, widgets: Mapping[str, Any], source: Prompt, edit: Prompt, *, with_mask: bool
+) -> None:
+    """Check what is chosen by the words that differ between a source prompt and an edit prompt."""
+    if widgets.get("kind", CUSTOM) is not None:
+        _check_choice(mistakes, widgets, (source.text, edit.text), with_mask=with_mask)
+    if widgets.get("mode") == "replace":
+        mistakes.check("edit_prompt", check_word_counts, source, edit)
 
 
 def _check_looked_for(mistakes: FirstMistakes, widget: str, phrases: Sequence[str], source: Prompt) -> None:

@@ -155,7 +155,10 @@ def independent_frames(unet: NoiseModel, frames: int) -> str:
 def _remarks(unet: NoiseModel, plan: EditPlan) -> Iterator[str]:
     blend = plan.blend
     if blend is not None and blend.latents and not any(step.blend_latents for step in plan.steps):
-        yield f"blend_latents needs at least 3 steps; in {len(plan.steps)} none of them blends."
+        yield (
+            f"The source's latents are put back in the middle of 3 or more steps (blend_latents of Prompt-to-Prompt "
+            f"Edit); in {len(plan.steps)} none of them does."
+        )
     if plan.settings.kind == "background" and unet.built_in and not any(layer.key_frames for layer in unet.layers):
         yield (
             "New backgrounds of the built-in model flicker less with key_frames mid, 0 on Load Stable Diffusion for "

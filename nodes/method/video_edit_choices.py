@@ -224,7 +224,7 @@ def _remarks(
     unet: NoiseModel, clip: ClipFacts, framing: Framing, shorter: int, prompts: tuple[str, str]
 ) -> Iterator[str]:
     yield far_from_training(unet, shorter, "leave size at 0")
-    yield unknown_words(unet, " ".join(prompts))
+    yield from dict.fromkeys(unknown_words(unet, prompt) for prompt in prompts)  # as the nodes inside tell them
     yield unlike_prompts(*prompts)
     count = framing.count or 0
     seconds = count * framing.sampling_rate / clip.fps

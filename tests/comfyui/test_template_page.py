@@ -112,9 +112,7 @@ def test_every_template_opens_without_missing_nodes_or_overlaps(server, pictures
                 page.page.keyboard.press("Escape")  # the dialog of missing models
                 page.show_all()
                 assert set(page.missing()) <= SAM3 - known, path.stem
-                boxes = page.page.evaluate(BOXES)
-                pairs = [(one, other) for number, one in enumerate(boxes) for other in boxes[:number]]
-                assert not [pair for pair in pairs if overlap(*pair)], path.stem
+                assert not overlapping(page), path.stem
                 page.picture(f"template_{'nodes_2' if vue else 'canvas'}_{path.stem}")
     finally:
         server.post("/api/settings", {VUE: False})
@@ -133,6 +131,12 @@ def test_comfyui_finds_nothing_wrong_with_them_but_files_that_are_not_there(serv
             assert error["type"] in ("value_not_in_list", "custom_validation_failed"), (path.stem, error)
             unchosen = "no clip is chosen in Load Video" in error["details"]
             assert unchosen or error["extra_info"]["input_name"] in FILES, (path.stem, error)
+
+
+def overlapping(page):
+    """Pairs of boxes of nodes that lie over each other, as drawn."""
+    boxes = page.page.evaluate(BOXES)
+    return [(one, other) for number, one in enumerate(boxes) for other in boxes[:number] if overlap(one, other)]
 
 
 def overlap(one, other):
@@ -209,6 +213,7 @@ def test_five_actions_lead_from_an_empty_page_to_the_saved_clip(server, page, ba
     assert end == "execution_success", told
     page.drawn()
     page.picture("five_actions_done")
+    assert not overlapping(page)  # with all that a run shows on the nodes
     (saved,) = (base / "output" / "video").glob("edit_0*.mp4")
     with av.open(str(saved)) as container:
         assert len(list(container.decode(video=0))) == 3

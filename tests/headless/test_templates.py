@@ -119,6 +119,31 @@ def test_nodes_and_groups_lie_apart_and_nodes_inside_one_group(path):
     assert {key for key, box in boxes.items() if not any(inside(box, group) for group in groups)} == notes
 
 
+GROWING = {"FateZero_VideoEdit", "FateZero_P2PEdit", "FateZero_CompareClips", "FateZero_WordHeatMaps"}
+"""Nodes that grow downwards by what they say and by the film of a run."""
+ENDLESS = 100_000
+
+
+@pytest.mark.parametrize("path", ALL, **BY_NAME)
+def test_nothing_lies_below_a_node_that_a_film_makes_longer(path):
+    nodes = json.loads(path.read_text())["nodes"]
+    for long in [node for node in nodes if node["type"] in GROWING]:
+        reached = (*long["pos"], long["size"][0], ENDLESS)
+        others = [node for node in nodes if node is not long]
+        below = [node["type"] for node in others if overlap(reached, (*node["pos"], *node["size"]))]
+        assert below == [], long["type"]
+
+
+@pytest.mark.parametrize("path", ALL, **BY_NAME)
+def test_a_template_opens_as_large_as_a_page_1600_wide_lets_it(path):
+    """The page fits it into about 1280 x 640 of 1600 x 900: four fifths wide, and twice as wide as high."""
+    groups = [group["bounding"] for group in json.loads(path.read_text())["groups"]]
+    left, top = (min(box[axis] for box in groups) for axis in (0, 1))
+    right, bottom = (max(box[axis] + box[axis + 2] for box in groups) for axis in (0, 1))
+    edits = any(node["type"] == "FateZero_VideoEdit" for node in nodes_of(path))
+    assert bottom - top <= (900 if edits else 1200) and right - left <= (1700 if edits else 3400)
+
+
 def overlap(one, other):
     return all(one[axis] < other[axis] + other[axis + 2] and other[axis] < one[axis] + one[axis + 2] for axis in (0, 1))
 

@@ -19,7 +19,7 @@ from fatezero_ext.storage.record_store import MemoryStore
 from ..conftest import GOLDEN, relative
 from ..small_runs import EDIT, ROUNDING, calls_of, edited, inverted, named
 
-ADVICE = "Use fewer or smaller frames, policy recompute, or a store in ram"
+ADVICE = "Use fewer or smaller frames, or, on Attention Store Cache, policy recompute or place ram"
 
 
 @contextmanager

@@ -145,7 +145,12 @@ def toy():
             "know 'read', 'gras', which mean nothing to it. It knows red, ",
         ),
         ("own", "a red circle on the sand", EditSettings(), "flicker less with key_frames mid, 0"),
-        ("own", BLUE, EditSettings(), "blend_latents needs at least 3 steps; in 2 none"),
+        (
+            "own",
+            BLUE,
+            EditSettings(),
+            "middle of 3 or more steps (blend_latents of Prompt-to-Prompt Edit); in 2 none",
+        ),
         ("own", f"a sketch of {CIRCLE}", EditSettings(), ""),
         ("mid", "a red circle on the sand", named(), ""),
         ("mid", "a red circle on the sand", EditSettings(kind="background", blend=None), ""),

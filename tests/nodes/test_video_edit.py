@@ -1,6 +1,7 @@
 """FateZero Video Edit: the same bits as the graph it stands for, what it keeps between runs, and its sound and rate."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import av
@@ -122,6 +123,16 @@ def test_it_says_what_it_has_chosen(compared):
     assert "colour, replace, cross-attention 0-0.8" in compared[1][first:]
 
 
+def test_a_remark_is_told_once_by_the_node_and_not_again_by_those_inside(tmp_path):
+    document = one_node("a silver jeep", source_prompt="one red circle", steps=2, frames=1, kind="style")
+    _, shown = run(tmp_path, document, [], ["3.edit_prompt=a silver cat"])
+    for remark in ("does not know 'silver', 'jeep'", "does not know 'silver', 'cat'"):
+        assert shown.count(remark) == 1
+    for remark in ("does not know 'one'", "The clip is one frame", "The prompts have no word in common"):
+        assert shown.count(remark) == 2  # once in each variant
+    assert shown.count("Edit of 1 frames in 2 steps") == 2
+
+
 def test_strength_and_kind_go_to_the_edit_alone(tmp_path):
     document = one_node(steps=1, frames=1)
     results, shown = run(tmp_path, document, [], ["3.strength=0.5"], ["3.kind=style"])
@@ -184,7 +195,17 @@ def test_mistakes_are_told_before_anything_runs(tmp_path, change, told):
     if "images" in change:
         document["5"] = {"class_type": "GetVideoComponents", "inputs": {"video": ["1", 0]}}
         document["3"]["inputs"]["images"] = ["5", 0]
-    assert told in refusal(tmp_path, document)
+    said = refusal(tmp_path, document)
+    assert told in said and not foreign(said)
+
+
+def foreign(said):
+    """Inputs of the nodes inside that a message names: the one node's user finds none of them."""
+    types = load_pack("nodes.headless.schemas.registry").pack_node_types()
+    words, own = set(re.findall(r"\w+", said)), types["FateZero_VideoEdit"].inputs
+    inner = {"PrepareFrames", "RegisterAttentionControl", "AttentionStoreCache", "DDIMInvert", "P2PEdit"}
+    names = {name for node in inner for name in types[f"FateZero_{node}"].inputs if "_" in name or name == "policy"}
+    return "'auto'" in said or sorted(words & names.difference(own))
 
 
 def test_a_model_of_another_family_and_a_missing_vae_are_told_before_any_work():

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import pickle
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import fatezero_ext
+from fatezero_ext.cli.node_pack import load_pack
 
 from .public_names import all_named, public_callables
 
@@ -49,6 +51,18 @@ def test_what_researchers_ask_for_has_a_public_name(name):
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'invret'"):
         fatezero_ext.invret  # noqa: B018 - asking is the test
+
+
+ERRORS = [name for name, value in PUBLIC.items() if inspect.isclass(value) and issubclass(value, Exception)]
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_an_error_is_called_by_its_public_name_whatever_folder_the_pack_lies_in(name):
+    """ComfyUI's page shows `__module__` and `__qualname__` before the message, and imports the pack by its path."""
+    for kind in (PUBLIC[name], getattr(load_pack("fatezero_ext.errors"), name)):
+        assert f"{kind.__module__}.{kind.__qualname__}" == f"fatezero_ext.{name}"
+    copied = pickle.loads(pickle.dumps(PUBLIC[name]("Change it.")))
+    assert type(copied) is PUBLIC[name] and str(copied) == "Change it."
 
 
 def test_importing_the_package_imports_nothing_else():

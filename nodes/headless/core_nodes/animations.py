@@ -10,8 +10,8 @@ from ....fatezero_ext.atomic_files import whole_file
 from ....fatezero_ext.media.video import to_bytes
 from ... import host
 from ...api import io
-from .core_node import CoreNode
-from .naming import next_free, prefix_verdict
+from .core_node import SavingNode
+from .naming import next_free
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,7 @@ METHODS = {"default": 4, "fastest": 0, "slowest": 6}
 """Effort of the encoder, by the names of ComfyUI."""
 
 
-class SaveAnimatedWEBP(CoreNode):
+class SaveAnimatedWEBP(SavingNode):
     """Saves pictures into the output folder as one animated WebP."""
 
     CORE_SCHEMA = io.Schema(
@@ -38,11 +38,6 @@ class SaveAnimatedWEBP(CoreNode):
         [],
         is_output_node=True,
     )
-
-    @classmethod
-    def validate_inputs(cls, filename_prefix: str | None) -> bool | str:
-        """Refuse names that lead out of the output folder, before anything runs."""
-        return prefix_verdict(host.current().output_directory(), filename_prefix)
 
     @classmethod
     def execute(

@@ -16,8 +16,8 @@ from ....fatezero_ext.media.video import to_bytes
 from ... import host
 from ...api import io
 from ...file_stamps import file_stamp
-from .core_node import CoreNode
-from .naming import next_free, prefix_verdict
+from .core_node import CoreNode, SavingNode
+from .naming import next_free
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,7 +57,7 @@ class LoadImage(CoreNode):
         return io.NodeOutput(*read_pictures(host.current().input_file(image)))
 
 
-class SaveImage(CoreNode):
+class SaveImage(SavingNode):
     """Saves pictures into the output folder, one PNG file each."""
 
     CORE_SCHEMA = io.Schema(
@@ -71,11 +71,6 @@ class SaveImage(CoreNode):
         [io.Image.Output()],
         is_output_node=True,
     )
-
-    @classmethod
-    def validate_inputs(cls, filename_prefix: str | None) -> bool | str:
-        """Refuse names that lead out of the output folder, before anything runs."""
-        return prefix_verdict(host.current().output_directory(), filename_prefix)
 
     @classmethod
     def execute(cls, images: Tensor, filename_prefix: str) -> io.NodeOutput:

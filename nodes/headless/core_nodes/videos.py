@@ -13,8 +13,8 @@ from ....fatezero_ext.media.video import write_video
 from ... import host
 from ...api import io
 from ...file_stamps import file_stamp
-from .core_node import CoreNode
-from .naming import next_free, prefix_verdict
+from .core_node import CoreNode, SavingNode
+from .naming import next_free
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -118,7 +118,7 @@ def _no_such_depth(bit_depth: int) -> str:
     return f"bit_depth is {bit_depth}; the runner writes {BITS} bits. Set {BITS}, or run the workflow in ComfyUI."
 
 
-class SaveVideo(CoreNode):
+class SaveVideo(SavingNode):
     """Saves a video into the output folder."""
 
     CORE_SCHEMA = io.Schema(
@@ -137,11 +137,6 @@ class SaveVideo(CoreNode):
         [io.Video.Output()],
         is_output_node=True,
     )
-
-    @classmethod
-    def validate_inputs(cls, filename_prefix: str | None) -> bool | str:
-        """Refuse names that lead out of the output folder, before anything runs."""
-        return prefix_verdict(host.current().output_directory(), filename_prefix)
 
     @classmethod
     def execute(
