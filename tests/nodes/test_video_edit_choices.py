@@ -9,6 +9,7 @@ import torch
 from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.media.video import write_video
 
+from ..odd_clips import write_long_clip
 from ..sounding_clips import write_clip
 
 PROMPTS = ("a red circle on the grass", "a blue circle on the grass")
@@ -154,12 +155,15 @@ def test_a_start_behind_the_end_is_an_error(choices, clip_of):
 
 
 def test_of_a_file_no_more_is_decoded_than_is_needed(choices, tmp_path):
-    """The file says that it has 96 frames, of which all behind the first tenth are garbage."""
-    path = write_clip(tmp_path / "long.mp4", "aac")
+    """The file says that it has 960 frames; all behind the first tenth of it is damaged."""
+    path = tmp_path / "long.mp4"
+    write_long_clip(path, seconds=40, fps=24, good=0.1)
     opened = load_pack("fatezero_ext.media.clip").opened_clip(path)
     facts = choices.facts_of(opened, choices.Asked())
-    assert (facts.frames, facts.total, facts.height, facts.width, facts.fps) == (96, 96, 64, 64, 24.0)
-    assert opened.frames.count(1) == (96, True) and opened.frames.count(97) == (96, True)
+    assert (facts.frames, facts.total, facts.height, facts.width, facts.fps) == (960, 960, 32, 32, 24.0)
+    assert opened.frames.count(1) == (960, True)
+    with pytest.raises(ValueError, match="damaged or cut off after frame"):
+        opened.frames.count(960)
 
 
 def test_a_file_that_does_not_say_its_length_is_counted_as_far_as_needed(choices, tmp_path):
