@@ -185,7 +185,8 @@ def selection(clip: ClipFacts, asked: Asked) -> tuple[int, int]:
             f"start is {asked.start}, and the clip has {clip.frames} frames, counted from 0; a smaller one is needed. "
             f"Lower start."
         )
-    stride = max(1, min(_stride(clip.fps), left // wanted))
+    apart = (left - 1) // max(wanted - 1, 1)  # how far apart so many frames can be, the last one within the clip
+    stride = max(1, min(_stride(clip.fps), apart))
     return stride, min(wanted, len(range(0, left, stride)))
 
 

@@ -59,6 +59,12 @@ def chosen(choices, clip_of, model, clip, prompts=PROMPTS, **asked):
         ((25, 25), {}, 3, 8, "8 of 25 frames: every 3rd, 8.33 fps"),
         ((720, "30000/1001"), {}, 4, 8, "8 of 720 frames: every 4th, 7.49 fps"),
         ((20, 24), {}, 2, 8, "8 of 20 frames: every 2nd, 12 fps"),  # the rate gives way first
+        ((15, 25), {}, 2, 8, "8 of 15 frames: every 2nd, 12.5 fps"),  # to the last frame
+        ((14, 25), {}, 1, 8, "8 of 14 frames: each, 25 fps"),
+        ((22, 25), {}, 3, 8, "8 of 22 frames: every 3rd, 8.33 fps"),
+        ((21, 25), {}, 2, 8, "8 of 21 frames: every 2nd, 12.5 fps"),
+        ((9, 25), {"frames": 1}, 3, 1, "1 of 9 frames: every 3rd, 8.33 fps"),
+        ((2, 25), {"frames": 1}, 1, 1, "1 of 2 frames: each, 25 fps"),
         ((5, 60), {}, 1, 5, "5 of 5 frames: each, 60 fps"),  # then the number
         ((8, 8), {}, 1, 8, "8 of 8 frames: each, 8 fps"),
         ((240, 24), {"frames": 16, "start": 100}, 3, 16, "16 of 240 frames from frame 100 on: every 3rd, 8 fps"),
