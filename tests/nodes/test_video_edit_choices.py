@@ -33,6 +33,7 @@ def unet(name="MODEL (SD15)", *, side=64, cell=8, levels=4, built_in=False, keys
         objects=(),
         smallest_side=1 << (levels - 1), layers=layers, device=torch.device("cpu"),
         working_memory=lambda chunks, frames, height, width: chunks * frames * frame_bytes,
+        run=lambda work, chunks, frames, height, width: work(),
     )  # fmt: skip
 
 
@@ -153,6 +154,22 @@ def test_no_more_frames_are_taken_than_memory_holds(choices, clip_of):
         with pytest.raises(ValueError, match="frames of 64x64 cells need more than .* would be the most"):
             factor = 3.5 if asked else 0.5
             chosen(choices, clip_of, unet(frame_bytes=free / least / factor), (frames, 512, 512, 24), **asked)
+
+
+@pytest.mark.parametrize("asked", [{}, {"frames": 48}])
+def test_memory_that_a_run_makes_free_is_counted_as_free(choices, clip_of, asked):
+    """As ComfyUI does, the model's run sends out what fills the memory: here, a frame takes a millionth of it then."""
+    model, free = unet(), load_pack("fatezero_ext.memory.free_memory").free_ram()
+    model.working_memory = lambda _chunks, frames, _height, _width: frames * 10 * free
+
+    def run(work, chunks, frames, height, width):
+        assert (chunks, frames, height, width) == (1, asked.get("frames", 8), 64, 64)
+        model.working_memory = lambda _chunks, frames, _height, _width: frames * free / 1_000_000
+        return work()
+
+    model.run = run
+    found = chosen(choices, clip_of, model, (240, 512, 512, 24), **asked)
+    assert found.framing.count == asked.get("frames", 8) and "memory" not in found.lines[0]
 
 
 def test_a_start_behind_the_end_is_an_error(choices, clip_of):
