@@ -58,6 +58,21 @@ def test_a_work_folder_keeps_the_recipe_it_was_begun_with(tmp_path, capsys, stag
     assert stages == 2 * [*train.STAGES]
 
 
+def test_options_of_stages_that_have_not_begun_are_free(tmp_path, capsys, stages, monkeypatch):
+    def stopped(_options):
+        raise KeyboardInterrupt
+
+    begun = dict(train._STAGES)
+    monkeypatch.setitem(train._STAGES, "vae", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, "--rate", "0.002", "--scenes", "24", "--vae-steps", "30")
+    assert "--vae-steps is 20" in refused(capsys, tmp_path, "--vae-steps", "20")
+    monkeypatch.setitem(train._STAGES, "vae", begun["vae"])
+    trained(tmp_path, "--rate", "0.001", "--scenes", "48", "--vae-steps", "30")
+    assert stages == list(train.STAGES)
+    assert "--rate is 0.002" in refused(capsys, tmp_path, "--rate", "0.002", "--scenes", "48", "--vae-steps", "30")
+
+
 def test_a_stage_is_refused_for_options_that_decide_its_own_results_alone(tmp_path, capsys, stages):
     trained(tmp_path, "--stage", "vae", "--vae-steps", "3")
     (tmp_path / "work" / "vae").mkdir()

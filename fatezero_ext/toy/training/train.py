@@ -49,8 +49,9 @@ def main(arguments: list[str] | None = None) -> None:
     stages = STAGES if options.stage == "all" else (options.stage,)
     try:
         _check_work(options, stages)
-        recipe.follow(options.work, stages, options)
+        recipe.check(options.work, stages, options)
         for stage in stages:
+            recipe.follow(options.work, stage, options)
             _STAGES[stage](options)
     except FateZeroError as error:
         parser.error(str(error))
