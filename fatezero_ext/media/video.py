@@ -126,7 +126,7 @@ def frames_said(path: Path) -> int:
         stream = container.streams.video[0]
         if stream.duration is None or stream.time_base is None or stream.average_rate is None:
             return stream.frames
-        # A clip cut without encoding it again holds frames that its edit list hides: only its duration is without them.
+        # A clip cut without encoding it again holds frames that its edit list hides: its duration leaves them out.
         return min(stream.frames, round(stream.duration * stream.time_base * stream.average_rate))
 
 
