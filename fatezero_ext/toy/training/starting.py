@@ -18,7 +18,7 @@ from .sizes import Sizes
 from .tokenizer import build_tokenizer
 
 STORED: dict[str, Any] = {"torch_dtype": torch.float32, "local_files_only": True}
-"""How parts of a finished model are read."""
+"""Options for reading parts of a finished model."""
 
 
 def sizes_of(model: Path, rate: float) -> Sizes:
