@@ -24,6 +24,7 @@ from benchmarks import machine  # noqa: E402
 from fatezero_ext.cli.node_pack import load_pack  # noqa: E402
 from fatezero_ext.media.video import to_bytes  # noqa: E402
 from fatezero_ext.printable import format_bytes  # noqa: E402
+from fatezero_ext.toy.evaluation.long_runs import result_folder  # noqa: E402
 
 BUNNY = ROOT / "example_workflows" / "big_buck_bunny.mp4"
 SOURCE = "a gray rabbit on the green grass"
@@ -75,10 +76,12 @@ class Results:
     """What came of a run.
 
     pictures: [frames, height, width, 3], 0..1, the source beside the edit, by edit prompt
+    fps:      frames per second, the same of all edits of a clip
     memory:   most bytes that were taken
     """
 
     pictures: Mapping[str, torch.Tensor]
+    fps: float
     watched: Watched
     memory: int
 
@@ -113,7 +116,8 @@ def run(checkpoint: Path, clip: Path, source: str, edits: Sequence[str], widgets
         graph = load_pack("nodes.headless.schemas.validate").validated(graph, types)
         (results,) = runs.run_graphs([graph], types, watched)
         pictures = {edit: results[str(number)].outputs[3] for number, edit in enumerate(edits, FIRST)}
-    return Results(pictures, watched, torch.cuda.max_memory_allocated() or machine.peak_rss())
+        fps = float(results[str(FIRST)].outputs[0].frame_rate)
+    return Results(pictures, fps, watched, torch.cuda.max_memory_allocated() or machine.peak_rss())
 
 
 def save_picture(frames: torch.Tensor, path: Path, fps: float) -> None:
@@ -167,14 +171,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.clip != BUNNY and (given.source == SOURCE or not given.edit):
         parser.error("another clip needs its own words: give --source and --edit")
+    edits = given.edit or EDITS
+    if twice := sorted({edit for edit in edits if edits.count(edit) > 1}):
+        parser.error(f"--edit {twice[0]!r} is given twice; the page has each once. Leave one out")
+    try:
+        out = result_folder(str(given.out))
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"--out {error}")
     widgets = {name: getattr(given, name) for name in ("frames", "size", "steps")}
     checkpoint, clip = given.checkpoint.resolve(), given.clip.resolve()
-    found = run(checkpoint, clip, given.source, given.edit or EDITS, widgets)
-    given.out.mkdir(parents=True, exist_ok=True)
+    found = run(checkpoint, clip, given.source, edits, widgets)
     for number, frames in enumerate(found.pictures.values(), 1):
-        save_picture(frames, given.out / f"edit_{number}.webp", fps=8)
-    (given.out / "results.md").write_text(page(found, checkpoint, clip, given.source), encoding="utf-8")
-    sys.stderr.write(f"{given.out / 'results.md'}\n")
+        save_picture(frames, out / f"edit_{number}.webp", found.fps)
+    (out / "results.md").write_text(page(found, checkpoint, clip, given.source), encoding="utf-8")
+    sys.stderr.write(f"{out / 'results.md'}\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Video files that are long, or turned as cameras turn them."""
+"""Video files that are long, turned as cameras turn them, or cut without encoding them again."""
 
 from __future__ import annotations
 
@@ -22,6 +22,23 @@ def write_display_matrix(path, matrix):
     assert content[place : place + 4] == struct.pack(">i", ONE)
     right, right_down, down_right, down = matrix
     content[place : place + 36] = struct.pack(">9i", right, right_down, 0, down_right, down, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+
+
+def write_edit_list(path, hidden, shown):
+    """Let an MP4 file with one video stream show only some of its frames, as programs do that cut without encoding.
+
+    hidden: frames before the first that is shown
+    """
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        ticks, rate = round(1 / stream.time_base / stream.average_rate), stream.average_rate
+    content = bytearray(path.read_bytes())
+    header, place = content.index(b"mvhd") + 4 + 4 + 8, content.index(b"elst") + 4 + 4
+    (scale,) = struct.unpack_from(">I", content, header)
+    entries, _length, first = struct.unpack_from(">IIi", content, place)
+    assert entries == 1
+    struct.pack_into(">Ii", content, place + 4, round(shown * scale / rate), first + hidden * ticks)
     path.write_bytes(content)
 
 

@@ -13,13 +13,13 @@ from ..diffusion.noise_model import NoiseModel
 from ..errors import SettingsError, check_kind, check_text
 from ..inversion.arguments import check_controller, check_text_encoder
 from ..inversion.controller import Controller
+from ..inversion.footprint import ClipShape, recorded_forms
 from ..inversion.guided_prediction import OnStep, ignore_step
 from ..inversion.plan import InversionPlan
 from ..inversion.source_reader import check_repeatable
 from ..inversion.trace import Trace
 from ..prompts.other_words import AskedPrompt, with_other_words
 from ..prompts.prompt import TextEncoder, read_prompt
-from ..storage.settings import Storage
 from .automatic import resolved_settings
 from .loop import EditedLatents, edit_latents
 from .masks import check_other_words, shape_layers
@@ -74,7 +74,7 @@ def edit(
     check_controller(controller)
     unet, trace = controller.unet, controller.inverted()
     plan = plan_edit(unet, trace, text_encoder, edit_prompt, settings, with_mask=mask is not None)
-    _check_control(unet, plan, controller.storage)
+    _check_control(controller, plan)
     cell = unet.latent_format.pixels_per_cell
     user_mask = None if mask is None else checked_mask(mask, trace.frames, trace.size, cell)
     text = guided_text(text_encoder, unet, edit_prompt, plan.guidance, negative_prompt)
@@ -155,12 +155,13 @@ def _check_mask_is_read(plan: EditPlan, steps: int) -> None:
         )
 
 
-def _check_control(unet: NoiseModel, plan: EditPlan, storage: Storage) -> None:
+def _check_control(controller: Controller, plan: EditPlan) -> None:
     """Raise SettingsError if a registered controller and the edit would both change attention.
 
-    Likewise where the source would have to run again under it: words that it does not have are looked for, and maps
-    are stored, which show no others.
+    Likewise where the source would have to run again under it: words that it does not have are looked for, and of a
+    layer that is to show them maps are stored, which show no others.
     """
+    unet, trace, policy = controller.unet, controller.inverted(), controller.storage.policy
     unet.report_left_out()
     changes = any(step.replace_cross or step.fuse_self for step in plan.steps) or plan.joins
     if changes and isinstance(unet.attend, MapControlAttention):
@@ -168,5 +169,8 @@ def _check_control(unet: NoiseModel, plan: EditPlan, storage: Storage) -> None:
             f"{type(unet.attend.controller).__name__} is registered and changes attention by itself; the edit must "
             f"leave it alone. Set cross_replace and self_replace to 0 and blend to None, or unregister the controller."
         )
-    if plan.asked_text is not None and storage.policy == "maps":
-        check_repeatable(unet, plan.mask_layers[0])
+    if plan.asked_text is not None and (policy == "features" or policy == "maps"):
+        shape = ClipShape(trace.frames, *trace.size, trace.text.shape[1])
+        forms = recorded_forms(unet, trace.capture, policy, shape)
+        if maps := [at for at in plan.mask_layers if forms[at] == "map"]:
+            check_repeatable(unet, maps[0])

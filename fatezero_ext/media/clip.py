@@ -47,14 +47,12 @@ class FileFrames:
     def count(self, enough: int) -> tuple[int, bool]:
         """Return the number of frames, and whether there are no more.
 
-        It is what the file says where that is at least `enough`. As files may say a wrong number, or none, the first
-        `enough` frames are else decoded and counted.
+        As files may say a wrong number, or none, the first `enough` frames are decoded and counted; what the file says
+        is taken where it is at least that many.
         """
-        said = frames_said(self.path)
-        if said >= enough:
-            return said, True
         counted = sum(1 for _ in pictures_of(self.path, 0, enough, 1))
-        return counted, counted < enough
+        said = frames_said(self.path)
+        return (said, True) if counted == enough <= said else (counted, counted < enough)
 
     def taken(self, framing: Framing) -> Tensor:
         """Decode the frames that `framing` selects, each cropped and scaled at once; none behind the last is decoded.

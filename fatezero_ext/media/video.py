@@ -119,9 +119,15 @@ def video_rate(path: Path | str) -> Fraction:
 
 
 def frames_said(path: Path) -> int:
-    """Return the number of frames that a video file says it has; 0 if it says none."""
+    """Return the number of frames that a video file says it shows; 0 if it says none."""
     with opened_media(path) as container:
-        return container.streams.video[0].frames if container.streams.video else 0
+        if not container.streams.video:
+            return 0
+        stream = container.streams.video[0]
+        if stream.duration is None or stream.time_base is None or stream.average_rate is None:
+            return stream.frames
+        # A clip cut without encoding it again holds frames that its edit list hides: its duration leaves them out.
+        return min(stream.frames, round(stream.duration * stream.time_base * stream.average_rate))
 
 
 def _pictures(

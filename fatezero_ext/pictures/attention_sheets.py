@@ -93,7 +93,7 @@ def enlarged(frames: Tensor, size: tuple[int, int]) -> Tensor:
 def frames_like_latents(images: Tensor, frames: int, cells: tuple[int, int]) -> Tensor:
     """Crop the frames of an inverted clip about the centre to the proportions of its latents.
 
-    images: [frames, height, width, 3] at any scale
+    images: [frames, height, width, 3 or more] at any scale; transparency and whatever is behind it is left out
     cells:  height and width of the latents
     Raises SettingsError for another frame count, and where more than a cell would have to be cut away.
     """
@@ -107,7 +107,7 @@ def frames_like_latents(images: Tensor, frames: int, cells: tuple[int, int]) -> 
             f"frames of {rows}x{columns} cells. Connect the frames that were encoded and inverted."
         )
     top, left = (height - cut[0]) // 2, (width - cut[1]) // 2
-    return images[:, top : top + cut[0], left : left + cut[1]]
+    return images[:, top : top + cut[0], left : left + cut[1], :3]
 
 
 def tile_size(cells: tuple[int, int], height: int) -> tuple[int, int]:

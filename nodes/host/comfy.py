@@ -107,20 +107,25 @@ class ComfyHost:
             PromptServer.instance.send_progress_text(text, shown)
 
     def film(self, make: Callable[[], Sequence[Tile]]) -> dict[str, Any] | None:
-        """Save a sheet of the clips among ComfyUI's temporary files; web/film.js plays it."""
+        """Save a sheet of the clips among ComfyUI's temporary files; web/film.js plays it.
+
+        None without a page, and where it cannot be drawn or saved: that costs the picture, not the work behind it.
+        """
         from folder_paths import get_temp_directory
         from server import PromptServer
 
+        from ...fatezero_ext.errors import FateZeroError
         from ...fatezero_ext.pictures.film_sheet import film_sheet
 
         if getattr(PromptServer.instance, "client_id", None) is None:
             return None
-        sheet, name = film_sheet(make()), f"fatezero_{uuid4().hex}.jpg"
+        name = f"fatezero_{uuid4().hex}.jpg"
         try:
+            sheet = film_sheet(make())
             folder = Path(get_temp_directory())
             folder.mkdir(parents=True, exist_ok=True)
             sheet.picture.save(folder / name, quality=85, subsampling=0)  # colours stay in their block
-        except OSError as error:
+        except (OSError, FateZeroError) as error:
             log.warning("The page shows no picture of this run: %s", visible(str(error)))
             return None
         file = {"filename": name, "subfolder": "", "type": "temp"}

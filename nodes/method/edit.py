@@ -13,7 +13,7 @@ from ..first_use import importing
 from ..sockets import CONTROLLER
 from .edit_checks import edit_mistakes
 from .edit_widgets import CUSTOM, KIND_NAMES, follow_shapes_widget, from_widgets, resolution_widget, share_widget
-from .remarks import edit_remarks
+from .remarks import black_mask, edit_remarks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -107,7 +107,7 @@ class P2PEdit(io.ComfyNode):
         said = edit_remarks(
             controller, clip, edit_prompt, settings, with_mask=mask is not None, changed=_changed(widgets)
         )
-        host.tell(said, cls.hidden.unique_id)
+        host.tell([black_mask(mask), *said], cls.hidden.unique_id)
         result = edit(
             controller,
             clip,

@@ -14,6 +14,8 @@ from ..first_use import importing
 from .edit_widgets import unused_widgets
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ...fatezero_ext.diffusion.noise_model import NoiseModel
     from ...fatezero_ext.editing.plan import EditPlan
     from ...fatezero_ext.editing.settings import BlendSettings, EditSettings
@@ -143,6 +145,16 @@ def unlike_prompts(source: str, edit: str) -> str:
         "The prompts have no word in common, so that no word holds the clip in place: begin the edit prompt as the "
         "source prompt, and change as little as possible."
     )
+
+
+def black_mask(mask: Tensor | None) -> str:
+    """Return a remark on a mask that allows no change anywhere; '' for others, and for None.
+
+    mask: [frames, height, width], above 0.5 where an edit may differ
+    """
+    if mask is None or bool((mask > 0.5).any()):
+        return ""
+    return "The mask is black everywhere: the edit may differ from the source nowhere. Check what makes the mask."
 
 
 def independent_frames(unet: NoiseModel, frames: int) -> str:

@@ -160,7 +160,7 @@ def _wanted_frames(unet: NoiseModel, clip: ClipFacts, asked: Asked) -> Framing:
 
 
 def _within_memory(unet: NoiseModel, frames: int, cells: tuple[int, int], *, chosen: bool) -> int:
-    """Return how many of these frames memory holds.
+    """Return how many of these frames memory holds once the program has made room for them.
 
     cells:  height and width of a frame in latent cells
     chosen: whether fewer may be taken
@@ -171,10 +171,14 @@ def _within_memory(unet: NoiseModel, frames: int, cells: tuple[int, int], *, cho
         from ...fatezero_ext.inversion.storage_plan import check_room, most_frames
         from ...fatezero_ext.memory.free_memory import free_on
 
-    most = most_frames(unet, *cells, free_on(unet.device)) if chosen else 0
-    if not most:
-        check_room(unet, ClipShape(1 if chosen else frames, *cells, tokens=0))
-    return min(frames, most or frames)
+    def fitting() -> int:
+        most = most_frames(unet, *cells, free_on(unet.device)) if chosen else 0
+        if not most:
+            check_room(unet, ClipShape(1 if chosen else frames, *cells, tokens=0))
+        return min(frames, most or frames)
+
+    # Measured within a run, as the inversion does: only there has ComfyUI sent out what earlier workflows have loaded.
+    return unet.run(fitting, 1, frames, *cells)
 
 
 def selection(clip: ClipFacts, asked: Asked) -> tuple[int, int]:
@@ -188,7 +192,8 @@ def selection(clip: ClipFacts, asked: Asked) -> tuple[int, int]:
             f"start is {asked.start}, and the clip has {clip.frames} frames, counted from 0; a smaller one is needed. "
             f"Lower start."
         )
-    stride = max(1, min(_stride(clip.fps), left // wanted))
+    apart = (left - 1) // max(wanted - 1, 1)  # how far apart so many frames can be, the last one within the clip
+    stride = max(1, min(_stride(clip.fps), apart))
     return stride, min(wanted, len(range(0, left, stride)))
 
 

@@ -120,15 +120,35 @@ def test_following_shapes_without_self_attention_is_refused(model):
     edit(controller, model.text_encoder, EDIT, replace(settings, blend=replace(settings.blend, follow_shapes=False)))
 
 
+def registered(model):
+    return register_attention_control(model.unet, lambda q, k, v, site: model.unet.kernel(q, k, v, site))
+
+
 @pytest.mark.parametrize("latents", [False, True])
-def test_a_word_beside_the_prompt_is_refused_before_the_first_step_under_a_registered_controller(model, latents):
-    """Maps show no other words, and the source must not run again under what may change it."""
-    controller = inverted(model, Storage("maps"))
+@pytest.mark.parametrize("policy", ["maps", "features", "auto"])
+def test_a_word_beside_the_prompt_is_refused_before_the_first_step_under_a_registered_controller(
+    model, monkeypatch, policy, latents
+):
+    """Maps show no other words, and the source must not run again under what may change it.
+
+    Where the queries of a layer are larger than its map, as in wide models, its map is stored under each policy.
+    """
+    if policy != "maps":
+        monkeypatch.setattr("fatezero_ext.attention.controlled_layer.WORTH_FUSING", 0.0)
+    controller = inverted(model, Storage(policy))
     settings = named(guidance=1.0, self_replace=(0.6, 0.8), blend=BlendSettings(("+boat",), latents=latents))
     with (
-        register_attention_control(model.unet, lambda q, k, v, site: model.unet.kernel(q, k, v, site)),
+        registered(model),
         calls_of(model.unet.net) as calls,
         pytest.raises(SettingsError, match="stored as maps, in which words outside the source prompt cannot.*unregist"),
     ):
         edit(controller, model.text_encoder, EDIT, settings, on_step=never)
     assert calls == []
+
+
+def test_a_word_beside_the_prompt_is_looked_for_under_a_registered_controller_where_queries_are_stored(model, kept):
+    blend = BlendSettings(("+boat",), threshold=0.6)
+    wanted = edited(model, kept, blend)
+    with registered(model), calls_of(model.unet.net) as calls:
+        found = edited(model, kept, blend)
+    assert found.mask.equal(wanted.mask) and len(calls) == STEPS

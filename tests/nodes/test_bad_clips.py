@@ -12,7 +12,7 @@ from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.errors import VideoError
 from fatezero_ext.media.video import read_video, write_video
 
-from ..odd_clips import ONE, write_display_matrix, write_long_clip
+from ..odd_clips import ONE, write_display_matrix, write_edit_list, write_long_clip
 
 SOURCE, EDIT = "a red circle on the grass", "a blue circle on the grass"
 WORDS = {"source_prompt": SOURCE, "edit_prompt": EDIT, "kind": "auto", "strength": 1.0}
@@ -66,6 +66,19 @@ def test_a_clip_of_one_frame_is_edited_and_remarked(parts, tmp_path, caplog):
     graph, said = whole_edit(parts, opened(tmp_path / "one.mp4"), caplog)
     assert "1 of 1 frames: each, 8 fps" in said and "The clip is one frame, which has no motion to keep." in said
     assert graph["frames"]["inputs"]["count"] == 1
+
+
+@pytest.mark.parametrize(
+    "shown, line", [(12, "8 of 12 frames: each, 25 fps"), (30, "8 of 30 frames: every 3rd, 8.33 fps")]
+)
+def test_of_a_clip_cut_without_encoding_only_the_frames_that_it_shows_are_counted(parts, tmp_path, caplog, shown, line):
+    path = tmp_path / "cut.mp4"
+    write_video(path, torch.rand(72, 64, 64, 3), 25)
+    write_edit_list(path, 72 - shown, shown)
+    graph, said = whole_edit(parts, opened(path), caplog)
+    assert line in said
+    widgets = {name: value for name, value in graph["frames"]["inputs"].items() if name in {*FRAMING, "multiple_of"}}
+    assert len(prepared(opened(path), **widgets)[0]) == 8
 
 
 def test_a_file_without_pictures_is_refused_by_name(tmp_path):

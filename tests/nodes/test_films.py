@@ -11,6 +11,7 @@ from PIL import Image
 from fatezero_ext import Storage
 from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.errors import SettingsError
+from fatezero_ext.pictures.film_sheet import film_sheet
 from fatezero_ext.pictures.labelled_sheet import Tile
 
 from ..small_runs import EDIT as EDIT_PROMPT
@@ -61,6 +62,11 @@ def test_a_disk_that_cannot_be_written_costs_the_picture_and_not_the_run(comfy, 
     comfy.temp.write_text("a file where the folder should be")
     assert comfy.host.film(lambda: [Tile("source", clip(0.2))]) is None
     assert any("shows no picture of this run" in said for said in caplog.messages)
+
+
+def test_clips_that_cannot_be_drawn_cost_the_picture_and_not_the_run(comfy, caplog):
+    assert comfy.host.film(lambda: [Tile("source", torch.rand(2, 32, 32, 4))]) is None
+    assert any("shows no picture of this run" in said and "[frames, height" in said for said in caplog.messages)
 
 
 class Looking:
@@ -129,16 +135,23 @@ def test_an_edits_mask_is_shown_over_the_clip_where_its_frames_are_linked(lookin
     assert (cells.all((2, 4)) == cells.any((2, 4))).all()  # a cell is 4 pixels a side here
 
 
+def test_transparent_frames_are_shown_without_their_transparency(looking, model):
+    frames = torch.rand(3, 64, 64, 4)
+    _latents, (source, mask) = film_of_an_edit(looking, model, frames, blend_words="jeep")
+    assert source.frames.equal(frames[..., :3])
+    assert film_sheet([source, mask]).frames == 3
+
+
 def test_frames_of_another_clip_are_refused_before_the_edit(looking, model):
     with pytest.raises(SettingsError, match="images are 2 frames of 64x64"):
         film_of_an_edit(looking, model, torch.rand(2, 64, 64, 3))
     assert not looking.seen
 
 
-@pytest.mark.parametrize("linked", [False, True])
-def test_heat_is_shown_over_the_clip_whether_its_frames_are_linked_or_not(looking, model, linked):
+@pytest.mark.parametrize("channels", [None, 3, 4])
+def test_heat_is_shown_over_the_clip_whether_its_frames_are_linked_or_not(looking, model, channels):
     controller = inverted(model, STORAGE)
-    frames = torch.rand(3, 16, 16, 3) if linked else None
+    frames = torch.rand(3, 16, 16, channels) if channels else None
     widgets = WIDGETS(HEAT.WordHeatMaps, words="silver jeep, road", picture_height=64)
     HEAT.WordHeatMaps.execute(controller=controller, images=frames, **widgets)
     ((source, *heats),) = looking.seen

@@ -126,6 +126,18 @@ def test_an_edit_with_equal_prompts_runs_and_says_so(said, model):
     assert text.index(ALONE) < text.index("Edit of 3 frames in 2 steps, ")
 
 
+@pytest.mark.parametrize("brightest, told", [(0.0, True), (0.5, True), (1.0, False), (None, False)])
+def test_a_mask_that_is_black_everywhere_is_remarked_before_the_edit(said, model, brightest, told):
+    node, mask = load_pack("nodes.method.edit").P2PEdit, None
+    if brightest is not None:
+        mask = torch.zeros(3, 16, 16)
+        mask[1, 2, 3] = brightest
+    widgets = load_pack("nodes.method.video_edit_graph").widgets_of(node, edit_prompt=SOURCE.replace("jeep", "car"))
+    text = said(node, controller=inverted(model, Storage(), steps=2), clip=model.text_encoder, mask=mask, **widgets)
+    before = text.partition("Edit of 3 frames in 2 steps, ")[0]
+    assert ("The mask is black everywhere" in before) == told == ("mask is black" in text)
+
+
 def test_an_edit_says_which_of_its_widgets_its_kind_does_not_use(said, model):
     node = load_pack("nodes.method.edit").P2PEdit
     given = {"edit_prompt": SOURCE.replace("jeep", "car"), "blend_words": "silver jeep, +shadow"}

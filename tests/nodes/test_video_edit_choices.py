@@ -9,6 +9,7 @@ import torch
 from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.media.video import write_video
 
+from ..odd_clips import write_long_clip
 from ..sounding_clips import write_clip
 
 PROMPTS = ("a red circle on the grass", "a blue circle on the grass")
@@ -32,6 +33,7 @@ def unet(name="MODEL (SD15)", *, side=64, cell=8, levels=4, built_in=False, keys
         objects=(),
         smallest_side=1 << (levels - 1), layers=layers, device=torch.device("cpu"),
         working_memory=lambda chunks, frames, height, width: chunks * frames * frame_bytes,
+        run=lambda work, chunks, frames, height, width: work(),
     )  # fmt: skip
 
 
@@ -58,6 +60,12 @@ def chosen(choices, clip_of, model, clip, prompts=PROMPTS, **asked):
         ((25, 25), {}, 3, 8, "8 of 25 frames: every 3rd, 8.33 fps"),
         ((720, "30000/1001"), {}, 4, 8, "8 of 720 frames: every 4th, 7.49 fps"),
         ((20, 24), {}, 2, 8, "8 of 20 frames: every 2nd, 12 fps"),  # the rate gives way first
+        ((15, 25), {}, 2, 8, "8 of 15 frames: every 2nd, 12.5 fps"),  # to the last frame
+        ((14, 25), {}, 1, 8, "8 of 14 frames: each, 25 fps"),
+        ((22, 25), {}, 3, 8, "8 of 22 frames: every 3rd, 8.33 fps"),
+        ((21, 25), {}, 2, 8, "8 of 21 frames: every 2nd, 12.5 fps"),
+        ((9, 25), {"frames": 1}, 3, 1, "1 of 9 frames: every 3rd, 8.33 fps"),
+        ((2, 25), {"frames": 1}, 1, 1, "1 of 2 frames: each, 25 fps"),
         ((5, 60), {}, 1, 5, "5 of 5 frames: each, 60 fps"),  # then the number
         ((8, 8), {}, 1, 8, "8 of 8 frames: each, 8 fps"),
         ((240, 24), {"frames": 16, "start": 100}, 3, 16, "16 of 240 frames from frame 100 on: every 3rd, 8 fps"),
@@ -148,18 +156,37 @@ def test_no_more_frames_are_taken_than_memory_holds(choices, clip_of):
             chosen(choices, clip_of, unet(frame_bytes=free / least / factor), (frames, 512, 512, 24), **asked)
 
 
+@pytest.mark.parametrize("asked", [{}, {"frames": 48}])
+def test_memory_that_a_run_makes_free_is_counted_as_free(choices, clip_of, asked):
+    """As ComfyUI does, the model's run sends out what fills the memory: here, a frame takes a millionth of it then."""
+    model, free = unet(), load_pack("fatezero_ext.memory.free_memory").free_ram()
+    model.working_memory = lambda _chunks, frames, _height, _width: frames * 10 * free
+
+    def run(work, chunks, frames, height, width):
+        assert (chunks, frames, height, width) == (1, asked.get("frames", 8), 64, 64)
+        model.working_memory = lambda _chunks, frames, _height, _width: frames * free / 1_000_000
+        return work()
+
+    model.run = run
+    found = chosen(choices, clip_of, model, (240, 512, 512, 24), **asked)
+    assert found.framing.count == asked.get("frames", 8) and "memory" not in found.lines[0]
+
+
 def test_a_start_behind_the_end_is_an_error(choices, clip_of):
     with pytest.raises(ValueError, match="start is 8, and the clip has 8 frames"):
         chosen(choices, clip_of, unet(), (8, 64, 64, 8), start=8)
 
 
 def test_of_a_file_no_more_is_decoded_than_is_needed(choices, tmp_path):
-    """The file says that it has 96 frames, of which all behind the first tenth are garbage."""
-    path = write_clip(tmp_path / "long.mp4", "aac")
+    """The file says that it has 960 frames; all behind the first tenth of it is damaged."""
+    path = tmp_path / "long.mp4"
+    write_long_clip(path, seconds=40, fps=24, good=0.1)
     opened = load_pack("fatezero_ext.media.clip").opened_clip(path)
     facts = choices.facts_of(opened, choices.Asked())
-    assert (facts.frames, facts.total, facts.height, facts.width, facts.fps) == (96, 96, 64, 64, 24.0)
-    assert opened.frames.count(1) == (96, True) and opened.frames.count(97) == (96, True)
+    assert (facts.frames, facts.total, facts.height, facts.width, facts.fps) == (960, 960, 32, 32, 24.0)
+    assert opened.frames.count(1) == (960, True)
+    with pytest.raises(ValueError, match="damaged or cut off after frame"):
+        opened.frames.count(960)
 
 
 def test_a_file_that_does_not_say_its_length_is_counted_as_far_as_needed(choices, tmp_path):

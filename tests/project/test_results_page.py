@@ -37,6 +37,8 @@ def test_the_page_shows_each_edit_beside_the_source_and_what_was_measured(made):
     for number in (1, 2):
         assert f"](edit_{number}.webp)" in text
         with Image.open(made / f"edit_{number}.webp", formats=["WEBP"]) as picture:
+            picture.load()
+            assert picture.info["duration"] == 120  # milliseconds: every 3rd of 25 frames a second
             assert picture.n_frames == 2 and picture.width > 2 * 112  # two clips of 112x64, and a gap
     assert "`tiny.safetensors`" in text and "2 of 60 frames: every 3rd, 8.33 fps" in text
     seconds = [float(number) for number in re.findall(r"took (\d+\.\d) s", text)]
@@ -50,6 +52,21 @@ def test_another_clip_needs_its_own_words(script, capsys):
     with pytest.raises(SystemExit):
         script["main"](["model.safetensors", "--clip", "mine.mp4"])
     assert "give --source and --edit" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_is_refused_before_the_work(script, capsys, tmp_path):
+    (tmp_path / "results").write_text("a file where the folder should be")
+    for out in (tmp_path / "results", tmp_path / "results" / "page"):
+        with pytest.raises(SystemExit):
+            script["main"]([str(tmp_path / "no.safetensors"), "--out", str(out)])
+        assert "cannot be made" in capsys.readouterr().err
+
+
+def test_one_edit_given_twice_is_refused(script, capsys, tmp_path):
+    twice = ["--edit", EDITS[0], "--edit", EDITS[1], "--edit", EDITS[0]]
+    with pytest.raises(SystemExit):
+        script["main"]([str(tmp_path / "no.safetensors"), "--out", str(tmp_path / "page"), *twice])
+    assert f"--edit {EDITS[0]!r} is given twice" in capsys.readouterr().err and not (tmp_path / "page").exists()
 
 
 def test_the_edits_of_the_page_are_one_of_each_kind(script):

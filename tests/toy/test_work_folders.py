@@ -6,6 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from diffusers.models import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from fatezero_ext.errors import ModelError, SettingsError
 from fatezero_ext.toy import MODEL_FOLDER
@@ -55,6 +58,21 @@ def test_a_work_folder_keeps_the_recipe_it_was_begun_with(tmp_path, capsys, stag
     assert stages == 2 * [*train.STAGES]
 
 
+def test_options_of_stages_that_have_not_begun_are_free(tmp_path, capsys, stages, monkeypatch):
+    def stopped(_options):
+        raise KeyboardInterrupt
+
+    begun = dict(train._STAGES)
+    monkeypatch.setitem(train._STAGES, "vae", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path, "--rate", "0.002", "--scenes", "24", "--vae-steps", "30")
+    assert "--vae-steps is 20" in refused(capsys, tmp_path, "--vae-steps", "20")
+    monkeypatch.setitem(train._STAGES, "vae", begun["vae"])
+    trained(tmp_path, "--rate", "0.001", "--scenes", "48", "--vae-steps", "30")
+    assert stages == list(train.STAGES)
+    assert "--rate is 0.002" in refused(capsys, tmp_path, "--rate", "0.002", "--scenes", "48", "--vae-steps", "30")
+
+
 def test_a_stage_is_refused_for_options_that_decide_its_own_results_alone(tmp_path, capsys, stages):
     trained(tmp_path, "--stage", "vae", "--vae-steps", "3")
     (tmp_path / "work" / "vae").mkdir()
@@ -74,9 +92,10 @@ def test_a_work_folder_from_before_there_were_recipes_goes_on_and_gets_one(tmp_p
 
 
 def test_a_run_goes_on_from_a_copy_of_its_first_model_and_from_no_other(tmp_path, capsys, stages):
-    for name, words in (("start", b"weights"), ("copy", b"weights"), ("other", b"others")):
-        shutil.copytree(MODEL_FOLDER, tmp_path / name, ignore=shutil.ignore_patterns("*.safetensors"))
-        (tmp_path / name / "unet" / "model.safetensors").write_bytes(words)
+    for name in ("start", "copy", "other"):
+        shutil.copytree(MODEL_FOLDER, tmp_path / name)
+    weights = tmp_path / "other" / "unet" / "diffusion_pytorch_model.safetensors"
+    save_file({name: weight + 1 for name, weight in load_file(weights).items()}, weights)
     trained(tmp_path, "--start", str(tmp_path / "start"))
     trained(tmp_path, "--start", str(tmp_path / "copy"))
     assert "was begun from another model" in refused(capsys, tmp_path, "--start", str(tmp_path / "other"))
@@ -90,6 +109,39 @@ def test_a_model_to_start_from_that_lacks_a_part_is_refused_in_words(tmp_path, c
     (tmp_path / "start" / "model_index.json").write_text("{}")
     said = refused(capsys, tmp_path, "--start", str(tmp_path / "start"))
     assert "start/unet/config.json cannot be read" in said and not stages
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        "unet/diffusion_pytorch_model.safetensors",
+        "text_encoder",
+        "text_encoder/model.safetensors",
+        "tokenizer",
+        "tokenizer/vocab.json",
+        "vae/diffusion_pytorch_model.safetensors",
+    ],
+)
+def test_a_model_to_start_from_is_read_whole_before_the_first_stage(tmp_path, capsys, stages, gone):
+    model, part = tmp_path / "start", (tmp_path / "start" / gone)
+    shutil.copytree(MODEL_FOLDER, model)
+    shutil.rmtree(part) if part.is_dir() else part.unlink()
+    said = refused(capsys, tmp_path, "--start", str(model))
+    assert f"{model / gone.split('/')[0]} is nothing that a training can go on from" in said and not stages
+    assert not (tmp_path / "work" / "recipe.json").exists()
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_a_model_to_start_from_of_another_width_is_refused_in_words(tmp_path, capsys, stages, part):
+    model = tmp_path / "start"
+    shutil.copytree(MODEL_FOLDER, model)
+    config = json.loads((model / part / "config.json").read_text())
+    if part == "unet":
+        UNet2DConditionModel.from_config({**config, "cross_attention_dim": 32}).save_pretrained(model / part)
+    else:
+        CLIPTextModel(CLIPTextConfig(**{**config, "hidden_size": 32})).save_pretrained(model / part)
+    said = refused(capsys, tmp_path, "--start", str(model))
+    assert f"{model / part} is nothing that a training can go on from" in said and not stages
 
 
 def test_a_vae_of_other_sizes_is_not_taken_over(tmp_path, capsys, stages):

@@ -33,19 +33,27 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 Recipe = dict[str, object]
 
 
-def follow(work: Path, stages: Iterable[str], options: argparse.Namespace) -> None:
-    """Compare the options of these stages with the recipe of a work folder, and write down those that are new.
+def check(work: Path, stages: Iterable[str], options: argparse.Namespace) -> None:
+    """Raise SettingsError where an option of these stages differs from the recipe of a work folder."""
+    known = _recipe_in(work)
+    for name, value in recipe_of(stages, options).items():
+        if name in known and known[name] != value:
+            raise SettingsError(_differing(work, name, getattr(options, name), known[name]))
+
+
+def follow(work: Path, stage: str, options: argparse.Namespace) -> None:
+    """Write down the options of a stage that begins; those of later ones may still change.
 
     A folder without a recipe, of a run from before there were any, gets that of the options.
     Raises SettingsError where one differs; nothing is then written.
     """
-    asked = recipe_of(stages, options)
-    known = read_json(work / FILE) if (work / FILE).exists() else {}
-    for name, value in asked.items():
-        if name in known and known[name] != value:
-            raise SettingsError(_differing(work, name, getattr(options, name), known[name]))
+    check(work, [stage], options)
     with whole_file(work / FILE) as unfinished:
-        unfinished.write_text(json.dumps(known | asked, indent=1) + "\n")
+        unfinished.write_text(json.dumps(_recipe_in(work) | recipe_of([stage], options), indent=1) + "\n")
+
+
+def _recipe_in(work: Path) -> Recipe:
+    return read_json(work / FILE) if (work / FILE).exists() else {}
 
 
 def recipe_of(stages: Iterable[str], options: argparse.Namespace) -> Recipe:

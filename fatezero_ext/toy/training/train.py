@@ -28,7 +28,7 @@ from .export import save_model
 from .parallel import launch
 from .pool import build_pool, save_pool
 from .sizes import LARGE, SMALL, Sizes
-from .starting import sizes_of
+from .starting import check_start, sizes_of
 from .tokenizer import build_tokenizer
 
 STAGES = ("vae", "pool", "denoiser", "decoder", "export")
@@ -49,8 +49,9 @@ def main(arguments: list[str] | None = None) -> None:
     stages = STAGES if options.stage == "all" else (options.stage,)
     try:
         _check_work(options, stages)
-        recipe.follow(options.work, stages, options)
+        recipe.check(options.work, stages, options)
         for stage in stages:
+            recipe.follow(options.work, stage, options)
             _STAGES[stage](options)
     except FateZeroError as error:
         parser.error(str(error))
@@ -80,7 +81,10 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
 
 
 def _check_work(options: argparse.Namespace, stages: Sequence[str]) -> None:
-    """Refuse a work folder that lacks what the stages read, or whose VAE has other sizes than these options give."""
+    """Refuse a work folder that lacks what the stages read, or whose VAE has other sizes than these options give.
+
+    Likewise a model to start from that lacks a part.
+    """
     work = options.work
     results = {
         "vae": [work / "vae"],
@@ -100,6 +104,8 @@ def _check_work(options: argparse.Namespace, stages: Sequence[str]) -> None:
             f"{vae.parent} has {found} channels; these options make one of {list(wanted)}. Give the options it was "
             f"made with, or another --work folder."
         )
+    if options.start is not None:
+        check_start(options.start, objects=options.objects > 0)
 
 
 def _sizes(options: argparse.Namespace) -> Sizes:
