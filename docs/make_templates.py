@@ -311,7 +311,9 @@ def with_vace(sheet: Sheet, found: Inverted, mask: Output, wanted: Output, edit:
     (positive,) = sheet.add("CLIPTextEncode", (2120, 40, 380, 110), [edit], clip=text, text=wanted)
     (negative,) = sheet.add("CLIPTextEncode", (2120, 204, 380, 110), ["blurry, low quality, static"], clip=text)
     links = {"positive": positive, "negative": negative, "vae": vae}
-    control = {"control_video": found.frames, "control_masks": mask}
+    # Compare Clips takes clips of one size, and Prepare Frames chooses it: portrait clips stay portrait.
+    width, height, _ = sheet.add("GetImageSize", (2120, 970, 380, 110), image=found.frames)
+    control = {"control_video": found.frames, "control_masks": mask, "width": width, "height": height}
     size = [832, 480, VACE_FRAMES, 1, 1.0]
     positive, negative, latent, trim = sheet.add("WanVaceToVideo", (2120, 368, 380, 310), size, **links, **control)
     links = {"model": wan, "positive": positive, "negative": negative, "latent_image": latent}

@@ -39,6 +39,7 @@ CORE = {
         | {"denoise": "FLOAT"},
         {"LATENT": "LATENT"},
     ),
+    "GetImageSize": NodeKind({"image": "IMAGE"}, {}, {"width": "INT", "height": "INT", "batch_size": "INT"}),
     "TrimVideoLatent": NodeKind({"samples": "LATENT"}, {"trim_amount": "INT"}, {"LATENT": "LATENT"}),
 }
 """Core nodes that the headless runner does not have."""

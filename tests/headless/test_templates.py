@@ -72,6 +72,16 @@ def few(path):
     return [word for setting in settings for word in ("--set", setting)]
 
 
+def test_vace_paints_at_the_size_of_the_frames_that_it_is_compared_with():
+    nodes = {node["type"]: node for node in nodes_of(EXAMPLES / "Find by words, repaint with VACE.json")}
+    sizes = {output["name"]: output["links"] for output in nodes["GetImageSize"]["outputs"]}
+    inputs = {entry["name"]: entry["link"] for entry in nodes["WanVaceToVideo"]["inputs"]}
+    assert [inputs["width"]] == sizes["width"] and [inputs["height"]] == sizes["height"]
+    source = {entry["name"]: entry["link"] for entry in nodes["FateZero_CompareClips"]["inputs"]}["source"]
+    (frames,) = (output for output in nodes["FateZero_PrepareFrames"]["outputs"] if source in (output["links"] or []))
+    assert nodes["GetImageSize"]["inputs"][0]["link"] in frames["links"]
+
+
 def test_there_is_one_for_each_kind_of_edit():
     kinds = [
         node["widgets_values"][2] for path in ALL for node in nodes_of(path) if node["type"] == "FateZero_VideoEdit"
@@ -332,7 +342,7 @@ def choices_for(words):
     cells = SimpleNamespace(pixels_per_cell=8)
     unet = SimpleNamespace(
         name="SD15", trained_side=64, latent_format=cells, built_in=False, smallest_side=8, layers=layers,
-        device=torch.device("cpu"), working_memory=lambda chunks, frames, height, width: chunks * frames,
+        device=torch.device("cpu"), run=lambda work, *_: work(), working_memory=lambda chunks, frames, height, width: chunks * frames,
     )  # fmt: skip
     settings = load_pack("fatezero_ext.editing.automatic").resolved_settings(
         load_pack("fatezero_ext.editing.settings").EditSettings(kind=words["kind"]),
