@@ -342,7 +342,8 @@ def choices_for(words):
     cells = SimpleNamespace(pixels_per_cell=8)
     unet = SimpleNamespace(
         name="SD15", trained_side=64, latent_format=cells, built_in=False, smallest_side=8, layers=layers,
-        device=torch.device("cpu"), run=lambda work, *_: work(), working_memory=lambda chunks, frames, height, width: chunks * frames,
+        device=torch.device("cpu"), run=lambda work, *_: work(),
+        working_memory=lambda chunks, frames, height, width: chunks * frames,
     )  # fmt: skip
     settings = load_pack("fatezero_ext.editing.automatic").resolved_settings(
         load_pack("fatezero_ext.editing.settings").EditSettings(kind=words["kind"]),
