@@ -119,14 +119,15 @@ def note(title: str, advice: str, files: tuple[Mapping[str, str], ...], steps: t
 
 
 def clip_and_words(sheet: Sheet, source: str, edit: str) -> tuple[Output, Output, Output]:
-    """Add the groups 1, 2 and 3, below each other at the left; returns the clip and the two sentences."""
-    sheet.group("1 your clip", (20, -40, 400, 380))
-    (clip,) = sheet.add("LoadVideo", (40, 40, 360, 280), [NO_CLIP, "image"], title="Upload your clip here")
-    sheet.group("2 what is in it", (20, 360, 400, 220))
+    """Add group 1, then 2 and 3 below each other; returns the clip and the two sentences."""
+    sheet.group("1 your clip", (20, -40, 400, 860))
+    box = (40, 40, 360, 280)  # grows with its preview, much for portrait clips: nothing below
+    (clip,) = sheet.add("LoadVideo", box, [NO_CLIP, "image"], title="Upload your clip here")
+    sheet.group("2 what is in it", (440, -40, 400, 220))
     kind = "PrimitiveStringMultiline"
-    (said,) = sheet.add(kind, (40, 440, 360, 120), [source], title="What is in the clip", colour="words")
-    sheet.group("3 what it should be", (20, 600, 400, 220))
-    (wanted,) = sheet.add(kind, (40, 680, 360, 120), [edit], title="What it should be", colour="words")
+    (said,) = sheet.add(kind, (460, 40, 360, 120), [source], title="What is in the clip", colour="words")
+    sheet.group("3 what it should be", (440, 200, 400, 220))
+    (wanted,) = sheet.add(kind, (460, 280, 360, 120), [edit], title="What it should be", colour="words")
     return clip, said, wanted
 
 
@@ -158,14 +159,15 @@ def whole_edit(edit: Edit, known: Mapping[str, NodeKind]) -> Sheet:
     """Return a template of the one node."""
     sheet = Sheet(known)
     clip, said, wanted = clip_and_words(sheet, edit.source, edit.edit)
-    sheet.group("nothing to set here", (440, -40, 400, 860), GREY)
-    unet, text_encoder, vae = sheet.add("CheckpointLoaderSimple", (460, 40, 360, 126), [SD15["name"]], models=[SD15])
+    sheet.group("model and rate: nothing to set here", (440, 440, 400, 380), GREY)
+    unet, text_encoder, vae = sheet.add("CheckpointLoaderSimple", (460, 520, 360, 126), [SD15["name"]], models=[SD15])
     links = {"model": unet, "clip": text_encoder, "vae": vae, "video": clip}
     words = {"source_prompt": said, "edit_prompt": wanted}
     values = defaults(WHOLE, source_prompt=edit.source, edit_prompt=edit.edit, kind=edit.kind)
-    video, _, _, compared = sheet.add(WHOLE, (460, 370, 360, 430), values, **links, **words)  # grows: nothing below
-    _, _, fps, *_ = sheet.add("GetVideoComponents", (460, 208, 360, 114), title="The edit's rate", video=video)
-    shown(sheet, 860, Result(compared, video, fps), note(edit.title, edit.advice, (SD15,), STEPS), 330)
+    sheet.group("the edit: all is chosen for you", (860, -40, 400, 860), GREY)
+    video, _, _, compared = sheet.add(WHOLE, (880, 40, 360, 760), values, **links, **words)  # grows: nothing below
+    _, _, fps, *_ = sheet.add("GetVideoComponents", (460, 688, 360, 114), title="The edit's rate", video=video)
+    shown(sheet, 1280, Result(compared, video, fps), note(edit.title, edit.advice, (SD15,), STEPS), 330)
     return sheet
 
 
@@ -183,37 +185,37 @@ class Inverted:
 
 def inversion(sheet: Sheet, clip: Output, said: Output, source: str, **framing: object) -> Inverted:
     """Add the nodes from a checkpoint to an inversion, in two columns; framing: widgets of Prepare Frames."""
-    sheet.group("frames, model", (440, -40, 400, 1180), GREY)
+    sheet.group("frames, model", (860, -40, 400, 1180), GREY)
     values = defaults("FateZero_PrepareFrames", multiple_of=64, centre_square=False, **framing)
-    frames, fps, audio = sheet.add("FateZero_PrepareFrames", (460, 40, 360, 360), values, video=clip)
-    unet, text_encoder, vae = sheet.add("CheckpointLoaderSimple", (460, 450, 360, 126), [SD15["name"]], models=[SD15])
-    (latent,) = sheet.add("VAEEncode", (460, 626, 360, 60), pixels=frames, vae=vae)
+    frames, fps, audio = sheet.add("FateZero_PrepareFrames", (880, 40, 360, 360), values, video=clip)
+    unet, text_encoder, vae = sheet.add("CheckpointLoaderSimple", (880, 450, 360, 126), [SD15["name"]], models=[SD15])
+    (latent,) = sheet.add("VAEEncode", (880, 626, 360, 60), pixels=frames, vae=vae)
     control = defaults("FateZero_RegisterAttentionControl", most_cells=MOST_CELLS_OF_16_9)
-    (found,) = sheet.add("FateZero_RegisterAttentionControl", (460, 736, 360, 170), control, unet=unet)
+    (found,) = sheet.add("FateZero_RegisterAttentionControl", (880, 736, 360, 170), control, unet=unet)
     stored, kept = "FateZero_AttentionStoreCache", defaults("FateZero_AttentionStoreCache")
-    (controller,) = sheet.add(stored, (460, 956, 360, 160), kept, controller=found)
-    sheet.group("inversion", (860, -40, 400, 480), GREY)
+    (controller,) = sheet.add(stored, (880, 956, 360, 160), kept, controller=found)
+    sheet.group("inversion", (1280, -40, 400, 480), GREY)
     links = {"controller": controller, "clip": text_encoder, "latent": latent, "source_prompt": said}
     values = defaults("FateZero_DDIMInvert", source_prompt=source)
-    (controller,) = sheet.add("FateZero_DDIMInvert", (880, 40, 360, 300), values, **links)
+    (controller,) = sheet.add("FateZero_DDIMInvert", (1300, 40, 360, 300), values, **links)
     return Inverted(frames, fps, audio, text_encoder, vae, controller)
 
 
 def edited(sheet: Sheet, found: Inverted, wanted: Output, values: list[Any], mask: Output | None = None) -> Result:
     """Add the edit of an inversion and all behind it; mask: one of the user's own."""
-    sheet.group("the edit", (1280, -40, 400, 1180), GREY)
+    sheet.group("the edit", (1700, -40, 400, 1180), GREY)
     links = {"controller": found.controller, "clip": found.text_encoder, "edit_prompt": wanted}
     given = {} if mask is None else {"mask": mask}
-    box = (1300, 40, 360, 1060)  # grows with words and a film: nothing below
+    box = (1720, 40, 360, 1060)  # grows with words and a film: nothing below
     latent, _, last_mask = sheet.add("FateZero_P2PEdit", box, values, **links, images=found.frames, **given)
-    sheet.group("its frames", (1700, -40, 400, 1180), GREY)
-    (images,) = sheet.add("VAEDecode", (1720, 40, 360, 60), samples=latent, vae=found.vae)
+    sheet.group("its frames", (2120, -40, 400, 1180), GREY)
+    (images,) = sheet.add("VAEDecode", (2140, 40, 360, 60), samples=latent, vae=found.vae)
     pasted = {"images": images, "source": found.frames, "mask": last_mask}
     kept = defaults("FateZero_KeepSourcePixels")
-    (images,) = sheet.add("FateZero_KeepSourcePixels", (1720, 150, 360, 182), kept, **pasted)
-    box = (1720, 382, 360, 130)
+    (images,) = sheet.add("FateZero_KeepSourcePixels", (2140, 150, 360, 182), kept, **pasted)
+    box = (2140, 382, 360, 130)
     (video,) = sheet.add("CreateVideo", box, [8.0], images=images, fps=found.fps, audio=found.audio)
-    return Result(comparison(sheet, (1720, 562, 360, 300), found.frames, images), video, found.fps)
+    return Result(comparison(sheet, (2140, 562, 360, 300), found.frames, images), video, found.fps)
 
 
 def comparison(sheet: Sheet, box: tuple[int, int, int, int], source: Output, images: Output) -> Output:
@@ -235,7 +237,7 @@ def expanded(known: Mapping[str, NodeKind]) -> Sheet:
     )
     found = inversion(sheet, clip, said, edit.source, count=8, sampling_rate=3)
     values = defaults("FateZero_P2PEdit", edit_prompt=edit.edit, kind=edit.kind)
-    shown(sheet, 2120, edited(sheet, found, wanted, values), note(EXPANDED, advice, (SD15,), STEPS))
+    shown(sheet, 2540, edited(sheet, found, wanted, values), note(EXPANDED, advice, (SD15,), STEPS))
     return sheet
 
 
@@ -251,17 +253,17 @@ def own_mask(known: Mapping[str, NodeKind]) -> Sheet:
         "object, keep the motion*, which finds the mask itself."
     )
     found = inversion(sheet, clip, said, edit.source, count=8, sampling_rate=3)
-    sheet.group("what the mask follows", (20, 840, 400, 220))
-    sheet.group("the mask", (860, 460, 400, 680), GREY)
-    sam, text_encoder, _ = sheet.add("CheckpointLoaderSimple", (880, 540, 360, 126), [SAM3["name"]], models=[SAM3])
-    title, box = "What the mask follows", (40, 920, 360, 120)
+    sheet.group("what the mask follows", (440, 440, 400, 220))
+    sheet.group("the mask", (1280, 460, 400, 680), GREY)
+    sam, text_encoder, _ = sheet.add("CheckpointLoaderSimple", (1300, 540, 360, 126), [SAM3["name"]], models=[SAM3])
+    title, box = "What the mask follows", (460, 520, 360, 120)
     (text,) = sheet.add("CLIPTextEncode", box, ["jeep"], title=title, colour="words", clip=text_encoder)
     links = {"images": found.frames, "model": sam, "conditioning": text}
-    (track,) = sheet.add("SAM3_VideoTrack", (880, 720, 360, 178), [0.5, 1, 1], **links)
-    (mask,) = sheet.add("SAM3_TrackToMask", (880, 950, 360, 70), [""], track_data=track)
+    (track,) = sheet.add("SAM3_VideoTrack", (1300, 720, 360, 178), [0.5, 1, 1], **links)
+    (mask,) = sheet.add("SAM3_TrackToMask", (1300, 950, 360, 70), [""], track_data=track)
     values = defaults("FateZero_P2PEdit", edit_prompt=edit.edit, kind=edit.kind)
     result = edited(sheet, found, wanted, values, mask)
-    shown(sheet, 2120, result, note(OWN_MASK, advice, (SD15, SAM3), steps))
+    shown(sheet, 2540, result, note(OWN_MASK, advice, (SD15, SAM3), steps))
     return sheet
 
 
@@ -279,48 +281,48 @@ def repainted(known: Mapping[str, NodeKind]) -> Sheet:
     found = inversion(sheet, clip, said, source, count=VACE_FRAMES, sampling_rate=1, short_side=480)
     mask = mask_by_words(sheet, found)
     images = with_vace(sheet, found, mask, wanted, edit)
-    sheet.group("its frames", (860, 460, 400, 680), GREY)
+    sheet.group("its frames", (1280, 460, 400, 680), GREY)
     (video,) = sheet.add(
-        "CreateVideo", (880, 540, 360, 130), [16.0], images=images, fps=found.fps, audio=found.audio
+        "CreateVideo", (1300, 540, 360, 130), [16.0], images=images, fps=found.fps, audio=found.audio
     )  # fmt: skip
-    result = Result(comparison(sheet, (880, 720, 360, 300), found.frames, images), video, found.fps)
-    shown(sheet, 2540, result, note(REPAINTED, advice, (SD15, VACE, UMT5, WAN_VAE), steps))
+    result = Result(comparison(sheet, (1300, 720, 360, 300), found.frames, images), video, found.fps)
+    shown(sheet, 2960, result, note(REPAINTED, advice, (SD15, VACE, UMT5, WAN_VAE), steps))
     return sheet
 
 
 def mask_by_words(sheet: Sheet, found: Inverted) -> Output:
     """Add Word Heat Maps and core's nodes that make a hard mask of its heat; return the mask."""
-    sheet.group("the mask, by words", (1280, -40, 400, 1180))
+    sheet.group("the mask, by words", (1700, -40, 400, 1180))
     heats = defaults("FateZero_WordHeatMaps", words="jeep", follow_shapes=True)
     links, title = {"controller": found.controller, "images": found.frames}, "Whose mask"
-    box = (1300, 680, 360, 330)  # grows with a film: nothing below
+    box = (1720, 680, 360, 330)  # grows with a film: nothing below
     pictures, mask = sheet.add("FateZero_WordHeatMaps", box, heats, title=title, colour="words", **links)
-    (hard,) = sheet.add("ThresholdMask", (1300, 40, 360, 70), [0.5], mask=mask)
-    (grown,) = sheet.add("GrowMask", (1300, 160, 360, 110), [12, True], mask=hard)
-    sheet.add("PreviewImage", (1300, 320, 360, 300), images=pictures)
+    (hard,) = sheet.add("ThresholdMask", (1720, 40, 360, 70), [0.5], mask=mask)
+    (grown,) = sheet.add("GrowMask", (1720, 160, 360, 110), [12, True], mask=hard)
+    sheet.add("PreviewImage", (1720, 320, 360, 300), images=pictures)
     return grown
 
 
 def with_vace(sheet: Sheet, found: Inverted, mask: Output, wanted: Output, edit: str) -> Output:
     """Add core's nodes that paint an edit into a mask; return the frames."""
-    sheet.group("VACE", (1700, -40, 820, 1180), GREY)
-    (wan,) = sheet.add("UNETLoader", (1720, 40, 380, 110), [VACE["name"], "default"], models=[VACE])
-    (wan,) = sheet.add("ModelSamplingSD3", (1720, 204, 380, 70), [5.0], model=wan)
-    (text,) = sheet.add("CLIPLoader", (1720, 328, 380, 140), [UMT5["name"], "wan", "default"], models=[UMT5])
-    (vae,) = sheet.add("VAELoader", (1720, 522, 380, 90), [WAN_VAE["name"]], models=[WAN_VAE])
-    (positive,) = sheet.add("CLIPTextEncode", (2120, 40, 380, 110), [edit], clip=text, text=wanted)
-    (negative,) = sheet.add("CLIPTextEncode", (2120, 204, 380, 110), ["blurry, low quality, static"], clip=text)
+    sheet.group("VACE", (2120, -40, 820, 1180), GREY)
+    (wan,) = sheet.add("UNETLoader", (2140, 40, 380, 110), [VACE["name"], "default"], models=[VACE])
+    (wan,) = sheet.add("ModelSamplingSD3", (2140, 204, 380, 70), [5.0], model=wan)
+    (text,) = sheet.add("CLIPLoader", (2140, 328, 380, 140), [UMT5["name"], "wan", "default"], models=[UMT5])
+    (vae,) = sheet.add("VAELoader", (2140, 522, 380, 90), [WAN_VAE["name"]], models=[WAN_VAE])
+    (positive,) = sheet.add("CLIPTextEncode", (2540, 40, 380, 110), [edit], clip=text, text=wanted)
+    (negative,) = sheet.add("CLIPTextEncode", (2540, 204, 380, 110), ["blurry, low quality, static"], clip=text)
     links = {"positive": positive, "negative": negative, "vae": vae}
     # Compare Clips takes clips of one size, and Prepare Frames chooses it: portrait clips stay portrait.
-    width, height, _ = sheet.add("GetImageSize", (2120, 970, 380, 110), image=found.frames)
+    width, height, _ = sheet.add("GetImageSize", (2540, 970, 380, 110), image=found.frames)
     control = {"control_video": found.frames, "control_masks": mask, "width": width, "height": height}
     size = [832, 480, VACE_FRAMES, 1, 1.0]
-    positive, negative, latent, trim = sheet.add("WanVaceToVideo", (2120, 368, 380, 310), size, **links, **control)
+    positive, negative, latent, trim = sheet.add("WanVaceToVideo", (2540, 368, 380, 310), size, **links, **control)
     links = {"model": wan, "positive": positive, "negative": negative, "latent_image": latent}
     sampling = [0, "fixed", 20, 6.0, "uni_pc", "simple", 1.0]
-    (latent,) = sheet.add("KSampler", (1720, 666, 380, 340), sampling, **links)
-    (latent,) = sheet.add("TrimVideoLatent", (2120, 732, 380, 70), [0], samples=latent, trim_amount=trim)
-    (images,) = sheet.add("VAEDecode", (2120, 856, 380, 60), samples=latent, vae=vae)
+    (latent,) = sheet.add("KSampler", (2140, 666, 380, 340), sampling, **links)
+    (latent,) = sheet.add("TrimVideoLatent", (2540, 732, 380, 70), [0], samples=latent, trim_amount=trim)
+    (images,) = sheet.add("VAEDecode", (2540, 856, 380, 60), samples=latent, vae=vae)
     return images
 
 
