@@ -19,6 +19,7 @@ from .disk_cache.completeness import LEVELS, lacking, layers_of, page_name
 from .disk_cache.entry import Draft, Entry
 from .disk_cache.tensor_file import DamagedFile
 from .offload import Offloader
+from .record_store import StoredParts
 
 log = logging.getLogger(__name__)
 
@@ -31,20 +32,22 @@ class DiskDraft:
     failure: error that ended the writing, such as a full disk; None if there is none
     """
 
-    def __init__(self, draft: Draft, precision: Precision, layers: Collection[LayerAddress]) -> None:
-        """layers: the layers that every page must have"""
+    def __init__(
+        self, draft: Draft, precision: Precision, layers: Collection[LayerAddress], parts: StoredParts = ()
+    ) -> None:
+        """layers: the layers that every page must have; parts: see `RecordStore`"""
         self.failure: StoreError | None = None
         self._abandoned = False
         self.nbytes = 0
-        self._draft, self._layers = draft, layers
+        self._draft, self._layers, self.parts = draft, layers, parts
         self._offloader = Offloader(precision)
 
-    def write(self, step: int, page: StepRecords) -> None:
+    def write(self, step: int, page: StepRecords, part: int = 0) -> None:
         check_records(page, self._layers, step)
         if self.failure is None:
-            self._offloader.submit(page, partial(self._save, step))
+            self._offloader.submit(page, partial(self._save, page_name(step, part if self.parts else None)))
 
-    def read(self, step: int) -> StepRecords:
+    def read(self, step: int, part: int = 0) -> StepRecords:
         raise StoreError(f"step {step} is still being written; it can be read once the inversion is done.")
 
     def held_tensors(self) -> Iterator[Tensor]:
@@ -70,9 +73,9 @@ class DiskDraft:
         self._draft.abandon()
         self._offloader.stop()
 
-    def _save(self, step: int, page: StepRecords) -> None:
+    def _save(self, name: str, page: StepRecords) -> None:
         try:
-            self._draft.write(page_name(step), named_tensors(page))
+            self._draft.write(name, named_tensors(page))
         except StoreError as error:
             if not self._abandoned:
                 self._failed(error)
@@ -88,6 +91,7 @@ class DiskStore:
 
     policy, precision, level_offset: settings of the recording, with which a damaged page is computed again
     layers: the layers that every page must have; a page that lacks one is damaged
+    parts: see `RecordStore`
     """
 
     entry: Entry
@@ -95,6 +99,7 @@ class DiskStore:
     precision: Precision
     level_offset: int
     layers: frozenset[LayerAddress] = frozenset()
+    parts: StoredParts = ()
 
     def __repr__(self) -> str:
         return f"DiskStore({self.entry.key[:12]}, {format_bytes(self.nbytes)})"
@@ -103,11 +108,11 @@ class DiskStore:
     def nbytes(self) -> int:
         return self.entry.nbytes
 
-    def write(self, step: int, page: StepRecords) -> None:
+    def write(self, step: int, page: StepRecords, part: int = 0) -> None:
         raise StoreError(f"step {step} came after the store was sealed; invert again to record anew.")
 
-    def read(self, step: int) -> StepRecords:
-        name = page_name(step)
+    def read(self, step: int, part: int = 0) -> StepRecords:
+        name = page_name(step, part if self.parts else None)
         if name not in self.entry.names:
             raise DamagedFile(self.entry.place(name), "it is not there")
         tensors = self.entry.read(name)

@@ -113,10 +113,10 @@ def test_errors_of_another_class_that_say_the_same_are_treated_alike(model, nois
 
 def test_an_inversion_whose_page_does_not_fit_when_it_is_packed_moves_the_store_and_goes_on(model):
     class FullAtStep3(MemoryStore):
-        def write(self, step, page):
+        def write(self, step, page, part=0):
             if step == 1 and self.device is None:
                 raise out_of_memory()
-            super().write(step, page)
+            super().write(step, page, part)
 
     planned = inverted(model, Storage("features"), steps=4).trace
     forms = recorded_forms(model.unet, Capture(), "features", ClipShape(3, 16, 16, 77))
