@@ -66,6 +66,10 @@ class StoredTensor:
         # An inversion that was saved when all frames shared a scale has one row of it.
         return StoredTensor(self.values[rows], self.scale.expand(len(self.values), *self.scale.shape[1:])[rows])
 
+    def copied(self) -> StoredTensor:
+        """Return the same in memory of its own."""
+        return StoredTensor(self.values.clone(), None if self.scale is None else self.scale.clone())
+
     def tensors(self) -> tuple[Tensor, ...]:
         """Return the tensors it holds."""
         return (self.values,) if self.scale is None else (self.values, self.scale)

@@ -136,24 +136,25 @@ class NoiseModel(ABC):
         """What of the model looks at all frames at once, and what to do about it, for an error; '' if nothing does."""
         return ""
 
-    def parts(self, frames: int, frames_at_once: int) -> tuple[Part, ...]:
+    def parts(self, frames: int, frames_at_once: int, *, controlled: bool = False) -> tuple[Part, ...]:
         """Return the parts in which a clip is computed, with the result of the whole one within rounding.
 
         frames_at_once: most frames of a part; 0, or no fewer than the clip has: all in one
-        Raises SettingsError for what is no such number, where the model or a registered controller needs all frames at
-        once, and where more frames read each other's keys.
+        controlled:     whether a registered controller takes part
+        Raises SettingsError for what is no such number, where the model or such a controller needs all frames at once,
+        and where more frames read each other's keys.
         """
         check_frames_at_once(frames_at_once)
         if not 0 < frames_at_once < frames:
             return whole_clip(frames)
-        if isinstance(self.attend, MapControlAttention):
+        if controlled and isinstance(self.attend, MapControlAttention):
             raise SettingsError(
                 f"frames_at_once is {frames_at_once}, but {_called(self.attend.controller)} is registered, which takes "
-                f"maps of all {frames} frames and counts its calls. Use 0, or unregister it."
+                f"maps of all {frames} frames and counts its calls. Use {frames}, all at once, or unregister it."
             )
         if self.needs_whole_clip:
             raise SettingsError(
-                f"frames_at_once is {frames_at_once}, but {self.needs_whole_clip} Or use 0, all frames at once."
+                f"frames_at_once is {frames_at_once}, but {self.needs_whole_clip} Or use {frames}, all frames at once."
             )
         lists = {layer.key_frames for layer in self.layers}
         tables = [table for key_frames in lists for table in resolve_key_frames(key_frames, frames)]

@@ -79,7 +79,7 @@ def edit(
     plan = plan_edit(unet, trace, text_encoder, edit_prompt, settings, with_mask=mask is not None)
     _check_control(unet, plan, controller.storage)
     check_frames_at_once(frames_at_once)
-    parts = unet.parts(trace.frames, frames_at_once or trace.frames_at_once)
+    parts = unet.parts(trace.frames, frames_at_once or trace.frames_at_once, controlled=True)
     cell = unet.latent_format.pixels_per_cell
     user_mask = None if mask is None else checked_mask(mask, trace.frames, trace.size, cell)
     text = guided_text(text_encoder, unet, edit_prompt, plan.guidance, negative_prompt)

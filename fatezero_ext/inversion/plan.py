@@ -84,9 +84,8 @@ def plan_inversion(
     check_latents(latents, unet)
     _check_repeatable(controller)
     scaled = latents.float() * unet.latent_format.scale
-    planned = InversionPlan(controller, schedule, prompt, scaled, int(inversion_passes), frames_at_once)
-    _ = planned.parts  # raises for what cannot be split
-    return planned
+    unet.parts(len(latents), frames_at_once, controlled=True)  # raises for what cannot be split
+    return InversionPlan(controller, schedule, prompt, scaled, int(inversion_passes), frames_at_once)
 
 
 def _check_repeatable(controller: Controller) -> None:

@@ -97,7 +97,8 @@ class CarriedFrames:
             found[at] = type(record)(joined_frames([*before, record.kept])) if before else record
             for frame in part.carried:
                 row = part.frames.index(frame)
-                rows[frame] = record.kept.frames([row])  # a list makes a copy: the others' memory is given back
+                # In memory of its own, so that the other frames' is given back.
+                rows[frame] = record.kept.frames(slice(row, row + 1)).copied()
         return found
 
 

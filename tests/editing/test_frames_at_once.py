@@ -172,6 +172,13 @@ def test_no_call_has_more_frames_and_progress_shows_the_whole_clip(models):
     assert seen[-2].attention_mask.shape == (FRAMES, 8, 12) and seen[9].latent_mask is not None
 
 
+def test_memory_is_asked_for_a_part_with_the_frames_whose_keys_are_carried_to_it(models, monkeypatch):
+    model, asked = models((-1, "first")), []
+    monkeypatch.setattr(model.unet, "load_to_device", asked.append)
+    edit(inverted_in(model, 3), model.text_encoder, *COLOUR)
+    assert asked == [model.unet.working_memory(texts, 3 + 2, 8, 12) for texts in (1, 2)]
+
+
 def test_a_reconstruction_in_parts_is_that_of_the_whole_clip(models):
     model, guided = models(("mid",)), Reconstruction(3.0)
     whole, parts = (inverted_in(model, at_once, reconstruct=guided) for at_once in (0, 3))
@@ -239,11 +246,15 @@ def test_the_attention_of_a_function_is_called_part_by_part(models, kept):
     assert (3, 5, 3, 2) in sites and (1, 3, 1, 2) in sites
 
 
-def test_controllers_on_maps_and_clips_that_cannot_be_split_are_refused_before_any_work(model, models):
-    own = models(())
+def test_controllers_on_maps_and_clips_that_cannot_be_split_are_refused_before_any_work(model, models, kept):
+    own, parts = models(()), kept((), 3)
     with register_attention_control(own.unet, AttentionStore()), calls_of(own.unet.net) as calls:
-        with pytest.raises(SettingsError, match="AttentionStore is registered.*Use 0, or unregister it"):
+        with pytest.raises(SettingsError, match="AttentionStore is registered.*Use 7, all at once"):
             inverted_in(own, 3)
+        with pytest.raises(SettingsError, match="AttentionStore is registered"):
+            edit(parts, own.text_encoder, *COLOUR)
+        assert not calls
+        assert word_heats(parts, ("jeep",)).shape == (1, FRAMES, 8, 12)  # no controller takes part in it
     with pytest.raises(SettingsError, match="normalises over all frames.*with norm 'frame'"):
         inverted_in(model, 3)
     controller = inverted_in(model, 0)
@@ -251,7 +262,7 @@ def test_controllers_on_maps_and_clips_that_cannot_be_split_are_refused_before_a
         edit(controller, model.text_encoder, *COLOUR, frames_at_once=3)
     with pytest.raises(SettingsError, match="frames_at_once is -1"):
         edit(controller, model.text_encoder, *COLOUR, frames_at_once=-1)
-    assert not calls and not more
+    assert not more
 
 
 def test_a_clip_no_longer_than_a_part_has_the_bits_of_the_whole(models, kept, whole_edit):
