@@ -133,7 +133,7 @@ class NoiseModel(ABC):
 
     @property
     def needs_whole_clip(self) -> str:
-        """What of the model looks at all frames at once, and what to do about it, for an error; '' if nothing does."""
+        """Sentences on a part of the model that looks at all frames at once, for an error; '' if there is none."""
         return ""
 
     def parts(self, frames: int, frames_at_once: int, *, controlled: bool = False) -> tuple[Part, ...]:

@@ -89,7 +89,7 @@ def spread_over_shapes(heat: Tensor, source: SourceRecords, layers: Collection[C
         wide = values.expand(-1, layer.heads, -1, layer.dim_head).contiguous()
         attention = source[layer.address]
         spread.append(attention.apply(wide[-attention.site.key_sources :])[..., 0])
-    return torch.cat(spread, dim=1).mean(dim=1).unflatten(1, heat.shape[1:])
+    return torch.cat(spread, dim=1).mean(dim=1).view(-1, *heat.shape[1:])
 
 
 def check_other_words(unet: NoiseModel, layers: Collection[LayerAddress], words: Collection[str]) -> None:

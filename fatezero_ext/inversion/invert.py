@@ -289,7 +289,8 @@ class _Inversion:
             return None
         try:
             steps = len(plan.schedule) if self.forms else 0  # no layer is recorded: no files of steps
-            if (parts := stored_parts(entry.about)) is None:
+            parts = stored_parts(entry.about)
+            if parts is None or (parts and sum(map(len, parts)) != plan.frames):
                 raise DamagedFile(entry.place(LEVELS), WRONG_PARTS)
             for name in (LEVELS, *page_names(steps, len(parts))):
                 if name not in entry.names:  # it would be computed again at every edit
@@ -306,8 +307,11 @@ class _Inversion:
             cache.remove(key)
             return None
         text, store = self.text.cpu(), self._published(entry)
-        trace = Trace(plan.schedule, plan.prompt, text, store=store, capture=plan.capture, **levels)
-        return self._in_memory(replace(trace, frames_at_once=plan.frames_at_once))
+        trace = Trace(
+            plan.schedule, plan.prompt, text, levels["latents"], levels["noise"], store, plan.capture,
+            levels.get("evaluated"), plan.frames_at_once,
+        )  # fmt: skip
+        return self._in_memory(trace)
 
     def _key(self) -> str:
         """Return the cache key: a digest of everything the stored tensors depend on."""

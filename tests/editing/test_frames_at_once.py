@@ -85,7 +85,8 @@ def check_alike(edited, whole):
     assert edited.mask.equal(whole.mask) and edited.last_mask.equal(whole.last_mask)
 
 
-BOTH = pytest.mark.parametrize("keys", [("mid",), (-1, "first")], ids=["mid", "published"])
+PUBLISHED = (-1, "first")
+BOTH = pytest.mark.parametrize("keys", [("mid",), PUBLISHED], ids=["mid", "published"])
 
 
 @pytest.mark.parametrize("keys", KEYS.values(), ids=list(KEYS))
@@ -97,7 +98,6 @@ def test_an_edit_in_parts_is_that_of_the_whole_clip_for_all_key_frames(models, k
     check_alike(edit(controller, models(keys).text_encoder, *COLOUR), whole)
 
 
-@BOTH
 @pytest.mark.parametrize(
     "storage",
     [
@@ -109,13 +109,14 @@ def test_an_edit_in_parts_is_that_of_the_whole_clip_for_all_key_frames(models, k
     ],
     ids=lambda storage: f"{storage.policy}, {storage.precision}",
 )
-def test_attention_may_be_stored_in_every_way(models, kept, keys, storage):
+def test_attention_may_be_stored_in_every_way(models, kept, storage):
+    keys = PUBLISHED
     whole, parts = (edit(kept(keys, n, storage), models(keys).text_encoder, *COLOUR) for n in (0, 3))
     check_alike(parts, whole)
 
 
 def test_fixed_point_passes_go_part_by_part(models):
-    model = models((-1, "first"))
+    model = models(PUBLISHED)
     controllers = [inverted_in(model, n, Storage("recompute"), inversion_passes=1) for n in (0, 2)]
     whole, parts = (each.trace for each in controllers)
     assert (parts.evaluated - whole.evaluated).abs().max() < NEAR
@@ -150,9 +151,9 @@ KINDS = {
 WITH_MAPS = [("shapes", "maps"), ("other words", "maps"), ("shapes", "recompute"), ("other words", "recompute")]
 
 
-@BOTH
 @pytest.mark.parametrize(("kind", "policy"), [*((kind, "features") for kind in KINDS), *WITH_MAPS])
-def test_masks_and_kinds_of_edits_are_those_of_the_whole_clip(models, kept, keys, kind, policy):
+def test_masks_and_kinds_of_edits_are_those_of_the_whole_clip(models, kept, kind, policy):
+    keys = PUBLISHED
     (prompt, settings), more = KINDS[kind]
     controllers = [kept(keys, at_once, Storage(policy, "ram")) for at_once in (0, 3)]
     whole, parts = (edit(each, models(keys).text_encoder, prompt, settings, **more) for each in controllers)
@@ -160,7 +161,7 @@ def test_masks_and_kinds_of_edits_are_those_of_the_whole_clip(models, kept, keys
 
 
 def test_no_call_has_more_frames_and_progress_shows_the_whole_clip(models):
-    model, seen, guided = models((-1, "first")), [], Reconstruction(3.0)
+    model, seen, guided = models(PUBLISHED), [], Reconstruction(3.0)
     with calls_of(model.unet.net) as calls:
         controller = inverted_in(model, 3, on_step=seen.append, reconstruct=guided)
     assert set(calls) == {3, 6, 1, 2} and len(seen) == 2 * STEPS
@@ -173,7 +174,7 @@ def test_no_call_has_more_frames_and_progress_shows_the_whole_clip(models):
 
 
 def test_memory_is_asked_for_a_part_with_the_frames_whose_keys_are_carried_to_it(models, monkeypatch):
-    model, asked = models((-1, "first")), []
+    model, asked = models(PUBLISHED), []
     monkeypatch.setattr(model.unet, "load_to_device", asked.append)
     edit(inverted_in(model, 3), model.text_encoder, *COLOUR)
     assert asked == [model.unet.working_memory(texts, 3 + 2, 8, 12) for texts in (1, 2)]
@@ -186,8 +187,9 @@ def test_a_reconstruction_in_parts_is_that_of_the_whole_clip(models):
     check_alike(*(edit(each, model.text_encoder, *COLOUR) for each in (parts, whole)))
 
 
-@BOTH
-@pytest.mark.parametrize("policy", ["features", "maps", "recompute"])
+@pytest.mark.parametrize(
+    ("keys", "policy"), [(PUBLISHED, "features"), (("mid",), "features"), (PUBLISHED, "maps"), (PUBLISHED, "recompute")]
+)
 def test_heat_and_recorded_maps_are_those_of_the_whole_clip(models, kept, keys, policy):
     model = models(keys)
     whole, parts = (kept(keys, at_once, Storage(policy, "ram")) for at_once in (0, 3))
@@ -203,7 +205,7 @@ def test_heat_and_recorded_maps_are_those_of_the_whole_clip(models, kept, keys, 
 
 
 def test_a_saved_inversion_is_found_whatever_the_parts(models, whole_edit, tmp_path):
-    model, said, whole = models((-1, "first")), [], whole_edit((-1, "first"))
+    model, said, whole = models(PUBLISHED), [], whole_edit(PUBLISHED)
     storage = Storage("features", "disk", cache=InversionCache(tmp_path))
     written = inverted_in(model, 3, storage)
     assert len(written.trace.store.entry.names) == 3 * STEPS + 1
@@ -215,13 +217,13 @@ def test_a_saved_inversion_is_found_whatever_the_parts(models, whole_edit, tmp_p
 
 
 def test_a_damaged_part_is_computed_again(models, whole_edit, tmp_path, caplog):
-    model = models((-1, "first"))
+    model = models(PUBLISHED)
     storage = Storage("features", "disk", cache=InversionCache(tmp_path))
     controller = inverted_in(model, 3, storage)
     entry = controller.trace.store.entry
     place = entry.place("step-001-part-001")
     place.write_bytes(place.read_bytes()[:-1] + b"x")
-    check_alike(edit(controller, model.text_encoder, *COLOUR), whole_edit((-1, "first")))
+    check_alike(edit(controller, model.text_encoder, *COLOUR), whole_edit(PUBLISHED))
     assert "computed again" in caplog.text
 
 
@@ -234,7 +236,7 @@ def test_parts_that_make_no_clip_are_not_believed(models, tmp_path, monkeypatch)
 
 
 def test_the_attention_of_a_function_is_called_part_by_part(models, kept):
-    model, sites, whole = models((-1, "first")), [], kept((-1, "first"), 0)
+    model, sites, whole = models(PUBLISHED), [], kept(PUBLISHED, 0)
 
     def counted(q, k, v, site):
         sites.append((len(q), len(k), site.frames, site.before))
@@ -266,7 +268,7 @@ def test_controllers_on_maps_and_clips_that_cannot_be_split_are_refused_before_a
 
 
 def test_a_clip_no_longer_than_a_part_has_the_bits_of_the_whole(models, kept, whole_edit):
-    model = models((-1, "first"))
+    model = models(PUBLISHED)
     short = inverted_in(model, FRAMES + 1)
-    assert short.trace.latents.equal(kept((-1, "first"), 0).trace.latents) and not short.trace.store.parts
-    assert edit(short, model.text_encoder, *COLOUR).latents.equal(whole_edit((-1, "first")).latents)
+    assert short.trace.latents.equal(kept(PUBLISHED, 0).trace.latents) and not short.trace.store.parts
+    assert edit(short, model.text_encoder, *COLOUR).latents.equal(whole_edit(PUBLISHED).latents)
