@@ -65,7 +65,7 @@ def edit_latents(
     parts:     of the clip, each computed by a call of its own, see `NoiseModel.parts`; none: all frames in one
     """
     steps, parts = len(trace.schedule), parts or whole_clip(trace.frames)
-    predict = GuidedPrediction(unet, text, plan.guidance, (trace.frames, *trace.size), trace.store, parts)
+    predict = GuidedPrediction(unet, text, plan.guidance, (trace.frames, *trace.size), trace.store, parts=parts)
     plan = plan.to(unet.device, unet.dtype)
     runs, x = [EditRun(unet, trace, plan, user_mask, part) for part in parts], trace.noise.to(unet.device)
     wanted = [runs[0].wanted(step) for step in range(steps)]
@@ -74,7 +74,7 @@ def edit_latents(
         reading = [step for step in range(steps) if runs[0].reads_mask(step)]
         asked = AskedText(asked_text, plan.mask_layers, reading)
     spread = plan.mask_layers if plan.shape_layers else ()
-    with SourceReader(unet, trace, wanted, asked, parts, spread) as source:
+    with SourceReader(unet, trace, wanted, asked, parts=parts, spread=spread) as source:
         for step in range(steps):
             x, estimates = _edited_step(runs, x, step, source, predict)
             if watched(x, last=step == steps - 1):

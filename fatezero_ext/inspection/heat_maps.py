@@ -178,7 +178,7 @@ def _mean(
     def work() -> Tensor:
         sites, like = unet.sites(trace.frames, *trace.size), torch.empty(0, dtype=torch.float32, device=unet.device)
         totals, maps = [like.new_zeros(()) for _ in parts], 0
-        with SourceReader(unet, trace, wanted, asked, parts, spread) as reader:
+        with SourceReader(unet, trace, wanted, asked, parts=parts, spread=spread) as reader:
             for done, step in enumerate(steps, 1):
                 for part in parts:
                     records, of_step, maps = reader.read(step, part.number), like.new_zeros(()), 0

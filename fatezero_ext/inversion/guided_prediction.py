@@ -17,7 +17,9 @@ from ..memory.free_memory import Remedy, free_on, within_memory
 from ..storage.record_store import MemoryStore, RecordStore
 
 log = logging.getLogger(__name__)
-OUT_OF_MEMORY_ADVICE = "Use fewer or smaller frames, policy recompute, or a store in ram."
+OUT_OF_MEMORY_ADVICE = (
+    "Use fewer or smaller frames, policy recompute, or a store in ram. frames_at_once computes a long clip in parts."
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class GuidedPrediction:
         guidance: float,
         clip: tuple[int, int, int],
         store: RecordStore,
+        *,
         parts: Parts = (),
     ) -> None:
         """Begin a run.

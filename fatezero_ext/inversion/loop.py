@@ -75,7 +75,7 @@ def invert_latents(
     Source: DDIM (arXiv 2010.02502); fixed-point passes as in AIDI (arXiv 2309.04907), without its acceleration.
     """
     store, steps = recording.store, len(schedule)
-    predict = GuidedPrediction(unet, text, 1.0, (len(latents), *latents.shape[-2:]), store, parts)
+    predict = GuidedPrediction(unet, text, 1.0, (len(latents), *latents.shape[-2:]), store, parts=parts)
     levels = latents.new_empty(
         steps + 1, *latents.shape, dtype=levels_dtype(unet.dtype), device=_keeps_levels(latents.device, parts)
     )
@@ -86,7 +86,7 @@ def invert_latents(
     base = unet.attend if controlled else unet.kernel
 
     def stepped(x: Tensor, at: Tensor, step: int, base: Attend, recording: Recording) -> Tensor:
-        prediction = _recorded(predict, at, timesteps[step], base, recording, step)
+        prediction = _recorded(predict, at, timesteps[step], base, recording, step=step)
         return schedule.invert(x, prediction, step, exactly=passes > 0)
 
     for step in reversed(range(steps)):
@@ -125,13 +125,13 @@ def reconstruct_latents(
     Returns a trace whose levels are the latents of this pass, from the inversion's noisiest one down.
     """
     schedule, store, steps = inverted.schedule, recording.store, len(inverted.schedule)
-    predict = GuidedPrediction(unet, text, guidance, (inverted.frames, *inverted.size), store, parts)
+    predict = GuidedPrediction(unet, text, guidance, (inverted.frames, *inverted.size), store, parts=parts)
     timesteps = torch.tensor(schedule.timesteps, device=unet.device)
     levels = torch.empty_like(inverted.latents, device=_keeps_levels(unet.device, parts))
     levels[-1] = inverted.noise
     x = inverted.noise.to(unet.device)
     for step in range(steps):
-        prediction = _recorded(predict, x, timesteps[step], unet.attend, recording, step)
+        prediction = _recorded(predict, x, timesteps[step], unet.attend, recording, step=step)
         estimate = partial(schedule.clean, x, prediction, step)
         x = unet.after_step(schedule.denoise(x, prediction, step))
         if watched(x, last=step == steps - 1):
@@ -144,7 +144,7 @@ def reconstruct_latents(
 
 
 def _recorded(
-    predict: GuidedPrediction, x: Tensor, timestep: Tensor, base: Attend, recording: Recording, step: int
+    predict: GuidedPrediction, x: Tensor, timestep: Tensor, base: Attend, recording: Recording, *, step: int
 ) -> Tensor:
     """Predict for a clip, part by part, and store the attention of each part; `base` computes it."""
     store, pieces = recording.store, []

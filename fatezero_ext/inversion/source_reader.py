@@ -76,6 +76,7 @@ class SourceReader:
         trace: Trace,
         wanted: Sequence[Collection[LayerAddress]],
         asked: AskedText | None = None,
+        *,
         parts: Parts = (),
         spread: Collection[LayerAddress] = (),
     ) -> None:

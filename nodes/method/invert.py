@@ -139,15 +139,8 @@ class DDIMInvert(io.ComfyNode):
             from ...fatezero_ext.inversion.invert import Reconstruction, invert_planned
             from ...fatezero_ext.inversion.plan import plan_inversion
 
-        planned = plan_inversion(
-            controller,
-            clip,
-            _samples(latent),
-            source_prompt,
-            steps=steps,
-            inversion_passes=inversion_passes,
-            frames_at_once=frames_at_once,
-        )
+        numbers = {"steps": steps, "inversion_passes": inversion_passes, "frames_at_once": frames_at_once}
+        planned = plan_inversion(controller, clip, _samples(latent), source_prompt, **numbers)
         check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id, EDIT_WIDGETS)
         reconstruct = Reconstruction(reconstruction_guidance) if attention_from == RECONSTRUCTION else None
         bar = host.current().progress(steps if reconstruct is None else 2 * steps, planned.unet.latent_format)
