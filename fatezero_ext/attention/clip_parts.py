@@ -18,7 +18,7 @@ from .sites import LayerAddress, Site
 
 
 @dataclass(frozen=True)
-class Part:
+class ClipPart:
     """Frames of a clip that one call of a model computes.
 
     frames:  their numbers in the clip, ascending
@@ -48,13 +48,13 @@ def rows_of(numbers: Sequence[int]) -> slice | list[int]:
     return slice(first, last + 1) if last - first < len(numbers) else list(numbers)
 
 
-Parts = Sequence[Part]
+Parts = Sequence[ClipPart]
 """All frames of a clip, in the order in which they are computed."""
 
 
-def whole_clip(frames: int) -> tuple[Part, ...]:
+def whole_clip(frames: int) -> tuple[ClipPart, ...]:
     """Return the one part that is a whole clip."""
-    return (Part(tuple(range(frames))),)
+    return (ClipPart(tuple(range(frames))),)
 
 
 def most_frames(parts: Parts) -> int:
@@ -81,7 +81,7 @@ def check_frames_at_once(frames_at_once: object) -> None:
         )
 
 
-def split_clip(tables: Sequence[Sequence[int]], frames: int, frames_at_once: int) -> tuple[Part, ...]:
+def split_clip(tables: Sequence[Sequence[int]], frames: int, frames_at_once: int) -> tuple[ClipPart, ...]:
     """Split a clip into parts of at most `frames_at_once` frames, each behind those whose keys it reads.
 
     tables:         the frame that each frame reads keys of, [frames], one table per key frame of any layer, see
@@ -123,16 +123,16 @@ def _in_order(reached: Tensor) -> list[list[int]]:
     return [list(group) for group in sorted(groups, key=lambda group: (count[group[0]], group))]
 
 
-def _parts(frames: Sequence[tuple[int, ...]], reads: Tensor) -> Iterator[Part]:
+def _parts(frames: Sequence[tuple[int, ...]], reads: Tensor) -> Iterator[ClipPart]:
     read_by = [set(reads[list(own)].any(0).nonzero()[:, 0].tolist()) for own in frames]
     done: set[int] = set()
     for number, own in enumerate(frames):
         wanted, later = set[int]().union(*read_by[number:]), set[int]().union(*read_by[number + 1 :])
-        yield Part(own, tuple(sorted(wanted & done)), tuple(sorted(later & set(own))), number)
+        yield ClipPart(own, tuple(sorted(wanted & done)), tuple(sorted(later & set(own))), number)
         done |= set(own)
 
 
-def part_sites(sites: Mapping[LayerAddress, Site], part: Part) -> Mapping[LayerAddress, Site]:
+def part_sites(sites: Mapping[LayerAddress, Site], part: ClipPart) -> Mapping[LayerAddress, Site]:
     """Return the sites of a part of a clip, from those of the whole one."""
     if all(site.frames == len(part.frames) for site in sites.values()):
         return sites
@@ -160,7 +160,7 @@ class CarriedKeys:
     def __init__(self) -> None:
         self._rows: dict[LayerAddress, dict[int, tuple[Tensor, Tensor]]] = {}
 
-    def begin(self, part: Part) -> None:
+    def begin(self, part: ClipPart) -> None:
         """Forget what neither this part nor a later one reads; everything, before the first."""
         self._rows = {
             at: {frame: rows for frame, rows in carried.items() if frame in part.before}
@@ -168,11 +168,11 @@ class CarriedKeys:
             if part.before
         }
 
-    def before(self, at: LayerAddress, part: Part) -> list[tuple[Tensor, Tensor]]:
+    def before(self, at: LayerAddress, part: ClipPart) -> list[tuple[Tensor, Tensor]]:
         """Return a layer's keys and values [1, heads, tokens, dim] of each frame before a part's own."""
         return [self._rows[at][frame] for frame in part.before]
 
-    def carry(self, at: LayerAddress, part: Part, k: Tensor, v: Tensor) -> None:
+    def carry(self, at: LayerAddress, part: ClipPart, k: Tensor, v: Tensor) -> None:
         """Carry a layer's keys and values on; k, v: [frames of the part, heads, tokens, dim]."""
         rows = self._rows.setdefault(at, {})
         for frame in part.carried:
@@ -191,7 +191,7 @@ class PartAttention:
     """
 
     inner: Attend
-    part: Part
+    part: ClipPart
     sites: Mapping[LayerAddress, Site]
     carried: tuple[CarriedKeys, ...] = field(default_factory=lambda: (CarriedKeys(),))
 
@@ -227,7 +227,7 @@ class PartCalls:
         self._sites = [part_sites(sites, part) for part in parts] if len(parts) > 1 else []
         self._carried = tuple(CarriedKeys() for _ in range(texts))
 
-    def attend(self, inner: Attend, part: Part) -> Attend:
+    def attend(self, inner: Attend, part: ClipPart) -> Attend:
         """Return what computes the attention of a part's call: `inner` itself where the part is the whole clip."""
         if not self._sites:
             return inner

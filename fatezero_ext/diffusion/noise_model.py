@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ..attention.clip_parts import Part, check_frames_at_once, split_clip, whole_clip
+from ..attention.clip_parts import ClipPart, check_frames_at_once, split_clip, whole_clip
 from ..attention.controlled_layer import ControlledLayer, cross_projection, self_projection
 from ..attention.functional import Attend, plain
 from ..attention.key_frames import key_frame_tensors, resolve_key_frames
@@ -136,7 +136,7 @@ class NoiseModel(ABC):
         """Sentences on a part of the model that looks at all frames at once, for an error; '' if there is none."""
         return ""
 
-    def parts(self, frames: int, frames_at_once: int, *, controlled: bool = False) -> tuple[Part, ...]:
+    def parts(self, frames: int, frames_at_once: int, *, controlled: bool = False) -> tuple[ClipPart, ...]:
         """Return the parts in which a clip is computed, with the result of the whole one within rounding.
 
         frames_at_once: most frames of a part; 0, or no fewer than the clip has: all in one

@@ -9,7 +9,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from ..attention.clip_parts import Part, Parts, joined, part_sites, whole_clip
+from ..attention.clip_parts import ClipPart, Parts, joined, part_sites, whole_clip
 from ..attention.sites import LayerAddress
 from ..diffusion.finite import check_result, watched
 from ..diffusion.noise_model import NoiseModel
@@ -124,7 +124,7 @@ class EditRun:
         trace: Trace,
         plan: EditPlan,
         user_mask: Tensor | None,
-        part: Part | None = None,
+        part: ClipPart | None = None,
     ) -> None:
         """Begin an edit.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..attention.clip_parts import Part, PartAttention, PartCalls, Parts, most_frames, whole_clip
+from ..attention.clip_parts import ClipPart, PartAttention, PartCalls, Parts, most_frames, whole_clip
 from ..attention.functional import Attend
 from ..diffusion.finite import watched
 from ..diffusion.noise_model import NoiseModel
@@ -100,7 +100,7 @@ class GuidedPrediction:
         if short and (remedy := self._take_turns()):
             log.warning("The device is short of memory: %s.", remedy)
 
-    def __call__(self, x: Tensor, timestep: int | Tensor, attend: Attend, part: Part | None = None) -> Tensor:
+    def __call__(self, x: Tensor, timestep: int | Tensor, attend: Attend, part: ClipPart | None = None) -> Tensor:
         """Predict for x [frames, channels, height, width]; `attend` computes the call that has the last text.
 
         part: that x holds; None: x is the whole clip

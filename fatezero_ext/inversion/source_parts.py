@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ..attention.clip_parts import Part, PartCalls, Parts, rows_of
+from ..attention.clip_parts import ClipPart, PartCalls, Parts, rows_of
 from ..attention.records import Form, Record, StepRecords, StoredTensor, joined_frames
 from ..attention.sites import LayerAddress
 from ..diffusion.noise_model import NoiseModel
@@ -53,7 +53,7 @@ class StoredPages:
 _Rows = slice | list[int] | None
 
 
-def _sources(part: Part, written: Sequence[Sequence[int]]) -> list[tuple[int, _Rows]]:
+def _sources(part: ClipPart, written: Sequence[Sequence[int]]) -> list[tuple[int, _Rows]]:
     """Return which stored parts hold frames of a part, and at which rows; None: at all of them."""
     wanted, found = set(part.frames), list[tuple[int, _Rows]]()
     for place, frames in enumerate(written):
@@ -62,7 +62,7 @@ def _sources(part: Part, written: Sequence[Sequence[int]]) -> list[tuple[int, _R
     return found
 
 
-def _order(part: Part, written: Sequence[Sequence[int]], found: list[tuple[int, _Rows]]) -> list[int] | None:
+def _order(part: ClipPart, written: Sequence[Sequence[int]], found: list[tuple[int, _Rows]]) -> list[int] | None:
     """Return what puts frames as they were found into the part's order; None where they are in order."""
     came = [frame for place, _rows in found for frame in written[place] if frame in part.frames]
     return None if came == sorted(came) else sorted(range(len(came)), key=came.__getitem__)
@@ -82,7 +82,7 @@ class CarriedFrames:
     def __init__(self) -> None:
         self._rows: dict[LayerAddress, dict[int, StoredTensor]] = {}
 
-    def with_before(self, records: StepRecords, part: Part, layers: Collection[LayerAddress]) -> StepRecords:
+    def with_before(self, records: StepRecords, part: ClipPart, layers: Collection[LayerAddress]) -> StepRecords:
         """Return some layers' records with those of the frames before the part in front; carry on what is read later.
 
         The parts of a step come in their order; one may come twice.
@@ -126,7 +126,7 @@ class SourceRun:
         return records
 
     def _recorded(
-        self, step: int, part: Part, forms: Mapping[LayerAddress, Form], last: LayerAddress
+        self, step: int, part: ClipPart, forms: Mapping[LayerAddress, Form], last: LayerAddress
     ) -> dict[LayerAddress, Record]:
         unet, level = self._unet, len(self._trace.schedule) - 1 - step
         recorder = RecordAttention(forms, unet.kernel, until=last)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -19,7 +19,6 @@ from .disk_cache.completeness import LEVELS, lacking, layers_of, page_name
 from .disk_cache.entry import Draft, Entry
 from .disk_cache.tensor_file import DamagedFile
 from .offload import Offloader
-from .record_store import StoredParts
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ class DiskDraft:
     """
 
     def __init__(
-        self, draft: Draft, precision: Precision, layers: Collection[LayerAddress], parts: StoredParts = ()
+        self, draft: Draft, precision: Precision, layers: Collection[LayerAddress], parts: Sequence[Sequence[int]] = ()
     ) -> None:
         """layers: the layers that every page must have; parts: see `RecordStore`"""
         self.failure: StoreError | None = None
@@ -99,7 +98,7 @@ class DiskStore:
     precision: Precision
     level_offset: int
     layers: frozenset[LayerAddress] = frozenset()
-    parts: StoredParts = ()
+    parts: Sequence[Sequence[int]] = ()
 
     def __repr__(self) -> str:
         return f"DiskStore({self.entry.key[:12]}, {format_bytes(self.nbytes)})"

@@ -28,15 +28,12 @@ from ..memory.free_memory import free_ram
 from ..printable import format_bytes
 from .offload import CPU, Offloader
 
-StoredParts = Sequence[Sequence[int]]
-"""The frames of each part of a clip whose pages are stored in parts; none: pages are whole."""
-
 
 class RecordStore(Protocol):
     """Pages by step, each whole or in parts of the clip; step 0 is the noisiest, as in `Schedule`."""
 
     @property
-    def parts(self) -> StoredParts:
+    def parts(self) -> Sequence[Sequence[int]]:
         """Frames of each part of a page; () where pages are whole."""
         ...
 
@@ -83,7 +80,7 @@ class MemoryStore:
         precision: Precision = "as computed",
         layers: Collection[LayerAddress] = (),
         level_offset: int = 0,
-        parts: StoredParts = (),
+        parts: Sequence[Sequence[int]] = (),
     ) -> None:
         self.device = device
         self.parts = parts
@@ -163,7 +160,7 @@ class Recomputed:
 
     level_offset: int = 0
     nbytes: int = 0
-    parts: StoredParts = ()
+    parts: Sequence[Sequence[int]] = ()
 
     def write(self, step: int, page: StepRecords, part: int = 0) -> None:
         """Do nothing."""

@@ -14,6 +14,7 @@ from fatezero_ext import (
     Storage,
     edit,
     load_model,
+    load_toy,
     recorded_maps,
     register_attention_control,
     self_attention_maps,
@@ -21,6 +22,7 @@ from fatezero_ext import (
 )
 from fatezero_ext.attention.controller_bases import AttentionStore
 from fatezero_ext.storage.disk_cache.cache import InversionCache
+from fatezero_ext.toy.world.clips import sample_clip
 
 from ..conftest import GOLDEN
 from ..small_runs import EDIT, REFINED, calls_of, clip, inverted, named
@@ -272,3 +274,21 @@ def test_a_clip_no_longer_than_a_part_has_the_bits_of_the_whole(models, kept, wh
     short = inverted_in(model, FRAMES + 1)
     assert short.trace.latents.equal(kept(PUBLISHED, 0).trace.latents) and not short.trace.store.parts
     assert edit(short, model.text_encoder, *COLOUR).latents.equal(whole_edit(PUBLISHED).latents)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keys", [(), ("first", "last"), PUBLISHED], ids=["own", "fixed", "published"])
+def test_24_frames_of_the_built_in_model_in_float32_are_those_of_the_whole_clip(keys):
+    model = load_toy(InflationSettings(key_frames=keys, norm="frame"))
+    drawn = sample_clip(3, frames=24, shape="circle", colour="red", background="grass")
+    latents = model.vae.encode(torch.as_tensor(drawn.frames))
+    settings = named(guidance=3.0, blend=BlendSettings(("red circle",), latents=True))
+    whole = None
+    for at_once in (0, 2, 5, 8):
+        controller = inverted(
+            model, IN_RAM, latents=latents, prompt="a red circle on the grass", steps=6, frames_at_once=at_once
+        )
+        result = edit(controller, model.text_encoder, "a blue circle on the grass", settings)
+        whole = whole or result
+        assert (result.latents - whole.latents).abs().max() * model.unet.latent_format.scale < NEAR
+        assert result.mask.equal(whole.mask) and result.last_mask.equal(whole.last_mask)
