@@ -125,13 +125,14 @@ def invert_planned(
     if reconstruct is not None:
         texts = guided_text(text_encoder, unet, source, reconstruct.guidance, reconstruct.negative_prompt)
         guided = _GuidedTexts(texts, reconstruct.guidance)
-    chunks, most = 1 if guided is None else len(guided.texts), most_frames(planned.parts)
+    chunks, parts = 1 if guided is None else len(guided.texts), planned.parts
 
     def work() -> Controller:
         shape = planned.shape(text.shape[1])
-        call = replace(shape, frames=most)
-        check_room(unet, call, planned.frames)
-        room = measured_room(unet, max(chunks, 2), call)  # the edit that follows has two chunks
+        # Carried keys are less than whole frames: a bound that refuses must leave them out, one that is free hold them.
+        check_room(unet, replace(shape, frames=max(len(part.frames) for part in parts)), planned.frames)
+        # The edit that follows has two chunks.
+        room = measured_room(unet, max(chunks, 2), replace(shape, frames=most_frames(parts)))
         steps, evaluated = len(planned.schedule), _stores_evaluated(planned, guided)
         chosen = choose_storage(wanted, unet, planned.capture, shape, steps, room, evaluated=evaluated)
         run = _Inversion(planned, text, guided, chosen, wanted.policy == "auto", on_step)
@@ -142,7 +143,7 @@ def invert_planned(
             inverted = run.computed(run.memory_store())
         return replace(planned.controller, storage=chosen.storage, trace=inverted)
 
-    return unet.run(work, chunks, most, *planned.size)
+    return unet.run(work, chunks, most_frames(parts), *planned.size)
 
 
 @dataclass(frozen=True)

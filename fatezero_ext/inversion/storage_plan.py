@@ -98,7 +98,7 @@ def check_room(unet: NoiseModel, call: ClipShape, frames: int | None = None) -> 
     if call.frames > most:
         needed = format_bytes(call.frames * _least_of_a_frame(unet, call.height, call.width))
         apart = f", or set frames_at_once to at most {most}" if most and not unet.needs_whole_clip else ""
-        of_clip = "" if frames is None or frames == call.frames else f" of {frames}"
+        of_clip = "" if frames is None or frames == call.frames else f" (of {frames})"
         raise SettingsError(
             f"{call.frames} frames{of_clip} of {call.height}x{call.width} cells need more than {needed} at once; "
             f"{format_bytes(free)} are free. Use smaller frames, or fewer: {most} would be the most (Prepare "

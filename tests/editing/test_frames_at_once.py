@@ -21,6 +21,7 @@ from fatezero_ext import (
     word_heats,
 )
 from fatezero_ext.attention.controller_bases import AttentionStore
+from fatezero_ext.inversion import storage_plan
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 from fatezero_ext.toy.world.clips import sample_clip
 
@@ -180,6 +181,16 @@ def test_memory_is_asked_for_a_part_with_the_frames_whose_keys_are_carried_to_it
     monkeypatch.setattr(model.unet, "load_to_device", asked.append)
     edit(inverted_in(model, 3), model.text_encoder, *COLOUR)
     assert asked == [model.unet.working_memory(texts, 3 + 2, 8, 12) for texts in (1, 2)]
+
+
+def test_a_clip_that_no_call_can_hold_is_told_how_many_frames_would_fit(models, monkeypatch):
+    model = models(PUBLISHED)
+    of_a_frame = model.unet.working_memory(1, 1, 8, 12) * storage_plan.LEAST_OF_NARROW
+    monkeypatch.setattr(storage_plan, "free_on", lambda _device: int(3.5 * of_a_frame))
+    for at_once, told in ((0, "7 frames of 8x12"), (5, r"5 frames \(of 7\) of 8x12")):
+        with pytest.raises(SettingsError, match=f"{told} cells need.*set frames_at_once to at most 3"):
+            inverted_in(model, at_once)
+    assert inverted_in(model, 3).trace.frames_at_once == 3
 
 
 def test_a_reconstruction_in_parts_is_that_of_the_whole_clip(models):
