@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .attention.clip_parts import ClipPart as ClipPart
     from .attention.controlled_layer import ControlledLayer as ControlledLayer
     from .attention.controller_bases import AttentionControl as AttentionControl
     from .attention.controller_bases import AttentionStore as AttentionStore
@@ -109,6 +110,7 @@ if TYPE_CHECKING:
     from .storage.settings import Storage as Storage
 
 _HOMES = {
+    "attention.clip_parts": "ClipPart",
     "attention.controller_bases": "AttentionControl AttentionStore DummyController EmptyControl StepMaps",
     "attention.controlled_layer": "ControlledLayer",
     "attention.functional": "Attend attention_probs plain",

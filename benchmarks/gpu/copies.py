@@ -22,13 +22,14 @@ class Both:
     """
 
     nbytes = 0
+    parts = ()
 
     def __init__(self, *stores: RecordStore) -> None:
         self.stores = stores
 
-    def write(self, step: int, page: StepRecords) -> None:
+    def write(self, step: int, page: StepRecords, part: int = 0) -> None:
         for store in self.stores:
-            store.write(step, {at: type(record)(_own(record.kept)) for at, record in page.items()})
+            store.write(step, {at: type(record)(_own(record.kept)) for at, record in page.items()}, part)
 
     def seal(self) -> None:
         for store in self.stores:

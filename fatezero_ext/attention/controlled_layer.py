@@ -88,7 +88,7 @@ def _projected(
     return split_heads(module.to_q(x), layer.heads), split_heads(module.to_k(x), layer.heads)
 
 
-def cross_projection(layer: ControlledLayer, text: Tensor, frames: int) -> Projection | None:
+def cross_projection(layer: ControlledLayer, text: Tensor) -> Projection | None:
     """Return what joins a cross-attention layer's queries [frames, heads, cells, dim] with the keys of a text; None if
     keys come from more than the text.
 
@@ -98,5 +98,5 @@ def cross_projection(layer: ControlledLayer, text: Tensor, frames: int) -> Proje
         return None
     if layer.text_norm is not None:
         text = layer.text_norm(text)
-    keys = split_heads(cast("_Projections", layer.module).to_k(text), layer.heads).expand(frames, -1, -1, -1)
-    return lambda queries: (queries.to(keys), keys)
+    keys = split_heads(cast("_Projections", layer.module).to_k(text), layer.heads)
+    return lambda queries: (queries.to(keys), keys.expand(len(queries), -1, -1, -1))

@@ -1,7 +1,8 @@
 """Attention as plain functions, and the seam through which every layer under control calls one.
 
 All functions take queries [(chunks frames), heads, cells, dim] and the keys and values as they were projected, one set
-per frame, [(chunks frames), heads, tokens, dim]; the site says from which frames a frame takes its keys.
+per frame, [(chunks frames), heads, tokens, dim]; the site says from which frames a frame takes its keys. Where a call
+computes a part of a clip, those of `site.before` frames of earlier parts stand in front of each chunk's.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class Attend(Protocol):
     """Turns a layer's queries, keys and values into its output: the one seam for every kind of control.
 
     q: [(chunks frames), heads, cells, dim]
-    k, v: [(chunks frames), heads, tokens, dim], not yet gathered over key frames
+    k, v: [(chunks (before frames)), heads, tokens, dim], not yet gathered over key frames
     Returns [(chunks frames), heads, cells, dim] in q's dtype.
     """
 
@@ -41,12 +42,12 @@ def merge_heads(x: Tensor) -> Tensor:
 def gather_key_frames(x: Tensor, site: Site) -> Tensor:
     """Concatenate along the token axis the keys (or values) of the frames each frame attends to.
 
-    x: [(chunks frames), heads, tokens, dim]
+    x: [(chunks (before frames)), heads, tokens, dim]
     Returns [(chunks frames), heads, (key_frames tokens), dim]; `x` itself where each frame attends to itself.
     """
     if not site.key_frames:
         return x
-    per_frame = x.unflatten(0, (-1, site.frames))
+    per_frame = x.unflatten(0, (-1, site.key_sources))
     gathered = [per_frame.index_select(1, source) for source in site.key_frames]
     return torch.cat(gathered, dim=3).flatten(0, 1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, cast
 
@@ -59,6 +59,17 @@ class StoredTensor:
         scale = None if self.scale is None else self.scale.to(device, non_blocking=non_blocking)
         return StoredTensor(self.values.to(device, non_blocking=non_blocking), scale)
 
+    def frames(self, rows: slice | list[int]) -> StoredTensor:
+        """Return the same of some frames, without a copy where these follow each other."""
+        if self.scale is None:
+            return StoredTensor(self.values[rows])
+        # An inversion that was saved when all frames shared a scale has one row of it.
+        return StoredTensor(self.values[rows], self.scale.expand(len(self.values), *self.scale.shape[1:])[rows])
+
+    def copied(self) -> StoredTensor:
+        """Return the same in memory of its own."""
+        return StoredTensor(self.values.clone(), None if self.scale is None else self.scale.clone())
+
     def tensors(self) -> tuple[Tensor, ...]:
         """Return the tensors it holds."""
         return (self.values,) if self.scale is None else (self.values, self.scale)
@@ -78,7 +89,7 @@ class Record(Protocol):
         ...
 
     def apply(self, v: Tensor, site: Site, kernel: Attend = plain) -> Tensor:
-        """Apply the recorded attention to values [frames, heads, tokens, dim], not gathered over key frames.
+        """Apply the recorded attention to values [(before frames), heads, tokens, dim], not gathered over key frames.
 
         site: the layer's site in the recorded call, see `NoiseModel.source_sites`
         """
@@ -107,14 +118,16 @@ class MapRecord:
 @dataclass(frozen=True)
 class FeatureRecord:
     """Features that a map is computed from: a self-attention layer's input [frames, cells, width], or a cross-attention
-    layer's queries [frames, heads, cells, dim]. Channels share an 8-bit scale.
+    layer's queries [frames, heads, cells, dim]. A frame's channels share an 8-bit scale.
+
+    The input of `Site.before` frames stands before that of the frames themselves.
 
     The map is made by `probs` alone: `apply` is a projection and one fused attention call.
     """
 
     kept: StoredTensor
     form: ClassVar[Form] = "features"
-    shared: ClassVar[tuple[int, ...]] = (0, -2)
+    shared: ClassVar[tuple[int, ...]] = (-2,)
 
     def apply(self, v: Tensor, site: Site, kernel: Attend = plain) -> Tensor:
         q, k = self._queries_and_keys(site)
@@ -126,12 +139,22 @@ class FeatureRecord:
 
     def _queries_and_keys(self, site: Site) -> tuple[Tensor, Tensor]:
         assert site.project is not None, f"{site.address} has features that it cannot read"
-        return site.project(self.kept.restored())
+        queries, keys = site.project(self.kept.restored())
+        return queries[site.before :], keys
 
 
 FORMS: dict[Form, type[Record]] = {"features": FeatureRecord, "map": MapRecord}
 StepRecords = Mapping[LayerAddress, Record]
 """The recorded layers of one step."""
+
+
+def joined_frames(pieces: Sequence[StoredTensor]) -> StoredTensor:
+    """Join tensors of frames to one of all these frames; a single one is returned itself."""
+    if len(pieces) == 1:
+        return pieces[0]
+    scales = [piece.scale for piece in pieces if piece.scale is not None]
+    values = torch.cat([piece.values for piece in pieces])
+    return StoredTensor(values, torch.cat(scales) if scales else None)
 
 
 def to_precision(records: StepRecords, device: torch.device | None, precision: Precision) -> StepRecords:

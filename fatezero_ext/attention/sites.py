@@ -52,7 +52,7 @@ class Site:
     """Description of one attention layer in one call.
 
     address:       the layer
-    frames:        frames of the clip; the batch axis is `(chunks frames)`
+    frames:        frames of the clip, or of the part of it that this call computes; the batch axis is `(chunks frames)`
     height, width: cells of this level
     downscale:     latent cells per cell of this level, a power of two
     key_frames:    for self-attention, one index tensor [frames] per key frame whose
@@ -63,6 +63,8 @@ class Site:
     inputs:        input of a self-attention layer, from which its queries and keys are projected, [(chunks frames),
                    cells, width]; None: not known
     project:       makes queries and keys of the layer's stored features; None: features of it cannot be read
+    before:        frames of earlier parts of the clip whose keys and values stand before the call's own, with their
+                   places counted by `key_frames`; 0 where a call computes the whole clip
     """
 
     address: LayerAddress
@@ -75,11 +77,17 @@ class Site:
     bias: Tensor | None = None
     inputs: Tensor | None = None
     project: Projection | None = None
+    before: int = 0
 
     @property
     def cells(self) -> int:
         """Query tokens per frame."""
         return self.height * self.width
+
+    @property
+    def key_sources(self) -> int:
+        """Frames whose keys and values a layer gets, of each chunk."""
+        return self.before + self.frames
 
     @property
     def is_cross(self) -> bool:

@@ -15,12 +15,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from ..attention.clip_parts import ClipPart, check_frames_at_once, split_clip, whole_clip
 from ..attention.controlled_layer import ControlledLayer, cross_projection, self_projection
 from ..attention.functional import Attend, plain
-from ..attention.key_frames import key_frame_tensors
+from ..attention.key_frames import key_frame_tensors, resolve_key_frames
 from ..attention.map_control import MapControlAttention, MapController
 from ..attention.sites import LayerAddress, Site
-from ..errors import ModelError, StoreError
+from ..errors import ModelError, SettingsError, StoreError
 from .preview_colours import STABLE_DIFFUSION, LatentColours
 from .schedule import Schedule
 
@@ -130,6 +131,35 @@ class NoiseModel(ABC):
         """Parts of the model that cannot be hashed (patch functions) and so rule out the disk cache; '' if none."""
         return ""
 
+    @property
+    def needs_whole_clip(self) -> str:
+        """Sentences on a part of the model that looks at all frames at once, for an error; '' if there is none."""
+        return ""
+
+    def parts(self, frames: int, frames_at_once: int, *, controlled: bool = False) -> tuple[ClipPart, ...]:
+        """Return the parts in which a clip is computed, with the result of the whole one within rounding.
+
+        frames_at_once: most frames of a part; 0, or no fewer than the clip has: all in one
+        controlled:     whether a registered controller takes part
+        Raises SettingsError for what is no such number, where the model or such a controller needs all frames at once,
+        and where more frames read each other's keys.
+        """
+        check_frames_at_once(frames_at_once)
+        if not 0 < frames_at_once < frames:
+            return whole_clip(frames)
+        if controlled and isinstance(self.attend, MapControlAttention):
+            raise SettingsError(
+                f"frames_at_once is {frames_at_once}, but {_called(self.attend.controller)} is registered, which takes "
+                f"maps of all {frames} frames and counts its calls. Use {frames}, all at once, or unregister it."
+            )
+        if self.needs_whole_clip:
+            raise SettingsError(
+                f"frames_at_once is {frames_at_once}, but {self.needs_whole_clip} Or use {frames}, all frames at once."
+            )
+        lists = {layer.key_frames for layer in self.layers}
+        tables = [table for key_frames in lists for table in resolve_key_frames(key_frames, frames)]
+        return split_clip(tables, frames, frames_at_once)
+
     @abstractmethod
     def run(self, work: Callable[[], Result], chunks: int, frames: int, height: int, width: int) -> Result:
         """Bring the model to its device and do `work`, which calls it.
@@ -193,7 +223,7 @@ class NoiseModel(ABC):
         """
         text = text.to(self.device, self.dtype)
         return {
-            layer.address: replace(site, project=cross_projection(layer, text, frames)) if site.is_cross else site
+            layer.address: replace(site, project=cross_projection(layer, text)) if site.is_cross else site
             for layer, site in zip(self.layers, self.sites(frames, height, width).values(), strict=True)
         }
 

@@ -81,19 +81,19 @@ class EditAttention:
         free = mask((site.height, site.width)).flatten(1)[:, None, :, None]  # [frames, 1, cells, 1]
         edited = own[-site.frames :]
         # The mask is one value per query row, so choosing between outputs is choosing between maps.
-        torch.where(free, edited, self.source[site.address].apply(v[-site.frames :]), out=edited)
+        torch.where(free, edited, self.source[site.address].apply(v[-site.key_sources :]), out=edited)
         return own
 
     def _on_last_chunk(self, compute: Attend, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
         """Apply `compute` to the last chunk of the batch, and unedited attention to those before it."""
-        rest = len(q) - site.frames
+        rest, of_keys = len(q) - site.frames, len(k) - site.key_sources
         others, own = slice(None, rest), slice(rest, None)
-        last = compute(q[own], k[own], v[own], site.part(own))
+        last = compute(q[own], k[of_keys:], v[of_keys:], site.part(own))
         if not rest:
             return last
         # Cells before heads in memory: what the output projection reads without another copy.
         _, heads, cells, dim = last.shape
         out = last.new_empty(len(q), cells, heads, dim).transpose(1, 2)
-        out[others] = self.base(q[others], k[others], v[others], site.part(others))
+        out[others] = self.base(q[others], k[:of_keys], v[:of_keys], site.part(others))
         out[own] = last
         return out

@@ -7,6 +7,7 @@ from typing import cast
 
 from torch import Tensor
 
+from ..attention.clip_parts import check_frames_at_once, most_frames
 from ..attention.map_control import MapControlAttention
 from ..diffusion.guided_text import embedded, guided_text
 from ..diffusion.noise_model import NoiseModel
@@ -58,6 +59,7 @@ def edit(
     *,
     negative_prompt: str = "",
     mask: Tensor | None = None,
+    frames_at_once: int = 0,
     on_step: OnStep = ignore_step,
 ) -> EditResult:
     """Edit an inverted clip by words; the inversion is only read, so any number of edits may follow one.
@@ -65,6 +67,7 @@ def edit(
     text_encoder: the text encoder of the inversion
     mask:    [frames or 1, height, width] of the clip's proportions, above 0.5 where the edit may differ; with blend
              words both must allow a cell, unless `BlendSettings.mask_use` says "override"; None: words alone decide
+    frames_at_once: most frames that one call of the UNet computes, as of `invert`; 0: as the inversion was computed
     on_step: called with a `StepDone` after each step; raising ends the run and changes nothing
     Returns raw latents, for a VAE's `decode`, and the masks.
     Raises FateZeroError kinds for settings, words and masks that do not fit, before any long work.
@@ -75,6 +78,8 @@ def edit(
     unet, trace = controller.unet, controller.inverted()
     plan = plan_edit(unet, trace, text_encoder, edit_prompt, settings, with_mask=mask is not None)
     _check_control(controller, plan)
+    check_frames_at_once(frames_at_once)
+    parts = unet.parts(trace.frames, frames_at_once or trace.frames_at_once, controlled=True)
     cell = unet.latent_format.pixels_per_cell
     user_mask = None if mask is None else checked_mask(mask, trace.frames, trace.size, cell)
     text = guided_text(text_encoder, unet, edit_prompt, plan.guidance, negative_prompt)
@@ -90,9 +95,10 @@ def edit(
             user_mask=None if user_mask is None else user_mask.to(unet.device),
             asked_text=asked_text,
             on_step=on_step,
+            parts=parts,
         )
 
-    edited = unet.run(work, len(text), trace.frames, *trace.size)
+    edited = unet.run(work, len(text), most_frames(parts), *trace.size)
     return EditResult((edited.latents / unet.latent_format.scale).cpu(), edited.mask.cpu(), edited.last_mask.cpu())
 
 

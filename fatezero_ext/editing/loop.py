@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
 from torch import Tensor
 
+from ..attention.clip_parts import ClipPart, Parts, joined, part_sites, whole_clip
 from ..attention.sites import LayerAddress
 from ..diffusion.finite import check_result, watched
 from ..diffusion.noise_model import NoiseModel
@@ -53,6 +54,7 @@ def edit_latents(
     user_mask: Tensor | None = None,
     asked_text: Tensor | None = None,
     on_step: OnStep = ignore_step,
+    parts: Parts = (),
 ) -> EditedLatents:
     """Denoise the inverted clip under the edit prompt, with the source's attention where the plan says so.
 
@@ -60,49 +62,95 @@ def edit_latents(
     user_mask: bool [frames, height, width] of any scale, True where the edit may differ; where the plan makes a mask
                from words too, both must allow it or this one overrides it; None: words alone decide
     asked_text: [1, tokens, width] of the plan's `asked_text`, if it has one
+    parts:     of the clip, each computed by a call of its own, see `NoiseModel.parts`; none: all frames in one
     """
-    steps, store = len(trace.schedule), trace.store
-    predict = GuidedPrediction(unet, text, plan.guidance, (trace.frames, *trace.size), store)
-    run, x = EditRun(unet, trace, plan, user_mask), trace.noise.to(unet.device)
+    steps, parts = len(trace.schedule), parts or whole_clip(trace.frames)
+    predict = GuidedPrediction(unet, text, plan.guidance, (trace.frames, *trace.size), trace.store, parts=parts)
+    plan = plan.to(unet.device, unet.dtype)
+    runs, x = [EditRun(unet, trace, plan, user_mask, part) for part in parts], trace.noise.to(unet.device)
+    wanted = [runs[0].wanted(step) for step in range(steps)]
     asked = None
     if asked_text is not None:
-        asked = AskedText(asked_text, plan.mask_layers, [step for step in range(steps) if run.reads_mask(step)])
-    with SourceReader(unet, trace, [run.wanted(step) for step in range(steps)], asked) as source:
+        reading = [step for step in range(steps) if runs[0].reads_mask(step)]
+        asked = AskedText(asked_text, plan.mask_layers, reading)
+    spread = plan.mask_layers if plan.shape_layers else ()
+    with SourceReader(unet, trace, wanted, asked, parts=parts, spread=spread) as source:
         for step in range(steps):
-            read = partial(source.read, step)
-            # Not kept in a local variable, so that this step's records are freed before the next are read.
-            x, estimate = run.denoise(
-                x, step, within_memory(read, memory_remedies(unet, store), OUT_OF_MEMORY_ADVICE), predict
-            )
+            x, estimates = _edited_step(runs, x, step, source, predict)
             if watched(x, last=step == steps - 1):
                 name = result_name(x, step + 1, steps, "the edit")
                 check_result(unet, x, name, given=trace.noise, guidance=plan.guidance)
-            on_step(StepDone(step + 1, steps, x, estimate, run.attention_mask, run.latent_mask))
-    return EditedLatents(x, run.masks.mean(), run.masks.last())
+            estimate = partial(_of_clip, parts, estimates)
+            fused = _mask_of_clip(parts, [run.attention_mask for run in runs])
+            blended = _mask_of_clip(parts, [run.latent_mask for run in runs])
+            on_step(StepDone(step + 1, steps, x, estimate, fused, blended))
+    peak = torch.stack([run.masks.spared_peak() for run in runs]).amax(0)
+    last = [run.masks.last(peak) for run in runs]
+    return EditedLatents(x, joined(parts, [run.masks.mean() for run in runs]), joined(parts, last))
+
+
+def _edited_step(
+    runs: Sequence[EditRun], x: Tensor, step: int, source: SourceReader, predict: GuidedPrediction
+) -> tuple[Tensor, list[Callable[[], Tensor]]]:
+    """Do one step of the edit part by part; return the clip's latents, and what makes each part's clean estimate."""
+    pieces, estimates = [], []
+    remedies = memory_remedies(predict.unet, predict.store)
+    for run in runs:
+        read = partial(source.read, step, run.part.number)
+        # Not kept in a local variable, so that these records are freed before the next are read.
+        piece, estimate = run.denoise(
+            run.part.of(x), step, within_memory(read, remedies, OUT_OF_MEMORY_ADVICE), predict
+        )
+        pieces.append(piece)
+        estimates.append(estimate)
+    return joined(predict.parts, pieces), estimates
+
+
+def _of_clip(parts: Parts, estimates: Sequence[Callable[[], Tensor]]) -> Tensor:
+    return joined(parts, [estimate() for estimate in estimates])
+
+
+def _mask_of_clip(parts: Parts, masks: Sequence[Tensor | None]) -> Tensor | None:
+    made = [mask for mask in masks if mask is not None]
+    return joined(parts, made) if made else None
 
 
 class EditRun:
-    """The state of one edit while it runs."""
+    """The state of one edit of a part of a clip while it runs."""
 
-    def __init__(self, unet: NoiseModel, trace: Trace, plan: EditPlan, user_mask: Tensor | None) -> None:
+    def __init__(
+        self,
+        unet: NoiseModel,
+        trace: Trace,
+        plan: EditPlan,
+        user_mask: Tensor | None,
+        part: ClipPart | None = None,
+    ) -> None:
+        """Begin an edit.
+
+        user_mask: of the whole clip
+        part:      None: all frames
+        """
         self.unet, self.trace = unet, trace
+        self.part = part = part or whole_clip(trace.frames)[0]
         self.timesteps = torch.tensor(trace.schedule.timesteps, device=unet.device)
         self.plan = plan.to(unet.device, unet.dtype)
-        self.sites = unet.sites(trace.frames, *trace.size)
+        self.sites = part_sites(unet.sites(trace.frames, *trace.size), part)
         self.masks = MaskMaker(
             self.plan.source_mask,
             self.plan.edit_mask,
             {at: self.sites[at] for at in plan.mask_layers},
-            user_mask,
-            torch.zeros(trace.frames, *trace.size, dtype=torch.float32, device=unet.device),
+            None if user_mask is None else part.of(user_mask),
+            torch.zeros(len(part.frames), *trace.size, dtype=torch.float32, device=unet.device),
             plan.shape_layers,
         )
         blend, has_mask = plan.blend, user_mask is not None
         self.fuses_under_mask = has_mask if blend is None else blend.self_attention
         self.original = plan.settings.quirks == "original"
         self.last_fused, self.joined_last, self.shown = plan.last_fused, plan.joined_last, plan.shown
+        whole = len(part.frames) == trace.frames
         blends = any(step.blend_latents for step in plan.steps)
-        self.source_latents = trace.latents.to(unet.device) if blends else trace.latents
+        self.source_latents = trace.latents.to(unet.device) if blends and whole else trace.latents
         self.attention_mask: Tensor | None = None
         self.latent_mask: Tensor | None = None
 
@@ -124,7 +172,7 @@ class EditRun:
     ) -> tuple[Tensor, Callable[[], Tensor]]:
         """Do one step of the edit; return its latents, and what makes the clean estimate to preview."""
         attend, heat = self.attention(step, source)
-        prediction = predict(x, self.timesteps[step], attend)
+        prediction = predict(x, self.timesteps[step], attend, self.part)
         estimate = partial(self.trace.schedule.clean, x, prediction, step)
         x = self.unet.after_step(self.trace.schedule.denoise(x, prediction, step))
         return self.blend_latents(x, step, attend.edit_maps, heat), estimate
@@ -170,4 +218,5 @@ class EditRun:
         self.masks.count(mask, blends_latents=True)
         # After step j the edit stands at level T - 1 - j; the authors' program reads one level noisier.
         level = len(self.trace.schedule) - 1 - step + int(self.original)
-        return torch.where(mask[:, None], x, self.source_latents[level].to(x.dtype))
+        source = self.part.of(self.source_latents[level]).to(x.device, x.dtype)
+        return torch.where(mask[:, None], x, source)

@@ -74,10 +74,10 @@ def word_heat(maps: Iterable[tuple[Tensor, Site]], weights: Tensor) -> Tensor:
 def spread_over_shapes(heat: Tensor, source: SourceRecords, layers: Collection[ControlledLayer]) -> Tensor:
     """Give each place the heat of the places that its self-attention looks at, averaged over layers and heads.
 
-    heat:   [frames, height, width] float32
+    heat:   [(before frames), height, width] float32, of a part of a clip with the frames before it, see `Site.before`
     layers: self-attention layers of this resolution, in `source`; none: the heat stays as it is
     No map is made: the heat is the values that recorded attention is applied to.
-    Returns a tensor shaped like `heat`.
+    Returns [frames, height, width].
     Source: attention maps refined by self-attention, as in DiffSegmenter (arXiv 2309.02773).
     """
     if not layers:
@@ -87,8 +87,9 @@ def spread_over_shapes(heat: Tensor, source: SourceRecords, layers: Collection[C
     for layer in layers:
         # As wide as the layer's queries and contiguous, as fused kernels require; every channel is the same.
         wide = values.expand(-1, layer.heads, -1, layer.dim_head).contiguous()
-        spread.append(source[layer.address].apply(wide)[..., 0])
-    return torch.cat(spread, dim=1).mean(dim=1).view_as(heat)
+        attention = source[layer.address]
+        spread.append(attention.apply(wide[-attention.site.key_sources :])[..., 0])
+    return torch.cat(spread, dim=1).mean(dim=1).view(-1, *heat.shape[1:])
 
 
 def check_other_words(unet: NoiseModel, layers: Collection[LayerAddress], words: Collection[str]) -> None:
@@ -171,7 +172,7 @@ class MaskWords:
 
 
 class MaskMaker:
-    """Makes the masks of one edit, and counts how often each cell was free to differ."""
+    """Makes the masks of one edit of a clip, or of a part of it, and counts how often each cell was free to differ."""
 
     def __init__(
         self,
@@ -270,20 +271,31 @@ class MaskMaker:
         """Return the share of the counted masks that left a cell free, 0..1; 1 without any."""
         return self.counts / self._counted if self._counted else torch.ones_like(self.counts)
 
-    def last(self) -> Tensor:
+    def last(self, peak: Tensor | None = None) -> Tensor:
         """Return the last mask that latents were blended under, else self-attention, else the one shown, as joined.
 
         The place of things to be spared is taken out of it, by the mean heat of their words: it shows a shape better
         than one step's. It is compared with a thing's highest in the clip, which may leave the picture.
+        peak: that highest heat, see `spared_peak`; None: these are all frames of the clip
         Returns bool [frames, height, width] in latent cells; all True where there was none.
         """
         masks = (self._last_blended, self._last_fused, torch.ones_like(self.counts, dtype=torch.bool))
         last = next(mask for mask in masks if mask is not None)
-        if self.source_words is None or self._spared_heat is None:
+        heat = self._spared()
+        if self.source_words is None or heat is None:
             return last
-        heat = F.interpolate(self._spared_heat, size=last.shape[-2:])
-        peak = heat.amax((1, 2, 3), keepdim=True).clamp_min(torch.finfo(heat.dtype).tiny)
+        peak = (self.spared_peak() if peak is None else peak).clamp_min(torch.finfo(heat.dtype).tiny)
         return last & ~(heat / peak > self.source_words.spare_threshold).any(0)
+
+    def spared_peak(self) -> Tensor:
+        """Return the highest mean heat of each thing to be spared, [words, 1, 1, 1]; [1, 1, 1, 1] 0 without any."""
+        heat = self._spared()
+        return self.counts.new_zeros(1, 1, 1, 1) if heat is None else heat.amax((1, 2, 3), keepdim=True)
+
+    def _spared(self) -> Tensor | None:
+        """Return the added heat of each thing to be spared, [words, frames, height, width] in latent cells."""
+        heat = self._spared_heat
+        return None if heat is None else F.interpolate(heat, size=self.counts.shape[-2:])
 
     def _user_mask_at(self, mask: Tensor, size: tuple[int, int]) -> Tensor:
         if size not in self._scaled:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ..attention.clip_parts import joined, most_frames
 from ..attention.sites import LayerAddress, Site
 from ..diffusion.guided_text import embedded
 from ..editing.masks import blend_layers, check_other_words, shape_layers, spread_over_shapes
@@ -162,7 +163,8 @@ def _mean(
 
     places: sums one layer's map [frames, heads, cells, keys] over its heads, and gives it the shape of the result
     asked:  a text whose attention is read in place of the source prompt's
-    after_step: changes the sum of a step's maps by its records; linear; `beside` names the layers that it reads
+    after_step: changes the sum of a step's maps by its records; linear; `beside` names the layers that it reads. Of a
+            part of a clip it gets the sum of the frames before as well, which it leaves out
     Maps are made one at a time, on the model's device: attention that is stored as features, or not at all, is computed
     from the model's weights.
     """
@@ -170,17 +172,22 @@ def _mean(
     steps = reading.steps(len(trace.schedule))
     wanted = [(*layers, *beside) if step in steps else () for step in range(len(trace.schedule))]
 
+    parts = unet.parts(trace.frames, trace.frames_at_once)
+    spread = layers if after_step is not None else ()
+
     def work() -> Tensor:
         sites, like = unet.sites(trace.frames, *trace.size), torch.empty(0, dtype=torch.float32, device=unet.device)
-        total, maps = torch.zeros((), dtype=torch.float32, device=unet.device), 0
-        with SourceReader(unet, trace, wanted, asked) as reader:
+        totals, maps = [like.new_zeros(()) for _ in parts], 0
+        with SourceReader(unet, trace, wanted, asked, parts=parts, spread=spread) as reader:
             for done, step in enumerate(steps, 1):
-                records, of_step = reader.read(step), torch.zeros_like(total)
-                for address in layers:
-                    probs = records[address].heat.probs(like)
-                    of_step, maps = of_step + places(probs, sites[address]), maps + probs.shape[1]
-                total = total + (of_step if after_step is None else after_step(of_step, records))
+                for part in parts:
+                    records, of_step, maps = reader.read(step, part.number), like.new_zeros(()), 0
+                    for address in layers:
+                        probs = records[address].heat.probs(like)
+                        of_step, maps = of_step + places(probs, sites[address]), maps + probs.shape[1]
+                    of_step = of_step if after_step is None else after_step(of_step, records)
+                    totals[part.number] = totals[part.number] + of_step
                 on_read(done, len(steps))
-        return total.div(maps).cpu()
+        return joined(parts, totals).div(maps * len(steps)).cpu()
 
-    return unet.run(work, 1, trace.frames, *trace.size)
+    return unet.run(work, 1, most_frames(parts), *trace.size)

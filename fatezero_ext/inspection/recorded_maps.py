@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 
 import torch
 from torch import Tensor
 
+from ..attention.clip_parts import joined, most_frames
 from ..attention.sites import LayerAddress
 from ..diffusion.noise_model import NoiseModel
 from ..errors import SettingsError, StoreError, is_whole
@@ -24,28 +25,35 @@ class RecordedMaps(Mapping[LayerAddress, Tensor]):
     Each map is made when it is read, and not held here.
     """
 
-    def __init__(self, unet: NoiseModel, trace: Trace, records: SourceRecords) -> None:
-        self._unet, self._trace, self._records = unet, trace, records
+    def __init__(
+        self, unet: NoiseModel, trace: Trace, layers: Collection[LayerAddress], records: Sequence[SourceRecords]
+    ) -> None:
+        """records: of each part in which the clip is computed"""
+        self._unet, self._trace, self._layers, self._records = unet, trace, tuple(layers), records
+        self._parts = unet.parts(trace.frames, trace.frames_at_once)
 
     def __repr__(self) -> str:
         return f"RecordedMaps({', '.join(map(str, self))})"
 
     def __getitem__(self, address: LayerAddress) -> Tensor:
-        attention = self._records[address]
+        attentions = [records[address] for records in self._records]
 
         def work() -> Tensor:
-            probs = attention.probs(torch.empty(0, dtype=torch.float32, device=self._unet.device)).cpu()
+            like = torch.empty(0, dtype=torch.float32, device=self._unet.device)
+            probs = joined(self._parts, [attention.probs(like).cpu() for attention in attentions])
             # Callers may change the map that they get.
-            return probs.clone() if probs is attention.record.kept.values else probs
+            return probs.clone() if probs is attentions[0].record.kept.values else probs
 
+        if not attentions:
+            raise KeyError(address)
         with torch.no_grad():
-            return self._unet.run(work, 1, self._trace.frames, *self._trace.size)
+            return self._unet.run(work, 1, most_frames(self._parts), *self._trace.size)
 
     def __iter__(self) -> Iterator[LayerAddress]:
-        return iter(self._records)
+        return iter(self._layers)
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._layers)
 
 
 def recorded_maps(
@@ -78,13 +86,15 @@ def recorded_maps(
         )
     wanted = [chosen if number == step else () for number in range(steps)]
 
-    def work() -> SourceRecords:
-        with SourceReader(unet, trace, wanted) as reader:
-            records = reader.read(step)
-        return {address: records[address] for address in chosen}
+    parts = unet.parts(trace.frames, trace.frames_at_once)
+
+    def work() -> list[SourceRecords]:
+        with SourceReader(unet, trace, wanted, parts=parts) as reader:
+            return [reader.read(step, part.number) for part in parts]
 
     with torch.no_grad():
-        return RecordedMaps(unet, trace, unet.run(work, 1, trace.frames, *trace.size) if chosen else {})
+        records = unet.run(work, 1, most_frames(parts), *trace.size) if chosen else []
+    return RecordedMaps(unet, trace, chosen, records)
 
 
 def _addresses(layers: LayerAddress | str | Collection[LayerAddress | str]) -> list[LayerAddress]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..attention.clip_parts import ClipPart, PartAttention, PartCalls, Parts, most_frames, whole_clip
 from ..attention.functional import Attend
 from ..diffusion.finite import watched
 from ..diffusion.noise_model import NoiseModel
@@ -16,7 +17,10 @@ from ..memory.free_memory import Remedy, free_on, within_memory
 from ..storage.record_store import MemoryStore, RecordStore
 
 log = logging.getLogger(__name__)
-OUT_OF_MEMORY_ADVICE = "Use fewer or smaller frames, or, on Attention Store Cache, policy recompute or place ram."
+OUT_OF_MEMORY_ADVICE = (
+    "Use fewer or smaller frames, or, on Attention Store Cache, policy recompute or place ram. frames_at_once computes "
+    "a long clip in parts."
+)
 
 
 @dataclass(frozen=True)
@@ -78,21 +82,33 @@ class GuidedPrediction:
         guidance: float,
         clip: tuple[int, int, int],
         store: RecordStore,
+        *,
+        parts: Parts = (),
     ) -> None:
         """Begin a run.
 
         clip:  frames, height and width in cells
         store: of the run, which can leave the device
+        parts: of the clip, each predicted by a call of its own; none: it is predicted whole
         """
+        frames, *size = clip
         self.unet, self.text, self.guidance, self.store = unet, text, guidance, store
+        self.parts = parts or whole_clip(frames)
+        self._calls = PartCalls(self.parts, unet.sites(*clip), texts=len(text))
         self.one_at_a_time = len(text) == 1
-        short = unet.device.type == "cuda" and unet.working_memory(2, *clip) > free_on(unet.device)
+        needed = unet.working_memory(2, most_frames(self.parts), *size)
+        short = unet.device.type == "cuda" and needed > free_on(unet.device)
         if short and (remedy := self._take_turns()):
             log.warning("The device is short of memory: %s.", remedy)
 
-    def __call__(self, x: Tensor, timestep: int | Tensor, attend: Attend) -> Tensor:
-        """Predict for x [frames, channels, height, width]; `attend` computes the call that has the last text."""
+    def __call__(self, x: Tensor, timestep: int | Tensor, attend: Attend, part: ClipPart | None = None) -> Tensor:
+        """Predict for x [frames, channels, height, width]; `attend` computes the call that has the last text.
+
+        part: that x holds; None: x is the whole clip
+        The parts of a clip come in their order at each step.
+        """
         remedies = (*memory_remedies(self.unet, self.store), self._take_turns)
+        attend = self._calls.attend(attend, self.parts[0] if part is None else part)
         return within_memory(lambda: self._prediction(x, timestep, attend), remedies, OUT_OF_MEMORY_ADVICE)
 
     def _prediction(self, x: Tensor, timestep: int | Tensor, attend: Attend) -> Tensor:
@@ -100,7 +116,8 @@ class GuidedPrediction:
             wanted = self.unet(x, timestep, self.text[-1:], frames=len(x), attend=attend)
             if len(self.text) == 1:
                 return wanted
-            negative = self.unet(x, timestep, self.text[:1], frames=len(x))
+            others = attend.of_others(self.unet.attend) if isinstance(attend, PartAttention) else None
+            negative = self.unet(x, timestep, self.text[:1], frames=len(x), attend=others)
         else:
             both = self.unet(x, timestep, self.text, frames=len(x), attend=attend)
             negative, wanted = both.chunk(2)

@@ -7,10 +7,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from typing import cast
 
 import torch
 from torch import Tensor
 
+from ..attention.clip_parts import Parts, most_frames
 from ..attention.records import Form
 from ..attention.sites import LayerAddress
 from ..diffusion.guided_text import check_guidance, embedded, guided_text
@@ -18,7 +20,7 @@ from ..digests import combined
 from ..errors import StoreError, check_kind
 from ..prompts.prompt import TextEncoder
 from ..storage.disk_cache.cache import InversionCache, default_cache
-from ..storage.disk_cache.completeness import LAYERS, LEVELS, page_name, unusable
+from ..storage.disk_cache.completeness import LAYERS, LEVELS, PARTS, WRONG_PARTS, page_names, stored_parts, unusable
 from ..storage.disk_cache.entry import Entry
 from ..storage.disk_cache.manifest import JSON
 from ..storage.disk_cache.tensor_file import DamagedFile
@@ -67,6 +69,7 @@ def invert(
     *,
     steps: int = 50,
     inversion_passes: int = 1,
+    frames_at_once: int = 0,
     reconstruct: Reconstruction | None = None,
     on_plan: OnPlan = ignore_plan,
     on_step: OnStep = ignore_step,
@@ -79,17 +82,25 @@ def invert(
     inversion_passes: fixed-point passes of each step, 0..10: a step calls the UNet once more for each and leads back to
              the clip more exactly; attention is recorded in its last call, and a registered controller sees that one
              alone; 0: plain DDIM inversion, as the authors' program
+    frames_at_once: most frames that one call of the UNet computes, for long clips on small devices; the result is that
+             of the whole clip within rounding, and edits of it go on alike. 0, or no fewer than the clip has: all
     reconstruct: take the source's attention from denoising the inverted clip again under its own prompt; None: from
              the inversion itself, as FateZero does
     on_plan: called before the first step with a sentence: how attention will be stored and how large that will be, or
              that the inversion was found on disk
     on_step: called with a `StepDone` after each step; raising ends the run and changes nothing
     Returns the controller with its trace, its storage decided where it was "auto". The trace's own latents are scaled.
-    Raises FateZeroError kinds for a prompt that is too long, latents that do not fit, a step count out of range, and
-    attention that does not fit into memory.
+    Raises FateZeroError kinds for a prompt that is too long, latents that do not fit, a step count out of range,
+    attention that does not fit into memory, and `frames_at_once` where a clip must stay whole, see `NoiseModel.parts`.
     """
     planned = plan_inversion(
-        controller, text_encoder, latents, source_prompt, steps=steps, inversion_passes=inversion_passes
+        controller,
+        text_encoder,
+        latents,
+        source_prompt,
+        steps=steps,
+        inversion_passes=inversion_passes,
+        frames_at_once=frames_at_once,
     )
     return invert_planned(planned, text_encoder, reconstruct=reconstruct, on_plan=on_plan, on_step=on_step)
 
@@ -114,12 +125,14 @@ def invert_planned(
     if reconstruct is not None:
         texts = guided_text(text_encoder, unet, source, reconstruct.guidance, reconstruct.negative_prompt)
         guided = _GuidedTexts(texts, reconstruct.guidance)
-    chunks = 1 if guided is None else len(guided.texts)
+    chunks, parts = 1 if guided is None else len(guided.texts), planned.parts
 
     def work() -> Controller:
         shape = planned.shape(text.shape[1])
-        check_room(unet, shape)
-        room = measured_room(unet, max(chunks, 2), shape)  # the edit that follows has two chunks
+        # Carried keys are less than whole frames: a bound that refuses must leave them out, one that is free hold them.
+        check_room(unet, replace(shape, frames=max(len(part.frames) for part in parts)), planned.frames)
+        # The edit that follows has two chunks.
+        room = measured_room(unet, max(chunks, 2), replace(shape, frames=most_frames(parts)))
         steps, evaluated = len(planned.schedule), _stores_evaluated(planned, guided)
         chosen = choose_storage(wanted, unet, planned.capture, shape, steps, room, evaluated=evaluated)
         run = _Inversion(planned, text, guided, chosen, wanted.policy == "auto", on_step)
@@ -130,7 +143,7 @@ def invert_planned(
             inverted = run.computed(run.memory_store())
         return replace(planned.controller, storage=chosen.storage, trace=inverted)
 
-    return unet.run(work, chunks, planned.frames, *planned.size)
+    return unet.run(work, chunks, most_frames(parts), *planned.size)
 
 
 @dataclass(frozen=True)
@@ -173,13 +186,23 @@ class _Inversion:
             return {}
         return recorded_forms(self.plan.unet, self.plan.capture, policy, self.plan.shape(self.text.shape[1]))
 
+    @cached_property
+    def parts(self) -> Parts:
+        """The parts in which the clip is computed."""
+        return self.plan.parts
+
+    @property
+    def stored_parts(self) -> list[list[int]]:
+        """The frames of each part of a page; none where the clip is computed whole."""
+        return [list(part.frames) for part in self.parts] if len(self.parts) > 1 else []
+
     def memory_store(self) -> RecordStore:
         """Return an empty store in the computer's memory or the device's."""
         storage = self.chosen.storage
         if storage.recomputes:
             return Recomputed(self.level_offset)
         device = torch.device("cpu") if storage.place == "ram" else None
-        return MemoryStore(device, storage.precision, frozenset(self.forms), self.level_offset)
+        return MemoryStore(device, storage.precision, frozenset(self.forms), self.level_offset, self.stored_parts)
 
     def computed(self, store: RecordStore) -> Trace:
         """Run the UNet, and fill the store."""
@@ -199,7 +222,9 @@ class _Inversion:
             keep_evaluated=guided is None and reads_evaluated(self.chosen.storage),
             controlled=guided is None,
             on_step=lambda step: self.on_step(replace(step, total=total)),
+            parts=self.parts,
         )
+        inverted = replace(inverted, frames_at_once=plan.frames_at_once)
         if guided is None:
             return replace(inverted, store=store)
         return reconstruct_latents(
@@ -209,6 +234,7 @@ class _Inversion:
             guided.guidance,
             recording=recording,
             on_step=lambda step: self.on_step(replace(step, done=steps + step.done, total=total)),
+            parts=self.parts,
         )
 
     def without_records(self) -> Trace:
@@ -225,9 +251,8 @@ class _Inversion:
             self.on_step(StepDone(steps, steps, saved.noise, partial(saved.noise.to, self.plan.unet.device)))
             return saved
         try:
-            draft = DiskDraft(
-                cache.begin(key, self._about(), self.chosen.nbytes), storage.precision, frozenset(self.forms)
-            )
+            begun = cache.begin(key, self._about(), self.chosen.nbytes)
+            draft = DiskDraft(begun, storage.precision, frozenset(self.forms), self.stored_parts)
         except StoreError as error:
             if not self.may_recompute:
                 raise
@@ -252,7 +277,9 @@ class _Inversion:
     def _published(self, entry: Entry) -> RecordStore:
         policy, precision = self.chosen.storage.policy, self.chosen.storage.precision
         if policy == "features" or policy == "maps":
-            return DiskStore(entry, policy, precision, self.level_offset, frozenset(self.forms))
+            # An entry that was there before, or that another process was faster with, may have other parts.
+            parts = stored_parts(entry.about) or []
+            return DiskStore(entry, policy, precision, self.level_offset, frozenset(self.forms), parts)
         entry.release()  # all there is of it, the latents, is in memory
         return Recomputed(self.level_offset)
 
@@ -262,8 +289,11 @@ class _Inversion:
         if entry is None:
             return None
         try:
-            steps = range(len(plan.schedule)) if self.forms else ()  # no layer is recorded: no files of steps
-            for name in (LEVELS, *map(page_name, steps)):
+            steps = len(plan.schedule) if self.forms else 0  # no layer is recorded: no files of steps
+            parts = stored_parts(entry.about)
+            if parts is None or (parts and sum(map(len, parts)) != plan.frames):
+                raise DamagedFile(entry.place(LEVELS), WRONG_PARTS)
+            for name in (LEVELS, *page_names(steps, len(parts))):
                 if name not in entry.names:  # it would be computed again at every edit
                     raise DamagedFile(entry.place(name), "it is not there")
             levels = {name: aligned(tensor) for name, tensor in entry.read(LEVELS).items()}
@@ -278,7 +308,11 @@ class _Inversion:
             cache.remove(key)
             return None
         text, store = self.text.cpu(), self._published(entry)
-        return self._in_memory(Trace(plan.schedule, plan.prompt, text, store=store, capture=plan.capture, **levels))
+        trace = Trace(
+            plan.schedule, plan.prompt, text, levels["latents"], levels["noise"], store, plan.capture,
+            levels.get("evaluated"), plan.frames_at_once,
+        )  # fmt: skip
+        return self._in_memory(trace)
 
     def _key(self) -> str:
         """Return the cache key: a digest of everything the stored tensors depend on."""
@@ -312,4 +346,5 @@ class _Inversion:
             "steps": len(plan.schedule),
             "policy": kept_as(self.chosen.storage),
             LAYERS: [str(at) for at in self.forms],
+            **({PARTS: cast("JSON", self.stored_parts)} if self.stored_parts and self.forms else {}),
         }

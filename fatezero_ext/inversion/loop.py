@@ -9,6 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..attention.clip_parts import Parts, joined
 from ..attention.functional import Attend
 from ..attention.records import Form
 from ..attention.sites import LayerAddress
@@ -60,6 +61,7 @@ def invert_latents(
     keep_evaluated: bool = True,
     controlled: bool = True,
     on_step: OnStep = ignore_step,
+    parts: Parts = (),
 ) -> Trace:
     """Invert a clip by DDIM without guidance.
 
@@ -69,36 +71,33 @@ def invert_latents(
     keep_evaluated: whether the latents of those last calls are kept in the trace, if there are passes before them
     controlled: whether a registered controller takes part, in the last call of each step; the passes before it are the
                 model's own, so that the controller sees one call a step
+    parts:      of the clip, each computed by a call of its own, see `NoiseModel.parts`; none: all frames in one
     Source: DDIM (arXiv 2010.02502); fixed-point passes as in AIDI (arXiv 2309.04907), without its acceleration.
     """
     store, steps = recording.store, len(schedule)
-    levels = latents.new_empty(steps + 1, *latents.shape, dtype=levels_dtype(unet.dtype))
+    predict = GuidedPrediction(unet, text, 1.0, (len(latents), *latents.shape[-2:]), store, parts=parts)
+    levels = latents.new_empty(
+        steps + 1, *latents.shape, dtype=levels_dtype(unet.dtype), device=_keeps_levels(latents.device, parts)
+    )
     evaluated = torch.empty_like(levels[1:]) if passes and keep_evaluated else None
     # Laid out in memory as the stored levels are, so that a step that runs again from one of them gives the same bits.
     x = levels[0] = latents.contiguous()
     timesteps = torch.tensor(schedule.timesteps, device=x.device)
     base = unet.attend if controlled else unet.kernel
 
-    def stepped(x: Tensor, at: Tensor, step: int, attend: Attend) -> Tensor:
-        call = partial(unet, at, timesteps[step], text, frames=len(at), attend=attend)
-        prediction = within_memory(call, memory_remedies(unet, store), OUT_OF_MEMORY_ADVICE)
+    def stepped(x: Tensor, at: Tensor, step: int, base: Attend, recording: Recording) -> Tensor:
+        prediction = _recorded(predict, at, timesteps[step], base, recording, step=step)
         return schedule.invert(x, prediction, step, exactly=passes > 0)
 
     for step in reversed(range(steps)):
         at = x
         for _ in range(passes):
-            at = stepped(x, at, step, unet.kernel)
+            at = stepped(x, at, step, unet.kernel, NO_RECORDING)
         if evaluated is not None:
             evaluated[steps - 1 - step] = at
-        recorder = RecordAttention(recording.forms, base) if recording.forms else None
-        x = stepped(x, at, step, recorder or base)
+        x = stepped(x, at, step, base, recording)
         if controlled:
             x = unet.after_step(x)
-        if recorder is not None:
-            # Converting to the stored precision needs room on the device as well.
-            within_memory(
-                partial(store.write, step, recorder.records), memory_remedies(unet, store), OUT_OF_MEMORY_ADVICE
-            )
         if watched(x, last=step == 0):
             check_result(unet, x, result_name(x, steps - step, steps, "the inversion"), given=latents)
         levels[steps - step] = x
@@ -117,27 +116,24 @@ def reconstruct_latents(
     *,
     recording: Recording,
     on_step: OnStep = ignore_step,
+    parts: Parts = (),
 ) -> Trace:
     """Denoise an inverted clip under its own prompt and record the attention of that.
 
-    text: [2, tokens, width] negative and source prompt, or [1, tokens, width] the source prompt without guidance
+    text:  [2, tokens, width] negative and source prompt, or [1, tokens, width] the source prompt without guidance
+    parts: as of `invert_latents`
     Returns a trace whose levels are the latents of this pass, from the inversion's noisiest one down.
     """
     schedule, store, steps = inverted.schedule, recording.store, len(inverted.schedule)
-    predict = GuidedPrediction(unet, text, guidance, (inverted.frames, *inverted.size), store)
+    predict = GuidedPrediction(unet, text, guidance, (inverted.frames, *inverted.size), store, parts=parts)
     timesteps = torch.tensor(schedule.timesteps, device=unet.device)
-    levels = torch.empty_like(inverted.latents, device=unet.device)
-    levels[-1] = x = inverted.noise.to(unet.device)
+    levels = torch.empty_like(inverted.latents, device=_keeps_levels(unet.device, parts))
+    levels[-1] = inverted.noise
+    x = inverted.noise.to(unet.device)
     for step in range(steps):
-        recorder = RecordAttention(recording.forms, unet.attend) if recording.forms else None
-        prediction = predict(x, timesteps[step], recorder or unet.attend)
+        prediction = _recorded(predict, x, timesteps[step], unet.attend, recording, step=step)
         estimate = partial(schedule.clean, x, prediction, step)
         x = unet.after_step(schedule.denoise(x, prediction, step))
-        if recorder is not None:
-            # Converting to the stored precision needs room on the device as well.
-            within_memory(
-                partial(store.write, step, recorder.records), memory_remedies(unet, store), OUT_OF_MEMORY_ADVICE
-            )
         if watched(x, last=step == steps - 1):
             name = result_name(x, step + 1, steps, "the reconstruction")
             check_result(unet, x, name, given=inverted.noise, guidance=guidance)
@@ -145,6 +141,26 @@ def reconstruct_latents(
         on_step(StepDone(step + 1, steps, x, estimate))
     store.seal()
     return replace(inverted, latents=_on_cpu(unet, levels, inverted.noise), store=store, evaluated=None)
+
+
+def _recorded(
+    predict: GuidedPrediction, x: Tensor, timestep: Tensor, base: Attend, recording: Recording, *, step: int
+) -> Tensor:
+    """Predict for a clip, part by part, and store the attention of each part; `base` computes it."""
+    store, pieces = recording.store, []
+    for part in predict.parts:
+        recorder = RecordAttention(recording.forms, base) if recording.forms else None
+        pieces.append(predict(part.of(x), timestep, recorder or base, part))
+        if recorder is not None:
+            # Converting to the stored precision needs room on the device as well.
+            write = partial(store.write, step, recorder.records, part.number)
+            within_memory(write, memory_remedies(predict.unet, store), OUT_OF_MEMORY_ADVICE)
+    return joined(predict.parts, pieces)
+
+
+def _keeps_levels(device: torch.device, parts: Parts) -> torch.device:
+    """Return where a run keeps its levels: those of a long clip would fill the device that computes."""
+    return torch.device("cpu") if len(parts) > 1 else device
 
 
 def _on_cpu(unet: NoiseModel, levels: Tensor, given: Tensor) -> Tensor:

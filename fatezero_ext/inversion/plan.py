@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from ..attention.clip_parts import Parts
 from ..diffusion.noise_model import NoiseModel
 from ..diffusion.schedule import Schedule
 from ..errors import SettingsError
@@ -25,6 +26,7 @@ class InversionPlan:
     prompt:     the source prompt
     latents:    [frames, channels, height, width] float32, the clip, scaled
     inversion_passes: fixed-point passes of each step, see `invert`
+    frames_at_once: most frames that one call of the UNet computes, see `invert`
     """
 
     controller: Controller
@@ -32,6 +34,7 @@ class InversionPlan:
     prompt: Prompt
     latents: Tensor
     inversion_passes: int = 0
+    frames_at_once: int = 0
 
     @property
     def unet(self) -> NoiseModel:
@@ -51,6 +54,11 @@ class InversionPlan:
         height, width = self.latents.shape[-2:]
         return height, width
 
+    @property
+    def parts(self) -> Parts:
+        """The parts in which the clip is computed."""
+        return self.unet.parts(self.frames, self.frames_at_once)
+
     def shape(self, tokens: int) -> ClipShape:
         """Return the clip's shape under a text of so many tokens."""
         return ClipShape(self.frames, *self.size, tokens)
@@ -64,6 +72,7 @@ def plan_inversion(
     *,
     steps: int = 50,
     inversion_passes: int = 1,
+    frames_at_once: int = 0,
 ) -> InversionPlan:
     """Check an inversion without computing anything. Takes and raises what `invert` does."""
     check_passes(inversion_passes)
@@ -75,7 +84,8 @@ def plan_inversion(
     check_latents(latents, unet)
     _check_repeatable(controller)
     scaled = latents.float() * unet.latent_format.scale
-    return InversionPlan(controller, schedule, prompt, scaled, int(inversion_passes))
+    unet.parts(len(latents), frames_at_once, controlled=True)  # raises for what cannot be split
+    return InversionPlan(controller, schedule, prompt, scaled, int(inversion_passes), frames_at_once)
 
 
 def _check_repeatable(controller: Controller) -> None:

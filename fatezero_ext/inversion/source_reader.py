@@ -5,16 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from ..attention.clip_parts import Parts, part_sites, whole_clip
 from ..attention.functional import Attend, plain
-from ..attention.records import Form, Record, StepRecords, to_precision
+from ..attention.records import Record, StepRecords, to_precision
 from ..attention.sites import LayerAddress, Site
 from ..diffusion.noise_model import NoiseModel
 from ..errors import SettingsError, StoreError
@@ -24,7 +23,7 @@ from ..storage.disk_store import DiskStore
 from ..storage.offload import copy_stream
 from ..storage.record_store import MemoryStore, Recomputed, RecordStore
 from .footprint import ClipShape, recorded_forms
-from .recording import PassEnded, RecordAttention
+from .source_parts import CarriedFrames, SourceRun, StoredPages
 from .trace import Trace
 
 log = logging.getLogger(__name__)
@@ -66,6 +65,8 @@ class SourceReader:
     wanted: for each step the layers that will be read; steps without any are skipped
     asked:  a text beside the source prompt whose attention is read, see `SourceAttention.heat`; its layers' queries are
             needed: where maps are stored, the source runs again up to these layers, one UNet call at each of its steps
+    parts:  of the clip, read one by one at each step, in their order; none: the clip is read whole
+    spread: cross-attention layers whose heat is read for the frames before a part as well, see `spread_over_shapes`
     Use it in a `with` statement: it ends the thread.
     """
 
@@ -75,17 +76,26 @@ class SourceReader:
         trace: Trace,
         wanted: Sequence[Collection[LayerAddress]],
         asked: AskedText | None = None,
+        *,
+        parts: Parts = (),
+        spread: Collection[LayerAddress] = (),
     ) -> None:
-        self._unet, self._trace, self._wanted = unet, trace, wanted
-        self._sites = unet.source_sites(trace.text, trace.frames, *trace.size)
-        self._asked_sites: Mapping[LayerAddress, Site] = {}
+        self._unet, self._trace, self._wanted, self._spread = unet, trace, wanted, frozenset(spread)
+        self._parts = parts or whole_clip(trace.frames)
+        self._sites = self._sites_under(trace.text)
+        self._asked_layers: Collection[LayerAddress] = () if asked is None else asked.layers
         self._asked_steps: Collection[int] = () if asked is None else frozenset(asked.steps)
-        if asked is not None:
-            sites = unet.source_sites(asked.text, trace.frames, *trace.size)
-            self._asked_sites = {at: sites[at] for at in asked.layers}
+        self._asked_sites = () if asked is None else self._sites_under(asked.text)
+        self._source = SourceRun(unet, trace, self._parts)
+        self._pages = StoredPages(trace.store, self._parts, trace.frames)
+        self._carried, self._carried_asked = CarriedFrames(), CarriedFrames()
         self._thread = ThreadPoolExecutor(1, "source records") if _is_far(trace.store, unet.device) else None
         self._stream = copy_stream(unet.device) if self._thread and unet.device.type == "cuda" else None
-        self._coming: dict[int, Future[StepRecords]] = {}
+        self._coming: dict[tuple[int, int], Future[StepRecords]] = {}
+
+    def _sites_under(self, text: Tensor) -> Sequence[Mapping[LayerAddress, Site]]:
+        sites = self._unet.source_sites(text, self._trace.frames, *self._trace.size)
+        return [part_sites(sites, part) for part in self._parts]
 
     def __enter__(self) -> SourceReader:
         return self
@@ -94,103 +104,93 @@ class SourceReader:
         if self._thread is not None:
             self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def read(self, step: int) -> SourceRecords:
-        """Return the source's attention that a step reads, on the UNet's device; {} if it reads none."""
+    def read(self, step: int, number: int = 0) -> SourceRecords:
+        """Return the source's attention that a step reads, on the UNet's device; {} if it reads none.
+
+        number: of the part whose frames it is read for
+        """
         if not self._wanted[step]:
             return {}
-        records = self._computed(step) if isinstance(self._trace.store, Recomputed) else self._stored(step)
+        part, sites, kernel = self._parts[number], self._sites[number], self._unet.kernel
+        records = (
+            self._computed(step, number) if isinstance(self._trace.store, Recomputed) else self._stored(step, number)
+        )
         if missing := [at for at in self._wanted[step] if at not in records]:
             raise StoreError(
                 f"step {step} of the inversion has no attention of {missing[0]}, which an edit reads. Invert again."
             )
-        asked = self._asked(step, records)
-        return {
-            at: SourceAttention(record, self._sites[at], self._unet.kernel, asked.get(at))
-            for at, record in records.items()
-        }
+        keyed = [at for at, record in records.items() if record.form == "features" and sites[at].key_frames]
+        spread = [at for at in records if at in self._spread]
+        whole = self._carried.with_before(records, part, [*keyed, *spread])
+        heat = {at: SourceAttention(whole[at], sites[at], kernel) for at in spread if part.before}
+        heat.update(self._asked(step, number, records))
+        own = {**records, **{at: whole[at] for at in keyed}}
+        return {at: SourceAttention(record, sites[at], kernel, heat.get(at)) for at, record in own.items()}
 
-    def _asked(self, step: int, records: StepRecords) -> Mapping[LayerAddress, SourceAttention]:
+    def _asked(self, step: int, number: int, records: StepRecords) -> Mapping[LayerAddress, SourceAttention]:
         """Return the attention of the asked text at a step: recorded queries with this text's keys."""
-        layers = [at for at in self._asked_sites if at in self._wanted[step]] if step in self._asked_steps else []
+        layers = [at for at in self._asked_layers if at in self._wanted[step]] if step in self._asked_steps else []
         queries = {at: records[at] for at in layers if records[at].form == "features"}
         if maps := [at for at in layers if at not in queries]:
             check_repeatable(self._unet, maps[0])
-            queries = {**queries, **self._record(step, dict.fromkeys(maps, "features"))}
-        return {at: SourceAttention(queries[at], self._asked_sites[at], self._unet.kernel) for at in layers}
+            queries = {**queries, **self._source.record(step, number, dict.fromkeys(maps, "features"))}
+        spread = [at for at in layers if at in self._spread]
+        queries = {**queries, **self._carried_asked.with_before(queries, self._parts[number], spread)}
+        return {at: SourceAttention(queries[at], self._asked_sites[number][at], self._unet.kernel) for at in layers}
 
-    def _stored(self, step: int) -> StepRecords:
+    def _stored(self, step: int, number: int) -> StepRecords:
         if self._thread is None:
-            return self._fetched(step)
-        coming = self._coming.pop(step, None) or self._thread.submit(self._fetched, step)
+            return self._fetched(step, number)
+        coming = self._coming.pop((step, number), None) or self._thread.submit(self._fetched, step, number)
         if isinstance(coming.exception(), OutOfMemoryError):
             # It was fetched beside a step at its peak; between two steps there is room.
-            coming = self._thread.submit(self._fetched, step)
-        following = next((later for later in range(step + 1, len(self._wanted)) if self._wanted[later]), None)
+            coming = self._thread.submit(self._fetched, step, number)
+        following = self._following(step, number)
         if following is not None and following not in self._coming:
-            self._coming[following] = self._thread.submit(self._fetched, following)
+            self._coming[following] = self._thread.submit(self._fetched, *following)
         try:
             records = coming.result()
         except DamagedFile:
             try:
                 # Reading may have failed once, or another process has made the entry anew since the prefetch.
-                records = self._fetched(step)
+                records = self._thread.submit(self._fetched, step, number).result()
             except DamagedFile as damage:
                 log.warning("%s Step %d is computed again.", damage, step)
-                return self._computed_again(step)
+                return self._computed_again(step, number)
         if self._stream is not None:
             for record in records.values():
                 for tensor in record.kept.tensors():
                     tensor.record_stream(torch.cuda.current_stream(self._unet.device))
         return records
 
-    def _fetched(self, step: int) -> StepRecords:
-        wanted, records = self._wanted[step], self._trace.store.read(step)
+    def _following(self, step: int, number: int) -> tuple[int, int] | None:
+        """Return the step and the part that are read next."""
+        if number + 1 < len(self._parts):
+            return step, number + 1
+        return next(((later, 0) for later in range(step + 1, len(self._wanted)) if self._wanted[later]), None)
+
+    def _fetched(self, step: int, number: int) -> StepRecords:
+        records = self._pages.read(step, number, self._wanted[step])
         with torch.cuda.stream(self._stream):
             moved = {
-                at: type(record)(record.kept.to(self._unet.device, non_blocking=True))
-                for at, record in records.items()
-                if at in wanted
+                at: type(record)(record.kept.to(self._unet.device, non_blocking=True)) for at, record in records.items()
             }
         if self._stream is not None:
             self._stream.synchronize()  # in this thread: the edit's own never waits for the device
         return moved
 
-    def _computed_again(self, step: int) -> StepRecords:
+    def _computed_again(self, step: int, number: int) -> StepRecords:
         """Compute damaged records of a step again, in their stored precision; the next inversion is saved anew."""
         store = self._trace.store
         assert isinstance(store, DiskStore)
         store.forget()
-        return to_precision(self._computed(step, store.policy), self._unet.device, store.precision)
+        return to_precision(self._computed(step, number, store.policy), self._unet.device, store.precision)
 
-    def _computed(self, step: int, policy: Literal["features", "maps"] = "features") -> StepRecords:
+    def _computed(self, step: int, number: int, policy: Literal["features", "maps"] = "features") -> StepRecords:
         forms = recorded_forms(self._unet, self._trace.capture, policy, self._shape)
         if policy == "features" and step in self._asked_steps:
-            forms |= dict.fromkeys(self._asked_sites, "features")
-        return self._record(step, {at: form for at, form in forms.items() if at in self._wanted[step]})
-
-    def _record(self, step: int, forms: Mapping[LayerAddress, Form]) -> StepRecords:
-        """Run the source at a step, up to the last of the layers; one UNet call of one chunk."""
-        unet, trace = self._unet, self._trace
-        last = [layer.address for layer in unet.layers if layer.address in forms][-1]
-        recorder = RecordAttention(forms, unet.kernel, until=last)
-        with suppress(PassEnded):
-            latents = self._latents[len(trace.schedule) - 1 - step]
-            unet(latents, self._timesteps[step], self._text, frames=trace.frames, attend=recorder)
-        return recorder.records
-
-    @cached_property
-    def _latents(self) -> Tensor:
-        store = self._trace.store
-        assert isinstance(store, (Recomputed, DiskStore, MemoryStore))
-        return self._trace.source_latents(store.level_offset).to(self._unet.device)
-
-    @cached_property
-    def _timesteps(self) -> Tensor:
-        return torch.tensor(self._trace.schedule.timesteps, device=self._unet.device)
-
-    @cached_property
-    def _text(self) -> Tensor:
-        return self._trace.text.to(self._unet.device)
+            forms |= dict.fromkeys(self._asked_layers, "features")
+        return self._source.record(step, number, {at: form for at, form in forms.items() if at in self._wanted[step]})
 
     @property
     def _shape(self) -> ClipShape:

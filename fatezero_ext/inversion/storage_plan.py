@@ -87,15 +87,21 @@ def _least_of_a_frame(unet: NoiseModel, height: int, width: int) -> float:
     return unet.working_memory(1, 1, height, width) * least
 
 
-def check_room(unet: NoiseModel, clip: ClipShape) -> None:
-    """Raise SettingsError for a clip that would run out of memory in its first call, however attention is stored."""
+def check_room(unet: NoiseModel, call: ClipShape, frames: int | None = None) -> None:
+    """Raise SettingsError for a clip that would run out of memory in its first call, however attention is stored.
+
+    call:   shape of the largest call
+    frames: of the clip; None: the call has them all
+    """
     free = free_on(unet.device)
-    most = most_frames(unet, clip.height, clip.width, free)
-    if clip.frames > most:
-        needed = format_bytes(clip.frames * _least_of_a_frame(unet, clip.height, clip.width))
+    most = most_frames(unet, call.height, call.width, free)
+    if call.frames > most:
+        needed = format_bytes(call.frames * _least_of_a_frame(unet, call.height, call.width))
+        apart = f", or set frames_at_once to at most {most}" if most and not unet.needs_whole_clip else ""
+        of_clip = "" if frames is None or frames == call.frames else f" (of {frames})"
         raise SettingsError(
-            f"{clip.frames} frames of {clip.height}x{clip.width} cells need more than {needed} at once; "
-            f"{format_bytes(free)} are free. Use smaller frames, or fewer: {most} would be the most."
+            f"{call.frames} frames{of_clip} of {call.height}x{call.width} cells need more than {needed} at once; "
+            f"{format_bytes(free)} are free. Use smaller frames, or fewer: {most} would be the most{apart}."
         )
 
 

@@ -28,6 +28,7 @@ class Trace:
     capture:  which layers were recorded
     evaluated: [T, frames, channels, height, width] like `latents`: what the UNet was called on when each inversion step
               recorded its attention; None: the levels themselves, or nothing reads these
+    frames_at_once: most frames that one call of the UNet computed; 0: all. Edits do the same unless told otherwise
     """
 
     schedule: Schedule
@@ -38,6 +39,7 @@ class Trace:
     store: RecordStore
     capture: Capture
     evaluated: Tensor | None = None
+    frames_at_once: int = 0
 
     @property
     def frames(self) -> int:

@@ -146,9 +146,11 @@ class VideoVAE(RefusesByName, WeightsReport):
         prepared(self.load_to_device, _working_memory((tile or height, tile or width), self.net.dtype))
         top, left = height % cell // 2, width % cell // 2
         cropped = pixels[:, top : top + height // cell * cell, left : left + width // cell * cell, :3]
-        images = rearrange(cropped, "f h w c -> f c h w").mul(2).sub(1).to(self.net.device, self.net.dtype)
-        means = torch.cat([net.encode(part).latent_dist.mean for part in images.split(FRAMES_AT_ONCE)])
-        return self._finite(means.float().to(pixels.device), "latents", cropped)
+        means = []
+        for part in rearrange(cropped, "f h w c -> f c h w").split(FRAMES_AT_ONCE):
+            images = part.mul(2).sub(1).to(self.net.device, self.net.dtype)
+            means.append(net.encode(images).latent_dist.mean.float().to(pixels.device))
+        return self._finite(torch.cat(means), "latents", cropped)
 
     @torch.no_grad()
     def _decoded(self, samples: Tensor, net: AutoencoderKL, tile: int | None = None) -> Tensor:
@@ -165,10 +167,12 @@ class VideoVAE(RefusesByName, WeightsReport):
             )
         pixels_at_once = [(tile or side) * self.pixels_per_cell for side in samples.shape[-2:]]
         prepared(self.load_to_device, _working_memory(pixels_at_once, self.net.dtype))
-        latents = samples.to(self.net.device, self.net.dtype)
-        images = torch.cat([net.decode(part).sample for part in latents.split(FRAMES_AT_ONCE)])
-        decoded = rearrange(images.float(), "f c h w -> f h w c")
-        return self._finite(decoded.to(samples.device), "frames", samples).add(1).div(2).clamp(0, 1)
+        images = []
+        for part in samples.split(FRAMES_AT_ONCE):
+            decoded = net.decode(part.to(self.net.device, self.net.dtype)).sample
+            images.append(decoded.float().to(samples.device))
+        frames = rearrange(torch.cat(images), "f c h w -> f h w c")
+        return self._finite(frames, "frames", samples).add_(1).div_(2).clamp_(0, 1)
 
     def _finite(self, gives: Tensor, what: str, source: Tensor) -> Tensor:
         """Return `gives`; raises VideoError unless all of it is finite, for other frames would be saved black."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -31,20 +31,22 @@ class DiskDraft:
     failure: error that ended the writing, such as a full disk; None if there is none
     """
 
-    def __init__(self, draft: Draft, precision: Precision, layers: Collection[LayerAddress]) -> None:
-        """layers: the layers that every page must have"""
+    def __init__(
+        self, draft: Draft, precision: Precision, layers: Collection[LayerAddress], parts: Sequence[Sequence[int]] = ()
+    ) -> None:
+        """layers: the layers that every page must have; parts: see `RecordStore`"""
         self.failure: StoreError | None = None
         self._abandoned = False
         self.nbytes = 0
-        self._draft, self._layers = draft, layers
+        self._draft, self._layers, self.parts = draft, layers, parts
         self._offloader = Offloader(precision)
 
-    def write(self, step: int, page: StepRecords) -> None:
+    def write(self, step: int, page: StepRecords, part: int = 0) -> None:
         check_records(page, self._layers, step)
         if self.failure is None:
-            self._offloader.submit(page, partial(self._save, step))
+            self._offloader.submit(page, partial(self._save, page_name(step, part if self.parts else None)))
 
-    def read(self, step: int) -> StepRecords:
+    def read(self, step: int, part: int = 0) -> StepRecords:
         raise StoreError(f"step {step} is still being written; it can be read once the inversion is done.")
 
     def held_tensors(self) -> Iterator[Tensor]:
@@ -70,9 +72,9 @@ class DiskDraft:
         self._draft.abandon()
         self._offloader.stop()
 
-    def _save(self, step: int, page: StepRecords) -> None:
+    def _save(self, name: str, page: StepRecords) -> None:
         try:
-            self._draft.write(page_name(step), named_tensors(page))
+            self._draft.write(name, named_tensors(page))
         except StoreError as error:
             if not self._abandoned:
                 self._failed(error)
@@ -88,6 +90,7 @@ class DiskStore:
 
     policy, precision, level_offset: settings of the recording, with which a damaged page is computed again
     layers: the layers that every page must have; a page that lacks one is damaged
+    parts: see `RecordStore`
     """
 
     entry: Entry
@@ -95,6 +98,7 @@ class DiskStore:
     precision: Precision
     level_offset: int
     layers: frozenset[LayerAddress] = frozenset()
+    parts: Sequence[Sequence[int]] = ()
 
     def __repr__(self) -> str:
         return f"DiskStore({self.entry.key[:12]}, {format_bytes(self.nbytes)})"
@@ -103,11 +107,11 @@ class DiskStore:
     def nbytes(self) -> int:
         return self.entry.nbytes
 
-    def write(self, step: int, page: StepRecords) -> None:
+    def write(self, step: int, page: StepRecords, part: int = 0) -> None:
         raise StoreError(f"step {step} came after the store was sealed; invert again to record anew.")
 
-    def read(self, step: int) -> StepRecords:
-        name = page_name(step)
+    def read(self, step: int, part: int = 0) -> StepRecords:
+        name = page_name(step, part if self.parts else None)
         if name not in self.entry.names:
             raise DamagedFile(self.entry.place(name), "it is not there")
         tensors = self.entry.read(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Protocol
@@ -30,14 +30,22 @@ from .offload import CPU, Offloader
 
 
 class RecordStore(Protocol):
-    """Pages by step; step 0 is the noisiest, as in `Schedule`."""
+    """Pages by step, each whole or in parts of the clip; step 0 is the noisiest, as in `Schedule`."""
 
-    def write(self, step: int, page: StepRecords) -> None:
-        """Store a page. Raises StoreError if it lacks a layer, and once the store is sealed."""
+    @property
+    def parts(self) -> Sequence[Sequence[int]]:
+        """Frames of each part of a page; () where pages are whole."""
         ...
 
-    def read(self, step: int) -> StepRecords:
-        """Read the page of a step. Its tensors must not be changed. Raises StoreError if there is none."""
+    def write(self, step: int, page: StepRecords, part: int = 0) -> None:
+        """Store a page or a part of it. Raises StoreError if it lacks a layer, and once the store is sealed."""
+        ...
+
+    def read(self, step: int, part: int = 0) -> StepRecords:
+        """Read the page of a step or a part of it; its tensors must not be changed.
+
+        Raises StoreError if there is none.
+        """
         ...
 
     def seal(self) -> None:
@@ -60,6 +68,7 @@ class MemoryStore:
     device: None leaves each tensor where it was computed
     layers: the layers that every page must have
     level_offset: of the latents that its attention was recorded on, see `Recomputed`
+    parts: see `RecordStore`
     """
 
     _leaving: ClassVar[threading.Lock] = threading.Lock()
@@ -71,21 +80,23 @@ class MemoryStore:
         precision: Precision = "as computed",
         layers: Collection[LayerAddress] = (),
         level_offset: int = 0,
+        parts: Sequence[Sequence[int]] = (),
     ) -> None:
         self.device = device
+        self.parts = parts
         self.level_offset = level_offset
         self.precision = precision
         self.layers = layers
-        self._pages: dict[int, StepRecords] = {}
+        self._pages: dict[tuple[int, int], StepRecords] = {}
         self._offloader: Offloader | None = None
         self._sealed = False
-        self._unchecked: list[int] = []
+        self._unchecked: list[tuple[int, int]] = []
 
     def __repr__(self) -> str:
-        return f"MemoryStore({len(self._pages)} steps, {format_bytes(self.nbytes)})"
+        return f"MemoryStore({len(self)} steps, {format_bytes(self.nbytes)})"
 
     def __len__(self) -> int:
-        return len(self._pages)
+        return len({step for step, _part in self._pages})
 
     @property
     def nbytes(self) -> int:
@@ -95,34 +106,34 @@ class MemoryStore:
         for page in self._pages.values():
             yield from records_tensors(page)
 
-    def write(self, step: int, page: StepRecords) -> None:
+    def write(self, step: int, page: StepRecords, part: int = 0) -> None:
         if self._sealed:
             raise StoreError(f"step {step} came after the store was sealed; invert again to record anew.")
         check_records(page, self.layers, step)
         if self.device == CPU and any(record.kept.values.device != CPU for record in page.values()):
             self._offloader = self._offloader or Offloader(self.precision)
-            self._offloader.submit(page, partial(self._pages.__setitem__, step))
+            self._offloader.submit(page, partial(self._pages.__setitem__, (step, part)))
         else:
             kept = to_precision(page, self.device, self.precision)
             if all(tensor.device == CPU for tensor in records_tensors(kept)):
                 check_range(page, kept)
             elif narrowed(page, kept):  # looking would wait for the device at every step
-                self._unchecked.append(step)
-            self._pages[step] = kept
+                self._unchecked.append((step, part))
+            self._pages[step, part] = kept
 
-    def read(self, step: int) -> StepRecords:
-        if step not in self._pages:
+    def read(self, step: int, part: int = 0) -> StepRecords:
+        if (step, part) not in self._pages:
             raise StoreError(
-                f"step {step} is not in the store, which has {len(self._pages)}; an edit needs every step of its "
+                f"step {step} is not in the store, which has {len(self)}; an edit needs every step of its "
                 f"inversion. Invert again with as many steps."
             )
-        return self._pages[step]
+        return self._pages[step, part]
 
     def seal(self) -> None:
         if self._offloader is not None:
             self._offloader.finish()
         self._offloader, self._sealed = None, True
-        finite = [x.isfinite().all() for step in self._unchecked for x in records_tensors(self._pages[step])]
+        finite = [x.isfinite().all() for place in self._unchecked for x in records_tensors(self._pages[place])]
         if finite and not torch.stack(finite).all():
             self._pages.clear()
             raise beyond_range("some of it is larger")
@@ -135,7 +146,7 @@ class MemoryStore:
                 return on_device  # another thread, which reads the same store, has moved it meanwhile
             if self.nbytes > free_ram():
                 return False
-            self._pages = {step: to_precision(page, CPU, "as computed") for step, page in self._pages.items()}
+            self._pages = {at: to_precision(page, CPU, "as computed") for at, page in self._pages.items()}
             self.device = CPU
             return True
 
@@ -149,11 +160,12 @@ class Recomputed:
 
     level_offset: int = 0
     nbytes: int = 0
+    parts: Sequence[Sequence[int]] = ()
 
-    def write(self, step: int, page: StepRecords) -> None:
+    def write(self, step: int, page: StepRecords, part: int = 0) -> None:
         """Do nothing."""
 
-    def read(self, step: int) -> StepRecords:
+    def read(self, step: int, part: int = 0) -> StepRecords:
         raise StoreError(f"step {step} is not stored but computed again; read it through SourceReader.")
 
     def held_tensors(self) -> Iterator[Tensor]:

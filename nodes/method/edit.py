@@ -12,7 +12,15 @@ from ..checking.verdicts import graph_now, verdict
 from ..first_use import importing
 from ..sockets import CONTROLLER
 from .edit_checks import edit_mistakes
-from .edit_widgets import CUSTOM, KIND_NAMES, follow_shapes_widget, from_widgets, resolution_widget, share_widget
+from .edit_widgets import (
+    CUSTOM,
+    KIND_NAMES,
+    follow_shapes_widget,
+    frames_at_once_widget,
+    from_widgets,
+    resolution_widget,
+    share_widget,
+)
 from .remarks import black_mask, edit_remarks
 
 if TYPE_CHECKING:
@@ -94,6 +102,7 @@ class P2PEdit(io.ComfyNode):
         negative_prompt: str,
         mask: Tensor | None = None,
         images: Tensor | None = None,
+        frames_at_once: int = 0,
         **widgets: Any,  # noqa: ANN401 - the remaining widgets, each of its own type
     ) -> io.NodeOutput:
         with importing():
@@ -115,6 +124,7 @@ class P2PEdit(io.ComfyNode):
             settings,
             negative_prompt=negative_prompt,
             mask=mask,
+            frames_at_once=frames_at_once,
             on_step=lambda step: bar.update(step.done, step.preview),
         )
         device, cell = host.current().intermediate_device(), controller.unet.latent_format.pixels_per_cell
@@ -167,6 +177,9 @@ def _inputs() -> list[io.Input]:
             optional=True,
             tooltip="The clip's frames, for the picture of the mask on this node. Without them it has rough colours. "
             "The edit is the same.",
+        ),
+        frames_at_once_widget(
+            "Most frames that the model computes at once, for long clips; the edit is the same. 0: as DDIM Inversion."
         ),
     ]
 

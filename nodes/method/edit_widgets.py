@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from ...fatezero_ext.editing.settings import AUTO, KINDS, BlendSettings, EditSettings
 from .. import text_lists
 from ..api import advanced, io
+from ..clips.framing_inputs import ALL, MOST_FRAMES
 
 if TYPE_CHECKING:
     from ...fatezero_ext.prompts.prompt import Window
@@ -41,6 +42,13 @@ def follow_shapes_widget(used: str = "") -> io.Input:
             tooltip="Spread the heat of words over all that looks alike by self-attention: fuller, smoother places."
             + used,
         )
+    )
+
+
+def frames_at_once_widget(tooltip: str) -> io.Input:
+    """Make the widget for the most frames that one call of the model computes."""
+    return advanced(
+        io.Int.Input("frames_at_once", default=ALL, min=ALL, max=MOST_FRAMES, optional=True, tooltip=tooltip)
     )
 
 

@@ -17,6 +17,7 @@ from ..sockets import CONTROLLER
 from ..text_lists import parse_phrases
 from .edit import EDIT_WIDGETS
 from .edit_checks import needs_source_words
+from .edit_widgets import frames_at_once_widget
 from .remarks import inversion_remarks
 from .upcoming_edits import check_edits
 
@@ -94,6 +95,11 @@ class DDIMInvert(io.ComfyNode):
                         "adds one UNet call to every inversion step; edits take no longer. 0: as published.",
                     )
                 ),
+                frames_at_once_widget(
+                    "Most frames that the model computes at once, for long clips: the model's memory no longer grows "
+                    "with the clip, the result is the same. Needs norm frame of Load Stable Diffusion for Video, or a "
+                    "MODEL. 0: all.",
+                ),
             ],
             outputs=[
                 CONTROLLER.Output(
@@ -127,14 +133,14 @@ class DDIMInvert(io.ComfyNode):
         attention_from: str = INVERSION,
         reconstruction_guidance: float = 7.5,
         inversion_passes: int = 0,  # not the widget's default: graphs from before it compute as they did
+        frames_at_once: int = 0,
     ) -> io.NodeOutput:
         with importing():
             from ...fatezero_ext.inversion.invert import Reconstruction, invert_planned
             from ...fatezero_ext.inversion.plan import plan_inversion
 
-        planned = plan_inversion(
-            controller, clip, _samples(latent), source_prompt, steps=steps, inversion_passes=inversion_passes
-        )
+        numbers = {"steps": steps, "inversion_passes": inversion_passes, "frames_at_once": frames_at_once}
+        planned = plan_inversion(controller, clip, _samples(latent), source_prompt, **numbers)
         check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id, EDIT_WIDGETS)
         reconstruct = Reconstruction(reconstruction_guidance) if attention_from == RECONSTRUCTION else None
         bar = host.current().progress(steps if reconstruct is None else 2 * steps, planned.unet.latent_format)

@@ -41,6 +41,7 @@ class Asked:
     start: int = 0
     size: int = 0
     steps: int = 0
+    frames_at_once: int = 0
 
     def __post_init__(self) -> None:
         """Raise SettingsError for a number below 0, which a link can bring."""
@@ -77,6 +78,7 @@ class Choices:
     masked:     whether the edit has a mask, outside which the source's pixels stay
     lines:      the choices as they are told
     remarks:    what makes poor results likely, told before them
+    frames_at_once: most frames that one call of the model computes; 0: all
     """
 
     framing: Framing
@@ -86,6 +88,7 @@ class Choices:
     masked: bool
     lines: tuple[str, ...]
     remarks: tuple[str, ...]
+    frames_at_once: int = 0
 
 
 def facts_of(clip: VideoClip, asked: Asked) -> ClipFacts:
@@ -111,14 +114,19 @@ def choose(
     prompts:  the source's and the edit's
     The first frames are taken, at a rate of about 8 a second: motion from frame to frame stays as small as in the
     published clips. A few frames spread over a long clip would have nothing in common that could be kept.
-    Raises VideoError for a start behind the clip's end, SettingsError for a size that is too small, and where memory is
-    too small for the frames that are asked for, or for one.
+    Raises VideoError for a start behind the clip's end, SettingsError for a size that is too small, for a clip that
+    cannot be split, and where memory is too small for the frames that are asked for, or for one.
     """
     cell = unet.latent_format.pixels_per_cell
     wanted = _wanted_frames(unet, clip, asked)
     height, width = size_after(clip.height, clip.width, wanted)
-    fitting = _within_memory(unet, wanted.count or 1, (height // cell, width // cell), chosen=not asked.frames)
-    framing = replace(wanted, count=fitting)
+    count, cells = wanted.count or 1, (height // cell, width // cell)
+    if asked.frames_at_once:
+        at_once = max(len(part.frames) for part in unet.parts(count, asked.frames_at_once))
+        _within_memory(unet, at_once, cells, chosen=False)
+    else:
+        count = _within_memory(unet, count, cells, chosen=not asked.frames)
+    framing = replace(wanted, count=count)
     steps = asked.steps or (BUILT_IN_STEPS if unet.built_in else PUBLISHED_STEPS)
     lines = [
         _frames_line(clip, framing) + ("" if framing == wanted else "; memory holds no more"),
@@ -136,6 +144,7 @@ def choose(
         masked=settings.blend is not None,
         lines=tuple(lines),
         remarks=tuple(filter(None, remarks)),
+        frames_at_once=asked.frames_at_once,
     )
 
 

@@ -71,5 +71,6 @@ def _inversion(graph: GraphBuilder, links: Links, latent: object, source_prompt:
         "FateZero_AttentionStoreCache", id="store", controller=controlled.out(0), **widgets_of(AttentionStoreCache)
     )
     sockets = {"controller": stored.out(0), "clip": links["clip"], "latent": latent}
-    widgets = widgets_of(DDIMInvert, source_prompt=source_prompt, steps=choices.steps)
+    chosen = {"steps": choices.steps, "frames_at_once": choices.frames_at_once}
+    widgets = widgets_of(DDIMInvert, source_prompt=source_prompt, **chosen)
     return graph.node(INVERT_NODE, id="invert", **sockets, **widgets).out(0)

@@ -7,6 +7,7 @@ from ...fatezero_ext.media.framing import LONGEST_SIDE
 from ..api import advanced, io
 from ..clips.framing_inputs import ALL, MOST_FRAMES, rate_widget
 from ..sockets import UNET
+from .edit_widgets import frames_at_once_widget
 
 MOST_STEPS = 999
 
@@ -74,4 +75,8 @@ def rare_inputs() -> list[io.Input]:
             for name, (most, tooltip) in counts.items()
         ],
         advanced(rate_widget("Frames per second of images; a video brings its own.", optional=True)),
+        frames_at_once_widget(
+            "Most frames that the model computes at once, for long clips; the edit is the same. Needs norm frame of "
+            "Load Stable Diffusion for Video, or a MODEL. 0: all."
+        ),
     ]

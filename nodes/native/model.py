@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...fatezero_ext.attention.clip_parts import PartAttention
 from ...fatezero_ext.attention.controlled_layer import ControlledLayer
 from ...fatezero_ext.attention.functional import Attend, merge_heads, split_heads
 from ...fatezero_ext.attention.kernels import kernel
@@ -127,6 +128,11 @@ class NativeModel(NoiseModel):
     def uncacheable_parts(self) -> str:
         return uncacheable_parts(self.model, self.extras)
 
+    @property
+    def needs_whole_clip(self) -> str:
+        unknown = self.uncacheable_parts
+        return f"{self.name} has {unknown}, which may look at all frames at once. Take it off." if unknown else ""
+
     def schedule(self, steps: int) -> Schedule:
         """Return DDIM's timesteps on the noise levels of the model's own sampling."""
         sigmas = self._sampling.sigmas.double().cpu()
@@ -187,7 +193,7 @@ class NativeModel(NoiseModel):
         step = torch.as_tensor(timestep, device=latents.device).reshape(1)
         sigma = run.sigmas.to(latents.device).index_select(0, step)
         x = latents.float() * (1 + sigma**2).sqrt()
-        others = self.attend
+        others = attend.of_others(self.attend) if isinstance(attend, PartAttention) else self.attend
         call = _Call(attend or others, others, self.sites(frames, *latents.shape[-2:]))
         # The last text first: ComfyUI joins a batch back to front, and so nothing has to be put in order again.
         clean = run.session.denoised(x, sigma.expand(frames), text.split(1)[::-1], {CALL: call})

@@ -109,7 +109,7 @@ def test_a_layer_with_added_keys_is_kept_as_its_map(noise):
     address = LayerAddress("down", 0, 0, "cross")
     attn = Attention(16, 32, heads=2, dim_head=8, added_kv_proj_dim=32)
     assert kept_form(controlled(address, 0, (), attn), tokens=77) == "map"
-    assert cross_projection(controlled(address, 0, (), attn), noise(1, 77, 32), FRAMES) is None
+    assert cross_projection(controlled(address, 0, (), attn), noise(1, 77, 32)) is None
 
 
 def test_a_layer_that_does_not_tell_its_input_is_kept_as_its_map(noise):

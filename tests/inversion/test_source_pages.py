@@ -24,6 +24,7 @@ class FarStore:
 
     pages: MemoryStore
     fails: int | None = None
+    parts: tuple = ()
     reads: list[tuple[int, str]] = field(default_factory=list)
     came: dict[int, threading.Event] = field(default_factory=lambda: {step: threading.Event() for step in range(STEPS)})
 
@@ -31,13 +32,13 @@ class FarStore:
     def nbytes(self):
         return self.pages.nbytes
 
-    def write(self, step, page):
+    def write(self, step, page, part=0):
         raise AssertionError("sealed")
 
     def seal(self):
         pass
 
-    def read(self, step):
+    def read(self, step, part=0):
         self.reads.append((step, threading.current_thread().name))
         self.came[step].set()
         if step == self.fails:

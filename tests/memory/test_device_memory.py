@@ -113,10 +113,10 @@ def test_errors_of_another_class_that_say_the_same_are_treated_alike(model, nois
 
 def test_an_inversion_whose_page_does_not_fit_when_it_is_packed_moves_the_store_and_goes_on(model):
     class FullAtStep3(MemoryStore):
-        def write(self, step, page):
+        def write(self, step, page, part=0):
             if step == 1 and self.device is None:
                 raise out_of_memory()
-            super().write(step, page)
+            super().write(step, page, part)
 
     planned = inverted(model, Storage("features"), steps=4).trace
     forms = recorded_forms(model.unet, Capture(), "features", ClipShape(3, 16, 16, 77))
@@ -200,14 +200,16 @@ def test_packing_a_page_for_elsewhere_needs_room_for_one_tensor(noise):
 class FailsOnce:
     """A store whose pages are far; one reading of a step runs out of memory, as where the device is full."""
 
+    parts = ()
+
     def __init__(self, store, step):
         self.store, self.fails_at = store, step
 
-    def read(self, step):
+    def read(self, step, part=0):
         if step == self.fails_at:
             self.fails_at = None
             raise out_of_memory()
-        return self.store.read(step)
+        return self.store.read(step, part)
 
 
 @pytest.mark.parametrize("step", [0, 2])

@@ -53,9 +53,10 @@ def test_order_numbers_of_a_batch_and_a_mask_that_spares_nothing_change_nothing(
 
 
 def test_a_graph_from_before_there_were_passes_inverts_as_it_did(controlled, model):
-    """New nodes have one pass; a graph that says nothing of passes has none. The widget is the last of a saved list."""
+    """New nodes have one pass; a graph that says nothing of passes has none. Widgets that came later stand
+    behind it in a saved list."""
     node = load_pack("nodes.headless.schemas.registry").pack_node_types()["FateZero_DDIMInvert"]
-    assert (node.widgets[-1].id, node.widgets[-1].default) == ("inversion_passes", 1)
+    assert [(each.id, each.default) for each in node.widgets[-2:]] == [("inversion_passes", 1), ("frames_at_once", 0)]
 
     def noise(**given):
         found = node.node_class.execute(controlled, model.text_encoder, {"samples": clip()}, SOURCE, 2, **given)

@@ -30,7 +30,7 @@ def unet(name="MODEL (SD15)", *, side=64, cell=8, levels=4, built_in=False, keys
     layers = [SimpleNamespace(key_frames=frames, query_dim=320) for frames in ((), keys)]
     return SimpleNamespace(
         name=name, trained_side=side, latent_format=SimpleNamespace(pixels_per_cell=cell), built_in=built_in,
-        objects=(),
+        objects=(), needs_whole_clip="",
         smallest_side=1 << (levels - 1), layers=layers, device=torch.device("cpu"),
         working_memory=lambda chunks, frames, height, width: chunks * frames * frame_bytes,
         run=lambda work, chunks, frames, height, width: work(),

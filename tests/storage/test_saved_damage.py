@@ -128,11 +128,11 @@ def test_records_that_could_not_be_read_once_are_read_again_and_nothing_is_forgo
 ):
     controller, failed, read = inverted(model, on_disk(cache)), [], DiskStore.read
 
-    def failing(store, step):
+    def failing(store, step, part):
         if step not in failed:
             failed.append(step)
             raise DamagedFile(cache.folder / f"step {step}", "Too many open files")
-        return read(store, step)
+        return read(store, step, part)
 
     monkeypatch.setattr(DiskStore, "read", failing)
     assert edited(model, controller).equal(clean[KINDS[0]])

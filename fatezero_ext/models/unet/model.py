@@ -20,6 +20,7 @@ from ...memory.residency import LoadToDevice, prepared, stay_put
 from ..shared_weights import with_weights
 from .forward_context import Call, running
 from .inflate import InflationSettings, inflate
+from .temporal import is_identity_over_time
 
 
 @dataclass(repr=False, eq=False)
@@ -96,6 +97,20 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         return self.net.named_parameters()
+
+    @property
+    def needs_whole_clip(self) -> str:
+        if self.settings.norm == "clip":
+            return (
+                f"{self.name} normalises over all frames of a clip, and parts of it would give other numbers. Load it "
+                f"with norm 'frame'."
+            )
+        if self.settings.temporal is not None and not is_identity_over_time(self.net):
+            return (
+                f"{self.name} has trained temporal layers, in which each frame looks at others. Load a UNet without "
+                f"them."
+            )
+        return ""
 
     def with_weights(self, changes: Mapping[str, Tensor], *, name: str) -> Pseudo3DUNet:
         """Derive a UNet inflated alike, with some weights of `net` changed; this one stays as it is.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import torch
 import torch.nn.functional as F
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
@@ -61,6 +62,24 @@ def identity_temporal_conv(channels: int, kernel: int) -> nn.Conv1d:
     assert conv.bias is not None
     nn.init.zeros_(conv.bias)
     return conv
+
+
+def is_identity_over_time(net: nn.Module) -> bool:
+    """Return whether all temporal layers of a UNet leave each frame as it is, as before training."""
+    return all(map(_leaves_frames, net.modules()))
+
+
+def _leaves_frames(module: nn.Module) -> bool:
+    if isinstance(module, Pseudo3DTransformerBlock):
+        return not any(parameter.any() for parameter in module.attn_temporal.to_out[0].parameters())
+    if not isinstance(module, PseudoConv3d):
+        return True
+    added = module.conv_temporal
+    if isinstance(added, LowRankTemporalConv):
+        return not added.up.weight.any()
+    assert isinstance(added, nn.Conv1d) and added.bias is not None
+    dirac = nn.init.dirac_(torch.empty_like(added.weight))
+    return added.weight.equal(dirac) and not added.bias.any()
 
 
 class PseudoConv3d(nn.Conv2d):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor
 
 from .entry import Entry
@@ -17,14 +18,34 @@ LEVEL_DTYPES = (torch.float32, torch.float16)
 CLIP_AXES = 4
 LAYERS = "layers"
 """Key in an entry's description: the layers of each page, as text."""
+PARTS = "parts"
+"""Key in an entry's description: the frames of each part of its pages; pages are whole without it."""
+WRONG_PARTS = "its description names parts that do not make a clip"
 PAGE = "step-"
 MOST_STEPS = 1000
 """Most steps of any inversion, as many as a model is trained on; an entry's description may claim any number."""
+_PARTS = TypeAdapter(list[list[int]], config=ConfigDict(strict=True))
 
 
-def page_name(step: int) -> str:
-    """Name of the file with a step's page."""
-    return f"{PAGE}{step:03d}"
+def page_name(step: int, part: int | None = None) -> str:
+    """Name of the file with a step's page, or with a part of it."""
+    return f"{PAGE}{step:03d}" if part is None else f"{PAGE}{step:03d}-part-{part:03d}"
+
+
+def page_names(steps: int, parts: int) -> list[str]:
+    """Names of all files with pages; parts: of each page, 0 where they are whole."""
+    return [page_name(step, part) for step in range(steps) for part in (range(parts) if parts else (None,))]
+
+
+def stored_parts(about: Mapping[str, JSON]) -> list[list[int]] | None:
+    """Return the frames of each part of an entry's pages, [] where they are whole; None if its description is wrong."""
+    try:
+        parts = _PARTS.validate_python(about.get(PARTS, []))
+    except ValidationError:
+        return None
+    frames = sorted(frame for part in parts for frame in part)
+    complete = not parts or (frames == list(range(len(frames))) and len(frames) == about.get("frames"))
+    return parts if complete and all(part and part == sorted(part) for part in parts) else None
 
 
 def content_faults(entry: Entry, unread: Collection[str]) -> dict[str, str]:
@@ -64,11 +85,12 @@ def incomplete_pages(
     stated, steps = about.get(LAYERS), about.get("steps")
     wanted = set(map(str, stated)) if isinstance(stated, list) else set().union(*pages.values())
     faults = {name: lacking(wanted - layers) for name, layers in pages.items() if wanted - layers}
-    if isinstance(stated, list) and stated and isinstance(steps, int):
+    if (parts := stored_parts(about)) is None:
+        faults[LEVELS] = WRONG_PARTS
+    elif isinstance(stated, list) and stated and isinstance(steps, int):
         known = {*pages, *damaged}
-        faults |= {
-            name: "it is not there" for name in map(page_name, range(min(steps, MOST_STEPS))) if name not in known
-        }
+        needed = page_names(min(steps, MOST_STEPS), len(parts))
+        faults |= {name: "it is not there" for name in needed if name not in known}
     return faults
 
 

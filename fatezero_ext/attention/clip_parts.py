@@ -1,0 +1,236 @@
+"""Parts of a clip, each computed by a call of its own: the frames depend on as much as they do in the whole clip.
+
+In a layer whose frames share keys, a frame reads keys of others. A part follows the parts that it reads, and their keys
+and values are carried to it layer by layer: nothing is computed twice, and nothing is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ..errors import SettingsError, described, is_whole
+from .functional import Attend
+from .sites import LayerAddress, Site
+
+
+@dataclass(frozen=True)
+class ClipPart:
+    """Frames of a clip that one call of a model computes.
+
+    frames:  their numbers in the clip, ascending
+    before:  frames of earlier parts whose keys and values are carried to this one, ascending
+    carried: those of its own frames that later parts read
+    number:  its place in the order of the parts
+    """
+
+    frames: tuple[int, ...]
+    before: tuple[int, ...] = ()
+    carried: tuple[int, ...] = ()
+    number: int = 0
+
+    @property
+    def rows(self) -> slice | list[int]:
+        """Index of its frames in a tensor of the whole clip; a slice where they follow each other."""
+        return rows_of(self.frames)
+
+    def of(self, clip: Tensor) -> Tensor:
+        """Return its frames of a tensor [frames, ..] of the whole clip; that tensor itself where these are all."""
+        return clip if len(self.frames) == len(clip) else clip[self.rows]
+
+
+def rows_of(numbers: Sequence[int]) -> slice | list[int]:
+    """Return an index of rows, given in ascending order; a slice where they follow each other."""
+    first, last = numbers[0], numbers[-1]
+    return slice(first, last + 1) if last - first < len(numbers) else list(numbers)
+
+
+Parts = Sequence[ClipPart]
+"""All frames of a clip, in the order in which they are computed."""
+
+
+def whole_clip(frames: int) -> tuple[ClipPart, ...]:
+    """Return the one part that is a whole clip."""
+    return (ClipPart(tuple(range(frames))),)
+
+
+def most_frames(parts: Parts) -> int:
+    """Return the frames of the largest call, with those whose keys are carried to it."""
+    return max(len(part.before) + len(part.frames) for part in parts)
+
+
+def joined(parts: Parts, pieces: Sequence[Tensor]) -> Tensor:
+    """Join tensors [frames, ..] of all parts to one of the clip; the one piece of a whole clip is returned itself."""
+    if len(parts) == 1:
+        return pieces[0]
+    clip = pieces[0].new_empty(sum(map(len, pieces)), *pieces[0].shape[1:])
+    for part, piece in zip(parts, pieces, strict=True):
+        clip[part.rows] = piece
+    return clip
+
+
+def check_frames_at_once(frames_at_once: object) -> None:
+    """Raise SettingsError unless this can be a number of frames that one call computes."""
+    if not is_whole(frames_at_once, 0):
+        raise SettingsError(
+            f"frames_at_once is {described(frames_at_once)}; a whole number of frames is needed, or 0. Use 0 for all "
+            f"frames of the clip at once, 8 for little memory."
+        )
+
+
+def split_clip(tables: Sequence[Sequence[int]], frames: int, frames_at_once: int) -> tuple[ClipPart, ...]:
+    """Split a clip into parts of at most `frames_at_once` frames, each behind those whose keys it reads.
+
+    tables:         the frame that each frame reads keys of, [frames], one table per key frame of any layer, see
+                    `resolve_key_frames`
+    frames_at_once: 0, or the frames of the clip and more: all in one part
+    Raises SettingsError where more frames read each other's keys: these can only be computed together.
+    """
+    if not 0 < frames_at_once < frames:
+        return whole_clip(frames)
+    reads = torch.eye(frames, dtype=torch.bool)
+    for table in tables:
+        reads[torch.arange(frames), torch.tensor(table)] = True
+    groups = _in_order(_reached(reads))
+    if (most := max(groups, key=len)) and len(most) > frames_at_once:
+        raise SettingsError(
+            f"frames_at_once is {frames_at_once}, but {len(most)} frames ({most[0]} to {most[-1]}) read each other's "
+            f"keys and are computed together. Use {len(most)} or more, or other key frames: each frame's own, fixed "
+            f"ones such as 'first', or -1."
+        )
+    filled: list[list[int]] = [[]]
+    for group in groups:
+        if len(filled[-1]) + len(group) > frames_at_once:
+            filled.append([])
+        filled[-1] += group
+    return tuple(_parts([tuple(sorted(part)) for part in filled], reads))
+
+
+def _reached(reads: Tensor) -> Tensor:
+    """Return bool [frames, frames], true where a frame depends on another, also by way of others."""
+    while not (further := (reads.float() @ reads.float()) > 0).equal(reads):
+        reads = further
+    return reads
+
+
+def _in_order(reached: Tensor) -> list[list[int]]:
+    """Return groups of frames that depend on each other, each behind those that it depends on."""
+    count, together = reached.sum(1).tolist(), reached & reached.T
+    groups = {tuple(row.nonzero()[:, 0].tolist()) for row in together}
+    return [list(group) for group in sorted(groups, key=lambda group: (count[group[0]], group))]
+
+
+def _parts(frames: Sequence[tuple[int, ...]], reads: Tensor) -> Iterator[ClipPart]:
+    read_by = [set(reads[list(own)].any(0).nonzero()[:, 0].tolist()) for own in frames]
+    done: set[int] = set()
+    for number, own in enumerate(frames):
+        wanted, later = set[int]().union(*read_by[number:]), set[int]().union(*read_by[number + 1 :])
+        yield ClipPart(own, tuple(sorted(wanted & done)), tuple(sorted(later & set(own))), number)
+        done |= set(own)
+
+
+def part_sites(sites: Mapping[LayerAddress, Site], part: ClipPart) -> Mapping[LayerAddress, Site]:
+    """Return the sites of a part of a clip, from those of the whole one."""
+    if all(site.frames == len(part.frames) for site in sites.values()):
+        return sites
+    place = {frame: row for row, frame in enumerate((*part.before, *part.frames))}
+    tables: dict[tuple[tuple[int, ...], ...], tuple[Tensor, ...]] = {}
+
+    def keys(site: Site) -> tuple[Tensor, ...]:
+        table = tuple(tuple(row[part.rows].tolist()) for row in site.key_frames)
+        if table not in tables:
+            like = site.key_frames[0]
+            tables[table] = tuple(torch.tensor([place[at] for at in row], device=like.device) for row in table)
+        return tables[table]
+
+    return {
+        at: replace(site, frames=len(part.frames), key_frames=keys(site), before=len(part.before))
+        if site.key_frames
+        else replace(site, frames=len(part.frames))
+        for at, site in sites.items()
+    }
+
+
+class CarriedKeys:
+    """Keys and values that one prediction of a clip, under one text, carries from part to part."""
+
+    def __init__(self) -> None:
+        self._rows: dict[LayerAddress, dict[int, tuple[Tensor, Tensor]]] = {}
+
+    def begin(self, part: ClipPart) -> None:
+        """Forget what neither this part nor a later one reads; everything, before the first."""
+        self._rows = {
+            at: {frame: rows for frame, rows in carried.items() if frame in part.before}
+            for at, carried in self._rows.items()
+            if part.before
+        }
+
+    def before(self, at: LayerAddress, part: ClipPart) -> list[tuple[Tensor, Tensor]]:
+        """Return a layer's keys and values [1, heads, tokens, dim] of each frame before a part's own."""
+        return [self._rows[at][frame] for frame in part.before]
+
+    def carry(self, at: LayerAddress, part: ClipPart, k: Tensor, v: Tensor) -> None:
+        """Carry a layer's keys and values on; k, v: [frames of the part, heads, tokens, dim]."""
+        rows = self._rows.setdefault(at, {})
+        for frame in part.carried:
+            row = part.frames.index(frame)
+            rows[frame] = k[row : row + 1].clone(), v[row : row + 1].clone()
+
+
+@dataclass(frozen=True)
+class PartAttention:
+    """The attention of a call that computes a part of a clip.
+
+    inner:   computes it
+    part:    the frames of the call
+    sites:   of the part, see `part_sites`
+    carried: of each text of the call, in the order of its batch; a call with fewer texts has the last ones
+    """
+
+    inner: Attend
+    part: ClipPart
+    sites: Mapping[LayerAddress, Site]
+    carried: tuple[CarriedKeys, ...] = field(default_factory=lambda: (CarriedKeys(),))
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
+        own, part = self.sites[site.address], self.part
+        if not own.key_frames:
+            return self.inner(q, k, v, site)
+        carried = self.carried[-(len(q) // site.frames) :]
+        keys, values = [], []
+        for kept, k_own, v_own in zip(carried, k.split(site.frames), v.split(site.frames), strict=True):
+            before = kept.before(site.address, part)
+            keys += [*(row for row, _ in before), k_own]
+            values += [*(row for _, row in before), v_own]
+            kept.carry(site.address, part, k_own, v_own)
+        if part.before:
+            k, v = torch.cat(keys), torch.cat(values)
+        return self.inner(q, k, v, replace(site, key_frames=own.key_frames, before=own.before))
+
+    def of_others(self, inner: Attend) -> PartAttention:
+        """Return the attention of a call with all texts but the last, computed by `inner`."""
+        return replace(self, inner=inner, carried=self.carried[:-1])
+
+
+class PartCalls:
+    """The calls of a run that predicts a clip part by part; each prediction begins with the first part."""
+
+    def __init__(self, parts: Parts, sites: Mapping[LayerAddress, Site], texts: int = 1) -> None:
+        """Begin a run.
+
+        sites: of the whole clip
+        texts: in each prediction
+        """
+        self._sites = [part_sites(sites, part) for part in parts] if len(parts) > 1 else []
+        self._carried = tuple(CarriedKeys() for _ in range(texts))
+
+    def attend(self, inner: Attend, part: ClipPart) -> Attend:
+        """Return what computes the attention of a part's call: `inner` itself where the part is the whole clip."""
+        if not self._sites:
+            return inner
+        for carried in self._carried:
+            carried.begin(part)
+        return PartAttention(inner, part, self._sites[part.number], self._carried)

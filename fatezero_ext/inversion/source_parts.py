@@ -1,0 +1,152 @@
+"""The source's attention of a part of a clip: cut from stored pages, or computed by running the source again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from functools import cached_property
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from ..attention.clip_parts import ClipPart, PartCalls, Parts, rows_of
+from ..attention.records import Form, Record, StepRecords, StoredTensor, joined_frames
+from ..attention.sites import LayerAddress
+from ..diffusion.noise_model import NoiseModel
+from ..storage.disk_store import DiskStore
+from ..storage.record_store import MemoryStore, Recomputed, RecordStore
+from .recording import PassEnded, RecordAttention
+from .trace import Trace
+
+
+class StoredPages:
+    """Pages of a store, read part by part, in whatever parts they were written.
+
+    What holds frames of several parts is read once a step: the parts are asked for in their order.
+    """
+
+    def __init__(self, store: RecordStore, parts: Parts, frames: int) -> None:
+        """frames: of the whole clip"""
+        self._store = store
+        written = store.parts or (range(frames),)
+        self._sources = [_sources(part, written) for part in parts]
+        self._last_part = {place: number for number, found in enumerate(self._sources) for place, _rows in found}
+        self._order = [_order(part, written, found) for part, found in zip(parts, self._sources, strict=True)]
+        self._step, self._open = -1, dict[int, StepRecords]()
+
+    def read(self, step: int, number: int, layers: Collection[LayerAddress]) -> StepRecords:
+        """Read the records of some layers for a part, in rows of its frames. Raises what the store does."""
+        if step != self._step:
+            self._step, self._open = step, {}
+        pages = []
+        for place, rows in self._sources[number]:
+            if place not in self._open:
+                self._open[place] = self._store.read(step, place)
+            pages.append((self._open[place], rows))
+        self._open = {place: page for place, page in self._open.items() if self._last_part[place] > number}
+        order = self._order[number]
+        there = [at for at in pages[0][0] if at in layers and all(at in page for page, _rows in pages)]
+        return {at: _cut(at, pages, order) for at in there}
+
+
+_Rows = slice | list[int] | None
+
+
+def _sources(part: ClipPart, written: Sequence[Sequence[int]]) -> list[tuple[int, _Rows]]:
+    """Return which stored parts hold frames of a part, and at which rows; None: at all of them."""
+    wanted, found = set(part.frames), list[tuple[int, _Rows]]()
+    for place, frames in enumerate(written):
+        if rows := [row for row, frame in enumerate(frames) if frame in wanted]:
+            found.append((place, None if len(rows) == len(frames) else rows_of(rows)))
+    return found
+
+
+def _order(part: ClipPart, written: Sequence[Sequence[int]], found: list[tuple[int, _Rows]]) -> list[int] | None:
+    """Return what puts frames as they were found into the part's order; None where they are in order."""
+    came = [frame for place, _rows in found for frame in written[place] if frame in part.frames]
+    return None if came == sorted(came) else sorted(range(len(came)), key=came.__getitem__)
+
+
+def _cut(at: LayerAddress, pages: Sequence[tuple[StepRecords, _Rows]], order: list[int] | None) -> Record:
+    pieces = [page[at].kept if rows is None else page[at].kept.frames(rows) for page, rows in pages]
+    if order is None and len(pieces) == 1 and pages[0][1] is None:
+        return pages[0][0][at]
+    kept = joined_frames(pieces)
+    return type(pages[0][0][at])(kept if order is None else kept.frames(order))
+
+
+class CarriedFrames:
+    """Records of frames that later parts of a step read, such as the input that their keys are projected from."""
+
+    def __init__(self) -> None:
+        self._rows: dict[LayerAddress, dict[int, StoredTensor]] = {}
+
+    def with_before(self, records: StepRecords, part: ClipPart, layers: Collection[LayerAddress]) -> StepRecords:
+        """Return some layers' records with those of the frames before the part in front; carry on what is read later.
+
+        The parts of a step come in their order; one may come twice.
+        """
+        self._rows = {
+            at: {frame: row for frame, row in rows.items() if frame in part.before} for at, rows in self._rows.items()
+        }
+        found: dict[LayerAddress, Record] = {}
+        for at in layers:
+            record, rows = records[at], self._rows.setdefault(at, {})
+            before = [rows[frame] for frame in part.before]
+            found[at] = type(record)(joined_frames([*before, record.kept])) if before else record
+            for frame in part.carried:
+                row = part.frames.index(frame)
+                # In memory of its own, so that the other frames' is given back.
+                rows[frame] = record.kept.frames(slice(row, row + 1)).copied()
+        return found
+
+
+class SourceRun:
+    """The source, run again part by part at the latents that it was recorded on."""
+
+    def __init__(self, unet: NoiseModel, trace: Trace, parts: Parts) -> None:
+        self._unet, self._trace, self._parts = unet, trace, parts
+        self._calls = PartCalls(parts, unet.sites(trace.frames, *trace.size))
+        self._next: tuple[int, LayerAddress | None, int] = (-1, None, 0)
+
+    def record(self, step: int, number: int, forms: Mapping[LayerAddress, Form]) -> StepRecords:
+        """Run a part at a step, up to the last of the layers; one UNet call of one chunk.
+
+        A part that reads others follows them: where they were not run, they are run first.
+        """
+        last = [layer.address for layer in self._unet.layers if layer.address in forms][-1]
+        first = number
+        if self._parts[number].before:
+            at_step, until, following = self._next
+            first = following if (at_step, until) == (step, last) and following <= number else 0
+        for each in range(first, number + 1):
+            records = self._recorded(step, self._parts[each], forms, last)
+            self._next = (step, last, each + 1)
+        return records
+
+    def _recorded(
+        self, step: int, part: ClipPart, forms: Mapping[LayerAddress, Form], last: LayerAddress
+    ) -> dict[LayerAddress, Record]:
+        unet, level = self._unet, len(self._trace.schedule) - 1 - step
+        recorder = RecordAttention(forms, unet.kernel, until=last)
+        with suppress(PassEnded):
+            latents = part.of(self._latents[level]).to(unet.device)
+            attend = self._calls.attend(recorder, part)
+            unet(latents, self._timesteps[step], self._text, frames=len(latents), attend=attend)
+        return recorder.records
+
+    @cached_property
+    def _latents(self) -> Tensor:
+        """All levels, on the device of a run that takes the clip whole."""
+        store = cast("Recomputed | DiskStore | MemoryStore", self._trace.store)
+        latents = self._trace.source_latents(store.level_offset)
+        return latents if len(self._parts) > 1 else latents.to(self._unet.device)
+
+    @cached_property
+    def _timesteps(self) -> Tensor:
+        return torch.tensor(self._trace.schedule.timesteps, device=self._unet.device)
+
+    @cached_property
+    def _text(self) -> Tensor:
+        return self._trace.text.to(self._unet.device)
