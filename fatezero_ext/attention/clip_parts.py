@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -91,6 +92,11 @@ def split_clip(tables: Sequence[Sequence[int]], frames: int, frames_at_once: int
     """
     if not 0 < frames_at_once < frames:
         return whole_clip(frames)
+    return _split(frozenset(map(tuple, tables)), frames, frames_at_once)
+
+
+@lru_cache(maxsize=8)  # asked for by the plan, the inversion and each edit; of thousands of frames it takes seconds
+def _split(tables: frozenset[tuple[int, ...]], frames: int, frames_at_once: int) -> tuple[ClipPart, ...]:
     reads = torch.eye(frames, dtype=torch.bool)
     for table in tables:
         reads[torch.arange(frames), torch.tensor(table)] = True

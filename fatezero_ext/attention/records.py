@@ -63,8 +63,7 @@ class StoredTensor:
         """Return the same of some frames, without a copy where these follow each other."""
         if self.scale is None:
             return StoredTensor(self.values[rows])
-        # An inversion that was saved when all frames shared a scale has one row of it.
-        return StoredTensor(self.values[rows], self.scale.expand(len(self.values), *self.scale.shape[1:])[rows])
+        return StoredTensor(self.values[rows], self.scale[rows])
 
     def copied(self) -> StoredTensor:
         """Return the same in memory of its own."""

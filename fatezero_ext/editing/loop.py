@@ -175,7 +175,10 @@ class EditRun:
         prediction = predict(x, self.timesteps[step], attend, self.part)
         estimate = partial(self.trace.schedule.clean, x, prediction, step)
         x = self.unet.after_step(self.trace.schedule.denoise(x, prediction, step))
-        return self.blend_latents(x, step, attend.edit_maps, heat), estimate
+        x = self.blend_latents(x, step, attend.edit_maps, heat)
+        if not self.original:  # else the next step adds its own
+            self.masks.forget_edit_maps()
+        return x, estimate
 
     def attention(self, step: int, source: SourceRecords) -> tuple[EditAttention, Heat]:
         """Return a step's attention, and the source's heat: it is made once a step, masks once a size."""

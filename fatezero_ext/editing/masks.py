@@ -214,6 +214,10 @@ class MaskMaker:
             before = self._edit_maps.get(address) if summed else None
             self._edit_maps[address] = probs if before is None else before + probs
 
+    def forget_edit_maps(self) -> None:
+        """Free the edit's own cross maps, once the masks of their step are made."""
+        self._edit_maps = {}
+
     def mask(self, heat: Heat, size: tuple[int, int], *, with_edit: bool = False) -> Tensor:
         """Return bool [frames, *size], True where the edit may differ.
 

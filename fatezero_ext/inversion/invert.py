@@ -319,6 +319,9 @@ class _Inversion:
         plan, schedule, storage = self.plan, self.plan.schedule, self.chosen.storage
         # Named only where there are some, so that inversions saved without them are found.
         passes = {"passes": plan.inversion_passes} if plan.inversion_passes else {}
+        # Features once shared 8-bit scales over all frames: such inversions are not found.
+        scaled = storage.policy == "features" and storage.precision == "int8"
+        scales = {"scales": "of each frame"} if scaled else {}
         return combined(
             {
                 "records": RECORDS,
@@ -331,6 +334,7 @@ class _Inversion:
                 "capture": [plan.capture.most_cells, plan.capture.self_attention],
                 "kept": "latents" if storage.recomputes else [storage.policy, storage.precision],
                 **passes,
+                **scales,
             }
         )
 

@@ -50,7 +50,8 @@ def check_edits(
             settings = edit_widgets.from_widgets(inputs, with_mask=with_mask)
             plan_edit(planned.unet, planned, clip, inputs["edit_prompt"], settings, with_mask=with_mask)
             read_prompt(clip, inputs["negative_prompt"], "negative prompt")
-            planned.unet.parts(planned.frames, inputs.get("frames_at_once") or planned.frames_at_once)
+            at_once = inputs.get("frames_at_once") or planned.frames_at_once
+            planned.unet.parts(planned.frames, at_once, controlled=True)
         except FateZeroError as error:
             named = type(error)(f"{shown_name(graph, name, 'Prompt-to-Prompt Edit')}: {error}")
             named.__cause__ = error

@@ -121,6 +121,8 @@ def test_temporal_layers_are_no_obstacle_until_they_are_trained(golden):
         trained.data.sub_(0.1)
     attention = next(m for m in unet.net.modules() if hasattr(m, "attn_temporal")).attn_temporal
     attention.to_out[0].bias.data.fill_(1.0)
+    assert len(unet.parts(9, 3)) == 3  # adds the same to each frame
+    attention.to_out[0].weight.data[0, 0] = 1.0
     with pytest.raises(SettingsError, match="trained temporal layers"):
         unet.parts(9, 3)
 

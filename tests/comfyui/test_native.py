@@ -109,34 +109,6 @@ def test_a_controller_may_run_another_model_inside(toy, latents):
     assert found.equal(wanted[0]) and len(seen) == 1 and seen[0].equal(wanted[1])
 
 
-@pytest.mark.parametrize("apart", [False, True])
-def test_a_clip_in_parts_is_that_of_the_whole_also_with_texts_in_calls_of_their_own(toy, latents, monkeypatch, apart):
-    import comfy.model_base
-
-    native = under_control(native_model(), (-1, "first"))
-    blend = ext.BlendSettings(source_words=("circle",))
-    trace, whole = edited(native, toy, latents, blend=blend)
-    if apart:
-        monkeypatch.setattr(comfy.model_base.BaseModel, "memory_required", lambda *_given, **_more: 2**60)
-    controller = ext.invert(
-        ext.Controller(native, storage=ext.Storage("features")), toy.text_encoder, latents, SOURCE, steps=STEPS,
-        inversion_passes=0, frames_at_once=2,
-    )  # fmt: skip
-    settings = ext.EditSettings(**{**NAMED, "blend": blend})
-    parts = ext.edit(controller, toy.text_encoder, EDIT, settings)
-    assert distance(controller.trace.noise, trace.noise) < rounding(native)
-    assert distance(parts.latents, whole.latents) < 1e-3 and parts.mask.equal(whole.mask)
-
-
-def test_functions_that_may_look_at_all_frames_keep_a_clip_whole(toy, latents):
-    model = native_model()
-    model.set_model_attn2_patch(lambda n, context, value, _options: (n, context, value))
-    with pytest.raises(ext.SettingsError, match="attention patches, which may look at all frames at once"):
-        ext.invert(
-            ext.Controller(under_control(model)), toy.text_encoder, latents, SOURCE, steps=STEPS, frames_at_once=2
-        )
-
-
 def test_texts_in_calls_of_their_own_give_the_same(toy, latents, monkeypatch):
     """ComfyUI splits a batch where memory is short, and joins it in an order of its own."""
     import comfy.model_base

@@ -21,6 +21,7 @@ from fatezero_ext import (
     word_heats,
 )
 from fatezero_ext.attention.controller_bases import AttentionStore
+from fatezero_ext.editing.masks import MaskMaker
 from fatezero_ext.inversion import storage_plan
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 from fatezero_ext.toy.world.clips import sample_clip
@@ -278,6 +279,21 @@ def test_controllers_on_maps_and_clips_that_cannot_be_split_are_refused_before_a
     with pytest.raises(SettingsError, match="frames_at_once is -1"):
         edit(controller, model.text_encoder, *COLOUR, frames_at_once=-1)
     assert not more
+
+
+def test_no_part_keeps_the_maps_of_the_edit_that_its_masks_were_made_of(models, kept, monkeypatch):
+    """They would grow with the clip on the device, whatever a call needs."""
+    makers, begin = [], MaskMaker.__init__
+
+    def noted(maker, *args):
+        makers.append(maker)
+        begin(maker, *args)
+
+    monkeypatch.setattr(MaskMaker, "__init__", noted)
+    after_steps = []
+    text = models(()).text_encoder
+    edit(kept((), 3), text, *COLOUR, on_step=lambda _: after_steps.extend(dict(each._edit_maps) for each in makers))
+    assert len(makers) == 3 and len(after_steps) == 3 * STEPS and not any(after_steps)
 
 
 def test_a_clip_no_longer_than_a_part_has_the_bits_of_the_whole(models, kept, whole_edit):

@@ -60,11 +60,10 @@ def test_rows_of_a_part_are_those_of_its_frames_and_each_file_is_read_once_a_ste
     assert len(store.reads) == len(set(store.reads)) == 2 * max(1, len(store.parts))
 
 
-def test_the_scale_of_all_frames_of_an_older_inversion_goes_with_each(noise):
-    x = noise(5, 4, 3)
-    kept = StoredTensor(x).to_precision("int8", (0, -2))  # as it was packed when frames shared a scale
-    for rows in (slice(1, 3), [0, 4]):
-        assert kept.frames(rows).restored().equal(kept.restored()[rows])
+@pytest.mark.parametrize("rows", [slice(1, 3), [0, 4]], ids=["following", "apart"])
+def test_a_frame_takes_its_scale_along(noise, rows):
+    kept = StoredTensor(noise(5, 4, 3)).to_precision("int8", FeatureRecord.shared)
+    assert kept.frames(rows).restored().equal(kept.restored()[rows])
 
 
 def test_a_part_s_own_8_bit_values_are_those_of_the_whole_clip(noise):

@@ -52,8 +52,11 @@ def test_a_model_that_sees_all_frames_is_told_before_any_work(nodes, model):
     assert not calls
 
 
-def test_an_edit_that_cannot_be_split_ends_the_inversion_before_it_begins(nodes, model):
+@pytest.mark.parametrize("registered", [False, True], ids=["norm of the clip", "a controller on maps"])
+def test_an_edit_that_cannot_be_split_ends_the_inversion_before_it_begins(nodes, model, framewise, registered):
     """Both nodes are checked together: the edit's number is known from the graph."""
+    model, why = (framewise, "AttentionStore is registered") if registered else (model, "norm 'frame'")
+    store = load_pack("fatezero_ext.attention.controller_bases").AttentionStore() if registered else None
     plan = load_pack("fatezero_ext.inversion.plan").plan_inversion(
         Controller(model.unet), model.text_encoder, clip(frames=5, height=8, width=8), SOURCE, steps=STEPS
     )
@@ -66,13 +69,14 @@ def test_an_edit_that_cannot_be_split_ends_the_inversion_before_it_begins(nodes,
         "4": {"class_type": "VAEDecode", "inputs": {"samples": ["3", 0]}},
     }
     required = load_pack("nodes.method.edit").EDIT_WIDGETS
-    with pytest.raises(SettingsError, match="frames_at_once is 2.*norm 'frame'"):
+    register = load_pack("fatezero_ext.diffusion.noise_model").register_attention_control
+    with register(model.unet, store), pytest.raises(SettingsError, match=f"frames_at_once is 2.*{why}"):
         upcoming.check_edits(plan, model.text_encoder, graph, "1", required)
 
 
 def test_the_whole_edit_passes_the_number_on():
     made, framing = load_pack("nodes.method.video_edit_choices"), load_pack("fatezero_ext.media.framing").Framing()
-    choices = made.Choices(framing, 20, 1024, 8, masked=False, lines=(), frames_at_once=6)
+    choices = made.Choices(framing, 20, 1024, 8, masked=False, lines=(), remarks=(), frames_at_once=6)
     words = {"source_prompt": SOURCE, "edit_prompt": EDIT, "kind": "auto", "strength": 1.0}
     links = {name: ["1", 0] for name in ("model", "clip", "vae", "video")}
     graph = load_pack("nodes.method.video_edit_graph").edit_graph(links, words, 8.0, choices).expand

@@ -20,7 +20,7 @@ from ...memory.residency import LoadToDevice, prepared, stay_put
 from ..shared_weights import with_weights
 from .forward_context import Call, running
 from .inflate import InflationSettings, inflate
-from .temporal import is_identity_over_time
+from .temporal import leaves_frames_apart
 
 
 @dataclass(repr=False, eq=False)
@@ -105,7 +105,7 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
                 f"{self.name} normalises over all frames of a clip, and parts of it would give other numbers. Load it "
                 f"with norm 'frame'."
             )
-        if self.settings.temporal is not None and not is_identity_over_time(self.net):
+        if self.settings.temporal is not None and not leaves_frames_apart(self.net):
             return (
                 f"{self.name} has trained temporal layers, in which each frame looks at others. Load a UNet without "
                 f"them."

@@ -64,22 +64,24 @@ def identity_temporal_conv(channels: int, kernel: int) -> nn.Conv1d:
     return conv
 
 
-def is_identity_over_time(net: nn.Module) -> bool:
-    """Return whether all temporal layers of a UNet leave each frame as it is, as before training."""
-    return all(map(_leaves_frames, net.modules()))
+def leaves_frames_apart(net: nn.Module) -> bool:
+    """Return whether no temporal layer of a UNet lets one frame reach another, as before training.
+
+    Biases may have any value, as in raw checkpoints of the authors: they add the same to each frame.
+    """
+    return all(map(_leaves_frames_apart, net.modules()))
 
 
-def _leaves_frames(module: nn.Module) -> bool:
+def _leaves_frames_apart(module: nn.Module) -> bool:
     if isinstance(module, Pseudo3DTransformerBlock):
-        return not any(parameter.any() for parameter in module.attn_temporal.to_out[0].parameters())
+        return not module.attn_temporal.to_out[0].get_parameter("weight").any()
     if not isinstance(module, PseudoConv3d):
         return True
     added = module.conv_temporal
     if isinstance(added, LowRankTemporalConv):
         return not added.up.weight.any()
-    assert isinstance(added, nn.Conv1d) and added.bias is not None
-    dirac = nn.init.dirac_(torch.empty_like(added.weight))
-    return added.weight.equal(dirac) and not added.bias.any()
+    assert isinstance(added, nn.Conv1d)
+    return added.weight.equal(nn.init.dirac_(torch.empty_like(added.weight)))
 
 
 class PseudoConv3d(nn.Conv2d):
