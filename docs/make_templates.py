@@ -159,7 +159,7 @@ def whole_edit(edit: Edit, known: Mapping[str, NodeKind]) -> Sheet:
     """Return a template of the one node."""
     sheet = Sheet(known)
     clip, said, wanted = clip_and_words(sheet, edit.source, edit.edit)
-    sheet.group("model and rate: nothing to set here", (440, 440, 400, 380), GREY)
+    sheet.group("the model, downloaded once", (440, 440, 400, 380), GREY)
     unet, text_encoder, vae = sheet.add("CheckpointLoaderSimple", (460, 520, 360, 126), [SD15["name"]], models=[SD15])
     links = {"model": unet, "clip": text_encoder, "vae": vae, "video": clip}
     words = {"source_prompt": said, "edit_prompt": wanted}
