@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..atomic_files import whole_file
 from ..errors import ModelError
-from ..plain_files import read_json
+from ..untrusted.plain_files import read_json
 
 FILE = "latent_colours.json"
 """File in which a model folder may have its own colours."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..config_rules import (
+from ..untrusted.config_rules import (
     FLAG,
     FRACTION,
     NOTHING,

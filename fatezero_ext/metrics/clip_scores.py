@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTokenizer, CLIPVisionConfig
 
-from ..config_rules import checked
 from ..errors import ModelError, PromptError
 from ..media.frame_checks import check_frames
 from ..media.video import to_bytes
@@ -21,7 +20,8 @@ from ..models.folder.clip_tokenizer import TOKENIZING, read_clip_tokenizer
 from ..models.folder.configs import CLIP, CLIP_PICTURES, text_config, vision_config
 from ..models.folder.empty_modules import check_fit, empty, fill, shapes_of
 from ..models.folder.weights import TEXT, folder_weights
-from ..plain_files import read_json, shown
+from ..untrusted.config_rules import checked
+from ..untrusted.plain_files import read_json, shown
 
 PICTURES_AT_ONCE = 16
 """Bounds the memory needed beside the weights."""

@@ -17,13 +17,13 @@ from torch import nn
 from ..attention.functional import Attend
 from ..attention.kernels import kernel
 from ..choices import Kernel
-from ..config_rules import Config
 from ..diffusion.noise_model import LatentFormat
 from ..diffusion.preview_colours import FILE as COLOURS_FILE
 from ..diffusion.preview_colours import LatentColours
 from ..diffusion.scheduler_config import checked_scheduler
 from ..errors import ModelError, as_path
-from ..plain_files import read_json, shown
+from ..untrusted.config_rules import Config
+from ..untrusted.plain_files import read_json, shown
 from .folder import configs as model_configs
 from .folder.clip_tokenizer import read_clip_tokenizer
 from .folder.detect import TOY_FOLDER

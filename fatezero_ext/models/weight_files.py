@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..errors import ModelError
-from ..plain_files import plain_size, shown
+from ..untrusted.plain_files import plain_size, shown
 from .weight_pickles import DAMAGED as DAMAGED_PICKLE
 from .weight_pickles import check_pickle, is_archive
 

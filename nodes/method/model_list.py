@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from ...fatezero_ext.errors import FateZeroError, ModelError, NotOfferedError
 from ...fatezero_ext.models.folder.detect import TOY_FOLDER, UNET_CLASSES
-from ...fatezero_ext.plain_files import read_json
+from ...fatezero_ext.untrusted.plain_files import read_json
 from .. import host
 from ..file_stamps import file_stamp
 from ..model_folders import at_most_two_levels_below

@@ -96,7 +96,8 @@ BOTH = pytest.mark.parametrize("keys", [("mid",), PUBLISHED], ids=["mid", "publi
 @pytest.mark.parametrize("keys", KEYS.values(), ids=list(KEYS))
 def test_an_edit_in_parts_is_that_of_the_whole_clip_for_all_key_frames(models, kept, whole_edit, keys):
     whole = whole_edit(keys)
-    assert 0 < whole.mask.mean() < 1 and not whole.last_mask.all()
+    # The masks have much inside and much outside, so that a part could get them wrong: rounding moves single cells.
+    assert 0.5 < whole.mask.mean() < 0.8 and whole.last_mask.float().mean() < 0.95
     controller = kept(keys, 3)
     assert (controller.trace.latents - kept(keys, 0).trace.latents).abs().max() < NEAR
     check_alike(edit(controller, models(keys).text_encoder, *COLOUR), whole)

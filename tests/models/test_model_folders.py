@@ -19,7 +19,7 @@ from fatezero_ext.models.folder.clip_tokenizer import read_clip_tokenizer
 from fatezero_ext.models.folder.detect import MARK, TOY_FOLDER
 from fatezero_ext.models.single_file.checkpoint import TOKENIZER
 from fatezero_ext.models.weight_files import WeightFile
-from fatezero_ext.plain_files import read_json
+from fatezero_ext.untrusted.plain_files import read_json
 
 from ..conftest import GOLDEN
 

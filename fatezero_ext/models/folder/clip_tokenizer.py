@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ModelError
-from ...plain_files import VOCABULARY_BYTES, read_bytes, read_json, shown
 from ...prompts.prompt import PROMPT_TOKENS
+from ...untrusted.plain_files import VOCABULARY_BYTES, read_bytes, read_json, shown
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer

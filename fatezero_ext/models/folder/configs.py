@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...config_rules import (
+from ...untrusted.config_rules import (
     FLAG,
     FRACTION,
     NOTHING,
@@ -25,7 +25,7 @@ from ...config_rules import (
     one_of,
     whole_number,
 )
-from ...plain_files import shown
+from ...untrusted.plain_files import shown
 
 LEVELS = 8
 WIDTH, LAYERS, HEADS = whole_number(1, 8192), whole_number(1, 16), whole_number(1, 512)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...errors import ModelError
-from ...plain_files import read_json
+from ...untrusted.plain_files import read_json
 
 TOY_FOLDER = Path(__file__).parents[2] / "toy" / "model"
 """The built-in model."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ModelError
-from ...plain_files import shown
+from ...untrusted.plain_files import shown
 from ..file_kinds import Shapes
 from ..weight_files import brief
 from .weights import Weights

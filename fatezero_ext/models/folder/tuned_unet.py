@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ...errors import ModelError
-from ...plain_files import shown
+from ...untrusted.plain_files import shown
 from ..unet.inflate import TemporalLayers
 from ..weight_files import brief
 from .detect import FATEZERO, PLAIN, TUNE_A_VIDEO, UNET_CLASSES

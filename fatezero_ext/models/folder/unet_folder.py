@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...plain_files import read_json
+from ...untrusted.plain_files import read_json
 from ..single_file.checkpoint import SD2_TEXT_WIDTH, Prediction, prediction_by_spread
 from ..unet.inflate import InflationSettings
 from ..unet.model import Pseudo3DUNet

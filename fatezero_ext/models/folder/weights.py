@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelError
-from ...plain_files import read_json, shown
+from ...untrusted.plain_files import read_json, shown
 from ..weight_files import WeightFile, brief
 
 INDEX_BYTES = 16 * 2**20

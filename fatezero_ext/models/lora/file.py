@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelError
-from ...plain_files import read_json, shown
+from ...untrusted.plain_files import read_json, shown
 from ..file_kinds import Shapes, check_lora
 from ..weight_files import WeightFile
 from .names import PEFT_PREFIX

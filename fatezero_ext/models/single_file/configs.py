@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from ...config_rules import Config
 from ...diffusion.schedule import STABLE_DIFFUSION_SCHEDULER
 from ...errors import ModelError
+from ...untrusted.config_rules import Config
 from ..file_kinds import CONTEXT_KEY, UNET, Shapes
 
 SD1_HEADS = 8  # Stable Diffusion 1.x has 8 heads at every width

@@ -9,7 +9,7 @@ from blake3 import blake3
 
 from ...atomic_files import whole_file
 from ...errors import SettingsError
-from ...plain_files import read_json
+from ...untrusted.plain_files import read_json
 
 FILE = "recipe.json"
 DECIDES: Mapping[str, tuple[str, ...]] = {

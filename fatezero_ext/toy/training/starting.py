@@ -12,7 +12,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from ...errors import ModelError
-from ...plain_files import read_json, shown
+from ...untrusted.plain_files import read_json, shown
 from .denoiser import build_text_encoder, build_unet
 from .sizes import Sizes
 from .tokenizer import build_tokenizer

@@ -18,7 +18,7 @@ from diffusers.models import AutoencoderKL
 from transformers import CLIPTokenizer
 
 from ...errors import FateZeroError, SettingsError
-from ...plain_files import read_json
+from ...untrusted.plain_files import read_json
 from ..evaluation.progress import draw_and_read
 from ..world.world import OBJECTS
 from . import recipe

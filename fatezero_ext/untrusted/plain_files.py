@@ -7,7 +7,7 @@ import os
 import stat
 from pathlib import Path
 
-from .errors import ModelError
+from ..errors import ModelError
 
 CONFIG_BYTES = 2**20
 """Most bytes of a config file; that of Stable Diffusion's UNet has 1,700."""
