@@ -1,4 +1,4 @@
-"""Write the templates for real files, and the blueprint: `python docs/make_templates.py`.
+"""Write the templates and the blueprint: `python docs/make_templates.py`.
 
 Names of files are their titles in the page. `docs/make_edits.py` draws their cards.
 """
@@ -14,19 +14,30 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # the checkout need not be installed
 
+from built_in_templates import ALL_STEPS, FIRST, each_step, first_edit  # noqa: E402
 from template_nodes import defaults, kinds  # noqa: E402
+from template_parts import (  # noqa: E402
+    GREY,
+    RUN,
+    SAM3,
+    SD15,
+    UMT5,
+    VACE,
+    WAN_VAE,
+    WHOLE,
+    Result,
+    checkpoint,
+    note,
+    sentences,
+    shown,
+    whole,
+)
 from workflow_sheet import ENTRY, NodeKind, Output, Sheet, subgraph, write  # noqa: E402
 
 TEMPLATES, BLUEPRINTS = "example_workflows", "subgraphs"
 """Folders in which ComfyUI looks for them."""
-HUB = "https://huggingface.co/Comfy-Org"
-WAN = f"{HUB}/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
 NO_CLIP = ""
 """File of Load Video until a clip is uploaded: the page then shows neither a wrong clip nor an error."""
-SAVED = "video/edit"
-GREY = "#888"
-"""Colour of groups in which nothing need be set."""
-WHOLE = "FateZero_VideoEdit"
 EXPANDED = "Every step as a node of its own"
 OWN_MASK = "Edit inside your own mask (SAM3)"
 REPAINTED = "Find by words, repaint with VACE"
@@ -41,30 +52,26 @@ SEARCHED = ["video edit", "edit video", "vid2vid", "video to video", "prompt to 
 MOST_CELLS_OF_16_9 = 32 * 56
 """Cells of the second finest level of a clip of 896x512 pixels; the one node takes the clip's own."""
 VACE_FRAMES = 33
-STEPS = (
-    "**Your clip**: *choose file to upload*, or the folder beside *file*. 8 frames are edited, about a second; "
-    "*frames* and *start* of the node choose others.",
-    "**What is in it**: one plain sentence.",
-    "**What it should be**: the same sentence, with the words changed that are to change.",
-    "**Run.** The clip is saved in **output/video**, with its sound.",
-)
-"""What a user does, in every note."""
+GPU = "Stable Diffusion needs a graphics card (GPU) to be of use."
 
 
-def model(url: str, directory: str) -> dict[str, str]:
-    """Describe a file as the page wants it, so that it offers the download where the file is missing."""
-    return {"name": url.rpartition("/")[2].partition("?")[0], "url": url, "directory": directory}
+def steps(frames: str, *further: str) -> tuple[str, ...]:
+    """Return what a user does, for a note; frames: which are edited, further: what else is to be typed."""
+    return (
+        f"**Your clip**, at the left: click *choose file to upload*, or the folder beside *file*. {frames}",
+        "**What is in it**: type one plain sentence into the upper green box.",
+        "**What it should be**: type the same sentence into the green box below, with the words changed that are to "
+        "change.",
+        *further,
+        f"{RUN}. Where a model is missing, the page offers its download: move the file into the folder of ComfyUI "
+        "that is named below, press **R**, then Run again.",
+        "**The result**: group 4 shows the source beside the edit. The edit is saved in ComfyUI's folder as "
+        "**output/video/edit_00001_.mp4**, with its sound.",
+    )
 
 
-SD15 = model(
-    f"{HUB}/stable-diffusion-v1-5-archive/resolve/main/v1-5-pruned-emaonly-fp16.safetensors?download=true",
-    "checkpoints",
-)
-"""As the page's own default workflow has it."""
-SAM3 = model(f"{HUB}/sam3.1/resolve/main/checkpoints/sam3.1_multiplex_fp16.safetensors", "checkpoints")
-VACE = model(f"{WAN}/diffusion_models/wan2.1_vace_1.3B_fp16.safetensors", "diffusion_models")
-UMT5 = model(f"{WAN}/text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors?download=true", "text_encoders")
-WAN_VAE = model(f"{WAN}/vae/wan_2.1_vae.safetensors", "vae")
+ONE_NODE = "8 frames are edited, about a second; *frames* and *start* of *FateZero Video Edit* choose others."
+EVERY_STEP = "8 frames are edited, about a second; *count* and *start* of *Prepare Frames* choose others."
 
 
 @dataclass(frozen=True)
@@ -111,48 +118,12 @@ EDITS = (
 )
 
 
-def note(title: str, advice: str, files: tuple[Mapping[str, str], ...], steps: tuple[str, ...]) -> str:
-    """Return a note: what to do, and which files are needed."""
-    listed = [f"- [{file['name']}]({file['url']}) in **models/{file['directory']}**" for file in files]
-    numbered = [f"{number}. {step}" for number, step in enumerate(steps, 1)]
-    return "\n".join([f"# {title}", "", *numbered, "", advice, "", "Files:", "", *listed])
-
-
 def clip_and_words(sheet: Sheet, source: str, edit: str) -> tuple[Output, Output, Output]:
     """Add group 1, then 2 and 3 below each other; returns the clip and the two sentences."""
     sheet.group("1 your clip", (20, -40, 400, 860))
     box = (40, 40, 360, 280)  # grows with its preview, much for portrait clips: nothing below
     (clip,) = sheet.add("LoadVideo", box, [NO_CLIP, "image"], title="Upload your clip here")
-    sheet.group("2 what is in it", (440, -40, 400, 220))
-    kind = "PrimitiveStringMultiline"
-    (said,) = sheet.add(kind, (460, 40, 360, 120), [source], title="What is in the clip", colour="words")
-    sheet.group("3 what it should be", (440, 200, 400, 220))
-    (wanted,) = sheet.add(kind, (460, 280, 360, 120), [edit], title="What it should be", colour="words")
-    return clip, said, wanted
-
-
-@dataclass(frozen=True)
-class Result:
-    """What is shown and saved of an edit.
-
-    compared: source beside edit
-    """
-
-    compared: Output
-    video: Output
-    fps: Output
-
-
-def shown(sheet: Sheet, left: int, result: Result, text: str, note_height: int = 640) -> None:
-    """Add group 4 at the right: source beside edit, moving; below it the clip that is saved, and the note."""
-    sheet.group("4 result", (left, -40, 820, 480))
-    webp = defaults("SaveAnimatedWEBP", filename_prefix=f"{SAVED}_beside_source", lossless=False, quality=90)
-    title, links = "The source beside the edit", {"images": result.compared, "fps": result.fps}
-    sheet.add("SaveAnimatedWEBP", (left + 20, 40, 780, 380), webp, title=title, **links)
-    sheet.group("4 result, saved", (left, 460, 400, 360))
-    box, title = (left + 20, 540, 360, 260), "The edit, saved"
-    sheet.add("SaveVideo", box, [SAVED, "auto", "auto"], title=title, video=result.video)
-    sheet.note((left + 420, 490, 400, note_height), text)
+    return clip, *sentences(sheet, source, edit)
 
 
 def whole_edit(edit: Edit, known: Mapping[str, NodeKind]) -> Sheet:
@@ -160,14 +131,13 @@ def whole_edit(edit: Edit, known: Mapping[str, NodeKind]) -> Sheet:
     sheet = Sheet(known)
     clip, said, wanted = clip_and_words(sheet, edit.source, edit.edit)
     sheet.group("the model, downloaded once", (440, 440, 400, 380), GREY)
-    unet, text_encoder, vae = sheet.add("CheckpointLoaderSimple", (460, 520, 360, 126), [SD15["name"]], models=[SD15])
+    unet, text_encoder, vae = checkpoint(sheet, SD15, 460, 520)
     links = {"model": unet, "clip": text_encoder, "vae": vae, "video": clip}
-    words = {"source_prompt": said, "edit_prompt": wanted}
-    values = defaults(WHOLE, source_prompt=edit.source, edit_prompt=edit.edit, kind=edit.kind)
-    sheet.group("the edit: all is chosen for you", (860, -40, 400, 860), GREY)
-    video, _, _, compared = sheet.add(WHOLE, (880, 40, 360, 760), values, **links, **words)  # grows: nothing below
+    links |= {"source_prompt": said, "edit_prompt": wanted}
+    video, compared = whole(sheet, links, edit.source, edit.edit, edit.kind)
     _, _, fps, *_ = sheet.add("GetVideoComponents", (460, 688, 360, 114), title="The edit's rate", video=video)
-    shown(sheet, 1280, Result(compared, video, fps), note(edit.title, edit.advice, (SD15,), STEPS), 330)
+    shown(sheet, 1280, Result(compared, video, fps))
+    sheet.note((1700, 490, 400, 330), note(edit.title, steps(ONE_NODE), f"{edit.advice} {GPU}", (SD15,)))
     return sheet
 
 
@@ -188,7 +158,7 @@ def inversion(sheet: Sheet, clip: Output, said: Output, source: str, **framing: 
     sheet.group("frames, model", (860, -40, 400, 1180), GREY)
     values = defaults("FateZero_PrepareFrames", multiple_of=64, centre_square=False, **framing)
     frames, fps, audio = sheet.add("FateZero_PrepareFrames", (880, 40, 360, 360), values, video=clip)
-    unet, text_encoder, vae = sheet.add("CheckpointLoaderSimple", (880, 450, 360, 126), [SD15["name"]], models=[SD15])
+    unet, text_encoder, vae = checkpoint(sheet, SD15, 880, 450)
     (latent,) = sheet.add("VAEEncode", (880, 626, 360, 60), pixels=frames, vae=vae)
     control = defaults("FateZero_RegisterAttentionControl", most_cells=MOST_CELLS_OF_16_9)
     (found,) = sheet.add("FateZero_RegisterAttentionControl", (880, 736, 360, 170), control, unet=unet)
@@ -237,7 +207,8 @@ def expanded(known: Mapping[str, NodeKind]) -> Sheet:
     )
     found = inversion(sheet, clip, said, edit.source, count=8, sampling_rate=3)
     values = defaults("FateZero_P2PEdit", edit_prompt=edit.edit, kind=edit.kind)
-    shown(sheet, 2540, edited(sheet, found, wanted, values), note(EXPANDED, advice, (SD15,), STEPS))
+    shown(sheet, 2540, edited(sheet, found, wanted, values))
+    sheet.note((2960, 490, 400, 640), note(EXPANDED, steps(EVERY_STEP), advice, (SD15,)))
     return sheet
 
 
@@ -245,7 +216,7 @@ def own_mask(known: Mapping[str, NodeKind]) -> Sheet:
     """Return an edit inside the mask that core's SAM3 nodes track through the clip."""
     sheet, edit = Sheet(known), EDITS[0]
     clip, said, wanted = clip_and_words(sheet, edit.source, edit.edit)
-    steps = (*STEPS[:1], *STEPS[1:3], "**What the mask follows**: a word or two, such as *jeep*.", STEPS[3])
+    followed = "**What the mask follows**: type a word or two into the third green box, such as *jeep*."
     advice = (
         "**SAM3** finds the object in every frame, and the edit stays inside that mask, which alone counts. Any other "
         "node that gives a MASK can take its place.\n\n**The SAM3 nodes are part of newer versions of ComfyUI "
@@ -255,7 +226,7 @@ def own_mask(known: Mapping[str, NodeKind]) -> Sheet:
     found = inversion(sheet, clip, said, edit.source, count=8, sampling_rate=3)
     sheet.group("what the mask follows", (440, 440, 400, 220))
     sheet.group("the mask", (1280, 460, 400, 680), GREY)
-    sam, text_encoder, _ = sheet.add("CheckpointLoaderSimple", (1300, 540, 360, 126), [SAM3["name"]], models=[SAM3])
+    sam, text_encoder, _ = checkpoint(sheet, SAM3, 1300, 540)
     title, box = "What the mask follows", (460, 520, 360, 120)
     (text,) = sheet.add("CLIPTextEncode", box, ["jeep"], title=title, colour="words", clip=text_encoder)
     links = {"images": found.frames, "model": sam, "conditioning": text}
@@ -263,7 +234,8 @@ def own_mask(known: Mapping[str, NodeKind]) -> Sheet:
     (mask,) = sheet.add("SAM3_TrackToMask", (1300, 950, 360, 70), [""], track_data=track)
     values = defaults("FateZero_P2PEdit", edit_prompt=edit.edit, kind=edit.kind)
     result = edited(sheet, found, wanted, values, mask)
-    shown(sheet, 2540, result, note(OWN_MASK, advice, (SD15, SAM3), steps))
+    shown(sheet, 2540, result)
+    sheet.note((2960, 490, 400, 640), note(OWN_MASK, steps(EVERY_STEP, followed), advice, (SD15, SAM3)))
     return sheet
 
 
@@ -272,7 +244,8 @@ def repainted(known: Mapping[str, NodeKind]) -> Sheet:
     sheet = Sheet(known)
     source, edit = "a silver jeep driving down a curvy road", "a red sports car driving down a curvy road"
     clip, said, wanted = clip_and_words(sheet, source, edit)
-    steps = (*STEPS[:3], "**Whose mask**: a word or phrase of the first sentence.", STEPS[3])
+    frames = f"{VACE_FRAMES} frames are edited; *count* and *start* of *Prepare Frames* choose others."
+    masked = "**Whose mask**: type a word or phrase of the first sentence into the green *Whose mask*, under *words*."
     advice = (
         "**Word Heat Maps** finds the object by its word in the attention of Stable Diffusion; **VACE** then paints "
         "what you describe into the mask. Motion comes from VACE and not from the clip: take it for things that are to "
@@ -286,7 +259,9 @@ def repainted(known: Mapping[str, NodeKind]) -> Sheet:
         "CreateVideo", (1300, 540, 360, 130), [16.0], images=images, fps=found.fps, audio=found.audio
     )  # fmt: skip
     result = Result(comparison(sheet, (1300, 720, 360, 300), found.frames, images), video, found.fps)
-    shown(sheet, 2960, result, note(REPAINTED, advice, (SD15, VACE, UMT5, WAN_VAE), steps))
+    shown(sheet, 2960, result)
+    files = (SD15, VACE, UMT5, WAN_VAE)
+    sheet.note((3380, 490, 400, 640), note(REPAINTED, steps(frames, masked), advice, files))
     return sheet
 
 
@@ -306,10 +281,10 @@ def mask_by_words(sheet: Sheet, found: Inverted) -> Output:
 def with_vace(sheet: Sheet, found: Inverted, mask: Output, wanted: Output, edit: str) -> Output:
     """Add core's nodes that paint an edit into a mask; return the frames."""
     sheet.group("VACE", (2120, -40, 820, 1180), GREY)
-    (wan,) = sheet.add("UNETLoader", (2140, 40, 380, 110), [VACE["name"], "default"], models=[VACE])
+    (wan,) = sheet.add("UNETLoader", (2140, 40, 380, 110), [VACE.name, "default"], models=[VACE.described])
     (wan,) = sheet.add("ModelSamplingSD3", (2140, 204, 380, 70), [5.0], model=wan)
-    (text,) = sheet.add("CLIPLoader", (2140, 328, 380, 140), [UMT5["name"], "wan", "default"], models=[UMT5])
-    (vae,) = sheet.add("VAELoader", (2140, 522, 380, 90), [WAN_VAE["name"]], models=[WAN_VAE])
+    (text,) = sheet.add("CLIPLoader", (2140, 328, 380, 140), [UMT5.name, "wan", "default"], models=[UMT5.described])
+    (vae,) = sheet.add("VAELoader", (2140, 522, 380, 90), [WAN_VAE.name], models=[WAN_VAE.described])
     (positive,) = sheet.add("CLIPTextEncode", (2540, 40, 380, 110), [edit], clip=text, text=wanted)
     (negative,) = sheet.add("CLIPTextEncode", (2540, 204, 380, 110), ["blurry, low quality, static"], clip=text)
     links = {"positive": positive, "negative": negative, "vae": vae}
@@ -338,9 +313,8 @@ def blueprint(known: Mapping[str, NodeKind]) -> tuple[Sheet, dict[str, Any]]:
     }
     given = {name: Output(ENTRY, slot, kind) for slot, (name, kind) in enumerate(entries.items())}
     inside, edit = Sheet(known), EDITS[0]
-    unet, text_encoder, vae = inside.add(
-        "CheckpointLoaderSimple", (0, 40, 400, 130), [SD15["name"]], models=[SD15], ckpt_name=given.pop("ckpt_name")
-    )
+    kind, chosen = "CheckpointLoaderSimple", {"ckpt_name": given.pop("ckpt_name")}
+    unet, text_encoder, vae = inside.add(kind, (0, 40, 400, 130), [SD15.name], models=[SD15.described], **chosen)
     values = defaults(WHOLE, source_prompt=edit.source, edit_prompt=edit.edit)
     links = {"model": unet, "clip": text_encoder, "vae": vae}
     results = inside.add(WHOLE, (460, 40, 400, 640), values, **links, **given)
@@ -366,6 +340,9 @@ def main(root: Path = ROOT) -> None:
         write(templates / f"{edit.title}.json", whole_edit(edit, known))
     for title, made in {EXPANDED: expanded, OWN_MASK: own_mask, REPAINTED: repainted}.items():
         write(templates / f"{title}.json", made(known))
+    write(templates / f"{FIRST.title}.json", first_edit(known))
+    for each in ALL_STEPS:
+        write(templates / f"{each.file}.json", each_step(each, known))
     box, definition = blueprint(known)
     said = {"BlueprintDescription": BLUEPRINT_SAYS, "BlueprintSearchAliases": SEARCHED}
     write(root / BLUEPRINTS / f"{BLUEPRINT}.json", box, definitions={"subgraphs": [definition]}, extra=said)

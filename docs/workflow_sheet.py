@@ -42,9 +42,13 @@ class Output:
 
 @dataclass
 class Sheet:
-    """Nodes, links and groups of one level of a file: the graph itself, or a subgraph."""
+    """Nodes, links and groups of one level of a file: the graph itself, or a subgraph.
+
+    numbers: ids of nodes by their kind; others are counted
+    """
 
     kinds: Mapping[str, NodeKind]
+    numbers: Mapping[str, int] = field(default_factory=dict)
     nodes: list[dict[str, Any]] = field(default_factory=list)
     links: list[tuple[int, int, int, int, int, str]] = field(default_factory=list)
     groups: list[dict[str, Any]] = field(default_factory=list)
@@ -59,6 +63,7 @@ class Sheet:
         title: str = "",
         models: Sequence[Mapping[str, str]] = (),
         colour: str = "",
+        folded: bool = False,
         **sources: Output,
     ) -> tuple[Output, ...]:
         """Add a node and return its outputs.
@@ -66,10 +71,14 @@ class Sheet:
         box:     left, top, width, height in pixels
         values:  of all its widgets, in the page's order
         models:  files that it names, with their addresses
+        folded:  whether only its title is shown
         sources: what its sockets and widgets are linked to
         """
-        known, number = self.kinds[kind], len(self.nodes) + 1
+        known, number = self.kinds[kind], self._next(kind)
         node = _node(number, kind, box, values) | _looks(title, colour)
+        node["order"] = len(self.nodes)
+        if folded:
+            node["flags"]["collapsed"] = True
         named = {**known.sockets, **{name: known.widgets[name] for name in sources if name in known.widgets}}
         if unknown := sources.keys() - named.keys():
             raise ValueError(f"{kind} has no input {', '.join(sorted(unknown))}")
@@ -91,15 +100,18 @@ class Sheet:
 
     def note(self, box: tuple[int, int, int, int], text: str) -> None:
         """Add a note in Markdown."""
-        number = len(self.nodes) + 1
-        looks = _looks("About this workflow", "note")
-        self.nodes.append(_node(number, "MarkdownNote", box, [text]) | {"properties": {}} | looks)
+        kind, looks = "MarkdownNote", _looks("About this workflow", "note")
+        node = _node(self._next(kind), kind, box, [text]) | {"order": len(self.nodes), "properties": {}} | looks
+        self.nodes.append(node)
 
     def group(self, title: str, box: tuple[int, int, int, int], colour: str = "#3f789e") -> None:
         """Draw a frame with a title around a part of the sheet."""
         number = len(self.groups) + 1
         shown = {"id": number, "title": title, "bounding": list(box), "color": colour, "font_size": 24, "flags": {}}
         self.groups.append(shown)
+
+    def _next(self, kind: str) -> int:
+        return self.numbers.get(kind, len(self.nodes) + 1)
 
     def _link(self, source: Output, target: int, slot: int) -> int:
         number = len(self.links) + 1
@@ -122,7 +134,7 @@ def _node(number: int, kind: str, box: tuple[int, int, int, int], values: Sequen
         "pos": list(box[:2]),
         "size": list(box[2:]),
         "flags": {},
-        "order": number - 1,
+        "order": 0,
         "mode": 0,
         "inputs": [],
         "outputs": [],
@@ -178,7 +190,7 @@ def write(path: Path, sheet: Sheet, **more: object) -> None:
     document = {
         "id": str(uuid.uuid5(NAMESPACE, path.stem)),
         "revision": 0,
-        "last_node_id": len(sheet.nodes),
+        "last_node_id": max(node["id"] for node in sheet.nodes),
         "last_link_id": len(sheet.links),
         "nodes": sheet.nodes,
         "links": [list(link) for link in sheet.links],

@@ -1,4 +1,4 @@
-"""The templates for real files and the blueprint: what they hold, and that the runner runs them."""
+"""The templates and the blueprint: what they hold, and that the runner runs them."""
 
 import importlib.util
 import json
@@ -18,9 +18,9 @@ from fatezero_ext.cli.main import main
 from fatezero_ext.cli.node_pack import load_pack
 
 from ..sounding_clips import FPS, write_clip
+from .template_files import ALL, BUILT_IN, BY_NAME, few, nodes_of
 
 ROOT = Path(__file__).parents[2]
-ALL = sorted(EXAMPLES.glob("[!0-9]*.json"))
 BLUEPRINT = ROOT / "subgraphs" / "Edit a video by words.json"
 EXPANDED = "Every step as a node of its own"
 IN_COMFYUI = {
@@ -31,20 +31,6 @@ IN_COMFYUI = {
 RUNNING = [path for path in ALL if path.stem not in IN_COMFYUI]
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
 ADDRESS = f"https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/{CHECKPOINT}?download=true"
-BY_NAME = {"ids": lambda path: path.stem}
-FEW = {
-    "FateZero_VideoEdit": {"frames": 3, "size": 32, "steps": 5},
-    "FateZero_PrepareFrames": {"count": 3, "short_side": 32, "multiple_of": 8},
-    "FateZero_DDIMInvert": {"steps": 5},
-}
-"""Widgets of a small run."""
-
-
-def nodes_of(path):
-    """A file's nodes, those of its subgraphs too."""
-    document = json.loads(path.read_text())
-    inside = [level["nodes"] for level in document.get("definitions", {}).get("subgraphs", [])]
-    return [node for nodes in (document["nodes"], *inside) for node in nodes]
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +49,6 @@ def run(path, folder, *more, models=True):
     options = ["--models", str(folder / "models")] if models else []
     given = ["--input", str(folder / "input"), "--output", str(folder / "output" / path.stem), *options, *more]
     return main(["run", str(path), "--set", "LoadVideo.file=mine.mp4", *given])
-
-
-def few(path):
-    """Settings of a small run of a file."""
-    types = {node["type"] for node in nodes_of(path)}
-    settings = [f"{kind}.{name}={value}" for kind in types & FEW.keys() for name, value in FEW[kind].items()]
-    return [word for setting in settings for word in ("--set", setting)]
 
 
 def test_vace_paints_at_the_size_of_the_frames_that_it_is_compared_with():
@@ -97,7 +76,7 @@ def test_the_files_are_those_that_the_script_writes(tmp_path, monkeypatch):
     found.loader.exec_module(script)
     script.main(tmp_path)
     written = {path.relative_to(tmp_path): path.read_text() for path in tmp_path.rglob("*.json")}
-    assert written == {path.relative_to(ROOT): path.read_text() for path in (*ALL, BLUEPRINT)}
+    assert written == {path.relative_to(ROOT): path.read_text() for path in (*ALL, *BUILT_IN, BLUEPRINT)}
 
 
 @pytest.mark.parametrize("path", [*ALL, BLUEPRINT], **BY_NAME)
@@ -105,70 +84,6 @@ def test_the_checkpoint_has_the_address_of_the_pages_own_workflow(path):
     loaders = [node for node in nodes_of(path) if node["type"] == "CheckpointLoaderSimple"]
     named = {node["widgets_values"][0]: node["properties"]["models"] for node in loaders}
     assert named[CHECKPOINT] == [{"name": CHECKPOINT, "url": ADDRESS, "directory": "checkpoints"}]
-
-
-@pytest.mark.parametrize("path", ALL, **BY_NAME)
-def test_every_file_that_a_node_names_can_be_downloaded_and_stands_in_the_note(path):
-    (note,) = [node["widgets_values"][0] for node in nodes_of(path) if node["type"] == "MarkdownNote"]
-    for node in nodes_of(path):
-        for file in node["properties"].get("models", ()):
-            assert file["name"] in node["widgets_values"]
-            assert f"[{file['name']}]({file['url']}) in **models/{file['directory']}**" in note
-
-
-@pytest.mark.parametrize("path", ALL, **BY_NAME)
-def test_nodes_and_groups_lie_apart_and_nodes_inside_one_group(path):
-    document = json.loads(path.read_text())
-    boxes = {node["id"]: (*node["pos"], *node["size"]) for node in document["nodes"]}
-    boxes = {key: (left, top - 30, wide, high + 30) for key, (left, top, wide, high) in boxes.items()}  # with its title
-    groups = [tuple(group["bounding"]) for group in document["groups"]]
-    for found in (list(boxes.values()), groups):
-        pairs = [(one, other) for number, one in enumerate(found) for other in found[:number]]
-        assert not [pair for pair in pairs if overlap(*pair)]
-    notes = {node["id"] for node in document["nodes"] if node["type"] == "MarkdownNote"}
-    assert {key for key, box in boxes.items() if not any(inside(box, group) for group in groups)} == notes
-
-
-GROWING = {
-    "LoadVideo",
-    "SaveVideo",
-    "FateZero_VideoEdit",
-    "FateZero_P2PEdit",
-    "FateZero_CompareClips",
-    "FateZero_WordHeatMaps",
-}
-"""Nodes that grow downwards by what they say, by the film of a run, and by the preview of a clip."""
-ENDLESS = 100_000
-
-
-@pytest.mark.parametrize("path", ALL, **BY_NAME)
-def test_nothing_lies_below_a_node_that_a_film_makes_longer(path):
-    nodes = json.loads(path.read_text())["nodes"]
-    for long in [node for node in nodes if node["type"] in GROWING]:
-        reached = (*long["pos"], long["size"][0], ENDLESS)
-        others = [node for node in nodes if node is not long]
-        below = [node["type"] for node in others if overlap(reached, (*node["pos"], *node["size"]))]
-        assert below == [], long["type"]
-
-
-@pytest.mark.parametrize("path", ALL, **BY_NAME)
-def test_a_template_opens_as_large_as_a_page_1600_wide_lets_it(path):
-    """The page fits it into about 1280 x 640 of 1600 x 900: four fifths wide, and twice as wide as high."""
-    groups = [group["bounding"] for group in json.loads(path.read_text())["groups"]]
-    left, top = (min(box[axis] for box in groups) for axis in (0, 1))
-    right, bottom = (max(box[axis] + box[axis + 2] for box in groups) for axis in (0, 1))
-    edits = any(node["type"] == "FateZero_VideoEdit" for node in nodes_of(path))
-    assert bottom - top <= (900 if edits else 1200) and right - left <= (2100 if edits else 3800)
-
-
-def overlap(one, other):
-    return all(one[axis] < other[axis] + other[axis + 2] and other[axis] < one[axis] + one[axis + 2] for axis in (0, 1))
-
-
-def inside(box, group):
-    return all(
-        group[axis] <= box[axis] and box[axis] + box[axis + 2] <= group[axis] + group[axis + 2] for axis in (0, 1)
-    )
 
 
 @pytest.mark.parametrize("path", RUNNING, **BY_NAME)

@@ -1,0 +1,239 @@
+"""Templates of the built-in model, which need no download: for `docs/make_templates.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from template_nodes import defaults
+from template_parts import GREY, RUN, Result, note, sentences, shown, whole
+from workflow_sheet import NodeKind, Sheet
+
+LOADER = "FateZero_LoadPseudo3DUNet"
+SAVED_AS = "The edit is saved in ComfyUI's folder as"
+NUMBERS = {
+    "FateZero_SampleClip": 1,
+    "GetVideoComponents": 2,
+    LOADER: 3,
+    "VAEEncode": 4,
+    "FateZero_RegisterAttentionControl": 5,
+    "FateZero_AttentionStoreCache": 6,
+    "FateZero_DDIMInvert": 7,
+    "FateZero_P2PEdit": 8,
+    "VAEDecode": 9,
+    "CreateVideo": 10,
+    "SaveVideo": 11,
+    "MarkdownNote": 14,
+    "FateZero_PrepareFrames": 15,
+    "FateZero_KeepSourcePixels": 16,
+    "FateZero_CompareClips": 17,
+    "SaveAnimatedWEBP": 18,
+}
+"""Ids of the steps' nodes, by which command lines and scripts name them."""
+
+
+@dataclass(frozen=True)
+class FirstEdit:
+    """The template that is tried first.
+
+    sample: the clip's name in Sample Clip, of which `source` is true
+    others: edits to try next
+    """
+
+    title: str
+    sample: str
+    source: str
+    edit: str
+    others: tuple[str, ...]
+
+
+FIRST = FirstEdit(
+    "A first edit, nothing to download",
+    "red circle on grass",
+    "a red circle on the grass",
+    "a blue circle on the grass",
+    ("a red square on the grass", "a red circle on the sand", "a watercolor painting of a red circle on the grass"),
+)
+"""All that is to be changed where another clip of the pack or other words suit the built-in model better."""
+KNOWN = (
+    "It knows circle, square, triangle, star, heart, cross; red, orange, yellow, green, blue, purple, white, black; "
+    "grass, water, sand, sky, brick, checkerboard, stripes, night; sketch, watercolor, pixel art, black and white. "
+    "Other words mean nothing to it."
+)
+"""Words of the built-in model."""
+
+
+def first_edit(known: Mapping[str, NodeKind]) -> Sheet:
+    """Return the one node with the pack's own clip and model, in the places of the templates for real files."""
+    sheet = Sheet(known)
+    sheet.group("1 the clip", (20, -40, 400, 210))
+    clip_values = defaults("FateZero_SampleClip", sample=FIRST.sample)
+    (clip,) = sheet.add("FateZero_SampleClip", (40, 40, 360, 80), clip_values)
+    tried = "; ".join(f"*{other}*" for other in FIRST.others)
+    steps = (
+        f"{RUN}: clip and model come with the pack.",
+        f"**See** the source beside the edit in group 4. {SAVED_AS} **output/video/edit_00001_.mp4**.",
+        "**Type** your own words into the green box *What it should be*, and Run again.",
+    )
+    advice = (
+        f"Try: {tried}.\n\nThe built-in model is small (12 MB), for trying things out. {KNOWN}\n\n**For a clip of your "
+        "own** open *Change an object, keep the motion* from the same list of templates. It looks just like this one."
+    )
+    sheet.note((20, 220, 400, 600), note(FIRST.title, steps, advice, large=True))
+    said, wanted = sentences(sheet, FIRST.source, FIRST.edit)
+    sheet.group("the model, built in", (440, 440, 400, 380), GREY)
+    model, text_encoder, vae = sheet.add(LOADER, (460, 520, 360, 280), defaults(LOADER))
+    links = {"model": model, "clip": text_encoder, "vae": vae, "video": clip}
+    links |= {"source_prompt": said, "edit_prompt": wanted}
+    video, compared = whole(sheet, links, FIRST.source, FIRST.edit, "auto")
+    sheet.group("the edit's rate", (1700, 460, 400, 360), GREY)
+    _, _, fps, *_ = sheet.add("GetVideoComponents", (1720, 540, 360, 114), video=video)
+    shown(sheet, 1280, Result(compared, video, fps))
+    return sheet
+
+
+@dataclass(frozen=True)
+class Steps:
+    """A template with every step as a node of its own: its file, its title, its edit.
+
+    widgets: of Prompt-to-Prompt Edit, as its kind chooses them, for those who turn to the kind custom
+    words:   that the built-in model knows for this kind
+    masked:  whether the source's pixels are put back outside the edit's mask
+    """
+
+    file: str
+    title: str
+    kind: str
+    edit: str
+    words: str
+    method: str
+    widgets: Mapping[str, Any]
+    key_frames: str = "auto"
+    passes: int = 1
+    masked: bool = True
+
+
+SOURCE = "a red circle on the grass"
+PUT_BACK = (
+    "\n\n**Keep Source Pixels** then puts the source's own pixels back outside the mask; switch off its **enabled** to "
+    "see the edit alone. Its `feather` is a latent cell: 4 here, 8 for Stable Diffusion."
+)
+OWN_KEYS = (
+    "\n\n`key_frames` is `auto`: with the built-in model each frame reads its own keys, with Stable Diffusion "
+    "`-1, first`, as published."
+)
+ALL_STEPS = (
+    Steps(
+        "1_colour_edit_with_mask",
+        "Change a colour",
+        "colour",
+        "a blue circle on the grass",
+        "red, orange, yellow, green, blue, purple, white and black",
+        "One word is replaced, and the **kind** of this edit is **colour**: it chooses windows, guidance and a mask "
+        "from the attention of **red circle**. Outside the mask the source's self-attention is kept and, over the "
+        "middle of the steps, its latents. **strength** does less of the edit. With kind **custom** the other widgets "
+        f"decide.{PUT_BACK}{OWN_KEYS}",
+        {"blend_words": "red circle", "blend_latents": True},
+    ),
+    Steps(
+        "2_shape_edit",
+        "Change an object",
+        "object",
+        "a red square on the grass",
+        "circle, square, triangle, star, heart and cross",
+        "The object's word is replaced, and the **kind** of this edit is **object**: the word's attention makes the "
+        "mask inside which the new shape is drawn, and control ends early, so that no old shape shows through."
+        f"{PUT_BACK}{OWN_KEYS}",
+        {"blend_words": "circle", "blend_edit_words": "square", "blend_latents": True}
+        | {"cross_replace_end": 0.5, "self_replace_end": 0.5},
+    ),
+    Steps(
+        "3_background_edit",
+        "Change the background",
+        "background",
+        "a red circle on the sand",
+        "grass, water, sand, sky, brick, checkerboard, stripes and night",
+        "The **kind** of this edit is **background**: the mask comes from the background's word, and everything but "
+        "the object may change.\n\n**Keep Source Pixels** then puts the object's own pixels back: the `last_mask` of "
+        "this kind leaves out what stands in front of the background. Switch off its **enabled** to see the edit "
+        "alone.\n\n`key_frames` is `mid, 0`: every frame reads the middle frame's keys beside its own, so that a new "
+        "background holds still more often. The built-in model draws everything else best when each frame reads its "
+        "own keys alone (`auto`). For Stable Diffusion the published setting is `-1, first`.",
+        {"blend_words": "grass", "blend_threshold": 0.5, "blend_latents": True},
+        key_frames="mid, 0",
+    ),
+    Steps(
+        "4_style_edit",
+        "Change the style",
+        "style",
+        "a watercolor painting of a red circle on the grass",
+        "sketch, watercolor, pixel art and black and white",
+        "Words are added, and the **kind** of this edit is **style**: there is no mask, and words lose the source's "
+        f"attention after half of the steps, so that the style reaches every part of the picture.{OWN_KEYS}",
+        {"mode": "refine", "cross_replace_end": 0.5},
+        passes=0,
+        masked=False,
+    ),
+)
+
+
+def each_step(steps: Steps, known: Mapping[str, NodeKind]) -> Sheet:
+    """Return the graph of one kind of edit, in five columns; what need not be looked at is folded to its title."""
+    sheet = Sheet(known, numbers=NUMBERS)
+    sheet.group("1 the clip", (20, -40, 400, 210))
+    (clip,) = sheet.add("FateZero_SampleClip", (40, 40, 360, 80), defaults("FateZero_SampleClip"))
+    sheet.note((20, 220, 400, 640), _steps_note(steps))
+    sheet.group("its frames, the model", (440, -40, 400, 900), GREY)
+    images, audio, fps, *_ = sheet.add("GetVideoComponents", (460, 40, 360, 114), folded=True, video=clip)
+    values, sound = defaults("FateZero_PrepareFrames", count=8, short_side=64), {"audio": audio, "fps": fps}
+    frames, fps, audio = sheet.add("FateZero_PrepareFrames", (460, 90, 360, 350), values, images=images, **sound)
+    values = defaults(LOADER, key_frames=steps.key_frames)
+    model, text_encoder, vae = sheet.add(LOADER, (460, 580, 360, 274), values)
+    sheet.group("from frames to attention, and back", (860, 440, 400, 420), GREY)
+    (latent,) = sheet.add("VAEEncode", (880, 520, 360, 60), folded=True, pixels=frames, vae=vae)
+    control, stored = "FateZero_RegisterAttentionControl", "FateZero_AttentionStoreCache"
+    (controller,) = sheet.add(control, (880, 562, 360, 134), defaults(control), folded=True, unet=model)
+    values = defaults(stored, policy="features", place="ram")
+    (controller,) = sheet.add(stored, (880, 604, 360, 138), values, folded=True, controller=controller)
+    sheet.group("2 what is in it", (860, -40, 400, 460))
+    values = defaults("FateZero_DDIMInvert", source_prompt=SOURCE, steps=20, inversion_passes=steps.passes)
+    inverted = {"controller": controller, "clip": text_encoder, "latent": latent}
+    (controller,) = sheet.add("FateZero_DDIMInvert", (880, 40, 360, 340), values, colour="words", **inverted)
+    sheet.group("3 what it should be", (1280, -40, 400, 900))
+    chosen = {"edit_prompt": steps.edit, "guidance": 3.0, "kind": steps.kind, **steps.widgets}
+    links = {"controller": controller, "clip": text_encoder, "images": frames}
+    values, box = defaults("FateZero_P2PEdit", **chosen), (1300, 40, 360, 800)  # grows with words and a film
+    latent, _, mask = sheet.add("FateZero_P2PEdit", box, values, colour="words", **links)
+    (edited,) = sheet.add("VAEDecode", (880, 646, 360, 60), folded=True, samples=latent, vae=vae)
+    if steps.masked:
+        pasted = {"images": edited, "source": frames, "mask": mask}
+        values, kept = defaults("FateZero_KeepSourcePixels", feather=4), "FateZero_KeepSourcePixels"
+        (edited,) = sheet.add(kept, (880, 688, 360, 154), values, **pasted)
+    sheet.group("4 result", (1700, -40, 400, 480))
+    both = {"source": frames, "edit_1": edited}
+    compare = "FateZero_CompareClips"
+    (compared,) = sheet.add(compare, (1720, 540, 360, 300), defaults(compare), folded=True, **both)
+    (video,) = sheet.add("CreateVideo", (1720, 582, 360, 110), [8.0], folded=True, images=edited, fps=fps, audio=audio)
+    prefix, title = f"video/{steps.file}", "The source beside the edit"
+    values = defaults("SaveAnimatedWEBP", filename_prefix=f"{prefix}_beside_source", fps=8.0)
+    sheet.add("SaveAnimatedWEBP", (1720, 40, 360, 380), values, title=title, images=compared, fps=fps)
+    sheet.group("4 result, saved", (1700, 460, 400, 400))
+    box = (1720, 624, 360, 220)  # grows with its preview
+    sheet.add("SaveVideo", box, [prefix, "auto", "auto"], title="The edit, saved", video=video)
+    return sheet
+
+
+def _steps_note(steps: Steps) -> str:
+    """Return what to do, and only then the method."""
+    listed = (
+        f"{RUN}: clip and model come with the pack.",
+        f"**See** the source beside the edit in group 4. {SAVED_AS} **output/video/{steps.file}_00001_.mp4**.",
+        "**Type** your own words into the upper box of *Prompt-to-Prompt Edit*, in group 3, and Run again.",
+    )
+    method = f"The built-in model knows {steps.words}. The inversion is not repeated.\n\n{steps.method}"
+    own = (
+        "**A clip of your own**: take a template without a number; or put **Load Video** in place of **Sample Clip**. "
+        "Prepare Frames takes 8 frames and scales them to 64x64 for the built-in model (512 for Stable Diffusion)."
+    )
+    return note(steps.title, listed, f"{method}\n\n{own}", large=True)
