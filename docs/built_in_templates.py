@@ -116,8 +116,8 @@ class Steps:
 
 SOURCE = "a red circle on the grass"
 PUT_BACK = (
-    "\n\n**Keep Source Pixels** then puts the source's own pixels back outside the mask; switch off its **enabled** to "
-    "see the edit alone. Its `feather` is a latent cell: 4 here, 8 for Stable Diffusion."
+    "\n\n**Keep Source Pixels** (folded; click its dot) puts the source's own pixels back outside the mask; switch off "
+    "its **enabled** to see the edit alone. Its `feather` is a latent cell: 4 here, 8 for Stable Diffusion."
 )
 OWN_KEYS = (
     "\n\n`key_frames` is `auto`: with the built-in model each frame reads its own keys, with Stable Diffusion "
@@ -155,11 +155,11 @@ ALL_STEPS = (
         "a red circle on the sand",
         "grass, water, sand, sky, brick, checkerboard, stripes and night",
         "The **kind** of this edit is **background**: the mask comes from the background's word, and everything but "
-        "the object may change.\n\n**Keep Source Pixels** then puts the object's own pixels back: the `last_mask` of "
-        "this kind leaves out what stands in front of the background. Switch off its **enabled** to see the edit "
-        "alone.\n\n`key_frames` is `mid, 0`: every frame reads the middle frame's keys beside its own, so that a new "
-        "background holds still more often. The built-in model draws everything else best when each frame reads its "
-        "own keys alone (`auto`). For Stable Diffusion the published setting is `-1, first`.",
+        "the object may change.\n\n**Keep Source Pixels** (folded; click its dot) puts the object's own pixels back: "
+        "the `last_mask` of this kind leaves out what stands in front of the background. Switch off its **enabled** to "
+        "see the edit alone.\n\n`key_frames` is `mid, 0`: every frame reads the middle frame's keys beside its own, so "
+        "that a new background holds still more often. The built-in model draws everything else best when each frame "
+        "reads its own keys alone (`auto`). For Stable Diffusion the published setting is `-1, first`.",
         {"blend_words": "grass", "blend_threshold": 0.5, "blend_latents": True},
         key_frames="mid, 0",
     ),
@@ -183,14 +183,14 @@ def each_step(steps: Steps, known: Mapping[str, NodeKind]) -> Sheet:
     sheet = Sheet(known, numbers=NUMBERS)
     sheet.group("1 the clip", (20, -40, 400, 210))
     (clip,) = sheet.add("FateZero_SampleClip", (40, 40, 360, 80), defaults("FateZero_SampleClip"))
-    sheet.note((20, 220, 400, 640), _steps_note(steps))
-    sheet.group("its frames, the model", (440, -40, 400, 900), GREY)
+    sheet.note((20, 220, 400, 790), _steps_note(steps))
+    sheet.group("its frames, the model", (440, -40, 400, 1050), GREY)
     images, audio, fps, *_ = sheet.add("GetVideoComponents", (460, 40, 360, 114), folded=True, video=clip)
     values, sound = defaults("FateZero_PrepareFrames", count=8, short_side=64), {"audio": audio, "fps": fps}
     frames, fps, audio = sheet.add("FateZero_PrepareFrames", (460, 90, 360, 350), values, images=images, **sound)
     values = defaults(LOADER, key_frames=steps.key_frames)
-    model, text_encoder, vae = sheet.add(LOADER, (460, 580, 360, 274), values)
-    sheet.group("from frames to attention, and back", (860, 440, 400, 420), GREY)
+    model, text_encoder, vae = sheet.add(LOADER, (460, 590, 360, 274), values)
+    sheet.group("from frames to attention, and back", (860, 440, 400, 570), GREY)
     (latent,) = sheet.add("VAEEncode", (880, 520, 360, 60), folded=True, pixels=frames, vae=vae)
     control, stored = "FateZero_RegisterAttentionControl", "FateZero_AttentionStoreCache"
     (controller,) = sheet.add(control, (880, 562, 360, 134), defaults(control), folded=True, unet=model)
@@ -200,26 +200,26 @@ def each_step(steps: Steps, known: Mapping[str, NodeKind]) -> Sheet:
     values = defaults("FateZero_DDIMInvert", source_prompt=SOURCE, steps=20, inversion_passes=steps.passes)
     inverted = {"controller": controller, "clip": text_encoder, "latent": latent}
     (controller,) = sheet.add("FateZero_DDIMInvert", (880, 40, 360, 340), values, colour="words", **inverted)
-    sheet.group("3 what it should be", (1280, -40, 400, 900))
+    sheet.group("3 what it should be", (1280, -40, 400, 1050))
     chosen = {"edit_prompt": steps.edit, "guidance": 3.0, "kind": steps.kind, **steps.widgets}
     links = {"controller": controller, "clip": text_encoder, "images": frames}
-    values, box = defaults("FateZero_P2PEdit", **chosen), (1300, 40, 360, 800)  # grows with words and a film
+    values, box = defaults("FateZero_P2PEdit", **chosen), (1300, 40, 360, 950)  # grows with words and a film
     latent, _, mask = sheet.add("FateZero_P2PEdit", box, values, colour="words", **links)
     (edited,) = sheet.add("VAEDecode", (880, 646, 360, 60), folded=True, samples=latent, vae=vae)
     if steps.masked:
         pasted = {"images": edited, "source": frames, "mask": mask}
         values, kept = defaults("FateZero_KeepSourcePixels", feather=4), "FateZero_KeepSourcePixels"
-        (edited,) = sheet.add(kept, (880, 688, 360, 154), values, **pasted)
+        (edited,) = sheet.add(kept, (880, 688, 360, 154), values, folded=True, **pasted)
     sheet.group("4 result", (1700, -40, 400, 480))
     both = {"source": frames, "edit_1": edited}
-    compare = "FateZero_CompareClips"
-    (compared,) = sheet.add(compare, (1720, 540, 360, 300), defaults(compare), folded=True, **both)
-    (video,) = sheet.add("CreateVideo", (1720, 582, 360, 110), [8.0], folded=True, images=edited, fps=fps, audio=audio)
+    compare, box = "FateZero_CompareClips", (880, 730, 360, 280)  # grows with a film
+    (compared,) = sheet.add(compare, box, defaults(compare), **both)
+    (video,) = sheet.add("CreateVideo", (1720, 540, 360, 110), [8.0], folded=True, images=edited, fps=fps, audio=audio)
     prefix, title = f"video/{steps.file}", "The source beside the edit"
     values = defaults("SaveAnimatedWEBP", filename_prefix=f"{prefix}_beside_source", fps=8.0)
     sheet.add("SaveAnimatedWEBP", (1720, 40, 360, 380), values, title=title, images=compared, fps=fps)
-    sheet.group("4 result, saved", (1700, 460, 400, 400))
-    box = (1720, 624, 360, 220)  # grows with its preview
+    sheet.group("4 result, saved", (1700, 460, 400, 550))
+    box = (1720, 582, 360, 400)  # grows with its preview
     sheet.add("SaveVideo", box, [prefix, "auto", "auto"], title="The edit, saved", video=video)
     return sheet
 

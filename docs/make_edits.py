@@ -2,27 +2,34 @@
 
 They show the sample clip beside its edits, which `python -m fatezero_ext demo all` leaves in FOLDER (`output`). For a
 pack's template NAME the page asks for the card NAME.jpg and for no other name; browsers tell a picture's format from
-its content, so that these files can hold animated WebP and move.
+its content, so that these files can hold animated WebP and move. The page has no room for a description: what must be
+downloaded stands on the card.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the checkout need not be installed
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # the checkout need not be installed
+
+from built_in_templates import FIRST  # noqa: E402
+from template_parts import download, gigabytes  # noqa: E402
 
 from fatezero_ext import Controller, invert, load_toy  # noqa: E402
 from fatezero_ext.inspection.heat_maps import word_heats  # noqa: E402
 from fatezero_ext.media.video import read_video, to_bytes  # noqa: E402
 from fatezero_ext.pictures.attention_sheets import enlarged  # noqa: E402
 from fatezero_ext.pictures.comparison_grid import compare  # noqa: E402
+from fatezero_ext.pictures.labelled_sheet import label_font  # noqa: E402
 
 TEMPLATES = ROOT / "example_workflows"
 
@@ -36,16 +43,21 @@ EDITS = {
     STYLE: "a watercolor painting of a red circle on the grass",
 }
 OF_KINDS = {
+    FIRST.title: COLOUR,
     "Change a colour, keep the rest": COLOUR,
     "Change an object, keep the motion": SHAPE,
     "Change the background only": BACKGROUND,
     "Change the style, keep the motion": STYLE,
 }
-"""Templates for real files whose cards show an edit of their kind."""
+"""Templates of the one node, whose cards show an edit of their kind."""
 SIDE = 256  # pixels of one clip
 CARD = 192  # pixels of a card's clip
 MILLISECONDS = 125  # of one frame, as the clip's 8 frames a second
 GAP = 4  # pixels between the two pictures of a card
+BAND, LETTERS = 44, 26
+"""Height of a card's line of words, and of its letters, in pixels; the page shows cards at two thirds of their size."""
+FREE, LOADED = (24, 112, 48), (64, 64, 72)
+"""Colours behind these words where nothing and where something must be downloaded."""
 
 
 def source(side: int = SIDE) -> Tensor:
@@ -92,6 +104,17 @@ def cards(folder: Path) -> Mapping[str, Tensor]:
     return found
 
 
+def marked(card: Tensor, template: Path) -> Tensor:
+    """Return a card with a line below it that says how much the template downloads."""
+    size = download(json.loads(template.read_text(encoding="utf-8")))
+    words, colour = (f"{gigabytes(size)} to download", LOADED) if size else ("nothing to download", FREE)
+    band = Image.new("RGB", (card.shape[2], BAND), colour)
+    middle = (band.width / 2, band.height / 2)
+    ImageDraw.Draw(band).text(middle, words, fill="white", font=label_font(LETTERS), anchor="mm")
+    drawn = torch.from_numpy(np.array(band)).float().div(255)
+    return torch.cat([card, drawn.expand(len(card), -1, -1, -1)], dim=1)
+
+
 def moving_picture(folder: Path) -> Tensor:
     """The clips side by side, each under its prompt: [frames, height, width, 3], 0..1."""
     return compare([source(), *(edited(folder, name) for name in EDITS)], [SOURCE, *EDITS.values()])
@@ -109,7 +132,7 @@ def main(folder: Path) -> None:
     """Write docs/edits.webp, and the cards beside the templates."""
     save(ROOT / "docs" / "edits.webp", moving_picture(folder), 80)
     for name, card in cards(folder).items():
-        save(TEMPLATES / f"{name}.jpg", card, 70)
+        save(TEMPLATES / f"{name}.jpg", marked(card, TEMPLATES / f"{name}.json"), 70)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 SIZE = {"width": 2400, "height": 1350}  # the whole graph, large enough to be read
-WAIT, RUN_LIMIT = 60_000, 240_000
+WAIT, RUN_LIMIT = 60_000, 1000 * int(os.environ.get("FATEZERO_RUN_SECONDS", "240"))
 """Milliseconds; no wait is longer."""
 READY = "window.app?.graph && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 100"
 WATCHED = (

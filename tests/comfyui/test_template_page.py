@@ -1,7 +1,9 @@
-"""Templates for real files in the real page: listed first, moving cards, five actions from a clip to its edit."""
+"""Templates in the real page: their order, moving cards, places, and few actions from the list to a saved edit."""
 
 import json
+import os
 from importlib.util import find_spec
+from pathlib import Path
 
 import av
 import pytest
@@ -9,12 +11,16 @@ from safetensors.torch import save_file
 
 from benchmarks.make_checkpoint import parts, single_file
 from fatezero_ext.cli.examples import EXAMPLES
+from fatezero_ext.media.video import read_video
 from tests.comfyui.browser import CHROMIUM, opened
 from tests.comfyui.http_server import PACK, ROOT, Server
 from tests.comfyui.workflows import TEMPLATES
 from tests.sounding_clips import FPS, write_clip
 
-REAL = sorted(EXAMPLES.glob("[!0-9]*.json"))
+FIRST = EXAMPLES / "A first edit, nothing to download.json"
+REAL = [path for path in sorted(EXAMPLES.glob("[!0-9]*.json")) if path != FIRST]
+LISTED = (FIRST, *REAL, *TEMPLATES)
+"""All templates, as they stand in the page's list."""
 OBJECT = EXAMPLES / "Change an object, keep the motion.json"
 BLUEPRINT = "Edit a video by words"
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
@@ -25,7 +31,8 @@ VUE = "Comfy.VueNodes.Enabled"
 BOXES = """() => app.graph.nodes.map(node => {
     const shown = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect();
     const [x, y] = app.canvas.ds.offset, scale = app.canvas.ds.scale;
-    const own = [node.pos[0], node.pos[1] - 30, node.size[0], node.size[1] + 30];
+    const [wide, high] = node.flags.collapsed ? [node._collapsed_width, 0] : node.size;
+    const own = [node.pos[0], node.pos[1] - 30, wide, high + 30];
     const canvas = app.canvas.canvas.getBoundingClientRect();
     return shown
         ? [(shown.left - canvas.left) / scale - x, (shown.top - canvas.top) / scale - y,
@@ -65,16 +72,16 @@ def page(server, pictures):
         yield shown
 
 
-def test_templates_for_real_files_are_listed_first_and_all_cards_move(page):
+def test_what_needs_no_download_is_listed_first_then_what_is_for_real_files_and_all_cards_move(page):
     page.open_templates(PACK)
-    for path in (*REAL, *TEMPLATES):
+    for path in LISTED:
         page.template(path.stem).locator("img").first.wait_for()
     listed = page.page.evaluate(
         "[...document.querySelectorAll('[data-testid^=template-workflow-]')].map(e => e.dataset.testid)"
     )
     names = [each.removeprefix("template-workflow-") for each in listed]
-    assert names == [path.stem for path in (*REAL, *TEMPLATES)]
-    for path in (*REAL, *TEMPLATES):
+    assert names == [path.stem for path in LISTED]
+    for path in LISTED:
         frames = page.page.evaluate(
             """async address => {
                 const answer = await fetch(address);
@@ -106,7 +113,7 @@ def test_every_template_opens_without_missing_nodes_or_overlaps(server, pictures
             if vue and not page.page.evaluate(f"app.ui.settings.settingsLookup?.['{VUE}'] !== undefined"):
                 pytest.skip("this page has no Nodes 2.0")
             known = set(page.page.evaluate("Object.keys(LiteGraph.registered_node_types)"))
-            for path in (*REAL, *TEMPLATES):
+            for path in LISTED:
                 page.load(json.loads(path.read_text()))
                 page.page.wait_for_timeout(1000)
                 page.page.keyboard.press("Escape")  # the dialog of missing models
@@ -180,21 +187,50 @@ def test_the_blueprint_is_found_in_the_library_and_gives_a_box_without_missing_n
     assert len(fields) == 2 and fields[0]["y"] + fields[0]["height"] <= fields[1]["y"]
 
 
-def test_five_actions_lead_from_an_empty_page_to_the_saved_clip(server, page, base):
-    """Templates, the pack, a card, the clip, Run; two of them are decisions: the card and the clip."""
-    (base / "models" / "checkpoints").mkdir(parents=True)
-    save_file(single_file(*parts("sd1", "comfyui")), base / "models" / "checkpoints" / CHECKPOINT)
-    clip = write_clip(base / "my clip.mp4", "aac")
+def test_the_first_template_saves_an_edit_by_one_click_on_run(page, base):
+    """Nothing is uploaded, downloaded, typed or chosen."""
+    open_template(page, FIRST)
+    page.page.locator('[data-testid="queue-button"]').first.click()
+    end, told = page.wait_for_end()[-1]
+    assert end == "execution_success", told
+    page.drawn()
+    page.picture("first_edit_done")
+    assert not overlapping(page)
+    saved = [path.name for path in (base / "output" / "video").iterdir()]
+    assert any(name.startswith("edit_0") and name.endswith(".mp4") for name in saved)
+    assert any(name.startswith("edit_beside_source_0") and name.endswith(".webp") for name in saved)
+
+
+def open_template(page, path):
+    """Open a template as a user does: the list, the pack, the card; from an empty page."""
     page.page.reload()
     page.ready()
     page.page.evaluate("app.graph.clear()")
     page.page.get_by_role("button", name="Templates").first.click()
     page.page.get_by_text(PACK, exact=True).first.click()
-    page.template(OBJECT.stem).click()
+    page.template(path.stem).click()
     page.page.wait_for_function("app.graph.nodes.some(node => node.type == 'FateZero_VideoEdit')")
-    page.template(OBJECT.stem).wait_for(state="detached")
+    page.template(path.stem).wait_for(state="detached")
     page.drawn()
-    for name, value in {"size": 64, "steps": 5, "frames": 3}.items():  # for a CPU; not one of the actions
+
+
+CHECKPOINT_FILE, CLIP_FILE = os.environ.get("FATEZERO_CHECKPOINT"), os.environ.get("FATEZERO_CLIP")
+"""A checkpoint of one's own (`python -m benchmarks.make_checkpoint FILE` makes one of real size), and a clip."""
+FAST = {"size": 64, "steps": int(os.environ.get("FATEZERO_STEPS", "5")), "frames": 3}
+"""Widgets of a run that a CPU can do."""
+
+
+def test_five_actions_lead_from_an_empty_page_to_the_saved_clip(page, base):
+    """Templates, the pack, a card, the clip, Run; two of them are decisions: the card and the clip."""
+    (base / "models" / "checkpoints").mkdir(parents=True)
+    if CHECKPOINT_FILE:
+        (base / "models" / "checkpoints" / CHECKPOINT).symlink_to(Path(CHECKPOINT_FILE).resolve())
+    else:
+        save_file(single_file(*parts("sd1", "comfyui")), base / "models" / "checkpoints" / CHECKPOINT)
+    clip = Path(CLIP_FILE).resolve() if CLIP_FILE else write_clip(base / "my clip.mp4", "aac")
+    before = saved_clips(base)
+    open_template(page, OBJECT)
+    for name, value in FAST.items():  # not one of the actions
         page.set_widget("FateZero_VideoEdit", name, value)
     x, y = page.page.evaluate(UPLOAD)
     page.page.mouse.move(x, y)
@@ -205,7 +241,7 @@ def test_five_actions_lead_from_an_empty_page_to_the_saved_clip(server, page, ba
         page.page.mouse.up()
     chooser.value.set_files(clip)
     page.page.wait_for_function(
-        "app.graph.nodes.find(node => node.type == 'LoadVideo').widgets[0].value == 'my clip.mp4'"
+        "name => app.graph.nodes.find(node => node.type == 'LoadVideo').widgets[0].value == name", arg=clip.name
     )
     page.picture("five_actions_before_run")
     page.page.locator('[data-testid="queue-button"]').first.click()
@@ -214,13 +250,20 @@ def test_five_actions_lead_from_an_empty_page_to_the_saved_clip(server, page, ba
     page.drawn()
     page.picture("five_actions_done")
     assert not overlapping(page)  # with all that a run shows on the nodes
-    (saved,) = (base / "output" / "video").glob("edit_0*.mp4")
+    (saved,) = saved_clips(base) - before
     with av.open(str(saved)) as container:
-        assert len(list(container.decode(video=0))) == 3
-        assert container.streams.video[0].average_rate == FPS / 3 and container.streams.audio
-    (beside,) = (base / "output" / "video").glob("edit_beside_source_0*.webp")
+        assert len(list(container.decode(video=0))) == FAST["frames"]
+        rate = read_video(clip).fps if CLIP_FILE else FPS
+        assert container.streams.video[0].average_rate == pytest.approx(rate / 3, rel=1e-3)
+        assert container.streams.audio
+    beside = saved.with_name(saved.name.replace("edit_", "edit_beside_source_")).with_suffix(".webp")
+    assert beside.is_file()
     shown = f"image => image.src.includes('{beside.name}') && image.complete && image.naturalWidth > 1"
     page.page.wait_for_function(
         f"[...document.images].some({shown}) || app.graph.nodes.some(node => node.imgs?.some({shown}) "
         "|| node.type == 'SaveAnimatedWEBP' && node.widgets.length > 5)"
     )
+
+
+def saved_clips(base):
+    return set((base / "output" / "video").glob("edit_0*.mp4"))
