@@ -117,11 +117,11 @@ class Steps:
 SOURCE = "a red circle on the grass"
 PUT_BACK = (
     "\n\n**Keep Source Pixels** (folded; click its dot) puts the source's own pixels back outside the mask; switch off "
-    "its **enabled** to see the edit alone. Its `feather` is a latent cell: 4 here, 8 for Stable Diffusion."
+    "its **enabled** to see the edit alone. Its *feather* is a latent cell: 4 here, 8 for Stable Diffusion."
 )
 OWN_KEYS = (
-    "\n\n`key_frames` is `auto`: with the built-in model each frame reads its own keys, with Stable Diffusion "
-    "`-1, first`, as published."
+    "\n\n*key_frames* is *auto*: with the built-in model each frame reads its own keys, with Stable Diffusion "
+    "*-1, first*, as published."
 )
 ALL_STEPS = (
     Steps(
@@ -156,10 +156,10 @@ ALL_STEPS = (
         "grass, water, sand, sky, brick, checkerboard, stripes and night",
         "The **kind** of this edit is **background**: the mask comes from the background's word, and everything but "
         "the object may change.\n\n**Keep Source Pixels** (folded; click its dot) puts the object's own pixels back: "
-        "the `last_mask` of this kind leaves out what stands in front of the background. Switch off its **enabled** to "
-        "see the edit alone.\n\n`key_frames` is `mid, 0`: every frame reads the middle frame's keys beside its own, so "
+        "the *last_mask* of this kind leaves out what stands in front of the background. Switch off its **enabled** to "
+        "see the edit alone.\n\n*key_frames* is *mid, 0*: every frame reads the middle frame's keys beside its own, so "
         "that a new background holds still more often. The built-in model draws everything else best when each frame "
-        "reads its own keys alone (`auto`). For Stable Diffusion the published setting is `-1, first`.",
+        "reads its own keys alone (*auto*). For Stable Diffusion the published setting is *-1, first*.",
         {"blend_words": "grass", "blend_threshold": 0.5, "blend_latents": True},
         key_frames="mid, 0",
     ),

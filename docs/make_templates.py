@@ -202,7 +202,7 @@ def expanded(known: Mapping[str, NodeKind]) -> Sheet:
     advice = (
         "**FateZero Video Edit** puts these nodes in its place when it runs, and sets what is set here: 8 frames, "
         "every third of 24 a second, 512 pixels, 50 steps. Here every widget is yours: windows and thresholds of "
-        "**Prompt-to-Prompt Edit** (kind *custom*), a mask of your own, another way to keep attention. `sampling_rate` "
+        "**Prompt-to-Prompt Edit** (kind *custom*), a mask of your own, another way to keep attention. *sampling_rate* "
         "is frames per second divided by 8. For a style take *Keep Source Pixels* out: it would put the source back."
     )
     found = inversion(sheet, clip, said, edit.source, count=8, sampling_rate=3)
@@ -249,7 +249,7 @@ def repainted(known: Mapping[str, NodeKind]) -> Sheet:
     advice = (
         "**Word Heat Maps** finds the object by its word in the attention of Stable Diffusion; **VACE** then paints "
         "what you describe into the mask. Motion comes from VACE and not from the clip: take it for things that are to "
-        "move in another way. All other nodes are ComfyUI's own. `count` and `length` are the same number, 4n + 1."
+        "move in another way. All other nodes are ComfyUI's own. *count* and *length* are the same number, 4n + 1."
     )
     found = inversion(sheet, clip, said, source, count=VACE_FRAMES, sampling_rate=1, short_side=480)
     mask = mask_by_words(sheet, found)
