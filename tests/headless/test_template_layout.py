@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from PIL import Image
 
 from .template_files import ALL, BUILT_IN, BY_NAME, nodes_of
 
@@ -91,3 +92,12 @@ def inside(box, group):
     return all(
         group[axis] <= box[axis] and box[axis] + box[axis + 2] <= group[axis] + group[axis + 2] for axis in (0, 1)
     )
+
+
+@pytest.mark.parametrize("path", [*ALL, *BUILT_IN], **BY_NAME)
+def test_a_card_is_marked_green_where_nothing_must_be_downloaded_and_there_alone(path):
+    with Image.open(path.with_suffix(".jpg"), formats=("WEBP",)) as card:
+        assert card.n_frames > 8
+        red, green, blue = card.convert("RGB").getpixel((3, card.height - 3))
+    assert (green > max(red, blue) + 30) == (path in BUILT_IN)
+    assert max(red, green, blue) < 150  # white words are drawn on it
