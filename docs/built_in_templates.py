@@ -8,7 +8,7 @@ from typing import Any
 
 from template_nodes import defaults
 from template_parts import GREY, RUN, Result, note, sentences, shown, whole
-from workflow_sheet import NodeKind, Sheet
+from workflow_sheet import NodeKind, Output, Sheet
 
 LOADER = "FateZero_LoadPseudo3DUNet"
 SAVED_AS = "The edit is saved in ComfyUI's folder as"
@@ -116,7 +116,7 @@ class Steps:
 
 SOURCE = "a red circle on the grass"
 PUT_BACK = (
-    "\n\n**Keep Source Pixels** (folded; click its dot) puts the source's own pixels back outside the mask; switch off "
+    "\n\n**Keep Source Pixels** puts the source's own pixels back outside the mask; switch off "
     "its **enabled** to see the edit alone. Its *feather* is a latent cell: 4 here, 8 for Stable Diffusion."
 )
 OWN_KEYS = (
@@ -155,7 +155,7 @@ ALL_STEPS = (
         "a red circle on the sand",
         "grass, water, sand, sky, brick, checkerboard, stripes and night",
         "The **kind** of this edit is **background**: the mask comes from the background's word, and everything but "
-        "the object may change.\n\n**Keep Source Pixels** (folded; click its dot) puts the object's own pixels back: "
+        "the object may change.\n\n**Keep Source Pixels** puts the object's own pixels back: "
         "the *last_mask* of this kind leaves out what stands in front of the background. Switch off its **enabled** to "
         "see the edit alone.\n\n*key_frames* is *mid, 0*: every frame reads the middle frame's keys beside its own, so "
         "that a new background holds still more often. The built-in model draws everything else best when each frame "
@@ -181,47 +181,61 @@ ALL_STEPS = (
 def each_step(steps: Steps, known: Mapping[str, NodeKind]) -> Sheet:
     """Return the graph of one kind of edit, in five columns; what need not be looked at is folded to its title."""
     sheet = Sheet(known, numbers=NUMBERS)
-    sheet.group("1 the clip", (20, -40, 400, 210))
-    (clip,) = sheet.add("FateZero_SampleClip", (40, 40, 360, 80), defaults("FateZero_SampleClip"))
-    sheet.note((20, 220, 400, 790), _steps_note(steps))
-    sheet.group("its frames, the model", (440, -40, 400, 1050), GREY)
-    images, audio, fps, *_ = sheet.add("GetVideoComponents", (460, 40, 360, 114), folded=True, video=clip)
-    values, sound = defaults("FateZero_PrepareFrames", count=8, short_side=64), {"audio": audio, "fps": fps}
-    frames, fps, audio = sheet.add("FateZero_PrepareFrames", (460, 90, 360, 350), values, images=images, **sound)
-    values = defaults(LOADER, key_frames=steps.key_frames)
-    model, text_encoder, vae = sheet.add(LOADER, (460, 590, 360, 274), values)
-    sheet.group("from frames to attention, and back", (860, 440, 400, 570), GREY)
-    (latent,) = sheet.add("VAEEncode", (880, 520, 360, 60), folded=True, pixels=frames, vae=vae)
+    frames, fps, audio = _clip(sheet)
+    sheet.note((20, 330, 400, 560), _steps_note(steps))
+    sheet.group("the model, what is kept", (440, 420, 400, 480), GREY)
+    model, text_encoder, vae = sheet.add(LOADER, (460, 632, 360, 258), defaults(LOADER, key_frames=steps.key_frames))
+    (latent,) = sheet.add("VAEEncode", (460, 500, 360, 60), folded=True, pixels=frames, vae=vae)
     control, stored = "FateZero_RegisterAttentionControl", "FateZero_AttentionStoreCache"
-    (controller,) = sheet.add(control, (880, 562, 360, 134), defaults(control), folded=True, unet=model)
+    (controller,) = sheet.add(control, (460, 542, 360, 134), defaults(control), folded=True, unet=model)
     values = defaults(stored, policy="features", place="ram")
-    (controller,) = sheet.add(stored, (880, 604, 360, 138), values, folded=True, controller=controller)
-    sheet.group("2 what is in it", (860, -40, 400, 460))
+    (controller,) = sheet.add(stored, (460, 584, 360, 138), values, folded=True, controller=controller)
+    sheet.group("2 what is in it", (440, -40, 400, 450))
     values = defaults("FateZero_DDIMInvert", source_prompt=SOURCE, steps=20, inversion_passes=steps.passes)
     inverted = {"controller": controller, "clip": text_encoder, "latent": latent}
-    (controller,) = sheet.add("FateZero_DDIMInvert", (880, 40, 360, 340), values, colour="words", **inverted)
-    sheet.group("3 what it should be", (1280, -40, 400, 1050))
+    (controller,) = sheet.add("FateZero_DDIMInvert", (460, 40, 360, 330), values, colour="words", **inverted)
+    sheet.group("3 what it should be", (860, -40, 400, 940))
     chosen = {"edit_prompt": steps.edit, "guidance": 3.0, "kind": steps.kind, **steps.widgets}
     links = {"controller": controller, "clip": text_encoder, "images": frames}
-    values, box = defaults("FateZero_P2PEdit", **chosen), (1300, 40, 360, 950)  # grows with words and a film
+    values, box = defaults("FateZero_P2PEdit", **chosen), (880, 40, 360, 840)  # grows with words and a film
     latent, _, mask = sheet.add("FateZero_P2PEdit", box, values, colour="words", **links)
-    (edited,) = sheet.add("VAEDecode", (880, 646, 360, 60), folded=True, samples=latent, vae=vae)
+    sheet.group("back to frames", (1280, -40, 400, 330), GREY)
+    (edited,) = sheet.add("VAEDecode", (1300, 40, 360, 60), folded=True, samples=latent, vae=vae)
     if steps.masked:
-        pasted = {"images": edited, "source": frames, "mask": mask}
-        values, kept = defaults("FateZero_KeepSourcePixels", feather=4), "FateZero_KeepSourcePixels"
-        (edited,) = sheet.add(kept, (880, 688, 360, 154), values, folded=True, **pasted)
-    sheet.group("4 result", (1700, -40, 400, 480))
-    both = {"source": frames, "edit_1": edited}
-    compare, box = "FateZero_CompareClips", (880, 730, 360, 280)  # grows with a film
-    (compared,) = sheet.add(compare, box, defaults(compare), **both)
-    (video,) = sheet.add("CreateVideo", (1720, 540, 360, 110), [8.0], folded=True, images=edited, fps=fps, audio=audio)
-    prefix, title = f"video/{steps.file}", "The source beside the edit"
-    values = defaults("SaveAnimatedWEBP", filename_prefix=f"{prefix}_beside_source", fps=8.0)
-    sheet.add("SaveAnimatedWEBP", (1720, 40, 360, 380), values, title=title, images=compared, fps=fps)
-    sheet.group("4 result, saved", (1700, 460, 400, 550))
-    box = (1720, 582, 360, 400)  # grows with its preview
-    sheet.add("SaveVideo", box, [prefix, "auto", "auto"], title="The edit, saved", video=video)
+        pasted, kept = {"images": edited, "source": frames, "mask": mask}, "FateZero_KeepSourcePixels"
+        (edited,) = sheet.add(kept, (1300, 84, 360, 190), defaults(kept, feather=4), **pasted)
+    _results(sheet, f"video/{steps.file}", {"source": frames, "edit_1": edited}, {"fps": fps, "audio": audio})
     return sheet
+
+
+def _clip(sheet: Sheet) -> tuple[Output, Output, Output]:
+    """Add group 1; returns the clip's frames, their rate and its sound."""
+    sheet.group("1 the clip", (20, -40, 400, 320))
+    (clip,) = sheet.add("FateZero_SampleClip", (40, 40, 360, 80), defaults("FateZero_SampleClip"))
+    (images, audio, fps, *_) = sheet.add("GetVideoComponents", (40, 190, 360, 114), folded=True, video=clip)
+    values, links = defaults("FateZero_PrepareFrames", count=8, short_side=64), {"audio": audio, "fps": fps}
+    box = (40, 240, 360, 350)
+    frames, fps, audio = sheet.add("FateZero_PrepareFrames", box, values, folded=True, images=images, **links)
+    return frames, fps, audio
+
+
+def _results(sheet: Sheet, prefix: str, clips: Mapping[str, Output], rate_and_sound: Mapping[str, Output]) -> None:
+    """Add group 4: both clips compared, the picture that moves, and the edit that is saved; prefix: of files."""
+    sheet.group("4 result, compared", (1280, 310, 400, 590))
+    compare, box = "FateZero_CompareClips", (1300, 390, 360, 490)  # grows with a film
+    (compared,) = sheet.add(compare, box, defaults(compare), **clips)
+    sheet.group("4 result", (1700, -40, 400, 480))
+    values, fps = (
+        defaults("SaveAnimatedWEBP", filename_prefix=f"{prefix}_beside_source", fps=8.0),
+        rate_and_sound["fps"],
+    )
+    box, title = (1720, 40, 360, 380), "The source beside the edit"
+    sheet.add("SaveAnimatedWEBP", box, values, title=title, images=compared, fps=fps)
+    sheet.group("4 result, saved", (1700, 460, 400, 440))
+    made = {"images": clips["edit_1"], **rate_and_sound}
+    (video,) = sheet.add("CreateVideo", (1720, 540, 360, 110), [8.0], folded=True, **made)
+    box = (1720, 584, 360, 300)  # grows with its preview
+    sheet.add("SaveVideo", box, [prefix, "auto", "auto"], title="The edit, saved", video=video)
 
 
 def _steps_note(steps: Steps) -> str:
@@ -234,6 +248,7 @@ def _steps_note(steps: Steps) -> str:
     method = f"The built-in model knows {steps.words}. The inversion is not repeated.\n\n{steps.method}"
     own = (
         "**A clip of your own**: take a template without a number; or put **Load Video** in place of **Sample Clip**. "
-        "Prepare Frames takes 8 frames and scales them to 64x64 for the built-in model (512 for Stable Diffusion)."
+        "**Prepare Frames** (folded; click its dot) takes 8 frames and scales them to 64x64 for the built-in model (512 "
+        "for Stable Diffusion)."
     )
     return note(steps.title, listed, f"{method}\n\n{own}", large=True)

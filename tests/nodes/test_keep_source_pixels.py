@@ -111,7 +111,8 @@ def test_a_template_pastes_what_was_encoded_under_the_last_mask(path):
 def test_a_templates_nodes_do_not_overlap_and_its_links_fit(path):
     document = json.loads(path.read_text("utf-8"))
     nodes = {node["id"]: node for node in document["nodes"]}
-    boxes = {name: (*node["pos"], *node["size"]) for name, node in nodes.items()}
+    sizes = {name: (0 if node["flags"].get("collapsed") else node["size"][1]) for name, node in nodes.items()}
+    boxes = {name: (*node["pos"], node["size"][0], sizes[name]) for name, node in nodes.items()}
     for one, (left, top, width, height) in boxes.items():
         for other, (x, y, w, h) in boxes.items():
             apart = left + width <= x or x + w <= left or top + height <= y - TITLE or y + h <= top - TITLE
