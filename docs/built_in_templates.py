@@ -248,7 +248,7 @@ def _steps_note(steps: Steps) -> str:
     method = f"The built-in model knows {steps.words}. The inversion is not repeated.\n\n{steps.method}"
     own = (
         "**A clip of your own**: take a template without a number; or put **Load Video** in place of **Sample Clip**. "
-        "**Prepare Frames** (folded; click its dot) takes 8 frames and scales them to 64x64 for the built-in model (512 "
-        "for Stable Diffusion)."
+        "**Prepare Frames** (folded; click its dot) takes 8 frames and scales them to 64x64 for the built-in model "
+        "(512 for Stable Diffusion)."
     )
     return note(steps.title, listed, f"{method}\n\n{own}", large=True)
