@@ -55,7 +55,8 @@ FIRST = FirstEdit(
     "a blue circle on the grass",
     ("a red square on the grass", "a red circle on the sand", "a watercolor painting of a red circle on the grass"),
 )
-"""All that is to be changed where another clip of the pack or other words suit the built-in model better."""
+"""All that is to be changed where another clip of the pack or other words suit the built-in model better, but its card:
+`docs/make_edits.py` names the edit that is drawn there."""
 KNOWN = (
     "It knows circle, square, triangle, star, heart, cross; red, orange, yellow, green, blue, purple, white, black; "
     "grass, water, sand, sky, brick, checkerboard, stripes, night; sketch, watercolor, pixel art, black and white. "

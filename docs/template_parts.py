@@ -56,7 +56,7 @@ UMT5 = ModelFile(
 )
 WAN_VAE = ModelFile(f"{WAN}/vae/wan_2.1_vae.safetensors", "vae", 253_815_318)
 FILES = (SD15, SAM3, VACE, UMT5, WAN_VAE)
-"""All files that templates name; sizes are those that the addresses' host says."""
+"""All files that templates name; sizes as they are published."""
 
 
 def gigabytes(size: int) -> str:
