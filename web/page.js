@@ -143,7 +143,7 @@ function dress(app, api, node) {
   if (hasChips(node.comfyClass)) parts.push(withChips(app, node))
   if (hasFilm(node.comfyClass) || node.subgraph) parts.push(withFilm(app, api, node))
   const showsFilm = () => boxesOf(node).some(widget => widget.element.querySelector("canvas.fatezero-film"))
-  if (isOurs) parts.push(textFields(node, showsFilm), zeroWords(node))
+  parts.push(textFields(node, showsFilm), zeroWords(node))
   let heights
   const tick = () => {
     if (!node.graph) return // it is being made, or was just removed

@@ -13,7 +13,8 @@ const isVue = () => globalThis.LiteGraph?.vueNodesMode
 
 /** Shape a node's text fields; `hasFilm()`: whether it shows a film. Returns a function to be called again and again. */
 export function textFields(node, hasFilm) {
-  const fields = node.widgets?.filter(widget => widget.type === "customtext") ?? []
+  const isOwn = widget => !widget._overlay // a subgraph's may stand for one inside
+  const fields = node.widgets?.filter(widget => widget.type === "customtext" && isOwn(widget)) ?? []
   const before = new Map() // heights that fields had without a film
   const least = widget => (hasFilm() && String(widget.value).trim() ? Math.min(MOST_KEPT, before.get(widget) ?? 0) : 0)
   for (const widget of fields) shapeOnCanvas(node, widget, least)

@@ -157,7 +157,15 @@ def test_a_zero_that_means_automatic_is_shown_as_a_word_and_stays_zero(graph):
 def test_text_fields_of_the_classic_canvas_have_titles(graph):
     if graph.canvas != "classic":
         return  # Nodes 2.0 writes them itself
-    drawn = graph.page.evaluate(
+    assert {"edit_prompt", "negative_prompt"} <= set(written(graph))
+    graph.load(boxed_edit())
+    graph.show_all()
+    assert {"source_prompt", "edit_prompt"} <= set(written(graph))
+
+
+def written(page):
+    """The texts that the canvas writes."""
+    return page.page.evaluate(
         """async () => {
             const seen = new Set(), pen = CanvasRenderingContext2D.prototype, had = pen.fillText;
             pen.fillText = function (text, ...given) { seen.add(text); return had.call(this, text, ...given); };
@@ -167,7 +175,6 @@ def test_text_fields_of_the_classic_canvas_have_titles(graph):
             return [...seen];
         }"""
     )
-    assert {"edit_prompt", "negative_prompt"} <= set(drawn)
 
 
 def test_a_subgraph_shows_what_is_wrong_in_it_and_the_film_inside_too_and_saves_none_of_it(page):
