@@ -1,12 +1,13 @@
-// Puts the chips (word_chips.js), the film (film.js) and what is said (said.js) on the nodes, on the classic canvas and
-// on Nodes 2.0, and makes room for them (linked_texts.js, run_preview.js). Nodes work the same without them. Whatever
-// this page lacks or refuses leaves a part out, with one warning in the console.
+// Puts the chips (word_chips.js), the film (film.js), what is said (said.js) and words for 0 (zero_words.js) on the
+// nodes, on the classic canvas and on Nodes 2.0, and makes room for them (text_fields.js, run_preview.js). Nodes work the
+// same without them. Whatever this page lacks or refuses leaves a part out, with one warning in the console.
 
 import { chips, chipsStandUnder, hasChips } from "./word_chips.js"
 import { hasFilm, LEAST_HEIGHT, player } from "./film.js"
-import { linkedTexts } from "./linked_texts.js"
 import { followRuns, withoutPreview } from "./run_preview.js"
-import { addSaid, followSaid } from "./said.js"
+import { addSaid, followSaid, recall } from "./said.js"
+import { textFields } from "./text_fields.js"
+import { zeroWords } from "./zero_words.js"
 
 const TICK = 125 // milliseconds
 const MARGIN = 10 // of the page, around a widget
@@ -49,8 +50,21 @@ function addBox(node, name, place = -1, least = 0) {
   const options = { serialize: false, hideOnZoom: false, getMinHeight: needed, getMaxHeight: measured }
   const widget = node.addDOMWidget(name, "fatezero", outer, options)
   widget.serialize = false
-  if (place >= 0) node.widgets.splice(place, 0, node.widgets.pop())
+  if (place >= 0) moveTo(node, widget, place)
   return box
+}
+
+/** Move the last widget of a node to another place. */
+function moveTo(node, widget, place) {
+  node.widgets.splice(place, 0, node.widgets.pop())
+  const own = Object.getOwnPropertyDescriptor(node, "widgets")
+  if (node.widgets[place] === widget || !own?.get || !own.configurable) return
+  // Newer pages make the list of a subgraph's widgets anew at each look.
+  const get = function () {
+    const others = own.get.call(this).filter(each => each !== widget)
+    return [...others.slice(0, place), widget, ...others.slice(place)]
+  }
+  Object.defineProperty(node, "widgets", { ...own, get })
 }
 
 /** Key of a box among those that removed nodes have left in the page. */
@@ -125,10 +139,11 @@ function dress(app, api, node) {
   if (!isOurs && !node.subgraph?.nodes.some(inner => inner.comfyClass?.startsWith("FateZero_"))) return
   saveWithoutGaps(node)
   addSaid(node, addBox)
-  const parts = []
+  const parts = [recall(app, node)]
   if (hasChips(node.comfyClass)) parts.push(withChips(app, node))
   if (hasFilm(node.comfyClass) || node.subgraph) parts.push(withFilm(app, api, node))
-  if (isOurs) parts.push(linkedTexts(node))
+  const showsFilm = () => boxesOf(node).some(widget => widget.element.querySelector("canvas.fatezero-film"))
+  parts.push(textFields(node, showsFilm), zeroWords(node))
   let heights
   const tick = () => {
     if (!node.graph) return // it is being made, or was just removed

@@ -2,55 +2,34 @@
 // it out. The lists stay plain text that can be typed; what is typed shows on the buttons. A word that no longer stands
 // in its prompt is struck out, and a click removes it.
 
-import { entryWith, outside, read, toggled, without, wordsOf } from "./word_lists.js"
+import { isLinked, promptsOf, widgetOf } from "./prompt_texts.js"
+import { entryWith, isIn, outside, read, toggled, without, wordsOf } from "./word_lists.js"
 
-const SOURCE_LIST = { auto: true, marked: true }
 const ROWS = {
   FateZero_P2PEdit: [
-    { of: "source", lists: { blend_words: SOURCE_LIST, subtract_words: { marked: true } } },
+    {
+      of: "source",
+      lists: {
+        blend_words: { title: "Words to blend", auto: true, marked: true },
+        subtract_words: { title: "Words to leave out of the mask", marked: true },
+      },
+    },
     {
       of: "edit",
       lists: {
-        equalizer: { withValues: true, value: "10" },
-        word_windows: { withValues: true, value: "0-0.5" },
-        blend_edit_words: { auto: true },
+        equalizer: { title: "Words to strengthen", withValues: true, value: "10" },
+        word_windows: { title: "Words with times of their own", withValues: true, value: "0-0.5" },
+        blend_edit_words: { title: "New words to blend", auto: true },
       },
     },
   ],
-  FateZero_WordHeatMaps: [{ of: "source", lists: { words: { marked: true } } }],
+  FateZero_WordHeatMaps: [{ of: "source", lists: { words: { title: "Words to show", marked: true } } }],
 }
 const UNDER = { FateZero_P2PEdit: "negative_prompt", FateZero_WordHeatMaps: "words" }
 const ONLY_CUSTOM = ["blend_words", "subtract_words", "blend_edit_words"]
-const MOST_HOPS = 100 // a file may link reroutes in a circle
+const OF_STYLES = ["equalizer", "word_windows"] // they act with every kind, and are of use where words are added
 
 export const hasChips = type => type in ROWS
-
-const inputOf = (node, name) => node.inputs?.find(input => input.name === name)
-const widgetOf = (node, name) => node.widgets?.find(widget => widget.name === name)
-const isLinked = (node, name) => inputOf(node, name)?.link != null
-
-/** The node that an input is linked to, past reroutes; undefined where there is none, or it is outside the graph. */
-function sourceOf(node, name) {
-  let source = node.getInputNode(node.inputs.indexOf(inputOf(node, name)))
-  for (let hops = 0; source?.type === "Reroute" && hops < MOST_HOPS; hops++) source = source.getInputNode(0)
-  return source ?? undefined
-}
-
-/** The texts that a prompt will have, one for each run; [] where they are known only when it runs. */
-function textsOf(node, name) {
-  if (!isLinked(node, name)) return [String(widgetOf(node, name)?.value ?? "")]
-  const source = sourceOf(node, name)
-  if (source?.type === "FateZero_EditPrompts") {
-    return textsOf(source, "prompts").flatMap(text => text.split("\n").filter(line => line.trim()))
-  }
-  return /^Primitive(String|StringMultiline|Node)$/.test(source?.type) ? textsOf(source, "value") : []
-}
-
-function promptsOf(node, which) {
-  if (which === "edit") return textsOf(node, "edit_prompt")
-  const inversion = isLinked(node, "controller") ? sourceOf(node, "controller") : undefined
-  return inversion?.type === "FateZero_DDIMInvert" ? textsOf(inversion, "source_prompt") : []
-}
 
 function element(tag, className, text) {
   const made = document.createElement(tag)
@@ -67,10 +46,24 @@ function button(className, text, title, onClick) {
   return made
 }
 
-/** Whether words go into a list: it is typed, and every kind but custom chooses the words of the mask itself. */
+/** Whether each edit prompt says all that a source prompt says, and more: a style is put around it. */
+function addsWords(sources, edits) {
+  const adds = (source, edit) => {
+    const words = wordsOf([source])
+    return words.length > 0 && words.every(word => isIn(word, edit)) && wordsOf([edit]).length > words.length
+  }
+  return sources.length > 0 && edits.length > 0 && edits.every(edit => sources.every(source => adds(source, edit)))
+}
+
+/** Whether words go into a list: it is typed, and the kind of the edit leaves its words to the user. */
 function isUsed(node, name) {
+  const widget = widgetOf(node, name)
+  if (!widget || isLinked(node, name)) return false
   const kind = isLinked(node, "kind") ? "custom" : (widgetOf(node, "kind")?.value ?? "custom")
-  return widgetOf(node, name) && !isLinked(node, name) && (kind === "custom" || !ONLY_CUSTOM.includes(name))
+  if (kind === "custom") return true
+  if (!OF_STYLES.includes(name)) return !ONLY_CUSTOM.includes(name)
+  if (String(widget.value ?? "").trim()) return true
+  return kind === "style" || (kind === "auto" && addsWords(promptsOf(node, "source"), promptsOf(node, "edit")))
 }
 
 /** Fill `box` with the buttons of a node; returns a function that brings them up to date. */
@@ -82,48 +75,58 @@ export function chips(node, box, setText) {
     for (const row of rows) {
       const names = Object.keys(row.lists).filter(name => isUsed(node, name))
       if (!names.includes(row.chosen)) row.chosen = names[0]
-      const text = String(widgetOf(node, row.chosen)?.value ?? "")
+      const texts = names.map(name => String(widgetOf(node, name).value ?? ""))
       const prompts = promptsOf(node, row.of)
-      const now = JSON.stringify([names, row.chosen, text, prompts])
+      const now = JSON.stringify([names, row.chosen, texts, prompts])
       if (now === row.seen) continue
       row.seen = now
-      draw(row, { names, text, prompts })
+      draw(row, { names, texts, prompts })
     }
   }
 
-  function draw(row, { names, text, prompts }) {
-    const list = row.lists[row.chosen]
-    const put = changed => () => (setText(widgetOf(node, row.chosen), changed(text)), follow())
+  function draw(row, { names, texts, prompts }) {
+    const textOf = name => texts[names.indexOf(name)] ?? ""
+    const put = (name, changed) => () => (setText(widgetOf(node, name), changed(textOf(name))), follow())
     const tabs = names.map(name => {
-      const tab = button("fatezero-tab", widgetOf(node, name).label ?? name, `Words go into ${name}`, () => {
-        row.chosen = name
-        follow()
-      })
+      const choose = () => ((row.chosen = name), follow())
+      const tab = button("fatezero-tab", row.lists[name].title, `A click on a word puts it into ${name}`, choose)
       tab.ariaPressed = String(name === row.chosen)
       return tab
     })
-    const entries = list ? read(text, list) : []
+    const list = row.lists[row.chosen]
+    const entries = list ? read(textOf(row.chosen), list) : []
     const words = (list ? wordsOf(prompts) : []).map(word => {
       const entry = entryWith(word, entries)
       const shown = entry?.value === undefined ? word : `${word}: ${entry.value}`
       const title = `${entry ? "Take out of" : "Put into"} ${row.chosen}`
-      const chip = button("fatezero-chip", shown, title, put(now => toggled(now, word, list)))
+      const chip = button("fatezero-chip", shown, title, put(row.chosen, now => toggled(now, word, list)))
       chip.ariaPressed = String(Boolean(entry))
       return chip
     })
-    const strange = (prompts.length ? outside(text, prompts, list ?? {}) : []).map(({ phrase, looked }) => {
-      const title = looked ? "Looked for although the prompt does not say it" : `No words of the ${row.of} prompt`
-      const remove = put(now => without(now, phrase, list))
-      const chip = button("fatezero-chip", phrase, `${title}. Click to take it out.`, remove)
-      if (looked) chip.ariaPressed = "true"
-      else chip.classList.add("fatezero-stale")
-      return chip
-    })
-    const head = element("div", "fatezero-head", `${row.of} words in`)
+    const others = names.flatMap(name => strangers(row, name, textOf(name), prompts).map(each => strange(each, put)))
+    const head = element("div", "fatezero-head", `From the ${row.of} prompt:`)
     head.append(...tabs)
-    const all = [...words, ...strange]
-    row.box.replaceChildren(head, ...(all.length ? all : [element("span", "fatezero-note", whyNone(row, prompts))]))
+    const note = words.length ? [] : [element("span", "fatezero-note", whyNone(row, prompts))]
+    row.box.replaceChildren(head, ...words, ...others, ...note)
     row.box.hidden = !names.length
+  }
+
+  /** Entries of a list that are no words of the prompts: left over, looked for, or of prompts that are not known. */
+  function strangers(row, name, text, prompts) {
+    const list = row.lists[name]
+    const isKnown = prompts.length > 0
+    const found = isKnown ? outside(text, prompts, list) : read(text, list).map(({ phrase }) => ({ phrase }))
+    const isShown = ({ looked }) => name === row.chosen || (isKnown && !looked)
+    return found.filter(isShown).map(each => ({ ...each, name, list, isStale: isKnown && !each.looked, of: row.of }))
+  }
+
+  function strange({ phrase, looked, isStale, name, list, of }, put) {
+    const why = looked ? "Looked for although the prompt does not say it" : `Not in the ${of} prompt`
+    const title = `${isStale || looked ? `${why}. ` : ""}Click to take it out of ${name}.`
+    const chip = button("fatezero-chip", phrase, title, put(name, now => without(now, phrase, list)))
+    if (isStale) chip.classList.add("fatezero-stale")
+    else chip.ariaPressed = "true"
+    return chip
   }
 
   function whyNone(row, prompts) {

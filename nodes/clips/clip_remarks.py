@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from ...fatezero_ext.errors import VideoError
 from ...fatezero_ext.media.audio import Sound, SoundFile, read_sound
 from ..checking.graph_texts import Graph, link_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SHORT = 0.5
 """Seconds below which a clip is over before it is seen."""
@@ -18,6 +22,22 @@ def too_short(frames: int, seconds: float = SHORT) -> str:
     if frames == 1:
         return "The clip is one frame, which has no motion to keep."
     return f"The clip lasts {seconds:.2g} seconds: take more frames, or a longer clip." if seconds < SHORT else ""
+
+
+def plain_mask(mask: Tensor) -> str:
+    """Return a remark on a mask that keeps all of an edit or nothing of it; '' for others.
+
+    mask: above 0.5 where the edit stays
+    """
+    edited = mask > 0.5
+    if not edited.any():
+        return (
+            "The mask is black everywhere: nothing of the edit is kept, the result is the source. Check what makes the "
+            "mask."
+        )
+    if edited.all():
+        return "The mask is white everywhere: all of the edit is kept, no pixel of the source comes back."
+    return ""
 
 
 def lost_sound(sound: Sound | None, seconds: Fraction | float) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .. import host
 from ..api import io, schema
 from ..first_use import importing
+from .clip_remarks import plain_mask
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,6 +50,7 @@ class KeepSourcePixels(io.ComfyNode):
                 io.Boolean.Input("enabled", default=True, tooltip="Off: the edited frames go through unchanged."),
             ],
             outputs=[io.Image.Output(tooltip="The edited frames, with the source's pixels outside the mask.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -59,7 +62,9 @@ class KeepSourcePixels(io.ComfyNode):
 
         if not enabled:
             return io.NodeOutput(images)
-        return io.NodeOutput(keep_source_pixels(images[..., :3], source[..., :3], mask, grow=grow, feather=feather))
+        kept = keep_source_pixels(images[..., :3], source[..., :3], mask, grow=grow, feather=feather)
+        host.tell([plain_mask(mask)], (), cls.hidden.unique_id)
+        return io.NodeOutput(kept)
 
 
 def _pixels_widget(name: str, default: int, tooltip: str) -> io.Input:

@@ -85,7 +85,7 @@ class LoadFrames(io.ComfyNode):
     def execute(cls, source: str, fps: float, **widgets: Unpack[FramingWidgets]) -> io.NodeOutput:
         frames, rate = read_frames(_source_path(source), framing_of(widgets))
         shown = fps if rate is None else float(rate)
-        host.tell([too_short(len(frames), len(frames) / shown)], cls.hidden.unique_id)
+        host.tell([too_short(len(frames), len(frames) / shown)], (), cls.hidden.unique_id)
         return io.NodeOutput(frames.to(host.current().intermediate_device()), shown)
 
 

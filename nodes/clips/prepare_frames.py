@@ -96,5 +96,5 @@ class PrepareFrames(io.ComfyNode):
             heard = later(sound, framing.start / rate)
             remarks += [lost_sound(heard, seconds) or unheard_sound(cls.hidden.prompt or {}, cls.hidden.unique_id)]
             sound = host.current().sound(heard, seconds)
-        host.tell(remarks, cls.hidden.unique_id)
+        host.tell(remarks, (), cls.hidden.unique_id)
         return io.NodeOutput(taken, rate / framing.sampling_rate, sound)

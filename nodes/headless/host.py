@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import indent
@@ -11,6 +12,7 @@ from ...fatezero_ext.errors import FateZeroError
 from ...fatezero_ext.models.weight_files import WEIGHT_SUFFIXES
 from ..host.protocol import ModelKind, Progress
 from ..host.python import PythonHost
+from ..host.told import ToldLines
 from ..model_folders import at_most_two_levels_below
 from .run.progress import Reporter
 from .schemas.registry import near_miss
@@ -83,18 +85,15 @@ class RunnerHost(PythonHost):
 
     def __init__(self, folders: Folders, reporter: Reporter) -> None:
         self._folders, self._reporter = folders, reporter
-        self._told: dict[str, list[str]] = {}  # what each node said last
+        self._told = ToldLines()
 
     def progress(self, total: int, latents: LatentFormat | None = None) -> Progress:
         return self._reporter.bar(total)
 
-    def say(self, text: str, node_id: str | None) -> None:
-        """Write it above the bar, without what a node around this one has told: both look at the same clip."""
-        lines, inner = text.splitlines(), node_id or ""
-        around = {fact for outer, told in self._told.items() if inner.startswith(f"{outer}.") for fact in told}
-        self._told[inner] = [_fact(line) for line in lines]
-        if left := [line for line in lines if _fact(line) not in around]:
-            self._reporter.say(indent("\n".join(left), "  "))
+    def say(self, remarks: Sequence[str], choices: Sequence[str], node_id: str | None) -> None:
+        """Write it above the bar, once for nodes inside each other."""
+        if lines := self._told.new((*remarks, *choices), node_id):
+            self._reporter.say(indent("\n".join(lines), "  "))
 
     def diffusers_folders(self) -> tuple[Path, ...]:
         return self._folders.models
@@ -121,9 +120,3 @@ class RunnerHost(PythonHost):
 
     def output_directory(self) -> Path:
         return self._folders.output
-
-
-def _fact(line: str) -> str:
-    """Return a remark without its advice, which differs from node to node."""
-    fact, _, advice = line.rpartition(": ")
-    return fact or advice

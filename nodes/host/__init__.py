@@ -13,8 +13,8 @@ from ..api import IN_COMFYUI
 from .comfy import ComfyHost
 from .protocol import Host
 from .python import PythonHost
+from .told import sentences
 
-SENTENCE_ENDS = (".", "!", "?")
 _INSTALLED: ContextVar[Host | None] = ContextVar("fatezero_host", default=None)
 
 
@@ -33,11 +33,13 @@ def current() -> Host:
     return _INSTALLED.get() or (ComfyHost() if IN_COMFYUI else PythonHost())
 
 
-def tell(lines: Iterable[str], node_id: str | None) -> None:
-    """Show lines while the node of that id runs; they come in order of weight, remarks before choices.
+def tell(remarks: Iterable[str], choices: Iterable[str], node_id: str | None) -> None:
+    """Show what a node has to say while the node of that id runs.
 
-    Each becomes one line that ends as a sentence does, whatever prompt is in it; those that are '' are left out.
+    remarks: what makes poor results likely, in order of weight; further lines of one, as lists of words, stand below it
+    choices: what was chosen, and what is about to be done, a line each whatever prompt is in it
+    Each line ends as a sentence does; texts that are '' are left out.
     """
-    whole = [" ".join(line.split()) for line in lines]
-    if told := "\n".join(line if line.endswith(SENTENCE_ENDS) else f"{line}." for line in whole if line):
-        current().say(told, node_id)
+    warned, chosen = sentences(remarks), sentences(" ".join(choice.split()) for choice in choices)
+    if warned or chosen:
+        current().say(warned, chosen, node_id)

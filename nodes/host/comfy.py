@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from uuid import uuid4
 from ...fatezero_ext.printable import visible
 from ..api import InputImpl
 from .protocol import ModelKind, ModelPart, Progress
+from .told import ToldLines
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +32,10 @@ STABLE_DIFFUSION_PARAMETERS = 860_000_000
 """Number of parameters of a UNet of Stable Diffusion 1.x; 2.x has about as many."""
 CLIP_KINDS = ("clip_vision", "text_encoders", "diffusers")
 """Kinds of ComfyUI's model folders that may hold CLIP models in Hugging Face layout."""
+REMARK, FURTHER = "\N{WARNING SIGN} ", "\N{MIDDLE DOT} "
+"""Marks of a remark and of its further lines, by which web/said.js tells them from choices; other pages show them."""
+_TOLD: ContextVar[ToldLines] = ContextVar("fatezero_told")
+"""What the console has had of this prompt: ComfyUI runs each in a context of its own."""
 
 
 class ComfyProgress:
@@ -87,6 +93,12 @@ def _shown_at(node_id: str | None) -> str | None:
     return shown if same_kind else None
 
 
+def _marked(remarks: Sequence[str]) -> Iterator[str]:
+    """Yield the lines of remarks with their marks, lines that two remarks share once."""
+    lines = (f"{FURTHER if place else REMARK}{line}" for text in remarks for place, line in enumerate(text.split("\n")))
+    return iter(dict.fromkeys(lines))
+
+
 def _is_whole_file(video: Any, kind: type) -> bool:  # noqa: ANN401
     """Return whether a VIDEO is a file as it is: what trims or crops it, or else changes it, is in other attributes."""
     return type(video) is kind and not any(value for name, value in vars(video).items() if not name.endswith("__file"))
@@ -98,13 +110,17 @@ class ComfyHost:
     def progress(self, total: int, latents: LatentFormat | None = None) -> Progress:
         return ComfyProgress(total, latents)
 
-    def say(self, text: str, node_id: str | None) -> None:
-        """Show it in the console, and on the node if this version of ComfyUI can."""
+    def say(self, remarks: Sequence[str], choices: Sequence[str], node_id: str | None) -> None:
+        """Show it in the console, once for nodes inside each other, and on the node if this version of ComfyUI can."""
         from server import PromptServer
 
-        log.info("%s", visible(text, keep="\n"))
+        told = _TOLD.get(None)
+        if told is None:
+            _TOLD.set(told := ToldLines())
+        if lines := told.new((*remarks, *choices), node_id):
+            log.info("%s", visible("\n".join(lines), keep="\n"))
         if hasattr(PromptServer.instance, "send_progress_text") and (shown := _shown_at(node_id)):
-            PromptServer.instance.send_progress_text(text, shown)
+            PromptServer.instance.send_progress_text("\n".join((*_marked(remarks), *choices)), shown)
 
     def film(self, make: Callable[[], Sequence[Tile]]) -> dict[str, Any] | None:
         """Save a sheet of the clips among ComfyUI's temporary files; web/film.js plays it.

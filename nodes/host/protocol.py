@@ -41,8 +41,8 @@ class Host(Protocol):
     def progress(self, total: int, latents: LatentFormat | None = None) -> Progress:
         """Start a bar of `total` steps; latents: format of the previews, None for no previews."""
 
-    def say(self, text: str, node_id: str | None) -> None:
-        """Show text while the node of that id runs; `host.tell` makes it of lines."""
+    def say(self, remarks: Sequence[str], choices: Sequence[str], node_id: str | None) -> None:
+        """Show what `host.tell` made of remarks and choices while the node of that id runs."""
 
     def film(self, make: Callable[[], Sequence[Tile]]) -> dict[str, Any] | None:
         """Return what a page needs to play clips over each other, for `NodeOutput(ui=...)`; None where nobody looks.

@@ -37,8 +37,8 @@ class PythonHost:
     def progress(self, total: int, latents: LatentFormat | None = None) -> Progress:
         return SilentProgress()
 
-    def say(self, text: str, node_id: str | None) -> None:
-        log.info(text)
+    def say(self, remarks: Sequence[str], choices: Sequence[str], node_id: str | None) -> None:
+        log.info("%s", "\n".join((*remarks, *choices)))
 
     def film(self, make: Callable[[], Sequence[Tile]]) -> dict[str, Any] | None:
         return None

@@ -113,10 +113,10 @@ class P2PEdit(io.ComfyNode):
         frames = None if images is None else frames_like_latents(images, trace.frames, trace.size)
         bar = host.current().progress(len(trace.schedule), controller.unet.latent_format)
         settings = from_widgets(widgets, with_mask=mask is not None)
-        said = edit_remarks(
+        *remarks, about = edit_remarks(
             controller, clip, edit_prompt, settings, with_mask=mask is not None, changed=_changed(widgets)
         )
-        host.tell([black_mask(mask), *said], cls.hidden.unique_id)
+        host.tell([black_mask(mask), *remarks], [about], cls.hidden.unique_id)
         result = edit(
             controller,
             clip,

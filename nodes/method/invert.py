@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...fatezero_ext.errors import PromptError, StoreError
@@ -147,8 +147,8 @@ class DDIMInvert(io.ComfyNode):
         remarks = inversion_remarks(planned)
         length = f"of {planned.frames} frames in {steps} steps"
 
-        def say(*said: str) -> None:
-            host.tell(said, cls.hidden.unique_id)
+        def say(*done: str, remarks: Sequence[str] = ()) -> None:
+            host.tell(remarks, done, cls.hidden.unique_id)
 
         def on_step(step: StepDone) -> None:
             bar.update(step.done, step.preview)
@@ -159,7 +159,7 @@ class DDIMInvert(io.ComfyNode):
             planned,
             clip,
             reconstruct=reconstruct,
-            on_plan=lambda plan: say(*remarks, f"Inversion {length}: {plan}"),
+            on_plan=lambda plan: say(f"Inversion {length}: {plan}", remarks=remarks),
             on_step=on_step,
         )
         return io.NodeOutput(inverted)

@@ -79,11 +79,11 @@ class LoadLoRA(io.ComfyNode):
             from ...fatezero_ext.models.lora.apply import apply_lora
 
         _check_own(clip)
-        said: list[str] = []
+        left_out: list[str] = []
         patched_unet, patched_clip = apply_lora(
-            unet, clip, _file(lora_name), unet_strength=strength_unet, text_strength=strength_text, say=said.append
+            unet, clip, _file(lora_name), unet_strength=strength_unet, text_strength=strength_text, say=left_out.append
         )
-        host.tell(said, cls.hidden.unique_id)
+        host.tell(left_out, (), cls.hidden.unique_id)
         if patched_unet is not unet:
             patched_unet.load_to_device = host.current().residence(patched_unet.net, "unet")
         if patched_clip is not None and patched_clip is not clip:

@@ -11,7 +11,7 @@ from ...fatezero_ext.prompts.prompt import bare
 from ...fatezero_ext.prompts.word_changes import changed_words
 from ..clips.clip_remarks import too_short
 from ..first_use import importing
-from .edit_widgets import unused_widgets
+from .edit_widgets import of_this_clip, unused_widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ...fatezero_ext.inversion.plan import InversionPlan
     from ...fatezero_ext.prompts.prompt import TextEncoder, Window
 
+MOST_NAMED = 5
+"""Words that a remark names one by one."""
 FAR_FROM_TRAINING = 2
 """Times as large or small as what a model was trained on: there Stable Diffusion draws things twice, or crumbs."""
 
@@ -46,8 +48,9 @@ def edit_remarks(
 
     trace = controller.inverted()
     plan = plan_edit(controller.unet, trace, clip, edit_prompt, settings, with_mask=with_mask)
+    meant = of_this_clip(changed, trace.prompt.text, edit_prompt)
     remarks = [
-        not_used(unused_widgets(changed, plan.settings), plan.settings),
+        not_used(unused_widgets(meant, plan.settings), plan.settings),
         *_remarks(controller.unet, plan),
         unknown_words(controller.unet, edit_prompt),
         unlike_prompts(trace.prompt.text, edit_prompt),
@@ -96,24 +99,26 @@ def not_used(widgets: Sequence[str], chosen: EditSettings) -> str:
 
 
 def unknown_words(unet: NoiseModel, prompt: str) -> str:
-    """Return a remark on words that the built-in model has never seen, with those it has, the nearest first.
+    """Return a remark on words that the built-in model has never seen, with the nearest of those it has.
 
-    '' for other models, and without such words.
+    Further lines list all it has, by what they name. '' for other models, and without such words.
     """
     if not unet.built_in:
         return ""
     with importing():
-        from ...fatezero_ext.toy.world.captions import nearest_words, vocabulary
+        from ...fatezero_ext.toy.world.captions import nearest_words, vocabulary, word_groups
 
     known = {*vocabulary(unet.objects), ""}
     unknown = [word for word in dict.fromkeys(prompt.split()) if bare(word) not in known]
     if not unknown:
         return ""
-    means = "means" if len(unknown) == 1 else "mean"
-    return (
-        f"The built-in model does not know {_listed(unknown)}, which {means} nothing to it. It knows "
-        f"{', '.join(nearest_words(bare(unknown[0]), unet.objects))}."
+    near = [f"{word[:30]}: {', '.join(nearest_words(bare(word), unet.objects)[:3])}" for word in unknown[:MOST_NAMED]]
+    head = (
+        f"The built-in model does not know {_listed(unknown)}, and can neither find nor draw "
+        f"{'it' if len(unknown) == 1 else 'them'}. Nearest to {'; to '.join(near)}"
     )
+    groups = word_groups(unet.objects).items()
+    return "\n".join([head, *(f"{name.capitalize()} it knows: {', '.join(words)}" for name, words in groups)])
 
 
 def far_from_training(unet: NoiseModel, shorter: int, advice: str = "scale it with Prepare Frames") -> str:
@@ -179,5 +184,5 @@ def _remarks(unet: NoiseModel, plan: EditPlan) -> Iterator[str]:
 
 
 def _listed(words: Sequence[str]) -> str:
-    shown = [repr(word[:30]) for word in words[:5]]
-    return ", ".join([*shown, f"{len(words) - 5} more"] if len(words) > 5 else shown)
+    shown, more = [repr(word[:30]) for word in words[:MOST_NAMED]], len(words) - MOST_NAMED
+    return ", ".join([*shown, f"{more} more"] if more > 0 else shown)

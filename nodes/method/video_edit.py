@@ -100,7 +100,7 @@ class VideoEdit(io.ComfyNode):
         check_single(cls.hidden, dict(zip(LINKED, (model, clip, vae, video, images), strict=True)))
         settings = resolved_settings(EditSettings(kind=kind, strength=strength), *prompts, built_in=unet.built_in)
         choices = choose(unet, facts_of(given, widgets), widgets, settings, prompts)
-        host.tell([*choices.remarks, *choices.lines], cls.hidden.unique_id)
+        host.tell(choices.remarks, choices.lines, cls.hidden.unique_id)
         words = {"source_prompt": source_prompt, "edit_prompt": edit_prompt, "kind": kind, "strength": strength}
         return edit_graph(_own_links(cls.hidden), words, fps, choices)
 

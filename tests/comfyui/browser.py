@@ -10,7 +10,9 @@ from pathlib import Path
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 SIZE = {"width": 2400, "height": 1350}  # the whole graph, large enough to be read
-WAIT, RUN_LIMIT = 60_000, 1000 * int(os.environ.get("FATEZERO_RUN_SECONDS", "240"))
+SLOW = float(os.environ.get("FATEZERO_SLOW") or 1)
+"""Factor for the waits on a machine that has other work to do."""
+WAIT, RUN_LIMIT = 60_000 * SLOW, 240_000 * SLOW
 """Milliseconds; no wait is longer."""
 READY = "window.app?.graph && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 100"
 WATCHED = (
@@ -96,6 +98,10 @@ class Page:
         """Wait until the run has ended; returns all messages about it, as [name, data]."""
         self.page.wait_for_function(ENDED, timeout=RUN_LIMIT)
         return self.page.evaluate("seen")
+
+    def said(self, kind):
+        """The lines on the nodes that are seen, of a kind: mistake, remark, further or said."""
+        return self.page.locator(f".fatezero-{kind}:visible").all_inner_texts()
 
     def set_widget(self, node_type, name, value):
         """Type a value into a widget."""

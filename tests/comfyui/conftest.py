@@ -1,7 +1,9 @@
 """Tests inside the real ComfyUI: `make test-comfyui COMFYUI_PATH=...`, with its requirements installed."""
 
+import json
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,48 @@ def server(comfyui, tmp_path_factory):
 
     with Server(comfyui, tmp_path_factory.mktemp("base")) as started:
         yield started
+
+
+CANVASES = {"classic": False, "nodes_2": True}
+"""Whether Nodes 2.0 is switched on."""
+
+
+@pytest.fixture(scope="session")
+def page_server(comfyui, tmp_path_factory):
+    """A ComfyUI of its own for the tests of what stands on nodes in the page."""
+    from tests.comfyui.browser import CHROMIUM
+    from tests.comfyui.http_server import Server
+
+    if CHROMIUM is None or find_spec("playwright") is None:
+        pytest.skip("these tests drive the page: install playwright, and name a Chromium in CHROMIUM")
+    with Server(comfyui, tmp_path_factory.mktemp("base")) as started:
+        started.post("/api/settings", {"Comfy.TutorialCompleted": True})
+        yield started
+
+
+@pytest.fixture(scope="module", params=CANVASES)
+def page(request, page_server, pictures):
+    """The page on the classic canvas, and on Nodes 2.0."""
+    from tests.comfyui.browser import opened
+
+    page_server.post("/api/settings", {"Comfy.VueNodes.Enabled": CANVASES[request.param]})
+    with opened(page_server.url, pictures) as shown:
+        shown.canvas = request.param
+        yield shown
+
+
+@pytest.fixture
+def graph(page):
+    """The colour edit in the page, its widgets in charge."""
+    from tests.comfyui.page_graph import INVERT, P2P
+    from tests.comfyui.workflows import TEMPLATES
+
+    page.load(json.loads(TEMPLATES[0].read_text()))
+    for name, value in {"kind": "custom", "blend_words": "", "blend_latents": False}.items():
+        page.set_widget(P2P, name, value)
+    page.set_widget(INVERT, "steps", 4)
+    page.show_node(P2P)
+    return page
 
 
 @pytest.fixture(scope="session")

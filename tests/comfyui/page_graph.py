@@ -8,6 +8,7 @@ WORDS = ["a red circle on the grass", "a blue circle on the grass"]
 VALUES = [*WORDS, "auto", 1.0, 3, 0, 0, 3, 8.0]
 """Of Video Edit: 3 frames, 3 steps."""
 UNET = "FATEZERO_UNET"
+P2P, INVERT, VIDEO_EDIT = "FateZero_P2PEdit", "FateZero_DDIMInvert", "FateZero_VideoEdit"
 
 ADD_NODES = """() => {
     const of = type => app.graph.nodes.find(node => node.type == type);

@@ -3,54 +3,19 @@
 import base64
 import io
 import json
-from importlib.util import find_spec
 
 import numpy as np
-import pytest
 from PIL import Image
 
-from tests.comfyui.browser import CHROMIUM, opened
-from tests.comfyui.http_server import Server
-from tests.comfyui.page_graph import ADD_NODES, boxed_edit, whole_edit
-from tests.comfyui.workflows import EDIT, TEMPLATES
+from tests.comfyui.page_graph import ADD_NODES, P2P
+from tests.comfyui.page_graph import INVERT as INVERT_TYPE
+from tests.comfyui.workflows import EDIT
 
-CANVASES = {"classic": False, "nodes_2": True}
-"""Whether Nodes 2.0 is switched on."""
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "version": 0.4}
 STEPS = {"classic": 4, "nodes_2": 5}
 """Not the same: what an older ComfyUI still has in its cache it does not show again on another page."""
-VIDEO_EDIT = "FateZero_VideoEdit"
 HEAT, COMPARE = "FateZero_WordHeatMaps", "FateZero_CompareClips"
-P2P, INVERT_TYPE = "FateZero_P2PEdit", "FateZero_DDIMInvert"
 HOSTILE = '<img src=x onerror="window.hacked=1"> cat'
-
-
-@pytest.fixture(scope="module")
-def server(comfyui, tmp_path_factory):
-    if CHROMIUM is None or find_spec("playwright") is None:
-        pytest.skip("these tests drive the page: install playwright, and name a Chromium in CHROMIUM")
-    with Server(comfyui, tmp_path_factory.mktemp("base")) as started:
-        started.post("/api/settings", {"Comfy.TutorialCompleted": True})
-        yield started
-
-
-@pytest.fixture(scope="module", params=CANVASES)
-def page(request, server, pictures):
-    server.post("/api/settings", {"Comfy.VueNodes.Enabled": CANVASES[request.param]})
-    with opened(server.url, pictures) as shown:
-        shown.canvas = request.param
-        yield shown
-
-
-@pytest.fixture
-def graph(page):
-    """The colour edit, its widgets in charge."""
-    page.load(json.loads(TEMPLATES[0].read_text()))
-    for name, value in {"kind": "custom", "blend_words": "", "blend_latents": False}.items():
-        page.set_widget(P2P, name, value)
-    page.set_widget(INVERT_TYPE, "steps", 4)
-    page.show_node(P2P)
-    return page
 
 
 def widget(page, name, node=EDIT):
@@ -58,9 +23,14 @@ def widget(page, name, node=EDIT):
     return page.prompt()[node]["inputs"][name]
 
 
+OWN_VALUE = """([type, name]) =>
+    app.canvas.graph.nodes.find(node => node.type == type).widgets.find(widget => widget.name == name).value"""
+"""Of a widget in the graph that is looked at, which may be a subgraph."""
+
+
 def row(page, which):
     """The buttons for words of the source or edit prompt."""
-    return page.page.locator(".fatezero-row").filter(has_text=f"{which} words in")
+    return page.page.locator(".fatezero-row").filter(has_text=f"From the {which} prompt:")
 
 
 def chip(page, which, word):
@@ -80,7 +50,8 @@ def test_a_click_puts_a_word_into_the_list_and_another_takes_it_out(graph):
     assert widget(graph, "blend_words") == "circle"
     chip(graph, "edit", "blue").click()
     assert widget(graph, "equalizer") == "blue: 10"
-    row(graph, "edit").get_by_text("word_windows").click()
+    assert row(graph, "source").locator(".fatezero-tab").all_inner_texts()[0] == "Words to blend"
+    row(graph, "edit").get_by_text("Words with times of their own").click()
     chip(graph, "edit", "grass").click()
     assert widget(graph, "word_windows") == "grass: 0-0.5"
     graph.drawn()
@@ -107,15 +78,63 @@ def test_words_follow_what_is_typed_and_one_that_is_gone_is_struck_out_and_refus
     graph.page.keyboard.press("Escape")
     (said,) = graph.page.locator(".fatezero-mistake:visible").all_inner_texts()
     assert said.startswith("equalizer: 'blue' is not in the prompt 'a purple circle")
+    graph.set_widget(P2P, "strength", 0.5)
+    graph.page.wait_for_timeout(1000)
+    assert graph.said("mistake") == [said]  # the cause is still there
     stale.click()
     assert widget(graph, "equalizer") == ""
+    graph.page.locator(".fatezero-mistake:visible").wait_for(state="hidden")
 
 
-def test_words_of_the_mask_are_offered_only_where_the_kind_leaves_them_to_the_user(graph):
+def test_words_left_over_in_any_list_can_be_clicked_away_whichever_list_is_chosen(graph):
+    lists = {
+        "blend_words": "red, jeep",
+        "subtract_words": "boat, +fog",
+        "equalizer": "old: 2",
+        "word_windows": "x: 0.5",
+    }
+    for name, text in lists.items():
+        graph.set_widget(P2P, name, text)
+    stale = graph.page.locator(".fatezero-stale")
+    graph.page.wait_for_function("document.querySelectorAll('.fatezero-stale').length == 4")
+    graph.picture(f"left_over_{graph.canvas}")
+    assert stale.all_inner_texts() == ["jeep", "boat", "old", "x"]
+    for left in (3, 2, 1, 0):
+        stale.first.click()
+        graph.page.wait_for_function(f"document.querySelectorAll('.fatezero-stale').length == {left}")
+    assert [widget(graph, name) for name in lists] == ["red", "+fog", "", ""]
+
+
+def test_words_in_lists_can_be_clicked_away_where_the_prompt_is_not_known(graph):
+    graph.set_widget(P2P, "blend_words", "jeep")
+    graph.page.evaluate(
+        """type => {
+            const node = app.graph.nodes.find(node => node.type == type);
+            node.disconnectInput(node.inputs.findIndex(input => input.name == 'controller'));
+        }""",
+        P2P,
+    )
+    row(graph, "source").get_by_text("Connect DDIM Inversion").wait_for()
+    chip(graph, "source", "jeep").click()
+    assert graph.page.evaluate(OWN_VALUE, [P2P, "blend_words"]) == ""
+
+
+def test_words_are_offered_only_where_the_kind_leaves_them_to_the_user(graph):
     chip(graph, "source", "red").wait_for()
     graph.set_widget(P2P, "kind", "colour")
-    row(graph, "source").wait_for(state="hidden")
-    assert not row(graph, "edit").get_by_text("blend_edit_words").count() and chip(graph, "edit", "blue").is_visible()
+    for which in ("source", "edit"):
+        row(graph, which).wait_for(state="hidden")
+    graph.set_widget(P2P, "kind", "style")
+    chip(graph, "edit", "blue").wait_for()
+    assert row(graph, "edit").locator(".fatezero-tab").first.inner_text() == "Words to strengthen"
+    assert not row(graph, "source").is_visible()
+    graph.set_widget(P2P, "kind", "auto")
+    row(graph, "edit").wait_for(state="hidden")
+    graph.set_widget(P2P, "edit_prompt", "a sketch of a red circle on the grass")  # words are added
+    chip(graph, "edit", "sketch").wait_for()
+    graph.set_widget(P2P, "edit_prompt", "a blue circle on the grass")
+    graph.set_widget(P2P, "equalizer", "blue: 2")  # acts with every kind
+    chip(graph, "edit", "blue: 2").wait_for()
     graph.set_widget(P2P, "kind", "custom")
     chip(graph, "source", "red").wait_for()
 
@@ -185,20 +204,35 @@ LABELS = {
     HEAT: ["source", "circle", "grass"],
     COMPARE: ["source", "edit 1", "edit 2"],
 }
+KEPT = 100
+"""Pixels of the prompt's height that a film leaves it."""
+FIELD = """type => {
+    const node = app.graph.nodes.find(node => node.type == type);
+    const widget = node.widgets.find(widget => widget.name == 'edit_prompt');
+    const shown = document.querySelector(`[data-node-id="${node.id}"]`);
+    const rows = [...(shown?.querySelectorAll('.lg-node-widget') ?? [])];
+    return shown ? rows.find(row => row.querySelector('textarea')).offsetHeight : widget.computedHeight;
+}"""
+"""Height of the edit prompt on a node."""
 NEAR = 12
 """Levels of 255 that the page's scaling may differ by on average; pictures of other frames or clips differ more."""
 
 
-def test_after_a_run_films_play_and_the_border_moves_between_frames_of_the_same_time(graph, server):
+def test_after_a_run_films_play_and_the_border_moves_between_frames_of_the_same_time(graph, page_server):
     graph.page.evaluate(ADD_NODES)
     graph.set_widget(P2P, "blend_words", "circle")
     graph.set_widget(HEAT, "words", "circle, grass")
     graph.set_widget(INVERT_TYPE, "steps", STEPS[graph.canvas])
+    graph.drawn()
+    before = graph.page.evaluate(FIELD, P2P)
     graph.queue()
     messages = graph.wait_for_end()
     assert messages[-1][0] == "execution_success", messages[-1]
+    graph.page.wait_for_function("document.querySelectorAll('canvas.fatezero-film').length == 3")
+    graph.drawn()
+    assert graph.page.evaluate(FIELD, P2P) >= min(before, KEPT) - 1
     for node_type, labels in LABELS.items():
-        film, told = film_of(graph, server, messages, node_type)
+        film, told = film_of(graph, page_server, messages, node_type)
         assert told == labels
         graph.page.evaluate("() => { app.canvas.ds.scale = 0.7 }")
         graph.show_node(node_type)
@@ -223,83 +257,6 @@ def test_after_a_run_films_play_and_the_border_moves_between_frames_of_the_same_
         left, right = slice(0, border - 4), slice(border + 4, width)
         for half, picture in zip((left, right), wanted, strict=True):
             assert abs(shown[seen, half].astype(float) - picture[seen, half]).mean() < NEAR
-
-
-def said_on(page, kind):
-    """The lines on the nodes that are seen: "mistake" or "said"."""
-    return page.page.locator(f".fatezero-{kind}:visible").all_inner_texts()
-
-
-ROOM = """app.graph.nodes.every(node => (node.widgets ?? []).every(
-    widget => (widget.y ?? 0) + (widget.computedHeight ?? 0) <= node.size[1] + 1
-))"""
-"""Whether every widget stands inside its node."""
-
-
-def wrong_then_right(page, set_prompt):
-    """Run with an empty prompt, and with another: what is wrong is on the node, and gone with the next Run."""
-    page.page.evaluate(set_prompt, " ")
-    page.queue()
-    page.page.locator(".fatezero-mistake:visible").first.wait_for()
-    assert said_on(page, "mistake") == [
-        "edit_prompt is empty; words are needed. Describe what is wanted in plain words."
-    ]
-    page.picture(f"mistake_{page.canvas}")
-    page.page.keyboard.press("Escape")
-    page.page.evaluate(set_prompt, f"a {'green' if page.canvas == 'classic' else 'white'} circle on the grass")
-    page.queue()
-    messages = page.wait_for_end()
-    assert messages[-1][0] == "execution_success", messages[-1]
-    page.page.locator("canvas.fatezero-film[data-frame]").wait_for()
-    if page.canvas == "classic":
-        page.page.wait_for_function(ROOM)
-    assert said_on(page, "mistake") == []
-    lines = said_on(page, "said")
-    assert lines[0] == "The clip lasts 0.38 seconds: take more frames, or a longer clip."
-    assert lines[1] == "3 of 8 frames: each, 8 fps." and all(line.endswith(".") for line in lines)
-    return messages
-
-
-BOUNDS = """type => {
-    const node = app.graph.nodes.find(node => node.type == type);
-    const shown = document.querySelector(`[data-node-id="${node.id}"]`)?.getBoundingClientRect();
-    const height = name => node.widgets.find(widget => widget.name == name).computedHeight;
-    const row = [...document.querySelectorAll('.lg-node-widget[data-fatezero-linked]')].map(row => row.offsetHeight);
-    return {height: shown ? shown.height / app.canvas.ds.scale : node.size[1],
-            linked: shown ? row : [height('source_prompt')], names: node.widgets.map(widget => widget.name)};
-}"""
-SET_PROMPT = """text => {
-    const node = app.graph.nodes.find(node => node.widgets?.some(widget => widget.name.endsWith('edit_prompt')));
-    const widget = node.widgets.find(widget => widget.name.endsWith('edit_prompt'));
-    widget.value = text;
-    widget.callback?.(text);
-}"""
-
-
-def test_the_one_node_says_what_is_wrong_and_plays_source_and_edit_in_the_room_there_is(page, server):
-    page.load(whole_edit())
-    page.show_node(VIDEO_EDIT)
-    before = page.page.evaluate(BOUNDS, VIDEO_EDIT)["height"]
-    wrong_then_right(page, SET_PROMPT)
-    page.drawn()
-    page.picture(f"film_video_edit_{page.canvas}")
-    shown = page.page.evaluate("type => app.nodeOutputs[app.graph.nodes.find(n => n.type == type).id]", VIDEO_EDIT)
-    assert [film["labels"] for film in shown["fatezero_film"]] == [["source", "edit"]]
-    assert shown["fatezero_film"][0]["frames"] == 3
-    found = page.page.evaluate(BOUNDS, VIDEO_EDIT)
-    assert found["linked"] and max(found["linked"]) <= 24  # a prompt from another node takes one line
-    assert found["height"] < before + 60  # a node that is tall enough grows over no neighbour
-    assert not [name for name in found["names"] if name.startswith("$$")]  # neither text nor pictures of the page's own
-
-
-def test_a_subgraph_shows_what_is_wrong_in_it_and_the_film_and_saves_none_of_it(page):
-    page.load(boxed_edit())
-    page.drawn()
-    page.show_all()
-    wrong_then_right(page, SET_PROMPT)
-    page.picture(f"film_subgraph_{page.canvas}")
-    (box,) = [node for node in page.page.evaluate("app.graph.serialize().nodes") if "-" in node["type"]]
-    assert "fatezero" not in json.dumps(box) and len(box["widgets_values"]) == 4
 
 
 def test_a_page_without_the_means_shows_plain_nodes_and_one_warning(page):

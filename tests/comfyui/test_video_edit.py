@@ -154,7 +154,9 @@ def test_the_page_is_told_of_the_choices_on_the_node_and_of_nothing_inside():
     told = [data for event, data in executor.server.sent if event == "progress_text"]
     assert [each["node"] for each in told] == [ONE]
     lines = told[0]["text"].split("\n")
-    assert lines[0] == "The clip lasts 0.38 seconds: take more frames, or a longer clip."  # what is wrong comes first
+    assert (
+        lines[0] == "\u26a0 The clip lasts 0.38 seconds: take more frames, or a longer clip."
+    )  # what is wrong comes first
     assert lines[1] == "3 of 8 frames: each, 8 fps." and lines[2].startswith("64x64 pixels")
     assert all(line.endswith(".") for line in lines)
 

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextvars import copy_context
 from types import SimpleNamespace
 
 import pytest
@@ -28,27 +29,61 @@ def shown(monkeypatch):
 def test_a_prompt_steers_no_terminal_in_comfyuis_console(shown, caplog):
     said = "Edit, replace: a \x1b]0;owned\x07 cat, 100%s"
     with caplog.at_level(logging.INFO):
-        load_pack("nodes.host.comfy").ComfyHost().say(said, "8")
+        load_pack("nodes.host.comfy").ComfyHost().say([], [said], "8")
     assert caplog.messages == ["Edit, replace: a \\x1b]0;owned\\x07 cat, 100%s"]
     assert shown == [(said, "8")]
 
 
 def test_a_node_in_anothers_place_does_not_write_over_its_text(shown, caplog):
     with caplog.at_level(logging.INFO):
-        load_pack("nodes.host.comfy").ComfyHost().say("8 frames", "8.0")
+        load_pack("nodes.host.comfy").ComfyHost().say([], ["8 frames"], "8.0")
     assert caplog.messages == ["8 frames"]
     assert shown == []
 
 
 def test_a_copy_of_a_node_in_a_loop_says_it_on_the_node_of_the_page(shown, caplog):
     with caplog.at_level(logging.INFO):
-        load_pack("nodes.host.comfy").ComfyHost().say("8 frames", "9.loop.2")
+        load_pack("nodes.host.comfy").ComfyHost().say([], ["8 frames"], "9.loop.2")
     assert shown == [("8 frames", "9")]
 
 
-def test_lines_end_as_sentences_do_each_on_its_own_whatever_is_in_a_prompt(shown):
+@pytest.fixture
+def tell(shown):
+    """Let a node tell something in ComfyUI, in a prompt of its own."""
     host = load_pack("nodes.host")
-    with host.installed(load_pack("nodes.host.comfy").ComfyHost()):
-        host.tell(["Both prompts say the same.", "", "Edit: a cat\n\nruns", "Is it? A cat!"], "8")
-        host.tell(["", ""], "8")
+    run = copy_context()
+
+    def told(*given):
+        with host.installed(load_pack("nodes.host.comfy").ComfyHost()):
+            host.tell(*given)
+
+    return lambda *given: run.run(told, *given)
+
+
+def test_lines_end_as_sentences_do_each_on_its_own_whatever_is_in_a_prompt(shown, tell):
+    tell([], ["Both prompts say the same.", "", "Edit: a cat\n\nruns", "Is it? A cat!"], "8")
+    tell(["", " \n"], ["", ""], "8")
     assert shown == [("Both prompts say the same.\nEdit: a cat runs.\nIs it? A cat!", "8")]
+
+
+def test_remarks_come_first_and_are_marked_for_the_page_and_not_in_the_console(shown, tell, caplog):
+    with caplog.at_level(logging.INFO):
+        tell(["No 'zebra'\nColours: red", "No 'yak'\nColours: red"], ["8 frames"], "8")
+    lines = ["\u26a0 No 'zebra'.", "\u00b7 Colours: red.", "\u26a0 No 'yak'.", "8 frames."]
+    assert shown == [("\n".join(lines), "8")]  # a line that two remarks share is there once
+    assert caplog.messages == ["No 'zebra'.\nColours: red.\nNo 'yak'.\nColours: red.\n8 frames."]
+
+
+def test_the_console_has_a_remark_once_that_nodes_inside_each_other_make(shown, tell, caplog):
+    with caplog.at_level(logging.INFO):
+        tell(["The clip is short: leave size at 0", "Prompts differ"], ["3 of 8 frames"], "8")
+        tell(["The clip is short: scale it"], ["Inversion of 3 frames: features"], "8.0")
+        tell(["Prompts differ"], [], "8.0")
+        tell(["Prompts differ"], [], "9")  # another node's own
+    assert [message.splitlines() for message in caplog.messages] == [
+        ["The clip is short: leave size at 0.", "Prompts differ.", "3 of 8 frames."],
+        ["Inversion of 3 frames: features."],
+        ["Prompts differ."],
+    ]
+    copy_context().run(tell, ["Prompts differ"], [], "8")
+    assert caplog.messages[-1] == "Prompts differ."

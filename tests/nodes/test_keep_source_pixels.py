@@ -51,6 +51,22 @@ def test_switched_off_it_hands_the_images_on_whatever_else_came():
 
 
 @pytest.mark.parametrize(
+    ("mask", "told", "left"),
+    [
+        (torch.zeros(1, 16, 24), "black everywhere: nothing of the edit is kept, the result is the source.", "source"),
+        (torch.full((1, 16, 24), 0.5), "black everywhere", "source"),
+        (torch.ones(1, 16, 24), "white everywhere: all of the edit is kept", "images"),
+        (mask(), "", None),
+    ],
+)
+def test_a_mask_of_one_colour_is_remarked_with_what_comes_of_it(caplog, mask, told, left):
+    with caplog.at_level("INFO"):
+        (found,) = NODE.execute(**given(mask=mask)).args
+    assert (told in caplog.text) and bool(caplog.text) == bool(told)
+    assert left is None or found.equal(given()[left])
+
+
+@pytest.mark.parametrize(
     ("other", "error", "message"),
     [
         ({"source": clip(2, frames=5)}, VideoError, "'edited' has 2 frames, 'source' has 5"),

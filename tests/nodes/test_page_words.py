@@ -21,13 +21,20 @@ PHRASES, WEIGHTS = {"auto": True, "marked": True}, {"withValues": True, "value":
 
 def answers(*calls):
     """Results of functions of word_lists.js, each called as (name, arguments)."""
+    return run_on_page(
+        "word_lists.js", "JSON.parse(await text()).map(([name, given]) => module[name](...given))", json.dumps(calls)
+    )
+
+
+def run_on_page(name, expression, given=""):
+    """The value of a JavaScript expression on the exports of a script of the page; `text()` gives what is `given`."""
     script = f"""
-        import * as lists from {json.dumps((WEB / "word_lists.js").as_uri())}
-        const calls = JSON.parse(await new Response(process.stdin).text())
-        console.log(JSON.stringify(calls.map(([name, given]) => lists[name](...given))))
+        import * as module from {json.dumps((WEB / name).as_uri())}
+        const text = () => new Response(process.stdin).text()
+        console.log(JSON.stringify({expression}))
     """
     command = [NODE, "--input-type=module", "--eval", script]
-    done = subprocess.run(command, input=json.dumps(calls), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -106,3 +113,58 @@ def _is_found(phrase, prompt):
         return bool(read_words(prompt, "prompt").find(phrase))
     except PromptError:
         return False
+
+
+def test_a_zero_has_a_word_on_the_page_where_it_leaves_a_choice_to_the_program():
+    words = run_on_page("zero_words.js", "module.ZERO")
+    nodes = load_pack("nodes.headless.schemas.registry").pack_node_types()
+    found = {
+        (name, widget.id): widget
+        for name, node in nodes.items()
+        for widget in node.schema.inputs
+        if name.startswith("FateZero_") and " 0: " in f" {getattr(widget, 'tooltip', '')}"
+    }
+    named = {(node, widget) for node, widgets in words.items() for widget in widgets}
+    assert named <= set(found) and all(found[each].min == 0 for each in named)
+    assert {each for each, widget in found.items() if widget.default == 0} <= named
+
+
+GRAPH = """
+    const inner = { id: "inner", getLink: id => inner.links[id], nodes: [] }
+    const root = { id: "root", getLink: id => root.links[id], nodes: [], subgraphs: new Map([["inner", inner]]) }
+    root.rootGraph = inner.rootGraph = root
+    for (const graph of [root, inner]) graph.getNodeById = id => graph.nodes.find(node => node.id == id)
+    const node = (graph, id, type, inputs, widgets = {}, more = {}) => {
+        const made = { graph, id, type, ...more }
+        made.widgets = Object.entries(widgets).map(([name, value]) => ({ name, value }))
+        made.inputs = Object.entries(inputs).map(([name, link]) => ({ name, link, widget: { name } }))
+        graph.nodes.push(made)
+        return made
+    }
+    const link = (origin_id, origin_slot = 0) => ({ origin_id, origin_slot })
+    inner.outputs = [{ linkIds: [4] }]
+    root.links = { 1: link(1), 2: link(2), 3: link(3), 9: link(9) }
+    inner.links = { 4: link(7), 5: link(-10, 0), 6: link(-10, 1) }
+    node(root, 1, "PrimitiveString", {}, { value: "a red car" })
+    node(root, 2, "Reroute", { "": 1 })
+    const own = { edit_prompt: "a blue car" }
+    node(root, 3, "inner", { text: 2, edit_prompt: null }, own, { subgraph: inner })
+    node(inner, 7, "FateZero_DDIMInvert", { source_prompt: 5 }, { source_prompt: "unused" })
+    const inside = node(inner, 8, "FateZero_P2PEdit", { controller: 4, edit_prompt: 6 }, { edit_prompt: "unused" })
+    const outside = node(root, 4, "FateZero_P2PEdit", { controller: 3, edit_prompt: null }, { edit_prompt: "a cat" })
+    node(root, 9, "Reroute", { "": 9 })
+    const lost = node(root, 5, "FateZero_P2PEdit", { controller: 9, edit_prompt: 9 }, { edit_prompt: "unused" })
+    const typed = node(root, 6, "FateZero_VideoEdit", {}, { source_prompt: "a fox", edit_prompt: "a red fox" })
+    inner.links[4] = link(7)
+"""
+
+
+def test_prompts_are_known_through_reroutes_and_the_walls_of_subgraphs():
+    asked = "[inside, outside, lost, typed].map(each => ['source', 'edit'].map(which => module.promptsOf(each, which)))"
+    found = run_on_page("prompt_texts.js", f"(() => {{ {GRAPH}; return {asked} }})()")
+    assert found == [
+        [["a red car"], ["a blue car"]],  # inside a subgraph, prompts on its box and before it
+        [["a red car"], ["a cat"]],  # behind an inversion in a subgraph
+        [[], []],  # reroutes in a circle
+        [["a fox"], ["a red fox"]],
+    ]

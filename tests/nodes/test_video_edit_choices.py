@@ -146,6 +146,20 @@ def test_a_model_trained_on_objects_knows_those_and_no_others():
     assert "does not know 'dog', 'pandda'" in said and "panda" in said and "penguin" not in said
 
 
+def test_of_the_words_that_the_built_in_model_knows_the_nearest_come_first_then_all_by_what_they_name():
+    captions = load_pack("fatezero_ext.toy.world.captions")
+    unknown_words = load_pack("nodes.method.remarks").unknown_words
+    for objects in ((), ("cat", "panda")):
+        head, *groups = unknown_words(SimpleNamespace(built_in=True, objects=objects), "a rad zebra").split("\n")
+        near = {word: captions.nearest_words(word, objects)[:3] for word in ("rad", "zebra")}
+        assert near["rad"][0] == "red"
+        assert head.endswith(f"to rad: {', '.join(near['rad'])}; to zebra: {', '.join(near['zebra'])}")
+        named = {line.split(" ")[0]: line.partition(": ")[2] for line in groups}
+        assert list(named) == ["Colours", "Shapes", *(["Things"] if objects else []), "Grounds", "Styles", "Sizes"]
+        listed = {word for line in named.values() for word in line.replace(",", "").split()}
+        assert set(captions.nearest_words("", objects)) <= listed <= set(captions.vocabulary(objects))
+
+
 def test_no_more_frames_are_taken_than_memory_holds(choices, clip_of):
     free, least = load_pack("fatezero_ext.memory.free_memory").free_ram(), 0.2
     few = chosen(choices, clip_of, unet(frame_bytes=free / least / 3.5), (240, 512, 512, 24))

@@ -5,7 +5,7 @@ same template differ word by word, as Prompt-to-Prompt's replacement needs. Ever
 tells training where in the picture its attention belongs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
@@ -126,12 +126,51 @@ def vocabulary(objects: Sequence[str] = ()) -> list[str]:
 
 def nearest_words(unknown: str, objects: Sequence[str] = ()) -> list[str]:
     """List the words for things, colours, grounds and styles, the nearest to the unknown one by spelling first."""
-    between = {word for text in TEMPLATES for word in text.split()} | {"a", "an", "and", "in", "of", "the"}
 
     def unlike(word: str) -> tuple[float, str]:
         return -SequenceMatcher(None, unknown, word).ratio(), word
 
-    return sorted(set(vocabulary(objects)) - between, key=unlike)
+    return sorted(set(vocabulary(objects)) - _between(), key=unlike)
+
+
+def word_groups(objects: Sequence[str] = ()) -> dict[str, list[str]]:
+    """List the words of `nearest_words` by what they name, some in phrases; a group without any is left out.
+
+    A phrase is left out where it has no word that those before it lack.
+    """
+    grounds = [phrase for phrases in BACKGROUND_PHRASES.values() for phrase in phrases]
+    styles = [phrase for phrases in STYLE_PREFIXES.values() for phrase in phrases]
+    groups = {
+        "colours": PALETTE,
+        "shapes": SHAPES,
+        "things": objects,
+        "grounds": map(_without_ends, [*grounds, *(text.format("blue") for text in PLAIN_PHRASES)]),
+        "styles": map(_without_ends, [*styles, *STYLE_SUFFIXES.values()]),
+        "sizes": ("small", "large"),
+    }
+    return {name: listed for name, phrases in groups.items() if (listed := _with_new_words(phrases))}
+
+
+def _with_new_words(phrases: Iterable[str]) -> list[str]:
+    seen: set[str] = set()
+    found = []
+    for phrase in phrases:
+        words = set(phrase.split())
+        if words - seen:
+            found.append(phrase)
+        seen |= words
+    return found
+
+
+def _between() -> set[str]:
+    """Return the words that stand between those for things, colours, grounds and styles."""
+    return {word for text in TEMPLATES for word in text.split()} | {"a", "an", "and", "in", "of", "the"}
+
+
+def _without_ends(phrase: str) -> str:
+    words = phrase.split()
+    first, last = (1 if words[0] in ("a", "the", "in") else 0), (-1 if words[-1] == "of" else None)
+    return " ".join(words[first:last])
 
 
 def _plain_words(text: str) -> Words:
