@@ -28,7 +28,7 @@ from ..storage.disk_store import DiskDraft, DiskStore, aligned
 from ..storage.record_store import MemoryStore, Recomputed, RecordStore
 from .controller import Controller
 from .footprint import recorded_forms
-from .guided_prediction import OnStep, StepDone, ignore_step
+from .guided_prediction import OnFrames, OnStep, StepDone, ignore_frames, ignore_step
 from .loop import NO_RECORDING, Recording, invert_latents, reconstruct_latents
 from .plan import InversionPlan, plan_inversion
 from .storage_plan import StoragePlan, check_room, choose_storage, kept_as, measured_room, reads_evaluated
@@ -75,6 +75,7 @@ def invert(
     on_step: OnStep = ignore_step,
 ) -> Controller:
     """Invert a clip under a prompt that describes it, recording attention on the way.
+    on_frames: OnFrames = ignore_frames,
 
     text_encoder: the model's own text encoder
     latents: raw latents [frames, channels, height, width], as a VAE's `encode` gives them, not scaled
@@ -88,7 +89,9 @@ def invert(
              the inversion itself, as FateZero does
     on_plan: called before the first step with a sentence: how attention will be stored and how large that will be, or
              that the inversion was found on disk
-    on_step: called with a `StepDone` after each step; raising ends the run and changes nothing
+    on_step: called with a `StepDone` after each step, and once for all that an earlier run finished; raising ends the
+             run, which changes nothing but what a later one goes on from
+    on_frames: called within a step with the number of frames that a call of the UNet computed; raising ends the run
     Returns the controller with its trace, its storage decided where it was "auto". The trace's own latents are scaled.
     Raises FateZeroError kinds for a prompt that is too long, latents that do not fit, a step count out of range,
     attention that does not fit into memory, and `frames_at_once` where a clip must stay whole, see `NoiseModel.parts`.
@@ -102,7 +105,9 @@ def invert(
         inversion_passes=inversion_passes,
         frames_at_once=frames_at_once,
     )
-    return invert_planned(planned, text_encoder, reconstruct=reconstruct, on_plan=on_plan, on_step=on_step)
+    return invert_planned(
+        planned, text_encoder, reconstruct=reconstruct, on_plan=on_plan, on_step=on_step, on_frames=on_frames
+    )
 
 
 def invert_planned(
@@ -114,6 +119,7 @@ def invert_planned(
     on_step: OnStep = ignore_step,
 ) -> Controller:
     """Do the work that `plan_inversion` checked; with `reconstruct` twice as many steps are reported."""
+    on_frames: OnFrames = ignore_frames,
     if reconstruct is not None:
         check_kind(
             reconstruct, "negative_prompt", "reconstruct", "a Reconstruction, or None, is needed: Reconstruction()"
@@ -135,7 +141,7 @@ def invert_planned(
         room = measured_room(unet, max(chunks, 2), replace(shape, frames=most_frames(parts)))
         steps, evaluated = len(planned.schedule), _stores_evaluated(planned, guided)
         chosen = choose_storage(wanted, unet, planned.capture, shape, steps, room, evaluated=evaluated)
-        run = _Inversion(planned, text, guided, chosen, wanted.policy == "auto", on_step)
+        run = _Inversion(planned, text, guided, chosen, wanted.policy == "auto", on_step, on_frames)
         if chosen.storage.place == "disk":
             inverted = run.through_cache(chosen.storage.cache or default_cache(), on_plan)
         else:
@@ -174,6 +180,7 @@ class _Inversion:
     on_step: OnStep
 
     @property
+    on_frames: OnFrames = ignore_frames
     def level_offset(self) -> int:
         """Offset of the level whose latents recomputed attention starts from, see `Recomputed`."""
         return int(self.guided is not None or self.chosen.storage.policy == "recompute same level")
@@ -225,6 +232,7 @@ class _Inversion:
             parts=self.parts,
         )
         inverted = replace(inverted, frames_at_once=plan.frames_at_once)
+            on_frames=self.on_frames,
         if guided is None:
             return replace(inverted, store=store)
         return reconstruct_latents(
@@ -238,6 +246,7 @@ class _Inversion:
         )
 
     def without_records(self) -> Trace:
+            on_frames=self.on_frames,
         """Run the UNet, and keep the latents alone."""
         storage = replace(self.chosen.storage, policy="recompute", place="ram")
         return replace(self, chosen=replace(self.chosen, storage=storage)).computed(Recomputed(self.level_offset))

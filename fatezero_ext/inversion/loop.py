@@ -23,8 +23,10 @@ from .guided_prediction import (
     OUT_OF_MEMORY_ADVICE,
     GuidedPrediction,
     OnStep,
+    OnFrames,
     StepDone,
     ignore_step,
+    ignore_frames,
     memory_remedies,
     result_name,
 )
@@ -62,6 +64,7 @@ def invert_latents(
     controlled: bool = True,
     on_step: OnStep = ignore_step,
     parts: Parts = (),
+    on_frames: OnFrames = ignore_frames,
 ) -> Trace:
     """Invert a clip by DDIM without guidance.
 
@@ -75,7 +78,8 @@ def invert_latents(
     Source: DDIM (arXiv 2010.02502); fixed-point passes as in AIDI (arXiv 2309.04907), without its acceleration.
     """
     store, steps = recording.store, len(schedule)
-    predict = GuidedPrediction(unet, text, 1.0, (len(latents), *latents.shape[-2:]), store, parts=parts)
+    clip = (len(latents), *latents.shape[-2:])
+    predict = GuidedPrediction(unet, text, 1.0, clip, store, parts=parts, on_frames=on_frames)
     levels = latents.new_empty(
         steps + 1, *latents.shape, dtype=levels_dtype(unet.dtype), device=_keeps_levels(latents.device, parts)
     )
@@ -125,9 +129,11 @@ def reconstruct_latents(
     Returns a trace whose levels are the latents of this pass, from the inversion's noisiest one down.
     """
     schedule, store, steps = inverted.schedule, recording.store, len(inverted.schedule)
-    predict = GuidedPrediction(unet, text, guidance, (inverted.frames, *inverted.size), store, parts=parts)
+    clip = (inverted.frames, *inverted.size)
+    predict = GuidedPrediction(unet, text, guidance, clip, store, parts=parts, on_frames=on_frames)
     timesteps = torch.tensor(schedule.timesteps, device=unet.device)
     levels = torch.empty_like(inverted.latents, device=_keeps_levels(unet.device, parts))
+    on_frames: OnFrames = ignore_frames,
     levels[-1] = inverted.noise
     x = inverted.noise.to(unet.device)
     for step in range(steps):
