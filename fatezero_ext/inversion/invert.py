@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -17,7 +18,7 @@ from ..attention.records import Form
 from ..attention.sites import LayerAddress
 from ..diffusion.guided_text import check_guidance, embedded, guided_text
 from ..digests import combined
-from ..errors import StoreError, check_kind
+from ..errors import FateZeroError, StoreError, check_kind
 from ..prompts.prompt import TextEncoder
 from ..storage.disk_cache.cache import InversionCache, default_cache
 from ..storage.disk_cache.completeness import LAYERS, LEVELS, PARTS, WRONG_PARTS, page_names, stored_parts, unusable
@@ -26,6 +27,7 @@ from ..storage.disk_cache.manifest import JSON
 from ..storage.disk_cache.tensor_file import DamagedFile
 from ..storage.disk_store import DiskDraft, DiskStore, aligned
 from ..storage.record_store import MemoryStore, Recomputed, RecordStore
+from .checkpoints import NO_CHECKPOINTS, Checkpoints, RunFiles, resumed
 from .controller import Controller
 from .footprint import recorded_forms
 from .guided_prediction import OnFrames, OnStep, StepDone, ignore_frames, ignore_step
@@ -73,9 +75,9 @@ def invert(
     reconstruct: Reconstruction | None = None,
     on_plan: OnPlan = ignore_plan,
     on_step: OnStep = ignore_step,
+    on_frames: OnFrames = ignore_frames,
 ) -> Controller:
     """Invert a clip under a prompt that describes it, recording attention on the way.
-    on_frames: OnFrames = ignore_frames,
 
     text_encoder: the model's own text encoder
     latents: raw latents [frames, channels, height, width], as a VAE's `encode` gives them, not scaled
@@ -117,9 +119,9 @@ def invert_planned(
     reconstruct: Reconstruction | None = None,
     on_plan: OnPlan = ignore_plan,
     on_step: OnStep = ignore_step,
+    on_frames: OnFrames = ignore_frames,
 ) -> Controller:
     """Do the work that `plan_inversion` checked; with `reconstruct` twice as many steps are reported."""
-    on_frames: OnFrames = ignore_frames,
     if reconstruct is not None:
         check_kind(
             reconstruct, "negative_prompt", "reconstruct", "a Reconstruction, or None, is needed: Reconstruction()"
@@ -178,9 +180,9 @@ class _Inversion:
     chosen: StoragePlan
     may_recompute: bool
     on_step: OnStep
+    on_frames: OnFrames = ignore_frames
 
     @property
-    on_frames: OnFrames = ignore_frames
     def level_offset(self) -> int:
         """Offset of the level whose latents recomputed attention starts from, see `Recomputed`."""
         return int(self.guided is not None or self.chosen.storage.policy == "recompute same level")
@@ -211,9 +213,10 @@ class _Inversion:
         device = torch.device("cpu") if storage.place == "ram" else None
         return MemoryStore(device, storage.precision, frozenset(self.forms), self.level_offset, self.stored_parts)
 
-    def computed(self, store: RecordStore) -> Trace:
+    def computed(self, store: RecordStore, checkpoints: Checkpoints = NO_CHECKPOINTS) -> Trace:
         """Run the UNet, and fill the store."""
         plan, unet, guided = self.plan, self.plan.unet, self.guided
+        inverting, reconstructing = checkpoints.split(len(plan.schedule))
         steps = len(plan.schedule)
         total = steps if guided is None else 2 * steps
         recording = Recording(store, self.forms)
@@ -229,10 +232,11 @@ class _Inversion:
             keep_evaluated=guided is None and reads_evaluated(self.chosen.storage),
             controlled=guided is None,
             on_step=lambda step: self.on_step(replace(step, total=total)),
+            on_frames=self.on_frames,
             parts=self.parts,
+            checkpoints=inverting,
         )
         inverted = replace(inverted, frames_at_once=plan.frames_at_once)
-            on_frames=self.on_frames,
         if guided is None:
             return replace(inverted, store=store)
         return reconstruct_latents(
@@ -242,25 +246,27 @@ class _Inversion:
             guided.guidance,
             recording=recording,
             on_step=lambda step: self.on_step(replace(step, done=steps + step.done, total=total)),
+            on_frames=self.on_frames,
             parts=self.parts,
+            checkpoints=reconstructing,
         )
 
     def without_records(self) -> Trace:
-            on_frames=self.on_frames,
         """Run the UNet, and keep the latents alone."""
         storage = replace(self.chosen.storage, policy="recompute", place="ram")
         return replace(self, chosen=replace(self.chosen, storage=storage)).computed(Recomputed(self.level_offset))
 
     def through_cache(self, cache: InversionCache, on_plan: OnPlan) -> Trace:
         """Take the inversion from the cache if it is there, else run it and save it there."""
-        key, storage = self._key(), self.chosen.storage
+        key, storage, files = self._key(), self.chosen.storage, self._files
+        nbytes, about = self.chosen.nbytes + files.nbytes, self._about()
         if saved := self._found(cache, key):
-            on_plan(f"found on disk, nothing to invert: {cache.folder / key}")
-            steps = len(saved.schedule) * (1 if self.guided is None else 2)
-            self.on_step(StepDone(steps, steps, saved.noise, partial(saved.noise.to, self.plan.unet.device)))
-            return saved
+            return self._reported(saved, on_plan, cache.folder / key)
         try:
-            begun = cache.begin(key, self._about(), self.chosen.nbytes)
+            left = resumed(cache, key, about, nbytes)
+            if left is None and (saved := self._found(cache, key)):  # what was left was whole
+                return self._reported(saved, on_plan, cache.folder / key)
+            begun = left or cache.begin(key, about, nbytes)
             draft = DiskDraft(begun, storage.precision, frozenset(self.forms), self.stored_parts)
         except StoreError as error:
             if not self.may_recompute:
@@ -268,16 +274,40 @@ class _Inversion:
             on_plan(f"{error} Nothing is kept instead: edits run the source again.")
             return self.without_records()
         try:
-            on_plan(f"{self.chosen}, in {cache.folder}")
-            trace = self.computed(draft)
+            done = draft.finished_steps(files.pages, files.fault) if left else 0
+            behind = f"goes on behind step {done} of {len(files.pages)}, where a run of it ended: " if done else ""
+            on_plan(f"{behind}{self.chosen}, in {cache.folder}")
+            trace = self.computed(draft, Checkpoints(draft, finished=done))
             evaluated = {} if trace.evaluated is None else {"evaluated": trace.evaluated}
             entry = draft.publish({"latents": trace.latents, "noise": trace.noise, **evaluated})
-        finally:
+        except FateZeroError:  # its numbers were refused: whoever goes on from them is refused too
             draft.abandon()
+            raise
+        finally:
+            draft.leave()
         if entry is not None:
             return self._in_memory(replace(trace, store=self._published(entry)))
         log.warning("%s The inversion is kept; its edits run the source again instead of reading it.", draft.failure)
         return self._in_memory(replace(trace, store=Recomputed(self.level_offset)))
+
+    @property
+    def _files(self) -> RunFiles:
+        """The files of each step on disk, until all are computed."""
+        return RunFiles(
+            len(self.plan.schedule),
+            recorded=bool(self.forms),
+            twice=self.guided is not None,
+            parts=len(self.stored_parts),
+            clip=self.plan.latents.shape,
+            evaluated=_stores_evaluated(self.plan, self.guided),
+        )
+
+    def _reported(self, saved: Trace, on_plan: OnPlan, place: Path) -> Trace:
+        """Report the end of an inversion that was found."""
+        on_plan(f"found on disk, nothing to invert: {place}")
+        steps = len(saved.schedule) * (1 if self.guided is None else 2)
+        self.on_step(StepDone(steps, steps, saved.noise, partial(saved.noise.to, self.plan.unet.device)))
+        return saved
 
     def _in_memory(self, trace: Trace) -> Trace:
         """Leave out the latents that the UNet was called on, if they are stored for another policy alone."""
