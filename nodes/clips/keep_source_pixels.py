@@ -71,8 +71,8 @@ class KeepSourcePixels(io.ComfyNode):
 
         if not enabled:
             return io.NodeOutput(images)
-        fits = len(images) == len(source) and len(mask.shape) == 3 and len(mask) in (1, len(images))
-        if is_streamed(images, source, mask) and fits:
+        # Those that do not fit each other are made whole, and refused in the usual words.
+        if is_streamed(images, source, mask) and _fit(images, source, mask):
 
             def pieces() -> Iterator[Tensor]:
                 masks = parts_of(mask) if len(mask) > 1 else repeat(whole(mask))
@@ -86,3 +86,7 @@ class KeepSourcePixels(io.ComfyNode):
 
 def _pixels_widget(name: str, default: int, tooltip: str) -> io.Input:
     return io.Int.Input(name, default=default, min=0, max=MOST_PIXELS, tooltip=tooltip)
+
+
+def _fit(images: Tensor | StreamedFrames, source: Tensor | StreamedFrames, mask: Tensor | StreamedFrames) -> bool:
+    return len(images) == len(source) and len(mask.shape) == 3 and len(mask) in (1, len(images))
