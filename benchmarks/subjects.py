@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from fatezero_ext import BlendSettings, Capture, EditSettings, InflationSettings, Pseudo3DUNet, load_model, load_unet
+from fatezero_ext.attention.clip_parts import Parts
 from fatezero_ext.diffusion.schedule import Schedule
 from fatezero_ext.editing.loop import edit_latents
 from fatezero_ext.editing.plan import EditPlan, compile_edit, mask_layers
@@ -71,15 +73,16 @@ class Subject:
         """The clip's shape."""
         return ClipShape(len(self.latents), *self.latents.shape[-2:], self.texts.shape[1])
 
-    def recording(self, policy: str, store: RecordStore | None = None) -> Recording:
-        """Where attention goes under a policy, in memory unless a store is given."""
+    def recording(self, policy: str, store: RecordStore | None = None, parts: Parts = ()) -> Recording:
+        """Where attention goes under a policy, in memory unless a store is given; parts: of the clip, none: whole."""
         if policy.startswith("recompute"):
             return Recording(Recomputed(int("same level" in policy)), {})
-        kept = MemoryStore() if store is None else store
+        stored = [list(part.frames) for part in parts] if len(parts) > 1 else []
+        kept = MemoryStore(parts=stored) if store is None else store
         return Recording(kept, recorded_forms(self.unet, Capture(), policy, self.clip))
 
-    def inverted(self, recording: Recording) -> Trace:
-        """One whole inversion."""
+    def inverted(self, recording: Recording, parts: Parts = ()) -> Trace:
+        """One whole inversion, of all frames at once unless in parts."""
         return invert_latents(
             self.unet,
             self.latents,
@@ -88,12 +91,13 @@ class Subject:
             self.schedule,
             capture=Capture(),
             recording=recording,
+            parts=parts,
         )
 
-    def edited(self, trace: Trace) -> Tensor:
+    def edited(self, trace: Trace, parts: Parts = ()) -> Tensor:
         """One whole edit: its latents."""
         plan = replace(self.plan, mask_layers=mask_layers(self.plan.settings, self.unet, trace))
-        return edit_latents(self.unet, trace, plan, self.texts[1:]).latents
+        return edit_latents(self.unet, trace, plan, self.texts[1:], parts=parts).latents
 
     def bare_inversion(self) -> Tensor:
         """The same UNet calls and DDIM steps as an inversion, and nothing else."""
@@ -115,7 +119,15 @@ class Subject:
 
 
 def subject(
-    model: str, frames: int, side: int, steps: int, edit: str = "style", *, device: str = "cpu", dtype: str = "float32"
+    model: str,
+    frames: int,
+    side: int,
+    steps: int,
+    edit: str = "style",
+    *,
+    device: str = "cpu",
+    dtype: str = "float32",
+    norm: Literal["clip", "frame"] = "clip",
 ) -> Subject:
     """A model with random latents and texts.
 
@@ -127,10 +139,11 @@ def subject(
     kind = getattr(torch, dtype)
     generator = torch.Generator().manual_seed(0)
     if model == "reference":
-        settings = InflationSettings(key_frames=("mid",), least_sc_channel=32)
+        settings = InflationSettings(key_frames=("mid",), least_sc_channel=32, norm=norm)
         unet = load_unet(GOLDEN / "model" / "unet", settings, dtype=kind)
     else:
-        unet = Pseudo3DUNet(_random_unet(kind), InflationSettings(), name="Stable Diffusion 1.5, random weights")
+        name = "Stable Diffusion 1.5, random weights"
+        unet = Pseudo3DUNet(_random_unet(kind), InflationSettings(norm=norm), name=name)
     unet.net.to(device)
     latents = torch.randn(frames, 4, side, side, generator=generator)
     texts = torch.randn(3, 77, unet.net.config.cross_attention_dim, generator=generator)

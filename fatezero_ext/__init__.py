@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from .inspection.recorded_maps import recorded_maps as recorded_maps
     from .inspection.selection import Reading as Reading
     from .inversion.controller import Controller as Controller
+    from .inversion.guided_prediction import OnFrames as OnFrames
     from .inversion.guided_prediction import OnStep as OnStep
     from .inversion.guided_prediction import StepDone as StepDone
     from .inversion.invert import OnPlan as OnPlan
@@ -132,7 +133,7 @@ _HOMES = {
     "inspection.recorded_maps": "RecordedMaps recorded_maps",
     "inspection.selection": "Reading",
     "inversion.controller": "Controller",
-    "inversion.guided_prediction": "OnStep StepDone",
+    "inversion.guided_prediction": "OnFrames OnStep StepDone",
     "inversion.invert": "OnPlan Reconstruction invert",
     "inversion.recording": "Capture",
     "inversion.trace": "Trace",

@@ -31,7 +31,10 @@ def show(cache: InversionCache) -> int:
     claimed = max(0, cache.nbytes - used)
     more = ""
     if claimed >= WORTH_SAYING:
-        more = f", and {format_bytes(claimed)} set aside for unfinished ones (prune frees those of killed runs)"
+        more = (
+            f", and {format_bytes(claimed)} set aside for unfinished ones (they go on when they are inverted again; "
+            f"prune --all frees those that no program works on)"
+        )
     _say(
         f"{format_bytes(used)} of {format_bytes(cache.limit)} used by {_counted(len(entries))}{more}, in {cache.folder}"
     )

@@ -15,7 +15,7 @@ from ..errors import SettingsError, check_kind, check_text
 from ..inversion.arguments import check_controller, check_text_encoder
 from ..inversion.controller import Controller
 from ..inversion.footprint import ClipShape, recorded_forms
-from ..inversion.guided_prediction import OnStep, ignore_step
+from ..inversion.guided_prediction import OnFrames, OnStep, ignore_frames, ignore_step
 from ..inversion.plan import InversionPlan
 from ..inversion.source_reader import check_repeatable
 from ..inversion.trace import Trace
@@ -61,6 +61,7 @@ def edit(
     mask: Tensor | None = None,
     frames_at_once: int = 0,
     on_step: OnStep = ignore_step,
+    on_frames: OnFrames = ignore_frames,
 ) -> EditResult:
     """Edit an inverted clip by words; the inversion is only read, so any number of edits may follow one.
 
@@ -69,6 +70,7 @@ def edit(
              words both must allow a cell, unless `BlendSettings.mask_use` says "override"; None: words alone decide
     frames_at_once: most frames that one call of the UNet computes, as of `invert`; 0: as the inversion was computed
     on_step: called with a `StepDone` after each step; raising ends the run and changes nothing
+    on_frames: called within a step with the number of frames that a call of the UNet computed; raising ends the run
     Returns raw latents, for a VAE's `decode`, and the masks.
     Raises FateZeroError kinds for settings, words and masks that do not fit, before any long work.
     """
@@ -95,6 +97,7 @@ def edit(
             user_mask=None if user_mask is None else user_mask.to(unet.device),
             asked_text=asked_text,
             on_step=on_step,
+            on_frames=on_frames,
             parts=parts,
         )
 

@@ -16,8 +16,10 @@ from ..diffusion.noise_model import NoiseModel
 from ..inversion.guided_prediction import (
     OUT_OF_MEMORY_ADVICE,
     GuidedPrediction,
+    OnFrames,
     OnStep,
     StepDone,
+    ignore_frames,
     ignore_step,
     memory_remedies,
     result_name,
@@ -54,6 +56,7 @@ def edit_latents(
     user_mask: Tensor | None = None,
     asked_text: Tensor | None = None,
     on_step: OnStep = ignore_step,
+    on_frames: OnFrames = ignore_frames,
     parts: Parts = (),
 ) -> EditedLatents:
     """Denoise the inverted clip under the edit prompt, with the source's attention where the plan says so.
@@ -65,7 +68,8 @@ def edit_latents(
     parts:     of the clip, each computed by a call of its own, see `NoiseModel.parts`; none: all frames in one
     """
     steps, parts = len(trace.schedule), parts or whole_clip(trace.frames)
-    predict = GuidedPrediction(unet, text, plan.guidance, (trace.frames, *trace.size), trace.store, parts=parts)
+    clip = (trace.frames, *trace.size)
+    predict = GuidedPrediction(unet, text, plan.guidance, clip, trace.store, parts=parts, on_frames=on_frames)
     plan = plan.to(unet.device, unet.dtype)
     runs, x = [EditRun(unet, trace, plan, user_mask, part) for part in parts], trace.noise.to(unet.device)
     wanted = [runs[0].wanted(step) for step in range(steps)]

@@ -50,6 +50,14 @@ class StepDone:
 OnStep = Callable[[StepDone], None]
 
 
+OnFrames = Callable[[int], None]
+
+
+def ignore_frames(frames: int) -> None:
+    """The default `on_frames`: called within a step, after each prediction of a part of the clip, with the number of
+    its frames; one that raises ends the run there."""
+
+
 def ignore_step(step: StepDone) -> None:
     """The default `on_step`: called after every step; one that raises ends the run there."""
 
@@ -84,6 +92,7 @@ class GuidedPrediction:
         store: RecordStore,
         *,
         parts: Parts = (),
+        on_frames: OnFrames = ignore_frames,
     ) -> None:
         """Begin a run.
 
@@ -94,6 +103,7 @@ class GuidedPrediction:
         frames, *size = clip
         self.unet, self.text, self.guidance, self.store = unet, text, guidance, store
         self.parts = parts or whole_clip(frames)
+        self._on_frames = on_frames
         self._calls = PartCalls(self.parts, unet.sites(*clip), texts=len(text))
         self.one_at_a_time = len(text) == 1
         needed = unet.working_memory(2, most_frames(self.parts), *size)
@@ -109,7 +119,9 @@ class GuidedPrediction:
         """
         remedies = (*memory_remedies(self.unet, self.store), self._take_turns)
         attend = self._calls.attend(attend, self.parts[0] if part is None else part)
-        return within_memory(lambda: self._prediction(x, timestep, attend), remedies, OUT_OF_MEMORY_ADVICE)
+        predicted = within_memory(lambda: self._prediction(x, timestep, attend), remedies, OUT_OF_MEMORY_ADVICE)
+        self._on_frames(len(x))
+        return predicted
 
     def _prediction(self, x: Tensor, timestep: int | Tensor, attend: Attend) -> Tensor:
         if self.one_at_a_time:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -17,7 +18,7 @@ from ..attention.records import Form
 from ..attention.sites import LayerAddress
 from ..diffusion.guided_text import check_guidance, embedded, guided_text
 from ..digests import combined
-from ..errors import StoreError, check_kind
+from ..errors import FateZeroError, StoreError, check_kind
 from ..prompts.prompt import TextEncoder
 from ..storage.disk_cache.cache import InversionCache, default_cache
 from ..storage.disk_cache.completeness import LAYERS, LEVELS, PARTS, WRONG_PARTS, page_names, stored_parts, unusable
@@ -26,9 +27,10 @@ from ..storage.disk_cache.manifest import JSON
 from ..storage.disk_cache.tensor_file import DamagedFile
 from ..storage.disk_store import DiskDraft, DiskStore, aligned
 from ..storage.record_store import MemoryStore, Recomputed, RecordStore
+from .checkpoints import NO_CHECKPOINTS, Checkpoints, RunFiles, resumed
 from .controller import Controller
 from .footprint import recorded_forms
-from .guided_prediction import OnStep, StepDone, ignore_step
+from .guided_prediction import OnFrames, OnStep, StepDone, ignore_frames, ignore_step
 from .loop import NO_RECORDING, Recording, invert_latents, reconstruct_latents
 from .plan import InversionPlan, plan_inversion
 from .storage_plan import StoragePlan, check_room, choose_storage, kept_as, measured_room, reads_evaluated
@@ -73,6 +75,7 @@ def invert(
     reconstruct: Reconstruction | None = None,
     on_plan: OnPlan = ignore_plan,
     on_step: OnStep = ignore_step,
+    on_frames: OnFrames = ignore_frames,
 ) -> Controller:
     """Invert a clip under a prompt that describes it, recording attention on the way.
 
@@ -88,7 +91,9 @@ def invert(
              the inversion itself, as FateZero does
     on_plan: called before the first step with a sentence: how attention will be stored and how large that will be, or
              that the inversion was found on disk
-    on_step: called with a `StepDone` after each step; raising ends the run and changes nothing
+    on_step: called with a `StepDone` after each step, and once for all that an earlier run finished; raising ends the
+             run, which changes nothing but what a later one goes on from
+    on_frames: called within a step with the number of frames that a call of the UNet computed; raising ends the run
     Returns the controller with its trace, its storage decided where it was "auto". The trace's own latents are scaled.
     Raises FateZeroError kinds for a prompt that is too long, latents that do not fit, a step count out of range,
     attention that does not fit into memory, and `frames_at_once` where a clip must stay whole, see `NoiseModel.parts`.
@@ -102,7 +107,9 @@ def invert(
         inversion_passes=inversion_passes,
         frames_at_once=frames_at_once,
     )
-    return invert_planned(planned, text_encoder, reconstruct=reconstruct, on_plan=on_plan, on_step=on_step)
+    return invert_planned(
+        planned, text_encoder, reconstruct=reconstruct, on_plan=on_plan, on_step=on_step, on_frames=on_frames
+    )
 
 
 def invert_planned(
@@ -112,6 +119,7 @@ def invert_planned(
     reconstruct: Reconstruction | None = None,
     on_plan: OnPlan = ignore_plan,
     on_step: OnStep = ignore_step,
+    on_frames: OnFrames = ignore_frames,
 ) -> Controller:
     """Do the work that `plan_inversion` checked; with `reconstruct` twice as many steps are reported."""
     if reconstruct is not None:
@@ -135,7 +143,7 @@ def invert_planned(
         room = measured_room(unet, max(chunks, 2), replace(shape, frames=most_frames(parts)))
         steps, evaluated = len(planned.schedule), _stores_evaluated(planned, guided)
         chosen = choose_storage(wanted, unet, planned.capture, shape, steps, room, evaluated=evaluated)
-        run = _Inversion(planned, text, guided, chosen, wanted.policy == "auto", on_step)
+        run = _Inversion(planned, text, guided, chosen, wanted.policy == "auto", on_step, on_frames)
         if chosen.storage.place == "disk":
             inverted = run.through_cache(chosen.storage.cache or default_cache(), on_plan)
         else:
@@ -172,6 +180,7 @@ class _Inversion:
     chosen: StoragePlan
     may_recompute: bool
     on_step: OnStep
+    on_frames: OnFrames = ignore_frames
 
     @property
     def level_offset(self) -> int:
@@ -204,9 +213,10 @@ class _Inversion:
         device = torch.device("cpu") if storage.place == "ram" else None
         return MemoryStore(device, storage.precision, frozenset(self.forms), self.level_offset, self.stored_parts)
 
-    def computed(self, store: RecordStore) -> Trace:
+    def computed(self, store: RecordStore, checkpoints: Checkpoints = NO_CHECKPOINTS) -> Trace:
         """Run the UNet, and fill the store."""
         plan, unet, guided = self.plan, self.plan.unet, self.guided
+        inverting, reconstructing = checkpoints.split(len(plan.schedule))
         steps = len(plan.schedule)
         total = steps if guided is None else 2 * steps
         recording = Recording(store, self.forms)
@@ -222,7 +232,9 @@ class _Inversion:
             keep_evaluated=guided is None and reads_evaluated(self.chosen.storage),
             controlled=guided is None,
             on_step=lambda step: self.on_step(replace(step, total=total)),
+            on_frames=self.on_frames,
             parts=self.parts,
+            checkpoints=inverting,
         )
         inverted = replace(inverted, frames_at_once=plan.frames_at_once)
         if guided is None:
@@ -234,7 +246,9 @@ class _Inversion:
             guided.guidance,
             recording=recording,
             on_step=lambda step: self.on_step(replace(step, done=steps + step.done, total=total)),
+            on_frames=self.on_frames,
             parts=self.parts,
+            checkpoints=reconstructing,
         )
 
     def without_records(self) -> Trace:
@@ -244,14 +258,15 @@ class _Inversion:
 
     def through_cache(self, cache: InversionCache, on_plan: OnPlan) -> Trace:
         """Take the inversion from the cache if it is there, else run it and save it there."""
-        key, storage = self._key(), self.chosen.storage
+        key, storage, files = self._key(), self.chosen.storage, self._files
+        nbytes, about = self.chosen.nbytes + files.nbytes, self._about()
         if saved := self._found(cache, key):
-            on_plan(f"found on disk, nothing to invert: {cache.folder / key}")
-            steps = len(saved.schedule) * (1 if self.guided is None else 2)
-            self.on_step(StepDone(steps, steps, saved.noise, partial(saved.noise.to, self.plan.unet.device)))
-            return saved
+            return self._reported(saved, on_plan, cache.folder / key)
         try:
-            begun = cache.begin(key, self._about(), self.chosen.nbytes)
+            left = resumed(cache, key, about, nbytes)
+            if left is None and (saved := self._found(cache, key)):  # what was left was whole
+                return self._reported(saved, on_plan, cache.folder / key)
+            begun = left or cache.begin(key, about, nbytes)
             draft = DiskDraft(begun, storage.precision, frozenset(self.forms), self.stored_parts)
         except StoreError as error:
             if not self.may_recompute:
@@ -259,16 +274,40 @@ class _Inversion:
             on_plan(f"{error} Nothing is kept instead: edits run the source again.")
             return self.without_records()
         try:
-            on_plan(f"{self.chosen}, in {cache.folder}")
-            trace = self.computed(draft)
+            done = draft.finished_steps(files.pages, files.fault) if left else 0
+            behind = f"goes on behind step {done} of {len(files.pages)}, where a run of it ended: " if done else ""
+            on_plan(f"{behind}{self.chosen}, in {cache.folder}")
+            trace = self.computed(draft, Checkpoints(draft, finished=done))
             evaluated = {} if trace.evaluated is None else {"evaluated": trace.evaluated}
             entry = draft.publish({"latents": trace.latents, "noise": trace.noise, **evaluated})
-        finally:
+        except FateZeroError:  # its numbers were refused: whoever goes on from them is refused too
             draft.abandon()
+            raise
+        finally:
+            draft.leave()
         if entry is not None:
             return self._in_memory(replace(trace, store=self._published(entry)))
         log.warning("%s The inversion is kept; its edits run the source again instead of reading it.", draft.failure)
         return self._in_memory(replace(trace, store=Recomputed(self.level_offset)))
+
+    @property
+    def _files(self) -> RunFiles:
+        """The files of each step on disk, until all are computed."""
+        return RunFiles(
+            len(self.plan.schedule),
+            recorded=bool(self.forms),
+            twice=self.guided is not None,
+            parts=len(self.stored_parts),
+            clip=self.plan.latents.shape,
+            evaluated=_stores_evaluated(self.plan, self.guided),
+        )
+
+    def _reported(self, saved: Trace, on_plan: OnPlan, place: Path) -> Trace:
+        """Report the end of an inversion that was found."""
+        on_plan(f"found on disk, nothing to invert: {place}")
+        steps = len(saved.schedule) * (1 if self.guided is None else 2)
+        self.on_step(StepDone(steps, steps, saved.noise, partial(saved.noise.to, self.plan.unet.device)))
+        return saved
 
     def _in_memory(self, trace: Trace) -> Trace:
         """Leave out the latents that the UNet was called on, if they are stored for another policy alone."""

@@ -19,11 +19,14 @@ from ..diffusion.schedule import Schedule
 from ..memory.free_memory import within_memory
 from ..prompts.prompt import Prompt
 from ..storage.record_store import Recomputed, RecordStore
+from .checkpoints import NO_CHECKPOINTS, Checkpoints
 from .guided_prediction import (
     OUT_OF_MEMORY_ADVICE,
     GuidedPrediction,
+    OnFrames,
     OnStep,
     StepDone,
+    ignore_frames,
     ignore_step,
     memory_remedies,
     result_name,
@@ -61,7 +64,9 @@ def invert_latents(
     keep_evaluated: bool = True,
     controlled: bool = True,
     on_step: OnStep = ignore_step,
+    on_frames: OnFrames = ignore_frames,
     parts: Parts = (),
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
 ) -> Trace:
     """Invert a clip by DDIM without guidance.
 
@@ -72,10 +77,12 @@ def invert_latents(
     controlled: whether a registered controller takes part, in the last call of each step; the passes before it are the
                 model's own, so that the controller sees one call a step
     parts:      of the clip, each computed by a call of its own, see `NoiseModel.parts`; none: all frames in one
+    checkpoints: steps that are finished already, and what keeps those that this run finishes
     Source: DDIM (arXiv 2010.02502); fixed-point passes as in AIDI (arXiv 2309.04907), without its acceleration.
     """
     store, steps = recording.store, len(schedule)
-    predict = GuidedPrediction(unet, text, 1.0, (len(latents), *latents.shape[-2:]), store, parts=parts)
+    clip = (len(latents), *latents.shape[-2:])
+    predict = GuidedPrediction(unet, text, 1.0, clip, store, parts=parts, on_frames=on_frames)
     levels = latents.new_empty(
         steps + 1, *latents.shape, dtype=levels_dtype(unet.dtype), device=_keeps_levels(latents.device, parts)
     )
@@ -89,7 +96,15 @@ def invert_latents(
         prediction = _recorded(predict, at, timesteps[step], base, recording, step=step)
         return schedule.invert(x, prediction, step, exactly=passes > 0)
 
-    for step in reversed(range(steps)):
+    for done in range(1, checkpoints.finished + 1):
+        x, at = checkpoints.restored(done)
+        levels[done] = x
+        if evaluated is not None and at is not None:
+            evaluated[done - 1] = at
+    x = x.to(latents.device)
+    if checkpoints.finished:
+        on_step(StepDone(checkpoints.finished, steps, x))
+    for step in reversed(range(steps - checkpoints.finished)):
         at = x
         for _ in range(passes):
             at = stepped(x, at, step, unet.kernel, NO_RECORDING)
@@ -101,6 +116,7 @@ def invert_latents(
         if watched(x, last=step == 0):
             check_result(unet, x, result_name(x, steps - step, steps, "the inversion"), given=latents)
         levels[steps - step] = x
+        checkpoints.finish(steps - step, x, None if evaluated is None else at)
         on_step(StepDone(steps - step, steps, x))
     store.seal()
     kept, ran_on = _on_cpu(unet, levels, latents), evaluated if evaluated is None else _on_cpu(unet, evaluated, latents)
@@ -116,21 +132,30 @@ def reconstruct_latents(
     *,
     recording: Recording,
     on_step: OnStep = ignore_step,
+    on_frames: OnFrames = ignore_frames,
     parts: Parts = (),
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
 ) -> Trace:
     """Denoise an inverted clip under its own prompt and record the attention of that.
 
     text:  [2, tokens, width] negative and source prompt, or [1, tokens, width] the source prompt without guidance
-    parts: as of `invert_latents`
+    parts, checkpoints: as of `invert_latents`
     Returns a trace whose levels are the latents of this pass, from the inversion's noisiest one down.
     """
     schedule, store, steps = inverted.schedule, recording.store, len(inverted.schedule)
-    predict = GuidedPrediction(unet, text, guidance, (inverted.frames, *inverted.size), store, parts=parts)
+    clip = (inverted.frames, *inverted.size)
+    predict = GuidedPrediction(unet, text, guidance, clip, store, parts=parts, on_frames=on_frames)
     timesteps = torch.tensor(schedule.timesteps, device=unet.device)
     levels = torch.empty_like(inverted.latents, device=_keeps_levels(unet.device, parts))
     levels[-1] = inverted.noise
-    x = inverted.noise.to(unet.device)
-    for step in range(steps):
+    x = inverted.noise
+    for done in range(1, checkpoints.finished + 1):
+        x, _ = checkpoints.restored(done)
+        levels[steps - done] = x
+    x = x.to(unet.device)
+    if checkpoints.finished:
+        on_step(StepDone(checkpoints.finished, steps, x))
+    for step in range(checkpoints.finished, steps):
         prediction = _recorded(predict, x, timesteps[step], unet.attend, recording, step=step)
         estimate = partial(schedule.clean, x, prediction, step)
         x = unet.after_step(schedule.denoise(x, prediction, step))
@@ -138,6 +163,7 @@ def reconstruct_latents(
             name = result_name(x, step + 1, steps, "the reconstruction")
             check_result(unet, x, name, given=inverted.noise, guidance=guidance)
         levels[steps - 1 - step] = x
+        checkpoints.finish(step + 1, x)
         on_step(StepDone(step + 1, steps, x, estimate))
     store.seal()
     return replace(inverted, latents=_on_cpu(unet, levels, inverted.noise), store=store, evaluated=None)
@@ -166,5 +192,6 @@ def _keeps_levels(device: torch.device, parts: Parts) -> torch.device:
 def _on_cpu(unet: NoiseModel, levels: Tensor, given: Tensor) -> Tensor:
     """Return levels on the CPU; raise ModelError if one left the range of the precision that it is stored in."""
     stored = levels.cpu()
-    check_result(unet, stored, f"the inversion, stored in {stored.dtype},", given=given)
+    for level in stored:  # one by one: a check of all makes two more copies of them
+        check_result(unet, level, f"the inversion, stored in {stored.dtype},", given=given)
     return stored

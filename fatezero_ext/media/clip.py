@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,8 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .audio import Sound, SoundFile, has_sound
-from .framing import Framing, crop_and_scale
-from .video import FLOAT_BYTES, frames_said, memory_counter, pictures_of, read_video, stacked, video_rate
+from .framing import Framing, crop_and_scale, size_after
+from .streamed import FLOAT_BYTES, StreamedFrames, read_ahead, regrouped
+from .video import (
+    as_floats,
+    frames_said,
+    memory_counter,
+    pictures_of,
+    read_video,
+    selected_pictures,
+    stacked,
+    video_rate,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,17 +78,49 @@ class FileFrames:
             transform=lambda frame: crop_and_scale(frame, framing),
         ).frames
 
+    def taken_within(self, framing: Framing, most: int) -> Tensor | StreamedFrames:
+        """Take frames as `taken` does; those of more bytes are decoded again where they are used.
+
+        Raises VideoError where there are too few, or the file is damaged.
+        """
+        import torch
+
+        start, count, stride = framing.start, framing.count, framing.sampling_rate
+        kept: list[Tensor] = []
+        nbytes = 0
+
+        def looked_at(picture: NDArray[np.uint8]) -> tuple[int, int]:
+            nonlocal nbytes
+            if nbytes <= most:
+                kept.append(crop_and_scale(as_floats(picture[None]), framing))
+                nbytes += kept[-1].nbytes
+            else:
+                kept.clear()
+            return picture.shape[0], picture.shape[1]
+
+        sizes, _ = selected_pictures(self.path, start, count, stride, looked_at)
+        if nbytes <= most:
+            return torch.cat(kept)
+        stop = start + (len(sizes) - 1) * stride + 1
+
+        def pieces() -> Iterator[Tensor]:
+            for picture, _rate in pictures_of(self.path, start, stop, stride):
+                yield crop_and_scale(as_floats(picture[None]), framing)
+
+        size = size_after(*sizes[0], framing)
+        return StreamedFrames((len(sizes), *size, 3), lambda: read_ahead(regrouped(pieces())))
+
 
 @dataclass(frozen=True)
 class VideoClip:
     """A video.
 
-    frames:     [frames, height, width, 3], 0..1, or those of a file
+    frames:     [frames, height, width, 3], 0..1, or those of a file, or others that are made where they are used
     frame_rate: frames per second
     sound:      None for a silent clip
     """
 
-    frames: Tensor | FileFrames
+    frames: Tensor | FileFrames | StreamedFrames
     frame_rate: Fraction
     sound: Sound | None
 

@@ -23,6 +23,7 @@ from .audio import Sound, SoundFile, Track, tracks
 from .frame_checks import check_frames
 from .framing import LONGEST_SIDE
 from .media_file import BROKEN_MEDIA, opened_media
+from .streamed import FLOAT_BYTES, StreamedFrames, parts_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +37,6 @@ SLOWEST, FASTEST = Fraction(1, 1001), 2**31 - 1
 """Bounds of frames per second. Rates of broadcasts are fractions of 1001, such as 30000/1001; FFmpeg's have 32 bits."""
 BT601, STUDIO_RANGE = 6, 1
 """FFmpeg's numbers for the colour matrix and range it converts RGB with, written to the file for players."""
-FLOAT_BYTES = 4  # of each number of a frame in the memory; in the file it is one byte
 
 Rounding = Literal["round", "floor"]
 """Conversion of values to 8-bit numbers; ComfyUI rounds down ("floor")."""
@@ -76,16 +76,16 @@ def read_video(
     counted = memory_counter(path)
     # As bytes, or transformed, while they come: a long clip at full size would fill the memory.
     if transform is None:
-        pictures, rate = _pictures(
+        pictures, rate = selected_pictures(
             path, start, count, stride, lambda picture: counted(picture, picture.nbytes * FLOAT_BYTES)
         )
         return Video(stacked(pictures), rate / stride)
 
     def transformed(picture: NDArray[np.uint8]) -> Tensor:
-        frame = transform(_as_floats(picture[None]))
+        frame = transform(as_floats(picture[None]))
         return counted(frame, frame.nbytes * 2)  # it is there twice while the frames become one clip
 
-    frames, rate = _pictures(path, start, count, stride, transformed)
+    frames, rate = selected_pictures(path, start, count, stride, transformed)
     return Video(torch.cat(frames), rate / stride)
 
 
@@ -114,7 +114,7 @@ def memory_counter(path: Path) -> Callable[[Frame, int], Frame]:
 
 def video_rate(path: Path | str) -> Fraction:
     """A video's frames per second. Decodes one frame, and raises what `read_video` does."""
-    _, rate = _pictures(as_path(path, VideoError), 0, 1, 1, lambda picture: None)
+    _, rate = selected_pictures(as_path(path, VideoError), 0, 1, 1, lambda picture: None)
     return rate
 
 
@@ -130,7 +130,7 @@ def frames_said(path: Path) -> int:
         return min(stream.frames, round(stream.duration * stream.time_base * stream.average_rate))
 
 
-def _pictures(
+def selected_pictures(
     path: Path, start: int, count: int | None, stride: int, transform: Callable[[NDArray[np.uint8]], Frame]
 ) -> tuple[list[Frame], Fraction]:
     """Results of `transform` for each frame [height, width, 3] that `read_video` selects, and the video's own rate."""
@@ -150,7 +150,8 @@ def _pictures(
     return frames, Fraction(rate)
 
 
-def _as_floats(pictures: NDArray[np.uint8]) -> Tensor:
+def as_floats(pictures: NDArray[np.uint8]) -> Tensor:
+    """Return pictures as numbers 0..1."""
     import torch
 
     return torch.from_numpy(pictures).float().div_(255)
@@ -162,7 +163,7 @@ def stacked(pictures: list[NDArray[np.uint8]]) -> Tensor:
 
     frames = torch.empty(len(pictures), *pictures[0].shape)
     for number in reversed(range(len(pictures))):
-        frames[number] = _as_floats(pictures.pop())
+        frames[number] = as_floats(pictures.pop())
     return frames
 
 
@@ -243,7 +244,7 @@ def _check_selection(path: Path, found: int, start: int, count: int | None, stri
 
 def write_video(
     path: Path | str,
-    frames: Tensor,
+    frames: Tensor | StreamedFrames,
     fps: Fraction | float,
     *,
     crf: int = CRF,
@@ -254,7 +255,7 @@ def write_video(
 ) -> str | None:
     """Save H.264 in MP4. The file appears whole or not at all.
 
-    frames: [frames, height, width, 3], 0..1 (values outside are clipped)
+    frames: [frames, height, width, 3], 0..1 (values outside are clipped); or those that are made while they are written
     fps:    frames per second
     crf:    quality, 0 (best) to 51
     lossless: keep every 8-bit RGB value; such files play in few browsers
@@ -268,7 +269,8 @@ def write_video(
     path or sound.
     """
     path = as_path(path, VideoError)
-    _check_frames(frames)
+    if not isinstance(frames, StreamedFrames):  # parts of those are checked as they come
+        _check_frames(frames)
     _check_rounding(rounding)
     rate = _rate(fps)
     if not is_whole(crf, 0, WORST_CRF):
@@ -279,8 +281,11 @@ def write_video(
     quality = {"qp": "0"} if lossless else {"crf": str(crf), **(REPEATABLE if repeatable else {})}
     heard = _sound(sound)
     encoding = _Encoding(rate, pixels, quality, int(repeatable), rounding)
-    with whole_file(path) as partial:
-        return _encode_with_sound(partial, frames, encoding, heard)
+    try:
+        with whole_file(path) as partial:
+            return _encode_with_sound(partial, frames, encoding, heard)
+    except _NoFrames as stopped:
+        raise stopped.reason from None
 
 
 def _rate(fps: object) -> Fraction:
@@ -313,7 +318,27 @@ class _Encoding(NamedTuple):
     rounding: Rounding
 
 
-def _encode_with_sound(path: Path, frames: Tensor, encoding: _Encoding, sound: Sound | None) -> str | None:
+class _NoFrames(Exception):
+    """Frames that are made while they are written could not be made; not to be taken for a fault of the sound."""
+
+    def __init__(self, reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def _frame_by_frame(frames: Tensor | StreamedFrames) -> Iterator[Tensor]:
+    try:
+        for part in parts_of(frames):
+            if isinstance(frames, StreamedFrames):
+                _check_frames(part)
+            yield from part
+    except (VideoError, OSError, *BROKEN_MEDIA) as error:
+        raise _NoFrames(error) from error
+
+
+def _encode_with_sound(
+    path: Path, frames: Tensor | StreamedFrames, encoding: _Encoding, sound: Sound | None
+) -> str | None:
     """Encode with the sound in the best way that works, at last without it. Returns the loss in words, or None."""
     reason: Exception | None = None
     for track in () if sound is None else tracks(sound, len(frames) / encoding.rate):
@@ -331,7 +356,7 @@ def _encode_with_sound(path: Path, frames: Tensor, encoding: _Encoding, sound: S
     return lost
 
 
-def _encode(path: Path, frames: Tensor, encoding: _Encoding, track: Track | None) -> None:
+def _encode(path: Path, frames: Tensor | StreamedFrames, encoding: _Encoding, track: Track | None) -> None:
     codec: Literal["libx264rgb", "libx264"] = "libx264rgb" if encoding.pixels == "rgb24" else "libx264"
     # Bit exactness leaves the library's version out of the file.
     options = {"fflags": "+bitexact", "movflags": "+faststart"}
@@ -345,7 +370,7 @@ def _encode(path: Path, frames: Tensor, encoding: _Encoding, track: Track | None
             context.colorspace, context.color_range = BT601, STUDIO_RANGE
         if track is not None:
             track.add(container)
-        for frame in frames:
+        for frame in _frame_by_frame(frames):
             picture = av.VideoFrame.from_ndarray(_as_bytes(frame, encoding.rounding), format="rgb24")
             container.mux(stream.encode(picture.reformat(format=encoding.pixels)))
         container.mux(stream.encode(None))

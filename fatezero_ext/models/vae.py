@@ -16,11 +16,12 @@ from torch import Tensor
 from ..diffusion.finite import broken_weights
 from ..errors import VideoError, described
 from ..media.frame_checks import check_frames
+from ..media.streamed import PART
 from ..memory.held_memory import WeightsReport
 from ..memory.residency import LoadToDevice, prepared, stay_put
 from .not_offered import RefusesByName
 
-FRAMES_AT_ONCE = 8  # bounds memory; frames are independent in the VAE
+FRAMES_AT_ONCE = PART  # bounds memory; frames are independent in the VAE
 BYTES_PER_PIXEL_AND_BYTE = 2_178  # ComfyUI's own estimate for decoding with a Stable Diffusion VAE
 TILE_SIDE = 512  # pixels, the tile that ComfyUI's tiled nodes start with
 TILE_OVERLAP = 64

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -15,7 +16,7 @@ from ..attention.sites import LayerAddress
 from ..choices import Precision
 from ..errors import StoreError
 from ..printable import format_bytes
-from .disk_cache.completeness import LEVELS, lacking, layers_of, page_name
+from .disk_cache.completeness import FINISHED, LEVELS, finished_name, lacking, layers_of, page_name
 from .disk_cache.entry import Draft, Entry
 from .disk_cache.tensor_file import DamagedFile
 from .offload import Offloader
@@ -28,6 +29,7 @@ ALIGNMENT = 64  # bytes, of the CPU memory that torch allocates
 class DiskDraft:
     """Pages that a running inversion writes; nobody else sees them before `publish`.
 
+    With each step it keeps the latents from which another run goes on, should this one end before that.
     failure: error that ended the writing, such as a full disk; None if there is none
     """
 
@@ -56,15 +58,54 @@ class DiskDraft:
     def seal(self) -> None:
         self._offloader.finish()
 
+    def finish_step(self, done: int, latents: Mapping[str, Tensor]) -> None:
+        """Keep the latents after so many steps of the run, whose pages were written: another run goes on from here."""
+        if self.failure is None:
+            self._offloader.follow(latents, partial(self._save_finished, finished_name(done)))
+
+    def finished_steps(self, pages: Sequence[Sequence[str]], sound: Callable[[Mapping[str, Tensor]], str]) -> int:
+        """Count the steps that an earlier run finished and whose files are what it wrote; all other files are deleted.
+
+        pages: names of the files of each step, in the order in which the run comes to them
+        sound: returns why latents of a step cannot be used, a clause, or ""
+        """
+        kept: list[str] = []
+        for number, names in enumerate(pages):
+            needed, latents = [*names, finished_name(number + 1)], finished_name(number + 1)
+            if not set(needed) <= set(self._draft.names):
+                break
+            try:
+                for name in names:
+                    self._draft.check(name)
+                if reason := sound(self._draft.read(latents)):
+                    raise DamagedFile(self._draft.place(latents), reason)
+            except DamagedFile as damage:
+                log.warning("%s Of the unfinished inversion %d steps are used.", damage, number)
+                break
+            kept += needed
+        self._draft.keep(kept)
+        return sum(name.startswith(FINISHED) for name in kept)
+
+    def finished_step(self, done: int) -> Mapping[str, Tensor]:
+        """Read the latents after a finished step, see `finish_step`."""
+        return {name: aligned(tensor) for name, tensor in self._draft.read(finished_name(done)).items()}
+
     def publish(self, levels: Mapping[str, Tensor]) -> Entry | None:
         """Add the latents and make it an entry that everybody finds; None if writing failed."""
         try:
             if self.failure is None:
                 self._draft.write(LEVELS, levels)
-                return self._draft.publish()
+                return self._draft.publish([name for name in self._draft.names if not name.startswith(FINISHED)])
         except StoreError as error:
             self._failed(error)
         return None
+
+    def leave(self) -> None:
+        """Let another run go on behind the last finished step; after publishing or `abandon`, does nothing."""
+        if not self._abandoned:
+            with suppress(Exception):  # of a page that cannot be stored: its step is not finished
+                self._offloader.finish()
+        self._draft.leave()
 
     def abandon(self) -> None:
         """Delete all that was written, and drop a page that is on its way. After publishing, does nothing."""
@@ -73,8 +114,16 @@ class DiskDraft:
         self._offloader.stop()
 
     def _save(self, name: str, page: StepRecords) -> None:
+        self._written(name, named_tensors(page))
+
+    def _save_finished(self, name: str, latents: Mapping[str, Tensor]) -> None:
+        if self.failure is None:
+            self._written(name, latents, self._draft.checkpoint)
+
+    def _written(self, name: str, tensors: Mapping[str, Tensor], then: Callable[[], None] = lambda: None) -> None:
         try:
-            self._draft.write(name, named_tensors(page))
+            self._draft.write(name, tensors)
+            then()
         except StoreError as error:
             if not self._abandoned:
                 self._failed(error)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 
 import torch
+from torch import Tensor
 
 from ..attention.records import StepRecords, check_range, to_precision
 from ..choices import Precision
@@ -28,20 +29,31 @@ def copy_stream(device: torch.device) -> torch.cuda.Stream:
 class Offloader:
     """Moves pages to RAM in a thread of its own, on CUDA devices on a stream of its own.
 
-    One page is on its way at a time, so that memory is bounded however slow the receiver is.
+    One page is on its way at a time, and tensors that follow it, so that memory is bounded however slow the receiver
+    is.
     """
 
     def __init__(self, precision: Precision) -> None:
         self._precision = precision
         self._thread = ThreadPoolExecutor(1, "offload")
-        self._moving: Future[None] | None = None
+        self._moving: list[Future[None]] = []
 
     def submit(self, page: StepRecords, arrived: Callable[[StepRecords], None]) -> None:
         """Move a page, and call `arrived` with it in the thread. Raises the error of the previous page, if any."""
         self._wait()
         computed_on = next((record.kept.values.device for record in page.values()), CPU)
-        ready = torch.cuda.current_stream(computed_on).record_event() if computed_on.type == "cuda" else None
-        self._moving = self._thread.submit(self._move, page, computed_on, ready, arrived)
+        self._begin(computed_on, lambda: arrived(self._packed(page)))
+
+    def follow(self, tensors: Mapping[str, Tensor], arrived: Callable[[Mapping[str, Tensor]], None]) -> None:
+        """Move some tensors as they are behind the page that is on its way, unless that one fails, without waiting."""
+        self._wait(still_moving=1)
+        before = tuple(self._moving)
+
+        def move() -> None:
+            if not any(page.exception() for page in before):  # they have ended: there is one thread
+                arrived({name: tensor.to(CPU) for name, tensor in tensors.items()})
+
+        self._begin(next(iter(tensors.values())).device, move)
 
     def finish(self) -> None:
         """Wait for the last page and end the thread. Raises the error of that page, if any."""
@@ -54,23 +66,21 @@ class Offloader:
         """End the thread without waiting; a page that is on its way may still arrive."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _wait(self) -> None:
-        if self._moving is not None:
-            self._moving.result()  # one that failed stays: whoever goes on must not leave out its page
-            self._moving = None
+    def _wait(self, still_moving: int = 0) -> None:
+        while len(self._moving) > still_moving:
+            self._moving[0].result()  # one that failed stays: whoever goes on must not leave out its page
+            del self._moving[0]
 
-    def _move(
-        self,
-        page: StepRecords,
-        device: torch.device,
-        ready: torch.cuda.Event | None,
-        arrived: Callable[[StepRecords], None],
-    ) -> None:
+    def _begin(self, computed_on: torch.device, move: Callable[[], None]) -> None:
+        ready = torch.cuda.current_stream(computed_on).record_event() if computed_on.type == "cuda" else None
+        self._moving.append(self._thread.submit(self._moved, computed_on, ready, move))
+
+    def _moved(self, device: torch.device, ready: torch.cuda.Event | None, move: Callable[[], None]) -> None:
         with torch.no_grad(), torch.cuda.stream(None if ready is None else copy_stream(device)):
             if ready is not None:
                 torch.cuda.current_stream(device).wait_event(ready)
             # Each copy ends before the next begins, so the page may be let go in this thread without record_stream.
-            arrived(self._packed(page))
+            move()
 
     def _packed(self, page: StepRecords) -> StepRecords:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -24,20 +24,23 @@ def too_short(frames: int, seconds: float = SHORT) -> str:
     return f"The clip lasts {seconds:.2g} seconds: take more frames, or a longer clip." if seconds < SHORT else ""
 
 
-def plain_mask(mask: Tensor) -> str:
+def plain_mask(mask: Iterable[Tensor]) -> str:
     """Return a remark on a mask that keeps all of an edit or nothing of it; '' for others.
 
-    mask: above 0.5 where the edit stays
+    mask: its parts, above 0.5 where the edit stays; those behind the first that tells are not made
     """
-    edited = mask > 0.5
-    if not edited.any():
+    somewhere, everywhere = False, True
+    for part in mask:
+        edited = part > 0.5
+        somewhere, everywhere = somewhere or bool(edited.any()), everywhere and bool(edited.all())
+        if somewhere and not everywhere:
+            return ""
+    if not somewhere:
         return (
             "The mask is black everywhere: nothing of the edit is kept, the result is the source. Check what makes the "
             "mask."
         )
-    if edited.all():
-        return "The mask is white everywhere: all of the edit is kept, no pixel of the source comes back."
-    return ""
+    return "The mask is white everywhere: all of the edit is kept, no pixel of the source comes back."
 
 
 def lost_sound(sound: Sound | None, seconds: Fraction | float) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ...fatezero_ext.errors import VideoError
+from ...fatezero_ext.media.streamed import StreamedFrames, parts_of, whole
 from .. import host
 from ..api import io, schema
 from ..first_use import importing
+from .held import is_streamed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +20,8 @@ MOST_EDITS = 8
 
 class CompareClips(io.ComfyNode):
     """Show the source and its edits beside each other, frame by frame, each under its label."""
+
+    TAKES_STREAMED_FRAMES = True
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -55,11 +60,11 @@ class CompareClips(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        source: list[Tensor],
-        edit_1: list[Tensor],
+        source: list[Tensor | StreamedFrames],
+        edit_1: list[Tensor | StreamedFrames],
         labels: list[str],
         edit_labels: list[str] | None = None,
-        **edits: list[Tensor | None],
+        **edits: list[Tensor | StreamedFrames | None],
     ) -> io.NodeOutput:
         with importing():
             from ...fatezero_ext.pictures.comparison_grid import centre_crop_like, compare
@@ -69,12 +74,31 @@ class CompareClips(io.ComfyNode):
             raise VideoError(f"source brings {len(source)} clips; one is needed. Link the clip that was edited.")
         further = [edits.get(f"edit_{number}") or [] for number in range(2, MOST_EDITS + 1)]
         shown = [*edit_1, *(clip for brought in further for clip in brought if clip is not None)]
-        edited = [clip[..., :3] for clip in shown]  # transparency is not compared
-        clips = [centre_crop_like(source[0][..., :3], edited[0]) if edited else source[0][..., :3], *edited]
-        named = _labels(labels, edit_labels or [], len(clips))
+        named = _labels(labels, edit_labels or [], 1 + len(shown))
+
+        def cropped(given: Sequence[Tensor]) -> list[Tensor]:
+            before, *edited = (clip[..., :3] for clip in given)  # transparency is not compared
+            return [centre_crop_like(before, edited[0]) if edited else before, *edited]
+
+        given = [source[0], *shown]
+        if is_streamed(*given) and len({len(clip) for clip in given}) == 1:
+            return io.NodeOutput(_streamed(given, lambda parts: compare(cropped(parts), named)))
+        clips = cropped([whole(clip) for clip in given])
         grid = compare(clips, named)
         film = host.current().film(lambda: [Tile(label, clip) for label, clip in zip(named, clips, strict=True)])
         return io.NodeOutput(grid, ui=film)
+
+
+def _streamed(clips: Sequence[Tensor | StreamedFrames], drawn: Callable[[Sequence[Tensor]], Tensor]) -> StreamedFrames:
+    """Return grids that are drawn where they are used; drawn: of one part of every clip."""
+    import torch
+
+    def pieces() -> Iterator[Tensor]:
+        for parts in zip(*map(parts_of, clips), strict=True):
+            yield drawn(parts)
+
+    sizes = drawn([torch.zeros(1, *clip.shape[1:]) for clip in clips]).shape[1:]
+    return StreamedFrames((len(clips[0]), *sizes), pieces)
 
 
 def _labels(texts: list[str], of_edits: list[str], clips: int) -> list[str]:

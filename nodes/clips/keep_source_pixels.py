@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import repeat
 from typing import TYPE_CHECKING
 
+from ...fatezero_ext.media.streamed import StreamedFrames, parts_of, whole
 from .. import host
 from ..api import io, schema
 from ..first_use import importing
 from .clip_remarks import plain_mask
+from .held import is_streamed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +22,8 @@ CELL_OF_STABLE_DIFFUSION = 8
 
 class KeepSourcePixels(io.ComfyNode):
     """Put the source's own pixels back outside a mask, so that what the edit was to leave alone stays exactly."""
+
+    TAKES_STREAMED_FRAMES = True
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -55,17 +61,38 @@ class KeepSourcePixels(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, images: Tensor, source: Tensor, mask: Tensor, grow: int, feather: int, enabled: bool = True
+        cls,
+        images: Tensor | StreamedFrames,
+        source: Tensor | StreamedFrames,
+        mask: Tensor | StreamedFrames,
+        grow: int,
+        feather: int,
+        enabled: bool = True,
     ) -> io.NodeOutput:
         with importing():
             from ...fatezero_ext.editing.source_pixels import keep_source_pixels
 
         if not enabled:
             return io.NodeOutput(images)
-        kept = keep_source_pixels(images[..., :3], source[..., :3], mask, grow=grow, feather=feather)
-        host.tell([plain_mask(mask)], (), cls.hidden.unique_id)
+        # Those that do not fit each other are made whole, and refused in the usual words.
+        if is_streamed(images, source, mask) and _fit(images, source, mask):
+
+            def pieces() -> Iterator[Tensor]:
+                masks = parts_of(mask) if len(mask) > 1 else repeat(whole(mask))
+                for edited, before, inside in zip(parts_of(images), parts_of(source), masks, strict=False):
+                    yield keep_source_pixels(edited[..., :3], before[..., :3], inside, grow=grow, feather=feather)
+
+            kept: Tensor | StreamedFrames = StreamedFrames((*images.shape[:3], 3), pieces)
+        else:
+            images, source, mask = map(whole, (images, source, mask))
+            kept = keep_source_pixels(images[..., :3], source[..., :3], mask, grow=grow, feather=feather)
+        host.tell([plain_mask(parts_of(mask))], (), cls.hidden.unique_id)
         return io.NodeOutput(kept)
 
 
 def _pixels_widget(name: str, default: int, tooltip: str) -> io.Input:
     return io.Int.Input(name, default=default, min=0, max=MOST_PIXELS, tooltip=tooltip)
+
+
+def _fit(images: Tensor | StreamedFrames, source: Tensor | StreamedFrames, mask: Tensor | StreamedFrames) -> bool:
+    return len(images) == len(source) and len(mask.shape) == 3 and len(mask) in (1, len(images))

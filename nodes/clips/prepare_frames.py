@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ...fatezero_ext.media.audio import Sound, later
-from ...fatezero_ext.media.clip import FileFrames
-from ...fatezero_ext.media.framing import reframe
+from ...fatezero_ext.media.clip import FileFrames, VideoClip
+from ...fatezero_ext.media.framing import Framing, reframe
+from ...fatezero_ext.media.streamed import StreamedFrames
 from .. import host
 from ..api import io, schema
 from ..checking.graph_texts import FRAMES_NODE, inputs_of
@@ -14,6 +15,7 @@ from ..checking.verdicts import graph_now, verdict
 from .clip_remarks import lost_sound, too_short, unheard_sound
 from .framing_inputs import ALL, USUAL_FPS, framing_of, framing_widgets, multiple_widget, rate_widget
 from .given_clip import clip_mistakes, given_clip
+from .held import held
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 class PrepareFrames(io.ComfyNode):
     """Take, crop and scale the frames of a clip as in the published method; its rate and its sound go with them."""
 
-    TAKES_FILE_FRAMES = True
+    TAKES_FILE_FRAMES = TAKES_STREAMED_FRAMES = True
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -89,7 +91,7 @@ class PrepareFrames(io.ComfyNode):
         framing = framing_of(widgets)
         clip = given_clip(images, video, fps)
         rate, sound = float(clip.frame_rate), clip.sound if audio is None else audio
-        taken = clip.frames.taken(framing) if isinstance(clip.frames, FileFrames) else reframe(clip.frames, framing)
+        taken = _taken(clip, framing)
         seconds = len(taken) * framing.sampling_rate / clip.frame_rate
         remarks = [too_short(len(taken), float(seconds))]
         if sound is not None:
@@ -98,3 +100,13 @@ class PrepareFrames(io.ComfyNode):
             sound = host.current().sound(heard, seconds)
         host.tell(remarks, (), cls.hidden.unique_id)
         return io.NodeOutput(taken, rate / framing.sampling_rate, sound)
+
+
+def _taken(clip: VideoClip, framing: Framing) -> Tensor | StreamedFrames:
+    frames = clip.frames
+    if isinstance(frames, StreamedFrames):
+        return held(frames.reframed(framing))
+    if not isinstance(frames, FileFrames):
+        return reframe(frames, framing)
+    most = host.current().most_held_bytes()
+    return frames.taken(framing) if most is None else frames.taken_within(framing, most)

@@ -9,6 +9,7 @@ from textwrap import indent
 from typing import TYPE_CHECKING
 
 from ...fatezero_ext.errors import FateZeroError
+from ...fatezero_ext.media.streamed import HELD_BYTES
 from ...fatezero_ext.models.weight_files import WEIGHT_SUFFIXES
 from ..host.protocol import ModelKind, Progress
 from ..host.python import PythonHost
@@ -111,6 +112,9 @@ class RunnerHost(PythonHost):
         if not self._folders.models:
             return "into a folder and name that as --models"
         return f"into {', '.join(str(folder) for folder in self._folders.models)}"
+
+    def most_held_bytes(self) -> int | None:
+        return HELD_BYTES
 
     def input_file(self, name: str) -> Path:
         return self._folders.input_file(name)

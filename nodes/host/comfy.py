@@ -241,6 +241,9 @@ class ComfyHost:
             return None
         return {"waveform": torch.from_numpy(heard.samples)[None], "sample_rate": heard.rate}
 
+    def most_held_bytes(self) -> int | None:
+        return None
+
     def input_file(self, name: str) -> Path:
         from folder_paths import get_annotated_filepath
 

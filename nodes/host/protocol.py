@@ -89,6 +89,9 @@ class Host(Protocol):
         Of a file at least the first `seconds` are read; nodes that write a video cut what is longer.
         """
 
+    def most_held_bytes(self) -> int | None:
+        """Return the bytes above which IMAGE and MASK sockets carry `StreamedFrames`; None: only tensors."""
+
     def input_file(self, name: str) -> Path:
         """Return the input file of that name; may raise FateZeroError if there is none."""
 

@@ -98,6 +98,9 @@ class PythonHost:
     def sound(self, sound: Sound | None, seconds: Fraction) -> Any:  # noqa: ANN401
         return sound
 
+    def most_held_bytes(self) -> int | None:
+        return None
+
     def input_file(self, name: str) -> Path:
         return Path(name)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ...fatezero_ext.media.streamed import PART, StreamedFrames
 from .. import host
 from ..api import advanced, io, schema
 from ..checking.graph_texts import EDIT_NODE, constants, inputs_of, source_prompt_of, texts_of
 from ..checking.verdicts import graph_now, verdict
+from ..clips.held import held
 from ..first_use import importing
 from ..sockets import CONTROLLER
 from .edit_checks import edit_mistakes
@@ -22,6 +24,7 @@ from .edit_widgets import (
     share_widget,
 )
 from .remarks import black_mask, edit_remarks
+from .run_bar import RunBar
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
 
 class P2PEdit(io.ComfyNode):
     """Edit an inverted clip by words: its motion and everything the words do not touch stay."""
+
+    TAKES_STREAMED_FRAMES = True
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -101,17 +106,24 @@ class P2PEdit(io.ComfyNode):
         edit_prompt: str,
         negative_prompt: str,
         mask: Tensor | None = None,
-        images: Tensor | None = None,
+        images: Tensor | StreamedFrames | None = None,
         frames_at_once: int = 0,
         **widgets: Any,  # noqa: ANN401 - the remaining widgets, each of its own type
     ) -> io.NodeOutput:
         with importing():
+            import torch
+
             from ...fatezero_ext.editing.edit import edit
             from ...fatezero_ext.pictures.attention_sheets import frames_like_latents
 
         trace = controller.inverted()
-        frames = None if images is None else frames_like_latents(images, trace.frames, trace.size)
-        bar = host.current().progress(len(trace.schedule), controller.unet.latent_format)
+        frames = None
+        if images is not None:
+            # Streamed ones are not shown: that is in programs without a page. They are checked alike.
+            shown = torch.empty(images.shape, device="meta") if isinstance(images, StreamedFrames) else images
+            frames = frames_like_latents(shown, trace.frames, trace.size)
+        in_parts = 0 < (frames_at_once or trace.frames_at_once) < trace.frames
+        bar = RunBar(trace.frames, len(trace.schedule), controller.unet.latent_format, in_parts=in_parts)
         settings = from_widgets(widgets, with_mask=mask is not None)
         *remarks, about = edit_remarks(
             controller, clip, edit_prompt, settings, with_mask=mask is not None, changed=_changed(widgets)
@@ -125,10 +137,11 @@ class P2PEdit(io.ComfyNode):
             negative_prompt=negative_prompt,
             mask=mask,
             frames_at_once=frames_at_once,
-            on_step=lambda step: bar.update(step.done, step.preview),
+            on_step=bar.on_step,
+            on_frames=bar.on_frames,
         )
         device, cell = host.current().intermediate_device(), controller.unet.latent_format.pixels_per_cell
-        masks = [_in_pixels(mask, cell).to(device) for mask in (result.mask, result.last_mask.float())]
+        masks = [_in_pixels(mask.to(device), cell) for mask in (result.mask, result.last_mask.float())]
         film = host.current().film(lambda: _film(controller, result, frames))
         return io.NodeOutput({"samples": result.latents.to(device)}, *masks, ui=film)
 
@@ -159,9 +172,15 @@ def _changed(widgets: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in widgets.items() if value != defaults.get(name)}
 
 
-def _in_pixels(mask: Tensor, cell: int) -> Tensor:
+def _in_pixels(mask: Tensor, cell: int) -> Tensor | StreamedFrames:
     """Return a mask of cells in pixels of the decoded clip, [frames, height, width]; cell: pixels along its side."""
-    return mask.repeat_interleave(cell, dim=1).repeat_interleave(cell, dim=2)
+
+    def pieces() -> Iterator[Tensor]:
+        for part in mask.split(PART):
+            yield part.repeat_interleave(cell, dim=1).repeat_interleave(cell, dim=2)
+
+    frames, height, width = mask.shape
+    return held(StreamedFrames((frames, height * cell, width * cell), pieces))
 
 
 def _inputs() -> list[io.Input]:

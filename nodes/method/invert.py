@@ -19,6 +19,7 @@ from .edit import EDIT_WIDGETS
 from .edit_checks import needs_source_words
 from .edit_widgets import frames_at_once_widget
 from .remarks import inversion_remarks
+from .run_bar import RunBar
 from .upcoming_edits import check_edits
 
 if TYPE_CHECKING:
@@ -143,7 +144,13 @@ class DDIMInvert(io.ComfyNode):
         planned = plan_inversion(controller, clip, _samples(latent), source_prompt, **numbers)
         check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id, EDIT_WIDGETS)
         reconstruct = Reconstruction(reconstruction_guidance) if attention_from == RECONSTRUCTION else None
-        bar = host.current().progress(steps if reconstruct is None else 2 * steps, planned.unet.latent_format)
+        bar = RunBar(
+            planned.frames,
+            steps if reconstruct is None else 2 * steps,
+            planned.unet.latent_format,
+            calls=inversion_passes + 1,
+            in_parts=len(planned.parts) > 1,
+        )
         remarks = inversion_remarks(planned)
         length = f"of {planned.frames} frames in {steps} steps"
 
@@ -151,7 +158,7 @@ class DDIMInvert(io.ComfyNode):
             host.tell(remarks, done, cls.hidden.unique_id)
 
         def on_step(step: StepDone) -> None:
-            bar.update(step.done, step.preview)
+            bar.on_step(step)
             if step.done == steps < step.total:
                 say(f"Reconstruction {length}, guidance {reconstruction_guidance:g}")
 
@@ -161,6 +168,7 @@ class DDIMInvert(io.ComfyNode):
             reconstruct=reconstruct,
             on_plan=lambda plan: say(f"Inversion {length}: {plan}", remarks=remarks),
             on_step=on_step,
+            on_frames=bar.on_frames,
         )
         return io.NodeOutput(inverted)
 

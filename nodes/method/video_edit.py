@@ -33,7 +33,7 @@ class VideoEdit(io.ComfyNode):
     """Edit a video by words: say what is in the clip and what it should be. Motion and all that the words do not touch
     stay. Everything else is chosen for you, and told on the node."""
 
-    TAKES_FILE_FRAMES = True
+    TAKES_FILE_FRAMES = TAKES_STREAMED_FRAMES = True
 
     @classmethod
     def define_schema(cls) -> io.Schema:

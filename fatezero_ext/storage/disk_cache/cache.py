@@ -5,6 +5,7 @@ It handles names and tensors only. Callers decide what a key stands for, and `di
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping
@@ -19,12 +20,14 @@ from .completeness import content_faults
 from .entry import Draft, Entry, leased_entry
 from .eviction import (
     Listing,
+    adopted,
     discard,
     entry_folders,
     evict_until_fits,
     is_cache,
     keys_in_use,
     list_entries,
+    list_unfinished,
     make_cache,
     new_lease,
     oldest_unused,
@@ -33,8 +36,10 @@ from .eviction import (
     writing,
 )
 from .locks import folder_lock
-from .manifest import JSON, UnusableEntry, check_key, new_manifest, read_manifest
+from .manifest import JSON, UnusableEntry, check_key, checked_manifest, new_manifest, read_manifest
 from .tensor_file import DamagedFile
+
+log = logging.getLogger(__name__)
 
 DEFAULT_LIMIT = 32 * 2**30  # bytes; about five inversions of 50 steps, 8 frames and 512x512
 
@@ -62,7 +67,7 @@ class Checked:
 class Pruned:
     """Result of a pruning.
 
-    removed:   entries, those that could not be used first, then those unused for longest
+    removed:   entries, those that could not be used first, then those unused for longest, unfinished ones among them
     in_use:    entries that would have been removed too, but some process uses them
     leftovers: bytes that killed processes had left
     """
@@ -102,12 +107,7 @@ class InversionCache:
         """
         check_key(key)
         new_manifest(key, about, {})
-        if nbytes > self.limit:
-            raise StoreError(
-                f"the inversion needs {format_bytes(nbytes)} and all saved ones together may take "
-                f"{format_bytes(self.limit)}; raise the limit with FATEZERO_CACHE_GB, or use policy recompute, fewer "
-                f"frames or fewer steps."
-            )
+        self._check_size(nbytes)
         is_cache(self.folder)
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -115,6 +115,45 @@ class InversionCache:
                 make_cache(self.folder)
                 evict_until_fits(self.folder, self.limit, nbytes)
                 return Draft(self.folder, self.limit, key, about, nbytes)
+
+    def resume(self, key: str, nbytes: int) -> Draft | None:
+        """Take over what a run that ended too early left of an inversion; None if there is nothing.
+
+        nbytes: of the whole inversion
+        A draft that cannot be used is reported and removed; the result is None. Contents of files are not checked.
+        Raises StoreError as `begin` does.
+        """
+        check_key(key)
+        if not is_cache(self.folder):
+            return None
+        self._check_size(nbytes)
+        with writing(self.folder), folder_lock(self.folder):
+            staging = adopted(self.folder, key, nbytes)
+            if staging is None:
+                return None
+            try:
+                manifest = checked_manifest(staging.path, key)
+            except UnusableEntry as reason:
+                log.warning("The unfinished inversion of %s cannot be used: %s. It is begun anew.", key, reason)
+                staging.discard()
+                return None
+            try:
+                evict_until_fits(self.folder, self.limit, 0)
+            except StoreError:
+                staging.leave()
+                raise
+            about, files = manifest.about, manifest.files
+            draft = Draft(self.folder, self.limit, key, about, nbytes, staging=staging, files=files)
+            draft.keep(files)  # deletes the file that was in work
+            return draft
+
+    def _check_size(self, nbytes: int) -> None:
+        if nbytes > self.limit:
+            raise StoreError(
+                f"the inversion needs {format_bytes(nbytes)} and all saved ones together may take "
+                f"{format_bytes(self.limit)}; raise the limit with FATEZERO_CACHE_GB, or use policy recompute, fewer "
+                f"frames or fewer steps."
+            )
 
     def entries(self) -> list[Listing]:
         """List every entry, also those that cannot be used, sorted by key. Their contents are not checked."""
@@ -171,7 +210,7 @@ class InversionCache:
     def prune(self, limit: int | None = None) -> Pruned:
         """Evict entries that cannot be used and, until everything fits, those that were not used for longest.
 
-        Leftovers of killed processes are deleted.
+        Leftovers of killed processes are deleted, except unfinished inversions that the next run of them resumes.
 
         limit: bytes; None: the cache's own; 0: everything that is not in use
         """
@@ -179,13 +218,13 @@ class InversionCache:
             return Pruned()
         with folder_lock(self.folder):
             leftovers = sweep(self.folder)
-            entries = list_entries(self.folder)
+            entries = [*list_entries(self.folder), *list_unfinished(self.folder)]
             excess = total_bytes(self.folder) - (self.limit if limit is None else limit)
             unusable = [entry for entry in entries if entry.problem and not entry.in_use]
             rest = excess - sum(entry.nbytes for entry in unusable)
             going = [*unusable, *oldest_unused([entry for entry in entries if not entry.problem], rest)]
             for entry in going:
-                discard(self.folder, entry.key)
+                discard(self.folder, entry.place)
         reached = sum(entry.nbytes for entry in going) >= excess
         in_use = () if reached else tuple(entry for entry in entries if entry.in_use)
         return Pruned(tuple(going), in_use, leftovers)

@@ -22,6 +22,8 @@ PARTS = "parts"
 """Key in an entry's description: the frames of each part of its pages; pages are whole without it."""
 WRONG_PARTS = "its description names parts that do not make a clip"
 PAGE = "step-"
+FINISHED = "done-"
+"""Begins the names of files of an unfinished inversion: the latents after each finished step, counted from 1."""
 MOST_STEPS = 1000
 """Most steps of any inversion, as many as a model is trained on; an entry's description may claim any number."""
 _PARTS = TypeAdapter(list[list[int]], config=ConfigDict(strict=True))
@@ -35,6 +37,11 @@ def page_name(step: int, part: int | None = None) -> str:
 def page_names(steps: int, parts: int) -> list[str]:
     """Names of all files with pages; parts: of each page, 0 where they are whole."""
     return [page_name(step, part) for step in range(steps) for part in (range(parts) if parts else (None,))]
+
+
+def finished_name(done: int) -> str:
+    """Name of the file with the latents after so many steps of a run."""
+    return f"{FINISHED}{done:03d}"
 
 
 def stored_parts(about: Mapping[str, JSON]) -> list[list[int]] | None:

@@ -6,12 +6,13 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from torch import Tensor
 
+from ...atomic_files import whole_file
 from ...errors import StoreError
 from ...printable import format_bytes
 from .eviction import Staging, discard, evict_until_fits, new_lease, writing
@@ -114,23 +115,37 @@ def leased_entry(folder: Path, key: str) -> Entry | None:
 
 
 class Draft:
-    """An inversion being saved. Use it in a `with` statement: it is abandoned unless published.
+    """An inversion being saved. Use it in a `with` statement: it is abandoned unless published or left.
 
-    It is also abandoned when writing fails, when garbage collected, and after its process was killed. Threads may
-    share it.
+    When garbage collected, and after its process was killed, it stays as it was at its last `checkpoint`, for another
+    run to take over; without one nothing stays. It is abandoned when writing fails. Threads may share it.
+    about: readable description of the inversion
     """
 
-    def __init__(self, folder: Path, limit: int, key: str, about: Mapping[str, JSON], nbytes: int) -> None:
-        """The caller holds the folder's lock and has made room for `nbytes`."""
+    def __init__(
+        self,
+        folder: Path,
+        limit: int,
+        key: str,
+        about: Mapping[str, JSON],
+        nbytes: int,
+        *,
+        staging: Staging | None = None,
+        files: Mapping[str, FileLine] | None = None,
+    ) -> None:
+        """The caller holds the folder's lock and has made room for `nbytes`.
+
+        staging, files: of a draft that is taken over
+        """
         self.key = key
+        self.about = dict(about)
         self._folder = folder
         self._limit = limit
-        self._about = dict(about)
         self._planned = nbytes
-        self._files: dict[str, FileLine] = {}
+        self._files = dict(files or {})
         self._turn = threading.RLock()
         self._open = True
-        self._staging = Staging(folder, key, nbytes)
+        self._staging = staging or Staging(folder, key, nbytes)
 
     def __enter__(self) -> Draft:
         return self
@@ -148,7 +163,7 @@ class Draft:
             try:
                 nbytes = file_bytes(tensors)
                 self._grow(nbytes)
-                self._files[name] = write_tensors(file_path(self._staging.path, name), tensors)
+                self._files[name] = write_tensors(self.place(name), tensors)
             except OSError as error:
                 self.abandon()
                 raise self._failed(f"file {name} of {format_bytes(nbytes)}", error) from None
@@ -156,13 +171,67 @@ class Draft:
                 self.abandon()
                 raise
 
-    def publish(self) -> Entry:
-        """Turn the draft into an entry in one step. If another process was faster, returns that one's entry."""
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its files."""
+        return tuple(self._files)
+
+    def read(self, name: str) -> dict[str, Tensor]:
+        """Read the tensors of one of its files. Raises DamagedFile if they are not what was written."""
+        return read_tensors(self.place(name), self._files[name])
+
+    def check(self, name: str) -> None:
+        """Raise DamagedFile as `read` does; needs little memory."""
+        check_tensors(self.place(name), self._files[name])
+
+    def place(self, name: str) -> Path:
+        """Path of a file."""
+        return file_path(self._staging.path, name)
+
+    def checkpoint(self) -> None:
+        """Let another run go on from the files that are written now, should this one end before it publishes."""
         with self._turn:
             self._must_be_open()
             try:
-                manifest = new_manifest(self.key, self._about, self._files)
-                (self._staging.path / MANIFEST).write_bytes(encode(manifest))
+                self._write_manifest()
+            except OSError as error:
+                self.abandon()
+                raise self._failed("manifest", error) from None
+
+    def keep(self, names: Collection[str]) -> None:
+        """Delete all files but these. Raises StoreError if the folder cannot be written."""
+        with self._turn, writing(self._folder):
+            files = {name: line for name, line in self._files.items() if name in names}
+            if files != self._files:
+                self._files = files
+                self._write_manifest()
+            self._delete_others()
+
+    def _write_manifest(self) -> Manifest:
+        manifest = new_manifest(self.key, self.about, self._files)
+        with whole_file(self._staging.path / MANIFEST) as partial:
+            partial.write_bytes(encode(manifest))
+        return manifest
+
+    def _delete_others(self) -> None:
+        """Delete files that the manifest does not name, as it was written last."""
+        known = {MANIFEST, *(self.place(name).name for name in self._files)}
+        for path in self._staging.path.iterdir():
+            if path.name not in known:
+                path.unlink()
+
+    def publish(self, names: Collection[str] | None = None) -> Entry:
+        """Turn the draft into an entry in one step. If another process was faster, returns that one's entry.
+
+        names: of the files that the entry has; None: all
+        """
+        with self._turn:
+            self._must_be_open()
+            try:
+                if names is not None:
+                    self._files = {name: line for name, line in self._files.items() if name in names}
+                manifest = self._write_manifest()
+                self._delete_others()
                 with folder_lock(self._folder):
                     if (others := leased_entry(self._folder, self.key)) is not None:
                         return others
@@ -173,6 +242,12 @@ class Draft:
                 raise self._failed("manifest", error) from None
             finally:
                 self.abandon()
+
+    def leave(self) -> None:
+        """Let another run go on from the last checkpoint; without one, delete what was written."""
+        with self._turn:
+            self._open = False
+            self._staging.leave()
 
     def abandon(self) -> None:
         """Delete what was written; after publishing, or a second time, does nothing."""

@@ -4,7 +4,8 @@
     .lock                      held for moments
     <key>/                     a saved inversion: manifest.json, NAME.safetensors ...
     .leases/<key>.<id>.lock    one for each that uses an entry
-    .drafts/<key>.<bytes>.<id> being written, beside a .lock; published by renaming, so an entry is always whole
+    .drafts/<key>.<bytes>.<id> being written, beside a .lock; published by renaming, so an entry is always whole. With a
+                               manifest it is resumed by the next run of its key; bytes are 0 while nobody writes it
     .trash/<id>                being deleted; renamed first, so half an entry is never found
 
 Except where said otherwise, callers hold the folder's lock.
@@ -19,7 +20,7 @@ import uuid
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...errors import StoreError
@@ -27,6 +28,9 @@ from ...printable import format_bytes
 from .locks import Lease, is_held, unwritable
 from .manifest import JSON, KEY, MANIFEST, Manifest, UnusableEntry, checked_manifest
 
+RESUMABLE_SECONDS = 7 * 24 * 3600.0
+"""Age at which a draft that nobody resumes is deleted; until then it counts, and goes like an entry, if room is needed.
+"""
 RENAME_SECONDS = 5.0  # a reader has a file of a saved step open for less
 TAG = "CACHEDIR.TAG"
 TAG_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55"  # https://bford.info/cachedir/
@@ -44,6 +48,7 @@ class Listing:
     nbytes:  of everything in its folder
     used:    when it was last found or published, in seconds since 1970
     problem: the reason if it cannot be used, else None; file contents are not checked
+    draft:   name of its folder if it is an unfinished one that nobody works on, else None
     """
 
     key: str
@@ -52,32 +57,63 @@ class Listing:
     used: float
     in_use: bool
     problem: str | None
+    draft: str | None = None
+
+    @property
+    def place(self) -> str:
+        """Path of its folder within the cache."""
+        return self.key if self.draft is None else f".drafts/{self.draft}"
 
 
 class Staging:
     """Staging folder: written first, renamed into place later. Its planned size counts against the limit.
 
-    It is deleted when discarded, garbage collected or the process ends; after a kill, the next `sweep` deletes it.
+    When it is let go, garbage collected or the process ends, it stays if a manifest says what is in it, and is deleted
+    else; after a kill, the next `sweep` does the same.
     nbytes: planned size
+    left:   folder that it takes over, one that nobody holds
     """
 
-    def __init__(self, folder: Path, key: str, nbytes: int) -> None:
+    def __init__(self, folder: Path, key: str, nbytes: int, left: Path | None = None) -> None:
         drafts = folder / ".drafts"
         drafts.mkdir(exist_ok=True)
         self.path = drafts / f"{key}.{nbytes}.{uuid.uuid4().hex}"
         hold = Lease(drafts / f"{self.path.name}.lock")
-        self._end = weakref.finalize(self, _discard_staging, self.path, hold, os.getpid())
-        self.path.mkdir()
+        self._owner = os.getpid()
+        self._end = weakref.finalize(self, _let_staging_go, self.path, hold, self._owner)
+        if left is None:
+            self.path.mkdir()
+        else:
+            _rename(left, self.path)
+
+    def leave(self) -> None:
+        """Let it go; after `discard`, or a second time, does nothing. Needs no lock."""
+        self._end()
 
     def discard(self) -> None:
         """Delete what is left in it; a second call does nothing. Needs no lock."""
+        if self._end.alive and os.getpid() == self._owner:
+            _delete(self.path)
         self._end()
 
 
-def _discard_staging(path: Path, hold: Lease, owner: int) -> None:
+def _let_staging_go(path: Path, hold: Lease, owner: int) -> None:
     if os.getpid() == owner:  # a forked child has a copy only
-        _delete(path)
+        if not _is_resumable(path):
+            _delete(path)
         hold.release()
+
+
+def _is_resumable(path: Path) -> bool:
+    return (path / MANIFEST).is_file() and not path.is_symlink()
+
+
+def adopted(folder: Path, key: str, nbytes: int) -> Staging | None:
+    """Take over the largest draft of a key that nobody holds and that can be resumed; None if there is none."""
+    drafts = folder / ".drafts"
+    left = [drafts / name for name in _draft_names(folder) if name.partition(".")[0] == key]
+    free = [path for path in left if _is_resumable(path) and not is_held(drafts / f"{path.name}.lock")]
+    return Staging(folder, key, nbytes, max(free, key=disk_bytes)) if free else None
 
 
 @contextmanager
@@ -137,33 +173,59 @@ def keys_in_use(folder: Path) -> set[str]:
 def list_entries(folder: Path) -> list[Listing]:
     """List every entry, sorted by key."""
     used_now = keys_in_use(folder)
-    return [_listing(home, home.name in used_now) for home in entry_folders(folder)]
+    return [_listing(home, home.name, home.name in used_now) for home in entry_folders(folder)]
 
 
-def _listing(home: Path, in_use: bool) -> Listing:
+def list_unfinished(folder: Path) -> list[Listing]:
+    """List the drafts that nobody holds, which `sweep` left."""
+    drafts = folder / ".drafts"
+    left = [name for name in sorted(_draft_names(folder)) if not is_held(drafts / f"{name}.lock")]
+    return [replace(_listing(drafts / name, name.partition(".")[0], False), draft=name) for name in left]
+
+
+def _listing(home: Path, key: str, in_use: bool) -> Listing:
     manifest: Manifest | None = None
     problem = None
     try:
-        manifest = checked_manifest(home)
+        manifest = checked_manifest(home, key)
     except UnusableEntry as reason:
         problem = str(reason)
     used = 0.0
     for path in (home, home / MANIFEST):
         with suppress(OSError):
             used = path.lstat().st_mtime
-    return Listing(home.name, manifest.about if manifest else {}, disk_bytes(home), used, in_use, problem)
+    return Listing(key, manifest.about if manifest else {}, disk_bytes(home), used, in_use, problem)
 
 
 def sweep(folder: Path) -> int:
-    """Delete drafts and trash of killed processes. Returns the bytes deleted."""
+    """Delete trash, and drafts that nobody holds unless they may be resumed. Returns the bytes deleted.
+
+    Those that stay count from now on as large as they are, no longer as large as they were to be.
+    """
     leftovers = disk_bytes(folder / ".trash")
+    drafts = folder / ".drafts"
     for name in _draft_names(folder):
-        if not is_held(folder / ".drafts" / f"{name}.lock"):
-            leftovers += disk_bytes(folder / ".drafts" / name)
-            _delete(folder / ".drafts" / name)
+        if is_held(drafts / f"{name}.lock"):
+            continue
+        if _is_worth_keeping(folder, name):
+            if _claim(name):
+                _rename(drafts / name, drafts / ".".join([name.partition(".")[0], "0", uuid.uuid4().hex]))
+        else:
+            leftovers += disk_bytes(drafts / name)
+            _delete(drafts / name)
     for path in _children(folder / ".trash"):
         _delete(path)
     return leftovers - disk_bytes(folder / ".trash")
+
+
+def _is_worth_keeping(folder: Path, name: str) -> bool:
+    """Return whether a draft that nobody holds can be resumed, is not too old, and was not made anew meanwhile."""
+    draft = folder / ".drafts" / name
+    if not _is_resumable(draft) or os.path.lexists(folder / name.partition(".")[0]):
+        return False
+    with suppress(OSError):
+        return time.time() - (draft / MANIFEST).lstat().st_mtime < RESUMABLE_SECONDS
+    return False
 
 
 def claimed_bytes(folder: Path) -> int:
@@ -177,13 +239,14 @@ def total_bytes(folder: Path) -> int:
 
 
 def evict_until_fits(folder: Path, limit: int, nbytes: int) -> None:
-    """Evict the entries that were not used for longest until `nbytes` more fit under the limit; none if they cannot.
+    """Evict what was not used for longest until `nbytes` more fit under the limit; nothing if they cannot.
 
+    Unfinished inversions that nobody works on are evicted like entries.
     Raises StoreError if entries in use and drafts take too much, or the disk has too little free space.
     """
     sweep(folder)
     excess = total_bytes(folder) + nbytes - limit
-    going = oldest_unused(list_entries(folder), excess)
+    going = oldest_unused([*list_entries(folder), *list_unfinished(folder)], excess)
     evictable = sum(entry.nbytes for entry in going)
     if evictable < excess:
         raise StoreError(
@@ -201,7 +264,7 @@ def evict_until_fits(folder: Path, limit: int, nbytes: int) -> None:
             f"with FATEZERO_CACHE_DIR."
         )
     for entry in going:
-        discard(folder, entry.key)
+        discard(folder, entry.place)
 
 
 def oldest_unused(entries: list[Listing], excess: int) -> list[Listing]:
@@ -219,13 +282,13 @@ def oldest_unused(entries: list[Listing], excess: int) -> list[Listing]:
     return going
 
 
-def discard(folder: Path, key: str) -> None:
-    """Remove an entry."""
+def discard(folder: Path, place: str) -> None:
+    """Remove an entry, or an unfinished one; place: see `Listing`, the key of an entry."""
     trash = folder / ".trash"
     trash.mkdir(exist_ok=True)
     removed = trash / uuid.uuid4().hex
     with writing(folder):
-        _rename(folder / key, removed)
+        _rename(folder / place, removed)
     _delete(removed)
 
 

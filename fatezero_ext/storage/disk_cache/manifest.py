@@ -118,8 +118,11 @@ def decode(raw: bytes) -> Manifest:
     return manifest
 
 
-def read_manifest(home: Path) -> Manifest:
-    """Read the manifest of an entry's folder. Raises UnusableEntry where it is missing or damaged."""
+def read_manifest(home: Path, key: str | None = None) -> Manifest:
+    """Read the manifest of an entry's folder. Raises UnusableEntry where it is missing or damaged.
+
+    key: None: the folder's name
+    """
     path = home / MANIFEST
     try:
         size = plain_size(path)
@@ -130,14 +133,17 @@ def read_manifest(home: Path) -> Manifest:
         raise UnusableEntry(f"it has no {MANIFEST}, as after damage was found in it") from None
     except OSError as error:
         raise UnusableEntry(f"its {MANIFEST} cannot be read ({error.strerror or error})") from None
-    if manifest.key != home.name:
+    if manifest.key != (key or home.name):
         raise UnusableEntry("its key is that of another folder")
     return manifest
 
 
-def checked_manifest(home: Path) -> Manifest:
-    """Read the manifest, and check that every file is there in its size; contents are checked when they are read."""
-    manifest = read_manifest(home)
+def checked_manifest(home: Path, key: str | None = None) -> Manifest:
+    """Read the manifest, and check that every file is there in its size; contents are checked when they are read.
+
+    key: as of `read_manifest`
+    """
+    manifest = read_manifest(home, key)
     for name, line in manifest.files.items():
         try:
             size = plain_size(file_path(home, name))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from ....fatezero_ext.atomic_files import whole_file
+from ....fatezero_ext.media.streamed import StreamedFrames, parts_of
 from ....fatezero_ext.media.video import to_bytes
 from ... import host
 from ...api import io
@@ -22,6 +23,8 @@ METHODS = {"default": 4, "fastest": 0, "slowest": 6}
 
 class SaveAnimatedWEBP(SavingNode):
     """Saves pictures into the output folder as one animated WebP."""
+
+    TAKES_STREAMED_FRAMES = True
 
     CORE_SCHEMA = io.Schema(
         "SaveAnimatedWEBP",
@@ -41,11 +44,17 @@ class SaveAnimatedWEBP(SavingNode):
 
     @classmethod
     def execute(
-        cls, images: Tensor, filename_prefix: str, fps: float, lossless: bool, quality: int, method: str
+        cls,
+        images: Tensor | StreamedFrames,
+        filename_prefix: str,
+        fps: float,
+        lossless: bool,
+        quality: int,
+        method: str,
     ) -> io.NodeOutput:
         """images: [frames, height, width, 3], 0..1."""
         height, width = images.shape[1:3]
-        first, *others = [Image.fromarray(picture) for picture in to_bytes(images, "floor")]
+        first, *others = [Image.fromarray(picture) for part in parts_of(images) for picture in to_bytes(part, "floor")]
         path = next_free(host.current().output_directory(), filename_prefix, "webp", width=width, height=height)
         with whole_file(path) as partial:
             first.save(

@@ -12,6 +12,7 @@ from ....fatezero_ext.errors import FateZeroError
 from ....fatezero_ext.media.clip import FileFrames
 from ....fatezero_ext.media.frame_files import check_picture, read_pictures
 from ....fatezero_ext.media.framing import LONGEST_SIDE
+from ....fatezero_ext.media.streamed import StreamedFrames, parts_of
 from ....fatezero_ext.media.video import to_bytes
 from ... import host
 from ...api import io
@@ -60,6 +61,8 @@ class LoadImage(CoreNode):
 class SaveImage(SavingNode):
     """Saves pictures into the output folder, one PNG file each."""
 
+    TAKES_STREAMED_FRAMES = True
+
     CORE_SCHEMA = io.Schema(
         "SaveImage",
         "Save Image",
@@ -73,11 +76,12 @@ class SaveImage(SavingNode):
     )
 
     @classmethod
-    def execute(cls, images: Tensor, filename_prefix: str) -> io.NodeOutput:
+    def execute(cls, images: Tensor | StreamedFrames, filename_prefix: str) -> io.NodeOutput:
         """images: [frames, height, width, 3], 0..1."""
         height, width = images.shape[1:3]
         saved = []
-        for picture in to_bytes(images, "floor"):  # ComfyUI cuts levels off, where others round
+        # ComfyUI cuts levels off, where others round.
+        for picture in (picture for part in parts_of(images) for picture in to_bytes(part, "floor")):
             path = next_free(host.current().output_directory(), filename_prefix, "png", width=width, height=height)
             with whole_file(path) as partial:
                 Image.fromarray(picture).save(partial, format="PNG")
@@ -118,7 +122,7 @@ class RepeatImageBatch(CoreNode):
 class ImageFromBatch(CoreNode):
     """Takes some pictures out of a batch."""
 
-    TAKES_FILE_FRAMES = True
+    TAKES_FILE_FRAMES = TAKES_STREAMED_FRAMES = True
 
     CORE_SCHEMA = io.Schema(
         "ImageFromBatch",
@@ -133,9 +137,9 @@ class ImageFromBatch(CoreNode):
     )
 
     @classmethod
-    def execute(cls, image: Tensor | FileFrames, batch_index: int, length: int) -> io.NodeOutput:
+    def execute(cls, image: Tensor | FileFrames | StreamedFrames, batch_index: int, length: int) -> io.NodeOutput:
         """Take at most `length` pictures from `batch_index` on, and at least the last one."""
-        if isinstance(image, FileFrames):
+        if isinstance(image, (FileFrames, StreamedFrames)):
             return io.NodeOutput(image.part(batch_index, length))
         first = min(batch_index, image.shape[0] - 1)
         return io.NodeOutput(image[first : first + length].clone())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from ....fatezero_ext.media.streamed import PART, StreamedFrames
 from ...api import io
+from ...clips.held import held
 from .core_node import CoreNode
 
 if TYPE_CHECKING:
@@ -34,13 +37,23 @@ class CLIPTextEncode(CoreNode):
 class VAEEncode(CoreNode):
     """Encodes pictures into latents."""
 
+    TAKES_STREAMED_FRAMES = True
+
     CORE_SCHEMA = io.Schema(
         "VAEEncode", "VAE Encode", "latent", [io.Image.Input("pixels"), io.Vae.Input("vae")], [io.Latent.Output()]
     )
 
     @classmethod
-    def execute(cls, pixels: Tensor, vae: Any) -> io.NodeOutput:  # noqa: ANN401 - any object with ComfyUI's VAE methods
+    def execute(
+        cls,
+        pixels: Tensor | StreamedFrames,
+        vae: Any,  # noqa: ANN401 - any object with ComfyUI's VAE methods
+    ) -> io.NodeOutput:
         """pixels: [frames, height, width, channels], 0..1, of which the first three channels count."""
+        import torch
+
+        if isinstance(pixels, StreamedFrames):
+            return io.NodeOutput({"samples": torch.cat([vae.encode(part[..., :3]) for part in pixels.parts()])})
         return io.NodeOutput({"samples": vae.encode(pixels[..., :3])})
 
 
@@ -58,5 +71,14 @@ class VAEDecode(CoreNode):
     @classmethod
     def execute(cls, samples: dict[str, Tensor], vae: Any) -> io.NodeOutput:  # noqa: ANN401 - as in VAEEncode
         """samples: {"samples": [frames, channels, height, width]}."""
-        images = vae.decode(samples["samples"])
+        latents = samples["samples"]
+        if isinstance(cell := getattr(vae, "pixels_per_cell", None), int) and latents.ndim == 4 and len(latents) > PART:
+
+            def pieces() -> Iterator[Tensor]:
+                for part in latents.split(PART):
+                    yield vae.decode(part)
+
+            height, width = latents.shape[-2:]
+            return io.NodeOutput(held(StreamedFrames((len(latents), height * cell, width * cell, 3), pieces)))
+        images = vae.decode(latents)
         return io.NodeOutput(images.reshape(-1, *images.shape[-3:]))

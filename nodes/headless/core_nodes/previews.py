@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from ....fatezero_ext.media.streamed import StreamedFrames
 from ...api import io
 from .core_node import CoreNode
 
@@ -39,12 +40,14 @@ def _as_text(value: Any) -> str:  # noqa: ANN401 - any value has a text
 class PreviewImage(CoreNode):
     """Reports how many pictures arrived and their size; a terminal shows none, and nothing is saved."""
 
+    TAKES_STREAMED_FRAMES = True
+
     CORE_SCHEMA = io.Schema(
         "PreviewImage", "Preview Image", "image", [io.Image.Input("images")], [io.Image.Output()], is_output_node=True
     )
 
     @classmethod
-    def execute(cls, images: Tensor) -> io.NodeOutput:
+    def execute(cls, images: Tensor | StreamedFrames) -> io.NodeOutput:
         """images: [frames, height, width, channels]."""
         frames, height, width = images.shape[:3]
         return io.NodeOutput(images, ui={"text": (f"{frames} pictures of {width}x{height}, not saved",)})

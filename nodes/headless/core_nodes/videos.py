@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ....fatezero_ext.errors import FateZeroError, SettingsError
 from ....fatezero_ext.media.audio import SoundFile
 from ....fatezero_ext.media.clip import FileFrames, VideoClip, opened_clip
+from ....fatezero_ext.media.framing import AS_IS
+from ....fatezero_ext.media.streamed import StreamedFrames
 from ....fatezero_ext.media.video import write_video
 from ... import host
 from ...api import io
@@ -82,6 +84,8 @@ class GetVideoComponents(CoreNode):
 class CreateVideo(CoreNode):
     """Makes a video of pictures."""
 
+    TAKES_FILE_FRAMES = TAKES_STREAMED_FRAMES = True
+
     CORE_SCHEMA = io.Schema(
         "CreateVideo",
         "Create Video",
@@ -103,7 +107,7 @@ class CreateVideo(CoreNode):
     @classmethod
     def execute(
         cls,
-        images: Tensor,
+        images: Tensor | FileFrames | StreamedFrames,
         fps: float,
         audio: SoundFile | Mapping[str, Any] | None = None,
         bit_depth: int = BITS,
@@ -143,7 +147,9 @@ class SaveVideo(SavingNode):
         cls, video: VideoClip, filename_prefix: str, format: str, codec: str = "auto", **_more: str
     ) -> io.NodeOutput:
         """Encode H.264 in MP4 as ComfyUI does, which is what every choice of format and codec means here."""
-        frames = video.frames.all() if isinstance(video.frames, FileFrames) else video.frames
+        frames, most = video.frames, host.current().most_held_bytes()
+        if isinstance(frames, FileFrames):
+            frames = frames.all() if most is None else frames.taken_within(AS_IS, most)
         height, width = frames.shape[1:3]
         path = next_free(host.current().output_directory(), filename_prefix, "mp4", width=width, height=height)
         lost = write_video(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ....fatezero_ext.media.clip import FileFrames
+from ....fatezero_ext.media.streamed import StreamedFrames
 from ...api import io
 from ..graph import Graph, Link, Node
 from ..problems import NodeFailed
@@ -42,7 +43,7 @@ class Result:
     def outputs(self) -> tuple[Any, ...]:
         """Return the first item of every output: all there is, unless lists are in play. None stands for an empty list.
 
-        A video file's frames are decoded; raises VideoError where the file is damaged.
+        A video file's frames are decoded, and streamed ones made; raises VideoError where the file is damaged.
         """
         return tuple(_decoded(items[0]) if items else None for items in self.lists)
 
@@ -141,7 +142,16 @@ class _Run:
 def _decoded(value: Any) -> Any:  # noqa: ANN401 - outputs have any type
     if isinstance(value, list):  # nodes that take lists
         return [_decoded(item) for item in value]
-    return value.all() if isinstance(value, FileFrames) else value
+    return value.all() if isinstance(value, (FileFrames, StreamedFrames)) else value
+
+
+def _accepted(value: Any, node: type[io.ComfyNode]) -> Any:  # noqa: ANN401 - inputs have any type
+    """Return a value as a node takes it: one that says so takes frames that are not decoded or made yet."""
+    if isinstance(value, list):  # nodes that take lists
+        return [_accepted(item, node) for item in value]
+    if isinstance(value, StreamedFrames) and getattr(node, "TAKES_STREAMED_FRAMES", False):
+        return value
+    return value if isinstance(value, FileFrames) and getattr(node, "TAKES_FILE_FRAMES", False) else _decoded(value)
 
 
 def _call(node: Node, prepared: type[io.ComfyNode], arguments: dict[str, Any]) -> io.NodeOutput:
@@ -149,8 +159,7 @@ def _call(node: Node, prepared: type[io.ComfyNode], arguments: dict[str, Any]) -
 
     try:
         with torch.inference_mode():
-            if not getattr(prepared, "TAKES_FILE_FRAMES", False):
-                arguments = {name: _decoded(value) for name, value in arguments.items()}
+            arguments = {name: _accepted(value, prepared) for name, value in arguments.items()}
             returned = finished(prepared.execute(**arguments))
     except Exception as error:
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"

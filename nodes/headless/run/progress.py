@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,6 +27,18 @@ from ....fatezero_ext.printable import visible
 
 BRIEF = 0.05
 """Seconds below which a node's time is not shown."""
+PACE_SECONDS = 1200.0
+"""Seconds over which the pace is taken that the time left follows from: a step of a long clip takes minutes."""
+
+
+class TimeLeft(TimeRemainingColumn):
+    """The time that the rest of a node's work will take; nothing where that is not known yet."""
+
+    def render(self, task: Task) -> Text:
+        """Write it, such as "0:12:30 left"."""
+        if task.total is None or task.finished or task.time_remaining is None:
+            return Text("")
+        return super().render(task).append(" left")
 
 
 class Bar:
@@ -40,8 +62,15 @@ class Reporter:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TimeLeft(),
         )
-        self._bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._bars = Progress(
+            *columns,
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+            speed_estimate_period=PACE_SECONDS,
+        )
         self._tasks: list[TaskID] = []  # a node that puts others in its place runs around them
 
     def __enter__(self) -> Reporter:

@@ -96,6 +96,25 @@ def do_save(cache):
     save(InversionCache(cache.folder, 2 * room_of_one(cache) - 1), KEY)
 
 
+def begin_to_save(cache, key=KEY):
+    """Leave an inversion of which one file was written."""
+    draft = cache.begin(key, ABOUT, 4000)
+    draft.write(NAMES[0], pages(key)[NAMES[0]])
+    draft.checkpoint()
+    draft.leave()
+
+
+def do_go_on(cache):
+    """Go on with what is left of an inversion: write its other files, and one that only unfinished ones have."""
+    draft = cache.resume(KEY, 4000)
+    for name, tensors in pages(KEY).items():
+        if name not in draft.names:
+            draft.write(name, tensors)
+            draft.write(f"done-{name}", tensors)
+            draft.checkpoint()
+    draft.publish(NAMES).release()
+
+
 def do_forget(cache):
     cache.find(OTHER).forget()
 

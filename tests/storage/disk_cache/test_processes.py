@@ -12,9 +12,12 @@ from .saved import (
     ABOUT,
     KEY,
     LIMIT,
+    NAMES,
     OTHER,
     THIRD,
+    begin_to_save,
     do_forget,
+    do_go_on,
     do_prune,
     do_remove_damaged,
     do_save,
@@ -125,6 +128,45 @@ def test_a_kill_at_any_touch_of_the_file_system_leaves_nothing_wrong(cache, star
         assert process.exitcode == -9
         assert job in (do_forget, do_remove_damaged) or all(entry.problem is None for entry in cache.entries())
         check_after_kill(cache)
+
+
+def test_a_kill_at_any_touch_of_the_file_system_loses_nothing_that_was_finished_before(cache, start):
+    begin_to_save(cache)
+    _, link = start(work_until_event, cache.folder, do_go_on, MANY_EVENTS)
+    events = link.recv()
+    assert events > 20 and holds_its_pages(cache.find(KEY))
+    kept = set()
+    for event in range(1, events + 1):
+        cache.prune(0)
+        begin_to_save(cache)
+        process, _ = start(work_until_event, cache.folder, do_go_on, event)
+        process.join()
+        assert process.exitcode == -9
+        if cache.find(KEY) is None:
+            draft = cache.resume(KEY, 4000)
+            assert NAMES[0] in draft.names and all(draft.read(name) for name in draft.names)
+            kept |= {name for name in draft.names if name in NAMES}
+            draft.leave()
+            do_go_on(cache)
+        entry = cache.find(KEY)
+        assert holds_its_pages(entry) and sorted(entry.names) == sorted(NAMES)
+        assert {path.name for path in (cache.folder / KEY).iterdir()} == {entry.place(name).name for name in NAMES} | {
+            "manifest.json"
+        }
+        entry.release()
+        cache.prune(0)
+        assert remains(cache) == [] and cache.entries() == []
+    assert kept == set(NAMES)
+
+
+def test_a_draft_without_a_checkpoint_is_not_resumed_and_one_that_lives_is_not_taken(cache, start):
+    draft = cache.begin(KEY, ABOUT, 4000)
+    draft.write(NAMES[0], pages(KEY)[NAMES[0]])
+    assert cache.resume(KEY, 4000) is None
+    draft.checkpoint()
+    assert cache.resume(KEY, 4000) is None and cache.resume(OTHER, 4000) is None
+    draft.leave()
+    assert cache.resume(KEY, 4000).names == NAMES[:1]
 
 
 def test_processes_killed_at_random_moments_leave_nothing_that_stays(cache, start):
