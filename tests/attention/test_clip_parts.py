@@ -63,6 +63,12 @@ def test_frames_that_read_each_other_are_not_split(keys, least):
     assert max(len(part.frames) for part in split_clip(tables, 9, least)) == least
 
 
+def test_a_clip_of_thousands_of_frames_is_split_without_a_table_of_all_pairs():
+    frames = 20_000  # pairs of which would take gigabytes
+    parts = split_clip(resolve_key_frames((-1, "first"), frames), frames, 8)
+    assert [(part.frames[0], part.before) for part in parts[-2:]] == [(19984, (0, 19983)), (19992, (0, 19991))]
+
+
 def test_frames_of_parts_come_back_to_their_places(noise):
     clip, parts = noise(9, 2, 3), split_clip(resolve_key_frames(("mid",), 9), 9, 2)
     assert [part.of(clip).shape[0] for part in parts] == [2, 2, 2, 2, 1]
