@@ -199,6 +199,11 @@ class PartAttention:
     sites: Mapping[LayerAddress, Site]
     carried: tuple[CarriedKeys, ...] = field(default_factory=lambda: (CarriedKeys(),))
 
+    def begin(self) -> None:
+        """Forget what neither this part nor a later one reads; parts of a layer come in their order."""
+        for carried in self.carried:
+            carried.begin(self.part)
+
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
         own, part = self.sites[site.address], self.part
         if not own.key_frames:
@@ -235,6 +240,6 @@ class PartCalls:
         """Return what computes the attention of a part's call: `inner` itself where the part is the whole clip."""
         if not self._sites:
             return inner
-        for carried in self._carried:
-            carried.begin(part)
-        return PartAttention(inner, part, self._sites[part.number], self._carried)
+        attention = PartAttention(inner, part, self._sites[part.number], self._carried)
+        attention.begin()
+        return attention

@@ -20,6 +20,7 @@ from ..inversion.guided_prediction import (
     StepDone,
     ignore_step,
     memory_remedies,
+    parked_at,
     result_name,
 )
 from ..inversion.source_reader import AskedText, SourceReader, SourceRecords
@@ -93,17 +94,29 @@ def _edited_step(
     runs: Sequence[EditRun], x: Tensor, step: int, source: SourceReader, predict: GuidedPrediction
 ) -> tuple[Tensor, list[Callable[[], Tensor]]]:
     """Do one step of the edit part by part; return the clip's latents, and what makes each part's clean estimate."""
-    pieces, estimates = [], []
+    done = [
+        each
+        for group in predict.groups
+        for each in _edited_group([runs[part.number] for part in group], x, step, source, predict)
+    ]
+    return joined(predict.parts, [piece for piece, _ in done]), [estimate for _, estimate in done]
+
+
+def _edited_group(
+    runs: Sequence[EditRun], x: Tensor, step: int, source: SourceReader, predict: GuidedPrediction
+) -> list[tuple[Tensor, Callable[[], Tensor]]]:
+    """Do one step of parts that are computed together; return each part's latents and what makes its clean estimate."""
     remedies = memory_remedies(predict.unet, predict.store)
+    group, starts = [run.part for run in runs], [run.part.of(x) for run in runs]
+    attends = []
     for run in runs:
         read = partial(source.read, step, run.part.number)
-        # Not kept in a local variable, so that these records are freed before the next are read.
-        piece, estimate = run.denoise(
-            run.part.of(x), step, within_memory(read, remedies, OUT_OF_MEMORY_ADVICE), predict
-        )
-        pieces.append(piece)
-        estimates.append(estimate)
-    return joined(predict.parts, pieces), estimates
+        attends.append(run.attention(step, within_memory(read, remedies, OUT_OF_MEMORY_ADVICE), parked_at(group)))
+    predictions = predict(starts, runs[0].timesteps[step], [attend for attend, _ in attends], group)
+    return [
+        run.denoised(start, prediction, step, attend.edit_maps, heat)
+        for run, start, prediction, (attend, heat) in zip(runs, starts, predictions, attends, strict=True)
+    ]
 
 
 def _of_clip(parts: Parts, estimates: Sequence[Callable[[], Tensor]]) -> Tensor:
@@ -167,21 +180,24 @@ class EditRun:
         shapes = (layer.address for layer in self.plan.shape_layers)
         return frozenset([*read, *((*self.plan.mask_layers, *shapes) if self.reads_mask(step) else ())])
 
-    def denoise(
-        self, x: Tensor, step: int, source: SourceRecords, predict: GuidedPrediction
+    def denoised(
+        self, x: Tensor, prediction: Tensor, step: int, edit_maps: Mapping[LayerAddress, Tensor], heat: Heat
     ) -> tuple[Tensor, Callable[[], Tensor]]:
-        """Do one step of the edit; return its latents, and what makes the clean estimate to preview."""
-        attend, heat = self.attention(step, source)
-        prediction = predict(x, self.timesteps[step], attend, self.part)
+        """End a step of the edit; return its latents, and what makes the clean estimate to preview."""
         estimate = partial(self.trace.schedule.clean, x, prediction, step)
         x = self.unet.after_step(self.trace.schedule.denoise(x, prediction, step))
-        x = self.blend_latents(x, step, attend.edit_maps, heat)
+        x = self.blend_latents(x, step, edit_maps, heat)
         if not self.original:  # else the next step adds its own
             self.masks.forget_edit_maps()
         return x, estimate
 
-    def attention(self, step: int, source: SourceRecords) -> tuple[EditAttention, Heat]:
-        """Return a step's attention, and the source's heat: it is made once a step, masks once a size."""
+    def attention(
+        self, step: int, source: SourceRecords, park: torch.device | None = None
+    ) -> tuple[EditAttention, Heat]:
+        """Return a step's attention, and the source's heat: it is made once a step, masks once a size.
+
+        park: see `EditAttention`
+        """
         plan, heat, mask = self.plan.steps[step], self.masks.source_heat(source), None
         self.attention_mask = self.latent_mask = None
         if self.reads_mask(step):
@@ -203,6 +219,7 @@ class EditRun:
             keep_cross=self.plan.mask_layers if joins else (),
             watch_cross=self.plan.mask_layers if step == self.joined_last else (),
             kernel=self.unet.kernel,
+            park=park,
         )
         return attend, heat
 

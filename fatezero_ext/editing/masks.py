@@ -312,4 +312,5 @@ class MaskMaker:
         return spread_over_shapes(word_heat(maps, weights), source, self._shapes)
 
     def _edit_heat(self, weights: Tensor) -> Tensor:
-        return word_heat([(self._edit_maps[at], site) for at, site in self.sites.items()], weights)
+        device = self.counts.device
+        return word_heat(((self._edit_maps[at].to(device), site) for at, site in self.sites.items()), weights)

@@ -18,7 +18,7 @@ from ..diffusion.noise_model import NoiseModel
 from ..diffusion.schedule import Schedule
 from ..memory.free_memory import within_memory
 from ..prompts.prompt import Prompt
-from ..storage.record_store import Recomputed, RecordStore
+from ..storage.record_store import MemoryStore, Recomputed, RecordStore
 from .guided_prediction import (
     OUT_OF_MEMORY_ADVICE,
     GuidedPrediction,
@@ -26,6 +26,7 @@ from .guided_prediction import (
     StepDone,
     ignore_step,
     memory_remedies,
+    parked_at,
     result_name,
 )
 from .recording import Capture, RecordAttention
@@ -147,13 +148,15 @@ def _recorded(
     predict: GuidedPrediction, x: Tensor, timestep: Tensor, base: Attend, recording: Recording, *, step: int
 ) -> Tensor:
     """Predict for a clip, part by part, and store the attention of each part; `base` computes it."""
-    store, pieces = recording.store, []
-    for part in predict.parts:
-        recorder = RecordAttention(recording.forms, base) if recording.forms else None
-        pieces.append(predict(part.of(x), timestep, recorder or base, part))
-        if recorder is not None:
+    store, pieces = recording.store, list[Tensor]()
+    for group in predict.groups:
+        park = None if isinstance(store, MemoryStore) and store.device is None else parked_at(group)
+        recorders = [RecordAttention(recording.forms, base, park=park) for _ in group] if recording.forms else []
+        pieces += predict([part.of(x) for part in group], timestep, recorders or [base] * len(group), group)
+        while recorders:  # each is let go once it is written
             # Converting to the stored precision needs room on the device as well.
-            write = partial(store.write, step, recorder.records, part.number)
+            number = group[-len(recorders)].number
+            write = partial(store.write, step, recorders.pop(0).records, number)
             within_memory(write, memory_remedies(predict.unet, store), OUT_OF_MEMORY_ADVICE)
     return joined(predict.parts, pieces)
 

@@ -16,6 +16,7 @@ from ..attention.sites import LayerAddress
 from ..diffusion.noise_model import NoiseModel
 from ..storage.disk_store import DiskStore
 from ..storage.record_store import MemoryStore, Recomputed, RecordStore
+from .guided_prediction import parked_at
 from .recording import PassEnded, RecordAttention
 from .trace import Trace
 
@@ -109,6 +110,7 @@ class SourceRun:
         self._unet, self._trace, self._parts = unet, trace, parts
         self._calls = PartCalls(parts, unet.sites(trace.frames, *trace.size))
         self._next: tuple[int, LayerAddress | None, int] = (-1, None, 0)
+        self._ahead: dict[tuple[int, LayerAddress], list[StepRecords]] = {}
 
     def record(self, step: int, number: int, forms: Mapping[LayerAddress, Form]) -> StepRecords:
         """Run a part at a step, up to the last of the layers; one UNet call of one chunk.
@@ -116,25 +118,38 @@ class SourceRun:
         A part that reads others follows them: where they were not run, they are run first.
         """
         last = [layer.address for layer in self._unet.layers if layer.address in forms][-1]
+        if self._unet.joins_parts and len(self._parts) > 1:
+            return self._recorded_ahead(step, number, forms, last)
         first = number
         if self._parts[number].before:
             at_step, until, following = self._next
             first = following if (at_step, until) == (step, last) and following <= number else 0
         for each in range(first, number + 1):
-            records = self._recorded(step, self._parts[each], forms, last)
+            (records,) = self._recorded(step, self._parts[each : each + 1], forms, last)
             self._next = (step, last, each + 1)
         return records
 
+    def _recorded_ahead(
+        self, step: int, number: int, forms: Mapping[LayerAddress, Form], last: LayerAddress
+    ) -> StepRecords:
+        """Run all parts when the first is asked for; their records wait until the next step."""
+        if (step, last) not in self._ahead:
+            self._ahead = {key: records for key, records in self._ahead.items() if key[0] == step}
+            self._ahead[step, last] = self._recorded(step, self._parts, forms, last)
+        return self._ahead[step, last][number]
+
     def _recorded(
-        self, step: int, part: ClipPart, forms: Mapping[LayerAddress, Form], last: LayerAddress
-    ) -> dict[LayerAddress, Record]:
-        unet, level = self._unet, len(self._trace.schedule) - 1 - step
-        recorder = RecordAttention(forms, unet.kernel, until=last)
+        self, step: int, group: Parts, forms: Mapping[LayerAddress, Form], last: LayerAddress
+    ) -> list[StepRecords]:
+        unet, level, park = self._unet, len(self._trace.schedule) - 1 - step, parked_at(group)
+        # Each layer is computed for the last part when it was for all others: there alone the call may end.
+        ends = [last if part is group[-1] else None for part in group]
+        recorders = [RecordAttention(forms, unet.kernel, until=end, park=park) for end in ends]
         with suppress(PassEnded):
-            latents = part.of(self._latents[level]).to(unet.device)
-            attend = self._calls.attend(recorder, part)
-            unet(latents, self._timesteps[step], self._text, frames=len(latents), attend=attend)
-        return recorder.records
+            latents = [part.of(self._latents[level]).to(unet.device) for part in group]
+            attends = [self._calls.attend(*each) for each in zip(recorders, group, strict=True)]
+            unet.predict_parts(latents, self._timesteps[step], self._text, attends)
+        return [recorder.records for recorder in recorders]
 
     @cached_property
     def _latents(self) -> Tensor:

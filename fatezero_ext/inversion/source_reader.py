@@ -86,6 +86,8 @@ class SourceReader:
         self._asked_layers: Collection[LayerAddress] = () if asked is None else asked.layers
         self._asked_steps: Collection[int] = () if asked is None else frozenset(asked.steps)
         self._asked_sites = () if asked is None else self._sites_under(asked.text)
+        # Records of all parts at once would fill the device: each is brought there when its layer is computed.
+        self._parked = unet.joins_parts and len(self._parts) > 1
         self._source = SourceRun(unet, trace, self._parts)
         self._pages = StoredPages(trace.store, self._parts, trace.frames)
         self._carried, self._carried_asked = CarriedFrames(), CarriedFrames()
@@ -157,7 +159,7 @@ class SourceReader:
             except DamagedFile as damage:
                 log.warning("%s Step %d is computed again.", damage, step)
                 return self._computed_again(step, number)
-        if self._stream is not None:
+        if self._stream is not None and not self._parked:
             for record in records.values():
                 for tensor in record.kept.tensors():
                     tensor.record_stream(torch.cuda.current_stream(self._unet.device))
@@ -171,6 +173,8 @@ class SourceReader:
 
     def _fetched(self, step: int, number: int) -> StepRecords:
         records = self._pages.read(step, number, self._wanted[step])
+        if self._parked:
+            return records
         with torch.cuda.stream(self._stream):
             moved = {
                 at: type(record)(record.kept.to(self._unet.device, non_blocking=True)) for at, record in records.items()
@@ -184,7 +188,8 @@ class SourceReader:
         store = self._trace.store
         assert isinstance(store, DiskStore)
         store.forget()
-        return to_precision(self._computed(step, number, store.policy), self._unet.device, store.precision)
+        place = None if self._parked else self._unet.device
+        return to_precision(self._computed(step, number, store.policy), place, store.precision)
 
     def _computed(self, step: int, number: int, policy: Literal["features", "maps"] = "features") -> StepRecords:
         forms = recorded_forms(self._unet, self._trace.capture, policy, self._shape)
@@ -206,7 +211,7 @@ def _is_far(store: RecordStore, device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class SourceAttention:
-    """One layer's attention of the source, on the UNet's device.
+    """One layer's attention of the source, on the UNet's device or to be brought there when it is read.
 
     site:   of the call that was recorded
     kernel: computes attention from stored features
@@ -225,11 +230,15 @@ class SourceAttention:
 
     def apply(self, v: Tensor) -> Tensor:
         """Apply the source's attention to values [frames, heads, tokens, dim]."""
-        return self.record.apply(v, self.site, self.kernel)
+        return self._on(v.device).apply(v, self.site, self.kernel)
 
     def probs(self, like: Tensor) -> Tensor:
         """Return the source's map [frames, heads, cells, keys], with the device and dtype of `like`."""
-        return self.record.probs(like, self.site)
+        return self._on(like.device).probs(like, self.site)
+
+    def _on(self, device: torch.device) -> Record:
+        kept = self.record.kept
+        return self.record if kept.values.device == device else type(self.record)(kept.to(device))
 
 
 SourceRecords = Mapping[LayerAddress, SourceAttention]
