@@ -141,6 +141,10 @@ class NoiseModel(ABC):
         """Whether the parts of a clip can only be computed together, layer by layer, see `predict_parts`."""
         return False
 
+    def waiting_memory(self, chunks: int, frames: int, height: int, width: int) -> int:
+        """Bytes of RAM, at most, in which the parts of a clip wait for each other in a call, see `joins_parts`."""
+        return 0
+
     def parts(self, frames: int, frames_at_once: int, *, controlled: bool = False) -> tuple[ClipPart, ...]:
         """Return the parts in which a clip is computed, with the result of the whole one within rounding.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -14,6 +15,7 @@ from ..attention.sites import LayerAddress
 from ..diffusion.finite import check_result, watched
 from ..diffusion.noise_model import NoiseModel
 from ..inversion.guided_prediction import (
+    HALVINGS,
     OUT_OF_MEMORY_ADVICE,
     GuidedPrediction,
     OnStep,
@@ -68,7 +70,8 @@ def edit_latents(
     steps, parts = len(trace.schedule), parts or whole_clip(trace.frames)
     predict = GuidedPrediction(unet, text, plan.guidance, (trace.frames, *trace.size), trace.store, parts=parts)
     plan = plan.to(unet.device, unet.dtype)
-    runs, x = [EditRun(unet, trace, plan, user_mask, part) for part in parts], trace.noise.to(unet.device)
+    run_of = partial(EditRun, unet, trace, plan, user_mask)
+    runs, x = [run_of(part) for part in parts], trace.noise.to(unet.device)
     wanted = [runs[0].wanted(step) for step in range(steps)]
     asked = None
     if asked_text is not None:
@@ -76,8 +79,10 @@ def edit_latents(
         asked = AskedText(asked_text, plan.mask_layers, reading)
     spread = plan.mask_layers if plan.shape_layers else ()
     with SourceReader(unet, trace, wanted, asked, parts=parts, spread=spread) as source:
+        clip = _ClipRun(runs, run_of, source, predict)
         for step in range(steps):
-            x, estimates = _edited_step(runs, x, step, source, predict)
+            x, estimates = clip.edited(x, step)
+            runs, parts = clip.runs, predict.parts
             if watched(x, last=step == steps - 1):
                 name = result_name(x, step + 1, steps, "the edit")
                 check_result(unet, x, name, given=trace.noise, guidance=plan.guidance)
@@ -88,6 +93,40 @@ def edit_latents(
     peak = torch.stack([run.masks.spared_peak() for run in runs]).amax(0)
     last = [run.masks.last(peak) for run in runs]
     return EditedLatents(x, joined(parts, [run.masks.mean() for run in runs]), joined(parts, last))
+
+
+class _ClipRun:
+    """The edit of a clip in its parts, which get smaller when the device runs out of memory."""
+
+    def __init__(
+        self,
+        runs: Sequence[EditRun],
+        run_of: Callable[[ClipPart], EditRun],
+        source: SourceReader,
+        predict: GuidedPrediction,
+    ) -> None:
+        """runs: of all parts; run_of: begins that of another part"""
+        self.runs, self._run_of, self._source, self._predict = runs, run_of, source, predict
+        self._masks_before: Sequence[MaskMaker] = ()
+
+    def edited(self, x: Tensor, step: int) -> tuple[Tensor, list[Callable[[], Tensor]]]:
+        """Do one step; return the clip's latents, and what makes each part's clean estimate."""
+
+        def edited_once() -> tuple[Tensor, list[Callable[[], Tensor]]]:
+            self._masks_before = [copy(run.masks) for run in self.runs]
+            return _edited_step(self.runs, x, step, self._source, self._predict)
+
+        return within_memory(edited_once, [self._smaller_parts] * HALVINGS, OUT_OF_MEMORY_ADVICE)
+
+    def _smaller_parts(self) -> str | None:
+        before = self._predict.parts
+        said = self._predict.smaller_parts()
+        if said is not None:
+            self._source.split(self._predict.parts)
+            self.runs = [self._run_of(part) for part in self._predict.parts]
+            for run in self.runs:
+                run.masks.go_on_from(self._masks_before, before, run.part)
+        return said
 
 
 def _edited_step(

@@ -13,7 +13,8 @@ from ..attention.clip_parts import PartAttention, PartCalls, Parts, most_frames,
 from ..attention.functional import Attend
 from ..diffusion.finite import watched
 from ..diffusion.noise_model import NoiseModel
-from ..memory.free_memory import Remedy, free_on, within_memory
+from ..errors import SettingsError
+from ..memory.free_memory import Remedy, free_on, free_ram, within_memory
 from ..storage.offload import CPU
 from ..storage.record_store import MemoryStore, RecordStore
 
@@ -80,6 +81,10 @@ def parked_at(group: Parts) -> torch.device | None:
     return CPU if len(group) > 1 else None
 
 
+HALVINGS = 20
+"""Times that a step may run again in parts of half the size: more than any clip takes."""
+
+
 class GuidedPrediction:
     """Predictions for one clip, guided if there are two texts, the negative one first.
 
@@ -102,16 +107,37 @@ class GuidedPrediction:
         store: of the run, which can leave the device
         parts: of the clip, each predicted by a call of its own; none: it is predicted whole
         """
-        frames, *size = clip
+        self._clip = frames, *size = clip
         self.unet, self.text, self.guidance, self.store = unet, text, guidance, store
-        self.parts = parts or whole_clip(frames)
-        self.groups = together(unet, self.parts)
-        self._calls = PartCalls(self.parts, unet.sites(*clip), texts=len(text))
         self.one_at_a_time = len(text) == 1
+        self._split(parts or whole_clip(frames))
         needed = unet.working_memory(2, most_frames(self.parts), *size)
-        short = unet.device.type == "cuda" and needed > free_on(unet.device)
+        waits = 0 if len(self.parts) == 1 else unet.waiting_memory(2, *clip)
+        short = waits > free_ram() or unet.device.type == "cuda" and needed > free_on(unet.device)
         if short and (remedy := self._take_turns()):
             log.warning("The device is short of memory: %s.", remedy)
+
+    def _split(self, parts: Parts) -> None:
+        self.parts, self.groups = parts, together(self.unet, parts)
+        self._calls = PartCalls(parts, self.unet.sites(*self._clip), texts=len(self.text))
+
+    @property
+    def frames_at_once(self) -> int:
+        """Most frames of a part; 0: the clip is whole."""
+        return 0 if len(self.parts) == 1 else max(len(part.frames) for part in self.parts)
+
+    def smaller_parts(self) -> str | None:
+        """Split the clip into smaller parts and say so, for a step to run again; None where that cannot be."""
+        frames = self._clip[0]
+        wanted = (self.frames_at_once or frames) // 2
+        if wanted == 0 or self.unet.attend is not self.unet.kernel:  # a controller may count its calls
+            return None
+        try:
+            parts = self.unet.parts(frames, wanted)
+        except SettingsError:
+            return None
+        self._split(parts)
+        return f"{self.frames_at_once} frames are computed at once from here on"
 
     def __call__(
         self, pieces: Sequence[Tensor], timestep: int | Tensor, attends: Sequence[Attend], group: Parts

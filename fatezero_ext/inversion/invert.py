@@ -18,6 +18,7 @@ from ..attention.sites import LayerAddress
 from ..diffusion.guided_text import check_guidance, embedded, guided_text
 from ..digests import combined
 from ..errors import StoreError, check_kind
+from ..printable import format_bytes
 from ..prompts.prompt import TextEncoder
 from ..storage.disk_cache.cache import InversionCache, default_cache
 from ..storage.disk_cache.completeness import LAYERS, LEVELS, PARTS, WRONG_PARTS, page_names, stored_parts, unusable
@@ -31,7 +32,16 @@ from .footprint import recorded_forms
 from .guided_prediction import OnStep, StepDone, ignore_step
 from .loop import NO_RECORDING, Recording, invert_latents, reconstruct_latents
 from .plan import InversionPlan, plan_inversion
-from .storage_plan import StoragePlan, check_room, choose_storage, kept_as, measured_room, reads_evaluated
+from .storage_plan import (
+    StoragePlan,
+    check_room,
+    check_waiting,
+    choose_storage,
+    frames_that_fit,
+    kept_as,
+    measured_room,
+    reads_evaluated,
+)
 from .trace import Trace
 
 log = logging.getLogger(__name__)
@@ -83,7 +93,8 @@ def invert(
              the clip more exactly; attention is recorded in its last call, and a registered controller sees that one
              alone; 0: plain DDIM inversion, as the authors' program
     frames_at_once: most frames that one call of the UNet computes, for long clips on small devices; the result is that
-             of the whole clip within rounding, and edits of it go on alike. 0, or no fewer than the clip has: all
+             of the whole clip within rounding, and edits of it go on alike. No fewer than the clip has: all. 0: all
+             that the device may hold. Where its memory runs out all the same, the step runs again with fewer
     reconstruct: take the source's attention from denoising the inverted clip again under its own prompt; None: from
              the inversion itself, as FateZero does
     on_plan: called before the first step with a sentence: how attention will be stored and how large that will be, or
@@ -125,17 +136,13 @@ def invert_planned(
     if reconstruct is not None:
         texts = guided_text(text_encoder, unet, source, reconstruct.guidance, reconstruct.negative_prompt)
         guided = _GuidedTexts(texts, reconstruct.guidance)
-    chunks, parts = 1 if guided is None else len(guided.texts), planned.parts
+    chunks = 1 if guided is None else len(guided.texts)
 
     def work() -> Controller:
-        shape = planned.shape(text.shape[1])
-        # Carried keys are less than whole frames: a bound that refuses must leave them out, one that is free hold them.
-        check_room(unet, replace(shape, frames=max(len(part.frames) for part in parts)), planned.frames)
-        # The edit that follows has two chunks.
-        room = measured_room(unet, max(chunks, 2), replace(shape, frames=most_frames(parts)))
-        steps, evaluated = len(planned.schedule), _stores_evaluated(planned, guided)
-        chosen = choose_storage(wanted, unet, planned.capture, shape, steps, room, evaluated=evaluated)
-        run = _Inversion(planned, text, guided, chosen, wanted.policy == "auto", on_step)
+        at_once = frames_that_fit(unet, planned.frames, planned.frames_at_once, planned.size)
+        fitting = replace(planned, frames_at_once=at_once)
+        chosen = _chosen_storage(fitting, text, guided)
+        run = _Inversion(fitting, text, guided, chosen, wanted.policy == "auto", on_step)
         if chosen.storage.place == "disk":
             inverted = run.through_cache(chosen.storage.cache or default_cache(), on_plan)
         else:
@@ -143,7 +150,24 @@ def invert_planned(
             inverted = run.computed(run.memory_store())
         return replace(planned.controller, storage=chosen.storage, trace=inverted)
 
-    return unet.run(work, chunks, most_frames(parts), *planned.size)
+    return unet.run(work, chunks, most_frames(planned.parts), *planned.size)
+
+
+def _chosen_storage(plan: InversionPlan, text: Tensor, guided: _GuidedTexts | None) -> StoragePlan:
+    """Choose how to store attention; raise SettingsError for what does not fit into memory."""
+    unet, parts, shape = plan.unet, plan.parts, plan.shape(text.shape[1])
+    frames = max(len(part.frames) for part in parts)
+    # Carried keys are less than whole frames: a bound that refuses must leave them out, one that is free hold them.
+    check_room(unet, replace(shape, frames=frames), plan.frames)
+    waits = check_waiting(unet, parts, plan.size)
+    # The edit that follows has two chunks.
+    room = measured_room(unet, 2, replace(shape, frames=most_frames(parts)))
+    steps, evaluated = len(plan.schedule), _stores_evaluated(plan, guided)
+    wanted = plan.controller.storage
+    chosen = choose_storage(wanted, unet, plan.capture, shape, steps, room, evaluated=evaluated)
+    in_parts = f"; {frames} frames at once" if len(parts) > 1 else ""
+    held = f", up to {format_bytes(waits)} of the others wait in ram (none with norm 'frame')" if waits else ""
+    return replace(chosen, in_parts=in_parts + held)
 
 
 @dataclass(frozen=True)
@@ -224,7 +248,6 @@ class _Inversion:
             on_step=lambda step: self.on_step(replace(step, total=total)),
             parts=self.parts,
         )
-        inverted = replace(inverted, frames_at_once=plan.frames_at_once)
         if guided is None:
             return replace(inverted, store=store)
         return reconstruct_latents(

@@ -15,7 +15,8 @@ from ..attention.records import Form, Record, StepRecords, StoredTensor, joined_
 from ..attention.sites import LayerAddress
 from ..diffusion.noise_model import NoiseModel
 from ..storage.disk_store import DiskStore
-from ..storage.record_store import MemoryStore, Recomputed, RecordStore
+from ..storage.offload import CPU
+from ..storage.record_store import MemoryStore, Recomputed, RecordStore, on_device
 from .guided_prediction import parked_at
 from .recording import PassEnded, RecordAttention
 from .trace import Trace
@@ -75,6 +76,56 @@ def _cut(at: LayerAddress, pages: Sequence[tuple[StepRecords, _Rows]], order: li
         return pages[0][0][at]
     kept = joined_frames(pieces)
     return type(pages[0][0][at])(kept if order is None else kept.frames(order))
+
+
+class PageParts:
+    """One page on its way to a store: written in the store's parts, in whatever parts of the clip it comes."""
+
+    def __init__(self, store: RecordStore, frames: int) -> None:
+        """frames: of the whole clip"""
+        self._store, self._places = store, store.parts or (range(frames),)
+        self._came: dict[int, list[tuple[list[int], StepRecords]]] = {}
+        self._written = set[int]()
+
+    def begin(self) -> None:
+        """Begin the page, again after a call that ran out of memory: what is written stays."""
+        self._came = {}
+
+    def write(self, step: int, records: StepRecords, frames: Sequence[int]) -> None:
+        """Take the records of some frames, and store each part of the page whose last frames these are."""
+        for place, wanted in enumerate(self._places):
+            if place in self._written:
+                continue
+            if tuple(wanted) == tuple(frames):
+                self._write(step, records, place)
+                continue
+            rows = {frame: row for row, frame in enumerate(frames) if frame in wanted}
+            if not rows:
+                continue
+            came = self._came.setdefault(place, [])
+            if list(rows) not in [there for there, _ in came]:  # as after a page that did not fit at first
+                came.append((list(rows), self._held(records, list(rows.values()))))
+            if sum(len(there) for there, _ in came) == len(wanted):
+                self._write(step, _sorted_by_frame(came), place)
+                del self._came[place]
+
+    def _write(self, step: int, records: StepRecords, place: int) -> None:
+        self._store.write(step, records, place)
+        self._written.add(place)
+
+    def _held(self, records: StepRecords, rows: list[int]) -> StepRecords:
+        """Return rows of records to wait for others, off the device unless the store keeps them there."""
+        held = {at: record.kept.frames(rows_of(rows)) for at, record in records.items()}
+        place = None if on_device(self._store) else CPU
+        return {at: type(records[at])(kept if place is None else kept.to(place)) for at, kept in held.items()}
+
+
+def _sorted_by_frame(came: Sequence[tuple[list[int], StepRecords]]) -> StepRecords:
+    numbers = [frame for frames, _ in came for frame in frames]
+    order = sorted(range(len(numbers)), key=numbers.__getitem__)
+    joined = {at: joined_frames([records[at].kept for _, records in came]) for at in came[0][1]}
+    in_order = {at: kept if order == list(range(len(order))) else kept.frames(order) for at, kept in joined.items()}
+    return {at: type(came[0][1][at])(kept) for at, kept in in_order.items()}
 
 
 class CarriedFrames:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,19 +81,27 @@ class SourceReader:
         spread: Collection[LayerAddress] = (),
     ) -> None:
         self._unet, self._trace, self._wanted, self._spread = unet, trace, wanted, frozenset(spread)
-        self._parts = parts or whole_clip(trace.frames)
-        self._sites = self._sites_under(trace.text)
+        self._asked_text = None if asked is None else asked.text
         self._asked_layers: Collection[LayerAddress] = () if asked is None else asked.layers
         self._asked_steps: Collection[int] = () if asked is None else frozenset(asked.steps)
-        self._asked_sites = () if asked is None else self._sites_under(asked.text)
-        # Records of all parts at once would fill the device: each is brought there when its layer is computed.
-        self._parked = unet.joins_parts and len(self._parts) > 1
-        self._source = SourceRun(unet, trace, self._parts)
-        self._pages = StoredPages(trace.store, self._parts, trace.frames)
-        self._carried, self._carried_asked = CarriedFrames(), CarriedFrames()
         self._thread = ThreadPoolExecutor(1, "source records") if _is_far(trace.store, unet.device) else None
         self._stream = copy_stream(unet.device) if self._thread and unet.device.type == "cuda" else None
         self._coming: dict[tuple[int, int], Future[StepRecords]] = {}
+        self.split(parts or whole_clip(trace.frames))
+
+    def split(self, parts: Parts) -> None:
+        """Read other parts of the clip from here on, beginning with the first of a step."""
+        waiting = [coming for coming in self._coming.values() if not coming.cancel()]
+        wait(waiting)  # what is read ahead for the parts until now is of no use, and its thread must have ended with it
+        self._coming = {}
+        self._parts = parts
+        self._sites = self._sites_under(self._trace.text)
+        self._asked_sites = () if self._asked_text is None else self._sites_under(self._asked_text)
+        # Records of all parts at once would fill the device: each is brought there when its layer is computed.
+        self._parked = self._unet.joins_parts and len(parts) > 1
+        self._source = SourceRun(self._unet, self._trace, parts)
+        self._pages = StoredPages(self._trace.store, parts, self._trace.frames)
+        self._carried, self._carried_asked = CarriedFrames(), CarriedFrames()
 
     def _sites_under(self, text: Tensor) -> Sequence[Mapping[LayerAddress, Site]]:
         sites = self._unet.source_sites(text, self._trace.frames, *self._trace.size)

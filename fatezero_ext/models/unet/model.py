@@ -20,7 +20,7 @@ from ...memory.residency import LoadToDevice, prepared, stay_put
 from ..shared_weights import with_weights
 from .forward_context import Call, running
 from .inflate import InflationSettings, inflate
-from .lock_step import predict_together, what_keeps_parts_apart
+from .lock_step import predict_together, values_that_wait, what_keeps_parts_apart
 from .temporal import leaves_frames_apart
 
 
@@ -103,6 +103,11 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
     def joins_parts(self) -> bool:
         """Whether its norms run over all frames of a clip."""
         return self.settings.norm == "clip"
+
+    def waiting_memory(self, chunks: int, frames: int, height: int, width: int) -> int:
+        if not self.joins_parts:
+            return 0
+        return chunks * frames * values_that_wait(self.net, height, width) * self.dtype.itemsize
 
     @property
     def needs_whole_clip(self) -> str:
