@@ -88,7 +88,7 @@ def edit(
     asked_text = None if plan.asked_text is None else embedded(text_encoder, [plan.asked_text], unet)
 
     def work() -> EditedLatents:
-        check_waiting(unet, parts, trace.size)
+        check_waiting(unet, trace.capture, parts, ClipShape(trace.frames, *trace.size, trace.text.shape[1]))
         return edit_latents(
             unet,
             trace,

@@ -159,7 +159,7 @@ def _chosen_storage(plan: InversionPlan, text: Tensor, guided: _GuidedTexts | No
     frames = max(len(part.frames) for part in parts)
     # Carried keys are less than whole frames: a bound that refuses must leave them out, one that is free hold them.
     check_room(unet, replace(shape, frames=frames), plan.frames)
-    waits = check_waiting(unet, parts, plan.size)
+    waits = check_waiting(unet, plan.capture, parts, shape)
     # The edit that follows has two chunks.
     room = measured_room(unet, 2, replace(shape, frames=most_frames(parts)))
     steps, evaluated = len(plan.schedule), _stores_evaluated(plan, guided)

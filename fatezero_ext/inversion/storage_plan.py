@@ -124,18 +124,21 @@ def frames_that_fit(unet: NoiseModel, frames: int, frames_at_once: int, size: tu
     return most
 
 
-def check_waiting(unet: NoiseModel, parts: Parts, size: tuple[int, int]) -> int:
-    """Return the bytes of RAM in which the parts of a clip wait for each other in a call of one text.
+def check_waiting(unet: NoiseModel, capture: Capture, parts: Parts, clip: ClipShape) -> int:
+    """Return the bytes of RAM that are taken while the parts of a clip wait for each other in a call of one text.
 
+    The attention of a step that is recorded or read waits as well.
     Raises SettingsError where there is less.
     """
-    frames = sum(len(part.frames) for part in parts)
-    needed = 0 if len(parts) == 1 else unet.waiting_memory(1, frames, *size)
+    if len(parts) == 1 or not unet.joins_parts:
+        return 0
+    page = step_bytes(unet, recorded_forms(unet, capture, "features", clip), "as computed", clip)
+    needed = unet.waiting_memory(1, clip.frames, clip.height, clip.width) + page
     if needed > (free := free_ram()):
         raise SettingsError(
             f"{unet.name} normalises over all frames, so that the parts of a clip wait for each other in ram: "
-            f"{frames} frames need up to {format_bytes(needed)}; {format_bytes(free)} are free. Load it with "
-            f"norm 'frame', or use fewer or smaller frames."
+            f"{clip.frames} frames need up to {format_bytes(needed)}; {format_bytes(free)} are free. Load it with norm "
+            f"'frame', or use fewer or smaller frames."
         )
     return needed
 

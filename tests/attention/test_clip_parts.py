@@ -107,10 +107,19 @@ def test_what_is_no_number_of_frames_is_refused(golden, frames_at_once):
         golden.unet(InflationSettings(norm="frame")).parts(9, frames_at_once)
 
 
-def test_models_that_look_at_all_frames_stay_whole(golden):
-    with pytest.raises(SettingsError, match="frames_at_once is 2.*norm 'frame'"):
-        golden.unet().parts(9, 2)
-    assert golden.unet().parts(9, 9) == whole_clip(9)
+def test_a_unet_with_norms_over_all_frames_is_split_unless_its_blocks_do_more_than_is_known(golden):
+    unet = golden.unet(InflationSettings(key_frames=()))
+    assert len(unet.parts(9, 3)) == 3
+    unet.net.enable_freeu(s1=0.9, s2=0.2, b1=1.1, b2=1.2)
+    with pytest.raises(SettingsError, match="frames_at_once is 2.*normalises over all frames.*FreeU.*norm 'frame'"):
+        unet.parts(9, 2)
+    assert unet.parts(9, 9) == whole_clip(9)
+    unet.net.disable_freeu()
+    hook = unet.net.down_blocks[0].register_forward_hook(lambda *_given: None)
+    with pytest.raises(SettingsError, match="hooks on its blocks, which would not be called"):
+        unet.parts(9, 2)
+    hook.remove()
+    assert len(unet.parts(9, 3)) == 3
 
 
 def test_temporal_layers_are_no_obstacle_until_they_are_trained(golden):
