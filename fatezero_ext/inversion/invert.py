@@ -98,7 +98,7 @@ def invert(
     reconstruct: take the source's attention from denoising the inverted clip again under its own prompt; None: from
              the inversion itself, as FateZero does
     on_plan: called before the first step with a sentence: how attention will be stored and how large that will be, or
-             that the inversion was found on disk
+             that the inversion was found on disk; again at the end where memory ran out on the way
     on_step: called with a `StepDone` after each step; raising ends the run and changes nothing
     Returns the controller with its trace, its storage decided where it was "auto". The trace's own latents are scaled.
     Raises FateZeroError kinds for a prompt that is too long, latents that do not fit, a step count out of range,
@@ -148,6 +148,8 @@ def invert_planned(
         else:
             on_plan(str(chosen))
             inverted = run.computed(run.memory_store())
+        if 0 < inverted.frames_at_once < max(len(part.frames) for part in run.parts):
+            on_plan(f"{chosen}; memory ran out on the way, {inverted.frames_at_once} frames at once since then")
         return replace(planned.controller, storage=chosen.storage, trace=inverted)
 
     return unet.run(work, chunks, most_frames(planned.parts), *planned.size)

@@ -43,7 +43,7 @@ def kept(waits):
     return cache(lambda at_once, storage=IN_RAM: inverted_in(waits, at_once, storage))
 
 
-SHAPES = replace(BLEND, follow_shapes=True, source_words=("jeep", "+shadow"))
+SHAPES = replace(BLEND, follow_shapes=True, source_words=("jeep", "+shadow"), edit_words=(), threshold=0.9)
 OTHERS = {
     "maps": (Storage("maps", "ram"), BLEND),
     "recompute": (Storage("recompute"), SHAPES),

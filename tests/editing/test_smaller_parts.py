@@ -63,8 +63,10 @@ def room_for(unet, most, after=0):
 @pytest.mark.parametrize("storage", [IN_RAM, Storage("recompute")], ids=lambda storage: storage.policy)
 def test_a_step_runs_again_with_fewer_frames(models, whole, norm, storage, caplog):
     (of_whole, edited), model = whole, models(norm)
+    said = []
     with room_for(model.unet, 2, after=2) as calls:
-        controller = inverted_in(model, storage)
+        controller = inverted_in(model, storage, on_plan=said.append)
+    assert len(said) == 2 and said[1].endswith("memory ran out on the way, 1 frames at once since then")
     assert (controller.trace.latents - of_whole(norm).trace.latents).abs().max() < 1e-4
     assert controller.trace.frames_at_once == 1 and "1 frames are computed at once" in caplog.text
     assert calls.count(FRAMES) == 3 and calls.count(3) == 1  # one failed call of each number; 2 steps were done
