@@ -141,6 +141,10 @@ def invert_planned(
     def work() -> Controller:
         at_once = frames_that_fit(unet, planned.frames, planned.frames_at_once, planned.size)
         fitting = replace(planned, frames_at_once=at_once)
+        if at_once == planned.frames_at_once:  # else they were chosen by the same bound
+            # Carried keys are less than whole frames: a bound that refuses leaves them out, one that is free has them.
+            shape = replace(planned.shape(text.shape[1]), frames=_of_largest(planned.parts))
+            check_room(unet, shape, planned.frames)
         chosen = _chosen_storage(fitting, text, guided)
         run = _Inversion(fitting, text, guided, chosen, wanted.policy == "auto", on_step)
         if chosen.storage.place == "disk":
@@ -148,7 +152,7 @@ def invert_planned(
         else:
             on_plan(str(chosen))
             inverted = run.computed(run.memory_store())
-        if 0 < inverted.frames_at_once < max(len(part.frames) for part in run.parts):
+        if 0 < inverted.frames_at_once < _of_largest(run.parts):
             on_plan(f"{chosen}; memory ran out on the way, {inverted.frames_at_once} frames at once since then")
         return replace(planned.controller, storage=chosen.storage, trace=inverted)
 
@@ -158,18 +162,19 @@ def invert_planned(
 def _chosen_storage(plan: InversionPlan, text: Tensor, guided: _GuidedTexts | None) -> StoragePlan:
     """Choose how to store attention; raise SettingsError for what does not fit into memory."""
     unet, parts, shape = plan.unet, plan.parts, plan.shape(text.shape[1])
-    frames = max(len(part.frames) for part in parts)
-    # Carried keys are less than whole frames: a bound that refuses must leave them out, one that is free hold them.
-    check_room(unet, replace(shape, frames=frames), plan.frames)
     waits = check_waiting(unet, plan.capture, parts, shape)
     # The edit that follows has two chunks.
     room = measured_room(unet, 2, replace(shape, frames=most_frames(parts)))
     steps, evaluated = len(plan.schedule), _stores_evaluated(plan, guided)
     wanted = plan.controller.storage
     chosen = choose_storage(wanted, unet, plan.capture, shape, steps, room, evaluated=evaluated)
-    in_parts = f"; {frames} frames at once" if len(parts) > 1 else ""
+    in_parts = f"; {_of_largest(parts)} frames at once" if len(parts) > 1 else ""
     held = f", up to {format_bytes(waits)} of the others wait in ram (none with norm 'frame')" if waits else ""
     return replace(chosen, in_parts=in_parts + held)
+
+
+def _of_largest(parts: Parts) -> int:
+    return max(len(part.frames) for part in parts)
 
 
 @dataclass(frozen=True)
