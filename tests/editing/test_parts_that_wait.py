@@ -62,10 +62,11 @@ def test_attention_may_be_stored_in_every_way(waits, kept, way):
 
 
 def test_no_call_has_more_frames_and_an_edit_may_have_other_parts_than_its_inversion(waits, kept):
-    whole = edit(kept(0), waits.text_encoder, *COLOUR)
+    of_whole, of_parts = kept(0), kept(3)
+    whole = edit(of_whole, waits.text_encoder, *COLOUR)
     with calls_of(waits.unet.net.conv_in) as calls:
-        check_alike(edit(kept(3), waits.text_encoder, *COLOUR), whole)
-        check_alike(edit(kept(0), waits.text_encoder, *COLOUR, frames_at_once=2), whole)
+        check_alike(edit(of_parts, waits.text_encoder, *COLOUR), whole)
+        check_alike(edit(of_whole, waits.text_encoder, *COLOUR, frames_at_once=2), whole)
     assert set(calls) == {6, 4, 2}  # two texts
 
 
@@ -99,7 +100,7 @@ def test_too_little_ram_for_what_waits_is_told_before_the_first_step(waits, kept
     controller = kept(0)
     monkeypatch.setattr(storage_plan, "free_ram", lambda: 1_000_000)
     with calls_of(waits.unet.net.conv_in) as calls:
-        with pytest.raises(SettingsError, match="7 frames need up to .* 1.0 MB are free. Load it with norm 'frame'"):
+        with pytest.raises(SettingsError, match="7 frames need up to .* 976.6 KiB are free. Load it with norm 'frame'"):
             inverted_in(waits, 3)
         with pytest.raises(SettingsError, match="wait for each other in ram"):
             edit(controller, waits.text_encoder, *COLOUR, frames_at_once=3)
