@@ -94,7 +94,7 @@ def edit(
             trace,
             plan,
             text.to(unet.device),
-            user_mask=None if user_mask is None else user_mask.to(unet.device),
+            user_mask=user_mask,
             asked_text=asked_text,
             on_step=on_step,
             parts=parts,

@@ -71,7 +71,8 @@ def edit_latents(
     predict = GuidedPrediction(unet, text, plan.guidance, (trace.frames, *trace.size), trace.store, parts=parts)
     plan = plan.to(unet.device, unet.dtype)
     run_of = partial(EditRun, unet, trace, plan, user_mask)
-    runs, x = [run_of(part) for part in parts], trace.noise.to(unet.device)
+    runs: Sequence[EditRun] = [run_of(part) for part in parts]
+    x = trace.noise.to(unet.device)
     wanted = [runs[0].wanted(step) for step in range(steps)]
     asked = None
     if asked_text is not None:
@@ -192,7 +193,7 @@ class EditRun:
             self.plan.source_mask,
             self.plan.edit_mask,
             {at: self.sites[at] for at in plan.mask_layers},
-            None if user_mask is None else part.of(user_mask),
+            None if user_mask is None else part.of(user_mask).to(unet.device),
             torch.zeros(len(part.frames), *trace.size, dtype=torch.float32, device=unet.device),
             plan.shape_layers,
         )

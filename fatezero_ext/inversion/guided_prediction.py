@@ -153,16 +153,18 @@ class GuidedPrediction:
 
     def _predictions(self, pieces: Sequence[Tensor], timestep: int | Tensor, attends: Sequence[Attend]) -> list[Tensor]:
         if not self.one_at_a_time:
-            both = self.unet.predict_parts(pieces, timestep, self.text, attends)
-            return [torch.lerp(*predicted.chunk(2), self.guidance) for predicted in both]
-        wanted = self.unet.predict_parts(pieces, timestep, self.text[-1:], attends)
+            predicted = self.unet.predict_parts(pieces, timestep, self.text, attends)
+            pairs = (both.chunk(2) for both in predicted)
+            return [torch.lerp(negative, wanted, self.guidance) for negative, wanted in pairs]
+        of_last = self.unet.predict_parts(pieces, timestep, self.text[-1:], attends)
         if len(self.text) == 1:
-            return wanted
+            return of_last
         others = [
             attend.of_others(self.unet.attend) if isinstance(attend, PartAttention) else None for attend in attends
         ]
-        negative = self.unet.predict_parts(pieces, timestep, self.text[:1], others)
-        return [torch.lerp(*both, self.guidance) for both in zip(negative, wanted, strict=True)]
+        of_first = self.unet.predict_parts(pieces, timestep, self.text[:1], others)
+        apart = zip(of_first, of_last, strict=True)
+        return [torch.lerp(negative, wanted, self.guidance) for negative, wanted in apart]
 
     def _take_turns(self) -> str | None:
         if self.one_at_a_time or self.unet.attend is not self.unet.kernel:  # a controller may count its calls

@@ -72,7 +72,7 @@ def what_keeps_parts_apart(net: UNet2DConditionModel) -> str:
     return ""
 
 
-def values_that_wait(net: UNet2DConditionModel, height: int, width: int) -> int:
+def values_that_wait(net: Any, height: int, width: int) -> int:  # noqa: ANN401 - diffusers' UNet
     """Return how many numbers of a frame wait at most: what the arm that goes up reads, and a block's input there."""
     cells, waiting, widest = height * width, net.conv_in.out_channels * height * width, 0
     for block, above in zip(net.down_blocks, reversed(net.up_blocks), strict=True):
@@ -82,7 +82,7 @@ def values_that_wait(net: UNet2DConditionModel, height: int, width: int) -> int:
             height, width = -(-height // 2), -(-width // 2)
             cells = height * width
             waiting += block.resnets[-1].out_channels * cells
-    return waiting + widest
+    return int(waiting + widest)
 
 
 def predict_together(
