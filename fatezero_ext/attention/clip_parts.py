@@ -77,8 +77,8 @@ def check_frames_at_once(frames_at_once: object) -> None:
     """Raise SettingsError unless this can be a number of frames that one call computes."""
     if not is_whole(frames_at_once, 0):
         raise SettingsError(
-            f"frames_at_once is {described(frames_at_once)}; a whole number of frames is needed, or 0. Use 0 for all "
-            f"frames of the clip at once, 8 for little memory."
+            f"frames_at_once is {described(frames_at_once)}; a whole number of frames is needed, or 0. Use 0 for as "
+            f"many as the memory holds, 8 for little memory."
         )
 
 
