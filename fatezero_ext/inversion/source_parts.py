@@ -161,7 +161,7 @@ class SourceRun:
         self._unet, self._trace, self._parts = unet, trace, parts
         self._calls = PartCalls(parts, unet.sites(trace.frames, *trace.size))
         self._next: tuple[int, LayerAddress | None, int] = (-1, None, 0)
-        self._ahead: dict[tuple[int, LayerAddress], list[StepRecords]] = {}
+        self._ahead: dict[tuple[int, frozenset[tuple[LayerAddress, Form]]], list[StepRecords]] = {}
 
     def record(self, step: int, number: int, forms: Mapping[LayerAddress, Form]) -> StepRecords:
         """Run a part at a step, up to the last of the layers; one UNet call of one chunk.
@@ -184,10 +184,11 @@ class SourceRun:
         self, step: int, number: int, forms: Mapping[LayerAddress, Form], last: LayerAddress
     ) -> StepRecords:
         """Run all parts when the first is asked for; their records wait until the next step."""
-        if (step, last) not in self._ahead:
+        wanted = step, frozenset(forms.items())
+        if wanted not in self._ahead:
             self._ahead = {key: records for key, records in self._ahead.items() if key[0] == step}
-            self._ahead[step, last] = self._recorded(step, self._parts, forms, last)
-        return self._ahead[step, last][number]
+            self._ahead[wanted] = self._recorded(step, self._parts, forms, last)
+        return self._ahead[wanted][number]
 
     def _recorded(
         self, step: int, group: Parts, forms: Mapping[LayerAddress, Form], last: LayerAddress
