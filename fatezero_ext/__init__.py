@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from .inversion.guided_prediction import OnFrames as OnFrames
     from .inversion.guided_prediction import OnStep as OnStep
     from .inversion.guided_prediction import StepDone as StepDone
-    from .inversion.invert import OnPlan as OnPlan
+    from .inversion.run import OnPlan as OnPlan
     from .inversion.invert import Reconstruction as Reconstruction
     from .inversion.invert import invert as invert
     from .inversion.recording import Capture as Capture
@@ -134,7 +134,8 @@ _HOMES = {
     "inspection.selection": "Reading",
     "inversion.controller": "Controller",
     "inversion.guided_prediction": "OnFrames OnStep StepDone",
-    "inversion.invert": "OnPlan Reconstruction invert",
+    "inversion.invert": "Reconstruction invert",
+    "inversion.run": "OnPlan",
     "inversion.recording": "Capture",
     "inversion.trace": "Trace",
     "media.audio": "Sound SoundFile",

@@ -2,50 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
-from pathlib import Path
-from typing import cast
 
-import torch
 from torch import Tensor
 
 from ..attention.clip_parts import Parts, most_frames
-from ..attention.records import Form
-from ..attention.sites import LayerAddress
 from ..diffusion.guided_text import check_guidance, embedded, guided_text
-from ..digests import combined
-from ..errors import FateZeroError, StoreError, check_kind
+from ..errors import check_kind
+from ..printable import format_bytes
 from ..prompts.prompt import TextEncoder
-from ..storage.disk_cache.cache import InversionCache, default_cache
-from ..storage.disk_cache.completeness import LAYERS, LEVELS, PARTS, WRONG_PARTS, page_names, stored_parts, unusable
-from ..storage.disk_cache.entry import Entry
-from ..storage.disk_cache.manifest import JSON
-from ..storage.disk_cache.tensor_file import DamagedFile
-from ..storage.disk_store import DiskDraft, DiskStore, aligned
-from ..storage.record_store import MemoryStore, Recomputed, RecordStore
-from .checkpoints import NO_CHECKPOINTS, Checkpoints, RunFiles, resumed
+from ..storage.disk_cache.cache import default_cache
 from .controller import Controller
-from .footprint import recorded_forms
-from .guided_prediction import OnFrames, OnStep, StepDone, ignore_frames, ignore_step
-from .loop import NO_RECORDING, Recording, invert_latents, reconstruct_latents
+from .guided_prediction import OnFrames, OnStep, ignore_frames, ignore_step
 from .plan import InversionPlan, plan_inversion
-from .storage_plan import StoragePlan, check_room, choose_storage, kept_as, measured_room, reads_evaluated
-from .trace import Trace
-
-log = logging.getLogger(__name__)
-
-RECORDS = 2
-"""Version of saved inversions. Older ones are not found: threads that shared a model could mix up their attention, and
-numbers that are not finite were saved."""
-OnPlan = Callable[[str], None]
-
-
-def ignore_plan(sentence: str) -> None:
-    """The default `on_plan`."""
+from .run import GuidedTexts, InversionRun, OnPlan, ignore_plan, stores_evaluated
+from .storage_plan import StoragePlan, check_room, check_waiting, choose_storage, frames_that_fit, measured_room
 
 
 @dataclass(frozen=True)
@@ -86,11 +57,12 @@ def invert(
              the clip more exactly; attention is recorded in its last call, and a registered controller sees that one
              alone; 0: plain DDIM inversion, as the authors' program
     frames_at_once: most frames that one call of the UNet computes, for long clips on small devices; the result is that
-             of the whole clip within rounding, and edits of it go on alike. 0, or no fewer than the clip has: all
+             of the whole clip within rounding, and edits of it go on alike. No fewer than the clip has: all. 0: all
+             that the device may hold. Where its memory runs out all the same, the step runs again with fewer
     reconstruct: take the source's attention from denoising the inverted clip again under its own prompt; None: from
              the inversion itself, as FateZero does
     on_plan: called before the first step with a sentence: how attention will be stored and how large that will be, or
-             that the inversion was found on disk
+             that the inversion was found on disk; again at the end where memory ran out on the way
     on_step: called with a `StepDone` after each step, and once for all that an earlier run finished; raising ends the
              run, which changes nothing but what a later one goes on from
     on_frames: called within a step with the number of frames that a call of the UNet computed; raising ends the run
@@ -132,262 +104,43 @@ def invert_planned(
     guided = None
     if reconstruct is not None:
         texts = guided_text(text_encoder, unet, source, reconstruct.guidance, reconstruct.negative_prompt)
-        guided = _GuidedTexts(texts, reconstruct.guidance)
-    chunks, parts = 1 if guided is None else len(guided.texts), planned.parts
+        guided = GuidedTexts(texts, reconstruct.guidance)
+    chunks = 1 if guided is None else len(guided.texts)
 
     def work() -> Controller:
-        shape = planned.shape(text.shape[1])
-        # Carried keys are less than whole frames: a bound that refuses must leave them out, one that is free hold them.
-        check_room(unet, replace(shape, frames=max(len(part.frames) for part in parts)), planned.frames)
-        # The edit that follows has two chunks.
-        room = measured_room(unet, max(chunks, 2), replace(shape, frames=most_frames(parts)))
-        steps, evaluated = len(planned.schedule), _stores_evaluated(planned, guided)
-        chosen = choose_storage(wanted, unet, planned.capture, shape, steps, room, evaluated=evaluated)
-        run = _Inversion(planned, text, guided, chosen, wanted.policy == "auto", on_step, on_frames)
+        at_once = frames_that_fit(unet, planned.frames, planned.frames_at_once, planned.size)
+        fitting = replace(planned, frames_at_once=at_once)
+        if at_once == planned.frames_at_once:  # else they were chosen by the same bound
+            # Carried keys are less than whole frames: a bound that refuses leaves them out, one that is free has them.
+            shape = replace(planned.shape(text.shape[1]), frames=_of_largest(planned.parts))
+            check_room(unet, shape, planned.frames)
+        chosen = _chosen_storage(fitting, text, guided)
+        run = InversionRun(fitting, text, guided, chosen, wanted.policy == "auto", on_step, on_frames)
         if chosen.storage.place == "disk":
             inverted = run.through_cache(chosen.storage.cache or default_cache(), on_plan)
         else:
             on_plan(str(chosen))
             inverted = run.computed(run.memory_store())
+        if 0 < inverted.frames_at_once < _of_largest(run.parts):
+            on_plan(f"{chosen}; memory ran out on the way, {inverted.frames_at_once} frames at once since then")
         return replace(planned.controller, storage=chosen.storage, trace=inverted)
 
-    return unet.run(work, chunks, most_frames(parts), *planned.size)
+    return unet.run(work, chunks, most_frames(planned.parts), *planned.size)
 
 
-@dataclass(frozen=True)
-class _GuidedTexts:
-    """Texts [2 or 1, tokens, width] and the guidance of a reconstruction."""
+def _chosen_storage(plan: InversionPlan, text: Tensor, guided: GuidedTexts | None) -> StoragePlan:
+    """Choose how to store attention; raise SettingsError for what does not fit into memory."""
+    unet, parts, shape = plan.unet, plan.parts, plan.shape(text.shape[1])
+    waits = check_waiting(unet, plan.capture, parts, shape)
+    # The edit that follows has two chunks.
+    room = measured_room(unet, 2, replace(shape, frames=most_frames(parts)))
+    steps, evaluated = len(plan.schedule), stores_evaluated(plan, guided)
+    wanted = plan.controller.storage
+    chosen = choose_storage(wanted, unet, plan.capture, shape, steps, room, evaluated=evaluated)
+    in_parts = f"; {_of_largest(parts)} frames at once" if len(parts) > 1 else ""
+    held = f", up to {format_bytes(waits)} of the others wait in ram (none with norm 'frame')" if waits else ""
+    return replace(chosen, in_parts=in_parts + held)
 
-    texts: Tensor
-    guidance: float
 
-
-def _stores_evaluated(plan: InversionPlan, guided: _GuidedTexts | None) -> bool:
-    """Return whether the latents that the UNet was called on are others than the levels; a reconstruction's are not."""
-    return plan.inversion_passes > 0 and guided is None
-
-
-@dataclass(frozen=True)
-class _Inversion:
-    """One inversion, ready to run.
-
-    may_recompute: whether edits may run the source again if its attention cannot be stored
-    """
-
-    plan: InversionPlan
-    text: Tensor
-    guided: _GuidedTexts | None
-    chosen: StoragePlan
-    may_recompute: bool
-    on_step: OnStep
-    on_frames: OnFrames = ignore_frames
-
-    @property
-    def level_offset(self) -> int:
-        """Offset of the level whose latents recomputed attention starts from, see `Recomputed`."""
-        return int(self.guided is not None or self.chosen.storage.policy == "recompute same level")
-
-    @cached_property
-    def forms(self) -> Mapping[LayerAddress, Form]:
-        """The form in which each layer is recorded; none for policies that recompute."""
-        policy = self.chosen.storage.policy
-        if not (policy == "features" or policy == "maps"):
-            return {}
-        return recorded_forms(self.plan.unet, self.plan.capture, policy, self.plan.shape(self.text.shape[1]))
-
-    @cached_property
-    def parts(self) -> Parts:
-        """The parts in which the clip is computed."""
-        return self.plan.parts
-
-    @property
-    def stored_parts(self) -> list[list[int]]:
-        """The frames of each part of a page; none where the clip is computed whole."""
-        return [list(part.frames) for part in self.parts] if len(self.parts) > 1 else []
-
-    def memory_store(self) -> RecordStore:
-        """Return an empty store in the computer's memory or the device's."""
-        storage = self.chosen.storage
-        if storage.recomputes:
-            return Recomputed(self.level_offset)
-        device = torch.device("cpu") if storage.place == "ram" else None
-        return MemoryStore(device, storage.precision, frozenset(self.forms), self.level_offset, self.stored_parts)
-
-    def computed(self, store: RecordStore, checkpoints: Checkpoints = NO_CHECKPOINTS) -> Trace:
-        """Run the UNet, and fill the store."""
-        plan, unet, guided = self.plan, self.plan.unet, self.guided
-        inverting, reconstructing = checkpoints.split(len(plan.schedule))
-        steps = len(plan.schedule)
-        total = steps if guided is None else 2 * steps
-        recording = Recording(store, self.forms)
-        inverted = invert_latents(
-            unet,
-            plan.latents.to(unet.device),
-            self.text.to(unet.device),
-            plan.prompt,
-            plan.schedule,
-            capture=plan.capture,
-            recording=recording if guided is None else NO_RECORDING,
-            passes=plan.inversion_passes,
-            keep_evaluated=guided is None and reads_evaluated(self.chosen.storage),
-            controlled=guided is None,
-            on_step=lambda step: self.on_step(replace(step, total=total)),
-            on_frames=self.on_frames,
-            parts=self.parts,
-            checkpoints=inverting,
-        )
-        inverted = replace(inverted, frames_at_once=plan.frames_at_once)
-        if guided is None:
-            return replace(inverted, store=store)
-        return reconstruct_latents(
-            unet,
-            inverted,
-            guided.texts.to(unet.device),
-            guided.guidance,
-            recording=recording,
-            on_step=lambda step: self.on_step(replace(step, done=steps + step.done, total=total)),
-            on_frames=self.on_frames,
-            parts=self.parts,
-            checkpoints=reconstructing,
-        )
-
-    def without_records(self) -> Trace:
-        """Run the UNet, and keep the latents alone."""
-        storage = replace(self.chosen.storage, policy="recompute", place="ram")
-        return replace(self, chosen=replace(self.chosen, storage=storage)).computed(Recomputed(self.level_offset))
-
-    def through_cache(self, cache: InversionCache, on_plan: OnPlan) -> Trace:
-        """Take the inversion from the cache if it is there, else run it and save it there."""
-        key, storage, files = self._key(), self.chosen.storage, self._files
-        nbytes, about = self.chosen.nbytes + files.nbytes, self._about()
-        if saved := self._found(cache, key):
-            return self._reported(saved, on_plan, cache.folder / key)
-        try:
-            left = resumed(cache, key, about, nbytes)
-            if left is None and (saved := self._found(cache, key)):  # what was left was whole
-                return self._reported(saved, on_plan, cache.folder / key)
-            begun = left or cache.begin(key, about, nbytes)
-            draft = DiskDraft(begun, storage.precision, frozenset(self.forms), self.stored_parts)
-        except StoreError as error:
-            if not self.may_recompute:
-                raise
-            on_plan(f"{error} Nothing is kept instead: edits run the source again.")
-            return self.without_records()
-        try:
-            done = draft.finished_steps(files.pages, files.fault) if left else 0
-            behind = f"goes on behind step {done} of {len(files.pages)}, where a run of it ended: " if done else ""
-            on_plan(f"{behind}{self.chosen}, in {cache.folder}")
-            trace = self.computed(draft, Checkpoints(draft, finished=done))
-            evaluated = {} if trace.evaluated is None else {"evaluated": trace.evaluated}
-            entry = draft.publish({"latents": trace.latents, "noise": trace.noise, **evaluated})
-        except FateZeroError:  # its numbers were refused: whoever goes on from them is refused too
-            draft.abandon()
-            raise
-        finally:
-            draft.leave()
-        if entry is not None:
-            return self._in_memory(replace(trace, store=self._published(entry)))
-        log.warning("%s The inversion is kept; its edits run the source again instead of reading it.", draft.failure)
-        return self._in_memory(replace(trace, store=Recomputed(self.level_offset)))
-
-    @property
-    def _files(self) -> RunFiles:
-        """The files of each step on disk, until all are computed."""
-        return RunFiles(
-            len(self.plan.schedule),
-            recorded=bool(self.forms),
-            twice=self.guided is not None,
-            parts=len(self.stored_parts),
-            clip=self.plan.latents.shape,
-            evaluated=_stores_evaluated(self.plan, self.guided),
-        )
-
-    def _reported(self, saved: Trace, on_plan: OnPlan, place: Path) -> Trace:
-        """Report the end of an inversion that was found."""
-        on_plan(f"found on disk, nothing to invert: {place}")
-        steps = len(saved.schedule) * (1 if self.guided is None else 2)
-        self.on_step(StepDone(steps, steps, saved.noise, partial(saved.noise.to, self.plan.unet.device)))
-        return saved
-
-    def _in_memory(self, trace: Trace) -> Trace:
-        """Leave out the latents that the UNet was called on, if they are stored for another policy alone."""
-        return trace if self.chosen.storage.policy != "recompute same level" else replace(trace, evaluated=None)
-
-    def _published(self, entry: Entry) -> RecordStore:
-        policy, precision = self.chosen.storage.policy, self.chosen.storage.precision
-        if policy == "features" or policy == "maps":
-            # An entry that was there before, or that another process was faster with, may have other parts.
-            parts = stored_parts(entry.about) or []
-            return DiskStore(entry, policy, precision, self.level_offset, frozenset(self.forms), parts)
-        entry.release()  # all there is of it, the latents, is in memory
-        return Recomputed(self.level_offset)
-
-    def _found(self, cache: InversionCache, key: str) -> Trace | None:
-        """Return the trace of an entry of the cache; its records are checked when they are read."""
-        entry, plan = cache.find(key), self.plan
-        if entry is None:
-            return None
-        try:
-            steps = len(plan.schedule) if self.forms else 0  # no layer is recorded: no files of steps
-            parts = stored_parts(entry.about)
-            if parts is None or (parts and sum(map(len, parts)) != plan.frames):
-                raise DamagedFile(entry.place(LEVELS), WRONG_PARTS)
-            for name in (LEVELS, *page_names(steps, len(parts))):
-                if name not in entry.names:  # it would be computed again at every edit
-                    raise DamagedFile(entry.place(name), "it is not there")
-            levels = {name: aligned(tensor) for name, tensor in entry.read(LEVELS).items()}
-            evaluated = _stores_evaluated(plan, self.guided)
-            if reason := unusable(levels, len(plan.schedule), plan.latents.shape, evaluated=evaluated):
-                raise DamagedFile(entry.place(LEVELS), reason)
-        except DamagedFile as damage:
-            log.warning("%s The clip is inverted again.", damage)
-            with suppress(StoreError):  # it stays then, and is found damaged again
-                entry.forget()  # also where another process uses it, so that it can be saved anew
-            entry.release()
-            cache.remove(key)
-            return None
-        text, store = self.text.cpu(), self._published(entry)
-        trace = Trace(
-            plan.schedule, plan.prompt, text, levels["latents"], levels["noise"], store, plan.capture,
-            levels.get("evaluated"), plan.frames_at_once,
-        )  # fmt: skip
-        return self._in_memory(trace)
-
-    def _key(self) -> str:
-        """Return the cache key: a digest of everything the stored tensors depend on."""
-        plan, schedule, storage = self.plan, self.plan.schedule, self.chosen.storage
-        # Named only where there are some, so that inversions saved without them are found.
-        passes = {"passes": plan.inversion_passes} if plan.inversion_passes else {}
-        # Features once shared 8-bit scales over all frames: such inversions are not found.
-        scaled = storage.policy == "features" and storage.precision == "int8"
-        scales = {"scales": "of each frame"} if scaled else {}
-        return combined(
-            {
-                "records": RECORDS,
-                "unet": plan.unet.digest(),
-                "dtype": str(plan.unet.dtype),
-                "schedule": [schedule.timesteps, schedule.alphas, schedule.final_alpha, schedule.prediction_type],
-                "latents": plan.latents,
-                "text": self.text,
-                "guided": self.guided and [combined({"texts": self.guided.texts}), self.guided.guidance],
-                "capture": [plan.capture.most_cells, plan.capture.self_attention],
-                "kept": "latents" if storage.recomputes else [storage.policy, storage.precision],
-                **passes,
-                **scales,
-            }
-        )
-
-    def _about(self) -> Mapping[str, JSON]:
-        """Return what `cache list` shows of the entry."""
-        plan, cell = self.plan, self.plan.unet.latent_format.pixels_per_cell
-        height, width = plan.size
-        return {
-            "model": plan.unet.name,
-            "prompt": plan.prompt.text,
-            "frames": plan.frames,
-            "size": [width * cell, height * cell],
-            "steps": len(plan.schedule),
-            "policy": kept_as(self.chosen.storage),
-            LAYERS: [str(at) for at in self.forms],
-            **({PARTS: cast("JSON", self.stored_parts)} if self.stored_parts and self.forms else {}),
-        }
+def _of_largest(parts: Parts) -> int:
+    return max(len(part.frames) for part in parts)
