@@ -212,7 +212,9 @@ def _describe_batch(command: ArgumentParser) -> None:
     command.add_argument("--workers", type=_count, metavar="N", help="default: one per GPU, or one")
     command.add_argument("--engine", choices=["local", "ray"], default="local", help="processes, or a Ray cluster")
     command.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster; default: one of this machine")
-    command.add_argument("--shard", metavar="I/N", help="this is driver I of N on one plan and folder")
+    command.add_argument(
+        "--shard", type=_shard, default=(1, 1), metavar="I/N", help="this is driver I of N on one plan and folder"
+    )
     command.add_argument("--measure", action="store_true", help="measure each edit, as `measure` does")
     command.add_argument("--retry-failed", action="store_true", help="run failed rows again")
     command.add_argument("--check", action="store_true", help="validate only")
@@ -223,6 +225,13 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) <= MOST_WORKERS:
         raise ArgumentTypeError(f"{text!r} is no number of workers; 1 to {MOST_WORKERS} is needed")
     return int(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ArgumentTypeError(f"{text!r} is no shard; I/N is needed, such as 2/8 for the second of eight")
+    return int(number), int(count)
 
 
 def _demo(options: Namespace) -> int:
@@ -284,11 +293,9 @@ def _batch(options: Namespace) -> int:
         options.misused("a second name is for `batch status DIR` and `batch report DIR`; --output names the folder")
     if options.address is not None and options.engine != "ray":
         options.misused("--address is of a Ray cluster; add --engine ray")
-    names = ("output", "workflow", "inputs", "models", "workers", "engine", "address")
-    names += ("measure", "retry_failed", "check", "dry_run")
-    shard = batches.parse_shard(options.shard) if options.shard else (1, 1)
-    given = {name: getattr(options, name) for name in names}
-    return batches.run_batch(batches.BatchCommand(plan=Path(options.plan), shard=shard, **given))
+    passed = "output workflow inputs models workers engine address measure retry_failed check shard dry_run".split()
+    given = {name: getattr(options, name) for name in passed}
+    return batches.run_batch(batches.BatchCommand(plan=Path(options.plan), **given))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -26,7 +26,7 @@ from .drivers import Driver
 from .engines.seam import Engine
 from .folder import BatchFolder
 from .plan import read_plan
-from .problems import BatchStopped, InvalidPlan, PlanProblem, listed, stop
+from .problems import BatchStopped, InvalidPlan, PlanProblem, listed
 from .progress import Counts, ProgressLines
 from .report import write_reports
 from .rows import Row, checked_rows, units_of
@@ -236,11 +236,3 @@ def _gpus() -> list[str]:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     given = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
     return given[:count] if given else [str(number) for number in range(count)]
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """Read I/N; raises InvalidPlan unless I is from 1 to N."""
-    number, slash, count = text.partition("/")
-    if slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count):
-        return int(number), int(count)
-    raise stop(f"--shard {text} is no shard; I/N is needed, such as 2/8 for the second of eight. Correct it.")
