@@ -115,15 +115,17 @@ class RayEngine:
             self._ray.kill(actor.handle)
         self._actors[name] = self._made(int(name.rpartition("-")[2]) - 1)
         if actor.ready is None:
-            return Event(name, "died", text=f"died ({_first_line(error)})")
+            return Event(name, "died", text=f"died ({_last_line(error)})")
         self._broken += 1
         if self._broken >= BROKEN_STARTS:
             return Event(name, "broken", text=str(error))
         return None
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _last_line(error: Exception) -> str:
+    """Return the end of a message: Ray puts its traceback in front."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 def connected(address: str | None, workers: int | None) -> ModuleType:
@@ -139,16 +141,16 @@ def connected(address: str | None, workers: int | None) -> ModuleType:
             "pip install 'ray>=2.40'."
         ) from error
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "address": address or "local"}
     if address is None:
-        cores = max(os.cpu_count() or 1, workers or 1)
-        ray.init(address="local", num_cpus=cores, include_dashboard=False, **options)
-        return ray
-    check_answers(address)
+        options |= {"num_cpus": max(os.cpu_count() or 1, workers or 1), "include_dashboard": False}
+    else:
+        check_answers(address)
     try:
-        ray.init(address=address, **options)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        raise BatchStopped(f"the Ray cluster at {address} cannot be used ({_first_line(error)}).") from error
+        ray.init(**options)
+    except Exception as error:  # Ray raises what it likes, plain Exception too
+        place = f"the Ray cluster at {address} cannot be used" if address else "no Ray cluster could be started here"
+        raise BatchStopped(f"{place} ({_last_line(error)}). Start it by hand and name it as --address.") from error
     return ray
 
 
