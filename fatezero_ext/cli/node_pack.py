@@ -90,4 +90,5 @@ class InPack:
 
     def each(self, method: str, *arguments: Any) -> Iterator[Any]:  # noqa: ANN401 - of any method
         """Yield what a generator of the object yields."""
-        yield from getattr(self._made, method)(*arguments)
+        for item in getattr(self._made, method)(*arguments):  # noqa: UP028 - Ray sends into generators, and not all take it
+            yield item

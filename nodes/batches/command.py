@@ -137,6 +137,8 @@ def _run(command: BatchCommand, lines: ProgressLines) -> int:
     failed = _all(command, folder, rows, left, columns, lines)
     for path in write_reports(folder):
         sys.stdout.write(f"{path}\n")
+    if any(folder.is_failed(row) for row in valid):
+        lines.say("Rows that failed are left as they are; --retry-failed runs them again.")
     return OK if not failed else min(ROWS_FAILED + failed, MOST_COUNTED)
 
 

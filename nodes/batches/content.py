@@ -10,6 +10,8 @@ from blake3 import blake3
 from ...fatezero_ext.atomic_files import whole_file
 from ..file_stamps import Stamp
 
+PIECE_BYTES = 2**24
+
 
 class ContentStamps:
     """Digests of files' bytes, kept in a file so that a batch that is begun again reads none twice.
@@ -34,9 +36,7 @@ class ContentStamps:
         status = path.stat()
         name = f"{status.st_size} {status.st_mtime_ns} {status.st_ino} {path.absolute()}"
         if name not in self._digests:
-            hasher = blake3(max_threads=blake3.AUTO)
-            hasher.update_mmap(path)
-            self._digests[name] = hasher.hexdigest()
+            self._digests[name] = _digest(path)
             self._new = True
         return [status.st_size, self._digests[name]]
 
@@ -46,3 +46,11 @@ class ContentStamps:
             with whole_file(self._kept) as partial:
                 partial.write_text(json.dumps(self._digests), encoding="utf-8")
             self._new = False
+
+
+def _digest(path: Path) -> str:
+    hasher = blake3(max_threads=blake3.AUTO)
+    with path.open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            hasher.update(piece)
+    return hasher.hexdigest()

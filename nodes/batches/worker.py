@@ -132,7 +132,8 @@ class Worker:
 
     def run_plain(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         """Run rows that came from another process; yields the events as plain values."""
-        return map(asdict, self.run([Row.of_plain(row) for row in rows]))
+        for event in self.run([Row.of_plain(row) for row in rows]):
+            yield asdict(event)
 
     def _orders(self, rows: Sequence[Row]) -> dict[str, RunOrder]:
         """Return the order in which the nodes of each row run; rows that became invalid are left out."""
