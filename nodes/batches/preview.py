@@ -1,4 +1,4 @@
-"""What a report shows of a row: the clip before and after, moving; and the figures of the edit."""
+"""Pictures and figures of a row for the report: the clip before and after, moving, and how good the edit is."""
 
 from __future__ import annotations
 

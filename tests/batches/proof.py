@@ -1,7 +1,7 @@
 """Batches of the built-in model against single runs, killed at random, with bad rows, and by several drivers.
 
-By hand, since it takes minutes: `python -m tests.batches.proof compare`, `kills`, `bad` or `shards`, each with
-`--engine ray` too where Ray is installed. Each prints one JSON line, and ends with 1 where something is wrong.
+By hand, since it takes minutes: `python -m tests.batches.proof compare`, `kills`, `bad` or `shards`, also with
+`--engine ray` where Ray is installed, and `nodes`. Each prints a line of JSON; code 1 says that something is wrong.
 """
 
 import argparse
@@ -264,9 +264,29 @@ def shards(place, options):
     return {**found, "workers": dict(drivers), "right": code == 0 and found["same"] and found["rows"] == len(rows)}
 
 
+def nodes(place, options):
+    """Three machines of a Ray cluster, simulated on this one, of which one dies in the middle."""
+    from ray.cluster_utils import Cluster
+
+    rows = write_plan(place, options.clips, options.prompts)
+    options.engine, options.workers = "ray", 3
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    machines = [cluster.add_node(num_cpus=1) for _ in range(3)]
+    process = start(command(place, "out", options, "--address", cluster.address))
+    while process.poll() is None and len(bits(place / "out")) < options.prompts // 2:
+        time.sleep(0.1)
+    done = len(bits(place / "out"))
+    cluster.remove_node(machines[0], allow_graceful=False)
+    code = process.wait()
+    cluster.shutdown()
+    workers = Counter(each["worker"] for each in results(place / "out"))
+    found = {"rows": len(bits(place / "out")), "node_killed_after": done, "workers": dict(workers), "code": code}
+    return {**found, "right": code == 0 and found["rows"] == len(rows)}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["compare", "kills", "bad", "shards"])
+    parser.add_argument("what", choices=["compare", "kills", "bad", "shards", "nodes"])
     parser.add_argument("--engine", default="local")
     for name, default in {"clips": 6, "prompts": 10, "workers": 2, "singles": 60, "kills": 30, "seed": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=default)

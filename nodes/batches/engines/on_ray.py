@@ -137,8 +137,8 @@ def connected(address: str | None, workers: int | None) -> ModuleType:
         import ray
     except ImportError as error:
         raise stop(
-            "--engine ray needs Ray, which is not installed. Run: pip install 'fatezero-video[cluster]', or "
-            "pip install 'ray>=2.40'."
+            "--engine ray needs Ray, which is not there. With this Python run: pip "
+            "install 'fatezero-video[cluster]', or with 'ray>=2.40'."
         ) from error
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "address": address or "local"}
