@@ -8,6 +8,7 @@ import argparse
 import json
 import random
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ from rich.console import Console
 
 from fatezero_ext.cli.examples import EXAMPLES
 from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.media.video import read_video
 
 NUMBER = {
     "1": {"class_type": "PrimitiveInt", "inputs": {"value": 1}},
@@ -99,13 +101,18 @@ def rows(options):
     return found
 
 
+def moving(batch, place, shift):
+    """A moving picture of the sample clip, before and after its colours have changed places."""
+    frames = read_video(EXAMPLES / "red_circle_on_grass.mp4").frames
+    (place / f"{shift}").mkdir()
+    batch.preview.write_preview(place / f"{shift}", batch.preview.Seen(frames, frames.roll(shift, dims=-1)))
+    return place / f"{shift}" / batch.preview.PREVIEW
+
+
 def page(options):
     """Write a report of made-up rows, with moving pictures of the sample clip."""
-    from fatezero_ext.media.video import read_video
-
     batch, chance = modules(), random.Random(0)
     folder = batch.folder.BatchFolder(options.output.absolute())
-    frames = read_video(EXAMPLES / "red_circle_on_grass.mp4").frames
     colours = ("blue", "green", "purple", "orange")
     made = []
     for number in range(options.count):
@@ -117,6 +124,7 @@ def page(options):
         key = "" if problems else f"key{number}"
         made.append(batch.rows.Row(number + 1, number + 2, values, key, key, "" if problems else name, problems))
     folder.open("made_up.csv", made)
+    pictures = [moving(batch, folder.own, shift) for shift in (1, 2)]
     for number, row in enumerate(made):
         if row.problems or number % 50 == 49:
             continue
@@ -126,15 +134,12 @@ def page(options):
             continue
         draft = folder.own / "drafts" / row.key
         draft.mkdir()
-        edited = frames.roll(1 + number % 2, dims=-1)
-        batch.preview.write_preview(draft, batch.preview.Seen(frames, edited))
+        shutil.copy(pictures[number % 2], draft / batch.preview.PREVIEW)
         measures = {"psnr": chance.uniform(20, 40), "ssim": chance.random(), "flicker": chance.uniform(0, 3)}
         facts = {"seconds": chance.uniform(5, 60), "peak_bytes": chance.randint(2**30, 2**34), "files": ["edit.mp4"]}
         result = {**row.plain(), **facts, "preview": "preview.webp", "measures": measures}
         batch.folder.write_json(draft / "result.json", result)
-        draft.rename(folder.path / "rows" / row.folder) if (folder.path / "rows").exists() else folder.publish(
-            draft, row
-        )
+        folder.publish(draft, row)
     found = {}
     with timed(found, "report"):
         path, _ = batch.report.write_reports(folder)
