@@ -79,7 +79,8 @@ class ProgressLines:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = Live(console=console, refresh_per_second=1, transient=True) if console.is_terminal else None
-        self._last, self._shown = -LINE_SECONDS, ""
+        self._last: float = -LINE_SECONDS
+        self._shown: tuple[object, ...] = ()
 
     def __enter__(self) -> ProgressLines:
         if self._live is not None:
@@ -97,12 +98,13 @@ class ProgressLines:
         """Show counts; now: also where the last line is younger than a second."""
         if not now and time.monotonic() - self._last < LINE_SECONDS:
             return
+        news = counts.done, counts.failed, *counts.running.items()
+        if self._live is None and news == self._shown:
+            return
         text = summary(counts.rows, counts.done, counts.failed, counts.seconds_left)
         running = worker_line(counts.running)
         whole = visible(f"{text}. {running}" if running else text)
-        if whole == self._shown:
-            return
-        self._last, self._shown = time.monotonic(), whole
+        self._last, self._shown = time.monotonic(), news
         if self._live is not None:
             self._live.update(Text(whole))
         else:
