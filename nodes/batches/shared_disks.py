@@ -6,7 +6,6 @@ from pathlib import Path
 
 import psutil
 
-from ...fatezero_ext.storage.disk_cache.cache import default_cache
 from ..headless.graph import Graph
 from .problems import stop
 
@@ -25,6 +24,8 @@ def check_cache(graph: Graph) -> None:
     """Raise InvalidPlan where a workflow keeps inversions on a shared disk whose locks other machines do not see."""
     nodes = (node for node in graph.nodes.values() if node.class_type == STORE_NODE)
     if any(node.inputs.get("place") == "disk" for node in nodes):
+        from ...fatezero_ext.storage.disk_cache.cache import default_cache  # torch, seconds to import
+
         folder = default_cache().folder
         mounts = {Path(each.mountpoint): (each.fstype, each.opts) for each in psutil.disk_partitions(all=True)}
         if reason := unlocked(folder, mounts):

@@ -1,11 +1,15 @@
 """The command: exit codes, what it prints, and what it refuses before anything runs."""
 
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from fatezero_ext.cli.main import main
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -27,6 +31,13 @@ def test_check_says_what_is_wrong_and_writes_nothing(batch, place):
     assert not (place / "out").exists()
     code, _, said = batch("image,width\nred.png,4|5\nblue.png,5\n", "--check")
     assert code == 0 and "3 rows with 2 different clips" in said and not (place / "out").exists()
+
+
+def test_the_command_imports_no_model_library_before_it_runs():
+    code = "import sys; from fatezero_ext.cli.node_pack import load_pack; load_pack('nodes.batches.command'); "
+    code += "print([name for name in ('torch', 'diffusers', 'transformers', 'ray') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_dry_run_shows_units_and_writes_nothing(batch, place):
