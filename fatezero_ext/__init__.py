@@ -69,10 +69,10 @@ if TYPE_CHECKING:
     from .inversion.guided_prediction import OnFrames as OnFrames
     from .inversion.guided_prediction import OnStep as OnStep
     from .inversion.guided_prediction import StepDone as StepDone
-    from .inversion.run import OnPlan as OnPlan
     from .inversion.invert import Reconstruction as Reconstruction
     from .inversion.invert import invert as invert
     from .inversion.recording import Capture as Capture
+    from .inversion.run import OnPlan as OnPlan
     from .inversion.trace import Trace as Trace
     from .media.audio import Sound as Sound
     from .media.audio import SoundFile as SoundFile

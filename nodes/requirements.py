@@ -24,6 +24,7 @@ MODULES = (
     "platformdirs",
     "psutil",
     "networkx",
+    "jinja2",
 )
 """Modules of `requirements.txt`, in its order."""
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"

@@ -1,4 +1,4 @@
-"""The tree of commands: run, import-config, demo, cache and measure.
+"""The tree of commands: run, batch, import-config, demo, cache and measure.
 
 Nothing that takes long is imported before a command starts.
 """
@@ -20,6 +20,7 @@ from .examples import EXAMPLE_EDITS
 from .node_pack import load_pack
 
 ALL = "all"
+MOST_WORKERS = 1000
 OUTPUT = Path("output")
 
 RUN_HELP = """\
@@ -35,6 +36,21 @@ variants:
 
 Paths of saved files go to standard output, everything else to standard error.
 Exit code: 0 done, 1 a node failed, 2 the command or the workflow is not valid (nothing ran), 130 stopped by Ctrl-C.
+"""
+BATCH_HELP = """\
+Runs a table of clips and values (CSV, JSONL or YAML) through a workflow, on several workers and machines.
+
+  batch PLAN --output DIR     run what has no results yet; the same command again goes on after anything that died
+  batch status DIR            how far a batch is, from another terminal
+  batch report DIR            write report.html and report.csv of a batch's folder anew
+
+Columns are: clip, widgets by their name where one node has it (source_prompt, edit_prompt, kind, strength, ...),
+NODE.INPUT as in --set, and name, for the row's folder. A cell with several values (a | b in CSV, a list elsewhere)
+stands for as many rows. Without --workflow every row is one FateZero Video Edit.
+
+Paths of the reports go to standard output, everything else to standard error.
+Exit code: 0 all rows done, 10 and the number of failed rows (at most 110), 1 the batch cannot go on, 2 the command or
+the plan is not valid and nothing ran, 130 stopped by Ctrl-C.
 """
 DEMO_HELP = """\
 Runs an example workflow, shows the result, and measures it.
@@ -78,6 +94,7 @@ def parser() -> ArgumentParser:
     _describe_measure(raw("measure", help="measure an edited clip against its source", description=MEASURE_HELP))
     _describe_import(raw("import-config", help="turn a config of the authors' program into a workflow file"))
     _describe_run(raw("run", help="run a workflow file", description=RUN_HELP))
+    _describe_batch(raw("batch", help="run a table of clips and values", description=BATCH_HELP))
     return top
 
 
@@ -184,6 +201,39 @@ def _describe_run(command: ArgumentParser) -> None:
     command.add_argument("--verbose", action="store_true", help="show the traceback of a failing node")
 
 
+def _describe_batch(command: ArgumentParser) -> None:
+    command.set_defaults(start=_batch, misused=command.error)
+    command.add_argument("plan", metavar="PLAN", help="CSV, JSONL or YAML; or status, or report")
+    command.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="of status and report")
+    command.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="default: ./output")
+    command.add_argument("--workflow", type=Path, metavar="FILE", help="UI or API format; default: one Video Edit")
+    command.add_argument("--input", type=Path, dest="inputs", metavar="DIR", help="default: the plan's folder")
+    command.add_argument("--models", type=Path, metavar="DIR", help="folder of models, as of run")
+    command.add_argument("--workers", type=_count, metavar="N", help="default: one per GPU, or one")
+    command.add_argument("--engine", choices=["local", "ray"], default="local", help="processes, or a Ray cluster")
+    command.add_argument("--address", metavar="ADDRESS", help="of the Ray cluster; default: one of this machine")
+    command.add_argument(
+        "--shard", type=_shard, default=(1, 1), metavar="I/N", help="this is driver I of N on one plan and folder"
+    )
+    command.add_argument("--measure", action="store_true", help="measure each edit, as `measure` does")
+    command.add_argument("--retry-failed", action="store_true", help="run failed rows again")
+    command.add_argument("--check", action="store_true", help="validate only")
+    command.add_argument("--dry-run", action="store_true", help="say what would run")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= MOST_WORKERS:
+        raise ArgumentTypeError(f"{text!r} is no number of workers; 1 to {MOST_WORKERS} is needed")
+    return int(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ArgumentTypeError(f"{text!r} is no shard; I/N is needed, such as 2/8 for the second of eight")
+    return int(number), int(count)
+
+
 def _demo(options: Namespace) -> int:
     from .demo import run_demo
 
@@ -232,6 +282,20 @@ def _run(options: Namespace) -> int:
         verbose=options.verbose,
     )
     return runner.run_command(command)
+
+
+def _batch(options: Namespace) -> int:
+    batches = load_pack("nodes.batches.command")
+    shown = {"status": batches.show_status, "report": batches.renew_report}
+    if options.plan in shown and options.folder is not None:
+        return shown[options.plan](options.folder)
+    if options.folder is not None:
+        options.misused("a second name is for `batch status DIR` and `batch report DIR`; --output names the folder")
+    if options.address is not None and options.engine != "ray":
+        options.misused("--address is of a Ray cluster; add --engine ray")
+    passed = "output workflow inputs models workers engine address measure retry_failed check shard dry_run".split()
+    given = {name: getattr(options, name) for name in passed}
+    return batches.run_batch(batches.BatchCommand(plan=Path(options.plan), **given))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

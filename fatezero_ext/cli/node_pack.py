@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ..errors import FateZeroError
 
@@ -70,3 +71,24 @@ def _import_from(root: Path) -> None:
         del sys.modules[PACK]
         sys.meta_path.remove(one_copy)
         raise
+
+
+def call_in_pack(part: str, function: str, *arguments: Any) -> Any:  # noqa: ANN401 - of any function
+    """Call a function of one of the pack's modules, in a new process that has not imported the pack yet.
+
+    arguments: plain values, which can be read there before the pack is
+    """
+    return getattr(load_pack(part), function)(*arguments)
+
+
+class InPack:
+    """An object of one of the pack's classes, made in a new process; its generators are called by name."""
+
+    def __init__(self, part: str, make: str, *arguments: Any) -> None:  # noqa: ANN401 - of any class
+        """arguments: plain values, as in `call_in_pack`"""
+        self._made = call_in_pack(part, make, *arguments)
+
+    def each(self, method: str, *arguments: Any) -> Iterator[Any]:  # noqa: ANN401 - of any method
+        """Yield what a generator of the object yields."""
+        for item in getattr(self._made, method)(*arguments):  # noqa: UP028 - Ray sends into generators, and not all take it
+            yield item

@@ -39,7 +39,7 @@ class Unresolved:
 NOWHERE = Unresolved("")
 
 
-class _Loader(yaml.SafeLoader):
+class PlainLoader(yaml.SafeLoader):
     """Plain values only, dates as text; a repeated key or an alias is an error."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
@@ -59,9 +59,9 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(FLOAT_TAG, EXPONENT, list("-+0123456789"))
-for _letter, _resolvers in _Loader.yaml_implicit_resolvers.items():
-    _Loader.yaml_implicit_resolvers[_letter] = [each for each in _resolvers if each[0] != DATE_TAG]
+PlainLoader.add_implicit_resolver(FLOAT_TAG, EXPONENT, list("-+0123456789"))
+for _letter, _resolvers in PlainLoader.yaml_implicit_resolvers.items():
+    PlainLoader.yaml_implicit_resolvers[_letter] = [each for each in _resolvers if each[0] != DATE_TAG]
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def parse_config(text: str) -> dict[str, Any]:
     """Return the keys and values of a YAML text with references resolved; raises ConfigError where it has none."""
     try:
-        document = yaml.load(text, _Loader)
+        document = yaml.load(text, PlainLoader)
         if not isinstance(document, dict) or not all(isinstance(key, str) for key in document):
             raise ConfigError(
                 f"the file holds {type(document).__name__}, not keys with values. Choose a config of the authors' "

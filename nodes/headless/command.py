@@ -103,7 +103,7 @@ def _explained(error: WorkflowError, *, verbose: bool) -> str:
     return f"Error: {error}"
 
 
-def _check_output(folder: Path) -> None:
+def check_output(folder: Path) -> None:
     """Raise InvalidWorkflow where results could not be saved; creates nothing."""
     nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
@@ -113,7 +113,7 @@ def _check_output(folder: Path) -> None:
 
 def _graphs(command: Command, types: NodeTypes) -> list[Graph]:
     """Return one validated graph per variant, so that the last one's mistakes show before the first one runs."""
-    _check_output(command.output)
+    check_output(command.output)
     graph = read_workflow(command.workflow, types)
     shared = [parse_setting(text) for text in command.settings]
     variants = [[parse_setting(text) for text in variant] for variant in command.variants or [()]]

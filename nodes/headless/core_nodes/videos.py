@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ....fatezero_ext.errors import FateZeroError, SettingsError
@@ -14,7 +16,7 @@ from ....fatezero_ext.media.streamed import StreamedFrames
 from ....fatezero_ext.media.video import write_video
 from ... import host
 from ...api import io
-from ...file_stamps import file_stamp
+from ...file_stamps import file_stamp, time_stamp
 from .core_node import CoreNode, SavingNode
 from .naming import next_free
 
@@ -43,7 +45,8 @@ class LoadVideo(CoreNode):
     def validate_inputs(cls, file: str) -> bool | str:
         """Check before anything runs that the file is there and its first frame can be read."""
         try:
-            opened_clip(host.current().input_file(file))
+            path = host.current().input_file(file)
+            _check_clip(path, tuple(time_stamp(path)))
         except FateZeroError as error:
             return str(error)
         return True
@@ -57,6 +60,12 @@ class LoadVideo(CoreNode):
     def execute(cls, file: str) -> io.NodeOutput:
         """Open the file; only its first frame is decoded yet."""
         return io.NodeOutput(opened_clip(host.current().input_file(file)))
+
+
+@lru_cache(maxsize=8)
+def _check_clip(path: Path, _stamp: tuple[str | int, ...]) -> None:
+    """Raise VideoError unless the first frame can be read; not repeated for the next rows of a batch."""
+    opened_clip(path)
 
 
 class GetVideoComponents(CoreNode):

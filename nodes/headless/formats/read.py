@@ -42,7 +42,7 @@ def read_workflow(path: Path, types: NodeTypes) -> Graph:
 def _parsed(text: str, path: Path) -> Any:  # noqa: ANN401 - unchecked JSON
     too_deep = f"the workflow {path} is nested too deeply to be one. {FORMATS_HINT}"
     try:
-        document = json.loads(text, object_pairs_hook=_object, parse_int=_whole_number)
+        document = json.loads(text, object_pairs_hook=unrepeated, parse_int=whole_number)
     except ValueError as error:
         raise stop(f"the workflow {path} is not JSON ({error}); it must be. {FORMATS_HINT}") from error
     except RecursionError as error:
@@ -61,7 +61,7 @@ def _parsed(text: str, path: Path) -> Any:  # noqa: ANN401 - unchecked JSON
     return document
 
 
-def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def unrepeated(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     """Make an object; raises ValueError where a key comes twice, because one of the values would be lost."""
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -70,7 +70,7 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _whole_number(digits: str) -> int:
+def whole_number(digits: str) -> int:
     if len(digits) > LONGEST_NUMBER:
         raise ValueError(f"a number has {len(digits)} digits; at most {LONGEST_NUMBER} are read")
     return int(digits)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -70,21 +70,44 @@ def run_graphs(graphs: Sequence[Graph], types: NodeTypes, observer: RunObserver)
     another has put in its place are kept while it is in a later graph, until it puts others there.
     Raises NodeFailed naming the node whose own error stopped the run.
     """
-    orders, run = [run_order(graph, types) for graph in graphs], _Run(types, observer)
+    orders, session = [run_order(graph, types) for graph in graphs], Session(types, observer)
     for number, current in enumerate(orders):
-        run.nodes(current)
-        yield {node_id: run.results[current.keys[node_id]] for node_id in current.ids}
-        run.forget_but(orders[number + 1 :])
+        yield session.run(current)
+        session.forget_but(orders[number + 1 :])
 
 
-@dataclass(frozen=True)
-class _Run:
-    """Results by key, and by the id of a node the keys of those that it has put in its place."""
+Watcher = Callable[[Node, Mapping[str, Sequence[Any]], Result], None]
+"""Function that is shown a node with its inputs and its result."""
+
+
+@dataclass
+class Session:
+    """Graphs that run one after the other and share what they have in common.
+
+    observer: may be another one for each run
+    watch:   is shown every node of a run, also those that others have put in their place, and those that are reused
+    results: by key
+    inner:   by the id of a node the keys of those that it has put in its place
+    """
 
     types: NodeTypes
     observer: RunObserver
+    watch: Watcher | None = None
     results: dict[str, Result] = field(default_factory=dict)
     inner: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def run(self, order: RunOrder) -> Mapping[str, Result]:
+        """Run each node that has no result yet; returns the results by node id.
+
+        Raises NodeFailed naming the node whose own error stopped the run; what was computed before it is kept.
+        """
+        self.nodes(order)
+        return {node_id: self.results[order.keys[node_id]] for node_id in order.ids}
+
+    def forget(self, keys: Iterable[str]) -> None:
+        """Drop the results of these keys, so that their nodes run again."""
+        for key in keys:
+            self.results.pop(key, None)
 
     def nodes(self, current: RunOrder) -> None:
         """Run each node that has no result yet."""
@@ -94,6 +117,8 @@ class _Run:
             began, reused = time.perf_counter(), key in self.results
             if not reused:
                 self.results[key] = self._result(node, current)
+            if self.watch is not None:
+                self.watch(node, self._inputs(node, current), self.results[key])
             self.observer.ended(node.label, time.perf_counter() - began, reused=reused)
 
     def forget_but(self, orders: Sequence[RunOrder]) -> None:
@@ -106,13 +131,16 @@ class _Run:
         for key in [key for key in self.results if key not in wanted]:
             del self.results[key]
 
-    def _result(self, node: Node, current: RunOrder) -> Result:
-        node_type = self.types[node.class_type]
-        inputs = {
+    def _inputs(self, node: Node, current: RunOrder) -> dict[str, Sequence[Any]]:
+        known = self.types[node.class_type].inputs
+        return {
             name: self.results[current.keys[value.node]].lists[value.slot] if isinstance(value, Link) else (value,)
             for name, value in node.inputs.items()
-            if name in node_type.inputs
+            if name in known
         }
+
+    def _result(self, node: Node, current: RunOrder) -> Result:
+        node_type, inputs = self.types[node.class_type], self._inputs(node, current)
         prepared = _prepared(node, node_type, current.graph)
         returned = [_call(node, prepared, arguments) for arguments in calls_for(node_type, inputs, node.label)]
         if any(output.expand is not None for output in returned):

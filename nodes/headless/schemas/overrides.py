@@ -47,7 +47,7 @@ def apply_settings(graph: Graph, settings: Sequence[Setting], types: NodeTypes) 
     problems: list[Problem] = []
     for setting in settings:
         try:
-            for node_id, name in _inputs(graph, setting, types):
+            for node_id, name in meant_inputs(graph, setting, types):
                 value = _constant(graph.nodes[node_id], replace(setting, input=name), types)
                 graph = graph.with_inputs(node_id, {name: value})
         except InvalidWorkflow as error:
@@ -57,8 +57,11 @@ def apply_settings(graph: Graph, settings: Sequence[Setting], types: NodeTypes) 
     return graph
 
 
-def _inputs(graph: Graph, setting: Setting, types: NodeTypes) -> list[tuple[str, str]]:
-    """Return the inputs that a setting means: one of a node, or all that a widget of a box feeds."""
+def meant_inputs(graph: Graph, setting: Setting, types: NodeTypes) -> list[tuple[str, str]]:
+    """Return the inputs that a setting means, by node id and name: one of a node, or all that a widget of a box feeds.
+
+    Raises InvalidWorkflow where it names no node, or no widget of a box.
+    """
     found = _find(graph, setting, types)
     if isinstance(found, Node):
         return [(found.id, setting.input)]

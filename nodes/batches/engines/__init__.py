@@ -1,0 +1,1 @@
+"""Engines: ways to run units of a batch on workers."""

@@ -1,0 +1,42 @@
+"""The seam between a batch's driver and what its workers run on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from ..rows import Row
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened on a worker.
+
+    kind:   started, done, failed: of a row; ended: of a unit; full: no space is left; died: the worker, with its unit;
+            broken: the worker cannot start at all
+    folder: of the row, '' where no row is meant
+    text:   the reason
+    """
+
+    worker: str
+    kind: Literal["started", "done", "failed", "ended", "full", "died", "broken"]
+    folder: str = ""
+    text: str = ""
+    seconds: float = 0.0
+
+
+class Engine(Protocol):
+    """Workers on which units run. A worker that died is replaced when it is given the next unit."""
+
+    def free(self) -> Sequence[str]:
+        """Return the workers without a unit."""
+
+    def submit(self, worker: str, rows: Sequence[Row]) -> None:
+        """Let a free worker run the rows of a unit."""
+
+    def results(self, seconds: float) -> Sequence[Event]:
+        """Return what has happened, in order; waits for at most so long until something does."""
+
+    def cancel(self) -> None:
+        """End all workers; what they were at is lost."""

@@ -1,0 +1,111 @@
+"""The command: exit codes, what it prints, and what it refuses before anything runs."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fatezero_ext.cli.main import main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def batch(place, plan, capsys):
+    """Run the command on a plan of pictures; returns exit code, output and errors."""
+
+    def run(text, *more, workflow="picture.json", output="out"):
+        arguments = [str(plan(text)), "--workflow", str(place / workflow), "--output", str(place / output), *more]
+        code = main(["batch", *arguments])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def test_check_says_what_is_wrong_and_writes_nothing(batch, place):
+    code, _, said = batch("image,width\nred.png,4\nnone.png,x\n", "--check")
+    assert code == 2 and "row 2 (line 3), column 'width'" in said and "column 'image'" in said
+    assert not (place / "out").exists()
+    code, _, said = batch("image,width\nred.png,4|5\nblue.png,5\n", "--check")
+    assert code == 0 and "3 rows with 2 different clips" in said and not (place / "out").exists()
+
+
+def test_the_command_imports_no_model_library_before_it_runs():
+    code = "import sys; from fatezero_ext.cli.node_pack import load_pack; load_pack('nodes.batches.command'); "
+    code += "print([name for name in ('torch', 'diffusers', 'transformers', 'ray') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_dry_run_shows_units_and_writes_nothing(batch, place):
+    code, _, said = batch("image,width\nred.png,4|5\nblue.png,5\nnone.png,1\n", "--dry-run")
+    assert code == 0 and "on one worker (2)" in said and "on one worker (1)" in said and "Not valid" in said
+    assert not (place / "out").exists()
+
+
+def test_a_plan_without_a_valid_row_runs_nothing(batch, place):
+    code, _, said = batch("image,width\nnone.png,4\n")
+    assert code == 2 and "no file 'none.png'" in said and not (place / "out").exists()
+
+
+def test_the_exit_code_counts_failed_rows_and_a_second_run_does_nothing(batch, place):
+    table = "image,width\nred.png,4\nblue.png,5\nnone.png,6\n"
+    code, out, said = batch(table, "--workers", "1")
+    assert code == 11 and "Not valid, and left out: row 3" in said and "2 of 3 rows done, 1 failed, 0 left" in said
+    assert out.splitlines() == [str(place / "out" / name) for name in ("report.html", "report.csv")]
+    before = {path: path.stat().st_mtime_ns for path in (place / "out" / "rows").rglob("*")}
+    assert len([path for path in before if path.suffix == ".png"]) == 2
+    code, _, _ = batch(table)
+    assert code == 11 and {path: path.stat().st_mtime_ns for path in (place / "out" / "rows").rglob("*")} == before
+    assert main(["batch", "status", str(place / "out")]) == main(["batch", "report", str(place / "out")]) == 0
+
+
+def test_the_output_of_others_is_refused(batch, place):
+    (place / "notes").mkdir()
+    (place / "notes" / "mine.txt").touch()
+    code, _, said = batch("image\nred.png\n", output="notes")
+    assert code == 2 and "a batch needs a folder of its own" in said
+    code, _, said = batch("image\nred.png\n", output="red.png")
+    assert code == 2 and "is not a folder" in said
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b"])
+def test_shards_are_numbers(batch, shard):
+    with pytest.raises(SystemExit):
+        batch("image\nred.png\n", "--shard", shard)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--workers", "0"], "no number of workers"),
+        (["--address", "here:1"], "add --engine ray"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(batch, capsys, options, said):
+    with pytest.raises(SystemExit) as ended:
+        batch("image\nred.png\n", *options)
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_second_name_is_for_status_and_report(place, plan, capsys):
+    with pytest.raises(SystemExit):
+        main(["batch", str(plan("image\nred.png\n")), str(place)])
+    assert "a second name" in capsys.readouterr().err
+
+
+def test_ray_that_is_not_installed_is_named_with_its_pip_line(batch, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    code, _, said = batch("image\nred.png\n", "--engine", "ray")
+    assert code == 2 and "fatezero-video[cluster]" in said
+
+
+def test_the_wrong_workflow_is_named(batch, place):
+    (place / "odd.json").write_text(json.dumps({"1": {"class_type": "KSampler", "inputs": {}}}))
+    code, _, said = batch("image\nred.png\n", workflow="odd.json")
+    assert code == 2 and "column 'image': no node of the workflow has such a widget" in said
+    code, _, said = batch("image\nred.png\n", workflow="none.json")
+    assert code == 2 and "cannot read the workflow" in said

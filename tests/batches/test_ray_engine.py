@@ -1,0 +1,72 @@
+"""The engine of Ray's actors; skips without Ray (`pip install 'ray>=2.40'`), but for what needs none."""
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+
+import pytest
+
+from fatezero_ext.cli.node_pack import load_pack
+
+from .test_local_engine import until
+
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray")
+
+
+@pytest.fixture
+def on_ray():
+    """The module of the engine."""
+    return load_pack("nodes.batches.engines.on_ray")
+
+
+@pytest.mark.parametrize("address", ["10.0.0.5", "ray://10.0.0.5:10001", "host:port", ":6379"])
+def test_addresses_of_no_cluster_are_refused(batches, on_ray, address):
+    with pytest.raises(batches.problems.InvalidPlan, match="HOST:PORT of its head is needed"):
+        on_ray.check_answers(address)
+
+
+def test_a_cluster_that_does_not_answer_is_said(batches, on_ray, monkeypatch):
+    monkeypatch.setattr(on_ray, "ANSWER_SECONDS", 0.2)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # nobody listens there
+        with pytest.raises(batches.problems.BatchStopped, match="no Ray cluster answers at 127.0.0.1"):
+            on_ray.check_answers(f"127.0.0.1:{unused.getsockname()[1]}")
+
+
+@needs_ray
+@pytest.mark.slow
+def test_an_actor_that_is_killed_is_replaced_and_keeps_its_model_otherwise(batches, on_ray, place, plan, check):
+    path = plan("image,width\nred.png,4|5|6\n")
+    rows, _ = check(path, place / "picture.json")
+    folder = batches.folder.BatchFolder(place / "out")
+    folder.open(path.name, rows)
+    setup = batches.worker.Setup(place / "picture.json", folder.path, (place,), (), ("image", "width"), "driver")
+    engine = on_ray.RayEngine(setup.plain(), 1, 1, None)
+    try:
+        placed(engine)
+        engine.submit("actor-1", rows)
+        until(engine, "done")
+        pids = {result["pid"] for result in results(folder)}
+        os.kill(pids.pop(), signal.SIGKILL)
+        assert until(engine, "died")[-1].worker == "actor-1"
+        placed(engine)
+        engine.submit("actor-1", folder.still_left(rows))
+        until(engine, "ended")
+    finally:
+        engine.cancel()
+    assert folder.still_left(rows) == [] and len({result["pid"] for result in results(folder)}) <= 2
+
+
+def placed(engine):
+    """Wait until an actor can be given a unit."""
+    for _ in range(600):
+        engine.results(0.5)
+        if engine.free():
+            return
+    raise AssertionError("no actor was placed")
+
+
+def results(folder):
+    return [json.loads(path.read_text()) for path in folder.path.glob("rows/*/result.json")]

@@ -1,0 +1,105 @@
+"""Reports and status: what a folder shows, whatever texts are in it."""
+
+import csv
+import json
+import re
+
+import pytest
+
+EVIL = '<script>alert("1")</script> & =1+1'
+
+
+@pytest.fixture
+def folder(batches, tmp_path):
+    """A folder with a row of each kind."""
+    names = {"done": {"clip": EVIL}, "failed": {"clip": "b.mp4"}, "waiting": {"clip": "=SUM(A1)"}}
+    rows = [
+        batches.rows.Row(number, number + 1, values, f"key-{name}", f"unit-{name}", f"{name} row-1")
+        for number, (name, values) in enumerate(names.items(), start=1)
+    ]
+    rows.append(batches.rows.Row(4, 5, {"clip": "none.mp4"}, problems=("row 4: no file",)))
+    opened = batches.folder.BatchFolder(tmp_path / "out")
+    opened.open("my <plan>.csv", rows)
+    draft = opened.own / "drafts" / "x"
+    draft.mkdir()
+    measures = {"likeness": {"psnr": 31.25, "ssim": 0.5}, "frames": 8, "remarks": ["x"], "vmaf": None}
+    facts = {"files": ["sub/edit #1.mp4"], "preview": "preview.webp", "seconds": 2.5, "peak_bytes": 2**20}
+    batches.folder.write_json(draft / "result.json", {**facts, "measures": measures})
+    opened.publish(draft, rows[0])
+    opened.write_failure(rows[1], {"error": f"bad {EVIL}", "traceback": "Traceback: here", "seconds": 1.0})
+    return opened
+
+
+def test_the_page_holds_every_row_and_runs_no_text(batches, folder):
+    page, _ = batches.report.write_reports(folder)
+    text = page.read_text()
+    assert [re.findall(f'<article class="{state}"', text) != [] for state in batches.report.STATES] == [True] * 4
+    assert "<script>alert" not in text and "&lt;script&gt;alert" in text and "<plan>" not in text
+    assert 'src="rows/done%20row-1/preview.webp"' in text and 'href="rows/done%20row-1/sub/edit%20%231.mp4"' in text
+    assert "likeness psnr 31.2" in text and "Traceback: here" in text
+    assert not re.search(r'(?:src|href)="(?:https?:)?//', text)
+
+
+def test_the_table_has_figures_and_no_formulas(batches, folder):
+    _, table = batches.report.write_reports(folder)
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["done", "failed", "waiting", "invalid"]
+    assert rows[0]["likeness psnr"] == "31.25" and rows[0]["clip"] == EVIL and rows[2]["clip"] == "'=SUM(A1)"
+    assert rows[3]["error"] == "row 4: no file"
+
+
+def test_rows_that_the_plan_no_longer_has_are_counted(batches, folder):
+    rows = folder.rows()[1]
+    folder.open("plan.csv", rows[1:])
+    assert "1 more results" in batches.report.write_reports(folder)[0].read_text()
+
+
+def test_damaged_results_leave_a_report(batches, folder):
+    (folder.result(folder.rows()[1][0]) / "result.json").write_text("{")
+    assert 'class="waiting"' in batches.report.write_reports(folder)[0].read_text()
+
+
+def test_status_says_what_is_done_and_who_is_at_work(batches, folder):
+    lines = batches.status.status_lines(folder.path)
+    assert lines[0].endswith("1 of 4 rows done, 2 failed, 1 left") and lines[1].startswith("Nobody works on it")
+    with batches.drivers.Driver(folder, state={"running": {"worker-1": "waiting row-1"}, "seconds_left": 90.0}):
+        lines = batches.status.status_lines(folder.path)
+    assert "about 2 min" in lines[0] and "worker-1: waiting row-1" in lines[1]
+
+
+def test_a_folder_without_a_batch_has_no_status(batches, tmp_path):
+    with pytest.raises(batches.problems.InvalidPlan, match="holds no batch"):
+        batches.status.status_lines(tmp_path)
+    (tmp_path / ".batch").mkdir()
+    (tmp_path / ".batch" / "plan.json").write_text(json.dumps({"format": 1, "plan": "x", "rows": [{"number": 1}]}))
+    with pytest.raises(batches.problems.InvalidPlan, match="holds no batch"):
+        batches.report.write_reports(batches.folder.BatchFolder(tmp_path))
+
+
+def test_progress_lines_are_plain_without_a_terminal_and_one_a_second(batches, capsys):
+    import sys
+
+    from rich.console import Console
+
+    lines = batches.progress.ProgressLines(Console(file=sys.stdout))
+    counts = batches.progress.Counts(10, done=4, failed=1)
+    with lines:
+        for done in range(4, 9):
+            counts.done = done
+            lines.show(counts)
+        lines.show(counts, now=True)
+    assert capsys.readouterr().out.splitlines() == [
+        "4 of 10 rows done, 1 failed, 5 left",
+        "8 of 10 rows done, 1 failed, 1 left",
+    ]
+
+
+def test_time_left_comes_from_what_this_run_has_done(batches):
+    import time
+
+    counts = batches.progress.Counts(100, done=50, here=1, began=time.monotonic() - 20)
+    assert counts.seconds_left is None
+    counts.here = 10
+    assert counts.seconds_left == pytest.approx(100, rel=0.1)
+    assert [batches.progress.duration(seconds) for seconds in (5, 600, 7200)] == ["5 s", "10 min", "2.0 h"]
