@@ -108,6 +108,12 @@ if TYPE_CHECKING:
     from .storage.disk_cache.eviction import Listing as Listing
     from .storage.record_store import RecordStore as RecordStore
     from .storage.settings import Storage as Storage
+    from .tuning.folder import TunedFolder as TunedFolder
+    from .tuning.settings import TuningSettings as TuningSettings
+    from .tuning.tune import ClassPictures as ClassPictures
+    from .tuning.tune import TuningResult as TuningResult
+    from .tuning.tune import TuningStep as TuningStep
+    from .tuning.tune import tune as tune
 
 _HOMES = {
     "attention.clip_parts": "ClipPart",
@@ -154,6 +160,9 @@ _HOMES = {
     "storage.disk_cache.eviction": "Listing",
     "storage.record_store": "RecordStore",
     "storage.settings": "Storage",
+    "tuning.folder": "TunedFolder",
+    "tuning.settings": "TuningSettings",
+    "tuning.tune": "ClassPictures TuningResult TuningStep tune",
 }
 """Modules and their public names: the imports above once more, which type checkers can read and which never run."""
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
