@@ -6,13 +6,11 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from numbers import Real
-from typing import Literal
 
+from ..choices import RECIPES, Recipe
 from ..errors import SettingsError, described, is_whole
 from ..models.unet.inflate import TemporalLayers
 
-Recipe = Literal["fatezero", "tune-a-video"]
-"""Published choices of what is trained, see `TuningSettings.recipe`."""
 TRAINED: Mapping[Recipe, tuple[str, ...]] = {
     "fatezero": ("attn_temporal", ".to_q", "conv_temporal"),
     "tune-a-video": ("attn1.to_q", "attn2.to_q", "attn_temporal"),
@@ -22,7 +20,6 @@ TRAINED: Mapping[Recipe, tuple[str, ...]] = {
 Source: FateZero's train_tune_a_video.py with `train_temporal_conv`, as all its published configs set it; Tune-A-Video's
 configs.
 """
-RECIPES: tuple[Recipe, ...] = ("fatezero", "tune-a-video")
 PUBLISHED_RANK = 160
 """Rank of the low-rank temporal convolutions in most of FateZero's published configs."""
 WHOLE = {"steps": 1, "warmup_steps": 0, "accumulation": 1, "seed": 0, "save_every": 1, "preview_every": 0}
@@ -41,8 +38,8 @@ class TuningSettings:
     recipe:         what is trained. "fatezero": every projection to queries, attention over time and convolutions over
                     time; "tune-a-video": the projections to queries of self- and cross-attention, and attention over
                     time
-    temporal:       layers over time that a UNet gets which has none; None: those of the recipe, low-rank convolutions
-                    of rank 160 for "fatezero" and none for "tune-a-video"
+    temporal:       layers over time that a UNet gets which has none; others keep theirs. None: those of the recipe,
+                    low-rank convolutions of rank 160 for "fatezero" and none for "tune-a-video"
     warmup_steps:   updates in which the rate grows from 0
     accumulation:   draws of noise whose gradients are averaged in an update
     betas, weight_decay, epsilon: of AdamW

@@ -15,7 +15,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..errors import ModelError, SettingsError
+from ..errors import SettingsError
 from ..models.unet.forward_context import current, running
 from ..models.unet.inflate import TemporalLayers
 from ..models.unet.model import Pseudo3DUNet
@@ -29,7 +29,7 @@ BLOCKS = (ResnetBlock2D, Transformer2DModel)
 def structure(unet: Pseudo3DUNet, settings: TuningSettings, name: str) -> Pseudo3DUNet:
     """Build a UNet of the same kind with layers over time, without memory for its weights.
 
-    Raises ModelError for a UNet that has such layers and was asked for others.
+    Raises SettingsError for the recipe "fatezero" with a UNet that attends over time and has no convolutions.
     """
     temporal = _layers_over_time(unet, settings)
     with torch.device("meta"):
@@ -46,8 +46,10 @@ def structure(unet: Pseudo3DUNet, settings: TuningSettings, name: str) -> Pseudo
             unet.objects,
             unet.kernel,
         )
+    ranks = _ranks(net)
     # As of the same UNet loaded from its folder, so that both have one digest.
-    twin.settings = replace(twin.settings, temporal=replace(temporal, ranks=_ranks(net)))
+    found = replace(temporal, ranks=ranks, rank=max(ranks.values(), default=None))
+    twin.settings = replace(twin.settings, temporal=found)
     return twin
 
 
@@ -112,22 +114,11 @@ def _layers_over_time(unet: Pseudo3DUNet, settings: TuningSettings) -> TemporalL
     there = unet.settings.temporal
     if there is None:
         return settings.new_layers
-    if settings.temporal is not None and replace(settings.temporal, ranks=there.ranks) != there:
-        raise ModelError(
-            f"{unet.name} has layers over time already ({_kind(there)}); {_kind(settings.temporal)} are asked for. "
-            f"Leave `temporal` at None to train those that it has, or begin from an untuned UNet."
-        )
     if settings.recipe == "fatezero" and not there.convolutions:
         raise SettingsError(
             f"{unet.name} has no convolutions over time, which the recipe 'fatezero' trains. Use 'tune-a-video'."
         )
     return there
-
-
-def _kind(layers: TemporalLayers) -> str:
-    if not layers.convolutions:
-        return "attention alone"
-    return "full convolutions" if layers.rank is None else f"convolutions of rank {layers.rank}"
 
 
 def _new_weights(unet: Pseudo3DUNet, seed: int) -> dict[str, Tensor]:

@@ -294,9 +294,11 @@ def test_memory_that_does_not_suffice_is_refused_with_bytes(model, monkeypatch):
         tuned(model)
 
 
-def test_other_layers_over_time_than_a_tuned_unet_has_are_refused(golden, model):
-    with pytest.raises(ModelError, match="has layers over time already"):
-        tune(golden.unet(tuned=True), model.text_encoder, CLIP, SOURCE, SETTINGS)
+def test_a_tuned_unet_is_tuned_on_with_the_layers_that_it_has(golden, model):
+    unet = golden.unet(tuned=True)
+    result = tune(unet, model.text_encoder, CLIP, SOURCE, replace(SETTINGS, steps=1))
+    assert result.unet.settings == unet.settings
+    assert result.unet.digest() != unet.digest()
 
 
 def test_a_damaged_state_is_refused(model, tmp_path):
