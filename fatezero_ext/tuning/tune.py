@@ -6,7 +6,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -126,6 +126,7 @@ def tune(
     """
     settings = settings or TuningSettings()
     folder = TunedFolder(Path(output)) if isinstance(output, (str, Path)) else output
+    folder = folder and replace(folder, path=folder.path.resolve())  # "." has no name to put a state beside
     _check(unet, text_encoder, latents, prompt, folder, resume=resume)
     if class_pictures is not None:
         _check_pictures(unet, class_pictures, latents)
