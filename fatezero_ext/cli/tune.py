@@ -27,6 +27,7 @@ BUILT_IN = "toy"
 
 def run_tuning(options: argparse.Namespace) -> None:
     """Tune, save the model and its loss curve, and print the folder; `options` are those of the command."""
+    settings = _settings(options)
     model_folder = TOY_FOLDER if options.model == BUILT_IN else Path(options.model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.float16 if device == "cuda" else torch.float32
@@ -47,7 +48,7 @@ def run_tuning(options: argparse.Namespace) -> None:
             model.text_encoder,
             latents,
             options.prompt,
-            _settings(options),
+            settings,
             output=TunedFolder(options.output, model_folder if model_folder.is_dir() else None, options.weights),
             resume=options.resume,
             class_pictures=pictures,

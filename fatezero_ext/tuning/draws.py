@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Draw:
-    """What one prediction of a training step begins from.
+    """Random start of one prediction of a training step.
 
     timesteps: of the training schedule, [1] for a clip, [pictures] for pictures
     noise:     shaped like the latents
@@ -25,7 +25,7 @@ class Draw:
 
 
 class Draws(Protocol):
-    """Where training takes its random choices from."""
+    """Source of the random choices of training."""
 
     def clip(self, shape: torch.Size) -> Draw:
         """Draw a timestep and the noise for a clip's latents."""

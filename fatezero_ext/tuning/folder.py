@@ -38,7 +38,7 @@ MIDDLE = {FATEZERO: "UNetMidBlockPseudo3DCrossAttn", TUNE_A_VIDEO: "UNetMidBlock
 
 @dataclass(frozen=True)
 class TunedFolder:
-    """Where a tuned model is saved, and in what form.
+    """Place and form in which a tuned model is saved.
 
     path:    of the folder; an older result there is replaced
     base:    folder of the model that was tuned, whose other parts are copied, so that the result is a whole pipeline;

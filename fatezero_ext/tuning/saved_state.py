@@ -26,7 +26,7 @@ PARTS = {"model": "another model", "clip": "another clip", "prompt": "another pr
 RECORD = "tuning.json"
 """File in the result's folder that says how it was made."""
 Identity = Mapping[str, object]
-"""What makes a run the same: digests of model, clip, prompt and pictures, and the settings that decide its numbers."""
+"""Marks of a run: digests of model, clip, prompt and pictures, and the settings that decide its numbers."""
 
 
 def state_file(folder: Path) -> Path:

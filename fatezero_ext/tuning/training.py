@@ -136,7 +136,7 @@ class Training:
         return F.mse_loss(predicted.float(), target.float())
 
     def _loss_of_pictures(self) -> Tensor:
-        """As many pictures as the clip has frames, each under a timestep of its own, without layers over time."""
+        """Loss of as many pictures as the clip has frames, each under a timestep of its own, without layers over time."""
         pictures = self._pictures
         assert pictures is not None
         count = min(len(self._clip.latents), len(pictures.latents))

@@ -1,4 +1,4 @@
-"""What tuning does to edits of shapes: fresh clips, edited by the built-in model before and after it learnt each.
+"""Edits of shapes on fresh clips by the built-in model, before and after it learnt each.
 
     python -m fatezero_ext.toy.evaluation.tuned_edits --clips 8 --steps 200
 
