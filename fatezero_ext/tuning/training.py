@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -136,7 +137,7 @@ class Training:
         return F.mse_loss(predicted.float(), target.float())
 
     def _loss_of_pictures(self) -> Tensor:
-        """Loss of as many pictures as the clip has frames, each under a timestep of its own, without layers over time."""
+        """Loss of as many pictures as the clip has frames, each at a timestep of its own, without layers over time."""
         pictures = self._pictures
         assert pictures is not None
         count = min(len(self._clip.latents), len(pictures.latents))
@@ -149,11 +150,10 @@ class Training:
     def _noised(self, latents: Tensor, draw: Draw) -> tuple[Tensor, Tensor]:
         """Return the noisy latents and what should be predicted of them."""
         noise, timesteps = draw.noise.to(latents), draw.timesteps.to(latents.device)
-        # diffusers annotates these with its own tensor classes.
-        noisy: Tensor = self._scheduler.add_noise(latents, noise, timesteps)  # type: ignore[arg-type]
+        noisy: Tensor = self._scheduler.add_noise(latents, noise, timesteps)
         if self._scheduler.config["prediction_type"] == "epsilon":
             return noisy, noise
-        velocity: Tensor = self._scheduler.get_velocity(latents, noise, timesteps)  # type: ignore[arg-type]
+        velocity: Tensor = self._scheduler.get_velocity(latents, noise, timesteps)
         return noisy, velocity
 
     def _predict(
@@ -170,8 +170,8 @@ class Training:
         )
 
 
-def noise_scheduler(unet: Pseudo3DUNet) -> DDPMScheduler:
-    """Return the noise schedule that the model was trained on."""
+def noise_scheduler(unet: Pseudo3DUNet) -> Any:  # noqa: ANN401 - diffusers types little of it
+    """Return diffusers' scheduler with the noise schedule that the model was trained on."""
     config = checked_scheduler(unet.scheduler or STABLE_DIFFUSION_SCHEDULER, "the scheduler's config")
     return DDPMScheduler.from_config(config)
 

@@ -223,7 +223,7 @@ class _Run:
         }
         if self.folder is not None:
             self.folder.save(tuned, training.optimizer.masters, record)
-        return TuningResult(tuned, losses, self.folder and self.folder.path, record)
+        return TuningResult(tuned, losses, None if self.folder is None else self.folder.path, record)
 
     def _lesson(self, text_encoder: TextEncoder, latents: Tensor, prompt: str) -> Lesson:
         return Lesson(latents * self.unet.latent_format.scale, embedded(text_encoder, [prompt], self.unet))
