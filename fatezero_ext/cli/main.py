@@ -171,7 +171,7 @@ def _describe_tune(command: ArgumentParser) -> None:
     add("--steps", type=int, default=300, metavar="N", help="default: 300")
     add("--frames", type=int, default=8, metavar="N", help="default: 8")
     add("--size", type=int, metavar="PIXELS", help="shorter side, cut to a square (default: as the model was trained)")
-    add("--start", type=int, default=0, metavar="N", help="first frame (default: 0)")
+    add("--start", dest="first", type=int, default=0, metavar="N", help="first frame (default: 0)")
     add("--every", type=int, default=1, metavar="N", help="take every n-th frame (default: 1)")
     add("--recipe", choices=["fatezero", "tune-a-video"], help="what is trained (default: fatezero)")
     add("--rank", type=int, metavar="N", help="of convolutions over time (default: 160); 0: full ones")

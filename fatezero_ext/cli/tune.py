@@ -33,7 +33,7 @@ def run_tuning(options: argparse.Namespace) -> None:
     dtype = torch.float16 if device == "cuda" else torch.float32
     model = load_model(model_folder, dtype=dtype, device=device)
     framing = Framing(
-        start=options.start,
+        start=options.first,
         count=options.frames,
         sampling_rate=options.every,
         short_side=options.size or _trained_size(model),

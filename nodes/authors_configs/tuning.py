@@ -11,7 +11,6 @@ from pydantic import Field
 from .config import Config, ModelConfig, Section, validated
 from .edits import Widgets
 
-TRAINER = "video_diffusion.trainer.ddpm_trainer.DDPMTrainer"
 MARKS = ("train_steps", "trainer_pipeline_config")
 """Keys of which any makes a config one for training."""
 OF_DATASET = ("class_data_root", "class_data_prompt")
@@ -21,7 +20,7 @@ RANK = "lora"
 class Trainer(Section):
     """Choice of the training program."""
 
-    target: Literal["video_diffusion.trainer.ddpm_trainer.DDPMTrainer"] = TRAINER
+    target: Literal["video_diffusion.trainer.ddpm_trainer.DDPMTrainer"] | None = None
 
 
 class TuningConfig(Section):

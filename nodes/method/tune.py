@@ -126,7 +126,7 @@ def _curve(losses: tuple[float, ...]) -> Tensor:
 
     from ...fatezero_ext.pictures.loss_curve import loss_curve
 
-    return torch.from_numpy(np.asarray(loss_curve(losses))).float().div(255)[None]
+    return torch.from_numpy(np.array(loss_curve(losses))).float().div(255)[None]
 
 
 def _models() -> Path:

@@ -41,7 +41,7 @@ def test_the_published_keys_become_widgets_of_tune_on_clip(translated):
     assert {name: widgets[name] for name in wanted} == wanted
     tuned = node(translation, "TuneOnClip")
     control = node(translation, "RegisterAttentionControl")
-    assert translation.graph.nodes[control.links["unet"].node_id] is tuned
+    assert translation.graph.nodes[control.links["unet"].node] is tuned
     read = ("train", "lora", "learning_rate", "seed is")
     assert not any(word in warning for warning in translation.warnings for word in read)
 
@@ -61,7 +61,7 @@ def constants_of_pictures(translation):
 
 
 def test_convolutions_that_are_not_trained_are_left_out(translated):
-    translation = translated({**TRAINING, "train_temporal_conv": ...})
+    translation = translated({**TRAINING, "train_temporal_conv": False})
     assert constants(translation, "TuneOnClip")["recipe"] == "tune-a-video"
 
 
