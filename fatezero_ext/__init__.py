@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .choices import Place as Place
     from .choices import Policy as Policy
     from .choices import Precision as Precision
+    from .choices import Recipe as Recipe
     from .choices import Side as Side
     from .diffusion.noise_model import LatentFormat as LatentFormat
     from .diffusion.noise_model import NoiseModel as NoiseModel
@@ -109,6 +110,15 @@ if TYPE_CHECKING:
     from .storage.disk_cache.eviction import Listing as Listing
     from .storage.record_store import RecordStore as RecordStore
     from .storage.settings import Storage as Storage
+    from .tuning.folder import TunedFolder as TunedFolder
+    from .tuning.folder import WeightsFormat as WeightsFormat
+    from .tuning.settings import TuningSettings as TuningSettings
+    from .tuning.tune import ClassPictures as ClassPictures
+    from .tuning.tune import OnTuningPlan as OnTuningPlan
+    from .tuning.tune import OnTuningStep as OnTuningStep
+    from .tuning.tune import TuningResult as TuningResult
+    from .tuning.tune import TuningStep as TuningStep
+    from .tuning.tune import tune as tune
 
 _HOMES = {
     "attention.clip_parts": "ClipPart",
@@ -119,7 +129,7 @@ _HOMES = {
     "attention.map_control": "MapController",
     "attention.records": "Form Record StepRecords StoredTensor",
     "attention.sites": "Kind LayerAddress Projection Site Stage",
-    "choices": "Kernel Place Policy Precision Side",
+    "choices": "Kernel Place Policy Precision Recipe Side",
     "diffusion.noise_model": "LatentFormat NoiseModel Registration register_attention_control",
     "diffusion.preview_colours": "LatentColours",
     "diffusion.schedule": "Schedule",
@@ -156,6 +166,9 @@ _HOMES = {
     "storage.disk_cache.eviction": "Listing",
     "storage.record_store": "RecordStore",
     "storage.settings": "Storage",
+    "tuning.folder": "TunedFolder WeightsFormat",
+    "tuning.settings": "TuningSettings",
+    "tuning.tune": "ClassPictures OnTuningPlan OnTuningStep TuningResult TuningStep tune",
 }
 """Modules and their public names: the imports above once more, which type checkers can read and which never run."""
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}

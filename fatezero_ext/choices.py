@@ -14,9 +14,12 @@ Kernel = Literal["auto", "sdpa", "xformers", "sliced", "explicit"]
 """Implementation of attention that is neither recorded as a map nor edited; see `kernel`."""
 Side = Literal["queries", "keys"]
 """Side of self-attention whose principal components are shown; see `principal_components`."""
+Recipe = Literal["fatezero", "tune-a-video"]
+"""Published choice of what tuning trains; see `TuningSettings`."""
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 PLACES: tuple[Place, ...] = get_args(Place)
 PRECISION_NAMES: tuple[Precision, ...] = get_args(Precision)
 KERNELS: tuple[Kernel, ...] = get_args(Kernel)
 SIDES: tuple[Side, ...] = get_args(Side)
+RECIPES: tuple[Recipe, ...] = get_args(Recipe)

@@ -23,6 +23,7 @@ from .method.edit import P2PEdit
 from .method.invert import DDIMInvert
 from .method.load_lora import LoadLoRA
 from .method.load_unet import LoadPseudo3DUNet
+from .method.tune import TuneOnClip
 from .method.video_edit import VideoEdit
 
 __all__ = ["comfy_entrypoint"]
@@ -39,6 +40,7 @@ class FateZeroExtension(ComfyExtension):
             PrepareFrames,
             LoadPseudo3DUNet,
             LoadLoRA,
+            TuneOnClip,
             VideoEdit,
             ShowWords,
             RegisterAttentionControl,

@@ -1,4 +1,4 @@
-"""The tree of commands: run, batch, import-config, demo, cache and measure.
+"""The tree of commands: run, batch, import-config, tune, demo, cache and measure.
 
 Nothing that takes long is imported before a command starts.
 """
@@ -80,6 +80,16 @@ prompt as to the source prompt) and temporal consistency (the mean cosine of con
 Figures go to standard output, errors to standard error.
 Exit code: 0 done, 1 something cannot be measured, 2 the command is not valid, 130 stopped by Ctrl-C.
 """
+TUNE_HELP = """\
+Tunes a model on a clip: it learns the clip's shapes and motion, and edits may then change shapes.
+
+CLIP is a video, an animated picture, or a folder of pictures. The result is a folder of a model in diffusers layout, to
+be chosen where models are loaded. The state of the run is saved beside it, as DIR.tuning.safetensors; after a crash or
+Ctrl-C, the same command with --resume goes on. With more --steps it also goes on behind the end.
+
+The folder goes to standard output, everything else to standard error.
+Exit code: 0 done, 1 it cannot be done, 2 the command is not valid, 130 stopped by Ctrl-C.
+"""
 
 
 def parser() -> ArgumentParser:
@@ -93,6 +103,7 @@ def parser() -> ArgumentParser:
     _describe_cache(raw("cache", help="list, verify and prune the inversions saved on disk", description=CACHE_HELP))
     _describe_measure(raw("measure", help="measure an edited clip against its source", description=MEASURE_HELP))
     _describe_import(raw("import-config", help="turn a config of the authors' program into a workflow file"))
+    _describe_tune(raw("tune", help="tune a model on a clip, for edits of shapes", description=TUNE_HELP))
     _describe_run(raw("run", help="run a workflow file", description=RUN_HELP))
     _describe_batch(raw("batch", help="run a table of clips and values", description=BATCH_HELP))
     return top
@@ -165,6 +176,31 @@ def _describe_import(command: ArgumentParser) -> None:
     command.add_argument(
         "--models-prefix", default="", metavar="TEXT", help="put in front of the model's folder name, such as CompVis/"
     )
+
+
+def _describe_tune(command: ArgumentParser) -> None:
+    command.set_defaults(start=_tune)
+    add = command.add_argument
+    add("clip", type=Path, metavar="CLIP", help="a video, an animated picture, or a folder of pictures")
+    add("--prompt", required=True, metavar="TEXT", help="what the clip shows")
+    add("--model", required=True, metavar="MODEL", help="a folder in diffusers layout, a checkpoint file, or toy")
+    add("--output", type=Path, required=True, metavar="DIR", help="folder of the tuned model")
+    add("--steps", type=int, default=300, metavar="N", help="default: 300")
+    add("--frames", type=int, default=8, metavar="N", help="default: 8")
+    add("--size", type=int, metavar="PIXELS", help="shorter side, cut to a square (default: as the model was trained)")
+    add("--start", dest="first", type=int, default=0, metavar="N", help="first frame (default: 0)")
+    add("--every", type=int, default=1, metavar="N", help="take every n-th frame (default: 1)")
+    add("--recipe", choices=["fatezero", "tune-a-video"], help="what is trained (default: fatezero)")
+    add("--rank", type=int, metavar="N", help="of convolutions over time (default: 160); 0: full ones")
+    add("--learning-rate", type=float, metavar="X", help="default: 3e-5")
+    add("--seed", type=int, metavar="N", help="default: 0")
+    add("--class-pictures", type=Path, metavar="DIR", help="pictures of the same kind of thing, trained on in between")
+    add("--class-prompt", metavar="TEXT", help="what these show (default: the prompt)")
+    add("--save-every", type=int, metavar="N", help="steps between saved states (default: 50)")
+    add(
+        "--weights", choices=["safetensors", "bin"], default="safetensors", help="bin: as the authors' program reads it"
+    )
+    add("--resume", action="store_true", help="go on with the same run")
 
 
 def _describe_run(command: ArgumentParser) -> None:
@@ -259,6 +295,13 @@ def _measure(options: Namespace) -> int:
     from .measure import measure
 
     measure(options)
+    return OK
+
+
+def _tune(options: Namespace) -> int:
+    from .tune import run_tuning
+
+    run_tuning(options)
     return OK
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import NoneType
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
@@ -110,6 +110,9 @@ class Section(BaseModel):
     model_config = ConfigDict(strict=True, extra="allow", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
+AnySection = TypeVar("AnySection", bound=Section)
+
+
 class Offset(Section):
     """Pixels cut off before scaling. An `offset` that does not say `top` cuts 200 there in the authors' program."""
 
@@ -199,8 +202,13 @@ class Config(Section):
 
 def checked(document: Mapping[str, Any]) -> Config:
     """Return the config in a parsed file; raises ConfigError naming every key with a wrong value."""
+    return validated(Config, document)
+
+
+def validated(section: type[AnySection], document: Mapping[str, Any]) -> AnySection:
+    """Return a section of a parsed file; raises ConfigError naming every key with a wrong value."""
     try:
-        return Config.model_validate(dict(document))
+        return section.model_validate(dict(document))
     except ValidationError as error:
         lines = [_described(entry) for entry in error.errors()]
         raise ConfigError("\n".join(lines if len(lines) == 1 else [f"{len(lines)} wrong values:", *lines])) from error
@@ -223,6 +231,8 @@ def _needed(error: Mapping[str, Any]) -> str:
             return context["needed"]
         case "greater_than_equal":
             return f"{context['ge']} or more"
+        case "greater_than":
+            return f"more than {context['gt']:g}"
         case "less_than_equal":
             return f"{context['le']} or less"
         case "multiple_of":

@@ -17,6 +17,7 @@ from ..method.invert import INVERSION, RECONSTRUCTION
 from .config import P2P_PIPELINE, PLAIN_PIPELINE, Config, ModelConfig
 from .edits import Widgets, edit_widgets
 from .errors import ConfigError
+from .tuning import TuningConfig, taken_keys, tuning_of, tuning_widgets
 from .unused_keys import unused_keys
 
 AUTHORS_FPS = 10.0
@@ -63,11 +64,12 @@ def translate(config: Config, options: Options, types: NodeTypes) -> Translation
     types: the known nodes; widgets that the config says nothing about take their defaults
     Raises ConfigError where something cannot be honoured.
     """
-    warnings = list(unused_keys(config))
+    tuning = tuning_of(config)
+    warnings = list(unused_keys(config, taken_keys(tuning)))
     _check(config, warnings)
     builder = _Builder(types)
     source_prompt = config.dataset_config.prompt
-    frames, decoded = _add_inversion(builder, config, options, warnings)
+    frames, decoded = _add_inversion(builder, config, options, warnings, tuning)
     name = re.sub(r"[^\w.-]+", "_", options.name).strip(".") or "config"
     clips = []
     for index in range(len(config.editing_config.editing_prompts)):
@@ -163,13 +165,14 @@ def _check_prompts(config: Config) -> None:
 
 
 def _add_inversion(
-    builder: _Builder, config: Config, options: Options, warnings: list[str]
+    builder: _Builder, config: Config, options: Options, warnings: list[str], tuning: TuningConfig | None
 ) -> tuple[dict[str, Link], dict[str, Link]]:
     """Add the nodes up to the inversion. Returns links to the frames and their rate, and to what edits need."""
     frames = builder.add("FateZero_LoadFrames", "Load frames", {}, _framing(config, warnings))
     model = builder.add("FateZero_LoadPseudo3DUNet", "Load model", {}, _model(config, options, warnings))
     latent = builder.add("VAEEncode", "Encode", {"pixels": Link(frames, 0), "vae": Link(model, 2)})
-    registered = builder.add("FateZero_RegisterAttentionControl", "Control", {"unet": Link(model, 0)})
+    unet = Link(model, 0) if tuning is None else _add_tuning(builder, config, options, tuning, model=model, clip=latent)
+    registered = builder.add("FateZero_RegisterAttentionControl", "Control", {"unet": unet})
     cached = builder.add("FateZero_AttentionStoreCache", "Keep attention", {"controller": Link(registered, 0)})
     inverted = builder.add(
         "FateZero_DDIMInvert",
@@ -179,6 +182,23 @@ def _add_inversion(
     )
     rate = {"images": Link(frames, 0), "fps": Link(frames, 1)}
     return rate, {"controller": Link(inverted, 0), "clip": Link(model, 1), "vae": Link(model, 2), "fps": rate["fps"]}
+
+
+def _add_tuning(
+    builder: _Builder, config: Config, options: Options, tuning: TuningConfig, *, model: str, clip: str
+) -> Link:
+    """Add the training on a clip, and on class pictures where the config has them. Returns the link to the tuned UNet.
+
+    model, clip: ids of the nodes that load the model and encode the clip
+    """
+    links = {"unet": Link(model, 0), "clip": Link(model, 1), "latent": Link(clip, 0)}
+    if tuning.class_folder is not None:
+        framing = {"source": tuning.class_folder, "count": 0, "short_side": config.dataset_config.image_size}
+        pictures = builder.add("FateZero_LoadFrames", "Load class pictures", {}, {**framing, "centre_square": True})
+        encoded = {"pixels": Link(pictures, 0), "vae": Link(model, 2)}
+        links["class_latent"] = Link(builder.add("VAEEncode", "Encode class pictures", encoded), 0)
+    widgets = tuning_widgets(tuning, config.dataset_config.prompt, options.name)
+    return Link(builder.add("FateZero_TuneOnClip", "Tune", links, widgets), 0)
 
 
 def _framing(config: Config, warnings: list[str]) -> Widgets:

@@ -9,7 +9,8 @@ from .config import Section
 from .errors import KeyPath, dotted
 from .yaml_reader import Unresolved
 
-TRAINING = "belongs to tuning a model, which a workflow does not do"
+TRAINING = "belongs to tuning a model, and the config does not say that one is tuned (train_steps)"
+OF_TUNING = "Tune on Clip has the value that published configs use"
 NO_CHANCE = "an edit draws nothing at random"
 SAVED_FILES = "files are named by the Save Video nodes"
 MODEL = "; it may change the authors' UNet, while here the checkpoint's own config decides"
@@ -25,12 +26,17 @@ UNUSED = {
     "trainer_pipeline_config": TRAINING,
     **dict.fromkeys(
         (
-            "train_steps validation_steps checkpointing_steps learning_rate scale_lr lr_scheduler lr_warmup_steps "
-            "train_temporal_conv train_batch_size gradient_checkpointing gradient_accumulation_steps use_8bit_adam "
-            "adam_beta1 adam_beta2 adam_weight_decay adam_epsilon max_grad_norm"
+            "train_steps checkpointing_steps learning_rate lr_scheduler lr_warmup_steps "
+            "train_temporal_conv train_batch_size gradient_checkpointing"
         ).split(),
         TRAINING,
     ),
+    **dict.fromkeys("adam_beta1 adam_beta2 adam_weight_decay adam_epsilon max_grad_norm".split(), OF_TUNING),
+    "validation_steps": "edits run once, after the last step; preview_every of Tune on Clip shows a frame on the way",
+    "use_8bit_adam": "the optimizer's numbers are 32-bit here",
+    "gradient_accumulation_steps": "the authors' program divides the loss by it, which AdamW takes back",
+    "scale_lr": "there is one clip and one device",
+    "prior_preservation": "the authors' program reads it nowhere",
     "dataset_config.stride": "it chooses at random among several starts in a long clip; start_sample_frame is used",
     "dataset_config.class_data_root": TRAINING,
     "dataset_config.class_data_prompt": TRAINING,
@@ -53,19 +59,24 @@ UNUSED = {
 """Reasons why known keys have no effect; * stands for any edit."""
 
 
-def unused_keys(section: Section, path: KeyPath = ()) -> Iterator[str]:
-    """Yield a sentence for each key of the section and its sections that has no effect."""
+def unused_keys(section: Section, taken: frozenset[str] = frozenset(), path: KeyPath = ()) -> Iterator[str]:
+    """Yield a sentence for each key of the section and its sections that has no effect.
+
+    taken: dotted keys that have one although no section has a field for them
+    """
     fields = {field.alias or name: name for name, field in type(section).model_fields.items()}
     for key, value in (section.model_extra or {}).items():
+        if dotted((*path, key)) in taken:
+            continue
         yield _sentence((*path, key), value, [*fields, *_siblings(path)])
     for key, name in fields.items():
         value = getattr(section, name)
         if isinstance(value, Section) and name in section.model_fields_set:
-            yield from unused_keys(value, (*path, key))
+            yield from unused_keys(value, taken, (*path, key))
         elif isinstance(value, dict):
             for index, entry in value.items():
                 if isinstance(entry, Section):
-                    yield from unused_keys(entry, (*path, key, index))
+                    yield from unused_keys(entry, taken, (*path, key, index))
 
 
 def _sentence(path: KeyPath, value: object, known: list[str]) -> str:

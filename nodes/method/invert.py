@@ -141,7 +141,7 @@ class DDIMInvert(io.ComfyNode):
             from ...fatezero_ext.inversion.plan import plan_inversion
 
         numbers = {"steps": steps, "inversion_passes": inversion_passes, "frames_at_once": frames_at_once}
-        planned = plan_inversion(controller, clip, _samples(latent), source_prompt, **numbers)
+        planned = plan_inversion(controller, clip, clip_latents(latent), source_prompt, **numbers)
         check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id, EDIT_WIDGETS)
         reconstruct = Reconstruction(reconstruction_guidance) if attention_from == RECONSTRUCTION else None
         bar = RunBar(
@@ -190,7 +190,7 @@ def _shows_source_words(heat_maps: tuple[str, Mapping[str, Any]]) -> bool:
     return not phrases or not all(map(is_other, phrases))
 
 
-def _samples(latent: Mapping[str, Any]) -> Tensor:
+def clip_latents(latent: Mapping[str, Any]) -> Tensor:
     """The clip of a LATENT; raises StoreError for what an inversion cannot follow, as a mask that spares a place."""
     from torch import Tensor
 

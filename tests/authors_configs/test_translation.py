@@ -120,7 +120,7 @@ def test_edits_without_attention_control(translated):
         "editing_config.prompt2prompt_edit": ...,
         "editing_config.p2p_config": ...,
         "test_pipeline_config.target": PLAIN,
-        "train_steps": 1000,
+        "train_temporal_conv": True,
         "learning_rate": "1e-5",
     }
     translation = translated(changes)
@@ -129,7 +129,7 @@ def test_edits_without_attention_control(translated):
             ends = {name: node.constants[f"{name}_replace_end"] for name in ("cross", "self")}
             assert node.constants["mode"] == "refine" and ends == {"cross": 0, "self": 0}
     told = "\n".join(translation.warnings)
-    assert "without attention control" in told and "train_steps is not used" in told and "learning_rate" in told
+    assert "without attention control" in told and "train_temporal_conv is not used" in told and "learning_rate" in told
 
 
 def test_a_missing_target_follows_the_kind_of_edit(translated):

@@ -18,11 +18,13 @@ class Call:
     frames: frames of the clip in this call
     attend: how the attention layers of this call are computed
     sites:  every layer's site in this call
+    pictures: the call computes single pictures, which layers over time leave as they are, and no clips of one frame
     """
 
     frames: int = 1
     attend: Attend = plain
     sites: Mapping[LayerAddress, Site] = field(default_factory=dict)
+    pictures: bool = False
 
 
 _OUTSIDE = Call()

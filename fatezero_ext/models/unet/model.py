@@ -152,14 +152,16 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
         frames: int,
         attend: Attend | None = None,
         text_mask: Tensor | None = None,
+        pictures: bool = False,
     ) -> Tensor:
         """Predict the noise (or velocity) in the latents of `chunks` clips.
 
         latents:   [(chunks frames), channels, height, width], scaled; [frames, ...] for one clip under several texts
-        timestep:  of the training schedule, 0..999
+        timestep:  of the training schedule, 0..999; one for all latents, or one for each
         text:      [chunks, tokens, width] text embeddings, one per chunk
         attend:    how attention is computed in this call; None: the registered control, plain unless one is registered
         text_mask: [chunks, tokens], 1 for tokens that may be attended to; None: all of them
+        pictures:  the latents are single pictures, with `frames` 1: layers over time leave them as they are
         Returns [(chunks frames), channels, height, width] in the latents' dtype; the UNet computes in its own.
         Raises ModelError where the shapes do not fit together.
         """
@@ -167,7 +169,7 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
         if len(latents) < len(text) * frames:
             latents = latents.repeat(len(text), 1, 1, 1)
         sites = self.sites(frames, *latents.shape[-2:])
-        with running(Call(frames, self.attend if attend is None else attend, sites)):
+        with running(Call(frames, self.attend if attend is None else attend, sites, pictures)):
             noise = self.net(
                 latents.to(self.dtype),
                 timestep,

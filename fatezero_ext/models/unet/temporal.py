@@ -138,6 +138,8 @@ class PseudoConv3d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x [(chunks frames), channels, height, width]."""
         x = super().forward(x)
+        if call.current().pictures:
+            return x
         frames, height, width = call.current().frames, *x.shape[-2:]
         cells = rearrange(x, "(b f) c h w -> (b h w) c f", f=frames)
         return rearrange(self.conv_temporal(cells), "(b h w) c f -> (b f) c h w", h=height, w=width)
@@ -171,7 +173,7 @@ class Pseudo3DTransformerBlock(BasicTransformerBlock):
         return self._temporal(x, "after_feedforward")
 
     def _temporal(self, x: Tensor, place: TemporalPosition) -> Tensor:
-        if place != self.temporal_position:
+        if place != self.temporal_position or call.current().pictures:
             return x
         cells = x.shape[1]
         tracks = rearrange(x, "(b f) n c -> (b n) f c", f=call.current().frames)

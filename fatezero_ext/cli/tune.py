@@ -1,0 +1,93 @@
+"""The command `tune`: tune a model on a clip, so that edits may change shapes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from ..atomic_files import whole_file
+from ..media.frame_sources import read_frames
+from ..media.framing import Framing
+from ..models.folder.detect import TOY_FOLDER
+from ..models.load import VideoModel, load_model
+from ..models.unet.inflate import TemporalLayers
+from ..pictures.loss_curve import loss_curve
+from ..tuning.folder import TunedFolder
+from ..tuning.settings import TuningSettings
+from ..tuning.tune import ClassPictures, TuningStep, tune
+
+BUILT_IN = "toy"
+
+
+def run_tuning(options: argparse.Namespace) -> None:
+    """Tune, save the model and its loss curve, and print the folder; `options` are those of the command."""
+    settings = _settings(options)
+    model_folder = TOY_FOLDER if options.model == BUILT_IN else Path(options.model)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = torch.float16 if device == "cuda" else torch.float32
+    model = load_model(model_folder, dtype=dtype, device=device)
+    framing = Framing(
+        start=options.first,
+        count=options.frames,
+        sampling_rate=options.every,
+        short_side=options.size or _trained_size(model),
+    )
+    latents = model.vae.encode(read_frames(options.clip, framing)[0])
+    pictures = _class_pictures(options, model, framing)
+    console = Console(stderr=True)
+    with _bar(console) as bar:
+        task = bar.add_task("tuning", total=options.steps, loss="")
+        result = tune(
+            model.unet,
+            model.text_encoder,
+            latents,
+            options.prompt,
+            settings,
+            output=TunedFolder(options.output, model_folder if model_folder.is_dir() else None, options.weights),
+            resume=options.resume,
+            class_pictures=pictures,
+            on_plan=lambda sentence: console.print(f"{sentence}.", markup=False),
+            on_step=lambda step: _show(bar, task, step),
+        )
+    curve = options.output / "loss.png"
+    with whole_file(curve) as unfinished:
+        loss_curve(result.losses).save(unfinished, "PNG")
+    sys.stdout.write(f"{options.output}\n")
+
+
+def _settings(options: argparse.Namespace) -> TuningSettings:
+    """Return the settings that the command names; what it leaves out is as published."""
+    named = ("steps", "learning_rate", "recipe", "seed", "save_every")
+    given = {name: value for name in named if (value := getattr(options, name)) is not None}
+    if options.rank is not None:
+        given["temporal"] = TemporalLayers(rank=options.rank or None)
+    return TuningSettings(**given)
+
+
+def _class_pictures(options: argparse.Namespace, model: VideoModel, framing: Framing) -> ClassPictures | None:
+    if options.class_pictures is None:
+        return None
+    whole = Framing(short_side=framing.short_side)
+    frames: Tensor = read_frames(options.class_pictures, whole)[0]
+    return ClassPictures(model.vae.encode(frames), options.class_prompt or options.prompt)
+
+
+def _trained_size(model: VideoModel) -> int | None:
+    """Pixels of the shorter side of the pictures that the model was trained on; None: not known, as they are."""
+    side = model.unet.trained_side
+    return None if side is None else side * model.vae.pixels_per_cell
+
+
+def _bar(console: Console) -> Progress:
+    columns = (TextColumn("step {task.completed} of {task.total}"), BarColumn(), TextColumn("{task.fields[loss]}"))
+    return Progress(*columns, TimeRemainingColumn(), console=console)
+
+
+def _show(bar: Progress, task: object, step: TuningStep) -> None:
+    bar.update(task, completed=step.done, loss=f"loss {step.loss:.4f}")  # type: ignore[arg-type]

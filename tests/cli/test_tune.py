@@ -1,0 +1,52 @@
+"""The command `tune`: from a clip to a folder that loads, and on from there."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fatezero_ext import load_model
+from fatezero_ext.cli.main import main
+from fatezero_ext.media.video import write_video
+
+from ..conftest import GOLDEN
+
+NAMED = ["--prompt", "a silver jeep", "--model", str(GOLDEN / "model"), "--frames", "2", "--size", "64", "--rank", "4"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tune")
+    write_video(folder / "clip.mp4", torch.rand(3, 64, 80, 3, generator=torch.Generator().manual_seed(3)), 8)
+    return folder
+
+
+def tune(folder, *options):
+    return main(["tune", str(folder / "clip.mp4"), *NAMED, "--output", str(folder / "jeep"), *options])
+
+
+def test_a_clip_becomes_a_model_and_the_run_goes_on(folder, capsys):
+    assert tune(folder, "--steps", "2") == 0
+    said = capsys.readouterr()
+    assert said.out == f"{folder / 'jeep'}\n" and "tuning needs" in said.err
+    assert load_model(folder / "jeep").unet.settings.temporal.rank == 4
+    first = json.loads((folder / "jeep" / "tuning.json").read_text())["losses"]
+    assert (folder / "jeep" / "loss.png").exists()
+
+    assert tune(folder, "--steps", "3") == 1
+    assert "resume to go on" in capsys.readouterr().err
+    assert tune(folder, "--steps", "3", "--resume") == 0
+    record = json.loads((folder / "jeep" / "tuning.json").read_text())
+    assert record["losses"][:2] == first and record["steps"] == 3
+    state = load_file(folder / "jeep.tuning.safetensors")
+    assert state["losses"].tolist() == record["losses"]
+
+
+def test_help_and_bad_values_end_before_anything_loads(folder, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["tune", str(folder / "clip.mp4"), "--prompt", "x"])
+    assert ended.value.code == 2
+    assert "--model" in capsys.readouterr().err
+    assert tune(folder, "--steps", "0", "--resume") == 1
+    assert "steps is 0" in capsys.readouterr().err
