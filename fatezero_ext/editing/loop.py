@@ -84,20 +84,20 @@ def edit_latents(
         asked = AskedText(asked_text, plan.mask_layers, reading)
     spread = plan.mask_layers if plan.shape_layers else ()
     with SourceReader(unet, trace, wanted, asked, parts=parts, spread=spread) as source:
-        clip = _ClipRun(runs, run_of, source, predict)
+        run = _ClipRun(runs, run_of, source, predict)
         for step in range(steps):
-            x, estimates = clip.edited(x, step)
-            runs, parts = clip.runs, predict.parts
+            x, estimates = run.edited(x, step)
+            runs, parts = run.runs, predict.parts
             if watched(x, last=step == steps - 1):
                 name = result_name(x, step + 1, steps, "the edit")
                 check_result(unet, x, name, given=trace.noise, guidance=plan.guidance)
             estimate = partial(_of_clip, parts, estimates)
-            fused = _mask_of_clip(parts, [run.attention_mask for run in runs])
-            blended = _mask_of_clip(parts, [run.latent_mask for run in runs])
+            fused = _mask_of_clip(parts, [each.attention_mask for each in runs])
+            blended = _mask_of_clip(parts, [each.latent_mask for each in runs])
             on_step(StepDone(step + 1, steps, x, estimate, fused, blended))
-    peak = torch.stack([run.masks.spared_peak() for run in runs]).amax(0)
-    last = [run.masks.last(peak) for run in runs]
-    return EditedLatents(x, joined(parts, [run.masks.mean() for run in runs]), joined(parts, last))
+    peak = torch.stack([each.masks.spared_peak() for each in runs]).amax(0)
+    last = [each.masks.last(peak) for each in runs]
+    return EditedLatents(x, joined(parts, [each.masks.mean() for each in runs]), joined(parts, last))
 
 
 class _ClipRun:

@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 
 from .audio import Sound, SoundFile, has_sound
 from .framing import Framing, crop_and_scale, size_after
+from .pixels import as_floats, stacked
 from .streamed import FLOAT_BYTES, StreamedFrames, read_ahead, regrouped
 from .video import (
-    as_floats,
     frames_said,
     memory_counter,
     pictures_of,
     read_video,
     selected_pictures,
-    stacked,
     video_rate,
 )
 

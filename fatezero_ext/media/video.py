@@ -23,6 +23,7 @@ from .audio import Sound, SoundFile, Track, tracks
 from .frame_checks import check_frames
 from .framing import LONGEST_SIDE
 from .media_file import BROKEN_MEDIA, opened_media
+from .pixels import as_floats, stacked
 from .streamed import FLOAT_BYTES, StreamedFrames, parts_of
 
 if TYPE_CHECKING:
@@ -148,23 +149,6 @@ def selected_pictures(
     if not rate:
         raise VideoError(f"{path} does not say its frame rate; one is needed. Encode it again with a rate.")
     return frames, Fraction(rate)
-
-
-def as_floats(pictures: NDArray[np.uint8]) -> Tensor:
-    """Return pictures as numbers 0..1."""
-    import torch
-
-    return torch.from_numpy(pictures).float().div_(255)
-
-
-def stacked(pictures: list[NDArray[np.uint8]]) -> Tensor:
-    """Stack pictures to one tensor of floats, 0..1; empties the list, to never hold the whole clip twice."""
-    import torch
-
-    frames = torch.empty(len(pictures), *pictures[0].shape)
-    for number in reversed(range(len(pictures))):
-        frames[number] = as_floats(pictures.pop())
-    return frames
 
 
 def pictures_of(

@@ -84,7 +84,7 @@ class TuneOnClip(io.ComfyNode):
 
         def on_step(step: TuningStep) -> None:
             if step.done % SAID_EVERY == 0 or step.done == step.total:
-                host.tell([_said(step)], cls.hidden.unique_id)
+                host.tell((), [_said(step)], cls.hidden.unique_id)
             bar.update(step.done, step.preview)
 
         result = tune(
@@ -96,7 +96,7 @@ class TuneOnClip(io.ComfyNode):
             output=TunedFolder(_models() / name, _base(unet)),
             resume=True,
             class_pictures=pictures,
-            on_plan=lambda plan: host.tell([plan[:1].upper() + plan[1:]], cls.hidden.unique_id),
+            on_plan=lambda plan: host.tell((), [plan[:1].upper() + plan[1:]], cls.hidden.unique_id),
             on_step=on_step,
         )
         result.unet.load_to_device = host.current().residence(result.unet.net, "unet")
