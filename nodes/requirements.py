@@ -23,6 +23,7 @@ MODULES = (
     "filelock",
     "platformdirs",
     "psutil",
+    "networkx",
 )
 """Modules of `requirements.txt`, in its order."""
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"

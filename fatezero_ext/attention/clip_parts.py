@@ -6,7 +6,7 @@ and values are carried to it layer by layer: nothing is computed twice, and noth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -95,13 +95,10 @@ def split_clip(tables: Sequence[Sequence[int]], frames: int, frames_at_once: int
     return _split(frozenset(map(tuple, tables)), frames, frames_at_once)
 
 
-@lru_cache(maxsize=8)  # asked for by the plan, the inversion and each edit; of thousands of frames it takes seconds
+@lru_cache(maxsize=8)  # asked for by the plan, the inversion and each edit
 def _split(tables: frozenset[tuple[int, ...]], frames: int, frames_at_once: int) -> tuple[ClipPart, ...]:
-    reads = torch.eye(frames, dtype=torch.bool)
-    for table in tables:
-        reads[torch.arange(frames), torch.tensor(table)] = True
-    groups = _in_order(_reached(reads))
-    if (most := max(groups, key=len)) and len(most) > frames_at_once:
+    groups = _in_order(tables, frames)
+    if len(most := max(groups, key=len)) > frames_at_once:
         raise SettingsError(
             f"frames_at_once is {frames_at_once}, but {len(most)} frames ({most[0]} to {most[-1]}) read each other's "
             f"keys and are computed together. Use {len(most)} or more, or other key frames: each frame's own, fixed "
@@ -112,30 +109,31 @@ def _split(tables: frozenset[tuple[int, ...]], frames: int, frames_at_once: int)
         if len(filled[-1]) + len(group) > frames_at_once:
             filled.append([])
         filled[-1] += group
-    return tuple(_parts([tuple(sorted(part)) for part in filled], reads))
+    return tuple(_parts([tuple(sorted(part)) for part in filled], tables))
 
 
-def _reached(reads: Tensor) -> Tensor:
-    """Return bool [frames, frames], true where a frame depends on another, also by way of others."""
-    while not (further := (reads.float() @ reads.float()) > 0).equal(reads):
-        reads = further
-    return reads
+def _in_order(tables: Collection[tuple[int, ...]], frames: int) -> list[list[int]]:
+    """Return groups of frames that depend on each other, each behind those that it depends on; in linear time."""
+    import networkx as nx  # here alone: a clip that is computed whole does not need it
+
+    reads = nx.DiGraph()
+    reads.add_nodes_from(range(frames))
+    reads.add_edges_from((read, frame) for table in tables for frame, read in enumerate(table))
+    together = nx.condensation(reads)
+    members = {group: sorted(found) for group, found in together.nodes(data="members")}
+    in_turn = (sorted(groups, key=members.__getitem__) for groups in nx.topological_generations(together))
+    return [members[group] for groups in in_turn for group in groups]
 
 
-def _in_order(reached: Tensor) -> list[list[int]]:
-    """Return groups of frames that depend on each other, each behind those that it depends on."""
-    count, together = reached.sum(1).tolist(), reached & reached.T
-    groups = {tuple(row.nonzero()[:, 0].tolist()) for row in together}
-    return [list(group) for group in sorted(groups, key=lambda group: (count[group[0]], group))]
-
-
-def _parts(frames: Sequence[tuple[int, ...]], reads: Tensor) -> Iterator[ClipPart]:
-    read_by = [set(reads[list(own)].any(0).nonzero()[:, 0].tolist()) for own in frames]
-    done: set[int] = set()
+def _parts(frames: Sequence[tuple[int, ...]], tables: Collection[tuple[int, ...]]) -> Iterator[ClipPart]:
+    # The last part that reads each frame, itself included: its keys are carried until then.
+    last = {read: number for number, own in enumerate(frames) for at in own for read in (at, *(t[at] for t in tables))}
+    waiting: list[int] = []
     for number, own in enumerate(frames):
-        wanted, later = set[int]().union(*read_by[number:]), set[int]().union(*read_by[number + 1 :])
-        yield ClipPart(own, tuple(sorted(wanted & done)), tuple(sorted(later & set(own))), number)
-        done |= set(own)
+        waiting = [frame for frame in waiting if last[frame] >= number]
+        carried = [frame for frame in own if last[frame] > number]
+        yield ClipPart(own, tuple(sorted(waiting)), tuple(carried), number)
+        waiting += carried
 
 
 def part_sites(sites: Mapping[LayerAddress, Site], part: ClipPart) -> Mapping[LayerAddress, Site]:
@@ -201,6 +199,11 @@ class PartAttention:
     sites: Mapping[LayerAddress, Site]
     carried: tuple[CarriedKeys, ...] = field(default_factory=lambda: (CarriedKeys(),))
 
+    def begin(self) -> None:
+        """Forget what neither this part nor a later one reads; parts of a layer come in their order."""
+        for carried in self.carried:
+            carried.begin(self.part)
+
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
         own, part = self.sites[site.address], self.part
         if not own.key_frames:
@@ -237,6 +240,6 @@ class PartCalls:
         """Return what computes the attention of a part's call: `inner` itself where the part is the whole clip."""
         if not self._sites:
             return inner
-        for carried in self._carried:
-            carried.begin(part)
-        return PartAttention(inner, part, self._sites[part.number], self._carried)
+        attention = PartAttention(inner, part, self._sites[part.number], self._carried)
+        attention.begin()
+        return attention

@@ -6,7 +6,7 @@ import logging
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -136,6 +136,15 @@ class NoiseModel(ABC):
         """Sentences on a part of the model that looks at all frames at once, for an error; '' if there is none."""
         return ""
 
+    @property
+    def joins_parts(self) -> bool:
+        """Whether the parts of a clip can only be computed together, layer by layer, see `predict_parts`."""
+        return False
+
+    def waiting_memory(self, chunks: int, frames: int, height: int, width: int) -> int:
+        """Bytes of RAM, at most, in which the parts of a clip wait for each other in a call, see `joins_parts`."""
+        return 0
+
     def parts(self, frames: int, frames_at_once: int, *, controlled: bool = False) -> tuple[ClipPart, ...]:
         """Return the parts in which a clip is computed, with the result of the whole one within rounding.
 
@@ -181,6 +190,18 @@ class NoiseModel(ABC):
         Returns [(chunks frames), channels, height, width] in the latents' dtype; the model computes in its own.
         Raises ModelError if the shapes do not fit together.
         """
+
+    def predict_parts(
+        self, pieces: Sequence[Tensor], timestep: int | Tensor, text: Tensor, attends: Sequence[Attend | None]
+    ) -> list[Tensor]:
+        """Predict for parts of a clip in their order, as a call of each does; all of them where `joins_parts`.
+
+        pieces: [frames, channels, height, width] of each part, scaled
+        attends: computes the attention of each part
+        """
+        return [
+            self(x, timestep, text, frames=len(x), attend=attend) for x, attend in zip(pieces, attends, strict=True)
+        ]
 
     @property
     def attend(self) -> Attend:

@@ -30,6 +30,7 @@ class EditAttention:
     keep_cross:  layers whose unedited cross maps of the edit are kept in `edit_maps`, for latent blending
     watch_cross: layers whose cross maps of the edit are put there while their attention is computed as without
     kernel:      computes what is edited and not the source's
+    park:        where `edit_maps` wait, so that they take no room beside the call; None: where they were computed
     """
 
     plan: StepPlan
@@ -39,13 +40,14 @@ class EditAttention:
     keep_cross: tuple[LayerAddress, ...] = ()
     watch_cross: tuple[LayerAddress, ...] = ()
     kernel: Attend = plain
+    park: torch.device | None = None
     edit_maps: dict[LayerAddress, Tensor] = field(default_factory=dict)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
         at = site.address
         if at in self.watch_cross:
             own = slice(len(q) - site.frames, None)
-            self.edit_maps[at] = attention_probs(q[own], k[own], site.part(own))
+            self._keep(at, attention_probs(q[own], k[own], site.part(own)))
         if site.is_cross:
             if at in self.keep_cross or (self.plan.replace_cross and at in self.source):
                 return self._on_last_chunk(self._cross, q, k, v, site)
@@ -59,7 +61,8 @@ class EditAttention:
         """Compute A' v, A' = A_source mix + A_edit gain; mix and gain are applied to the values, not to the maps."""
         at, plan = site.address, self.plan
         if at in self.keep_cross:
-            probs = self.edit_maps[at] = attention_probs(q, k, site)
+            probs = attention_probs(q, k, site)
+            self._keep(at, probs)
 
         def own(values: Tensor) -> Tensor:
             return apply_probs(probs, values, site) if at in self.keep_cross else self.kernel(q, k, values, site)
@@ -74,6 +77,9 @@ class EditAttention:
         if not plan.own_cross and not added_keys:
             return taken
         return own(gain[:, None] * v).add_(taken)
+
+    def _keep(self, at: LayerAddress, probs: Tensor) -> None:
+        self.edit_maps[at] = probs if self.park is None else probs.to(self.park)
 
     def _masked_self(self, mask: MaskOf, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
         own = self.base(q, k, v, site)

@@ -18,6 +18,7 @@ from ..inversion.footprint import ClipShape, recorded_forms
 from ..inversion.guided_prediction import OnFrames, OnStep, ignore_frames, ignore_step
 from ..inversion.plan import InversionPlan
 from ..inversion.source_reader import check_repeatable
+from ..inversion.storage_plan import check_waiting
 from ..inversion.trace import Trace
 from ..prompts.other_words import AskedPrompt, with_other_words
 from ..prompts.prompt import TextEncoder, read_prompt
@@ -89,6 +90,7 @@ def edit(
     asked_text = None if plan.asked_text is None else embedded(text_encoder, [plan.asked_text], unet)
 
     def work() -> EditedLatents:
+        check_waiting(unet, trace.capture, parts, ClipShape(trace.frames, *trace.size, trace.text.shape[1]))
         return edit_latents(
             unet,
             trace,

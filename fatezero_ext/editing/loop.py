@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -14,6 +15,7 @@ from ..attention.sites import LayerAddress
 from ..diffusion.finite import check_result, watched
 from ..diffusion.noise_model import NoiseModel
 from ..inversion.guided_prediction import (
+    HALVINGS,
     OUT_OF_MEMORY_ADVICE,
     GuidedPrediction,
     OnFrames,
@@ -22,6 +24,7 @@ from ..inversion.guided_prediction import (
     ignore_frames,
     ignore_step,
     memory_remedies,
+    parked_at,
     result_name,
 )
 from ..inversion.source_reader import AskedText, SourceReader, SourceRecords
@@ -68,10 +71,11 @@ def edit_latents(
     parts:     of the clip, each computed by a call of its own, see `NoiseModel.parts`; none: all frames in one
     """
     steps, parts = len(trace.schedule), parts or whole_clip(trace.frames)
-    clip = (trace.frames, *trace.size)
-    predict = GuidedPrediction(unet, text, plan.guidance, clip, trace.store, parts=parts, on_frames=on_frames)
+    shape = (trace.frames, *trace.size)
+    predict = GuidedPrediction(unet, text, plan.guidance, shape, trace.store, parts=parts, on_frames=on_frames)
     plan = plan.to(unet.device, unet.dtype)
-    runs, x = [EditRun(unet, trace, plan, user_mask, part) for part in parts], trace.noise.to(unet.device)
+    run_of = partial(EditRun, unet, trace, plan, user_mask)
+    runs, x = [run_of(part) for part in parts], trace.noise.to(unet.device)
     wanted = [runs[0].wanted(step) for step in range(steps)]
     asked = None
     if asked_text is not None:
@@ -79,8 +83,10 @@ def edit_latents(
         asked = AskedText(asked_text, plan.mask_layers, reading)
     spread = plan.mask_layers if plan.shape_layers else ()
     with SourceReader(unet, trace, wanted, asked, parts=parts, spread=spread) as source:
+        clip = _ClipRun(runs, run_of, source, predict)
         for step in range(steps):
-            x, estimates = _edited_step(runs, x, step, source, predict)
+            x, estimates = clip.edited(x, step)
+            runs, parts = clip.runs, predict.parts
             if watched(x, last=step == steps - 1):
                 name = result_name(x, step + 1, steps, "the edit")
                 check_result(unet, x, name, given=trace.noise, guidance=plan.guidance)
@@ -93,21 +99,67 @@ def edit_latents(
     return EditedLatents(x, joined(parts, [run.masks.mean() for run in runs]), joined(parts, last))
 
 
+class _ClipRun:
+    """The edit of a clip in its parts, which get smaller when the device runs out of memory."""
+
+    def __init__(
+        self,
+        runs: Sequence[EditRun],
+        run_of: Callable[[ClipPart], EditRun],
+        source: SourceReader,
+        predict: GuidedPrediction,
+    ) -> None:
+        """runs: of all parts; run_of: begins that of another part"""
+        self.runs, self._run_of, self._source, self._predict = runs, run_of, source, predict
+        self._masks_before: Sequence[MaskMaker] = ()
+
+    def edited(self, x: Tensor, step: int) -> tuple[Tensor, list[Callable[[], Tensor]]]:
+        """Do one step; return the clip's latents, and what makes each part's clean estimate."""
+
+        def edited_once() -> tuple[Tensor, list[Callable[[], Tensor]]]:
+            self._masks_before = [copy(run.masks) for run in self.runs]
+            return _edited_step(self.runs, x, step, self._source, self._predict)
+
+        return within_memory(edited_once, [self._smaller_parts] * HALVINGS, OUT_OF_MEMORY_ADVICE)
+
+    def _smaller_parts(self) -> str | None:
+        before = self._predict.parts
+        said = self._predict.smaller_parts()
+        if said is not None:
+            self._source.split(self._predict.parts)
+            self.runs = [self._run_of(part) for part in self._predict.parts]
+            for run in self.runs:
+                run.masks.go_on_from(self._masks_before, before, run.part)
+        return said
+
+
 def _edited_step(
     runs: Sequence[EditRun], x: Tensor, step: int, source: SourceReader, predict: GuidedPrediction
 ) -> tuple[Tensor, list[Callable[[], Tensor]]]:
     """Do one step of the edit part by part; return the clip's latents, and what makes each part's clean estimate."""
-    pieces, estimates = [], []
+    done = [
+        each
+        for group in predict.groups
+        for each in _edited_group([runs[part.number] for part in group], x, step, source, predict)
+    ]
+    return joined(predict.parts, [piece for piece, _ in done]), [estimate for _, estimate in done]
+
+
+def _edited_group(
+    runs: Sequence[EditRun], x: Tensor, step: int, source: SourceReader, predict: GuidedPrediction
+) -> list[tuple[Tensor, Callable[[], Tensor]]]:
+    """Do one step of parts that are computed together; return each part's latents and what makes its clean estimate."""
     remedies = memory_remedies(predict.unet, predict.store)
+    group, starts = [run.part for run in runs], [run.part.of(x) for run in runs]
+    attends = []
     for run in runs:
         read = partial(source.read, step, run.part.number)
-        # Not kept in a local variable, so that these records are freed before the next are read.
-        piece, estimate = run.denoise(
-            run.part.of(x), step, within_memory(read, remedies, OUT_OF_MEMORY_ADVICE), predict
-        )
-        pieces.append(piece)
-        estimates.append(estimate)
-    return joined(predict.parts, pieces), estimates
+        attends.append(run.attention(step, within_memory(read, remedies, OUT_OF_MEMORY_ADVICE), parked_at(group)))
+    predictions = predict(starts, runs[0].timesteps[step], [attend for attend, _ in attends], group)
+    return [
+        run.denoised(start, prediction, step, attend.edit_maps, heat)
+        for run, start, prediction, (attend, heat) in zip(runs, starts, predictions, attends, strict=True)
+    ]
 
 
 def _of_clip(parts: Parts, estimates: Sequence[Callable[[], Tensor]]) -> Tensor:
@@ -171,21 +223,24 @@ class EditRun:
         shapes = (layer.address for layer in self.plan.shape_layers)
         return frozenset([*read, *((*self.plan.mask_layers, *shapes) if self.reads_mask(step) else ())])
 
-    def denoise(
-        self, x: Tensor, step: int, source: SourceRecords, predict: GuidedPrediction
+    def denoised(
+        self, x: Tensor, prediction: Tensor, step: int, edit_maps: Mapping[LayerAddress, Tensor], heat: Heat
     ) -> tuple[Tensor, Callable[[], Tensor]]:
-        """Do one step of the edit; return its latents, and what makes the clean estimate to preview."""
-        attend, heat = self.attention(step, source)
-        prediction = predict(x, self.timesteps[step], attend, self.part)
+        """End a step of the edit; return its latents, and what makes the clean estimate to preview."""
         estimate = partial(self.trace.schedule.clean, x, prediction, step)
         x = self.unet.after_step(self.trace.schedule.denoise(x, prediction, step))
-        x = self.blend_latents(x, step, attend.edit_maps, heat)
+        x = self.blend_latents(x, step, edit_maps, heat)
         if not self.original:  # else the next step adds its own
             self.masks.forget_edit_maps()
         return x, estimate
 
-    def attention(self, step: int, source: SourceRecords) -> tuple[EditAttention, Heat]:
-        """Return a step's attention, and the source's heat: it is made once a step, masks once a size."""
+    def attention(
+        self, step: int, source: SourceRecords, park: torch.device | None = None
+    ) -> tuple[EditAttention, Heat]:
+        """Return a step's attention, and the source's heat: it is made once a step, masks once a size.
+
+        park: see `EditAttention`
+        """
         plan, heat, mask = self.plan.steps[step], self.masks.source_heat(source), None
         self.attention_mask = self.latent_mask = None
         if self.reads_mask(step):
@@ -207,6 +262,7 @@ class EditRun:
             keep_cross=self.plan.mask_layers if joins else (),
             watch_cross=self.plan.mask_layers if step == self.joined_last else (),
             kernel=self.unet.kernel,
+            park=park,
         )
         return attend, heat
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..attention.clip_parts import ClipPart, Parts, joined
 from ..attention.controlled_layer import ControlledLayer
 from ..attention.sites import LayerAddress, Site
 from ..diffusion.noise_model import NoiseModel
@@ -210,9 +211,9 @@ class MaskMaker:
 
     def add_edit_maps(self, maps: Mapping[LayerAddress, Tensor], *, summed: bool) -> None:
         """Take the edit's own cross maps of one step, in place of those before, or `summed` with them."""
-        for address, probs in maps.items():
-            before = self._edit_maps.get(address) if summed else None
-            self._edit_maps[address] = probs if before is None else before + probs
+        before = self._edit_maps if summed else {}
+        added = {at: before[at] + probs if at in before else probs for at, probs in maps.items()}
+        self._edit_maps = {**self._edit_maps, **added}
 
     def forget_edit_maps(self) -> None:
         """Free the edit's own cross maps, once the masks of their step are made."""
@@ -238,7 +239,7 @@ class MaskMaker:
 
         blends_latents: whether latents are blended under it; otherwise self-attention is fused under it
         """
-        self.counts += mask
+        self.counts = self.counts + mask  # not in place: a step that fails goes back to what was
         self._counted += 1
         if blends_latents:
             self._last_blended = mask
@@ -263,13 +264,31 @@ class MaskMaker:
         for cells in self._barred:
             joining = joining & ~cells
         self._last_fused = self._last_fused | joining
-        self._edit_maps.clear()
+        self._edit_maps = {}
 
     def watch_spared(self, heat: Heat) -> None:
         """Add up the heat of the things that the last mask spares."""
         if self.source_words is not None and self.source_words.spare:
             found = torch.stack([heat(words) for words in self.source_words.spare])
             self._spared_heat = found if self._spared_heat is None else self._spared_heat + found
+
+    def go_on_from(self, makers: Sequence[MaskMaker], parts: Parts, part: ClipPart) -> None:
+        """Go on as the makers of all parts of a clip would, for the frames of another part."""
+
+        def cut(pieces: Sequence[Tensor | None], axis: int = 0) -> Tensor:
+            moved = [piece.movedim(axis, 0) for piece in pieces if piece is not None]
+            return part.of(joined(parts, moved)).movedim(0, axis)
+
+        first = makers[0]
+        self._counted, self.counts = first._counted, cut([each.counts for each in makers])
+        if first._last_fused is not None:
+            self._last_fused = cut([each._last_fused for each in makers])
+        if first._last_blended is not None:
+            self._last_blended = cut([each._last_blended for each in makers])
+        if first._spared_heat is not None:
+            self._spared_heat = cut([each._spared_heat for each in makers], axis=1)
+        self._barred = [cut(cells) for cells in zip(*(each._barred for each in makers), strict=True)]
+        self._edit_maps = {at: cut([each._edit_maps[at] for each in makers]) for at in first._edit_maps}
 
     def mean(self) -> Tensor:
         """Return the share of the counted masks that left a cell free, 0..1; 1 without any."""
@@ -312,4 +331,5 @@ class MaskMaker:
         return spread_over_shapes(word_heat(maps, weights), source, self._shapes)
 
     def _edit_heat(self, weights: Tensor) -> Tensor:
-        return word_heat([(self._edit_maps[at], site) for at, site in self.sites.items()], weights)
+        device = self.counts.device
+        return word_heat(((self._edit_maps[at].to(device), site) for at, site in self.sites.items()), weights)

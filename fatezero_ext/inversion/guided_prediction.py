@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..attention.clip_parts import ClipPart, PartAttention, PartCalls, Parts, most_frames, whole_clip
+from ..attention.clip_parts import PartAttention, PartCalls, Parts, most_frames, whole_clip
 from ..attention.functional import Attend
 from ..diffusion.finite import watched
 from ..diffusion.noise_model import NoiseModel
-from ..memory.free_memory import Remedy, free_on, within_memory
+from ..errors import SettingsError
+from ..memory.free_memory import Remedy, free_on, free_ram, within_memory
+from ..storage.offload import CPU
 from ..storage.record_store import MemoryStore, RecordStore
 
 log = logging.getLogger(__name__)
@@ -77,6 +79,20 @@ def memory_remedies(unet: NoiseModel, store: RecordStore) -> tuple[Remedy, ...]:
     return (lambda: "recorded attention moves to the computer's memory" if store.leave_device() else None,)
 
 
+def together(unet: NoiseModel, parts: Parts) -> Sequence[Parts]:
+    """Return groups of parts that are computed together: each by itself, or all where the model joins them."""
+    return [parts] if unet.joins_parts else [(part,) for part in parts]
+
+
+def parked_at(group: Parts) -> torch.device | None:
+    """Return where what a call leaves of each part waits for the other parts of its group; None: where it was made."""
+    return CPU if len(group) > 1 else None
+
+
+HALVINGS = 20
+"""Times that a step may run again in parts of half the size: more than any clip takes."""
+
+
 class GuidedPrediction:
     """Predictions for one clip, guided if there are two texts, the negative one first.
 
@@ -100,40 +116,65 @@ class GuidedPrediction:
         store: of the run, which can leave the device
         parts: of the clip, each predicted by a call of its own; none: it is predicted whole
         """
-        frames, *size = clip
+        self._clip = frames, *size = clip
         self.unet, self.text, self.guidance, self.store = unet, text, guidance, store
-        self.parts = parts or whole_clip(frames)
         self._on_frames = on_frames
-        self._calls = PartCalls(self.parts, unet.sites(*clip), texts=len(text))
         self.one_at_a_time = len(text) == 1
+        self._split(parts or whole_clip(frames))
         needed = unet.working_memory(2, most_frames(self.parts), *size)
-        short = unet.device.type == "cuda" and needed > free_on(unet.device)
+        waits = 0 if len(self.parts) == 1 else unet.waiting_memory(2, *clip)
+        short = waits > free_ram() or unet.device.type == "cuda" and needed > free_on(unet.device)
         if short and (remedy := self._take_turns()):
             log.warning("The device is short of memory: %s.", remedy)
 
-    def __call__(self, x: Tensor, timestep: int | Tensor, attend: Attend, part: ClipPart | None = None) -> Tensor:
-        """Predict for x [frames, channels, height, width]; `attend` computes the call that has the last text.
+    def _split(self, parts: Parts) -> None:
+        self.parts, self.groups = parts, together(self.unet, parts)
+        self._calls = PartCalls(parts, self.unet.sites(*self._clip), texts=len(self.text))
 
-        part: that x holds; None: x is the whole clip
-        The parts of a clip come in their order at each step.
+    @property
+    def frames_at_once(self) -> int:
+        """Most frames of a part; 0: the clip is whole."""
+        return 0 if len(self.parts) == 1 else max(len(part.frames) for part in self.parts)
+
+    def smaller_parts(self) -> str | None:
+        """Split the clip into smaller parts and say so, for a step to run again; None where that cannot be."""
+        frames = self._clip[0]
+        wanted = (self.frames_at_once or frames) // 2
+        if wanted == 0 or self.unet.attend is not self.unet.kernel:  # a controller may count its calls
+            return None
+        try:
+            parts = self.unet.parts(frames, wanted)
+        except SettingsError:
+            return None
+        self._split(parts)
+        return f"{self.frames_at_once} frames are computed at once from here on"
+
+    def __call__(
+        self, pieces: Sequence[Tensor], timestep: int | Tensor, attends: Sequence[Attend], group: Parts
+    ) -> list[Tensor]:
+        """Predict for the parts of a group; the groups come in their order at each step.
+
+        pieces:  [frames, channels, height, width] of each part
+        attends: computes the attention of each part in the call that has the last text
         """
         remedies = (*memory_remedies(self.unet, self.store), self._take_turns)
-        attend = self._calls.attend(attend, self.parts[0] if part is None else part)
-        predicted = within_memory(lambda: self._prediction(x, timestep, attend), remedies, OUT_OF_MEMORY_ADVICE)
-        self._on_frames(len(x))
+        attends = [self._calls.attend(attend, part) for attend, part in zip(attends, group, strict=True)]
+        predicted = within_memory(lambda: self._predictions(pieces, timestep, attends), remedies, OUT_OF_MEMORY_ADVICE)
+        self._on_frames(sum(map(len, pieces)))
         return predicted
 
-    def _prediction(self, x: Tensor, timestep: int | Tensor, attend: Attend) -> Tensor:
-        if self.one_at_a_time:
-            wanted = self.unet(x, timestep, self.text[-1:], frames=len(x), attend=attend)
-            if len(self.text) == 1:
-                return wanted
-            others = attend.of_others(self.unet.attend) if isinstance(attend, PartAttention) else None
-            negative = self.unet(x, timestep, self.text[:1], frames=len(x), attend=others)
-        else:
-            both = self.unet(x, timestep, self.text, frames=len(x), attend=attend)
-            negative, wanted = both.chunk(2)
-        return torch.lerp(negative, wanted, self.guidance)
+    def _predictions(self, pieces: Sequence[Tensor], timestep: int | Tensor, attends: Sequence[Attend]) -> list[Tensor]:
+        if not self.one_at_a_time:
+            both = self.unet.predict_parts(pieces, timestep, self.text, attends)
+            return [torch.lerp(*predicted.chunk(2), self.guidance) for predicted in both]
+        wanted = self.unet.predict_parts(pieces, timestep, self.text[-1:], attends)
+        if len(self.text) == 1:
+            return wanted
+        others = [
+            attend.of_others(self.unet.attend) if isinstance(attend, PartAttention) else None for attend in attends
+        ]
+        negative = self.unet.predict_parts(pieces, timestep, self.text[:1], others)
+        return [torch.lerp(*both, self.guidance) for both in zip(negative, wanted, strict=True)]
 
     def _take_turns(self) -> str | None:
         if self.one_at_a_time or self.unet.attend is not self.unet.kernel:  # a controller may count its calls

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -17,30 +16,35 @@ from ..attention.clip_parts import Parts, most_frames
 from ..attention.records import Form
 from ..attention.sites import LayerAddress
 from ..diffusion.guided_text import check_guidance, embedded, guided_text
-from ..digests import combined
 from ..errors import FateZeroError, StoreError, check_kind
+from ..printable import format_bytes
 from ..prompts.prompt import TextEncoder
 from ..storage.disk_cache.cache import InversionCache, default_cache
-from ..storage.disk_cache.completeness import LAYERS, LEVELS, PARTS, WRONG_PARTS, page_names, stored_parts, unusable
+from ..storage.disk_cache.completeness import LEVELS, WRONG_PARTS, page_names, stored_parts, unusable
 from ..storage.disk_cache.entry import Entry
-from ..storage.disk_cache.manifest import JSON
 from ..storage.disk_cache.tensor_file import DamagedFile
 from ..storage.disk_store import DiskDraft, DiskStore, aligned
 from ..storage.record_store import MemoryStore, Recomputed, RecordStore
+from .cache_key import cache_key, entry_about
 from .checkpoints import NO_CHECKPOINTS, Checkpoints, RunFiles, resumed
 from .controller import Controller
 from .footprint import recorded_forms
 from .guided_prediction import OnFrames, OnStep, StepDone, ignore_frames, ignore_step
 from .loop import NO_RECORDING, Recording, invert_latents, reconstruct_latents
 from .plan import InversionPlan, plan_inversion
-from .storage_plan import StoragePlan, check_room, choose_storage, kept_as, measured_room, reads_evaluated
+from .storage_plan import (
+    StoragePlan,
+    check_room,
+    check_waiting,
+    choose_storage,
+    frames_that_fit,
+    measured_room,
+    reads_evaluated,
+)
 from .trace import Trace
 
 log = logging.getLogger(__name__)
 
-RECORDS = 2
-"""Version of saved inversions. Older ones are not found: threads that shared a model could mix up their attention, and
-numbers that are not finite were saved."""
 OnPlan = Callable[[str], None]
 
 
@@ -86,11 +90,12 @@ def invert(
              the clip more exactly; attention is recorded in its last call, and a registered controller sees that one
              alone; 0: plain DDIM inversion, as the authors' program
     frames_at_once: most frames that one call of the UNet computes, for long clips on small devices; the result is that
-             of the whole clip within rounding, and edits of it go on alike. 0, or no fewer than the clip has: all
+             of the whole clip within rounding, and edits of it go on alike. No fewer than the clip has: all. 0: all
+             that the device may hold. Where its memory runs out all the same, the step runs again with fewer
     reconstruct: take the source's attention from denoising the inverted clip again under its own prompt; None: from
              the inversion itself, as FateZero does
     on_plan: called before the first step with a sentence: how attention will be stored and how large that will be, or
-             that the inversion was found on disk
+             that the inversion was found on disk; again at the end where memory ran out on the way
     on_step: called with a `StepDone` after each step, and once for all that an earlier run finished; raising ends the
              run, which changes nothing but what a later one goes on from
     on_frames: called within a step with the number of frames that a call of the UNet computed; raising ends the run
@@ -133,25 +138,45 @@ def invert_planned(
     if reconstruct is not None:
         texts = guided_text(text_encoder, unet, source, reconstruct.guidance, reconstruct.negative_prompt)
         guided = _GuidedTexts(texts, reconstruct.guidance)
-    chunks, parts = 1 if guided is None else len(guided.texts), planned.parts
+    chunks = 1 if guided is None else len(guided.texts)
 
     def work() -> Controller:
-        shape = planned.shape(text.shape[1])
-        # Carried keys are less than whole frames: a bound that refuses must leave them out, one that is free hold them.
-        check_room(unet, replace(shape, frames=max(len(part.frames) for part in parts)), planned.frames)
-        # The edit that follows has two chunks.
-        room = measured_room(unet, max(chunks, 2), replace(shape, frames=most_frames(parts)))
-        steps, evaluated = len(planned.schedule), _stores_evaluated(planned, guided)
-        chosen = choose_storage(wanted, unet, planned.capture, shape, steps, room, evaluated=evaluated)
-        run = _Inversion(planned, text, guided, chosen, wanted.policy == "auto", on_step, on_frames)
+        at_once = frames_that_fit(unet, planned.frames, planned.frames_at_once, planned.size)
+        fitting = replace(planned, frames_at_once=at_once)
+        if at_once == planned.frames_at_once:  # else they were chosen by the same bound
+            # Carried keys are less than whole frames: a bound that refuses leaves them out, one that is free has them.
+            shape = replace(planned.shape(text.shape[1]), frames=_of_largest(planned.parts))
+            check_room(unet, shape, planned.frames)
+        chosen = _chosen_storage(fitting, text, guided)
+        run = _Inversion(fitting, text, guided, chosen, wanted.policy == "auto", on_step, on_frames)
         if chosen.storage.place == "disk":
             inverted = run.through_cache(chosen.storage.cache or default_cache(), on_plan)
         else:
             on_plan(str(chosen))
             inverted = run.computed(run.memory_store())
+        if 0 < inverted.frames_at_once < _of_largest(run.parts):
+            on_plan(f"{chosen}; memory ran out on the way, {inverted.frames_at_once} frames at once since then")
         return replace(planned.controller, storage=chosen.storage, trace=inverted)
 
-    return unet.run(work, chunks, most_frames(parts), *planned.size)
+    return unet.run(work, chunks, most_frames(planned.parts), *planned.size)
+
+
+def _chosen_storage(plan: InversionPlan, text: Tensor, guided: _GuidedTexts | None) -> StoragePlan:
+    """Choose how to store attention; raise SettingsError for what does not fit into memory."""
+    unet, parts, shape = plan.unet, plan.parts, plan.shape(text.shape[1])
+    waits = check_waiting(unet, plan.capture, parts, shape)
+    # The edit that follows has two chunks.
+    room = measured_room(unet, 2, replace(shape, frames=most_frames(parts)))
+    steps, evaluated = len(plan.schedule), _stores_evaluated(plan, guided)
+    wanted = plan.controller.storage
+    chosen = choose_storage(wanted, unet, plan.capture, shape, steps, room, evaluated=evaluated)
+    in_parts = f"; {_of_largest(parts)} frames at once" if len(parts) > 1 else ""
+    held = f", up to {format_bytes(waits)} of the others wait in ram (none with norm 'frame')" if waits else ""
+    return replace(chosen, in_parts=in_parts + held)
+
+
+def _of_largest(parts: Parts) -> int:
+    return max(len(part.frames) for part in parts)
 
 
 @dataclass(frozen=True)
@@ -236,7 +261,6 @@ class _Inversion:
             parts=self.parts,
             checkpoints=inverting,
         )
-        inverted = replace(inverted, frames_at_once=plan.frames_at_once)
         if guided is None:
             return replace(inverted, store=store)
         return reconstruct_latents(
@@ -258,8 +282,13 @@ class _Inversion:
 
     def through_cache(self, cache: InversionCache, on_plan: OnPlan) -> Trace:
         """Take the inversion from the cache if it is there, else run it and save it there."""
-        key, storage, files = self._key(), self.chosen.storage, self._files
-        nbytes, about = self.chosen.nbytes + files.nbytes, self._about()
+        storage, files = self.chosen.storage, self._files
+        guided = None if self.guided is None else (self.guided.texts, self.guided.guidance)
+        key = cache_key(self.plan, self.text, storage, guided)
+        nbytes, about = (
+            self.chosen.nbytes + files.nbytes,
+            entry_about(self.plan, storage, self.forms, self.stored_parts),
+        )
         if saved := self._found(cache, key):
             return self._reported(saved, on_plan, cache.folder / key)
         try:
@@ -267,15 +296,17 @@ class _Inversion:
             if left is None and (saved := self._found(cache, key)):  # what was left was whole
                 return self._reported(saved, on_plan, cache.folder / key)
             begun = left or cache.begin(key, about, nbytes)
-            draft = DiskDraft(begun, storage.precision, frozenset(self.forms), self.stored_parts)
+            # A run that goes on writes the pages in the parts of the one before, in whatever parts it computes.
+            parts = stored_parts(begun.about) or []
+            draft = DiskDraft(begun, storage.precision, frozenset(self.forms), parts)
         except StoreError as error:
             if not self.may_recompute:
                 raise
             on_plan(f"{error} Nothing is kept instead: edits run the source again.")
             return self.without_records()
         try:
-            done = draft.finished_steps(files.pages, files.fault) if left else 0
-            behind = f"goes on behind step {done} of {len(files.pages)}, where a run of it ended: " if done else ""
+            done = draft.finished_steps(files.pages(len(parts)), files.fault) if left else 0
+            behind = f"goes on behind step {done} of {files.total}, where a run of it ended: " if done else ""
             on_plan(f"{behind}{self.chosen}, in {cache.folder}")
             trace = self.computed(draft, Checkpoints(draft, finished=done))
             evaluated = {} if trace.evaluated is None else {"evaluated": trace.evaluated}
@@ -297,7 +328,6 @@ class _Inversion:
             len(self.plan.schedule),
             recorded=bool(self.forms),
             twice=self.guided is not None,
-            parts=len(self.stored_parts),
             clip=self.plan.latents.shape,
             evaluated=_stores_evaluated(self.plan, self.guided),
         )
@@ -352,42 +382,3 @@ class _Inversion:
             levels.get("evaluated"), plan.frames_at_once,
         )  # fmt: skip
         return self._in_memory(trace)
-
-    def _key(self) -> str:
-        """Return the cache key: a digest of everything the stored tensors depend on."""
-        plan, schedule, storage = self.plan, self.plan.schedule, self.chosen.storage
-        # Named only where there are some, so that inversions saved without them are found.
-        passes = {"passes": plan.inversion_passes} if plan.inversion_passes else {}
-        # Features once shared 8-bit scales over all frames: such inversions are not found.
-        scaled = storage.policy == "features" and storage.precision == "int8"
-        scales = {"scales": "of each frame"} if scaled else {}
-        return combined(
-            {
-                "records": RECORDS,
-                "unet": plan.unet.digest(),
-                "dtype": str(plan.unet.dtype),
-                "schedule": [schedule.timesteps, schedule.alphas, schedule.final_alpha, schedule.prediction_type],
-                "latents": plan.latents,
-                "text": self.text,
-                "guided": self.guided and [combined({"texts": self.guided.texts}), self.guided.guidance],
-                "capture": [plan.capture.most_cells, plan.capture.self_attention],
-                "kept": "latents" if storage.recomputes else [storage.policy, storage.precision],
-                **passes,
-                **scales,
-            }
-        )
-
-    def _about(self) -> Mapping[str, JSON]:
-        """Return what `cache list` shows of the entry."""
-        plan, cell = self.plan, self.plan.unet.latent_format.pixels_per_cell
-        height, width = plan.size
-        return {
-            "model": plan.unet.name,
-            "prompt": plan.prompt.text,
-            "frames": plan.frames,
-            "size": [width * cell, height * cell],
-            "steps": len(plan.schedule),
-            "policy": kept_as(self.chosen.storage),
-            LAYERS: [str(at) for at in self.forms],
-            **({PARTS: cast("JSON", self.stored_parts)} if self.stored_parts and self.forms else {}),
-        }

@@ -18,9 +18,10 @@ from ..diffusion.noise_model import NoiseModel
 from ..diffusion.schedule import Schedule
 from ..memory.free_memory import within_memory
 from ..prompts.prompt import Prompt
-from ..storage.record_store import Recomputed, RecordStore
+from ..storage.record_store import Recomputed, RecordStore, on_device
 from .checkpoints import NO_CHECKPOINTS, Checkpoints
 from .guided_prediction import (
+    HALVINGS,
     OUT_OF_MEMORY_ADVICE,
     GuidedPrediction,
     OnFrames,
@@ -29,9 +30,11 @@ from .guided_prediction import (
     ignore_frames,
     ignore_step,
     memory_remedies,
+    parked_at,
     result_name,
 )
 from .recording import Capture, RecordAttention
+from .source_parts import PageParts
 from .trace import Trace, levels_dtype
 
 
@@ -120,7 +123,8 @@ def invert_latents(
         on_step(StepDone(steps - step, steps, x))
     store.seal()
     kept, ran_on = _on_cpu(unet, levels, latents), evaluated if evaluated is None else _on_cpu(unet, evaluated, latents)
-    return Trace(schedule, prompt, text.cpu(), kept, x.float().cpu(), store, capture, ran_on)
+    noise, at_once = x.float().cpu(), predict.frames_at_once
+    return Trace(schedule, prompt, text.cpu(), kept, noise, store, capture, ran_on, at_once)
 
 
 @torch.no_grad()
@@ -166,22 +170,36 @@ def reconstruct_latents(
         checkpoints.finish(step + 1, x)
         on_step(StepDone(step + 1, steps, x, estimate))
     store.seal()
-    return replace(inverted, latents=_on_cpu(unet, levels, inverted.noise), store=store, evaluated=None)
+    return replace(
+        inverted,
+        latents=_on_cpu(unet, levels, inverted.noise),
+        store=store,
+        evaluated=None,
+        frames_at_once=predict.frames_at_once,
+    )
 
 
 def _recorded(
     predict: GuidedPrediction, x: Tensor, timestep: Tensor, base: Attend, recording: Recording, *, step: int
 ) -> Tensor:
     """Predict for a clip, part by part, and store the attention of each part; `base` computes it."""
-    store, pieces = recording.store, []
-    for part in predict.parts:
-        recorder = RecordAttention(recording.forms, base) if recording.forms else None
-        pieces.append(predict(part.of(x), timestep, recorder or base, part))
-        if recorder is not None:
-            # Converting to the stored precision needs room on the device as well.
-            write = partial(store.write, step, recorder.records, part.number)
-            within_memory(write, memory_remedies(predict.unet, store), OUT_OF_MEMORY_ADVICE)
-    return joined(predict.parts, pieces)
+    pages = PageParts(recording.store, len(x))
+
+    def predicted() -> Tensor:
+        pages.begin()
+        pieces = list[Tensor]()
+        for group in predict.groups:
+            park = None if on_device(recording.store) else parked_at(group)
+            recorders = [RecordAttention(recording.forms, base, park=park) for _ in group] if recording.forms else []
+            pieces += predict([part.of(x) for part in group], timestep, recorders or [base] * len(group), group)
+            while recorders:  # each is let go once it is written
+                part = group[-len(recorders)]
+                # Converting to the stored precision needs room on the device as well.
+                write = partial(pages.write, step, recorders.pop(0).records, part.frames)
+                within_memory(write, memory_remedies(predict.unet, recording.store), OUT_OF_MEMORY_ADVICE)
+        return joined(predict.parts, pieces)
+
+    return within_memory(predicted, [predict.smaller_parts] * HALVINGS, OUT_OF_MEMORY_ADVICE)
 
 
 def _keeps_levels(device: torch.device, parts: Parts) -> torch.device:

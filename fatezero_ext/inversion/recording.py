@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from ..attention.functional import Attend, attention_probs, plain
@@ -41,11 +42,13 @@ class RecordAttention:
     forms: the form in which each layer is recorded; other layers are not
     base:  computes every layer; recording does not change its result
     until: a layer after which the call may end: it raises PassEnded; None: the call goes through
+    park:  where records wait, so that they take no room beside the call; None: where they were computed
     """
 
     forms: Mapping[LayerAddress, Form]
     base: Attend = plain
     until: LayerAddress | None = None
+    park: torch.device | None = None
     records: dict[LayerAddress, Record] = field(default_factory=dict)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
@@ -53,14 +56,18 @@ class RecordAttention:
         features = q if site.is_cross else site.inputs
         # A bias shows in the map alone, and of a layer whose input is not known there is nothing else to record.
         if form == "features" and site.bias is None and features is not None:
-            self.records[site.address] = FeatureRecord(StoredTensor(_last_chunk(features, site)))
+            self.records[site.address] = FeatureRecord(self._kept(features, site))
             self._end(site)
             return self.base(q, k, v, site)
         if form is not None:
-            self.records[site.address] = MapRecord(StoredTensor(_last_chunk(attention_probs(q, k, site), site)))
+            self.records[site.address] = MapRecord(self._kept(attention_probs(q, k, site), site))
             self._end(site)
         # Never by the recorded map: the result must not depend on what is recorded, so that it repeats bit for bit.
         return self.base(q, k, v, site)
+
+    def _kept(self, x: Tensor, site: Site) -> StoredTensor:
+        last = _last_chunk(x, site)
+        return StoredTensor(last if self.park is None else last.to(self.park))
 
     def _end(self, site: Site) -> None:
         if site.address == self.until:

@@ -15,7 +15,9 @@ from ..attention.records import Form, Record, StepRecords, StoredTensor, joined_
 from ..attention.sites import LayerAddress
 from ..diffusion.noise_model import NoiseModel
 from ..storage.disk_store import DiskStore
-from ..storage.record_store import MemoryStore, Recomputed, RecordStore
+from ..storage.offload import CPU
+from ..storage.record_store import MemoryStore, Recomputed, RecordStore, on_device
+from .guided_prediction import parked_at
 from .recording import PassEnded, RecordAttention
 from .trace import Trace
 
@@ -76,6 +78,56 @@ def _cut(at: LayerAddress, pages: Sequence[tuple[StepRecords, _Rows]], order: li
     return type(pages[0][0][at])(kept if order is None else kept.frames(order))
 
 
+class PageParts:
+    """One page on its way to a store: written in the store's parts, in whatever parts of the clip it comes."""
+
+    def __init__(self, store: RecordStore, frames: int) -> None:
+        """frames: of the whole clip"""
+        self._store, self._places = store, store.parts or (range(frames),)
+        self._came: dict[int, list[tuple[list[int], StepRecords]]] = {}
+        self._written = set[int]()
+
+    def begin(self) -> None:
+        """Begin the page, again after a call that ran out of memory: what is written stays."""
+        self._came = {}
+
+    def write(self, step: int, records: StepRecords, frames: Sequence[int]) -> None:
+        """Take the records of some frames, and store each part of the page whose last frames these are."""
+        for place, wanted in enumerate(self._places):
+            if place in self._written:
+                continue
+            if tuple(wanted) == tuple(frames):
+                self._write(step, records, place)
+                continue
+            rows = {frame: row for row, frame in enumerate(frames) if frame in wanted}
+            if not rows:
+                continue
+            came = self._came.setdefault(place, [])
+            if list(rows) not in [there for there, _ in came]:  # as after a page that did not fit at first
+                came.append((list(rows), self._held(records, list(rows.values()))))
+            if sum(len(there) for there, _ in came) == len(wanted):
+                self._write(step, _sorted_by_frame(came), place)
+                del self._came[place]
+
+    def _write(self, step: int, records: StepRecords, place: int) -> None:
+        self._store.write(step, records, place)
+        self._written.add(place)
+
+    def _held(self, records: StepRecords, rows: list[int]) -> StepRecords:
+        """Return rows of records to wait for others, off the device unless the store keeps them there."""
+        held = {at: record.kept.frames(rows_of(rows)) for at, record in records.items()}
+        place = None if on_device(self._store) else CPU
+        return {at: type(records[at])(kept if place is None else kept.to(place)) for at, kept in held.items()}
+
+
+def _sorted_by_frame(came: Sequence[tuple[list[int], StepRecords]]) -> StepRecords:
+    numbers = [frame for frames, _ in came for frame in frames]
+    order = sorted(range(len(numbers)), key=numbers.__getitem__)
+    joined = {at: joined_frames([records[at].kept for _, records in came]) for at in came[0][1]}
+    in_order = {at: kept if order == list(range(len(order))) else kept.frames(order) for at, kept in joined.items()}
+    return {at: type(came[0][1][at])(kept) for at, kept in in_order.items()}
+
+
 class CarriedFrames:
     """Records of frames that later parts of a step read, such as the input that their keys are projected from."""
 
@@ -109,6 +161,7 @@ class SourceRun:
         self._unet, self._trace, self._parts = unet, trace, parts
         self._calls = PartCalls(parts, unet.sites(trace.frames, *trace.size))
         self._next: tuple[int, LayerAddress | None, int] = (-1, None, 0)
+        self._ahead: dict[tuple[int, LayerAddress], list[StepRecords]] = {}
 
     def record(self, step: int, number: int, forms: Mapping[LayerAddress, Form]) -> StepRecords:
         """Run a part at a step, up to the last of the layers; one UNet call of one chunk.
@@ -116,25 +169,38 @@ class SourceRun:
         A part that reads others follows them: where they were not run, they are run first.
         """
         last = [layer.address for layer in self._unet.layers if layer.address in forms][-1]
+        if self._unet.joins_parts and len(self._parts) > 1:
+            return self._recorded_ahead(step, number, forms, last)
         first = number
         if self._parts[number].before:
             at_step, until, following = self._next
             first = following if (at_step, until) == (step, last) and following <= number else 0
         for each in range(first, number + 1):
-            records = self._recorded(step, self._parts[each], forms, last)
+            (records,) = self._recorded(step, self._parts[each : each + 1], forms, last)
             self._next = (step, last, each + 1)
         return records
 
+    def _recorded_ahead(
+        self, step: int, number: int, forms: Mapping[LayerAddress, Form], last: LayerAddress
+    ) -> StepRecords:
+        """Run all parts when the first is asked for; their records wait until the next step."""
+        if (step, last) not in self._ahead:
+            self._ahead = {key: records for key, records in self._ahead.items() if key[0] == step}
+            self._ahead[step, last] = self._recorded(step, self._parts, forms, last)
+        return self._ahead[step, last][number]
+
     def _recorded(
-        self, step: int, part: ClipPart, forms: Mapping[LayerAddress, Form], last: LayerAddress
-    ) -> dict[LayerAddress, Record]:
-        unet, level = self._unet, len(self._trace.schedule) - 1 - step
-        recorder = RecordAttention(forms, unet.kernel, until=last)
+        self, step: int, group: Parts, forms: Mapping[LayerAddress, Form], last: LayerAddress
+    ) -> list[StepRecords]:
+        unet, level, park = self._unet, len(self._trace.schedule) - 1 - step, parked_at(group)
+        # Each layer is computed for the last part when it was for all others: there alone the call may end.
+        ends = [last if part is group[-1] else None for part in group]
+        recorders = [RecordAttention(forms, unet.kernel, until=end, park=park) for end in ends]
         with suppress(PassEnded):
-            latents = part.of(self._latents[level]).to(unet.device)
-            attend = self._calls.attend(recorder, part)
-            unet(latents, self._timesteps[step], self._text, frames=len(latents), attend=attend)
-        return recorder.records
+            latents = [part.of(self._latents[level]).to(unet.device) for part in group]
+            attends = [self._calls.attend(*each) for each in zip(recorders, group, strict=True)]
+            unet.predict_parts(latents, self._timesteps[step], self._text, attends)
+        return [recorder.records for recorder in recorders]
 
     @cached_property
     def _latents(self) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Literal
 
@@ -81,17 +81,27 @@ class SourceReader:
         spread: Collection[LayerAddress] = (),
     ) -> None:
         self._unet, self._trace, self._wanted, self._spread = unet, trace, wanted, frozenset(spread)
-        self._parts = parts or whole_clip(trace.frames)
-        self._sites = self._sites_under(trace.text)
+        self._asked_text = None if asked is None else asked.text
         self._asked_layers: Collection[LayerAddress] = () if asked is None else asked.layers
         self._asked_steps: Collection[int] = () if asked is None else frozenset(asked.steps)
-        self._asked_sites = () if asked is None else self._sites_under(asked.text)
-        self._source = SourceRun(unet, trace, self._parts)
-        self._pages = StoredPages(trace.store, self._parts, trace.frames)
-        self._carried, self._carried_asked = CarriedFrames(), CarriedFrames()
         self._thread = ThreadPoolExecutor(1, "source records") if _is_far(trace.store, unet.device) else None
         self._stream = copy_stream(unet.device) if self._thread and unet.device.type == "cuda" else None
         self._coming: dict[tuple[int, int], Future[StepRecords]] = {}
+        self.split(parts or whole_clip(trace.frames))
+
+    def split(self, parts: Parts) -> None:
+        """Read other parts of the clip from here on, beginning with the first of a step."""
+        waiting = [coming for coming in self._coming.values() if not coming.cancel()]
+        wait(waiting)  # what is read ahead for the parts until now is of no use, and its thread must have ended with it
+        self._coming = {}
+        self._parts = parts
+        self._sites = self._sites_under(self._trace.text)
+        self._asked_sites = () if self._asked_text is None else self._sites_under(self._asked_text)
+        # Records of all parts at once would fill the device: each is brought there when its layer is computed.
+        self._parked = self._unet.joins_parts and len(parts) > 1
+        self._source = SourceRun(self._unet, self._trace, parts)
+        self._pages = StoredPages(self._trace.store, parts, self._trace.frames)
+        self._carried, self._carried_asked = CarriedFrames(), CarriedFrames()
 
     def _sites_under(self, text: Tensor) -> Sequence[Mapping[LayerAddress, Site]]:
         sites = self._unet.source_sites(text, self._trace.frames, *self._trace.size)
@@ -157,7 +167,7 @@ class SourceReader:
             except DamagedFile as damage:
                 log.warning("%s Step %d is computed again.", damage, step)
                 return self._computed_again(step, number)
-        if self._stream is not None:
+        if self._stream is not None and not self._parked:
             for record in records.values():
                 for tensor in record.kept.tensors():
                     tensor.record_stream(torch.cuda.current_stream(self._unet.device))
@@ -171,6 +181,8 @@ class SourceReader:
 
     def _fetched(self, step: int, number: int) -> StepRecords:
         records = self._pages.read(step, number, self._wanted[step])
+        if self._parked:
+            return records
         with torch.cuda.stream(self._stream):
             moved = {
                 at: type(record)(record.kept.to(self._unet.device, non_blocking=True)) for at, record in records.items()
@@ -184,7 +196,8 @@ class SourceReader:
         store = self._trace.store
         assert isinstance(store, DiskStore)
         store.forget()
-        return to_precision(self._computed(step, number, store.policy), self._unet.device, store.precision)
+        place = None if self._parked else self._unet.device
+        return to_precision(self._computed(step, number, store.policy), place, store.precision)
 
     def _computed(self, step: int, number: int, policy: Literal["features", "maps"] = "features") -> StepRecords:
         forms = recorded_forms(self._unet, self._trace.capture, policy, self._shape)
@@ -206,7 +219,7 @@ def _is_far(store: RecordStore, device: torch.device) -> bool:
 
 @dataclass(frozen=True)
 class SourceAttention:
-    """One layer's attention of the source, on the UNet's device.
+    """One layer's attention of the source, on the UNet's device or to be brought there when it is read.
 
     site:   of the call that was recorded
     kernel: computes attention from stored features
@@ -225,11 +238,15 @@ class SourceAttention:
 
     def apply(self, v: Tensor) -> Tensor:
         """Apply the source's attention to values [frames, heads, tokens, dim]."""
-        return self.record.apply(v, self.site, self.kernel)
+        return self._on(v.device).apply(v, self.site, self.kernel)
 
     def probs(self, like: Tensor) -> Tensor:
         """Return the source's map [frames, heads, cells, keys], with the device and dtype of `like`."""
-        return self.record.probs(like, self.site)
+        return self._on(like.device).probs(like, self.site)
+
+    def _on(self, device: torch.device) -> Record:
+        kept = self.record.kept
+        return self.record if kept.values.device == device else type(self.record)(kept.to(device))
 
 
 SourceRecords = Mapping[LayerAddress, SourceAttention]

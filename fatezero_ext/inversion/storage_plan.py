@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from ..attention.clip_parts import Parts
 from ..choices import Place, Policy
 from ..diffusion.noise_model import NoiseModel
 from ..errors import SettingsError
@@ -49,17 +50,20 @@ class StoragePlan:
     storage: with policy and place decided
     nbytes:  of all that is stored, the latents of all levels included
     per_step: bytes of one step's records, 0 if none are stored
+    in_parts: words on the parts in which the clip is computed; '' if it is whole
     """
 
     storage: Storage
     nbytes: int
     per_step: int
+    in_parts: str = ""
 
     def __str__(self) -> str:
+        nbytes = format_bytes(self.nbytes)
         if self.storage.recomputes:
-            return f"no attention is kept ({self.storage.policy}), only latents: {format_bytes(self.nbytes)}"
+            return f"no attention is kept ({self.storage.policy}), only latents: {nbytes}{self.in_parts}"
         kept = f"attention as {kept_as(self.storage)} {_where(self.storage)}"
-        return f"{kept}: {format_bytes(self.nbytes)}, {format_bytes(self.per_step)} a step"
+        return f"{kept}: {nbytes}, {format_bytes(self.per_step)} a step{self.in_parts}"
 
 
 def measured_room(unet: NoiseModel, chunks: int, clip: ClipShape) -> Room:
@@ -103,6 +107,40 @@ def check_room(unet: NoiseModel, call: ClipShape, frames: int | None = None) -> 
             f"{call.frames} frames{of_clip} of {call.height}x{call.width} cells need more than {needed} at once; "
             f"{format_bytes(free)} are free. Use smaller frames, or fewer: {most} would be the most{apart}."
         )
+
+
+def frames_that_fit(unet: NoiseModel, frames: int, frames_at_once: int, size: tuple[int, int]) -> int:
+    """Return `frames_at_once`, or for 0 the most frames of a call that the device may hold; 0: all of the clip.
+
+    A call that needs more all the same goes on in smaller parts, see `GuidedPrediction.smaller_parts`.
+    """
+    most = 0 if frames_at_once else most_frames(unet, *size, free_on(unet.device))
+    if not 0 < most < frames:
+        return frames_at_once
+    try:
+        unet.parts(frames, most, controlled=True)
+    except SettingsError:  # then it stays whole, and is refused with the bytes that it needs
+        return frames_at_once
+    return most
+
+
+def check_waiting(unet: NoiseModel, capture: Capture, parts: Parts, clip: ClipShape) -> int:
+    """Return the bytes of RAM that are taken while the parts of a clip wait for each other in a call of one text.
+
+    The attention of a step that is recorded or read waits as well.
+    Raises SettingsError where there is less.
+    """
+    if len(parts) == 1 or not unet.joins_parts:
+        return 0
+    page = step_bytes(unet, recorded_forms(unet, capture, "features", clip), "as computed", clip)
+    needed = unet.waiting_memory(1, clip.frames, clip.height, clip.width) + page
+    if needed > (free := free_ram()):
+        raise SettingsError(
+            f"{unet.name} normalises over all frames, so that the parts of a clip wait for each other in ram: "
+            f"{clip.frames} frames need up to {format_bytes(needed)}; {format_bytes(free)} are free. Load it with norm "
+            f"'frame', or use fewer or smaller frames."
+        )
+    return needed
 
 
 def choose_storage(

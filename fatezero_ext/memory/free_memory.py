@@ -69,6 +69,8 @@ def within_memory(compute: Callable[[], Result], remedies: Sequence[Remedy], adv
             clear_frames(error.__traceback__)
             remedy = _next_remedy(waiting)
             if remedy is None:
+                if advice in str(error):  # given by a call inside
+                    raise
                 raise OutOfMemoryError(f"{error} The device has too little memory for this clip. {advice}") from error
             log.warning("The device ran out of memory: %s.", remedy)
         if torch.cuda.is_available():

@@ -151,6 +151,11 @@ class MemoryStore:
             return True
 
 
+def on_device(store: RecordStore) -> bool:
+    """Return whether a store leaves pages where they are computed."""
+    return isinstance(store, MemoryStore) and store.device is None
+
+
 @dataclass(frozen=True)
 class Recomputed:
     """Stores no pages: an edit runs the source again.

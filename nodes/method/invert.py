@@ -97,9 +97,9 @@ class DDIMInvert(io.ComfyNode):
                     )
                 ),
                 frames_at_once_widget(
-                    "Most frames that the model computes at once, for long clips: the model's memory no longer grows "
-                    "with the clip, the result is the same. Needs norm frame of Load Stable Diffusion for Video, or a "
-                    "MODEL. 0: all.",
+                    "Most frames that the model computes at once, for long clips; the result is the same. 0: as many "
+                    "as its memory holds. For hundreds of frames set norm to frame on Load Stable Diffusion for "
+                    "Video: with norm clip, parts wait for each other in RAM, about 40 MB a frame of 512x512.",
                 ),
             ],
             outputs=[

@@ -78,7 +78,7 @@ class Choices:
     masked:     whether the edit has a mask, outside which the source's pixels stay
     lines:      the choices as they are told
     remarks:    what makes poor results likely, told before them
-    frames_at_once: most frames that one call of the model computes; 0: all
+    frames_at_once: most frames that one call of the model computes; 0: as many as its memory holds
     """
 
     framing: Framing
@@ -173,14 +173,16 @@ def _within_memory(unet: NoiseModel, frames: int, cells: tuple[int, int], *, cho
 
     cells:  height and width of a frame in latent cells
     chosen: whether fewer may be taken
-    Raises SettingsError where a number that was asked for, or one frame, does not fit.
+    Raises SettingsError where a number that was asked for does not fit and cannot be split, or one frame does not fit.
     """
     with importing():
         from ...fatezero_ext.inversion.footprint import ClipShape
-        from ...fatezero_ext.inversion.storage_plan import check_room, most_frames
+        from ...fatezero_ext.inversion.storage_plan import check_room, frames_that_fit, most_frames
         from ...fatezero_ext.memory.free_memory import free_on
 
     def fitting() -> int:
+        if not chosen and frames_that_fit(unet, frames, 0, cells):
+            return frames  # in parts
         most = most_frames(unet, *cells, free_on(unet.device)) if chosen else 0
         if not most:
             check_room(unet, ClipShape(1 if chosen else frames, *cells, tokens=0))

@@ -76,7 +76,7 @@ def rare_inputs() -> list[io.Input]:
         ],
         advanced(rate_widget("Frames per second of images; a video brings its own.", optional=True)),
         frames_at_once_widget(
-            "Most frames that the model computes at once, for long clips; the edit is the same. Needs norm frame of "
-            "Load Stable Diffusion for Video, or a MODEL. 0: all."
+            "Most frames that the model computes at once, for long clips; the edit is the same. 0: as many as its "
+            "memory holds. For hundreds of frames set norm to frame on Load Stable Diffusion for Video."
         ),
     ]

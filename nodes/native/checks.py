@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -34,6 +36,11 @@ MOTION_INPUTS = {
     "orig_RT": "camera poses (MotionCtrl)",
 }
 """Inputs of AnimateDiff-Evolved's motion models, by the attributes that hold them."""
+CONTROL_OF_FRAMES = ("ControlNet", "ControlLora", "T2IAdapter")
+PATCHES_OF_FRAMES = ("nodes_freelunch", "nodes_hypernetwork")
+"""Files of ComfyUI's nodes (FreeU, Load Hypernetwork) whose patches treat each frame by itself."""
+COMPILED = "torch.compile"
+"""ComfyUI's name for the wrapper that compiles the model."""
 IGNORED = ("pooled_output",)
 """Entries that a text encoder adds beside its embedding; Stable Diffusion 1.x and 2.x do not read them."""
 
@@ -173,6 +180,45 @@ def uncacheable_parts(model: Any, extras: dict[str, Any]) -> str:  # noqa: ANN40
         "functions on weights": model.weight_wrapper_patches or _functions(model.patches),
     }
     return " and ".join(name for name, present in parts.items() if present)
+
+
+def parts_that_may_see_all_frames(model: Any, extras: dict[str, Any]) -> str:  # noqa: ANN401 - ComfyUI's ModelPatcher
+    """Return the names of a MODEL's parts that may look at more than one frame of a batch; '' if there are none.
+
+    Those of ComfyUI that are known to treat each frame by itself are left out, and what changes weights alone.
+    """
+    transformer = model.model_options.get("transformer_options", {})
+    patches = [patch for patches in transformer.get("patches", {}).values() for patch in patches]
+    wrappers = {key for kinds in model.wrappers.values() for key, found in kinds.items() if found}
+    parts = {
+        "a ControlNet of another pack": not all(map(is_of_frames, control_chain(extras.get("control")))),
+        "attention patches": not all(map(_patch_is_of_frames, patches)) or transformer.get("patches_replace"),
+        "a function around the model": model.model_options.get("model_function_wrapper"),
+        "wrappers": wrappers - {COMPILED},
+        "injections": model.injections,
+        "hooks": model.hook_patches or model.forced_hooks,
+        "replaced parts": set(model.object_patches) - {"model_sampling"},
+    }
+    return " and ".join(name for name, present in parts.items() if present)
+
+
+def control_chain(control: Any) -> Iterator[Any]:  # noqa: ANN401 - ComfyUI's ControlBase
+    """Yield a ControlNet and those before it."""
+    while control is not None:
+        yield control
+        control = control.previous_controlnet
+
+
+def is_of_frames(control: Any) -> bool:  # noqa: ANN401 - ComfyUI's ControlBase
+    """Return whether a ControlNet is one of ComfyUI's own, which treat each picture of a batch by itself."""
+    kind = type(control)
+    return kind.__module__ == "comfy.controlnet" and kind.__name__ in CONTROL_OF_FRAMES
+
+
+def _patch_is_of_frames(patch: Any) -> bool:  # noqa: ANN401 - a function, or an object that is called
+    code = getattr(patch, "__code__", None) or getattr(type(patch).__call__, "__code__", None)
+    source = Path(getattr(code, "co_filename", ""))
+    return source.parent.name == "comfy_extras" and source.stem in PATCHES_OF_FRAMES
 
 
 def _functions(patches: dict[str, Any]) -> bool:

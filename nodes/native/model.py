@@ -29,6 +29,7 @@ from .checks import (
     check_kind,
     described_patches,
     extras_of,
+    parts_that_may_see_all_frames,
     uncacheable_parts,
     warn_of_guidance,
 )
@@ -130,7 +131,7 @@ class NativeModel(NoiseModel):
 
     @property
     def needs_whole_clip(self) -> str:
-        unknown = self.uncacheable_parts
+        unknown = parts_that_may_see_all_frames(self.model, self.extras)
         return f"{self.name} has {unknown}, which may look at all frames at once. Take it off." if unknown else ""
 
     def schedule(self, steps: int) -> Schedule:
@@ -193,10 +194,12 @@ class NativeModel(NoiseModel):
         step = torch.as_tensor(timestep, device=latents.device).reshape(1)
         sigma = run.sigmas.to(latents.device).index_select(0, step)
         x = latents.float() * (1 + sigma**2).sqrt()
-        others = attend.of_others(self.attend) if isinstance(attend, PartAttention) else self.attend
+        others, part = self.attend, None
+        if isinstance(attend, PartAttention):
+            others, part = attend.of_others(self.attend), attend.part.frames
         call = _Call(attend or others, others, self.sites(frames, *latents.shape[-2:]))
         # The last text first: ComfyUI joins a batch back to front, and so nothing has to be put in order again.
-        clean = run.session.denoised(x, sigma.expand(frames), text.split(1)[::-1], {CALL: call})
+        clean = run.session.denoised(x, sigma.expand(frames), text.split(1)[::-1], {CALL: call}, part)
         prediction = torch.cat([self._predicted(x, found, sigma) for found in reversed(clean)])
         return prediction.to(latents.dtype)
 

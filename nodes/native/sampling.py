@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -23,18 +24,28 @@ class Session:
         """model: ComfyUI's BaseModel; options: its patcher's; extras: of every conditioning, such as a ControlNet."""
         self._model, self._options, self._extras, self._noise = model, options, extras, noise
         self._encoded: dict[tuple[object, ...], tuple[Tensor, Any]] = {}
+        self._cut: tuple[Sequence[int], dict[str, Any]] = ((), {})
 
-    def denoised(self, x: Tensor, sigma: Tensor, texts: Sequence[Tensor], extra: Mapping[str, Any]) -> list[Tensor]:
+    def denoised(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        texts: Sequence[Tensor],
+        extra: Mapping[str, Any],
+        part: Sequence[int] | None = None,
+    ) -> list[Tensor]:
         """Return the model's estimates of the clean latents, one for each text.
 
         x:     [frames, channels, height, width] at noise level `sigma` [frames], ComfyUI's scale
         texts: [1, tokens, width] each; ComfyUI says in `cond_or_uncond` which of them, by index, a batch is made of
                and puts the first one last
         extra: entries of `transformer_options` in this call, for every patch on the model
+        part:  the frames' numbers in the clip, whose pictures ControlNets get; None: it is whole
         """
         from comfy.samplers import calc_cond_batch
 
-        conditions = [self._condition(text) for text in texts]
+        extras = self._extras if part is None else self._extras_of(part)
+        conditions = [[{**condition, **extras} for condition in self._condition(text)] for text in texts]
         options = {**self._options, "transformer_options": {**self._options["transformer_options"], **extra}}
         return calc_cond_batch(self._model, conditions, x, sigma, options)
 
@@ -48,8 +59,32 @@ class Session:
             # ControlNets were prepared with the placeholder; some would be built anew each time.
             prompts = {"positive": convert_cond([[text, {}]])}
             encoded = process_conds(self._model, self._noise, prompts, self._noise.device)["positive"]
-            self._encoded[key] = (text, [{**condition, **self._extras} for condition in encoded])
+            self._encoded[key] = (text, encoded)
         return self._encoded[key][1]
+
+    def _extras_of(self, part: Sequence[int]) -> dict[str, Any]:
+        """Return the extras of a part of a clip; those of one part are held, so that the device never has them all."""
+        if self._cut[0] != part:
+            control = self._extras.get("control")
+            cut = {} if control is None else {"control": _of_frames(control, part)}
+            self._cut = (part, {**self._extras, **cut})
+        return self._cut[1]
+
+
+def _of_frames(control: Any, part: Sequence[int]) -> Any:  # noqa: ANN401 - ComfyUI's ControlBase
+    """Return a ControlNet as prepared for this run, with the pictures of some frames of the clip.
+
+    Fewer pictures than frames are taken in turn, as ComfyUI does.
+    """
+    cut = copy.copy(control)
+    cut.cond_hint = cut.control_input = None  # made of all pictures
+    if (hints := control.cond_hint_original) is not None:
+        rows = [frame % len(hints) for frame in part]
+        cut.cond_hint_original = hints[rows]
+        cut.extra_concat_orig = [mask[[row % len(mask) for row in rows]] for mask in control.extra_concat_orig]
+    if control.previous_controlnet is not None:
+        cut.previous_controlnet = _of_frames(control.previous_controlnet, part)
+    return cut
 
 
 def within_sampling(

@@ -63,6 +63,12 @@ def test_frames_that_read_each_other_are_not_split(keys, least):
     assert max(len(part.frames) for part in split_clip(tables, 9, least)) == least
 
 
+def test_a_clip_of_thousands_of_frames_is_split_without_a_table_of_all_pairs():
+    frames = 20_000  # pairs of which would take gigabytes
+    parts = split_clip(resolve_key_frames((-1, "first"), frames), frames, 8)
+    assert [(part.frames[0], part.before) for part in parts[-2:]] == [(19984, (0, 19983)), (19992, (0, 19991))]
+
+
 def test_frames_of_parts_come_back_to_their_places(noise):
     clip, parts = noise(9, 2, 3), split_clip(resolve_key_frames(("mid",), 9), 9, 2)
     assert [part.of(clip).shape[0] for part in parts] == [2, 2, 2, 2, 1]
@@ -101,10 +107,19 @@ def test_what_is_no_number_of_frames_is_refused(golden, frames_at_once):
         golden.unet(InflationSettings(norm="frame")).parts(9, frames_at_once)
 
 
-def test_models_that_look_at_all_frames_stay_whole(golden):
-    with pytest.raises(SettingsError, match="frames_at_once is 2.*norm 'frame'"):
-        golden.unet().parts(9, 2)
-    assert golden.unet().parts(9, 9) == whole_clip(9)
+def test_a_unet_with_norms_over_all_frames_is_split_unless_its_blocks_do_more_than_is_known(golden):
+    unet = golden.unet(InflationSettings(key_frames=()))
+    assert len(unet.parts(9, 3)) == 3
+    unet.net.enable_freeu(s1=0.9, s2=0.2, b1=1.1, b2=1.2)
+    with pytest.raises(SettingsError, match="frames_at_once is 2.*normalises over all frames.*FreeU.*norm 'frame'"):
+        unet.parts(9, 2)
+    assert unet.parts(9, 9) == whole_clip(9)
+    unet.net.disable_freeu()
+    hook = unet.net.down_blocks[0].register_forward_hook(lambda *_given: None)
+    with pytest.raises(SettingsError, match="hooks on its blocks, which would not be called"):
+        unet.parts(9, 2)
+    hook.remove()
+    assert len(unet.parts(9, 3)) == 3
 
 
 def test_temporal_layers_are_no_obstacle_until_they_are_trained(golden):

@@ -14,7 +14,6 @@ from fatezero_ext import (
     Storage,
     edit,
     load_model,
-    load_toy,
     recorded_maps,
     register_attention_control,
     self_attention_maps,
@@ -24,7 +23,6 @@ from fatezero_ext.attention.controller_bases import AttentionStore
 from fatezero_ext.editing.masks import MaskMaker
 from fatezero_ext.inversion import storage_plan
 from fatezero_ext.storage.disk_cache.cache import InversionCache
-from fatezero_ext.toy.world.clips import sample_clip
 
 from ..conftest import GOLDEN
 from ..small_runs import EDIT, REFINED, calls_of, clip, inverted, named
@@ -189,10 +187,20 @@ def test_a_clip_that_no_call_can_hold_is_told_how_many_frames_would_fit(models, 
     model = models(PUBLISHED)
     of_a_frame = model.unet.working_memory(1, 1, 8, 12) * storage_plan.LEAST_OF_NARROW
     monkeypatch.setattr(storage_plan, "free_on", lambda _device: int(3.5 * of_a_frame))
-    for at_once, told in ((0, "7 frames of 8x12"), (5, r"5 frames \(of 7\) of 8x12")):
+    for at_once, told in ((FRAMES, "7 frames of 8x12"), (5, r"5 frames \(of 7\) of 8x12")):
         with pytest.raises(SettingsError, match=f"{told} cells need.*set frames_at_once to at most 3"):
             inverted_in(model, at_once)
-    assert inverted_in(model, 3).trace.frames_at_once == 3
+
+
+def test_as_many_frames_as_the_memory_may_hold_are_taken_by_themselves(models, kept, monkeypatch):
+    model, said = models(PUBLISHED), []
+    of_a_frame = model.unet.working_memory(1, 1, 8, 12) * storage_plan.LEAST_OF_NARROW
+    monkeypatch.setattr(storage_plan, "free_on", lambda _device: int(3.5 * of_a_frame))
+    controller = inverted_in(model, 0, on_plan=said.append)
+    assert controller.trace.frames_at_once == 3 and said[0].endswith("; 3 frames at once")
+    assert (controller.trace.latents - kept(PUBLISHED, 0).trace.latents).abs().max() < NEAR
+    with register_attention_control(model.unet, AttentionStore()), pytest.raises(SettingsError, match="7 frames of"):
+        inverted_in(model, 0)
 
 
 def test_a_reconstruction_in_parts_is_that_of_the_whole_clip(models):
@@ -263,7 +271,7 @@ def test_the_attention_of_a_function_is_called_part_by_part(models, kept):
     assert (3, 5, 3, 2) in sites and (1, 3, 1, 2) in sites
 
 
-def test_controllers_on_maps_and_clips_that_cannot_be_split_are_refused_before_any_work(model, models, kept):
+def test_controllers_on_maps_and_what_is_no_number_are_refused_before_any_work(models, kept):
     own, parts = models(()), kept((), 3)
     with register_attention_control(own.unet, AttentionStore()), calls_of(own.unet.net) as calls:
         with pytest.raises(SettingsError, match="AttentionStore is registered.*Use 7, all at once"):
@@ -272,13 +280,8 @@ def test_controllers_on_maps_and_clips_that_cannot_be_split_are_refused_before_a
             edit(parts, own.text_encoder, *COLOUR)
         assert not calls
         assert word_heats(parts, ("jeep",)).shape == (1, FRAMES, 8, 12)  # no controller takes part in it
-    with pytest.raises(SettingsError, match="normalises over all frames.*with norm 'frame'"):
-        inverted_in(model, 3)
-    controller = inverted_in(model, 0)
-    with calls_of(model.unet.net) as more, pytest.raises(SettingsError, match="normalises over all frames"):
-        edit(controller, model.text_encoder, *COLOUR, frames_at_once=3)
-    with pytest.raises(SettingsError, match="frames_at_once is -1"):
-        edit(controller, model.text_encoder, *COLOUR, frames_at_once=-1)
+    with calls_of(own.unet.net) as more, pytest.raises(SettingsError, match="frames_at_once is -1"):
+        edit(parts, own.text_encoder, *COLOUR, frames_at_once=-1)
     assert not more
 
 
@@ -302,21 +305,3 @@ def test_a_clip_no_longer_than_a_part_has_the_bits_of_the_whole(models, kept, wh
     short = inverted_in(model, FRAMES + 1)
     assert short.trace.latents.equal(kept(PUBLISHED, 0).trace.latents) and not short.trace.store.parts
     assert edit(short, model.text_encoder, *COLOUR).latents.equal(whole_edit(PUBLISHED).latents)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("keys", [(), ("first", "last"), PUBLISHED], ids=["own", "fixed", "published"])
-def test_24_frames_of_the_built_in_model_in_float32_are_those_of_the_whole_clip(keys):
-    model = load_toy(InflationSettings(key_frames=keys, norm="frame"))
-    drawn = sample_clip(3, frames=24, shape="circle", colour="red", background="grass")
-    latents = model.vae.encode(torch.as_tensor(drawn.frames))
-    settings = named(guidance=3.0, blend=BlendSettings(("red circle",), latents=True))
-    whole = None
-    for at_once in (0, 2, 5, 8):
-        controller = inverted(
-            model, IN_RAM, latents=latents, prompt="a red circle on the grass", steps=6, frames_at_once=at_once
-        )
-        result = edit(controller, model.text_encoder, "a blue circle on the grass", settings)
-        whole = whole or result
-        assert (result.latents - whole.latents).abs().max() * model.unet.latent_format.scale < NEAR
-        assert result.mask.equal(whole.mask) and result.last_mask.equal(whole.last_mask)

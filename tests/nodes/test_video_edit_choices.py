@@ -30,7 +30,7 @@ def unet(name="MODEL (SD15)", *, side=64, cell=8, levels=4, built_in=False, keys
     layers = [SimpleNamespace(key_frames=frames, query_dim=320) for frames in ((), keys)]
     return SimpleNamespace(
         name=name, trained_side=side, latent_format=SimpleNamespace(pixels_per_cell=cell), built_in=built_in,
-        objects=(), needs_whole_clip="",
+        objects=(), needs_whole_clip="", parts=lambda frames, at_once, controlled: (),
         smallest_side=1 << (levels - 1), layers=layers, device=torch.device("cpu"),
         working_memory=lambda chunks, frames, height, width: chunks * frames * frame_bytes,
         run=lambda work, chunks, frames, height, width: work(),
@@ -150,10 +150,21 @@ def test_no_more_frames_are_taken_than_memory_holds(choices, clip_of):
     free, least = load_pack("fatezero_ext.memory.free_memory").free_ram(), 0.2
     few = chosen(choices, clip_of, unet(frame_bytes=free / least / 3.5), (240, 512, 512, 24))
     assert few.framing.count == 3 and few.lines[0] == "3 of 240 frames: every 3rd, 8 fps; memory holds no more"
-    for frames, asked in ((240, {"frames": 4}), (1, {})):
-        with pytest.raises(ValueError, match="frames of 64x64 cells need more than .* would be the most"):
-            factor = 3.5 if asked else 0.5
-            chosen(choices, clip_of, unet(frame_bytes=free / least / factor), (frames, 512, 512, 24), **asked)
+    with pytest.raises(ValueError, match="frames of 64x64 cells need more than .* would be the most"):
+        chosen(choices, clip_of, unet(frame_bytes=free / least / 0.5), (1, 512, 512, 24))
+
+
+def test_frames_that_are_asked_for_are_taken_in_parts_unless_the_clip_must_stay_whole(choices, clip_of):
+    free, least = load_pack("fatezero_ext.memory.free_memory").free_ram(), 0.2
+    model, clip = unet(frame_bytes=free / least / 3.5), (240, 512, 512, 24)
+    assert chosen(choices, clip_of, model, clip, frames=40).framing.count == 40
+
+    def refuse(*_given, **_more):
+        raise load_pack("fatezero_ext.errors").SettingsError("a controller takes part")
+
+    model.parts = refuse
+    with pytest.raises(ValueError, match="40 frames of 64x64 cells need more than .* would be the most"):
+        chosen(choices, clip_of, model, clip, frames=40)
 
 
 @pytest.mark.parametrize("asked", [{}, {"frames": 48}])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -20,6 +20,7 @@ from ...memory.residency import LoadToDevice, prepared, stay_put
 from ..shared_weights import with_weights
 from .forward_context import Call, running
 from .inflate import InflationSettings, inflate
+from .lock_step import predict_together, values_that_wait, what_keeps_parts_apart
 from .temporal import leaves_frames_apart
 
 
@@ -99,11 +100,21 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
         return self.net.named_parameters()
 
     @property
+    def joins_parts(self) -> bool:
+        """Whether its norms run over all frames of a clip."""
+        return self.settings.norm == "clip"
+
+    def waiting_memory(self, chunks: int, frames: int, height: int, width: int) -> int:
+        if not self.joins_parts:
+            return 0
+        return chunks * frames * values_that_wait(self.net, height, width) * self.dtype.itemsize
+
+    @property
     def needs_whole_clip(self) -> str:
-        if self.settings.norm == "clip":
+        if self.joins_parts and (why := what_keeps_parts_apart(self.net)):
             return (
-                f"{self.name} normalises over all frames of a clip, and parts of it would give other numbers. Load it "
-                f"with norm 'frame'."
+                f"{self.name} normalises over all frames of a clip, for which its parts must wait for each other in "
+                f"every layer, and {why}. Load it with norm 'frame'."
             )
         if self.settings.temporal is not None and not leaves_frames_apart(self.net):
             return (
@@ -165,3 +176,18 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
                 return_dict=False,
             )
         return noise[0].to(latents.dtype)
+
+    def predict_parts(
+        self, pieces: Sequence[Tensor], timestep: int | Tensor, text: Tensor, attends: Sequence[Attend | None]
+    ) -> list[Tensor]:
+        if not self.joins_parts or len(pieces) == 1:
+            return super().predict_parts(pieces, timestep, text, attends)
+        calls = [
+            Call(len(x), self.attend if attend is None else attend, self.sites(len(x), *x.shape[-2:]))
+            for x, attend in zip(pieces, attends, strict=True)
+        ]
+        for x, call in zip(pieces, calls, strict=True):
+            self.check_call(x, text, call.frames)
+        given = [x.to(self.dtype).repeat(len(text), 1, 1, 1) for x in pieces]
+        predicted = predict_together(self.net, given, calls, timestep, text.to(self.dtype))
+        return [noise.to(x.dtype) for noise, x in zip(predicted, pieces, strict=True)]

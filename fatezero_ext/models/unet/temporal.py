@@ -6,6 +6,8 @@ and their hooks stay where they are.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -22,6 +24,26 @@ TEMPORAL_POSITIONS: tuple[TemporalPosition, ...] = get_args(TemporalPosition)
 LOW_RANK_KERNEL = 3
 
 
+@dataclass(frozen=True)
+class ClipStatistics:
+    """Mean and variance of the groups of a clip, or of a part of it, [chunks, groups] each, of `count` numbers."""
+
+    mean: Tensor
+    variance: Tensor
+    count: int
+
+    @classmethod
+    def of_all(cls, parts: Sequence[ClipStatistics]) -> ClipStatistics:
+        """Return those of all parts together.
+
+        Source: Chan, Golub & LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances, 1979.
+        """
+        count = sum(part.count for part in parts)
+        mean = torch.stack([part.mean * (part.count / count) for part in parts]).sum(0)
+        spread = [(part.variance + (part.mean - mean) ** 2) * (part.count / count) for part in parts]
+        return cls(mean, torch.stack(spread).sum(0), count)
+
+
 class ClipGroupNorm(nn.GroupNorm):
     """Group norm whose statistics run over all frames of a clip, as on a `b c f h w` tensor."""
 
@@ -33,6 +55,30 @@ class ClipGroupNorm(nn.GroupNorm):
         clip = rearrange(x, "(b f) c h w -> b c (f h) w", f=frames)
         clip = F.group_norm(clip, self.num_groups, self.weight, self.bias, self.eps)
         return rearrange(clip, "b c (f h) w -> (b f) c h w", f=frames)
+
+    def statistics(self, x: Tensor, chunks: int) -> ClipStatistics:
+        """Return the statistics of a part of a clip, x [(chunks frames), channels, height, width]."""
+        groups = _wide(x).unflatten(0, (chunks, -1)).unflatten(2, (self.num_groups, -1))
+        variance, mean = torch.var_mean(groups, dim=(1, 3, 4, 5), correction=0)
+        return ClipStatistics(mean, variance, x.numel() // (chunks * self.num_groups))
+
+    def normaliser(self, of_clip: ClipStatistics) -> Callable[[Tensor], Tensor]:
+        """Return what normalises a part of a clip by the statistics of all of it, in the shape of `statistics`."""
+        channels = self.num_channels // self.num_groups
+        scale = (of_clip.variance + self.eps).rsqrt().repeat_interleave(channels, 1) * _wide(self.weight)
+        shift = _wide(self.bias) - of_clip.mean.repeat_interleave(channels, 1) * scale
+
+        def normalised(x: Tensor) -> Tensor:
+            frames = len(x) // len(scale)
+            by, to = (each.repeat_interleave(frames, 0)[:, :, None, None] for each in (scale, shift))
+            return torch.addcmul(to, _wide(x), by).to(x.dtype)
+
+        return normalised
+
+
+def _wide(x: Tensor) -> Tensor:
+    """Return x in float32 if it is narrower: as group norms compute."""
+    return x.float() if x.dtype.itemsize < torch.float32.itemsize else x
 
 
 class LowRankTemporalConv(nn.Module):

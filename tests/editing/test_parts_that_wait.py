@@ -1,0 +1,114 @@
+"""Clips in parts where norms run over all frames, as a checkpoint of Stable Diffusion is loaded by default."""
+
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+
+from fatezero_ext import (
+    BlendSettings,
+    InflationSettings,
+    Reconstruction,
+    SettingsError,
+    Storage,
+    edit,
+    load_model,
+    recorded_maps,
+    word_heats,
+)
+from fatezero_ext.inversion import storage_plan
+from fatezero_ext.storage.disk_cache.cache import InversionCache
+
+from ..conftest import GOLDEN
+from ..small_runs import EDIT, calls_of, clip, inverted, named
+from .test_frames_at_once import BLEND, COLOUR, FRAMES, IN_RAM, check_alike
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def waits():
+    """The small model as published: key frames (-1, "first"), norms over all frames; in float64, see `models`."""
+    return load_model(GOLDEN / "model", InflationSettings(), dtype=torch.float64)
+
+
+def inverted_in(model, at_once, storage=IN_RAM, **options):
+    options = {"steps": STEPS, "frames_at_once": at_once, **options}
+    return inverted(model, storage, latents=clip(2, FRAMES, 8, 12), **options)
+
+
+@pytest.fixture(scope="module")
+def kept(waits):
+    return cache(lambda at_once, storage=IN_RAM: inverted_in(waits, at_once, storage))
+
+
+SHAPES = replace(BLEND, follow_shapes=True, source_words=("jeep", "+shadow"), edit_words=(), threshold=0.9)
+OTHERS = {
+    "maps": (Storage("maps", "ram"), BLEND),
+    "recompute": (Storage("recompute"), SHAPES),
+    "int8": (Storage("features", "ram", "int8"), SHAPES),
+    "shapes of maps": (Storage("maps", "ram"), SHAPES),
+}
+
+
+@pytest.mark.parametrize("way", OTHERS)
+def test_attention_may_be_stored_in_every_way(waits, kept, way):
+    storage, blend = OTHERS[way]
+    settings = named(guidance=3.0, blend=blend)
+    whole, parts = (edit(kept(n, storage), waits.text_encoder, EDIT, settings) for n in (0, 3))
+    assert 0.1 < whole.mask.mean() < 0.95
+    check_alike(parts, whole)
+
+
+def test_no_call_has_more_frames_and_an_edit_may_have_other_parts_than_its_inversion(waits, kept):
+    of_whole, of_parts = kept(0), kept(3)
+    whole = edit(of_whole, waits.text_encoder, *COLOUR)
+    with calls_of(waits.unet.net.conv_in) as calls:
+        check_alike(edit(of_parts, waits.text_encoder, *COLOUR), whole)
+        check_alike(edit(of_whole, waits.text_encoder, *COLOUR, frames_at_once=2), whole)
+    assert set(calls) == {6, 4, 2}  # two texts
+
+
+def test_a_reconstruction_and_fixed_point_passes_go_in_parts(waits):
+    guided = Reconstruction(3.0)
+    whole, parts = (inverted_in(waits, n, reconstruct=guided, inversion_passes=1) for n in (0, 3))
+    assert (parts.trace.latents - whole.trace.latents).abs().max() < 1e-4
+    check_alike(*(edit(each, waits.text_encoder, *COLOUR) for each in (parts, whole)))
+
+
+def test_heat_and_recorded_maps_are_those_of_the_whole_clip(waits, kept):
+    whole, parts = (kept(n, Storage("recompute")) for n in (0, 3))
+    torch.testing.assert_close(*(word_heats(each, ("jeep",)) for each in (whole, parts)), atol=1e-5, rtol=1e-4)
+    of_whole, of_parts = (recorded_maps(each, 1) for each in (whole, parts))
+    for at, probs in of_whole.items():
+        torch.testing.assert_close(of_parts[at], probs, atol=1e-5, rtol=1e-4)
+
+
+def test_a_saved_inversion_is_found_whatever_the_parts(waits, kept, tmp_path):
+    said, storage = [], Storage("features", "disk", cache=InversionCache(tmp_path))
+    written = inverted_in(waits, 3, storage, on_plan=said.append)
+    assert "3 frames at once, up to" in said[-1] and "wait in ram (none with norm 'frame')" in said[-1]
+    found = inverted_in(waits, 0, storage, on_plan=said.append)
+    assert "found on disk" in said[-1]
+    whole = edit(kept(0), waits.text_encoder, *COLOUR)
+    for each in (written, found):
+        check_alike(edit(each, waits.text_encoder, *COLOUR), whole)
+
+
+def test_too_little_ram_for_what_waits_is_told_before_the_first_step(waits, kept, monkeypatch):
+    controller = kept(0)
+    monkeypatch.setattr(storage_plan, "free_ram", lambda: 1_000_000)
+    with calls_of(waits.unet.net.conv_in) as calls:
+        with pytest.raises(SettingsError, match="7 frames need up to .* 976.6 KiB are free. Load it with norm 'frame'"):
+            inverted_in(waits, 3)
+        with pytest.raises(SettingsError, match="wait for each other in ram"):
+            edit(controller, waits.text_encoder, *COLOUR, frames_at_once=3)
+    assert not calls
+
+
+def test_blend_words_taken_from_the_edit_are_found_part_by_part(waits, kept):
+    """The maps of an edit wait in RAM as well."""
+    settings = named(guidance=1.0, blend=BlendSettings(("jeep",), ("car",), 0.6))
+    whole, parts = (edit(kept(n), waits.text_encoder, EDIT, settings) for n in (0, 3))
+    check_alike(parts, whole)
