@@ -71,8 +71,8 @@ def edit_latents(
     parts:     of the clip, each computed by a call of its own, see `NoiseModel.parts`; none: all frames in one
     """
     steps, parts = len(trace.schedule), parts or whole_clip(trace.frames)
-    clip = (trace.frames, *trace.size)
-    predict = GuidedPrediction(unet, text, plan.guidance, clip, trace.store, parts=parts, on_frames=on_frames)
+    shape = (trace.frames, *trace.size)
+    predict = GuidedPrediction(unet, text, plan.guidance, shape, trace.store, parts=parts, on_frames=on_frames)
     plan = plan.to(unet.device, unet.dtype)
     run_of = partial(EditRun, unet, trace, plan, user_mask)
     runs: Sequence[EditRun] = [run_of(part) for part in parts]

@@ -10,9 +10,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from ..printable import format_bytes
 from ..storage.disk_cache.cache import InversionCache
-from ..storage.disk_cache.completeness import EVALUATED, LAYERS, LEVELS, PARTS, page_names
+from ..storage.disk_cache.completeness import EVALUATED, LAYERS, LEVELS, page_names, stored_parts
 from ..storage.disk_cache.entry import Draft
 from ..storage.disk_cache.manifest import JSON
 from ..storage.disk_store import DiskDraft
@@ -62,7 +61,6 @@ class RunFiles:
     steps:     of the schedule
     recorded:  whether steps have pages of attention
     twice:     whether the run goes through the steps twice, and records attention in the second, noisiest step first
-    parts:     of each page, 0 where they are whole
     clip:      frames, channels, height and width of the latents
     evaluated: whether the latents that the UNet was called on are kept
     """
@@ -70,17 +68,20 @@ class RunFiles:
     steps: int
     recorded: bool
     twice: bool
-    parts: int
     clip: Sequence[int]
     evaluated: bool
 
     @property
-    def pages(self) -> list[list[str]]:
-        """Names of the pages of each step, in the order of the run."""
+    def total(self) -> int:
+        """Steps of the run."""
+        return self.steps * (2 if self.twice else 1)
+
+    def pages(self, parts: int) -> list[list[str]]:
+        """Return the names of the pages of each step, in the order of the run; parts: of a page, 0 if it is whole."""
         if not self.recorded:
-            return [[] for _ in range(self.steps * (2 if self.twice else 1))]
-        each = max(self.parts, 1)
-        names = page_names(self.steps, self.parts)
+            return [[] for _ in range(self.total)]
+        each = max(parts, 1)
+        names = page_names(self.steps, parts)
         pages = [names[first : first + each] for first in range(0, len(names), each)]
         return [*([] for _ in pages), *pages] if self.twice else pages[::-1]
 
@@ -95,7 +96,7 @@ class RunFiles:
     def nbytes(self) -> int:
         """Bytes of the latents of all steps, which are kept until the run ends."""
         level = prod(self.clip) * torch.float32.itemsize  # as they are computed
-        return len(self.pages) * level * (2 if self.evaluated else 1)
+        return self.total * level * (2 if self.evaluated else 1)
 
 
 def resumed(cache: InversionCache, key: str, about: Mapping[str, JSON], nbytes: int) -> Draft | None:
@@ -110,12 +111,8 @@ def resumed(cache: InversionCache, key: str, about: Mapping[str, JSON], nbytes: 
     if LEVELS in draft.names:
         draft.publish().release()
         return None
-    if any(draft.about.get(name) != about.get(name) for name in (LAYERS, PARTS)):
-        log.warning(
-            "An unfinished inversion of this clip, of %s, was computed in other parts than those of frames_at_once. It "
-            "is begun anew.",
-            format_bytes(sum(draft.place(name).stat().st_size for name in draft.names)),
-        )
+    if draft.about.get(LAYERS) != about.get(LAYERS) or stored_parts(draft.about) is None:
+        log.warning("The unfinished inversion of %s cannot be used: it has other layers. It is begun anew.", key)
         draft.abandon()
         return None
     return draft

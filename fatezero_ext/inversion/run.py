@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -16,28 +15,24 @@ from torch import Tensor
 from ..attention.clip_parts import Parts
 from ..attention.records import Form
 from ..attention.sites import LayerAddress
-from ..digests import combined
 from ..errors import FateZeroError, StoreError
 from ..storage.disk_cache.cache import InversionCache
-from ..storage.disk_cache.completeness import LAYERS, LEVELS, PARTS, WRONG_PARTS, page_names, stored_parts, unusable
+from ..storage.disk_cache.completeness import LEVELS, WRONG_PARTS, page_names, stored_parts, unusable
 from ..storage.disk_cache.entry import Entry
-from ..storage.disk_cache.manifest import JSON
 from ..storage.disk_cache.tensor_file import DamagedFile
 from ..storage.disk_store import DiskDraft, DiskStore, aligned
 from ..storage.record_store import MemoryStore, Recomputed, RecordStore
+from .cache_key import cache_key, entry_about
 from .checkpoints import NO_CHECKPOINTS, Checkpoints, RunFiles, resumed
 from .footprint import recorded_forms
 from .guided_prediction import OnFrames, OnStep, StepDone, ignore_frames
 from .loop import NO_RECORDING, Recording, invert_latents, reconstruct_latents
 from .plan import InversionPlan
-from .storage_plan import StoragePlan, kept_as, reads_evaluated
+from .storage_plan import StoragePlan, reads_evaluated
 from .trace import Trace
 
 log = logging.getLogger(__name__)
 
-RECORDS = 2
-"""Version of saved inversions. Older ones are not found: threads that shared a model could mix up their attention, and
-numbers that are not finite were saved."""
 OnPlan = Callable[[str], None]
 
 
@@ -148,8 +143,10 @@ class InversionRun:
 
     def through_cache(self, cache: InversionCache, on_plan: OnPlan) -> Trace:
         """Take the inversion from the cache if it is there, else run it and save it there."""
-        key, storage, files = self._key(), self.chosen.storage, self._files
-        nbytes, about = self.chosen.nbytes + files.nbytes, self._about()
+        storage, files = self.chosen.storage, self._files
+        guided = None if self.guided is None else (self.guided.texts, self.guided.guidance)
+        key, nbytes = cache_key(self.plan, self.text, storage, guided), self.chosen.nbytes + files.nbytes
+        about = entry_about(self.plan, storage, self.forms, self.stored_parts)
         if saved := self._found(cache, key):
             return self._reported(saved, on_plan, cache.folder / key)
         try:
@@ -157,15 +154,17 @@ class InversionRun:
             if left is None and (saved := self._found(cache, key)):  # what was left was whole
                 return self._reported(saved, on_plan, cache.folder / key)
             begun = left or cache.begin(key, about, nbytes)
-            draft = DiskDraft(begun, storage.precision, frozenset(self.forms), self.stored_parts)
+            # A run that goes on writes the pages in the parts of the one before, in whatever parts it computes.
+            parts = stored_parts(begun.about) or []
+            draft = DiskDraft(begun, storage.precision, frozenset(self.forms), parts)
         except StoreError as error:
             if not self.may_recompute:
                 raise
             on_plan(f"{error} Nothing is kept instead: edits run the source again.")
             return self.without_records()
         try:
-            done = draft.finished_steps(files.pages, files.fault) if left else 0
-            behind = f"goes on behind step {done} of {len(files.pages)}, where a run of it ended: " if done else ""
+            done = draft.finished_steps(files.pages(len(parts)), files.fault) if left else 0
+            behind = f"goes on behind step {done} of {files.total}, where a run of it ended: " if done else ""
             on_plan(f"{behind}{self.chosen}, in {cache.folder}")
             trace = self.computed(draft, Checkpoints(draft, finished=done))
             evaluated = {} if trace.evaluated is None else {"evaluated": trace.evaluated}
@@ -187,7 +186,6 @@ class InversionRun:
             len(self.plan.schedule),
             recorded=bool(self.forms),
             twice=self.guided is not None,
-            parts=len(self.stored_parts),
             clip=self.plan.latents.shape,
             evaluated=stores_evaluated(self.plan, self.guided),
         )
@@ -242,42 +240,3 @@ class InversionRun:
             levels.get("evaluated"), plan.frames_at_once,
         )  # fmt: skip
         return self._in_memory(trace)
-
-    def _key(self) -> str:
-        """Return the cache key: a digest of everything the stored tensors depend on."""
-        plan, schedule, storage = self.plan, self.plan.schedule, self.chosen.storage
-        # Named only where there are some, so that inversions saved without them are found.
-        passes = {"passes": plan.inversion_passes} if plan.inversion_passes else {}
-        # Features once shared 8-bit scales over all frames: such inversions are not found.
-        scaled = storage.policy == "features" and storage.precision == "int8"
-        scales = {"scales": "of each frame"} if scaled else {}
-        return combined(
-            {
-                "records": RECORDS,
-                "unet": plan.unet.digest(),
-                "dtype": str(plan.unet.dtype),
-                "schedule": [schedule.timesteps, schedule.alphas, schedule.final_alpha, schedule.prediction_type],
-                "latents": plan.latents,
-                "text": self.text,
-                "guided": self.guided and [combined({"texts": self.guided.texts}), self.guided.guidance],
-                "capture": [plan.capture.most_cells, plan.capture.self_attention],
-                "kept": "latents" if storage.recomputes else [storage.policy, storage.precision],
-                **passes,
-                **scales,
-            }
-        )
-
-    def _about(self) -> Mapping[str, JSON]:
-        """Return what `cache list` shows of the entry."""
-        plan, cell = self.plan, self.plan.unet.latent_format.pixels_per_cell
-        height, width = plan.size
-        return {
-            "model": plan.unet.name,
-            "prompt": plan.prompt.text,
-            "frames": plan.frames,
-            "size": [width * cell, height * cell],
-            "steps": len(plan.schedule),
-            "policy": kept_as(self.chosen.storage),
-            LAYERS: [str(at) for at in self.forms],
-            **({PARTS: cast("JSON", self.stored_parts)} if self.stored_parts and self.forms else {}),
-        }

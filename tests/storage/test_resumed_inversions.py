@@ -15,9 +15,9 @@ from fatezero_ext.storage.disk_cache.cache import InversionCache
 from fatezero_ext.storage.disk_cache.completeness import FINISHED
 from fatezero_ext.storage.disk_cache.manifest import MANIFEST
 
-from ..conftest import GOLDEN
+from ..conftest import GOLDEN, relative
 from ..resumed_inversions import chains, digest
-from ..small_runs import STEPS, calls_of, clip, edited, inverted
+from ..small_runs import ROUNDING, STEPS, calls_of, clip, edited, inverted
 
 FRAMES = 4
 
@@ -126,11 +126,21 @@ def test_numbers_that_were_refused_are_not_gone_on_from(model, cache):
     assert not list(cache.folder.glob(".drafts/*"))
 
 
-def test_parts_of_other_sizes_are_begun_anew_and_that_is_said(model, cache, caplog):
-    stopped(model, cache, 3, frames_at_once=3)
+@pytest.mark.parametrize(("before", "after"), [(3, 2), (2, 3), (0, 2), (2, 0)])
+def test_a_run_in_parts_of_other_sizes_goes_on_with_the_pages_in_those_of_the_first(model, cache, before, after):
+    """As where a device has less memory free than it had: no more than rounding differs."""
+    stopped(model, cache, 3, frames_at_once=before)
     steps = []
-    run(model, cache, frames_at_once=2, on_step=steps.append)
-    assert dones(steps) == list(range(1, STEPS + 1)) and "in other parts than those of frames_at_once" in caplog.text
+    again = run(model, cache, frames_at_once=after, on_step=steps.append)
+    assert dones(steps, 3) == [4, 5] and (again.trace.store.parts or [[0, 1, 2, 3]])[0] == list(range(before or 4))
+    whole = run(model, InversionCache(cache.folder.parent / "whole"))
+    torch.testing.assert_close(again.trace.latents, whole.trace.latents, atol=ROUNDING, rtol=0)
+    for step in range(STEPS):
+        wanted, parts = whole.trace.store.read(step), range(len(again.trace.store.parts) or 1)
+        found = [again.trace.store.read(step, part) for part in parts]
+        for at, record in wanted.items():
+            values = torch.cat([page[at].kept.values for page in found])
+            assert relative(values, record.kept.values) < 1e-3  # frames in another order would differ altogether
 
 
 def test_latents_alone_go_on_in_parts_of_other_sizes(model, cache):
