@@ -138,7 +138,7 @@ class NoiseModel(ABC):
 
     @property
     def joins_parts(self) -> bool:
-        """Whether the parts of a clip can only be computed together, layer by layer, see `predict_parts`."""
+        """Tells whether the parts of a clip can only be computed together, layer by layer, see `predict_parts`."""
         return False
 
     def waiting_memory(self, chunks: int, frames: int, height: int, width: int) -> int:

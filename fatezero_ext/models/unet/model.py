@@ -101,7 +101,7 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
 
     @property
     def joins_parts(self) -> bool:
-        """Whether its norms run over all frames of a clip."""
+        """Tells whether its norms run over all frames of a clip."""
         return self.settings.norm == "clip"
 
     def waiting_memory(self, chunks: int, frames: int, height: int, width: int) -> int:
