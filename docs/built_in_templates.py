@@ -185,7 +185,7 @@ def each_step(steps: Steps, known: Mapping[str, NodeKind]) -> Sheet:
     frames, fps, audio = _clip(sheet)
     sheet.note((20, 330, 400, 560), _steps_note(steps))
     sheet.group("the model, what is kept", (440, 420, 400, 480), GREY)
-    model, text_encoder, vae = sheet.add(LOADER, (460, 632, 360, 258), defaults(LOADER, key_frames=steps.key_frames))
+    model, text_encoder, vae = sheet.add(LOADER, (460, 624, 360, 274), defaults(LOADER, key_frames=steps.key_frames))
     (latent,) = sheet.add("VAEEncode", (460, 500, 360, 60), folded=True, pixels=frames, vae=vae)
     control, stored = "FateZero_RegisterAttentionControl", "FateZero_AttentionStoreCache"
     (controller,) = sheet.add(control, (460, 542, 360, 134), defaults(control), folded=True, unet=model)
