@@ -227,6 +227,7 @@ def bad(place, options):
             if killer_key(place, killer) in draft.name:  # as the system does where memory is short
                 for worker in workers_of(process, options.engine):
                     worker.kill()
+                shutil.rmtree(draft, ignore_errors=True)  # else the next worker would be taken for the killer too
     with (place / "out" / "report.csv").open() as file:
         states = Counter(row["status"] for row in csv.DictReader(file))
     failures = [json.loads(path.read_text()) for path in (place / "out").glob("failed/*.json")]
