@@ -46,13 +46,18 @@ def branches():
     return graph
 
 
+def is_meta(module):
+    return next(module.parameters()).is_meta
+
+
 def test_a_cancelled_run_goes_on_and_other_branches_are_as_before(models):
     plain = Executor().run(small_graph()).latents(LATENTS)
     graph, executor, calls = branches(), Executor(), []
     import comfy.model_management
 
     def press(module, _inputs):
-        if type(module).__name__ == "UNet2DConditionModel" and torch.is_grad_enabled():  # it is being trained
+        # It is being trained, and not planned: plans have no memory.
+        if type(module).__name__ == "UNet2DConditionModel" and torch.is_grad_enabled() and not is_meta(module):
             calls.append(module)
             if len(calls) == STOP:
                 comfy.model_management.interrupt_current_processing(True)
