@@ -77,6 +77,8 @@ if TYPE_CHECKING:
     from .inversion.trace import Trace as Trace
     from .media.audio import Sound as Sound
     from .media.audio import SoundFile as SoundFile
+    from .media.framing import Framing as Framing
+    from .media.streamed import StreamedFrames as StreamedFrames
     from .media.video import Rounding as Rounding
     from .media.video import Video as Video
     from .media.video import read_video as read_video
@@ -145,10 +147,12 @@ _HOMES = {
     "inversion.controller": "Controller",
     "inversion.guided_prediction": "OnFrames OnStep StepDone",
     "inversion.invert": "Reconstruction invert",
-    "inversion.run": "OnPlan",
     "inversion.recording": "Capture",
+    "inversion.run": "OnPlan",
     "inversion.trace": "Trace",
     "media.audio": "Sound SoundFile",
+    "media.framing": "Framing",
+    "media.streamed": "StreamedFrames",
     "media.video": "Rounding Video read_video write_video",
     "memory.residency": "LoadToDevice",
     "models.load": "VideoModel load_model load_toy load_unet",

@@ -35,7 +35,7 @@ CLIP_KINDS = ("clip_vision", "text_encoders", "diffusers")
 REMARK, FURTHER = "\N{WARNING SIGN} ", "\N{MIDDLE DOT} "
 """Marks of a remark and of its further lines, by which web/said.js tells them from choices; other pages show them."""
 _TOLD: ContextVar[ToldLines] = ContextVar("fatezero_told")
-"""What the console has had of this prompt: ComfyUI runs each in a context of its own."""
+"""Lines that the console has had of this prompt: ComfyUI runs each in a context of its own."""
 
 
 class ComfyProgress:

@@ -1,4 +1,4 @@
-"""What nodes tell, and which of it a console has shown already."""
+"""Lines that nodes tell, and those of them that a console has shown already."""
 
 from __future__ import annotations
 

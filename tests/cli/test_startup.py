@@ -59,6 +59,10 @@ NODES = {
     "compared": ("FateZero_CompareClips", {"source": ["framed", 0], "edit_1": ["decoded", 0], "labels": ""}),
     "made": ("CreateVideo", {"images": ["compared", 0], "fps": ["parts", 2], "audio": ["parts", 1]}),
     "saved": ("SaveVideo", {"video": ["made", 0]}),
+    "tuned": (
+        "FateZero_TuneOnClip",
+        {"unet": ["file", 0], "clip": ["file", 1], "latent": ["encoded", 0], "prompt": "a jeep", "name": "jeep"},
+    ),
     "heat": ("FateZero_WordHeatMaps", {"controller": ["inverted", 0]}),
     "places": ("FateZero_SelfAttentionComponents", {"controller": ["inverted", 0]}),
     "words": ("FateZero_ShowWords", {"clip": ["lora", 1], "prompt": "a jeep"}),
@@ -68,6 +72,7 @@ NODES = {
     ),
     "shown_0": ("PreviewAny", {"source": ["words", 0]}),
     "shown_1": ("PreviewImage", {"images": ["heat", 0]}),
+    "shown_7": ("PreviewImage", {"images": ["tuned", 1]}),
     "shown_2": ("PreviewImage", {"images": ["places", 0]}),
     "shown_3": ("PreviewImage", {"images": ["clip", 0]}),
     "shown_4": ("SaveImage", {"images": ["pictures", 0]}),

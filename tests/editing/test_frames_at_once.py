@@ -23,6 +23,8 @@ from fatezero_ext.attention.controller_bases import AttentionStore
 from fatezero_ext.editing.masks import MaskMaker
 from fatezero_ext.inversion import storage_plan
 from fatezero_ext.storage.disk_cache.cache import InversionCache
+from fatezero_ext.storage.disk_cache.completeness import LEVELS, PARTS
+from fatezero_ext.storage.disk_cache.manifest import MANIFEST, decode, encode, new_manifest
 
 from ..conftest import GOLDEN
 from ..small_runs import EDIT, REFINED, calls_of, clip, inverted, named
@@ -250,12 +252,14 @@ def test_a_damaged_part_is_computed_again(models, whole_edit, tmp_path, caplog):
     assert "computed again" in caplog.text
 
 
-def test_parts_that_make_no_clip_are_not_believed(models, tmp_path, monkeypatch):
+def test_parts_that_make_no_clip_are_not_believed(models, tmp_path):
     model, cache = models(()), InversionCache(tmp_path)
-    monkeypatch.setattr("fatezero_ext.inversion.invert.PARTS", "other")  # as a stranger might have written it
-    inverted_in(model, 3, Storage("features", "disk", cache=cache))
-    monkeypatch.undo()
-    assert not all(entry.sound for entry in cache.verify())
+    entry = inverted_in(model, 3, Storage("features", "disk", cache=cache)).trace.store.entry
+    path = entry.place(LEVELS).parent / MANIFEST
+    found = decode(path.read_bytes())
+    for about in ({**found.about, PARTS: [[0, 1], [1, 2]]}, {k: v for k, v in found.about.items() if k != PARTS}):
+        path.write_bytes(encode(new_manifest(found.key, about, found.files)))  # as a stranger might have written it
+        assert not all(entry.sound for entry in cache.verify())
 
 
 def test_the_attention_of_a_function_is_called_part_by_part(models, kept):

@@ -193,6 +193,6 @@ def test_what_of_a_file_has_no_place_is_said_on_the_node(folder, toy, tmp_path, 
     save_file({key: w.clone() for key, w in weights.items()}, tmp_path / "half.safetensors")
     monkeypatch.setattr(lora, "lora_files", lambda: {"half.safetensors": tmp_path / "half.safetensors"})
     said = []
-    monkeypatch.setattr(PYTHON_HOST, "say", lambda _host, text, node_id: said.append(text))
+    monkeypatch.setattr(PYTHON_HOST, "say", lambda _host, remarks, choices, node_id: said.extend(remarks))
     lora.LoadLoRA.execute(load_toy().unet, "half.safetensors", 1.0, 1.0)
     assert len(said) == 1 and "half: left out 8 keys" in said[0] and "match no layer" in said[0]
