@@ -111,6 +111,10 @@ class LocalEngine:
         if said is None:
             return None
         event = Event(**said)
+        if event.kind == "died":
+            found.process.kill()
+            found.process.join()
+            return self._died(name, event.text)
         if event.kind == "ended":
             found.busy = False
         found.ready = found.ready or event.kind == "started"
@@ -165,7 +169,14 @@ def serve(setup: Mapping[str, Any], name: str, pipe: Connection, device: str | N
             time.sleep(ALIVE_SECONDS)
             say(None)
 
+    def end_with_driver() -> None:
+        driver = multiprocessing.parent_process()
+        if driver is not None:
+            driver.join()
+            os._exit(1)  # before another driver takes the row
+
     threading.Thread(target=show_life, daemon=True).start()
+    threading.Thread(target=end_with_driver, daemon=True).start()
     try:
         worker = call_in_pack("nodes.batches.worker", "worker_of", setup, name)
     except Exception:
