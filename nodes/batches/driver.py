@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from .drivers import Driver
-from .engines.seam import Engine, Event
+from .engines.seam import GPU_LOST, Engine, Event
 from .folder import MOST_DEATHS, BatchFolder
 from .problems import BatchStopped
 from .progress import Counts, ProgressLines
@@ -21,8 +21,8 @@ OTHERS_SECONDS = 2.0
 REPORT_SECONDS = 60.0
 REPORT_SHARE = 20
 """Times what a report took that pass before the next, so that a large one does not keep the driver from its work."""
-DEATHS_IN_A_ROW = 5
-"""Deaths of a worker without a row done between them, as on a broken GPU, after which it gets no more units."""
+LOSSES_IN_A_ROW = 5
+"""Times that a worker may lose its GPU without a row done between, before it gets no more units to fail at."""
 
 
 @dataclass
@@ -31,7 +31,7 @@ class Run:
 
     todo:   units that no worker of this driver has
     at:     by worker, the rows of its unit that have neither results nor a failure yet, and the one that runs
-    deaths: by worker, since its last row that was done
+    losses: by worker, how often it lost its GPU since its last row that was done
     report: writes the report
     """
 
@@ -43,7 +43,7 @@ class Run:
     report: Callable[[], None]
     todo: deque[Unit] = field(default_factory=deque)
     at: dict[str, tuple[Unit, list[Row]]] = field(default_factory=dict)
-    deaths: Counter[str] = field(default_factory=Counter)
+    losses: Counter[str] = field(default_factory=Counter)
     _looked: float = 0.0
     _report_at: float = field(default_factory=lambda: time.monotonic() + REPORT_SECONDS)
 
@@ -77,11 +77,11 @@ class Run:
     def _give(self) -> None:
         """Give a unit to each free worker, as far as there are units that nobody else has."""
         everyone = self.engine.free()
-        free = [name for name in everyone if self.deaths[name] < DEATHS_IN_A_ROW]
+        free = [name for name in everyone if self.losses[name] < LOSSES_IN_A_ROW]
         if everyone and not free and not self.at:
             raise BatchStopped(
-                f"{DEATHS_IN_A_ROW} workers in a row died without a row done; a GPU or this machine's memory may be "
-                f"the reason. Rows that are done are kept; see to it, then run the same command again."
+                f"the GPU of each worker failed {LOSSES_IN_A_ROW} times in a row without a row done. Rows that are "
+                f"done are kept; see to the GPU, then run the same command again."
             )
         if not free or time.monotonic() - self._looked < OTHERS_SECONDS:
             return
@@ -155,7 +155,7 @@ class Run:
             self.counts.here += 1
             if event.kind == "done":
                 self.counts.done += 1
-                self.deaths[event.worker] = 0
+                self.losses[event.worker] = 0
             self.counts.failed += event.kind == "failed"
             if event.kind == "failed":
                 self.lines.say(f"Failed: {event.folder}: {event.text}")
@@ -181,7 +181,7 @@ class Run:
     def _died(self, event: Event, unit: Unit | None, left: list[Row]) -> None:
         """Give the rest of a dead worker's unit to another; the row that killed it comes last, or is set aside."""
         self.at.pop(event.worker, None)
-        self.deaths[event.worker] += 1
+        self.losses[event.worker] += GPU_LOST in event.text
         running = self.counts.running.pop(event.worker, "")
         row = next((row for row in left if row.folder == running), None)
         self.lines.say(f"{event.worker} {event.text}" + (f"; it ran {running}" if row else ""))

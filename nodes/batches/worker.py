@@ -36,7 +36,7 @@ from ..headless.run.progress import Reporter
 from ..headless.schemas.registry import NodeTypes, pack_node_types
 from ..headless.schemas.validate import output_nodes, validated
 from .content import ContentStamps
-from .engines.seam import Event
+from .engines.seam import GPU_LOST, Event
 from .folder import RESULT, BatchFolder, causes, is_full
 from .preview import Seen, measured, write_preview
 from .rows import Row, digests
@@ -251,7 +251,7 @@ class Worker:
     def _failed(self, row: Row, error: Exception, seconds: float) -> Event:
         text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
         if any(BROKEN_DEVICE in str(each) for each in causes(error)):
-            return Event(self.name, "died", row.folder, f"can use its GPU no more ({text})")
+            return Event(self.name, "died", row.folder, f"{GPU_LOST} ({text})")
         self._folder.end(row)
         if self._folder.is_done(row):  # by another driver, which took this one for dead
             return Event(self.name, "done", row.folder, seconds=seconds)

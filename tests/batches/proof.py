@@ -208,22 +208,24 @@ def kills(place, options):
     process.wait()
     halves, wrong = halves + half(place / "out"), wrong + wrong_failures(place / "out")
     again += max(0, starts(place / "out") - len(rows) - lost)
-    aside = len(list((place / "out").glob("failed/*.json")))
-    code = start(command(place, "out", options, "--retry-failed")).wait() if aside else process.returncode
-    drafts = list((place / "out" / ".batch" / "drafts").iterdir())
+    seen = {"starts_beyond_rows_and_kills": again, "half_results_seen": halves, "wrong_failures": wrong[:3]}
+    return after_kills(place, options, process.returncode, len(rows), {"killed": dict(killed), **seen})
+
+
+def after_kills(place, options, code, count, seen):
+    """What is there in the end, rows that were set aside run again."""
+    out = place / "out"
+    aside = len(list(out.glob("failed/*.json")))
+    code = start(command(place, "out", options, "--retry-failed")).wait() if aside else code
     found = {
-        "killed": dict(killed),
-        "rows": len(bits(place / "out")),
-        "same_bits_as_clean": bits(place / "out") == bits(place / "clean"),
-        "starts_beyond_rows_and_kills": again,
-        "half_results_seen": halves,
-        "wrong_failures": wrong[:3],
-        "drafts_left": len(drafts),
+        **seen,
+        "rows": len(bits(out)),
+        "same_bits_as_clean": bits(out) == bits(place / "clean"),
+        "drafts_left": len(list((out / ".batch" / "drafts").iterdir())),
         "set_aside_for_two_kills": aside,
     }
-    same = found["rows"] == len(rows) and found["same_bits_as_clean"]
-    right = code == 0 and same and not (again or halves or wrong or drafts)
-    return {**found, "right": right}
+    wrong = [found[name] for name in ("drafts_left", *list(seen)[1:])]
+    return {**found, "right": code == 0 and found["rows"] == count and found["same_bits_as_clean"] and not any(wrong)}
 
 
 def broken_model(place):
@@ -250,10 +252,10 @@ def bad(place, options):
     process = start(command(place, "out", options), stderr=(place / "said.txt").open("w"))
     while process.poll() is None:
         time.sleep(0.02)
-        for draft in (place / "out" / ".batch" / "drafts").glob("*"):
-            if killer_key(place, killer) in draft.name:  # as the system does where memory is short
-                for worker in workers_of(process, options.engine):
-                    worker.kill()
+        running = place / "out" / ".batch" / "running"
+        if running.is_dir() and (running / killer_key(place, killer)).exists():  # as the system does by memory
+            for worker in workers_of(process, options.engine):
+                worker.kill()
     with (place / "out" / "report.csv").open() as file:
         states = Counter(row["status"] for row in csv.DictReader(file))
     failures = [json.loads(path.read_text()) for path in (place / "out").glob("failed/*.json")]

@@ -8,6 +8,9 @@ from typing import Literal, Protocol
 
 from ..rows import Row
 
+GPU_LOST = "can use its GPU no more"
+"""Beginning of the text of a worker that died by an error after which a process can use its GPU no more."""
+
 
 @dataclass(frozen=True)
 class Event:
