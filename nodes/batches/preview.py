@@ -25,7 +25,7 @@ MASK_OUTPUT = {WHOLE_EDIT_NODE: 2, EDIT_NODE: 2}
 SAVED = {"SaveVideo": "video", "SaveImage": "images"}
 """Input of each saving node."""
 MOST_HELD = 32
-"""Frames of a clip that is not in memory which are taken for a preview; a film sheet shows at most 16."""
+"""Frames that are taken of a clip for a preview, which need not be in memory; a film sheet shows at most 16."""
 
 
 @dataclass
@@ -72,13 +72,15 @@ def _frames(given: Any) -> Tensor | FileFrames | StreamedFrames | None:  # noqa:
 
 
 def _some(frames: Tensor | FileFrames | StreamedFrames) -> tuple[Tensor, int]:
-    """Return frames spread evenly over a clip, all of one in memory, and the number of all."""
+    """Return at most MOST_HELD frames, spread evenly over a clip, and the number of all; the same of clips as long."""
     import torch
 
-    if isinstance(frames, torch.Tensor):
-        return frames, len(frames)
-    held: list[Tensor] = []
     count, stride = 0, 1
+    if isinstance(frames, torch.Tensor):
+        while len(frames[::stride]) > MOST_HELD:
+            stride *= 2
+        return frames[::stride], len(frames)
+    held: list[Tensor] = []
     for frame in _one_by_one(frames):
         if count % stride == 0:
             held.append(frame)

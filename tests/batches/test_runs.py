@@ -76,13 +76,14 @@ def streamed(frames):
 
 def test_a_clip_that_is_made_part_by_part_has_the_preview_of_one_in_memory(batches, tmp_path):
     before, after = torch.rand(2, 70, 16, 16, 3, generator=torch.Generator().manual_seed(0))
-    some, count = batches.preview._some(streamed(before))
-    assert count == 70 and len(some) <= batches.preview.MOST_HELD and torch.equal(some, before[:: 70 // len(some) + 1])
+    for length in (1, 32, 33, 64, 65, 70):
+        (some, count), (whole, _) = map(batches.preview._some, (streamed(before[:length]), before[:length]))
+        assert count == length and len(some) <= batches.preview.MOST_HELD and torch.equal(some, whole)
     seen = batches.preview.Seen()
     node = SimpleNamespace(class_type="VAEEncode", id="1")
     seen(node, {"pixels": [streamed(before)]}, None)
     node = SimpleNamespace(class_type="SaveImage", id="2")
-    seen(node, {"images": [streamed(after)]}, SimpleNamespace(shown={}))
+    seen(node, {"images": [after]}, SimpleNamespace(shown={}))
     assert batches.preview.write_preview(tmp_path, seen) == batches.preview.PREVIEW
     with Image.open(tmp_path / batches.preview.PREVIEW) as picture:
         assert picture.width == 2 * picture.height
