@@ -42,8 +42,9 @@ class ContentStamps:
 
     def save(self) -> None:
         """Keep what was asked for until now, and forget what no plan asks for any more."""
-        with whole_file(self._kept) as partial:
-            partial.write_text(json.dumps(self._used), encoding="utf-8")
+        if self._used:
+            with whole_file(self._kept) as partial:
+                partial.write_text(json.dumps(self._used), encoding="utf-8")
 
 
 def _digest(path: Path) -> str:
