@@ -24,7 +24,7 @@ from .content import ContentStamps
 from .driver import Run
 from .drivers import Driver
 from .engines.seam import Engine
-from .folder import BatchFolder
+from .folder import BatchFolder, is_full
 from .plan import read_plan
 from .problems import BatchStopped, InvalidPlan, PlanProblem, listed
 from .progress import Counts, ProgressLines
@@ -88,6 +88,12 @@ def run_batch(command: BatchCommand) -> int:
     except BatchStopped as error:
         lines.say(f"Stopped: {error}")
         return FAILED
+    except OSError as error:
+        reason = "no space is left" if is_full(error) else "a file cannot be read or written"
+        lines.say(
+            f"Stopped: {reason} ({error}); rows that are done are kept. See to it, then run the same command again."
+        )
+        return FAILED
     except KeyboardInterrupt:
         lines.say("Stopped. Rows that are done are kept; run the same command again to go on.")
         return INTERRUPTED
@@ -134,6 +140,8 @@ def _run(command: BatchCommand, lines: ProgressLines) -> int:
     if command.retry_failed and (again := folder.forget_failures(valid)):
         lines.say(f"{again} rows that had failed run again.")
         left = folder.left(valid)
+    if command.measure and (before := len(valid) - len(left)):
+        lines.say(f"--measure is for rows that run now; {before} rows have run before and stay as they are.")
     failed = _all(command, folder, rows, left, columns, lines)
     for path in write_reports(folder):
         sys.stdout.write(f"{path}\n")
@@ -149,8 +157,7 @@ def _checked(
     plan = read_plan(command.plan)
     columns = tuple(dict.fromkeys(column for row in plan for column in row.values))
     types = pack_node_types()
-    writes = not (command.check or command.dry_run)
-    stamps = ContentStamps(folder.own / "stamps.json")
+    stamps = ContentStamps(folder.stamps)
     with host.installed(RunnerHost(command.folders, Reporter(Console(stderr=True)))), stamped_by(stamps):
         graph = batch_workflow(command.workflow, types)
         targets = targets_of(graph, columns, types)
@@ -159,7 +166,7 @@ def _checked(
             lines.say(f"Checking {len(plan)} rows.")
         rows, problems = checked_rows(plan, graph, targets, types)
     folder.check(rows)
-    if writes:
+    if folder.own.is_dir() or not (command.check or command.dry_run):  # these two make no folder
         stamps.save()
     return rows, problems, columns
 
@@ -195,20 +202,22 @@ def _all(
     todo = deque([*units[first:], *units[:first]])
     with Driver(folder) as driver, lines:
         folder.sweep(driver.living())
-        if todo:
-            with _engine(command, _setup(command, columns, driver.id), len(todo)) as engine:
+        try:
+            if todo:
+                with _engine(command, _setup(command, folder, columns, driver.id), len(todo)) as engine:
 
-                def report() -> None:
-                    write_reports(folder)
+                    def report() -> None:
+                        write_reports(folder)
 
-                run = Run(folder, driver, engine, counts, lines, report, todo)
-                run.all()
+                    Run(folder, driver, engine, counts, lines, report, todo).all()
+        finally:
+            folder.end_all(driver.id)
     return counts.failed
 
 
-def _setup(command: BatchCommand, columns: tuple[str, ...], driver: str) -> Setup:
+def _setup(command: BatchCommand, folder: BatchFolder, columns: tuple[str, ...], driver: str) -> Setup:
     folders = command.folders
-    workflow = None if command.workflow is None else command.workflow.absolute()
+    workflow = None if command.workflow is None else folder.kept_workflow(command.workflow)
     return Setup(workflow, folders.output, folders.inputs, folders.models, columns, driver, command.measure)
 
 

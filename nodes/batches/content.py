@@ -23,7 +23,7 @@ class ContentStamps:
         """kept: the file; a damaged one is not used."""
         self._kept = kept
         self._digests: dict[str, str] = {}
-        self._new = False
+        self._used: dict[str, str] = {}
         try:
             found = json.loads(kept.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -37,15 +37,14 @@ class ContentStamps:
         name = f"{status.st_size} {status.st_mtime_ns} {status.st_ino} {path.absolute()}"
         if name not in self._digests:
             self._digests[name] = _digest(path)
-            self._new = True
+        self._used[name] = self._digests[name]
         return [status.st_size, self._digests[name]]
 
     def save(self) -> None:
-        """Keep what was read for later."""
-        if self._new:
+        """Keep what was asked for until now, and forget what no plan asks for any more."""
+        if self._used:
             with whole_file(self._kept) as partial:
-                partial.write_text(json.dumps(self._digests), encoding="utf-8")
-            self._new = False
+                partial.write_text(json.dumps(self._used), encoding="utf-8")
 
 
 def _digest(path: Path) -> str:

@@ -3,7 +3,7 @@
 Each driver writes a heartbeat into a file of its own. A claim of a unit is a file that is created once and never
 changed: UNIT.0, and UNIT.1 by the driver that takes it over when the first has died, and so on. The driver named in the
 highest one works on the unit. Nothing depends on locks of the file system or on equal clocks: a driver of another
-machine counts as dead when its heartbeat did not change for a minute of the watcher's own time.
+machine counts as dead when its heartbeat did not change, or could not be read, for a minute of the watcher's own time.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ RETRY_SECONDS = 0.05
 """Seconds after which a claim that another has made is looked at; network file systems may not show it at once."""
 
 
+START_FIELD = 19
+"""Place of starttime behind the name in /proc/PID/stat (proc(5): field 22; the name is field 2)."""
+
+
 def this_machine() -> str:
     """Return a name for all whose process numbers mean the same: host, boot and container."""
     parts = [socket.gethostname()]
@@ -42,10 +46,18 @@ def this_machine() -> str:
 
 
 def began(pid: int) -> float | None:
-    """Return when a process of this machine began, in seconds since 1970; None where it is none or has ended."""
+    """Return when a process of this machine began; None where it is none or has ended.
+
+    In the kernel's ticks since the machine started where there is /proc: seconds since 1970, as elsewhere, would change
+    with the clock.
+    """
     try:
         process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        with suppress(OSError, IndexError):
+            return float(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[START_FIELD])
+        return process.create_time()
     except psutil.Error:
         return None
 
@@ -93,17 +105,16 @@ class Driver:
         """Return whether a driver is at work, as far as this one can know."""
         if driver == self.id:
             return True
-        found = json_of(self._file(driver))
-        if found is None or found.get("ended"):
+        found = json_of(self._file(driver)) or {}  # {}: no news; network file systems lose a file that is replaced
+        if found.get("ended"):
             return False
         if found.get("machine") == this_machine():
             return began(int(found["pid"])) == found["began"]
         beat, now = found.get("beat"), time.monotonic()
-        known, since = self._seen.get(driver, (None, now))
-        if known != beat:
+        if driver not in self._seen or beat not in (None, self._seen[driver][0]):
             self._seen[driver] = (beat, now)
             return True
-        return now - since < self.dead_seconds
+        return now - self._seen[driver][1] < self.dead_seconds
 
     def claim(self, unit: str) -> bool:
         """Claim a unit; returns whether it is this driver's now. False where a living driver has it."""

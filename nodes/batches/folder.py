@@ -6,6 +6,9 @@ report.html, report.csv
 .batch/plan.json      the rows of the plan, as the last driver read them
 .batch/stamps.json    digests of input files
 .batch/drafts/        results that are being written
+.batch/running/ROW    the driver one of whose workers runs a row
+.batch/starts.txt     row, driver and process of every start, for those who look for what ran twice
+.batch/workflows/     the workflow as it was when the plan was checked, by its digest
 .batch/claims/UNIT.N  the driver that works on a unit; the highest N counts
 .batch/deaths/ROW.N   workers that died while they ran a row
 .batch/drivers/ID.json  heartbeat and progress of a driver
@@ -14,6 +17,7 @@ report.html, report.csv
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -24,6 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from ...fatezero_ext.atomic_files import whole_file
 from .problems import stop
 from .rows import Row
@@ -33,6 +39,7 @@ FORMAT = 1
 RESULT = "result.json"
 MOST_DEATHS = 2
 """Workers that a row may kill before it is set aside."""
+_ROWS = TypeAdapter(list[Row])
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -55,7 +62,7 @@ def create_once(path: Path, content: str) -> bool:
     """Create a file with its content at once; returns False where there is one already.
 
     A link to a finished file, which network file systems too make for one of several processes only; where there are no
-    links, a new file that only one process may open.
+    links, a new file that only one process may open. A link that was made although the answer was lost is known again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -63,13 +70,13 @@ def create_once(path: Path, content: str) -> bool:
     try:
         os.link(draft, path)
     except FileExistsError:
-        return False
+        return os.path.samefile(draft, path)
     except OSError:
         try:
             with path.open("x", encoding="utf-8") as file:
                 file.write(content)
         except FileExistsError:
-            return False
+            return os.path.samefile(draft, path)
     finally:
         draft.unlink(missing_ok=True)
     return True
@@ -91,6 +98,11 @@ class BatchFolder:
         """File of the rows."""
         return self.own / "plan.json"
 
+    @property
+    def stamps(self) -> Path:
+        """File of the digests of input files."""
+        return self.own / "stamps.json"
+
     def result(self, row: Row) -> Path:
         """Folder of a row's results; it is there once they are whole."""
         return self.path / "rows" / row.folder
@@ -105,7 +117,7 @@ class BatchFolder:
         Raises InvalidPlan where it holds another program's files, or another plan's results alone.
         """
         self.check(rows)
-        for name in ("claims", "deaths", "drafts", "drivers"):
+        for name in ("claims", "deaths", "drafts", "drivers", "running"):
             (self.own / name).mkdir(parents=True, exist_ok=True)
         write_json(self.plan, {"format": FORMAT, "plan": plan, "rows": [row.plain() for row in rows]})
 
@@ -127,20 +139,30 @@ class BatchFolder:
                 f"--output {self.path} is of format {before.get('format')}; this program writes {FORMAT}. Name another "
                 f"folder."
             )
-        kept = self.finished
-        if kept and kept.isdisjoint(row.folder for row in rows):
+        kept = _names(self.path / "rows")
+        if kept and self.finished.isdisjoint(row.folder for row in rows):
             raise stop(
                 f"--output {self.path} holds {len(kept)} results of another plan ({before.get('plan')}), or of this "
                 f"one with other values, clips or workflow, and none of these rows. Name another folder."
             )
+
+    def kept_workflow(self, workflow: Path) -> Path:
+        """Copy a workflow, so that a batch goes on with it whatever becomes of the file; returns the copy."""
+        content = workflow.read_bytes()
+        copy = self.own / "workflows" / f"{hashlib.sha256(content).hexdigest()[:16]}.json"
+        with whole_file(copy) as partial:
+            partial.write_bytes(content)
+        return copy
 
     def rows(self) -> tuple[str, list[Row]]:
         """Return the name of the plan and its rows; raises InvalidPlan where the folder holds no batch."""
         found = json_of(self.plan)
         try:
             if found is not None and found["format"] == FORMAT:
-                return str(found["plan"]), [Row.of_plain(row) for row in found["rows"]]
-        except (KeyError, TypeError):
+                rows = _ROWS.validate_python(found["rows"])
+                if all(row.folder == Path(row.folder).name for row in rows):
+                    return str(found["plan"]), rows
+        except (KeyError, ValidationError):
             pass
         raise stop(f"{self.path} holds no batch that this program can read. Name the --output of one.")
 
@@ -155,13 +177,13 @@ class BatchFolder:
         return (self.result(row) / RESULT).is_file()
 
     def is_failed(self, row: Row) -> bool:
-        """Return whether a row has failed, or was set aside."""
-        return self.failure(row).is_file()
+        """Return whether a row has failed, or was set aside, and has no results."""
+        return self.failure(row).is_file() and not self.is_done(row)
 
     def left(self, rows: Iterable[Row]) -> list[Row]:
         """Return the rows that can run and have neither results nor a failure."""
-        finished = self.finished
-        return [row for row in rows if row.folder and row.folder not in finished]
+        finished = self.finished  # a folder that lost its result.json is not done, whatever its name
+        return [row for row in rows if row.folder and (row.folder not in finished or self.still_left([row]))]
 
     def still_left(self, rows: Iterable[Row]) -> list[Row]:
         """Return the same by a look at each row alone."""
@@ -181,6 +203,33 @@ class BatchFolder:
     def write_failure(self, row: Row, failure: Mapping[str, Any]) -> None:
         """Write down why a row failed."""
         write_json(self.failure(row), {**row.plain(), **failure})
+
+    def begin(self, row: Row, driver: str) -> None:
+        """Write down that a worker of a driver runs a row, for the case that both die."""
+        (self.own / "running" / row.key).write_text(driver, encoding="utf-8")
+        with (self.own / "starts.txt").open("a", encoding="utf-8") as file:
+            file.write(f"{row.key} {driver} {os.getpid()}\n")
+
+    def end(self, row: Row) -> None:
+        """Write down that nobody runs a row any more."""
+        (self.own / "running" / row.key).unlink(missing_ok=True)
+
+    def running(self) -> dict[str, str]:
+        """Return the drivers that run rows, or that died at it, by the key of the row."""
+        found = {}
+        for name in _names(self.own / "running"):
+            with suppress(OSError):
+                found[name] = (self.own / "running" / name).read_text(encoding="utf-8")
+        return found
+
+    def end_all(self, driver: str) -> None:
+        """Write down that a driver and its workers end, and delete their drafts."""
+        for key, other in self.running().items():
+            if other == driver:
+                (self.own / "running" / key).unlink(missing_ok=True)
+        for name in _names(self.own / "drafts"):
+            if name.startswith(f"{driver}."):
+                self._drop(self.own / "drafts" / name)
 
     def count_death(self, row: Row, reason: str) -> int:
         """Write down that a worker died while it ran a row; returns how many have."""
@@ -203,6 +252,8 @@ class BatchFolder:
         _to_disk(draft)
         target = self.result(row)
         target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not self.is_done(row):
+            self._drop(target)  # somebody took files out of it
         try:
             os.rename(draft, target)
         except OSError:
@@ -214,9 +265,17 @@ class BatchFolder:
 
     def sweep(self, alive: Iterable[str]) -> None:
         """Delete the drafts of drivers that have ended."""
+        living = tuple(f"{driver}." for driver in alive)
         for name in _names(self.own / "drafts"):
-            if not name.startswith(tuple(f"{driver}." for driver in alive)):
-                shutil.rmtree(self.own / "drafts" / name, ignore_errors=True)
+            if not name.startswith(living):
+                self._drop(self.own / "drafts" / name)
+
+    def _drop(self, folder: Path) -> None:
+        """Delete a folder of results, at once for whoever still writes there and would rename it into place."""
+        gone = self.own / "drafts" / f"dropped.{uuid.uuid4().hex}"
+        with suppress(OSError):  # renamed meanwhile
+            os.rename(folder, gone)
+        shutil.rmtree(gone, ignore_errors=True)
 
 
 def _names(folder: Path) -> list[str]:

@@ -158,7 +158,7 @@ def _listed(cell: str, number: int, line: int, column: str) -> list[str]:
 
 def _jsonl_rows(text: str) -> Iterator[tuple[int, Cells]]:
     number = 0
-    for line, row in enumerate(text.splitlines(), start=1):
+    for line, row in enumerate(text.split("\n"), start=1):
         if not row.strip():
             continue
         number += 1

@@ -6,11 +6,13 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment
+from pydantic import TypeAdapter, ValidationError
 
 from ...fatezero_ext.atomic_files import whole_file
 from ...fatezero_ext.printable import format_bytes
@@ -19,10 +21,26 @@ from .rows import Row
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 PAGE, TABLE = "report.html", "report.csv"
-STATES = ("done", "failed", "invalid", "waiting")
+STATES = ("done", "failed", "invalid", "damaged", "waiting")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 """First letters of cells that spreadsheets would compute."""
 VIDEOS = (".mp4", ".webm", ".mov")
+LONGEST_TRACEBACK = 1500
+"""Last characters of a traceback that the page shows; all of it is in the row's file in failed/."""
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """What the reports take from a row's result.json."""
+
+    files: tuple[str, ...] = ()
+    preview: str = ""
+    seconds: float = 0.0
+    peak_bytes: int = 0
+    measures: dict[str, Any] = field(default_factory=dict)
+
+
+_SHOWN = TypeAdapter(_Shown)
 
 
 def write_reports(folder: BatchFolder) -> tuple[Path, Path]:
@@ -33,7 +51,7 @@ def write_reports(folder: BatchFolder) -> tuple[Path, Path]:
     plan, rows = folder.rows()
     found = [_entry(folder, row) for row in rows]
     counts = Counter(entry["status"] for entry in found)
-    bad = counts["failed"] + counts["invalid"]
+    bad = counts["failed"] + counts["invalid"] + counts["damaged"]
     shown = [("all", len(rows)), ("done", counts["done"]), ("failed", bad), ("waiting", counts["waiting"])]
     gone = len(folder.finished - {row.folder for row in rows})
     template = Environment(autoescape=True).from_string(TEMPLATE.read_text(encoding="utf-8"))
@@ -50,31 +68,34 @@ def _entry(folder: BatchFolder, row: Row) -> dict[str, Any]:
     entry: dict[str, Any] = {"number": row.number, "values": row.values, "name": row.folder, "status": "waiting"}
     if row.problems:
         return {**entry, "status": "invalid", "error": "\n".join(row.problems)}
-    if (result := json_of(folder.result(row) / RESULT)) is not None:
-        return {**entry, **_done(folder, row, result)}
+    if folder.is_done(row):
+        try:
+            return {**entry, **_done(row, _SHOWN.validate_python(json_of(folder.result(row) / RESULT)))}
+        except ValidationError:
+            text = f"rows/{row.folder}/{RESULT} cannot be read. Delete that folder and run the command again."
+            return {**entry, "status": "damaged", "error": text}
     if (failure := json_of(folder.failure(row))) is not None:
-        kept = {name: failure.get(name, "") for name in ("error", "traceback", "seconds")}
-        return {**entry, **kept, "status": "failed"}
+        kept = {name: failure.get(name, "") for name in ("error", "seconds")}
+        trace, link = str(failure.get("traceback", ""))[-LONGEST_TRACEBACK:], quote(f"failed/{row.folder}.json")
+        return {**entry, **kept, "traceback": trace, "failure": link, "status": "failed"}
     return entry
 
 
-def _done(folder: BatchFolder, row: Row, result: Mapping[str, Any]) -> dict[str, Any]:
-    base = folder.result(row).relative_to(folder.path).as_posix()
-    names = [name for name in result.get("files", ()) if isinstance(name, str)]
-    files = [{"name": name, "link": quote(f"{base}/{name}")} for name in names]
+def _done(row: Row, result: _Shown) -> dict[str, Any]:
+    base = f"rows/{row.folder}"
+    files = [{"name": name, "link": quote(f"{base}/{name}")} for name in result.files]
     main = next((file["link"] for file in files if file["name"].endswith(VIDEOS)), files[0]["link"] if files else "")
-    measures = _flat(result.get("measures") or {})
-    facts = [f"{result.get('seconds', 0):.1f} s", format_bytes(result.get("peak_bytes", 0))]
+    measures = _flat(result.measures)
+    facts = [f"{result.seconds:.1f} s", format_bytes(result.peak_bytes)]
     facts += [f"{name} {value:.3g}" for name, value in measures.items() if isinstance(value, float)]
-    preview = result.get("preview")
     return {
         "status": "done",
-        "preview": quote(f"{base}/{preview}") if preview else "",
+        "preview": quote(f"{base}/{result.preview}") if result.preview else "",
         "main": main,
         "files": files,
         "figures": ", ".join(facts),
-        "seconds": result.get("seconds", ""),
-        "peak_bytes": result.get("peak_bytes", ""),
+        "seconds": result.seconds,
+        "peak_bytes": result.peak_bytes,
         "measures": measures,
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import PurePosixPath, PureWindowsPath
@@ -26,6 +27,8 @@ EDIT_ALONE = ("edit_prompt", "kind", "strength")
 """Inputs of FateZero Video Edit that its inversion does not depend on."""
 LONGEST_NAME = 48
 """Letters of the readable part of a folder's name: file systems take 255 bytes, a letter has at most 4."""
+MOST_OF_UNIT = 500
+"""Rows of a unit; more become several, so that all workers have some, at the price of an inversion each."""
 DIGITS = 16
 """Hexadecimal digits of a digest in a folder's name: with 20,000 rows two are alike once in 10^11 plans."""
 
@@ -77,13 +80,16 @@ def checked_rows(
     Raises InvalidPlan where rows are the same.
     """
     rows: list[Row] = []
+    units: Counter[str] = Counter()
     found: dict[tuple[int, str, str], PlanProblem] = {}
     for each in plan:
         try:
             whole = validated(targets.applied(graph, each.values, types), types)
             key, unit = digests(whole, types)
+            part, units[unit] = units[unit] // MOST_OF_UNIT, units[unit] + 1
+            unit = f"{unit}-{part}" if part else unit
             rows.append(Row(each.number, each.line, each.values, key, unit, f"{_readable(each)}-{key[:DIGITS]}"))
-        except FateZeroError as error:
+        except Exception as error:  # whatever a node's check raises, such as of a disk, concerns this row alone
             problems = _problems(error, each, graph, targets)
             rows.append(Row(each.number, each.line, each.values, problems=tuple(map(str, problems))))
             for problem in problems:
@@ -106,9 +112,12 @@ def _refuse_whole(rows: Sequence[Row], problems: Sequence[PlanProblem]) -> None:
         raise InvalidPlan(whole)
 
 
-def _problems(error: FateZeroError, row: PlanRow, graph: Graph, targets: Targets) -> list[PlanProblem]:
+def _problems(error: Exception, row: PlanRow, graph: Graph, targets: Targets) -> list[PlanProblem]:
     if not isinstance(error, InvalidWorkflow):
-        return [PlanProblem(str(error), row.number, row.line)]
+        text = (
+            str(error) if isinstance(error, FateZeroError) else f"its check failed ({type(error).__name__}: {error})."
+        )
+        return [PlanProblem(text, row.number, row.line)]
     problems = []
     for each in error.problems:
         column = targets.column(each.node, each.input, graph)

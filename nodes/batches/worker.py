@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import json
 import os
 import shutil
 import sys
@@ -14,15 +15,19 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
+from itertools import zip_longest
 from pathlib import Path
+from platform import node as machine_name
 from platform import python_version
 from typing import Any
+from uuid import uuid4
 
 from rich.console import Console
 
 from ...fatezero_ext.errors import FateZeroError
 from ...fatezero_ext.printable import visible
 from .. import host
+from ..file_stamps import stamped_by
 from ..headless.graph import Graph
 from ..headless.host import Folders, RunnerHost
 from ..headless.problems import NodeFailed
@@ -30,10 +35,11 @@ from ..headless.run.execute import Result, RunOrder, Session, run_order
 from ..headless.run.progress import Reporter
 from ..headless.schemas.registry import NodeTypes, pack_node_types
 from ..headless.schemas.validate import output_nodes, validated
-from .engines.seam import Event
-from .folder import RESULT, BatchFolder, causes, is_full, write_json
+from .content import ContentStamps
+from .engines.seam import GPU_LOST, Event
+from .folder import RESULT, BatchFolder, causes, is_full
 from .preview import Seen, measured, write_preview
-from .rows import Row
+from .rows import Row, digests
 from .workflow import Targets, batch_workflow, targets_of
 
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors", "av")
@@ -118,31 +124,26 @@ class Worker:
     _targets: Targets | None = None
     _session: Session | None = None
 
+    def __post_init__(self) -> None:
+        self._folder = BatchFolder(self.setup.output)
+        self._stamps = ContentStamps(self._folder.stamps)
+
     def run(self, rows: Sequence[Row]) -> Iterator[Event]:
-        """Run the rows of a unit; yields what happens, at last the end of the unit."""
-        orders = self._orders(rows)
-        for number, row in enumerate(rows):
+        """Run the rows of a unit; yields what happens, at last the end of the unit, or of this worker."""
+        for row, following in zip_longest(rows, rows[1:]):
             yield Event(self.name, "started", row.folder)
-            later = [orders[each.folder] for each in rows[number:] if each.folder in orders]
-            event = self._row(row, later)
+            event = self._row(row, following)
+            if event is None:  # another driver has the unit
+                break
             yield event
-            if event.kind == "failed" and BROKEN_DEVICE in event.text:
-                os._exit(1)  # whatever runs in this process later would fail too; another takes the rest
+            if event.kind == "died":
+                return
         yield Event(self.name, "ended")
 
     def run_plain(self, rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
         """Run rows that came from another process; yields the events as plain values."""
         for event in self.run([Row.of_plain(row) for row in rows]):
             yield asdict(event)
-
-    def _orders(self, rows: Sequence[Row]) -> dict[str, RunOrder]:
-        """Return the order in which the nodes of each row run; rows that became invalid are left out."""
-        found: dict[str, RunOrder] = {}
-        with host.installed(self._host(self.setup.output, Reporter(Console(file=io.StringIO())))):
-            for row in rows:
-                with suppress(ValueError):  # said when the row's turn comes
-                    found[row.folder] = self._order(row)
-        return found
 
     def _order(self, row: Row) -> RunOrder:
         if self._graph is None or self._targets is None:
@@ -153,37 +154,71 @@ class Worker:
     def _host(self, output: Path, reporter: Reporter) -> RunnerHost:
         return RunnerHost(Folders(self.setup.inputs, output, self.setup.models), reporter)
 
-    def _row(self, row: Row, later: Sequence[RunOrder]) -> Event:
-        """Run a row; later: its own order and those of the rows behind it in the unit."""
-        folder, began = BatchFolder(self.setup.output), time.perf_counter()
-        draft = folder.own / "drafts" / f"{self.setup.driver}.{self.name}.{row.key}"
-        shutil.rmtree(draft, ignore_errors=True)
+    def _row(self, row: Row, following: Row | None) -> Event | None:
+        """Run a row; returns None where another driver took this one for dead and dropped what was written.
+
+        following: the row behind it in the unit
+        """
+        began = time.perf_counter()
+        draft = self._folder.own / "drafts" / f"{self.setup.driver}.{self.name}.{row.key}.{uuid4().hex[:8]}"
         try:
             draft.mkdir(parents=True)
-            reporter = RowReporter()
-            with host.installed(self._host(draft, reporter)):
-                peak = _PeakMemory()
-                results, graph = self._results(row, reporter, later)
-                files = _saved(results, draft)
-                texts = [text for result in results.values() for text in result.shown.get("text", ())]
-            about = self._about(draft, began, peak)
-            told = {"said": reporter.said, "nodes": reporter.nodes, "files": files, "texts": texts}
-            write_json(draft / RESULT, {**row.plain(), **about, **told})
-            folder.publish(draft, row)
+            (draft / RESULT).touch()  # never made again: that it is there says that nobody has dropped the draft
+            self._folder.begin(row, self.setup.driver)
+        except OSError as error:
+            return self._unwritable(row, error)
+        try:
+            seconds = self._published(row, following, draft, began)
         except Exception as error:
+            dropped = not (draft / RESULT).is_file()
             shutil.rmtree(draft, ignore_errors=True)
             if is_full(error):
-                return Event(self.name, "full", row.folder, str(error))
-            return self._failed(row, folder, error, time.perf_counter() - began)
-        return Event(self.name, "done", row.folder, seconds=about["seconds"])
+                return self._unwritable(row, error)
+            if dropped and not self._folder.is_done(row):
+                return None
+            return self._failed(row, error, time.perf_counter() - began)
+        self._folder.end(row)
+        return Event(self.name, "done", row.folder, seconds=seconds)
 
-    def _results(self, row: Row, reporter: Reporter, later: Sequence[RunOrder]) -> tuple[Mapping[str, Result], Graph]:
+    def _published(self, row: Row, following: Row | None, draft: Path, began: float) -> float:
+        """Write a row's results into its draft and rename it; returns the seconds that it took."""
+        reporter = RowReporter()
+        with host.installed(self._host(draft, reporter)), stamped_by(self._stamps):
+            peak = _PeakMemory()
+            results = self._results(row, reporter, following)
+        files = _saved(results, draft)
+        texts = [text for result in results.values() for text in result.shown.get("text", ())]
+        about = self._about(draft, began, peak)
+        told = {"said": reporter.said, "nodes": reporter.nodes, "files": files, "texts": texts}
+        with (draft / RESULT).open("r+", encoding="utf-8") as file:
+            json.dump({**row.plain(), **about, **told}, file, ensure_ascii=False, indent=1)
+        self._folder.publish(draft, row)
+        return float(about["seconds"])
+
+    def _unwritable(self, row: Row, error: Exception) -> Event:
+        reason = "no space is left" if is_full(error) else "the output folder cannot be written"
+        return Event(self.name, "full", row.folder, f"{reason} ({error})")
+
+    def _refuse_changed(self, row: Row, graph: Graph) -> None:
+        """Raise FateZeroError where a row is no longer what its folder is named by."""
+        key = digests(graph, self.types)[0]
+        if key != row.key and key == digests(graph, self.types)[0]:  # nodes that never are the same differ each time
+            raise FateZeroError(
+                f"its clip, its model or the nodes are not those that the plan was checked with (on {machine_name()}), "
+                f"so its results would have the wrong name. Run the same command again."
+            )
+
+    def _results(self, row: Row, reporter: Reporter, following: Row | None) -> Mapping[str, Result]:
         order = self._order(row)
+        needed = [order]
+        self._refuse_changed(row, order.graph)
+        with suppress(Exception):  # said when the row's turn comes
+            needed += [] if following is None else [self._order(following)]
         if self._session is None:
             self._session = Session(self.types, reporter, self.seen)
         session = self._session
         session.observer = reporter
-        session.forget_but([order, *later])
+        session.forget_but(needed)
         self.seen.begin()
         try:
             results = session.run(order)
@@ -195,7 +230,8 @@ class Worker:
         finally:
             # Saved anew by each row, into its own folder.
             session.forget(order.keys[node_id] for node_id in output_nodes(order.graph, self.types))
-        return results, order.graph
+        self._refuse_changed(row, order.graph)
+        return results
 
     def _about(self, draft: Path, began: float, peak: _PeakMemory) -> dict[str, Any]:
         measures = measured(self.seen) if self.setup.measure else {}
@@ -206,20 +242,25 @@ class Worker:
             "device": peak.device,
             "measures": measures,
             "worker": self.name,
-            "host": os.uname().nodename if hasattr(os, "uname") else "",
+            "host": machine_name(),
             "pid": os.getpid(),
             "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "versions": {"python": python_version(), **_versions()},
         }
 
-    def _failed(self, row: Row, folder: BatchFolder, error: Exception, seconds: float) -> Event:
+    def _failed(self, row: Row, error: Exception, seconds: float) -> Event:
         text = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        if any(BROKEN_DEVICE in str(each) for each in causes(error)):
+            return Event(self.name, "died", row.folder, f"{GPU_LOST} ({text})")
+        self._folder.end(row)
+        if self._folder.is_done(row):  # by another driver, which took this one for dead
+            return Event(self.name, "done", row.folder, seconds=seconds)
         trace = "".join(traceback.format_exception(error.__cause__ if isinstance(error, NodeFailed) else error))
         about = {"error": text, "traceback": trace[-LONGEST_TRACEBACK:], "seconds": round(seconds, 3)}
         try:
-            folder.write_failure(row, {**about, "worker": self.name, "set_aside": False})
+            self._folder.write_failure(row, {**about, "worker": self.name, "set_aside": False})
         except OSError as unwritten:
-            return Event(self.name, "full", row.folder, str(unwritten))
+            return self._unwritable(row, unwritten)
         return Event(self.name, "failed", row.folder, text)
 
 
@@ -231,7 +272,7 @@ def worker_of(setup: Mapping[str, Any], name: str) -> Worker:
     made = Setup.of_plain(setup)
     if not BatchFolder(made.output).plan.is_file():
         raise FateZeroError(
-            f"{os.uname().nodename if hasattr(os, 'uname') else 'a machine'} does not see the output folder "
+            f"{machine_name() or 'a machine'} does not see the output folder "
             f"{made.output}; all workers write there. Name a folder that the machines share, by the same path on each."
         )
     return Worker(made, name)
@@ -240,6 +281,8 @@ def worker_of(setup: Mapping[str, Any], name: str) -> Worker:
 def _saved(results: Mapping[str, Result], draft: Path) -> list[str]:
     """Return the names of saved files, below the row's folder."""
     paths = [Path(path) for result in results.values() for path in result.shown.get("saved", ())]
+    if gone := [path.name for path in paths if not path.is_file()]:
+        raise FateZeroError(f"{gone[0]} was saved and is not there any more. Run the row again with --retry-failed.")
     return [path.relative_to(draft).as_posix() for path in paths]
 
 

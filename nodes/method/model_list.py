@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,8 +43,19 @@ def model_path(name: str) -> Path:
 
 def stamps(path: Path) -> str:
     """Return what changes when a file of a model does; sizes and times are read, not the files."""
-    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
-    return str([file_stamp(each) for each in files])
+    if path.is_file():
+        return str([file_stamp(path)])
+    return str([(each.relative_to(path).as_posix(), file_stamp(each)) for each in _files_below(path)])
+
+
+def _files_below(folder: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Yield the files of a model, sorted, also of linked folders; above: folders whose links back are not followed."""
+    real = folder.resolve()
+    for path in [] if real in above else sorted(folder.iterdir()):
+        if path.is_dir():
+            yield from _files_below(path, (*above, real))
+        elif path.is_file():
+            yield path
 
 
 def is_bare_unet(path: Path) -> bool:

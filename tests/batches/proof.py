@@ -75,6 +75,27 @@ def bits(folder):
     return found
 
 
+def half(folder):
+    """How many results lack a file that they name."""
+    return sum(
+        not all((path.parent / name).is_file() for name in [*found["files"], found["preview"]])
+        for path in folder.glob("rows/*/result.json")
+        for found in [json.loads(path.read_text())]
+    )
+
+
+def starts(folder):
+    """How many rows were started, again ones counted."""
+    log = folder / ".batch" / "starts.txt"
+    return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def wrong_failures(folder):
+    """Failures of rows that were not set aside: no row of these plans fails by itself."""
+    found = [json.loads(path.read_text()) for path in folder.glob("failed/*.json")]
+    return [each["error"] for each in found if not each["set_aside"]]
+
+
 def results(folder):
     return [json.loads(path.read_text()) for path in sorted(folder.glob("rows/*/result.json"))]
 
@@ -158,45 +179,53 @@ def kills(place, options):
     """A batch whose workers and drivers are killed at random moments, each time resumed."""
     rows = write_plan(place, options.clips, options.prompts)
     start(command(place, "clean", options)).wait()
-    chance, killed, known, again, half = random.Random(options.seed), Counter(), {}, 0, 0
+    chance, killed, wrong, halves, lost, again = random.Random(options.seed), Counter(), [], 0, 0, 0
     process = start(command(place, "out", options), stderr=subprocess.DEVNULL)
     while sum(killed.values()) < options.kills:
         time.sleep(chance.uniform(0.2, options.pause))
-        for each in results(place / "out"):
-            again += known.setdefault(each["folder"], each["when"]) != each["when"]
-        half += sum(not (path / "result.json").is_file() for path in (place / "out").glob("rows/*"))
+        halves, wrong = halves + half(place / "out"), wrong + wrong_failures(place / "out")
         if process.poll() is not None:
-            if len(known) == len(rows):  # begin anew: there are kills left
+            failed = len(list((place / "out").glob("failed/*.json")))
+            if len(results(place / "out")) + failed == len(rows):  # begin anew: there are kills left
+                again += max(0, starts(place / "out") - len(rows) - lost)
                 shutil.rmtree(place / "out")
-                known.clear()
-            process = start(command(place, "out", options, "--retry-failed"), stderr=subprocess.DEVNULL)
+                lost = 0
+            process = start(command(place, "out", options), stderr=subprocess.DEVNULL)
             continue
         workers = workers_of(process, options.engine)
+        lost += options.workers  # at most: a driver's death ends a row of each
         if workers and chance.random() < 0.7:
             chance.choice(workers).send_signal(signal.SIGKILL)
             killed["worker"] += 1
+            lost += 1 - options.workers
         else:
             if options.engine == "ray":
                 end(process)  # with its cluster, as a machine dies
             process.kill()
             process.wait()
             killed["driver"] += 1
-            process = start(command(place, "out", options, "--retry-failed"), stderr=subprocess.DEVNULL)
+            process = start(command(place, "out", options), stderr=subprocess.DEVNULL)
     process.wait()
-    aside = len(list((place / "out").glob("failed/*.json")))
-    code = start(command(place, "out", options, "--retry-failed")).wait() if aside else process.returncode
-    drafts = list((place / "out" / ".batch" / "drafts").iterdir())
+    halves, wrong = halves + half(place / "out"), wrong + wrong_failures(place / "out")
+    again += max(0, starts(place / "out") - len(rows) - lost)
+    seen = {"starts_beyond_rows_and_kills": again, "half_results_seen": halves, "wrong_failures": wrong[:3]}
+    return after_kills(place, options, process.returncode, len(rows), {"killed": dict(killed), **seen})
+
+
+def after_kills(place, options, code, count, seen):
+    """What is there in the end, rows that were set aside run again."""
+    out = place / "out"
+    aside = len(list(out.glob("failed/*.json")))
+    code = start(command(place, "out", options, "--retry-failed")).wait() if aside else code
     found = {
-        "killed": dict(killed),
-        "rows": len(bits(place / "out")),
-        "same_bits_as_clean": bits(place / "out") == bits(place / "clean"),
-        "finished_rows_computed_again": again,
-        "half_results_seen": half,
-        "drafts_left": len(drafts),
+        **seen,
+        "rows": len(bits(out)),
+        "same_bits_as_clean": bits(out) == bits(place / "clean"),
+        "drafts_left": len(list((out / ".batch" / "drafts").iterdir())),
         "set_aside_for_two_kills": aside,
     }
-    right = code == 0 and found["rows"] == len(rows) and found["same_bits_as_clean"] and not (again or half or drafts)
-    return {**found, "right": right}
+    wrong = [found[name] for name in ("drafts_left", *list(seen)[1:])]
+    return {**found, "right": code == 0 and found["rows"] == count and found["same_bits_as_clean"] and not any(wrong)}
 
 
 def broken_model(place):
@@ -223,11 +252,10 @@ def bad(place, options):
     process = start(command(place, "out", options), stderr=(place / "said.txt").open("w"))
     while process.poll() is None:
         time.sleep(0.02)
-        for draft in (place / "out" / ".batch" / "drafts").glob("*"):
-            if killer_key(place, killer) in draft.name:  # as the system does where memory is short
-                for worker in workers_of(process, options.engine):
-                    worker.kill()
-                shutil.rmtree(draft, ignore_errors=True)  # else the next worker would be taken for the killer too
+        running = place / "out" / ".batch" / "running"
+        if running.is_dir() and (running / killer_key(place, killer)).exists():  # as the system does by memory
+            for worker in workers_of(process, options.engine):
+                worker.kill()
     with (place / "out" / "report.csv").open() as file:
         states = Counter(row["status"] for row in csv.DictReader(file))
     failures = [json.loads(path.read_text()) for path in (place / "out").glob("failed/*.json")]
@@ -272,6 +300,7 @@ def nodes(place, options):
     from ray.cluster_utils import Cluster
 
     rows = write_plan(place, options.clips, options.prompts)
+    start(command(place, "clean", options)).wait()
     options.engine, options.workers = "ray", 3
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     machines = [cluster.add_node(num_cpus=1) for _ in range(3)]
@@ -283,8 +312,10 @@ def nodes(place, options):
     code = process.wait()
     cluster.shutdown()
     workers = Counter(each["worker"] for each in results(place / "out"))
+    twice = starts(place / "out") - len(rows)
     found = {"rows": len(bits(place / "out")), "node_killed_after": done, "workers": dict(workers), "code": code}
-    return {**found, "right": code == 0 and found["rows"] == len(rows)}
+    found |= {"same": bits(place / "out") == bits(place / "clean"), "started_again": twice}
+    return {**found, "right": code == 0 and found["same"] and found["rows"] == len(rows) and twice <= 1}
 
 
 def main():

@@ -58,9 +58,19 @@ def test_the_exit_code_counts_failed_rows_and_a_second_run_does_nothing(batch, p
     assert out.splitlines() == [str(place / "out" / name) for name in ("report.html", "report.csv")]
     before = {path: path.stat().st_mtime_ns for path in (place / "out" / "rows").rglob("*")}
     assert len([path for path in before if path.suffix == ".png"]) == 2
-    code, _, _ = batch(table)
+    code, _, said = batch(table, "--measure")
+    assert "2 rows have run before and stay as they are" in said
     assert code == 11 and {path: path.stat().st_mtime_ns for path in (place / "out" / "rows").rglob("*")} == before
     assert main(["batch", "status", str(place / "out")]) == main(["batch", "report", str(place / "out")]) == 0
+
+
+def test_a_full_disk_is_said_wherever_it_shows(batch, batches, monkeypatch):
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(batches.drivers, "create_once", full)
+    code, _, said = batch("image\nred.png\n")
+    assert code == 1 and "Stopped: no space is left" in said and "run the same command again" in said
 
 
 def test_the_output_of_others_is_refused(batch, place):

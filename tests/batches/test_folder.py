@@ -2,11 +2,27 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 
 from fatezero_ext.cli.node_pack import load_pack
+
+ROOT = Path(__file__).parents[2]
+OTHER = """
+import sys, time
+from pathlib import Path
+from fatezero_ext.cli.node_pack import load_pack
+folder = load_pack("nodes.batches.folder").BatchFolder(Path(sys.argv[1]))
+with load_pack("nodes.batches.drivers").Driver(folder) as driver:
+    driver.claim("u")
+    print(driver.id, flush=True)
+    time.sleep(600)
+"""
+"""A driver that claims a unit and stands still."""
 
 
 @pytest.fixture
@@ -41,6 +57,27 @@ def test_what_is_left_has_neither_result_nor_failure(batches, folder, row):
     assert folder.left(rows) == folder.still_left(rows) == [row("c")]
     assert folder.forget_failures(rows) == 1
     assert folder.left(rows) == [row("b"), row("c")]
+
+
+def test_a_failure_beside_results_counts_as_done(batches, folder, row):
+    finish(batches, folder, row("a"))
+    folder.write_failure(row("a"), {"error": "late"})
+    assert not folder.is_failed(row("a")) and folder.left([row("a")]) == []
+    assert "1 of 3 rows done, 0 failed, 2 left" in batches.status.status_lines(folder.path)[0]
+
+
+def test_a_folder_that_lost_its_result_is_left_and_replaced(batches, folder, row):
+    finish(batches, folder, row("a"))
+    (folder.result(row("a")) / "old.png").touch()
+    (folder.result(row("a")) / "result.json").unlink()
+    assert folder.left([row("a")]) == folder.still_left([row("a")]) == [row("a")]
+    finish(batches, folder, row("a"))
+    assert os.listdir(folder.result(row("a"))) == ["result.json"] and os.listdir(folder.own / "drafts") == []
+
+
+def test_failures_alone_are_no_other_plan(folder, row):
+    folder.write_failure(row("a"), {"error": "no"})
+    folder.check([row("d")])
 
 
 def test_a_second_result_of_a_row_is_dropped(batches, folder, row):
@@ -102,7 +139,34 @@ def test_drivers_of_this_machine_are_alive_as_long_as_their_process(batches, fol
     with batches.drivers.Driver(folder) as driver:
         about = json.loads((folder.own / "drivers" / f"{driver.id}.json").read_text())
         (folder.own / "drivers" / "reused.json").write_text(json.dumps({**about, "id": "reused", "began": 1.0}))
-        assert driver.is_alive(driver.id) and not driver.is_alive("reused") and not driver.is_alive("none")
+        assert driver.is_alive(driver.id) and not driver.is_alive("reused")
+
+
+def test_a_driver_of_another_process_that_is_killed_loses_its_claim_and_its_drafts(batches, folder):
+    process = subprocess.Popen(
+        [sys.executable, "-c", OTHER, str(folder.path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        other = process.stdout.readline().strip()
+        (folder.own / "drafts" / f"{other}.worker.key").mkdir()
+        with batches.drivers.Driver(folder) as driver:
+            folder.sweep(driver.living())
+            assert driver.is_alive(other) and not driver.claim("u") and len(os.listdir(folder.own / "drafts")) == 1
+            process.kill()
+            process.wait()
+            folder.sweep(driver.living())
+            assert not driver.is_alive(other) and driver.claim("u") and os.listdir(folder.own / "drafts") == []
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
+def test_a_clock_that_is_set_ends_no_driver(batches, folder, monkeypatch):
+    with batches.drivers.Driver(folder) as driver:
+        create_time = batches.drivers.psutil.Process.create_time
+        monkeypatch.setattr(batches.drivers.psutil.Process, "create_time", lambda self: create_time(self) + 1)
+        assert batches.drivers.Driver(folder).is_alive(driver.id)
 
 
 def test_drivers_of_other_machines_are_dead_when_their_heart_stands_still(batches, folder):
@@ -120,6 +184,18 @@ def test_drivers_of_other_machines_are_dead_when_their_heart_stands_still(batche
     assert patient.is_alive("far") and patient.is_alive("far")
 
 
+@pytest.mark.parametrize("text", ["", None])
+def test_a_heartbeat_that_cannot_be_read_is_no_death(batches, folder, text):
+    far = folder.own / "drivers" / "far.json"
+    far.write_text(json.dumps({"id": "far", "machine": "elsewhere", "pid": 1, "began": 0.0, "beat": 1, "ended": False}))
+    patient, other = batches.drivers.Driver(folder), batches.drivers.Driver(folder, dead_seconds=0.0)
+    assert patient.is_alive("far") and other.is_alive("far")
+    far.unlink() if text is None else far.write_text(text)
+    (folder.own / "claims" / "u.0").write_text("far")
+    assert patient.is_alive("far") and not patient.claim("u")
+    assert not other.is_alive("far") and other.claim("u")
+
+
 def test_a_file_is_created_once_also_without_links(batches, tmp_path, monkeypatch):
     def no_links(*_paths):
         raise PermissionError
@@ -129,6 +205,17 @@ def test_a_file_is_created_once_also_without_links(batches, tmp_path, monkeypatc
     assert batches.folder.create_once(tmp_path / "b", "1") and not batches.folder.create_once(tmp_path / "b", "2")
     assert [(tmp_path / name).read_text() for name in "ab"] == ["1", "1"]
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+
+
+def test_a_link_whose_answer_was_lost_is_known_again(batches, tmp_path, monkeypatch):
+    link = os.link
+
+    def lost(source, target):
+        link(source, target)
+        raise FileExistsError
+
+    monkeypatch.setattr(os, "link", lost)
+    assert batches.folder.create_once(tmp_path / "a", "1") and not batches.folder.create_once(tmp_path / "a", "2")
 
 
 def test_full_disks_are_found_behind_other_errors(batches):

@@ -1,5 +1,7 @@
 """Plans as files: what is read, and what is refused with its place."""
 
+import json
+
 import pytest
 
 HEADER = "clip,edit_prompt\n"
@@ -38,6 +40,13 @@ def test_true_is_written_as_settings_take_it(batches, plan):
     assert values(batches.plan.read_plan(plan("- {a: true, b: 3, c: 0.25}\n", "p.yml"))) == [
         {"a": "true", "b": "3", "c": "0.25"}
     ]
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\x85", "\u2029"])
+def test_jsonl_is_cut_at_line_ends_alone(batches, plan, mark):
+    text = json.dumps({"clip": "a.mp4", "edit_prompt": f"a{mark}b"}, ensure_ascii=False)
+    rows = batches.plan.read_plan(plan(f"{text}\r\n{text}\n", "plan.jsonl"))
+    assert values(rows) == [{"clip": "a.mp4", "edit_prompt": f"a{mark}b"}] * 2
 
 
 @pytest.mark.parametrize("mark", [";", "\t"])

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+from types import SimpleNamespace
 
 import pytest
 
@@ -33,6 +34,39 @@ def test_a_cluster_that_does_not_answer_is_said(batches, on_ray, monkeypatch):
         unused.bind(("127.0.0.1", 0))  # nobody listens there
         with pytest.raises(batches.problems.BatchStopped, match="no Ray cluster answers at 127.0.0.1"):
             on_ray.check_answers(f"127.0.0.1:{unused.getsockname()[1]}")
+
+
+class Cluster:
+    """What the engine asks of Ray, without machines."""
+
+    def __init__(self):
+        self.gpus, self.made = 0, []
+
+    def cluster_resources(self):
+        return {"CPU": 4.0, "GPU": float(self.gpus)}
+
+    def remote(self, _made):
+        return self
+
+    def options(self, **needs):
+        self.made.append(needs["num_gpus"])
+        handle = SimpleNamespace(__ray_ready__=SimpleNamespace(remote=lambda: len(self.made)))
+        return SimpleNamespace(remote=lambda *_arguments: handle)
+
+    def wait(self, references, **_options):
+        return [], references
+
+
+def test_actors_follow_the_gpus_and_those_without_room_are_said(on_ray, monkeypatch):
+    cluster = Cluster()
+    monkeypatch.setattr(on_ray, "connected", lambda *_arguments: cluster)
+    monkeypatch.setattr(on_ray, "LOOK_SECONDS", 0.0)
+    engine = on_ray.RayEngine({}, None, 3, "here:1")
+    assert cluster.made == [0]
+    cluster.gpus = 8
+    (event,) = engine.results(0.0)
+    assert cluster.made == [0, 1, 1] and event.kind == "remark" and "3 of 3 actors are not placed" in event.text
+    assert engine.results(0.0) == []  # said once
 
 
 @needs_ray

@@ -33,7 +33,8 @@ def folder(batches, tmp_path):
 def test_the_page_holds_every_row_and_runs_no_text(batches, folder):
     page, _ = batches.report.write_reports(folder)
     text = page.read_text()
-    assert [re.findall(f'<article class="{state}"', text) != [] for state in batches.report.STATES] == [True] * 4
+    states = [state for state in batches.report.STATES if state != "damaged"]
+    assert [re.findall(f'<article class="{state}"', text) != [] for state in states] == [True] * 4
     assert "<script>alert" not in text and "&lt;script&gt;alert" in text and "<plan>" not in text
     assert 'src="rows/done%20row-1/preview.webp"' in text and 'href="rows/done%20row-1/sub/edit%20%231.mp4"' in text
     assert "likeness psnr 31.2" in text and "Traceback: here" in text
@@ -57,7 +58,31 @@ def test_rows_that_the_plan_no_longer_has_are_counted(batches, folder):
 
 def test_damaged_results_leave_a_report(batches, folder):
     (folder.result(folder.rows()[1][0]) / "result.json").write_text("{")
-    assert 'class="waiting"' in batches.report.write_reports(folder)[0].read_text()
+    assert 'class="damaged"' in batches.report.write_reports(folder)[0].read_text()
+
+
+@pytest.mark.parametrize("odd", [{"seconds": None}, {"files": 3}, {"measures": []}, {"preview": {}}, [1]])
+def test_odd_results_are_shown_as_damaged(batches, folder, odd):
+    (folder.result(folder.rows()[1][0]) / "result.json").write_text(json.dumps(odd))
+    text = batches.report.write_reports(folder)[0].read_text()
+    assert 'class="damaged"' in text and "result.json cannot be read" in text
+
+
+@pytest.mark.parametrize("odd", [{"values": [1]}, {"folder": "/etc"}, {"folder": "../x"}, {"number": "one"}])
+def test_odd_rows_are_no_batch(batches, folder, odd):
+    found = json.loads(folder.plan.read_text())
+    found["rows"][0] |= odd
+    folder.plan.write_text(json.dumps(found))
+    with pytest.raises(batches.problems.InvalidPlan, match="holds no batch"):
+        batches.report.write_reports(folder)
+
+
+def test_the_page_shows_the_end_of_a_traceback_and_leads_to_the_rest(batches, folder):
+    row = folder.rows()[1][1]
+    folder.write_failure(row, {"error": "bad", "traceback": "early " + "x" * 20_000 + " late", "seconds": 1.0})
+    text = batches.report.write_reports(folder)[0].read_text()
+    assert " late" in text and "early" not in text and "x" * 2000 not in text
+    assert 'href="failed/failed%20row-1.json"' in text
 
 
 def test_status_says_what_is_done_and_who_is_at_work(batches, folder):

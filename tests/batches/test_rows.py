@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 
+from fatezero_ext.cli.node_pack import load_pack
+
 CLIP = "red_circle_on_grass.mp4"
 ONE = "a red circle on the grass"
 OTHER = "a blue circle on the grass"
@@ -89,6 +91,44 @@ def test_rows_of_one_clip_and_inversion_are_one_unit(batches, check, table):
     assert len({row.key for row in rows}) == len(rows)
 
 
+def test_large_units_are_split_alike_whatever_is_left(batches, check, table, monkeypatch):
+    monkeypatch.setattr(batches.rows, "MOST_OF_UNIT", 2)
+    rows, _ = check(table(f"{CLIP},{ONE},{OTHER}|a green circle|a blue hat|a hat|a dog,2,2"))
+    units = batches.rows.units_of(rows)
+    assert [len(unit.rows) for unit in units] == [2, 2, 1]
+    assert batches.rows.units_of(rows[1:])[1] == units[1]
+
+
+def test_a_check_that_breaks_concerns_its_row_alone(batches, check, plan, place, monkeypatch):
+    original, count = batches.rows.validated, []
+
+    def breaks(graph, types):
+        count.append(1)
+        if len(count) == 2:
+            raise OSError(5, "Input/output error")
+        return original(graph, types)
+
+    monkeypatch.setattr(batches.rows, "validated", breaks)
+    rows, problems = check(plan("width\n4\n5\n6\n"), place / "picture.json")
+    assert [bool(row.folder) for row in rows] == [True, False, True]
+    assert "row 2" in problems[0] and "Input/output error" in problems[0]
+
+
+def test_stamps_of_a_model_follow_linked_folders_and_names(place):
+    model_list = load_pack("nodes.method.model_list")
+    (place / "real").mkdir()
+    (place / "m" / "unet").mkdir(parents=True)
+    (place / "real" / "w.safetensors").write_bytes(b"1")
+    (place / "m" / "vae").symlink_to(place / "real")
+    (place / "m" / "unet" / "back").symlink_to(place / "m")  # a loop
+    first = model_list.stamps(place / "m")
+    (place / "real" / "w.safetensors").write_bytes(b"22")
+    changed = model_list.stamps(place / "m")
+    assert first != changed
+    (place / "real" / "w.safetensors").rename(place / "real" / "v.safetensors")
+    assert model_list.stamps(place / "m") != changed
+
+
 def test_prompts_of_nodes_in_front_belong_to_the_row_and_not_to_the_unit(batches, check, place, plan):
     document = {name: {**node, "inputs": dict(node["inputs"])} for name, node in batches.workflow.VIDEO_EDIT.items()}
     document["1"]["inputs"]["file"] = CLIP
@@ -100,7 +140,7 @@ def test_prompts_of_nodes_in_front_belong_to_the_row_and_not_to_the_unit(batches
     assert rows[0].unit == rows[1].unit and rows[0].key != rows[1].key
 
 
-def test_keys_follow_the_bytes_of_the_clip_and_not_its_place_or_time(batches, check, place, table):
+def test_keys_follow_the_bytes_of_the_clip_and_not_its_time(batches, check, place, table):
     shutil.copy(batches.command.EXAMPLES / CLIP, place / "mine.mp4")
     first, _ = check(table(f"mine.mp4,{ONE},{OTHER},2,2"))
     (place / "mine.mp4").touch()
@@ -137,6 +177,8 @@ def test_stamps_read_a_file_once_and_notice_its_change(batches, place):
     file.write_bytes(b"two, longer")
     again = batches.content.ContentStamps(kept)
     assert again(file) != first
+    again.save()
+    assert len(json.loads(kept.read_text())) == 1  # the old one is forgotten
     shutil.copy(file, place / "copy")
     assert again(place / "copy") == again(file)
     kept.write_text("[")

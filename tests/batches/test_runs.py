@@ -3,10 +3,14 @@
 import json
 import threading
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
+import torch
+from PIL import Image
 
 from fatezero_ext.cli.main import main
+from fatezero_ext.media.streamed import StreamedFrames
 
 CLIP = "red_circle_on_grass.mp4"
 EDITS = ("a blue circle on the grass", "a green circle on the grass")
@@ -59,11 +63,37 @@ def test_a_row_has_the_bits_of_a_single_run(run, plan, place, batches):
 def test_figures_are_those_of_the_saved_clip_and_the_source(batches, run, plan):
     done = run(plan(f"{COLUMNS}\n{CLIP},a red circle on the grass,{EDITS[0]},{FEW}\n"))
     seen = done.engine.worker.seen
-    assert seen.comparable and seen.mask.shape == seen.before.shape[:3]
+    assert seen.before.shape == seen.after.shape and seen.mask.shape == seen.before.shape[:3]
     figures = batches.preview.measured(seen)
     from fatezero_ext.metrics.edit_metrics import likeness
 
     assert figures["psnr"] == pytest.approx(likeness(seen.before, seen.after, seen.mask).psnr)
+
+
+def streamed(frames):
+    return StreamedFrames(tuple(frames.shape), lambda: iter(frames.split(3)))
+
+
+def test_a_clip_that_is_made_part_by_part_has_the_preview_of_one_in_memory(batches, tmp_path):
+    before, after = torch.rand(2, 70, 16, 16, 3, generator=torch.Generator().manual_seed(0))
+    for length in (1, 32, 33, 64, 65, 70):
+        (some, count), (whole, _) = map(batches.preview._some, (streamed(before[:length]), before[:length]))
+        assert count == length and len(some) <= batches.preview.MOST_HELD and torch.equal(some, whole)
+    seen = batches.preview.Seen()
+    node = SimpleNamespace(class_type="VAEEncode", id="1")
+    seen(node, {"pixels": [streamed(before)]}, None)
+    node = SimpleNamespace(class_type="SaveImage", id="2")
+    seen(node, {"images": [after]}, SimpleNamespace(shown={}))
+    assert batches.preview.write_preview(tmp_path, seen) == batches.preview.PREVIEW
+    with Image.open(tmp_path / batches.preview.PREVIEW) as picture:
+        assert picture.width == 2 * picture.height
+    assert "too long" in batches.preview.measured(seen)["remark"]
+
+
+def test_several_clips_are_not_measured_against_each_other(batches):
+    clip = torch.zeros(2, 16, 16, 3)
+    seen = batches.preview.Seen(clip, clip, sources={"1"}, saved={"2", "3"})
+    assert "several clips" in batches.preview.measured(seen)["remark"]
 
 
 def test_again_only_what_is_missing_runs(run, plan, place):
@@ -120,6 +150,132 @@ def run_after(run, path, workflow, change):
         return run(path, workflow)
     finally:
         folder.open = original
+
+
+@pytest.mark.parametrize("first", ["swept", "written"])
+def test_a_draft_that_is_dropped_gives_neither_a_failure_nor_half_results(
+    run, plan, place, batches, monkeypatch, first
+):
+    folder, write, swept = batches.folder.BatchFolder(place / "out"), batches.worker.write_preview, []
+
+    def and_sweep(draft, seen):
+        if first == "written":
+            write(draft, seen)
+        if not swept:
+            swept.append(folder.sweep([]))
+        return write(draft, seen)
+
+    monkeypatch.setattr(batches.worker, "write_preview", and_sweep)
+    done = run(plan("image\nred.png\n"), place / "picture.json")
+    (result,) = results(done.folder).values()
+    assert done.engine.ran == [done.rows[0].folder] * 2 and done.counts.done == 1 and done.counts.failed == 0
+    assert all((done.folder.result(done.rows[0]) / name).is_file() for name in [*result["files"], result["preview"]])
+    assert not (place / "out" / "failed").exists() and list((place / "out" / ".batch" / "running").iterdir()) == []
+
+
+def test_a_batch_goes_on_with_the_workflow_that_it_began_with(batches, check, plan, place):
+    path = plan("image\nred.png\n")
+    rows, _ = check(path, place / "picture.json")
+    folder = batches.folder.BatchFolder(place / "out")
+    folder.open(path.name, rows)
+    command = batches.command.BatchCommand(path, place / "out", place / "picture.json")
+    setup = batches.command._setup(command, folder, ("image",), "driver")
+    document = json.loads((place / "picture.json").read_text())
+    document["2"]["inputs"]["width"] = 16
+    (place / "picture.json").write_text(json.dumps(document))
+    events = [event.kind for event in batches.worker.Worker(setup, "here").run(rows)]
+    assert events == ["started", "done", "ended"]
+    assert Image.open(folder.result(rows[0]) / "picture_00001_.png").size == (8, 8)
+
+
+def test_a_clip_that_changed_since_the_check_is_refused_in_words(run, plan, place):
+    change = lambda: (place / "red.png").write_bytes((place / "blue.png").read_bytes())  # noqa: E731
+    done = run_after(run, plan("image\nred.png\nblue.png\n"), place / "picture.json", change)
+    assert (done.counts.done, done.counts.failed) == (1, 1)
+    error = json.loads(done.folder.failure(done.rows[0]).read_text())["error"]
+    assert "not those that the plan was checked with" in error
+
+
+def test_a_row_that_another_driver_has_done_gets_no_failure(batches, run, plan, place):
+    done = run(plan(numbers(1)), place / "number.json")
+    event = done.engine.worker._failed(done.rows[0], OSError("late"), 1.0)
+    assert event.kind == "done" and not done.folder.failure(done.rows[0]).exists()
+
+
+def test_a_row_with_which_drivers_die_is_set_aside(run, plan, place, batches, monkeypatch):
+    path, publish = plan("image,width\nred.png,4\nred.png,5\n"), batches.folder.BatchFolder.publish
+    killers = [4, 4]
+
+    def dies(self, draft, row):
+        if killers and row.values["width"] == str(killers[-1]):
+            killers.pop()
+            raise SystemExit  # memory runs out: the driver dies with its workers
+        publish(self, draft, row)
+
+    monkeypatch.setattr(batches.folder.BatchFolder, "publish", dies)
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            run(path, place / "picture.json")
+    done = run(path, place / "picture.json")
+    assert (done.counts.done, done.counts.failed) == (1, 1) and done.folder.is_done(done.rows[1])
+    assert "died with its driver" in json.loads(done.folder.failure(done.rows[0]).read_text())["error"]
+
+
+def test_a_row_whose_check_fails_on_the_worker_fails_alone(run, plan, place, batches, monkeypatch):
+    order = batches.worker.Worker._order
+
+    def odd(self, row):
+        if row.values["width"] == "5":
+            raise OSError(5, "Input/output error")
+        return order(self, row)
+
+    monkeypatch.setattr(batches.worker.Worker, "_order", odd)
+    done = run(plan("image,width\nred.png,4|5|6\n"), place / "picture.json")
+    assert (done.counts.done, done.counts.failed) == (2, 1) and done.folder.is_failed(done.rows[1])
+
+
+def break_gpu(batches, monkeypatch, broken):
+    """Let rows fail as on a GPU that can be used no more."""
+    write = batches.worker.write_preview
+
+    def breaks(draft, seen):
+        if broken(draft.name):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        return write(draft, seen)
+
+    monkeypatch.setattr(batches.worker, "write_preview", breaks)
+
+
+def test_a_broken_gpu_ends_the_worker_and_not_the_row(run, plan, place, batches, monkeypatch):
+    times = [1]
+    break_gpu(batches, monkeypatch, lambda _name: times and times.pop())
+    done = run(plan(numbers(3)), place / "number.json")
+    assert (done.counts.done, done.counts.failed) == (3, 0) and len(done.engine.ran) == 4
+
+
+def test_a_gpu_that_stays_broken_stops_the_batch(run, plan, place, batches, monkeypatch):
+    break_gpu(batches, monkeypatch, lambda _name: True)
+    with pytest.raises(batches.problems.BatchStopped, match="GPU of each worker failed 5 times in a row"):
+        run(plan(numbers(40)), place / "number.json")
+    aside = list((place / "out" / "failed").iterdir())
+    assert 0 < len(aside) <= 5  # 2 workers with 5 losses each, 2 for each row
+
+
+def test_rows_that_take_too_much_memory_do_not_stop_the_others(run, plan, place, check):
+    path = plan("image,width\n" + "".join(f"red.png,{width}\n" for width in range(1, 9)) + "blue.png,3\n")
+    rows, _ = check(path, place / "picture.json")
+    done = run(path, place / "picture.json", dies={row.folder: 9 for row in rows[:8]})
+    assert (done.counts.done, done.counts.failed) == (1, 8)
+
+
+def test_a_report_that_cannot_be_written_stops_nothing(run, plan, place, batches, monkeypatch, capsys):
+    def full():
+        raise OSError(28, "No space left on device")
+
+    make = batches.driver.Run
+    monkeypatch.setattr(batches.driver, "REPORT_SECONDS", -1.0)
+    monkeypatch.setattr(batches.driver, "Run", lambda *a: make(*a[:5], full, *a[6:]))
+    assert run(plan(numbers(2)), place / "number.json").counts.done == 2
 
 
 def test_a_row_that_kills_its_worker_once_runs_again_behind_its_unit(run, plan, place, batches, check):

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
@@ -111,6 +111,10 @@ class LocalEngine:
         if said is None:
             return None
         event = Event(**said)
+        if event.kind == "died":
+            found.process.kill()
+            found.process.join()
+            return self._died(name, event.text)
         if event.kind == "ended":
             found.busy = False
         found.ready = found.ready or event.kind == "started"
@@ -140,17 +144,8 @@ def _reason(exitcode: int | None) -> str:
     return f"ended with code {exitcode}"
 
 
-def serve(setup: Mapping[str, Any], name: str, pipe: Connection, device: str | None, threads: int) -> None:
-    """Be a worker until the driver ends: run the units that come through the pipe.
-
-    device:  CUDA_VISIBLE_DEVICES, None as it is
-    threads: of the CPU
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the driver ends its workers
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = device  # before torch is imported
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+def _speaker(pipe: Connection) -> Callable[[Mapping[str, Any] | None], None]:
+    """Return a function that speaks to the driver; shows signs of life, and ends this process with the driver's."""
     turn = threading.Lock()
 
     def say(said: Mapping[str, Any] | None) -> None:
@@ -165,7 +160,29 @@ def serve(setup: Mapping[str, Any], name: str, pipe: Connection, device: str | N
             time.sleep(ALIVE_SECONDS)
             say(None)
 
+    def end_with_driver() -> None:
+        driver = multiprocessing.parent_process()
+        if driver is not None:
+            driver.join()
+            os._exit(1)  # before another driver takes the row
+
     threading.Thread(target=show_life, daemon=True).start()
+    threading.Thread(target=end_with_driver, daemon=True).start()
+    return say
+
+
+def serve(setup: Mapping[str, Any], name: str, pipe: Connection, device: str | None, threads: int) -> None:
+    """Be a worker until the driver ends: run the units that come through the pipe.
+
+    device:  CUDA_VISIBLE_DEVICES, None as it is
+    threads: of the CPU
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the driver ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device  # before torch is imported
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    say = _speaker(pipe)
     try:
         worker = call_in_pack("nodes.batches.worker", "worker_of", setup, name)
     except Exception:

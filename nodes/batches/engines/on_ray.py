@@ -20,7 +20,9 @@ from .seam import Event
 ROOT = Path(__file__).parents[3]
 ANSWER_SECONDS = 10.0
 BROKEN_STARTS = 3
-"""Actors in a row that end before they run a row, after which the batch stops."""
+"""Actors in a row that end before they run a row, after which the batch stops where no other one is placed."""
+LOOK_SECONDS = 30.0
+"""Seconds between looks at how many GPUs the cluster has by now, and at actors for which there is no room."""
 PASSED_ON = ("FATEZERO_", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Beginnings of the names of environment variables that actors get."""
 
@@ -44,10 +46,10 @@ class RayEngine:
     def __init__(self, setup: Mapping[str, Any], workers: int | None, units: int, address: str | None) -> None:
         """setup: plain values of `Setup`; workers: None for one per GPU of the cluster, or one without."""
         self._ray, self._setup = connected(address, workers), dict(setup)
-        gpus = int(self._ray.cluster_resources().get("GPU", 0))
-        self._needs = {"num_cpus": 1, "num_gpus": 1 if gpus else 0}
-        self._actors = {f"actor-{number + 1}": self._made(number) for number in range(min(workers or gpus or 1, units))}
-        self._broken = 0
+        self._workers, self._units = workers, units
+        self._actors: dict[str, _Actor] = {}
+        self._broken, self._homeless, self._looked = 0, 0, time.monotonic()
+        self._grow()
 
     def free(self) -> Sequence[str]:
         return [name for name, actor in self._actors.items() if actor.ready is None and actor.stream is None]
@@ -57,15 +59,34 @@ class RayEngine:
         plain = [row.plain() for row in rows]
         actor.stream = actor.handle.each.options(num_returns="streaming").remote("run_plain", plain)
 
+    def _grow(self) -> None:
+        """Have as many actors as were asked for, or one for each GPU that the cluster has by now."""
+        for number in range(len(self._actors), min(self._workers or self._gpus() or 1, self._units)):
+            self._actors[f"actor-{number + 1}"] = self._made(number)
+
+    def _gpus(self) -> int:
+        return int(self._ray.cluster_resources().get("GPU", 0))
+
+    def _look(self) -> list[Event]:
+        """Look at the cluster once in a while; returns what there is to say of it."""
+        if time.monotonic() - self._looked < LOOK_SECONDS:
+            return []
+        self._looked = time.monotonic()
+        self._grow()
+        homeless, self._homeless = self._homeless, sum(actor.ready is not None for actor in self._actors.values())
+        if self._homeless in (0, homeless):
+            return []
+        text = f"{self._homeless} of {len(self._actors)} actors are not placed yet; each needs a core, and a GPU where "
+        text += "the cluster has some. `ray status` shows what is free."
+        return [Event("", "remark", text=text)]
+
     def results(self, seconds: float) -> Sequence[Event]:
+        events: list[Event | None] = [*self._look()]
         waiting = {}
         for name, actor in self._actors.items():
             awaited = actor.stream if actor.ready is None else actor.ready
             if awaited is not None:
                 waiting[awaited] = name
-        if not waiting:
-            return []
-        events: list[Event | None] = []
         until = time.monotonic() + seconds
         while waiting:
             left = 0.0 if events else max(0.0, until - time.monotonic())
@@ -86,7 +107,8 @@ class RayEngine:
         names = [name for name in os.environ if name.startswith(PASSED_ON)]
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**{name: os.environ[name] for name in names}, "PYTHONPATH": os.pathsep.join(paths)}
-        remote = self._ray.remote(InPack).options(**self._needs, runtime_env={"env_vars": environment})
+        needs = {"num_cpus": 1, "num_gpus": 1 if self._gpus() else 0}
+        remote = self._ray.remote(InPack).options(**needs, runtime_env={"env_vars": environment})
         handle = remote.remote("nodes.batches.worker", "worker_of", self._setup, f"actor-{number + 1}")
         return _Actor(handle, handle.__ray_ready__.remote())
 
@@ -104,6 +126,8 @@ class RayEngine:
             event = Event(name, "ended")
         except self._ray.exceptions.RayError as error:
             return self._died(name, error)
+        if event.kind == "died":
+            return self._died(name, RuntimeError(event.text))
         if event.kind == "ended":
             actor.stream = None
         return event
@@ -117,7 +141,7 @@ class RayEngine:
         if actor.ready is None:
             return Event(name, "died", text=f"died ({_last_line(error)})")
         self._broken += 1
-        if self._broken >= BROKEN_STARTS:
+        if self._broken >= BROKEN_STARTS and all(each.ready is not None for each in self._actors.values()):
             return Event(name, "broken", text=str(error))
         return None
 

@@ -8,19 +8,23 @@ from typing import Literal, Protocol
 
 from ..rows import Row
 
+GPU_LOST = "can use its GPU no more"
+"""Beginning of the text of a worker that died by an error after which a process can use its GPU no more."""
+
 
 @dataclass(frozen=True)
 class Event:
     """One thing that happened on a worker.
 
-    kind:   started, done, failed: of a row; ended: of a unit; full: no space is left; died: the worker, with its unit;
-            broken: the worker cannot start at all
+    kind:   started, done, failed: of a row; ended: of a unit, with rows left where another driver has them; full:
+            results cannot be written; died: the worker, with its unit, or one that must be replaced; broken: the worker
+            cannot start at all; remark: something a user should know
     folder: of the row, '' where no row is meant
     text:   the reason
     """
 
     worker: str
-    kind: Literal["started", "done", "failed", "ended", "full", "died", "broken"]
+    kind: Literal["started", "done", "failed", "ended", "full", "died", "broken", "remark"]
     folder: str = ""
     text: str = ""
     seconds: float = 0.0
