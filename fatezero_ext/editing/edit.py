@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import Tensor
 
-from ..attention.clip_parts import check_frames_at_once, most_frames
+from ..attention.clip_parts import check_frames_at_once
 from ..attention.map_control import MapControlAttention
 from ..diffusion.guided_text import embedded, guided_text
 from ..diffusion.noise_model import NoiseModel
@@ -18,7 +18,7 @@ from ..inversion.footprint import ClipShape, recorded_forms
 from ..inversion.guided_prediction import OnFrames, OnStep, ignore_frames, ignore_step
 from ..inversion.plan import InversionPlan
 from ..inversion.source_reader import check_repeatable
-from ..inversion.storage_plan import check_waiting
+from ..inversion.storage_plan import check_waiting, frames_to_make_room_for
 from ..inversion.trace import Trace
 from ..prompts.other_words import AskedPrompt, with_other_words
 from ..prompts.prompt import TextEncoder, read_prompt
@@ -82,7 +82,8 @@ def edit(
     plan = plan_edit(unet, trace, text_encoder, edit_prompt, settings, with_mask=mask is not None)
     _check_control(controller, plan)
     check_frames_at_once(frames_at_once)
-    parts = unet.parts(trace.frames, frames_at_once or trace.frames_at_once, controlled=True)
+    at_once = frames_at_once or trace.frames_at_once
+    parts = unet.parts(trace.frames, at_once, controlled=True)
     cell = unet.latent_format.pixels_per_cell
     user_mask = None if mask is None else checked_mask(mask, trace.frames, trace.size, cell)
     text = guided_text(text_encoder, unet, edit_prompt, plan.guidance, negative_prompt)
@@ -103,7 +104,8 @@ def edit(
             parts=parts,
         )
 
-    edited = unet.run(work, len(text), most_frames(parts), *trace.size)
+    asked = frames_to_make_room_for(unet, parts, at_once, chunks=len(text), size=trace.size)
+    edited = unet.run(work, len(text), asked, *trace.size)
     return EditResult((edited.latents / unet.latent_format.scale).cpu(), edited.mask.cpu(), edited.last_mask.cpu())
 
 

@@ -28,7 +28,7 @@ from ..inversion.guided_prediction import (
     result_name,
 )
 from ..inversion.source_reader import AskedText, SourceReader, SourceRecords
-from ..inversion.trace import Trace
+from ..inversion.trace import Trace, keeps_levels
 from ..memory.free_memory import within_memory
 from .attention import EditAttention
 from .masks import Heat, MaskMaker
@@ -72,7 +72,9 @@ def edit_latents(
     """
     steps, parts = len(trace.schedule), parts or whole_clip(trace.frames)
     shape = (trace.frames, *trace.size)
-    predict = GuidedPrediction(unet, text, plan.guidance, shape, trace.store, parts=parts, on_frames=on_frames)
+    predict = GuidedPrediction(
+        unet, text, plan.guidance, shape, trace.store, trace.capture, parts=parts, on_frames=on_frames
+    )
     plan = plan.to(unet.device, unet.dtype)
     run_of = partial(EditRun, unet, trace, plan, user_mask)
     runs: Sequence[EditRun] = [run_of(part) for part in parts]
@@ -83,7 +85,7 @@ def edit_latents(
         reading = [step for step in range(steps) if runs[0].reads_mask(step)]
         asked = AskedText(asked_text, plan.mask_layers, reading)
     spread = plan.mask_layers if plan.shape_layers else ()
-    with SourceReader(unet, trace, wanted, asked, parts=parts, spread=spread) as source:
+    with SourceReader(unet, trace, wanted, asked, parts=parts, spread=spread, on_frames=on_frames) as source:
         run = _ClipRun(runs, run_of, source, predict)
         for step in range(steps):
             x, estimates = run.edited(x, step)
@@ -205,9 +207,9 @@ class EditRun:
         self.fuses_under_mask = has_mask if blend is None else blend.self_attention
         self.original = plan.settings.quirks == "original"
         self.last_fused, self.joined_last, self.shown = plan.last_fused, plan.joined_last, plan.shown
-        whole = len(part.frames) == trace.frames
-        blends = any(step.blend_latents for step in plan.steps)
-        self.source_latents = trace.latents.to(unet.device) if blends and whole else trace.latents
+        levels, self.source_latents = trace.latents, trace.latents
+        if len(part.frames) == trace.frames and any(step.blend_latents for step in plan.steps):
+            self.source_latents = levels.to(keeps_levels(unet.device, [part], levels.nbytes))
         self.attention_mask: Tensor | None = None
         self.latent_mask: Tensor | None = None
 

@@ -212,7 +212,8 @@ class MaskMaker:
     def add_edit_maps(self, maps: Mapping[LayerAddress, Tensor], *, summed: bool) -> None:
         """Take the edit's own cross maps of one step, in place of those before, or `summed` with them."""
         before = self._edit_maps if summed else {}
-        added = {at: before[at] + probs if at in before else probs for at, probs in maps.items()}
+        # Those before may wait elsewhere: a clip is split in the middle where memory runs out.
+        added = {at: before[at].to(probs.device) + probs if at in before else probs for at, probs in maps.items()}
         self._edit_maps = {**self._edit_maps, **added}
 
     def forget_edit_maps(self) -> None:

@@ -15,9 +15,12 @@ from ..attention.sites import Site
 from ..diffusion.finite import watched
 from ..diffusion.noise_model import NoiseModel
 from ..errors import SettingsError
-from ..memory.free_memory import Remedy, free_on, free_ram, within_memory
+from ..memory.free_memory import OutOfMemoryError, Remedy, free_on, free_ram, within_memory
 from ..storage.offload import CPU
 from ..storage.record_store import MemoryStore, RecordStore
+from .footprint import ClipShape
+from .recording import Capture
+from .storage_plan import check_waiting
 
 log = logging.getLogger(__name__)
 OUT_OF_MEMORY_ADVICE = (
@@ -90,6 +93,16 @@ def parked_at(group: Parts) -> torch.device | None:
     return CPU if len(group) > 1 else None
 
 
+def looked_after(attend: Attend, on_frames: OnFrames) -> Attend:
+    """Return an attention in whose every layer the run can be ended."""
+
+    def attended(q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
+        on_frames(0)
+        return attend(q, k, v, site)
+
+    return attended
+
+
 HALVINGS = 20
 """Times that a step may run again in parts of half the size: more than any clip takes."""
 
@@ -107,6 +120,7 @@ class GuidedPrediction:
         guidance: float,
         clip: tuple[int, int, int],
         store: RecordStore,
+        capture: Capture,
         *,
         parts: Parts = (),
         on_frames: OnFrames = ignore_frames,
@@ -115,18 +129,17 @@ class GuidedPrediction:
 
         clip:  frames, height and width in cells
         store: of the run, which can leave the device
+        capture: what is recorded or read in each step
         parts: of the clip, each predicted by a call of its own; none: it is predicted whole
         """
         self._clip = frames, *size = clip
-        self.unet, self.text, self.guidance, self.store = unet, text, guidance, store
+        self.unet, self.text, self.guidance, self.store, self._capture = unet, text, guidance, store, capture
         self._on_frames = on_frames
         self.one_at_a_time = len(text) == 1
         self._split(parts or whole_clip(frames))
         needed = unet.working_memory(2, most_frames(self.parts), *size)
-        waits = 0 if len(self.parts) == 1 else unet.waiting_memory(2, *clip)
-        short = waits > free_ram() or unet.device.type == "cuda" and needed > free_on(unet.device)
-        if short and (remedy := self._take_turns()):
-            log.warning("The device is short of memory: %s.", remedy)
+        short = unet.device.type == "cuda" and needed > free_on(unet.device)
+        self._take_turns_if(short or self._both_texts_fill_ram())
 
     def _split(self, parts: Parts) -> None:
         self.parts, self.groups = parts, together(self.unet, parts)
@@ -138,7 +151,10 @@ class GuidedPrediction:
         return 0 if len(self.parts) == 1 else max(len(part.frames) for part in self.parts)
 
     def smaller_parts(self) -> str | None:
-        """Split the clip into smaller parts and say so, for a step to run again; None where that cannot be."""
+        """Split the clip into smaller parts and say so, for a step to run again; None where that cannot be.
+
+        Raises OutOfMemoryError where the parts of a clip that was whole would fill RAM while they wait for each other.
+        """
         frames = self._clip[0]
         wanted = (self.frames_at_once or frames) // 2
         if wanted == 0 or self.unet.attend is not self.unet.kernel:  # a controller may count its calls
@@ -147,7 +163,11 @@ class GuidedPrediction:
             parts = self.unet.parts(frames, wanted)
         except SettingsError:
             return None
+        was_whole = len(self.parts) == 1
+        if was_whole:
+            self._check_waiting(parts)
         self._split(parts)
+        self._take_turns_if(was_whole and self._both_texts_fill_ram())
         return f"{self.frames_at_once} frames are computed at once from here on"
 
     def __call__(
@@ -160,7 +180,7 @@ class GuidedPrediction:
         """
         remedies = (*memory_remedies(self.unet, self.store), self._take_turns)
         if len(group) > 1:  # they end together, which may take minutes
-            attends = [self._looked_after(attend) for attend in attends]
+            attends = [looked_after(attend, self._on_frames) for attend in attends]
         attends = [self._calls.attend(attend, part) for attend, part in zip(attends, group, strict=True)]
         predicted = within_memory(lambda: self._predictions(pieces, timestep, attends), remedies, OUT_OF_MEMORY_ADVICE)
         self._on_frames(sum(map(len, pieces)))
@@ -174,21 +194,25 @@ class GuidedPrediction:
         of_last = self.unet.predict_parts(pieces, timestep, self.text[-1:], attends)
         if len(self.text) == 1:
             return of_last
-        others = [
-            attend.of_others(self.unet.attend) if isinstance(attend, PartAttention) else None for attend in attends
-        ]
+        inner = self.unet.attend if len(pieces) == 1 else looked_after(self.unet.attend, self._on_frames)
+        others = [attend.of_others(inner) if isinstance(attend, PartAttention) else None for attend in attends]
         of_first = self.unet.predict_parts(pieces, timestep, self.text[:1], others)
         apart = zip(of_first, of_last, strict=True)
         return [torch.lerp(negative, wanted, self.guidance) for negative, wanted in apart]
 
-    def _looked_after(self, attend: Attend) -> Attend:
-        """Return an attention in whose every layer the run can be ended."""
+    def _check_waiting(self, parts: Parts) -> None:
+        try:
+            check_waiting(self.unet, self._capture, parts, ClipShape(*self._clip, self.text.shape[1]))
+        except SettingsError as error:
+            raise OutOfMemoryError(f"The device has too little memory for the whole clip. {error}") from error
 
-        def attended(q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
-            self._on_frames(0)
-            return attend(q, k, v, site)
+    def _both_texts_fill_ram(self) -> bool:
+        """Return whether the parts of a clip cannot wait for each other in RAM under both texts at once."""
+        return len(self.parts) > 1 and self.unet.waiting_memory(2, *self._clip) > free_ram()
 
-        return attended
+    def _take_turns_if(self, short: bool) -> None:
+        if short and (remedy := self._take_turns()):
+            log.warning("The device is short of memory: %s.", remedy)
 
     def _take_turns(self) -> str | None:
         if self.one_at_a_time or self.unet.attend is not self.unet.kernel:  # a controller may count its calls

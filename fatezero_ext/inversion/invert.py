@@ -16,7 +16,15 @@ from .controller import Controller
 from .guided_prediction import OnFrames, OnStep, ignore_frames, ignore_step
 from .plan import InversionPlan, plan_inversion
 from .run import GuidedTexts, InversionRun, OnPlan, ignore_plan, stores_evaluated
-from .storage_plan import StoragePlan, check_room, check_waiting, choose_storage, frames_that_fit, measured_room
+from .storage_plan import (
+    StoragePlan,
+    check_room,
+    check_waiting,
+    choose_storage,
+    frames_that_fit,
+    frames_to_make_room_for,
+    measured_room,
+)
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,8 @@ def invert_planned(
             on_plan(f"{chosen}; memory ran out on the way, {inverted.frames_at_once} frames at once since then")
         return replace(planned.controller, storage=chosen.storage, trace=inverted)
 
-    return unet.run(work, chunks, most_frames(planned.parts), *planned.size)
+    asked = frames_to_make_room_for(unet, planned.parts, planned.frames_at_once, chunks=chunks, size=planned.size)
+    return unet.run(work, chunks, asked, *planned.size)
 
 
 def _chosen_storage(plan: InversionPlan, text: Tensor, guided: GuidedTexts | None) -> StoragePlan:

@@ -35,7 +35,7 @@ from .guided_prediction import (
 )
 from .recording import Capture, RecordAttention
 from .source_parts import PageParts
-from .trace import Trace, levels_dtype
+from .trace import Trace, keeps_levels, levels_dtype
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,11 @@ def invert_latents(
     """
     store, steps = recording.store, len(schedule)
     clip = (len(latents), *latents.shape[-2:])
-    predict = GuidedPrediction(unet, text, 1.0, clip, store, parts=parts, on_frames=on_frames)
-    levels = latents.new_empty(
-        steps + 1, *latents.shape, dtype=levels_dtype(unet.dtype), device=_keeps_levels(latents.device, parts)
-    )
+    predict = GuidedPrediction(unet, text, 1.0, clip, store, capture, parts=parts, on_frames=on_frames)
+    dtype = levels_dtype(unet.dtype)
+    nbytes = (steps + 1) * latents.numel() * dtype.itemsize * (2 if passes and keep_evaluated else 1)
+    place = keeps_levels(latents.device, parts, nbytes)
+    levels = latents.new_empty(steps + 1, *latents.shape, dtype=dtype, device=place)
     evaluated = torch.empty_like(levels[1:]) if passes and keep_evaluated else None
     # Laid out in memory as the stored levels are, so that a step that runs again from one of them gives the same bits.
     x = levels[0] = latents.contiguous()
@@ -148,9 +149,10 @@ def reconstruct_latents(
     """
     schedule, store, steps = inverted.schedule, recording.store, len(inverted.schedule)
     clip = (inverted.frames, *inverted.size)
-    predict = GuidedPrediction(unet, text, guidance, clip, store, parts=parts, on_frames=on_frames)
+    predict = GuidedPrediction(unet, text, guidance, clip, store, inverted.capture, parts=parts, on_frames=on_frames)
     timesteps = torch.tensor(schedule.timesteps, device=unet.device)
-    levels = torch.empty_like(inverted.latents, device=_keeps_levels(unet.device, parts))
+    place = keeps_levels(unet.device, parts, inverted.latents.nbytes)
+    levels = torch.empty_like(inverted.latents, device=place)
     levels[-1] = inverted.noise
     x = inverted.noise
     for done in range(1, checkpoints.finished + 1):
@@ -200,11 +202,6 @@ def _recorded(
         return joined(predict.parts, pieces)
 
     return within_memory(predicted, [predict.smaller_parts] * HALVINGS, OUT_OF_MEMORY_ADVICE)
-
-
-def _keeps_levels(device: torch.device, parts: Parts) -> torch.device:
-    """Return where a run keeps its levels: those of a long clip would fill the device that computes."""
-    return torch.device("cpu") if len(parts) > 1 else device
 
 
 def _on_cpu(unet: NoiseModel, levels: Tensor, given: Tensor) -> Tensor:

@@ -17,9 +17,9 @@ from ..diffusion.noise_model import NoiseModel
 from ..storage.disk_store import DiskStore
 from ..storage.offload import CPU
 from ..storage.record_store import MemoryStore, Recomputed, RecordStore, on_device
-from .guided_prediction import parked_at
+from .guided_prediction import OnFrames, ignore_frames, looked_after, parked_at
 from .recording import PassEnded, RecordAttention
-from .trace import Trace
+from .trace import Trace, keeps_levels
 
 
 class StoredPages:
@@ -157,8 +157,9 @@ class CarriedFrames:
 class SourceRun:
     """The source, run again part by part at the latents that it was recorded on."""
 
-    def __init__(self, unet: NoiseModel, trace: Trace, parts: Parts) -> None:
-        self._unet, self._trace, self._parts = unet, trace, parts
+    def __init__(self, unet: NoiseModel, trace: Trace, parts: Parts, on_frames: OnFrames = ignore_frames) -> None:
+        """on_frames: called with 0 before each call of the model, and within one of all parts; raising ends the run"""
+        self._unet, self._trace, self._parts, self._on_frames = unet, trace, parts, on_frames
         self._calls = PartCalls(parts, unet.sites(trace.frames, *trace.size))
         self._next: tuple[int, LayerAddress | None, int] = (-1, None, 0)
         self._ahead: dict[tuple[int, frozenset[tuple[LayerAddress, Form]]], list[StepRecords]] = {}
@@ -197,18 +198,20 @@ class SourceRun:
         # Each layer is computed for the last part when it was for all others: there alone the call may end.
         ends = [last if part is group[-1] else None for part in group]
         recorders = [RecordAttention(forms, unet.kernel, until=end, park=park) for end in ends]
+        self._on_frames(0)
+        watched = [looked_after(each, self._on_frames) for each in recorders] if len(group) > 1 else recorders
         with suppress(PassEnded):
             latents = [part.of(self._latents[level]).to(unet.device) for part in group]
-            attends = [self._calls.attend(*each) for each in zip(recorders, group, strict=True)]
+            attends = [self._calls.attend(*each) for each in zip(watched, group, strict=True)]
             unet.predict_parts(latents, self._timesteps[step], self._text, attends)
         return [recorder.records for recorder in recorders]
 
     @cached_property
     def _latents(self) -> Tensor:
-        """All levels, on the device of a run that takes the clip whole."""
+        """All levels, where a run keeps them."""
         store = cast("Recomputed | DiskStore | MemoryStore", self._trace.store)
         latents = self._trace.source_latents(store.level_offset)
-        return latents if len(self._parts) > 1 else latents.to(self._unet.device)
+        return latents.to(keeps_levels(self._unet.device, self._parts, latents.nbytes))
 
     @cached_property
     def _timesteps(self) -> Tensor:

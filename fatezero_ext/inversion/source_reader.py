@@ -23,6 +23,7 @@ from ..storage.disk_store import DiskStore
 from ..storage.offload import copy_stream
 from ..storage.record_store import MemoryStore, Recomputed, RecordStore
 from .footprint import ClipShape, recorded_forms
+from .guided_prediction import OnFrames, ignore_frames
 from .source_parts import CarriedFrames, SourceRun, StoredPages
 from .trace import Trace
 
@@ -67,6 +68,7 @@ class SourceReader:
             needed: where maps are stored, the source runs again up to these layers, one UNet call at each of its steps
     parts:  of the clip, read one by one at each step, in their order; none: the clip is read whole
     spread: cross-attention layers whose heat is read for the frames before a part as well, see `spread_over_shapes`
+    on_frames: called with 0 while the source runs again; raising ends the run
     Use it in a `with` statement: it ends the thread.
     """
 
@@ -79,7 +81,9 @@ class SourceReader:
         *,
         parts: Parts = (),
         spread: Collection[LayerAddress] = (),
+        on_frames: OnFrames = ignore_frames,
     ) -> None:
+        self._on_frames = on_frames
         self._unet, self._trace, self._wanted, self._spread = unet, trace, wanted, frozenset(spread)
         self._asked_text = None if asked is None else asked.text
         self._asked_layers: Collection[LayerAddress] = () if asked is None else asked.layers
@@ -99,7 +103,7 @@ class SourceReader:
         self._asked_sites = () if self._asked_text is None else self._sites_under(self._asked_text)
         # Records of all parts at once would fill the device: each is brought there when its layer is computed.
         self._parked = self._unet.joins_parts and len(parts) > 1
-        self._source = SourceRun(self._unet, self._trace, parts)
+        self._source = SourceRun(self._unet, self._trace, parts, self._on_frames)
         self._pages = StoredPages(self._trace.store, parts, self._trace.frames)
         self._carried, self._carried_asked = CarriedFrames(), CarriedFrames()
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..attention.clip_parts import Parts
+from ..attention.clip_parts import most_frames as largest_call
 from ..choices import Place, Policy
 from ..diffusion.noise_model import NoiseModel
 from ..errors import SettingsError
-from ..memory.free_memory import free_on, free_ram
+from ..memory.free_memory import free_on, free_ram, total_on
 from ..printable import format_bytes
 from ..storage.settings import Storage
 from .footprint import ClipShape, levels_size, recorded_forms, step_bytes
@@ -101,7 +102,8 @@ def check_room(unet: NoiseModel, call: ClipShape, frames: int | None = None) -> 
     most = most_frames(unet, call.height, call.width, free)
     if call.frames > most:
         needed = format_bytes(call.frames * _least_of_a_frame(unet, call.height, call.width))
-        apart = f", or set frames_at_once to at most {most}" if most and not unet.needs_whole_clip else ""
+        splits = most > 0 and _can_split(unet, call.frames if frames is None else frames, most)
+        apart = f", or set frames_at_once to at most {most}" if splits else ""
         of_clip = "" if frames is None or frames == call.frames else f" (of {frames})"
         raise SettingsError(
             f"{call.frames} frames{of_clip} of {call.height}x{call.width} cells need more than {needed} at once; "
@@ -115,13 +117,38 @@ def frames_that_fit(unet: NoiseModel, frames: int, frames_at_once: int, size: tu
     A call that needs more all the same goes on in smaller parts, see `GuidedPrediction.smaller_parts`.
     """
     most = 0 if frames_at_once else most_frames(unet, *size, free_on(unet.device))
-    if not 0 < most < frames:
-        return frames_at_once
-    try:
-        unet.parts(frames, most, controlled=True)
-    except SettingsError:  # then it stays whole, and is refused with the bytes that it needs
+    if not 0 < most < frames or not _can_split(unet, frames, most):  # it stays whole, or is refused with its bytes
         return frames_at_once
     return most
+
+
+def _can_split(unet: NoiseModel, frames: int, frames_at_once: int) -> bool:
+    try:
+        unet.parts(frames, frames_at_once, controlled=True)
+    except SettingsError:
+        return False
+    return True
+
+
+SHARE_OF_CALLS = 0.5
+"""Share of a device beside the weights that calls are given where nobody said how many frames they have."""
+
+
+def frames_to_make_room_for(
+    unet: NoiseModel, parts: Parts, frames_at_once: int, *, chunks: int, size: tuple[int, int]
+) -> int:
+    """Return the frames of a call that `NoiseModel.run` is asked to make room for, before the free memory is known.
+
+    They are those of the largest call. For `frames_at_once` 0 they are no more than the estimate for a call leaves the
+    weights room beside: ComfyUI would keep weights in RAM for a call of a whole long clip, which `frames_that_fit` and
+    `GuidedPrediction.smaller_parts` then split, and every part of every step would copy them.
+    """
+    most, total = largest_call(parts), total_on(unet.device)
+    if frames_at_once or total is None:
+        return most
+    beside = total - sum(weight.nbytes for _, weight in unet.weights())
+    asked = max(1, int(SHARE_OF_CALLS * beside / unet.working_memory(chunks, 1, *size)))
+    return asked if asked < most and _can_split(unet, most, asked) else most
 
 
 def check_waiting(unet: NoiseModel, capture: Capture, parts: Parts, clip: ClipShape) -> int:

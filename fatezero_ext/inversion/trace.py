@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..attention.clip_parts import Parts
 from ..diffusion.schedule import Schedule
+from ..memory.free_memory import free_on
 from ..prompts.prompt import Prompt
 from ..storage.record_store import RecordStore
 from .recording import Capture
@@ -83,3 +85,13 @@ class Trace:
 def levels_dtype(computed: torch.dtype) -> torch.dtype:
     """Return the precision in which the levels of an inversion are stored, for a UNet that computes in `computed`."""
     return torch.float16 if computed == torch.float16 else torch.float32
+
+
+MOST_OF_LEVELS = 0.05
+"""Share of a device's free memory that the levels of a run may take there."""
+
+
+def keeps_levels(device: torch.device, parts: Parts, nbytes: int) -> torch.device:
+    """Return where a run that computes on `device` keeps its levels: those of a long clip would fill it."""
+    fills = len(parts) > 1 or (device.type == "cuda" and nbytes > MOST_OF_LEVELS * free_on(device))
+    return torch.device("cpu") if fills else device

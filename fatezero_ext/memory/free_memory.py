@@ -45,6 +45,11 @@ def free_on(device: torch.device) -> int:
     return free + unused
 
 
+def total_on(device: torch.device) -> int | None:
+    """Bytes that a device has, free or not; None: it is the computer's memory, or not known."""
+    return torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else None
+
+
 def ran_out(error: RuntimeError) -> bool:
     """Return whether an error means that the device has too little memory."""
     coded = getattr(error, "error_code", None) == OUT_OF_MEMORY  # torch.AcceleratorError, where torch has it

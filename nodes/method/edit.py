@@ -122,8 +122,7 @@ class P2PEdit(io.ComfyNode):
             # Streamed ones are not shown: that is in programs without a page. They are checked alike.
             shown = torch.empty(images.shape, device="meta") if isinstance(images, StreamedFrames) else images
             frames = frames_like_latents(shown, trace.frames, trace.size)
-        in_parts = 0 < (frames_at_once or trace.frames_at_once) < trace.frames
-        bar = RunBar(trace.frames, len(trace.schedule), controller.unet.latent_format, in_parts=in_parts)
+        bar = RunBar(trace.frames, [1] * len(trace.schedule), controller.unet.latent_format)
         settings = from_widgets(widgets, with_mask=mask is not None)
         *remarks, about = edit_remarks(
             controller, clip, edit_prompt, settings, with_mask=mask is not None, changed=_changed(widgets)

@@ -144,13 +144,8 @@ class DDIMInvert(io.ComfyNode):
         planned = plan_inversion(controller, clip, clip_latents(latent), source_prompt, **numbers)
         check_edits(planned, clip, cls.hidden.prompt, cls.hidden.unique_id, EDIT_WIDGETS)
         reconstruct = Reconstruction(reconstruction_guidance) if attention_from == RECONSTRUCTION else None
-        bar = RunBar(
-            planned.frames,
-            steps if reconstruct is None else 2 * steps,
-            planned.unet.latent_format,
-            calls=inversion_passes + 1,
-            in_parts=len(planned.parts) > 1,
-        )
+        calls = [inversion_passes + 1] * steps + ([] if reconstruct is None else [1] * steps)
+        bar = RunBar(planned.frames, calls, planned.unet.latent_format)
         remarks = inversion_remarks(planned)
         length = f"of {planned.frames} frames in {steps} steps"
 

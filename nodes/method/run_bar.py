@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .. import host
@@ -12,24 +13,24 @@ if TYPE_CHECKING:
 
 
 class RunBar:
-    """A bar that counts steps; where a clip is computed in parts, frames times steps, and moves after each part.
+    """A bar that counts frames times steps, and moves after each call of the model.
 
-    The user can stop the run after each call of the model.
+    The user can stop the run there.
     """
 
-    def __init__(self, frames: int, steps: int, latents: LatentFormat, *, calls: int = 1, in_parts: bool) -> None:
-        """calls: predictions of the whole clip in a step"""
-        self._frames, self._calls, self._unit = frames, calls, frames if in_parts else 1
-        self._done, self._computed = 0, 0
-        self._bar = host.current().progress(steps * self._unit, latents)
+    def __init__(self, frames: int, calls: Sequence[int], latents: LatentFormat) -> None:
+        """calls: predictions of the whole clip in each step"""
+        self._frames, self._calls = frames, calls
+        self._step, self._computed = 0, 0
+        self._bar = host.current().progress(len(calls) * frames, latents)
 
     def on_frames(self, frames: int) -> None:
         """Count frames of the step at hand."""
         self._computed += frames
-        share = self._computed / (self._frames * self._calls)
-        self._bar.update(self._done + min(int(self._unit * share), self._unit - 1))
+        of_step = min(self._computed // self._calls[self._step], self._frames - 1)  # a part may be computed again
+        self._bar.update(self._step * self._frames + of_step)
 
     def on_step(self, step: StepDone) -> None:
         """Count a whole step."""
-        self._done, self._computed = step.done * self._unit, 0
-        self._bar.update(self._done, step.preview)
+        self._step, self._computed = step.done, 0
+        self._bar.update(self._step * self._frames, step.preview)

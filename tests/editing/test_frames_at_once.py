@@ -19,9 +19,10 @@ from fatezero_ext import (
     self_attention_maps,
     word_heats,
 )
+from fatezero_ext.attention.clip_parts import split_clip, whole_clip
 from fatezero_ext.attention.controller_bases import AttentionStore
 from fatezero_ext.editing.masks import MaskMaker
-from fatezero_ext.inversion import storage_plan
+from fatezero_ext.inversion import storage_plan, trace
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 from fatezero_ext.storage.disk_cache.completeness import LEVELS, PARTS
 from fatezero_ext.storage.disk_cache.manifest import MANIFEST, decode, encode, new_manifest
@@ -192,6 +193,43 @@ def test_a_clip_that_no_call_can_hold_is_told_how_many_frames_would_fit(models, 
     for at_once, told in ((FRAMES, "7 frames of 8x12"), (5, r"5 frames \(of 7\) of 8x12")):
         with pytest.raises(SettingsError, match=f"{told} cells need.*set frames_at_once to at most 3"):
             inverted_in(model, at_once)
+
+
+def test_parts_are_not_advised_where_key_frames_keep_the_clip_together(models, monkeypatch):
+    model = models((-1, "last"))
+    of_a_frame = model.unet.working_memory(1, 1, 8, 12) * storage_plan.LEAST_OF_NARROW
+    monkeypatch.setattr(storage_plan, "free_on", lambda _device: int(3.5 * of_a_frame))
+    with pytest.raises(SettingsError, match="7 frames of 8x12 cells need.*3 would be the most\\.$"):
+        inverted_in(model, 0)
+
+
+def test_a_clip_that_nobody_split_leaves_the_weights_room_on_the_device(models, monkeypatch):
+    """A program that manages memory keeps weights in RAM where it is asked for all frames of a long clip."""
+    model, asked = models(PUBLISHED), []
+    monkeypatch.setattr(model.unet, "load_to_device", asked.append)
+    weights = sum(weight.nbytes for _, weight in model.unet.weights())
+    room = model.unet.working_memory(4, 1, 8, 12) / storage_plan.SHARE_OF_CALLS
+    monkeypatch.setattr(storage_plan, "total_on", lambda _device: int(weights + room) + 1)
+    whole = inverted_in(model, 0)
+    assert whole.trace.frames_at_once == 0  # the free memory, measured later, holds them all
+    edit(whole, model.text_encoder, *COLOUR)
+    edit(whole, model.text_encoder, *COLOUR, frames_at_once=FRAMES)
+    assert asked == [model.unet.working_memory(*call, 8, 12) for call in ((1, 4), (2, 2), (2, FRAMES))]
+
+
+def test_levels_stay_on_a_device_that_they_do_not_fill(monkeypatch):
+    cuda, cpu, one = torch.device("cuda"), torch.device("cpu"), whole_clip(7)
+    monkeypatch.setattr(trace, "free_on", lambda _device: 1000 / trace.MOST_OF_LEVELS)
+    assert trace.keeps_levels(cuda, one, 1000) == cuda and trace.keeps_levels(cuda, one, 1001) == cpu
+    assert trace.keeps_levels(cuda, split_clip([range(7)], 7, 3), 1000) == cpu
+
+
+def test_edit_maps_that_wait_elsewhere_are_added_where_those_of_the_step_are():
+    """As those of a whole clip on the device, once its parts wait in RAM."""
+    maker = MaskMaker(None, None, {}, None, torch.zeros(2, 4, 4))
+    maker.add_edit_maps({"at": torch.ones(2)}, summed=True)
+    maker.add_edit_maps({"at": torch.ones(2, device="meta")}, summed=True)
+    assert maker._edit_maps["at"].is_meta
 
 
 def test_as_many_frames_as_the_memory_may_hold_are_taken_by_themselves(models, kept, monkeypatch):

@@ -17,12 +17,13 @@ from fatezero_ext import (
     recorded_maps,
     word_heats,
 )
-from fatezero_ext.inversion import storage_plan
+from fatezero_ext.inversion import guided_prediction, storage_plan
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 from ..conftest import GOLDEN
 from ..small_runs import EDIT, calls_of, clip, inverted, named
 from .test_frames_at_once import BLEND, COLOUR, FRAMES, IN_RAM, check_alike
+from .test_smaller_parts import room_for
 
 STEPS = 3
 
@@ -112,3 +113,30 @@ def test_blend_words_taken_from_the_edit_are_found_part_by_part(waits, kept):
     settings = named(guidance=1.0, blend=BlendSettings(("jeep",), ("car",), 0.6))
     whole, parts = (edit(kept(n), waits.text_encoder, EDIT, settings) for n in (0, 3))
     check_alike(parts, whole)
+
+
+def test_a_whole_clip_is_not_split_in_the_middle_where_ram_cannot_hold_what_waits(waits, monkeypatch):
+    monkeypatch.setattr(storage_plan, "free_ram", lambda: 1_000_000)
+    with room_for(waits.unet, 3) as calls:
+        with pytest.raises(torch.cuda.OutOfMemoryError, match="7 frames need up to .* 976.6 KiB are free. Load it"):
+            inverted_in(waits, 0, Storage("recompute"))
+    assert calls == [FRAMES]
+
+
+def asked(model, controller, at_once=3):
+    """An edit, and how often it asks whether it is to end."""
+    heard = []
+    made = edit(controller, model.text_encoder, *COLOUR, frames_at_once=at_once, on_frames=heard.append)
+    return made, len(heard)
+
+
+def test_every_layer_asks_whether_the_run_is_to_end(waits, kept, monkeypatch, caplog):
+    """Those of the source that runs again too, and those of both texts where RAM is short and they come in turn."""
+    layers = STEPS * len(waits.unet.layers) * len(waits.unet.parts(FRAMES, 3))
+    again = kept(3, Storage("recompute"))
+    (_, of_features), (whole, together) = asked(waits, kept(3)), asked(waits, again)
+    assert of_features == layers + STEPS and together > of_features + layers / STEPS
+    monkeypatch.setattr(guided_prediction, "free_ram", lambda: 0)
+    made, in_turn = asked(waits, again)
+    assert "one after the other" in caplog.text and in_turn == together + layers
+    check_alike(made, whole)

@@ -54,13 +54,15 @@ class Elsewhere(lock_step.Waiting):
     """What waits, as arrays of numpy: as on another device, so that torch's tensors are those of this one."""
 
     def pop(self):
-        x = self._tensors.pop()
-        return x if torch.is_tensor(x) else torch.from_numpy(x.copy())
+        return self._here(self._tensors.pop())
 
     @property
     def top(self):
-        self._tensors.append(self.pop())
-        return self._tensors[-1]
+        return self._here(self._tensors[-1])
+
+    @staticmethod
+    def _here(x):
+        return x if torch.is_tensor(x) else torch.from_numpy(x.copy())
 
     @property
     def size_below(self):
@@ -120,3 +122,23 @@ def test_what_waits_is_counted_from_shapes(golden, noise, monkeypatch):
     bound = unet.waiting_memory(1, 4, 16, 16)
     assert 0.4 * bound < most[0] <= bound
     assert golden.unet(InflationSettings(norm="frame")).waiting_memory(1, 4, 16, 16) == 0
+
+
+def test_what_stays_is_copied_off_the_device_once():
+    """A device that gives nothing back: a second copy from there would fail."""
+    waiting = lock_step.Waiting(torch.ones(2))
+    waiting._device = torch.device("meta")
+    assert waiting.top.is_meta
+    waiting.leave_device()
+    assert waiting._tensors[0].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("of", ["norm1", "conv_norm_out"])
+def test_a_hook_on_a_norm_keeps_the_clip_whole(golden, of):
+    """Programs that bring weights layer by layer hook norms too, and these are not called."""
+    unet = golden.unet()
+    norm = unet.net.conv_norm_out if of == "conv_norm_out" else unet.net.up_blocks[0].resnets[0].norm1
+    hook = norm.register_forward_pre_hook(lambda *_given: None)
+    assert "hooks on its blocks or norms" in unet.needs_whole_clip
+    hook.remove()
+    assert not unet.needs_whole_clip

@@ -76,10 +76,10 @@ def test_a_missing_model_is_told_in_words():
 
 
 def test_a_clip_that_no_call_can_hold_is_refused_with_what_would_fit(model):
-    with pytest.raises(ValueError, match="9000000 frames of 64x64 cells need more than .* GiB at once") as caught:
-        check_room(model.unet, ClipShape(9_000_000, 64, 64, 77))
+    with pytest.raises(ValueError, match="9000 frames of 2048x2048 cells need more than .* GiB at once") as caught:
+        check_room(model.unet, ClipShape(9_000, 2048, 2048, 77))
     most = int(re.search(r"(\d+) would be the most", str(caught.value))[1])
-    check_room(model.unet, ClipShape(max(1, most // 2), 64, 64, 77))
+    check_room(model.unet, ClipShape(max(1, most // 2), 2048, 2048, 77))
 
 
 def test_the_sample_clip_is_that_of_the_examples():

@@ -1,4 +1,4 @@
-"""Bars of inversions and edits: steps, or frames times steps of a clip in parts; stopped within a step."""
+"""Bars of inversions and edits: frames times steps; stopped within a step."""
 
 import pytest
 import torch
@@ -40,10 +40,10 @@ def bars(monkeypatch):
     return bars, bars_stop
 
 
-def run(model, at_once, passes=0):
+def run(model, at_once, passes=0, **more):
     nodes = load_pack("nodes.headless.schemas.registry").pack_node_types()
     invert, edit = (nodes[f"FateZero_{name}"] for name in ("DDIMInvert", "P2PEdit"))
-    latent, options = {"samples": clip(frames=FRAMES, height=8, width=8)}, {"inversion_passes": passes}
+    latent, options = {"samples": clip(frames=FRAMES, height=8, width=8)}, {"inversion_passes": passes, **more}
     inverted = invert.node_class.execute(
         Controller(model.unet), model.text_encoder, latent, SOURCE, STEPS, frames_at_once=at_once, **options
     ).result[0]
@@ -64,10 +64,25 @@ def test_passes_share_a_step(bars, framewise):
     assert bars[0][0].places[:5] == [1, 2, 4, 4, 5]
 
 
-def test_a_whole_clip_counts_steps(bars, framewise):
-    run(framewise, 0)
-    for bar in bars[0]:
-        assert bar.total == STEPS and sorted(set(bar.places)) == [0, 1, 2, 3]
+def test_a_whole_clip_counts_so_too_and_moves_after_each_pass(bars, framewise):
+    """Whether it is split is known only once the memory is measured."""
+    run(framewise, 0, passes=1)
+    assert [bar.total for bar in bars[0]] == [STEPS * FRAMES] * 2
+    assert bars[0][0].places[:6] == [2, 4, 5, 7, 9, 10]
+
+
+def test_a_reconstruction_has_one_prediction_a_step(bars, framewise):
+    run(framewise, 3, passes=1, attention_from="reconstruction")
+    places = bars[0][0].places
+    assert bars[0][0].total == 2 * STEPS * FRAMES and places == sorted(places)
+    assert places[-3:] == [28, 29, 30] and places[5 * STEPS : 5 * STEPS + 3] == [18, 19, 20]
+
+
+def test_norms_over_all_frames_move_the_bar_at_the_end_of_a_step_and_can_be_stopped_before(bars, model):
+    """Every layer asks whether to stop, under both texts in turn too."""
+    run(model, 2)
+    places = bars[0][1].places
+    assert bars[0][1].total == STEPS * FRAMES and places == sorted(places) and places.count(0) > 10
 
 
 def test_a_run_is_stopped_after_the_part_in_work(bars, framewise):

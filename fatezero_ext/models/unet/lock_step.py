@@ -31,7 +31,10 @@ Layers = Generator[ClipGroupNorm, Normalise, None]
 
 
 class Waiting:
-    """Tensors of one part of a clip, the one computed last on top; each is brought to the device when it is taken."""
+    """Tensors of one part of a clip, the one computed last on top; each is brought to the device when it is read.
+
+    One that stays is never copied off the device a second time.
+    """
 
     def __init__(self, x: Tensor) -> None:
         self._device, self._tensors = x.device, [x]
@@ -44,8 +47,7 @@ class Waiting:
 
     @property
     def top(self) -> Tensor:
-        self._tensors[-1] = self._tensors[-1].to(self._device)
-        return self._tensors[-1]
+        return self._tensors[-1].to(self._device)
 
     @property
     def size_below(self) -> torch.Size:
@@ -66,9 +68,10 @@ def what_keeps_parts_apart(net: UNet2DConditionModel) -> str:
         return "has residual blocks that take the time step in another way"
     if any(getattr(block, "s1", None) for block in net.up_blocks):
         return "has FreeU"
-    passed_over: list[nn.Module] = [net, *of_net, *resnets]
+    norms = [net.conv_norm_out, *(norm for resnet in resnets for norm in (resnet.norm1, resnet.norm2))]
+    passed_over: list[nn.Module] = [net, *of_net, *resnets, *(norm for norm in norms if norm is not None)]
     if any(hasattr(each, "_hf_hook") or each._forward_hooks or each._forward_pre_hooks for each in passed_over):
-        return "has hooks on its blocks, which would not be called"
+        return "has hooks on its blocks or norms, which would not be called"
     return ""
 
 
@@ -147,10 +150,11 @@ def _layers(net: Any, parked: Waiting, emb: Tensor, text: Tensor) -> Layers:  # 
             _attend(attention, parked, text)
         for sampler in block.downsamplers or ():
             parked.push(sampler(parked.top))
-    parked.push(parked.top)
-    if net.mid_block is not None:
+    if net.mid_block is None:
+        parked.push(parked.top)
+    else:
         first, *others = net.mid_block.resnets
-        yield from _resnet(first, parked, emb)
+        yield from _resnet(first, parked, emb, stays=True)
         for attention, resnet in zip(net.mid_block.attentions, others, strict=True):
             _attend(attention, parked, text)
             yield from _resnet(resnet, parked, emb)
