@@ -145,7 +145,7 @@ class InversionRun:
         """Take the inversion from the cache if it is there, else run it and save it there."""
         storage, files = self.chosen.storage, self._files
         guided = None if self.guided is None else (self.guided.texts, self.guided.guidance)
-        key, nbytes = cache_key(self.plan, self.text, storage, guided), self.chosen.nbytes + files.nbytes
+        key, nbytes = cache_key(self.plan, self.text, storage, guided), self.chosen.most_bytes
         about = entry_about(self.plan, storage, self.forms, self.stored_parts)
         if saved := self._found(cache, key):
             return self._reported(saved, on_plan, cache.folder / key)
