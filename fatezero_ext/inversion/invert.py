@@ -12,6 +12,7 @@ from ..errors import check_kind
 from ..printable import format_bytes
 from ..prompts.prompt import TextEncoder
 from ..storage.disk_cache.cache import default_cache
+from .checkpoints import RunFiles
 from .controller import Controller
 from .guided_prediction import OnFrames, OnStep, ignore_frames, ignore_step
 from .plan import InversionPlan, plan_inversion
@@ -145,7 +146,10 @@ def _chosen_storage(plan: InversionPlan, text: Tensor, guided: GuidedTexts | Non
     room = measured_room(unet, 2, replace(shape, frames=most_frames(parts)))
     steps, evaluated = len(plan.schedule), stores_evaluated(plan, guided)
     wanted = plan.controller.storage
-    chosen = choose_storage(wanted, unet, plan.capture, shape, steps, room, evaluated=evaluated)
+    files = RunFiles(steps, recorded=True, twice=guided is not None, clip=plan.latents.shape, evaluated=evaluated)
+    chosen = choose_storage(
+        wanted, unet, plan.capture, shape, steps, room, evaluated=evaluated, finished_steps=files.nbytes
+    )
     in_parts = f"; {_of_largest(parts)} frames at once" if len(parts) > 1 else ""
     held = f", up to {format_bytes(waits)} of the others wait in ram (none with norm 'frame')" if waits else ""
     return replace(chosen, in_parts=in_parts + held)

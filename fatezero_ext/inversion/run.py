@@ -15,7 +15,7 @@ from torch import Tensor
 from ..attention.clip_parts import Parts
 from ..attention.records import Form
 from ..attention.sites import LayerAddress
-from ..errors import FateZeroError, StoreError
+from ..errors import ModelError, StoreError
 from ..storage.disk_cache.cache import InversionCache
 from ..storage.disk_cache.completeness import LEVELS, WRONG_PARTS, page_names, stored_parts, unusable
 from ..storage.disk_cache.entry import Entry
@@ -145,7 +145,7 @@ class InversionRun:
         """Take the inversion from the cache if it is there, else run it and save it there."""
         storage, files = self.chosen.storage, self._files
         guided = None if self.guided is None else (self.guided.texts, self.guided.guidance)
-        key, nbytes = cache_key(self.plan, self.text, storage, guided), self.chosen.nbytes + files.nbytes
+        key, nbytes = cache_key(self.plan, self.text, storage, guided), self.chosen.most_bytes
         about = entry_about(self.plan, storage, self.forms, self.stored_parts)
         if saved := self._found(cache, key):
             return self._reported(saved, on_plan, cache.folder / key)
@@ -157,19 +157,19 @@ class InversionRun:
             # A run that goes on writes the pages in the parts of the one before, in whatever parts it computes.
             parts = stored_parts(begun.about) or []
             draft = DiskDraft(begun, storage.precision, frozenset(self.forms), parts)
+            done = draft.finished_steps(files.pages(len(parts)), files.fault) if left else 0
         except StoreError as error:
             if not self.may_recompute:
                 raise
             on_plan(f"{error} Nothing is kept instead: edits run the source again.")
             return self.without_records()
         try:
-            done = draft.finished_steps(files.pages(len(parts)), files.fault) if left else 0
             behind = f"goes on behind step {done} of {files.total}, where a run of it ended: " if done else ""
             on_plan(f"{behind}{self.chosen}, in {cache.folder}")
             trace = self.computed(draft, Checkpoints(draft, finished=done))
             evaluated = {} if trace.evaluated is None else {"evaluated": trace.evaluated}
             entry = draft.publish({"latents": trace.latents, "noise": trace.noise, **evaluated})
-        except FateZeroError:  # its numbers were refused: whoever goes on from them is refused too
+        except ModelError:  # its numbers were refused: whoever goes on from them is refused too
             draft.abandon()
             raise
         finally:

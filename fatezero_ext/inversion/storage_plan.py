@@ -51,16 +51,24 @@ class StoragePlan:
     storage: with policy and place decided
     nbytes:  of all that is stored, the latents of all levels included
     per_step: bytes of one step's records, 0 if none are stored
+    finished_steps: bytes that are on disk until the inversion is done, so that it can go on after a stop
     in_parts: words on the parts in which the clip is computed; '' if it is whole
     """
 
     storage: Storage
     nbytes: int
     per_step: int
+    finished_steps: int = 0
     in_parts: str = ""
 
+    @property
+    def most_bytes(self) -> int:
+        """Bytes that are stored while the inversion runs."""
+        return self.nbytes + self.finished_steps
+
     def __str__(self) -> str:
-        nbytes = format_bytes(self.nbytes)
+        until_done = f" ({format_bytes(self.most_bytes)} until it is done)" if self.finished_steps else ""
+        nbytes = format_bytes(self.nbytes) + until_done
         if self.storage.recomputes:
             return f"no attention is kept ({self.storage.policy}), only latents: {nbytes}{self.in_parts}"
         kept = f"attention as {kept_as(self.storage)} {_where(self.storage)}"
@@ -179,18 +187,21 @@ def choose_storage(
     room: Room,
     *,
     evaluated: bool = False,
+    finished_steps: int = 0,
 ) -> StoragePlan:
     """Choose the first requested way to store attention that fits.
 
     evaluated: whether the latents that the UNet was called on are stored, wherever `reads_evaluated` says so
+    finished_steps: bytes of `StoragePlan.finished_steps`, if it is stored on disk
     Raises SettingsError, with the bytes of each way, if none does.
     """
-    plans = list(_ways(requested, unet, capture, clip, steps=steps, evaluated=evaluated))
+    ways = _ways(requested, unet, capture, clip, steps=steps, evaluated=evaluated)
+    plans = [replace(way, finished_steps=finished_steps if way.storage.place == "disk" else 0) for way in ways]
     for plan in plans:
-        if plan.nbytes <= _limit(plan.storage, room, requested.place):
+        if plan.most_bytes <= _limit(plan.storage, room, requested.place):
             return plan
     needs = "; ".join(
-        f"{plan.storage.policy} {_where(plan.storage)} needs {format_bytes(plan.nbytes)}" for plan in plans
+        f"{plan.storage.policy} {_where(plan.storage)} needs {format_bytes(plan.most_bytes)}" for plan in plans
     )
     raise SettingsError(
         f"{clip.frames} frames of {clip.height}x{clip.width} cells and {steps} steps do not fit: {needs}; "

@@ -265,11 +265,9 @@ def write_video(
     quality = {"qp": "0"} if lossless else {"crf": str(crf), **(REPEATABLE if repeatable else {})}
     heard = _sound(sound)
     encoding = _Encoding(rate, pixels, quality, int(repeatable), rounding)
-    try:
-        with whole_file(path) as partial:
-            return _encode_with_sound(partial, frames, encoding, heard)
-    except _NoFrames as stopped:
-        raise stopped.reason from None
+    with whole_file(path) as partial:
+        _encode(partial, frames, encoding)
+        return None if heard is None else _add_sound(partial, heard, len(frames) / rate)
 
 
 def _rate(fps: object) -> Fraction:
@@ -302,49 +300,44 @@ class _Encoding(NamedTuple):
     rounding: Rounding
 
 
-class _NoFrames(Exception):
-    """Frames that are made while they are written could not be made; not to be taken for a fault of the sound."""
+def _add_sound(path: Path, sound: Sound, seconds: Fraction) -> str | None:
+    """Add a sound to a silent file in the best way that works, or leave it so. Returns the loss in words, or None.
 
-    def __init__(self, reason: Exception) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
-
-
-def _frame_by_frame(frames: Tensor | StreamedFrames) -> Iterator[Tensor]:
-    try:
-        for part in parts_of(frames):
-            if isinstance(frames, StreamedFrames):
-                _check_frames(part)
-            yield from part
-    except (VideoError, OSError, *BROKEN_MEDIA) as error:
-        raise _NoFrames(error) from error
-
-
-def _encode_with_sound(
-    path: Path, frames: Tensor | StreamedFrames, encoding: _Encoding, sound: Sound | None
-) -> str | None:
-    """Encode with the sound in the best way that works, at last without it. Returns the loss in words, or None."""
+    However many ways fail, the pictures are encoded once: to make those of a long clip again takes long.
+    """
     reason: Exception | None = None
-    for track in () if sound is None else tracks(sound, len(frames) / encoding.rate):
+    for track in tracks(sound, seconds):
         try:
-            with track() as prepared:
-                _encode(path, frames, encoding, prepared)
-                return None
+            with track() as prepared, whole_file(path) as partial:
+                _join(path, prepared, partial)
+            return None
         except (VideoError, OSError, *BROKEN_MEDIA) as error:
             reason = error
-    _encode(path, frames, encoding, None)
-    if reason is None:
-        return None
     lost = f"The clip was saved without its sound, which cannot be stored: {reason}"
     log.warning(lost)
     return lost
 
 
-def _encode(path: Path, frames: Tensor | StreamedFrames, encoding: _Encoding, track: Track | None) -> None:
-    codec: Literal["libx264rgb", "libx264"] = "libx264rgb" if encoding.pixels == "rgb24" else "libx264"
+def _join(silent: Path, track: Track, path: Path) -> None:
+    """Write the packets of a silent file, as they are, and a track."""
+    with av.open(str(silent)) as pictures, _written(path) as container:
+        stream = container.add_stream_from_template(pictures.streams.video[0])
+        track.add(container)
+        for packet in pictures.demux(video=0):
+            if packet.dts is not None:  # the last one only ends the file
+                packet.stream = stream
+                container.mux(packet)
+        track.write(container)
+
+
+def _written(path: Path) -> av.container.OutputContainer:
     # Bit exactness leaves the library's version out of the file.
-    options = {"fflags": "+bitexact", "movflags": "+faststart"}
-    with av.open(str(path), "w", format="mp4", options=options) as container:
+    return av.open(str(path), "w", format="mp4", options={"fflags": "+bitexact", "movflags": "+faststart"})
+
+
+def _encode(path: Path, frames: Tensor | StreamedFrames, encoding: _Encoding) -> None:
+    codec: Literal["libx264rgb", "libx264"] = "libx264rgb" if encoding.pixels == "rgb24" else "libx264"
+    with _written(path) as container:
         stream = container.add_stream(codec, rate=encoding.rate, options=encoding.quality)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = encoding.pixels
@@ -352,14 +345,13 @@ def _encode(path: Path, frames: Tensor | StreamedFrames, encoding: _Encoding, tr
         context.thread_count = encoding.threads
         if encoding.pixels != "rgb24":
             context.colorspace, context.color_range = BT601, STUDIO_RANGE
-        if track is not None:
-            track.add(container)
-        for frame in _frame_by_frame(frames):
-            picture = av.VideoFrame.from_ndarray(_as_bytes(frame, encoding.rounding), format="rgb24")
-            container.mux(stream.encode(picture.reformat(format=encoding.pixels)))
+        for part in parts_of(frames):
+            if isinstance(frames, StreamedFrames):
+                _check_frames(part)
+            for frame in part:
+                picture = av.VideoFrame.from_ndarray(_as_bytes(frame, encoding.rounding), format="rgb24")
+                container.mux(stream.encode(picture.reformat(format=encoding.pixels)))
         container.mux(stream.encode(None))
-        if track is not None:
-            track.write(container)
 
 
 def to_bytes(frames: Tensor, rounding: Rounding = "round") -> NDArray[np.uint8]:

@@ -91,13 +91,13 @@ class DiskDraft:
         return {name: aligned(tensor) for name, tensor in self._draft.read(finished_name(done)).items()}
 
     def publish(self, levels: Mapping[str, Tensor]) -> Entry | None:
-        """Add the latents and make it an entry that everybody finds; None if writing failed."""
+        """Add the latents and make it an entry that everybody finds; None if that failed."""
         try:
             if self.failure is None:
                 self._draft.write(LEVELS, levels)
                 return self._draft.publish([name for name in self._draft.names if not name.startswith(FINISHED)])
-        except StoreError as error:
-            self._failed(error)
+        except StoreError as error:  # where the folder is only locked, a later run publishes what was left
+            self.failure = error
         return None
 
     def leave(self) -> None:

@@ -70,22 +70,29 @@ class KeepSourcePixels(io.ComfyNode):
         enabled: bool = True,
     ) -> io.NodeOutput:
         with importing():
+            import torch
+
             from ...fatezero_ext.editing.source_pixels import keep_source_pixels
 
         if not enabled:
             return io.NodeOutput(images)
+
+        def put_back(edited: Tensor, before: Tensor, inside: Tensor) -> Tensor:
+            return keep_source_pixels(edited[..., :3], before[..., :3], inside, grow=grow, feather=feather)
+
         # Those that do not fit each other are made whole, and refused in the usual words.
         if is_streamed(images, source, mask) and _fit(images, source, mask):
 
             def pieces() -> Iterator[Tensor]:
                 masks = parts_of(mask) if len(mask) > 1 else repeat(whole(mask))
-                for edited, before, inside in zip(parts_of(images), parts_of(source), masks, strict=False):
-                    yield keep_source_pixels(edited[..., :3], before[..., :3], inside, grow=grow, feather=feather)
+                for given in zip(parts_of(images), parts_of(source), masks, strict=False):
+                    yield put_back(*given)
 
+            # Sizes and numbers are refused here, not by the node that uses the pieces.
+            put_back(*(torch.zeros(1, *given.shape[1:]) for given in (images, source, mask)))
             kept: Tensor | StreamedFrames = StreamedFrames((*images.shape[:3], 3), pieces)
         else:
-            images, source, mask = map(whole, (images, source, mask))
-            kept = keep_source_pixels(images[..., :3], source[..., :3], mask, grow=grow, feather=feather)
+            kept = put_back(*map(whole, (images, source, mask)))
         host.tell([plain_mask(parts_of(mask))], (), cls.hidden.unique_id)
         return io.NodeOutput(kept)
 

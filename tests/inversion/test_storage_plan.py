@@ -19,6 +19,7 @@ from fatezero_ext.errors import SettingsError
 from fatezero_ext.inversion.footprint import ClipShape, levels_size, recorded_forms, step_bytes
 from fatezero_ext.inversion.invert import Reconstruction
 from fatezero_ext.inversion.storage_plan import Room, choose_storage
+from fatezero_ext.printable import format_bytes
 from fatezero_ext.storage.record_store import Recomputed
 
 from ..conftest import GOLDEN
@@ -169,6 +170,19 @@ def test_exactly_enough_room_is_enough(stable_diffusion):
             plan_of(stable_diffusion, Storage("features", place), room(needs - 1))
     assert plan_of(stable_diffusion, Storage(budget=needs), ROOMY).storage.policy == "features"
     assert plan_of(stable_diffusion, Storage(budget=needs - 1), ROOMY).storage.policy == "recompute"
+
+
+def test_finished_steps_are_said_and_counted_on_disk_alone(stable_diffusion):
+    def plan(place, budget=None):
+        asked = Storage("recompute", place, budget=budget)
+        return choose_storage(asked, stable_diffusion, Capture(), SHAPE, 50, ROOMY, finished_steps=GIB)
+
+    on_disk, in_ram = plan("disk"), plan("ram")
+    assert on_disk.most_bytes == on_disk.nbytes + GIB and in_ram.most_bytes == in_ram.nbytes
+    assert f"({format_bytes(on_disk.most_bytes)} until it is done)" in str(on_disk) and "until" not in str(in_ram)
+    assert plan("disk", on_disk.most_bytes).nbytes == on_disk.nbytes
+    with pytest.raises(SettingsError, match=f"needs {format_bytes(on_disk.most_bytes)}"):
+        plan("disk", on_disk.most_bytes - 1)
 
 
 def test_on_a_cpu_the_device_s_memory_is_the_computer_s(model):

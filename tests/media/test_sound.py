@@ -12,6 +12,7 @@ import torch
 
 from fatezero_ext.errors import VideoError
 from fatezero_ext.media.audio import SoundFile, has_sound, later, read_sound, tracks
+from fatezero_ext.media.streamed import StreamedFrames
 from fatezero_ext.media.video import read_video, write_video
 
 from ..sounding_clips import BEEP, FPS, RATE, beeping, heard, write_clip
@@ -165,6 +166,35 @@ def test_sound_that_cannot_be_stored_is_left_out_and_that_is_said(tmp_path, cont
     path, lost = saved(tmp_path, source)
     assert lost in caplog.messages and "saved without its sound" in lost and "source.avi" in lost
     assert caplog.records[0].levelno == logging.WARNING and not has_sound(path)
+
+
+@pytest.mark.parametrize(("source", "kept"), [("clip.mkv", True), ("damaged.ts", None), ("none.mp4", False)])
+def test_frames_are_made_once_and_their_packets_are_those_of_a_silent_file(tmp_path, source, kept):
+    """However many ways to store the sound fail."""
+    if source == "damaged.ts":
+        damaged(write_clip(tmp_path / source, "mp2"), 0.1)
+    elif kept:
+        write_clip(tmp_path / source, "pcm_s16le")  # is no sound of MP4: the second way
+    made = []
+
+    def frames():
+        made.append(None)
+        yield noise
+
+    noise = torch.rand(4 * FPS, 16, 16, 3, generator=torch.Generator().manual_seed(0))
+    path, lost = saved(tmp_path, tmp_path / source, StreamedFrames(tuple(noise.shape), frames))
+    assert len(made) == 1 and has_sound(path) == (lost is None) and kept in (None, lost is None)
+    write_video(tmp_path / "silent.mp4", noise, FPS)
+    assert pictures(path) == pictures(tmp_path / "silent.mp4")
+
+
+def pictures(path):
+    """Packets of a file's pictures, with their times, and its rate."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(video=0) if packet.dts is not None]
+        times = [(packet.pts * packet.time_base, packet.dts * packet.time_base) for packet in packets]
+        return times, [bytes(packet) for packet in packets], stream.average_rate, stream.duration * stream.time_base
 
 
 def test_a_silent_file_has_no_sound_to_give(tmp_path):

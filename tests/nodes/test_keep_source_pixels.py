@@ -66,17 +66,31 @@ def test_a_mask_of_one_colour_is_remarked_with_what_comes_of_it(caplog, mask, to
     assert left is None or found.equal(given()[left])
 
 
+def streamed(frames):
+    """Frames of a long clip, which are made where they are used."""
+    kind = load_pack("fatezero_ext.media.streamed").StreamedFrames
+    return kind(tuple(frames.shape), lambda: iter(frames.split(1)))
+
+
+@pytest.mark.parametrize("made", [torch.clone, streamed])
 @pytest.mark.parametrize(
     ("other", "error", "message"),
     [
         ({"source": clip(2, frames=5)}, VideoError, "'edited' has 2 frames, 'source' has 5"),
+        ({"source": clip(2, height=8)}, VideoError, "'source' is 24x8;"),
         ({"mask": torch.ones(1, 16, 16)}, SettingsError, "the mask is 16x16"),
         ({"grow": -1}, SettingsError, "grow is -1"),
     ],
 )
-def test_what_does_not_fit_is_refused(other, error, message):
+def test_what_does_not_fit_is_refused_at_this_node(other, error, message, made):
+    brought = given(**other)
     with pytest.raises(error, match=message):
-        NODE.execute(**given(**other))
+        NODE.execute(**{**brought, "images": made(brought["images"])})
+
+
+def test_streamed_clips_give_what_held_ones_do():
+    (found,) = NODE.execute(**given(images=streamed(clip(1)), source=streamed(clip(2)))).args
+    assert found.all().equal(keep_source_pixels(clip(1), clip(2), mask(), grow=2, feather=3))
 
 
 def test_its_widgets_have_pythons_defaults_and_bounds():

@@ -3,13 +3,16 @@
 import argparse
 import os
 import time
+from contextlib import nullcontext
+from pathlib import Path
 
 import pytest
 import torch
 
 from fatezero_ext import InflationSettings, Storage, load_model
-from fatezero_ext.errors import ModelError, StoreError
+from fatezero_ext.errors import ModelError, StoreError, VideoError
 from fatezero_ext.inversion.invert import Reconstruction
+from fatezero_ext.printable import format_bytes
 from fatezero_ext.storage.disk_cache import entry as entries
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 from fatezero_ext.storage.disk_cache.completeness import FINISHED
@@ -114,8 +117,9 @@ def test_edits_of_an_inversion_that_went_on_are_those_of_one_that_did_not(model,
     assert edited(model, again).equal(edited(model, clean))
 
 
-def test_a_run_that_runs_out_of_memory_leaves_what_it_finished(model, cache):
-    stopped(model, cache, 2, torch.cuda.OutOfMemoryError)
+@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError, StoreError, VideoError])
+def test_a_run_that_runs_out_of_memory_or_fails_beside_its_numbers_leaves_what_it_finished(model, cache, error):
+    stopped(model, cache, 2, error)
     steps = []
     run(model, cache, on_step=steps.append)
     assert dones(steps, 2) == [3, 4, 5]
@@ -156,29 +160,54 @@ def flip(path):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("name", ["step-003", "done-002"])
-def test_steps_behind_a_damaged_file_are_computed_again(model, cache, wanted, caplog, name):
+HARMS = {"changed": flip, "cut": lambda path: path.write_bytes(b"short"), "missing": Path.unlink}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize(
+    ("name", "sound"), [("step-003", 1), ("done-002", 1), ("step-002", 2), ("done-003", 2), ("step-004", 0)]
+)
+def test_steps_behind_a_damaged_file_are_computed_again(model, cache, wanted, caplog, harm, name, sound):
     """As a power loss leaves them; the second step of the run is the noise schedule's step 3."""
     stopped(model, cache, 3)
-    flip(draft_of(cache) / f"{name}.safetensors")
+    HARMS[harm](draft_of(cache) / f"{name}.safetensors")
+    assert cache.prune().removed == ()
     steps = []
     again = run(model, cache, on_step=steps.append)
-    assert dones(steps, 1) == [2, 3, 4, 5] and "Of the unfinished inversion 1 steps are used" in caplog.text
+    assert dones(steps, sound) == list(range(sound + 1, STEPS + 1))
+    assert f"Of the unfinished inversion {sound} steps are used" in caplog.text
     assert digest(again.trace) == wanted(model)
 
 
-@pytest.mark.parametrize("harm", ["changed", "cut", "missing", "other version"])
+def test_a_power_loss_leaves_a_manifest(model, cache, monkeypatch):
+    """What was not flushed before its renaming may be empty after it."""
+    flushed, fsync, replace = set(), os.fsync, os.replace
+
+    def noted(file):
+        flushed.add(os.fstat(file).st_ino)
+        fsync(file)
+
+    def lossy(source, target):
+        if os.stat(source).st_ino not in flushed:
+            Path(source).write_bytes(b"")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "replace", lossy)
+    stopped(model, cache, 2)
+    steps = []
+    run(model, cache, on_step=steps.append)
+    assert dones(steps, 2) == [3, 4, 5]
+
+
+@pytest.mark.parametrize("harm", ["changed", "other version"])
 def test_a_draft_that_cannot_be_used_is_begun_anew_in_words(model, cache, wanted, caplog, harm):
     stopped(model, cache, 3)
     draft = draft_of(cache)
     if harm == "changed":
         flip(draft / MANIFEST)
-    elif harm == "other version":
-        (draft / MANIFEST).write_text('{"format": 1}')
-    elif harm == "cut":
-        (draft / "step-004.safetensors").write_bytes(b"short")
     else:
-        (draft / "step-004.safetensors").unlink()
+        (draft / MANIFEST).write_text('{"format": 1}')
     steps = []
     again = run(model, cache, on_step=steps.append)
     assert dones(steps) == [1, 2, 3, 4, 5] and digest(again.trace) == wanted(model)
@@ -206,6 +235,20 @@ def test_a_living_run_keeps_its_draft_and_another_begins_its_own(model, cache):
     first = run(model, cache, on_step=start_another)
     assert dones(steps) == [1, 2, 3, 4, 5] and len(cache.entries()) == 1
     assert digest(first.trace) == digest(run(model, cache).trace)
+
+
+@pytest.mark.parametrize("way", ["features", "same level", "reconstruction"])
+def test_the_bytes_that_a_run_fills_on_disk_are_said_before_it(model, cache, way):
+    said, filled = [], []
+
+    def look(step):
+        if step.done == STEPS:
+            draft = draft_of(cache)
+            filled.append((int(draft.name.split(".")[1]), sum(path.stat().st_size for path in draft.iterdir())))
+
+    run(model, cache, **WAYS[way], on_plan=said.append, on_step=look)
+    planned, written = filled[0]
+    assert f"({format_bytes(planned)} until it is done)" in said[0] and written <= planned + entries.SLACK
 
 
 def test_an_unfinished_inversion_counts_and_goes_when_it_is_old_or_room_is_needed(model, cache):
@@ -257,6 +300,57 @@ def test_a_disk_that_fills_goes_on_by_recompute_and_leaves_nothing(model, cache,
     controller = run(model, cache)
     assert "No space left on device" in caplog.text and "edits run the source again" in caplog.text
     assert edited(model, controller).isfinite().all() and not list(cache.folder.glob(".drafts/*"))
+
+
+def interrupted(_folder):
+    raise KeyboardInterrupt
+
+
+def locked(_folder):
+    raise StoreError("the folder has been locked for 60 s.")
+
+
+@pytest.mark.parametrize("moment", ["levels", "lock", "locked for long"])
+def test_what_ends_a_run_while_it_is_published_costs_no_step(model, cache, wanted, caplog, monkeypatch, moment):
+    write = entries.write_tensors
+
+    def half(path, tensors):
+        if path.name.startswith("levels"):
+            path.write_bytes(b"half")
+            raise KeyboardInterrupt
+        return write(path, tensors)
+
+    with monkeypatch.context() as patched:
+        if moment == "levels":
+            patched.setattr(entries, "write_tensors", half)
+        else:
+            patched.setattr(entries, "folder_lock", interrupted if moment == "lock" else locked)
+        with nullcontext() if moment == "locked for long" else pytest.raises(KeyboardInterrupt):
+            run(model, cache)
+    assert cache.entries() == [] and ("edits run the source again" in caplog.text) == (moment == "locked for long")
+    with calls_of(model.unet.net) as calls:
+        again = run(model, cache)
+    assert calls == [] and digest(again.trace) == wanted(model)
+
+
+def test_a_disk_that_is_full_when_a_run_goes_on_lets_it_recompute_and_costs_no_step(model, cache, monkeypatch):
+    stopped(model, cache, 3)
+    flip(draft_of(cache) / "step-002.safetensors")  # so that the manifest is written without it
+
+    def full(_path):
+        raise OSError(28, "No space left on device")
+
+    said = []
+    with monkeypatch.context() as patched:
+        patched.setattr(entries, "whole_file", full)
+        with pytest.raises(StoreError, match="No space left on device") as _refused:
+            run(model, cache)
+        controller = run(model, cache, "auto", on_plan=said.append)
+    assert "No space left on device" in said[-1] and said[-1].endswith("edits run the source again.")
+    assert edited(model, controller).isfinite().all()
+    steps = []
+    run(model, cache, on_step=steps.append)
+    assert dones(steps, 2) == [3, 4, 5]
 
 
 def test_no_room_for_the_rest_leaves_what_is_there(model, cache, monkeypatch):

@@ -36,7 +36,7 @@ from .eviction import (
     writing,
 )
 from .locks import folder_lock
-from .manifest import JSON, UnusableEntry, check_key, checked_manifest, new_manifest, read_manifest
+from .manifest import JSON, UnusableEntry, check_key, new_manifest, read_manifest
 from .tensor_file import DamagedFile
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,8 @@ class InversionCache:
         """Take over what a run that ended too early left of an inversion; None if there is nothing.
 
         nbytes: of the whole inversion
-        A draft that cannot be used is reported and removed; the result is None. Contents of files are not checked.
+        A draft that cannot be used is reported and removed; the result is None. Files are not checked: those of its
+        last steps may be torn or missing, and the steps before them be of use.
         Raises StoreError as `begin` does.
         """
         check_key(key)
@@ -132,7 +133,7 @@ class InversionCache:
             if staging is None:
                 return None
             try:
-                manifest = checked_manifest(staging.path, key)
+                manifest = read_manifest(staging.path, key)
             except UnusableEntry as reason:
                 log.warning("The unfinished inversion of %s cannot be used: %s. It is begun anew.", key, reason)
                 staging.discard()

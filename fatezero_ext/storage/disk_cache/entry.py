@@ -154,7 +154,10 @@ class Draft:
         self.abandon()
 
     def write(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """Save tensors, which are on the CPU, as one file. If it fails, abandons the draft and raises StoreError."""
+        """Save tensors, which are on the CPU, as one file. If it fails, abandons the draft and raises StoreError.
+
+        Ctrl-C is no failure: the file is in no manifest, and the draft stays as it was.
+        """
         check_name(name)
         with self._turn:
             self._must_be_open()
@@ -167,7 +170,7 @@ class Draft:
             except OSError as error:
                 self.abandon()
                 raise self._failed(f"file {name} of {format_bytes(nbytes)}", error) from None
-            except BaseException:
+            except Exception:
                 self.abandon()
                 raise
 
@@ -199,18 +202,24 @@ class Draft:
                 raise self._failed("manifest", error) from None
 
     def keep(self, names: Collection[str]) -> None:
-        """Delete all files but these. Raises StoreError if the folder cannot be written."""
+        """Delete all files but these. Raises StoreError if the folder cannot be written; the draft is left then."""
+        files = {name: line for name, line in self._files.items() if name in names}
         with self._turn, writing(self._folder):
-            files = {name: line for name, line in self._files.items() if name in names}
-            if files != self._files:
-                self._files = files
-                self._write_manifest()
-            self._delete_others()
+            try:
+                if files != self._files:
+                    self._files = files
+                    self._write_manifest()
+                self._delete_others()
+            except OSError:
+                self.leave()
+                raise
 
     def _write_manifest(self) -> Manifest:
         manifest = new_manifest(self.key, self.about, self._files)
-        with whole_file(self._staging.path / MANIFEST) as partial:
-            partial.write_bytes(encode(manifest))
+        with whole_file(self._staging.path / MANIFEST) as partial, partial.open("wb") as file:
+            file.write(encode(manifest))
+            file.flush()
+            os.fsync(file.fileno())  # it replaces the one before it: after a power loss one of them must be whole
         return manifest
 
     def _delete_others(self) -> None:
@@ -224,6 +233,7 @@ class Draft:
         """Turn the draft into an entry in one step. If another process was faster, returns that one's entry.
 
         names: of the files that the entry has; None: all
+        Raises StoreError if it cannot be written. While the folder cannot be locked the draft stays, to be left.
         """
         with self._turn:
             self._must_be_open()
@@ -233,15 +243,16 @@ class Draft:
                 manifest = self._write_manifest()
                 self._delete_others()
                 with folder_lock(self._folder):
-                    if (others := leased_entry(self._folder, self.key)) is not None:
-                        return others
-                    lease = new_lease(self._folder, self.key)
-                    os.rename(self._staging.path, self._folder / self.key)
-                return Entry(self._folder, manifest, lease)
+                    entry = leased_entry(self._folder, self.key)
+                    if entry is None:
+                        lease = new_lease(self._folder, self.key)
+                        os.rename(self._staging.path, self._folder / self.key)
+                        entry = Entry(self._folder, manifest, lease)
             except OSError as error:
-                raise self._failed("manifest", error) from None
-            finally:
                 self.abandon()
+                raise self._failed("manifest", error) from None
+            self.abandon()
+            return entry
 
     def leave(self) -> None:
         """Let another run go on from the last checkpoint; without one, delete what was written."""

@@ -18,7 +18,7 @@ import shutil
 import time
 import uuid
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from pathlib import Path
 from ...errors import StoreError
 from ...printable import format_bytes
 from .locks import Lease, is_held, unwritable
-from .manifest import JSON, KEY, MANIFEST, Manifest, UnusableEntry, checked_manifest
+from .manifest import JSON, KEY, MANIFEST, Manifest, UnusableEntry, checked_manifest, read_manifest
 
 RESUMABLE_SECONDS = 7 * 24 * 3600.0
 """Age at which a draft that nobody resumes is deleted; until then it counts, and goes like an entry, if room is needed.
@@ -179,15 +179,18 @@ def list_entries(folder: Path) -> list[Listing]:
 def list_unfinished(folder: Path) -> list[Listing]:
     """List the drafts that nobody holds, which `sweep` left."""
     drafts = folder / ".drafts"
-    left = [name for name in sorted(_draft_names(folder)) if not is_held(drafts / f"{name}.lock")]
-    return [replace(_listing(drafts / name, name.partition(".")[0], False), draft=name) for name in left]
+    names = [name for name in sorted(_draft_names(folder)) if not is_held(drafts / f"{name}.lock")]
+    # A name may be that of a lock alone, whose owner has just published or abandoned.
+    left = [name for name in names if (drafts / name).is_dir()]
+    return [replace(_listing(drafts / name, name.partition(".")[0], False, read_manifest), draft=name) for name in left]
 
 
-def _listing(home: Path, key: str, in_use: bool) -> Listing:
+def _listing(home: Path, key: str, in_use: bool, read: Callable[[Path, str], Manifest] = checked_manifest) -> Listing:
+    """read: raises UnusableEntry; a draft is of use with its manifest, whatever became of its last files"""
     manifest: Manifest | None = None
     problem = None
     try:
-        manifest = checked_manifest(home, key)
+        manifest = read(home, key)
     except UnusableEntry as reason:
         problem = str(reason)
     used = 0.0
@@ -283,11 +286,11 @@ def oldest_unused(entries: list[Listing], excess: int) -> list[Listing]:
 
 
 def discard(folder: Path, place: str) -> None:
-    """Remove an entry, or an unfinished one; place: see `Listing`, the key of an entry."""
+    """Remove an entry, or an unfinished one, unless it is gone; place: see `Listing`, the key of an entry."""
     trash = folder / ".trash"
     trash.mkdir(exist_ok=True)
     removed = trash / uuid.uuid4().hex
-    with writing(folder):
+    with writing(folder), suppress(FileNotFoundError):
         _rename(folder / place, removed)
     _delete(removed)
 

@@ -11,6 +11,7 @@ import torch
 
 from fatezero_ext.errors import StoreError
 from fatezero_ext.storage.disk_cache.cache import DEFAULT_LIMIT, InversionCache, default_cache
+from fatezero_ext.storage.disk_cache.eviction import discard, list_unfinished
 from fatezero_ext.storage.disk_cache.locks import folder_lock
 
 from .saved import (
@@ -276,6 +277,16 @@ def test_other_files_in_the_folder_stay_and_do_not_count(cache):
 def test_backups_leave_the_cache_out(cache):
     save(cache)
     assert (cache.folder / "CACHEDIR.TAG").read_text().startswith("Signature: 8a477f597d28d172789f06886806bc55\n")
+
+
+def test_a_draft_that_is_gone_when_it_is_looked_at_is_not_listed_and_not_missed(cache):
+    """Its owner lets go of the lock last, and deletes that file last."""
+    entry = save(cache, OTHER)
+    draft = f"{KEY}.0.{'a' * 32}"
+    (cache.folder / ".drafts" / f"{draft}.lock").touch()
+    assert list_unfinished(cache.folder) == []
+    discard(cache.folder, f".drafts/{draft}")
+    assert cache.prune(0).leftovers == 0 and holds_its_pages(entry)
 
 
 def test_a_lock_that_is_never_let_go_is_an_error_in_words(cache):
