@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import torch
 from rich.console import Console
@@ -23,6 +28,9 @@ from ..tuning.settings import TuningSettings
 from ..tuning.tune import ClassPictures, TuningStep, tune
 
 BUILT_IN = "toy"
+STOPPING = (
+    b"\nStopping behind this step, to save the run. Once more stops at once and loses the steps since the last save.\n"
+)
 
 
 def run_tuning(options: argparse.Namespace) -> None:
@@ -41,8 +49,13 @@ def run_tuning(options: argparse.Namespace) -> None:
     latents = model.vae.encode(read_frames(options.clip, framing)[0])
     pictures = _class_pictures(options, model, framing)
     console = Console(stderr=True)
-    with _bar(console) as bar:
+    with _bar(console) as bar, _stopped_between_steps() as go_on:
         task = bar.add_task("tuning", total=options.steps, loss="")
+
+        def on_step(step: TuningStep) -> None:
+            bar.update(task, completed=step.done, loss=f"loss {step.loss:.4f}")
+            go_on()
+
         result = tune(
             model.unet,
             model.text_encoder,
@@ -53,7 +66,7 @@ def run_tuning(options: argparse.Namespace) -> None:
             resume=options.resume,
             class_pictures=pictures,
             on_plan=lambda sentence: console.print(f"{sentence}.", markup=False),
-            on_step=lambda step: _show(bar, task, step),
+            on_step=on_step,
         )
     curve = options.output / "loss.png"
     with whole_file(curve) as unfinished:
@@ -89,5 +102,27 @@ def _bar(console: Console) -> Progress:
     return Progress(*columns, TimeRemainingColumn(), console=console)
 
 
-def _show(bar: Progress, task: object, step: TuningStep) -> None:
-    bar.update(task, completed=step.done, loss=f"loss {step.loss:.4f}")  # type: ignore[arg-type]
+@contextmanager
+def _stopped_between_steps() -> Iterator[Callable[[], None]]:
+    """Let the first Ctrl-C or termination request wait for the end of a step, so that the run's state is saved.
+
+    Yields what raises KeyboardInterrupt there; a second request ends the run at once.
+    """
+    asked: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        os.write(2, STOPPING)  # a handler may interrupt a write of this very stream
+
+    def go_on() -> None:
+        if asked:
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield go_on
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -17,7 +17,7 @@ from ..method.invert import INVERSION, RECONSTRUCTION
 from .config import P2P_PIPELINE, PLAIN_PIPELINE, Config, ModelConfig
 from .edits import Widgets, edit_widgets
 from .errors import ConfigError
-from .tuning import TuningConfig, taken_keys, tuning_of, tuning_widgets
+from .tuning import TuningConfig, taken_keys, tuning_of, tuning_remarks, tuning_widgets
 from .unused_keys import unused_keys
 
 AUTHORS_FPS = 10.0
@@ -65,7 +65,7 @@ def translate(config: Config, options: Options, types: NodeTypes) -> Translation
     Raises ConfigError where something cannot be honoured.
     """
     tuning = tuning_of(config)
-    warnings = list(unused_keys(config, taken_keys(tuning)))
+    warnings = [*unused_keys(config, taken_keys(tuning)), *tuning_remarks(tuning)]
     _check(config, warnings)
     builder = _Builder(types)
     source_prompt = config.dataset_config.prompt

@@ -14,7 +14,9 @@ from .edits import Widgets
 MARKS = ("train_steps", "trainer_pipeline_config")
 """Keys of which any makes a config one for training."""
 OF_DATASET = ("class_data_root", "class_data_prompt")
-RANK = "lora"
+RANK, ACCUMULATION = "lora", "gradient_accumulation_steps"
+MOST_PUBLISHED = 250
+"""Most steps of the checkpoints that published edits use."""
 
 
 class Trainer(Section):
@@ -39,6 +41,13 @@ class TuningConfig(Section):
     class_data_root: str | None = None
     class_data_prompt: str | None = None
     lora: int | None = Field(default=None, ge=1, le=1280)
+    gradient_accumulation_steps: int = Field(default=1, ge=1, le=1000)
+    # Tune on Clip has these values alone; published configs leave them out.
+    adam_beta1: float = Field(default=0.9, ge=0.9, le=0.9)
+    adam_beta2: float = Field(default=0.999, ge=0.999, le=0.999)
+    adam_weight_decay: float = Field(default=1e-2, ge=1e-2, le=1e-2)
+    adam_epsilon: float = Field(default=1e-8, ge=1e-8, le=1e-8)
+    max_grad_norm: float = Field(default=1.0, ge=1.0, le=1.0)
 
     @property
     def class_folder(self) -> str | None:
@@ -62,8 +71,18 @@ def taken_keys(tuning: TuningConfig | None) -> frozenset[str]:
     """Return the dotted keys that have an effect in a training config and none in others."""
     if tuning is None:
         return frozenset()
-    top = TuningConfig.model_fields.keys() - {*OF_DATASET, RANK}
+    top = TuningConfig.model_fields.keys() - {*OF_DATASET, RANK, ACCUMULATION}
     return frozenset({*top, *(f"dataset_config.{key}" for key in OF_DATASET), f"model_config.{RANK}"})
+
+
+def tuning_remarks(tuning: TuningConfig | None) -> list[str]:
+    """Return what should be known about a config's steps: the authors' program keeps a model of every so many."""
+    if tuning is None or tuning.train_steps <= MOST_PUBLISHED:
+        return []
+    return [
+        f"Tune on Clip gives the model of step {tuning.train_steps}, the last one; the edits of the paper use "
+        f"checkpoints of steps 150 to {MOST_PUBLISHED}. Set its steps so."
+    ]
 
 
 def tuning_widgets(tuning: TuningConfig, prompt: str, name: str) -> Widgets:
@@ -72,7 +91,9 @@ def tuning_widgets(tuning: TuningConfig, prompt: str, name: str) -> Widgets:
     Without `train_temporal_conv` the authors' program leaves convolutions over time as the identity, so that there may
     as well be none.
     """
-    warm = tuning.lr_warmup_steps if tuning.lr_scheduler == "constant_with_warmup" else 0
+    warm = tuning.lr_warmup_steps * tuning.gradient_accumulation_steps  # as in their program
+    if tuning.lr_scheduler == "constant":
+        warm = 0
     return {
         "prompt": prompt,
         "name": re.sub(r"[^\w.-]+", "_", name).strip("._-") or "tuned",

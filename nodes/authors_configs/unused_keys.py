@@ -10,7 +10,6 @@ from .errors import KeyPath, dotted
 from .yaml_reader import Unresolved
 
 TRAINING = "belongs to tuning a model, and the config does not say that one is tuned (train_steps)"
-OF_TUNING = "Tune on Clip has the value that published configs use"
 NO_CHANCE = "an edit draws nothing at random"
 SAVED_FILES = "files are named by the Save Video nodes"
 MODEL = "; it may change the authors' UNet, while here the checkpoint's own config decides"
@@ -27,14 +26,14 @@ UNUSED = {
     **dict.fromkeys(
         (
             "train_steps checkpointing_steps learning_rate lr_scheduler lr_warmup_steps "
-            "train_temporal_conv train_batch_size gradient_checkpointing"
+            "train_temporal_conv train_batch_size gradient_checkpointing "
+            "adam_beta1 adam_beta2 adam_weight_decay adam_epsilon max_grad_norm"
         ).split(),
         TRAINING,
     ),
-    **dict.fromkeys("adam_beta1 adam_beta2 adam_weight_decay adam_epsilon max_grad_norm".split(), OF_TUNING),
     "validation_steps": "edits run once, after the last step; preview_every of Tune on Clip shows a frame on the way",
     "use_8bit_adam": "the optimizer's numbers are 32-bit here",
-    "gradient_accumulation_steps": "the authors' program divides the loss by it, which AdamW takes back",
+    "gradient_accumulation_steps": "the authors' program divides the loss by it, which AdamW takes back unless clipped",
     "scale_lr": "there is one clip and one device",
     "prior_preservation": "the authors' program reads it nowhere",
     "dataset_config.stride": "it chooses at random among several starts in a long clip; start_sample_frame is used",

@@ -26,7 +26,13 @@ if TYPE_CHECKING:
 
 LOSSES = io.Custom("LOSS_MAP")  # core's name
 NAME = re.compile(r"[\w][\w .+-]{0,79}")
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+"""Names that Windows keeps for devices, with any ending."""
 SAID_EVERY = 10  # steps
+UNET_ALONE = (
+    "The model {name}/unet is a UNet alone: use it with the CLIP and VAE of the model it was made from, and put a LoRA "
+    "that this UNet had on the CLIP again"
+)
 
 
 class TuneOnClip(io.ComfyNode):
@@ -76,9 +82,8 @@ class TuneOnClip(io.ComfyNode):
         with importing():
             from ...fatezero_ext.tuning.folder import TunedFolder
             from ...fatezero_ext.tuning.tune import ClassPictures, tune
-
         _check_name(name)
-        settings, samples = _settings(widgets), clip_latents(latent)
+        settings, samples, base = _settings(widgets), clip_latents(latent), _base(unet)
         pictures = None if class_latent is None else ClassPictures(clip_latents(class_latent), class_prompt or prompt)
         bar = host.current().progress(settings.steps, getattr(unet, "latent_format", None))
 
@@ -93,14 +98,16 @@ class TuneOnClip(io.ComfyNode):
             samples,
             prompt,
             settings,
-            output=TunedFolder(_models() / name, _base(unet)),
+            output=TunedFolder(_models() / name, base),
             resume=True,
             class_pictures=pictures,
             on_plan=lambda plan: host.tell((), [plan[:1].upper() + plan[1:]], cls.hidden.unique_id),
             on_step=on_step,
         )
         result.unet.load_to_device = host.current().residence(result.unet.net, "unet")
-        return io.NodeOutput(result.unet, _curve(result.losses), {"loss": list(result.losses)}, name)
+        listed = name if base else f"{name}/unet"
+        host.tell((), ["" if base else UNET_ALONE.format(name=name)], cls.hidden.unique_id)
+        return io.NodeOutput(result.unet, _curve(result.losses), {"loss": list(result.losses)}, listed)
 
 
 def _settings(widgets: dict[str, Any]) -> TuningSettings:
@@ -150,10 +157,10 @@ def _check_prompt(prompt: str) -> None:
 
 
 def _check_name(name: str) -> None:
-    if not NAME.fullmatch(str(name)) or str(name).endswith("."):
+    if not NAME.fullmatch(str(name)) or str(name).endswith((".", " ")) or DEVICES.fullmatch(str(name)):
         raise SettingsError(
             f"name is {str(name)[:80]!r}; up to 80 letters, digits, spaces and . + - _ are needed, a letter or digit "
-            f"first. Give the tuned model such a name."
+            f"first, no space or dot last, and no device of Windows. Give the tuned model such a name."
         )
 
 
@@ -184,7 +191,7 @@ def _training_widgets() -> list[io.Input]:
             default=300,
             min=1,
             max=100_000,
-            tooltip="Updates of the weights. Published edits used 150 to 500. More steps go on with the same run.",
+            tooltip="Updates of the weights. Published edits used 150 to 250. More steps go on with the same run.",
         ),
         io.Float.Input(
             "learning_rate",
@@ -192,7 +199,7 @@ def _training_widgets() -> list[io.Input]:
             min=1e-8,
             max=1.0,
             step=1e-6,
-            tooltip="How far each step moves. 1e-5 to 3e-5 suit Stable Diffusion; lower it if the loss becomes NaN.",
+            tooltip="How far each step moves. Published edits used 1e-5; lower it if the loss becomes NaN.",
         ),
         io.Combo.Input(
             "recipe",
@@ -215,7 +222,7 @@ def _training_widgets() -> list[io.Input]:
             io.Boolean.Input(
                 "gradient_checkpointing",
                 default=True,
-                tooltip="Computes activations twice in place of keeping them: far less memory, a third more time.",
+                tooltip="Computes activations twice in place of keeping them: far less memory, more time.",
             )
         ),
         advanced(

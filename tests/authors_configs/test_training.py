@@ -44,6 +44,14 @@ def test_the_published_keys_become_widgets_of_tune_on_clip(translated):
     assert translation.graph.nodes[control.links["unet"].node] is tuned
     read = ("train", "lora", "learning_rate", "seed is")
     assert not any(word in warning for warning in translation.warnings for word in read)
+    assert any("the paper use checkpoints of steps 150 to 250" in warning for warning in translation.warnings)
+
+
+def test_steps_as_published_need_no_remark_and_a_warm_up_is_as_long_as_theirs(translated):
+    warm = {"lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 10, "gradient_accumulation_steps": 2}
+    translation = translated({**TRAINING, **warm, "train_steps": 200, "max_grad_norm": 1.0, "adam_epsilon": 1e-8})
+    assert constants(translation, "TuneOnClip")["warmup_steps"] == 20
+    assert not any(word in warning for warning in translation.warnings for word in ("checkpoints", "max_grad", "adam"))
 
 
 def test_class_pictures_are_encoded_at_the_clips_size(translated):
@@ -72,7 +80,15 @@ def test_a_config_without_training_has_no_such_node(translated):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("train_steps", 0), ("learning_rate", 0.0), ("lr_scheduler", "cosine"), ("train_batch_size", 2)]
+    ("key", "value"),
+    [
+        ("train_steps", 0),
+        ("learning_rate", 0.0),
+        ("lr_scheduler", "cosine"),
+        ("train_batch_size", 2),
+        ("adam_beta2", 0.99),
+        ("max_grad_norm", 0.5),
+    ],
 )
 def test_what_cannot_be_honoured_is_refused_by_name(refused, key, value):
     assert key in refused({**TRAINING, key: value})

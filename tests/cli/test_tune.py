@@ -1,6 +1,7 @@
 """The command `tune`: from a clip to a folder that loads, and on from there."""
 
 import json
+import signal
 
 import pytest
 import torch
@@ -9,6 +10,8 @@ from safetensors.torch import load_file
 from fatezero_ext import load_model
 from fatezero_ext.cli.main import main
 from fatezero_ext.media.video import write_video
+from fatezero_ext.tuning.saved_state import state_file
+from fatezero_ext.tuning.training import Training
 
 from ..conftest import GOLDEN
 
@@ -41,6 +44,22 @@ def test_a_clip_becomes_a_model_and_the_run_goes_on(folder, capsys):
     assert record["losses"][:2] == first and record["steps"] == 3
     state = load_file(folder / "jeep.tuning.safetensors")
     assert state["losses"].tolist() == record["losses"]
+
+
+def test_ctrl_c_within_a_step_ends_the_run_behind_it_and_nothing_is_lost(folder, monkeypatch):
+    take_step, output = Training.step, folder / "stopped"
+
+    def step(training):
+        loss = take_step(training)
+        if len(training.losses) == 2:
+            signal.raise_signal(signal.SIGINT)
+        return loss
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(Training, "step", step)
+    assert tune(folder, "--steps", "3", "--output", str(output)) == 130
+    assert len(load_file(state_file(output))["losses"]) == 2 and not output.exists()
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_help_and_bad_values_end_before_anything_loads(folder, capsys):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from fatezero_ext import load_model
+from fatezero_ext import load_model, load_unet
 from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.media.video import write_video
 
@@ -54,6 +54,8 @@ def graph(**tuning):
         "7": ("FateZero_DDIMInvert", inversion),
         "8": ("PreviewAny", {"source": ["7", 0]}),
     }
+    if "unet" in tuning:
+        nodes["9"] = ("FateZero_LoadPseudo3DUNet", {**load, "model": "bare"})
     return {key: {"class_type": kind, "inputs": inputs} for key, (kind, inputs) in nodes.items()}
 
 
@@ -86,6 +88,19 @@ def test_the_saved_model_is_in_the_list_and_is_the_tuned_one(folder, first):
     assert loaded[TUNE].outputs[0].digest() == found.unet.digest()
 
 
+def test_a_unet_without_a_folder_around_it_is_named_as_the_list_has_it(folder, monkeypatch):
+    shutil.copytree(GOLDEN / "model" / "unet", folder / "models" / "bare")
+    tuned, _curve, _losses, name = outcome(folder, unet=["9", 0], name="alone")[TUNE].outputs
+    assert name == "alone/unet"
+    assert load_unet(folder / "models" / name).digest() == tuned.digest()
+    (folder / "models" / ".alone.partial").mkdir()
+    shutil.copytree(folder / "models" / name, folder / "models" / ".alone.partial" / "unet")
+    host = load_pack("nodes.host.python").PythonHost
+    monkeypatch.setattr(host, "diffusers_folders", lambda _host: (folder / "models",))
+    names = load_pack("nodes.method.model_list").model_names()
+    assert name in names and not any("partial" in listed for listed in names)
+
+
 def test_a_second_run_goes_on_behind_the_first(folder, first):
     longer = outcome(folder, steps=4)[TUNE].outputs
     assert longer[2]["loss"][:3] == first[TUNE].outputs[2]["loss"]
@@ -94,7 +109,12 @@ def test_a_second_run_goes_on_behind_the_first(folder, first):
 
 @pytest.mark.parametrize(
     ("widgets", "words"),
-    [({"name": "../jeep"}, "such a name"), ({"prompt": "  "}, "prompt is empty")],
+    [
+        ({"name": "../jeep"}, "such a name"),
+        ({"name": "jeep "}, "such a name"),
+        ({"name": "nul.1"}, "such a name"),
+        ({"prompt": "  "}, "prompt is empty"),
+    ],
 )
 def test_widgets_that_cannot_be_used_are_refused_before_anything_runs(folder, widgets, words):
     with pytest.raises(Exception, match=words):
