@@ -129,6 +129,7 @@ def shown_number(page, node_type, name):
         found = "app.graph.nodes.find(node => node.type == type).widgets.find(widget => widget.name == name)"
         return page.page.evaluate(f"([type, name]) => {found}._displayValue", [node_type, name])
     field = f'[aria-label="{name}"]'
+    page.page.locator(field).first.wait_for(state="attached")
     return page.page.evaluate(
         """field => {
             const labelled = document.querySelector(field);
