@@ -31,7 +31,7 @@ LONGEST_TRACEBACK = 1500
 
 @dataclass(frozen=True)
 class _Shown:
-    """What the reports take from a row's result.json."""
+    """Values of a row's result.json that the reports take."""
 
     files: tuple[str, ...] = ()
     preview: str = ""
