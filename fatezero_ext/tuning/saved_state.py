@@ -100,8 +100,8 @@ def read_state(path: Path, identity: Identity, now: Mapping[str, Tensor]) -> dic
             f"{path} is the state of a run with {', '.join(told)}; that of the same run is needed to go on. Choose "
             f"another folder for this run, or remove the file to begin anew."
         )
-    if misfits := file.shapes.keys() ^ now.keys():
-        raise _damaged(path, sorted(misfits))
+    if unlike := sorted(file.shapes.keys() ^ now.keys()):
+        raise _damaged(path, unlike)
     state = file.read(now)
     if misfits := [name for name, x in state.items() if not _fits(name, x, now[name])]:
         raise _damaged(path, misfits)

@@ -170,7 +170,7 @@ def test_a_full_disk_is_refused_before_the_first_step(model, tmp_path, monkeypat
 def test_a_state_that_is_there_needs_room_once(tmp_path, monkeypatch):
     monkeypatch.setattr(tuning.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1500})())
     folder = TunedFolder(tmp_path / "jeep")
-    with pytest.raises(StoreError, match="1500 bytes free"):
+    with pytest.raises(StoreError, match=r"1\.5 KiB free"):
         tuning._check_disk(folder, 1000, 100)
     state_file(folder.path).touch()
     tuning._check_disk(folder, 1000, 100)
