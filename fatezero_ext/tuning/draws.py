@@ -9,6 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..errors import StoreError
+
 
 @dataclass(frozen=True)
 class Draw:
@@ -66,7 +68,12 @@ class RandomDraws:
         return {"generator": self._generator.get_state(), "order": self._order.clone()}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        self._generator.set_state(state["generator"])
+        try:
+            self._generator.set_state(state["generator"])
+        except RuntimeError as error:
+            raise StoreError(
+                f"the run's random numbers cannot be restored ({error}): its state is damaged. Remove it to begin anew."
+            ) from error
         self._order = state["order"]
 
     def _draw(self, timesteps: int, shape: torch.Size, first: int = 0) -> Draw:

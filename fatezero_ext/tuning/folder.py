@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -18,10 +18,12 @@ from ..diffusion.preview_colours import FILE as COLOURS_FILE
 from ..errors import StoreError
 from ..models.folder.configs import UNET
 from ..models.folder.detect import FATEZERO, TUNE_A_VIDEO, ToyMark
-from ..models.folder.tuned_unet import TUNE_A_VIDEO_NAMES
+from ..models.folder.tuned_unet import TUNE_A_VIDEO_NAMES, our_names
 from ..models.unet.model import Pseudo3DUNet
+from ..models.unet.temporal import LowRankTemporalConv
+from ..models.weight_files import WeightFile
 from ..untrusted.plain_files import read_json
-from .saved_state import RECORD
+from .saved_state import LESSONS_FILE, RECORD
 
 WeightsFormat = Literal["safetensors", "bin"]
 WEIGHTS = "diffusion_pytorch_model"
@@ -63,16 +65,25 @@ class TunedFolder:
         files = [file for part in self.base_parts for file in (part.rglob("*") if part.is_dir() else [part])]
         return unet_bytes + sum(file.stat().st_size for file in files if file.is_file())
 
-    def save(self, unet: Pseudo3DUNet, masters: Mapping[str, Tensor], record: Mapping[str, object]) -> None:
+    def save(
+        self,
+        unet: Pseudo3DUNet,
+        masters: Mapping[str, Tensor],
+        record: Mapping[str, object],
+        lessons: Mapping[str, Tensor],
+    ) -> None:
         """Write the folder whole, or leave what was there.
 
         masters: the trained weights in float32, whatever the UNet computes in
         record:  how it was made
+        lessons: latents and texts that it was made from
         Raises StoreError where it cannot be written.
         """
         unfinished = self.path.with_name(f".{self.path.name}.partial")
         try:
             shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed while it wrote
+            learnt = {name: x.detach().cpu().contiguous() for name, x in lessons.items()}
+            save_file(learnt, _parent_made(unfinished / LESSONS_FILE))
             self._write(unfinished, unet, masters, record)
             _put(unfinished, self.path)
         except (OSError, SafetensorError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
@@ -85,18 +96,14 @@ class TunedFolder:
     def _write(
         self, folder: Path, unet: Pseudo3DUNet, masters: Mapping[str, Tensor], record: Mapping[str, object]
     ) -> None:
-        """Write everything into a folder that nobody knows yet."""
+        """Write everything into a folder that nobody knows yet; configs, by which models are found, come last."""
         kind = unet_class(unet)
         for part in self.base_parts:
             (shutil.copytree if part.is_dir() else shutil.copyfile)(part, _parent_made(folder / part.name))
-        if self.base is not None and (self.base / INDEX).exists():
-            index = {**read_json(self.base / INDEX), "unet": UNET_IN_INDEX[kind]}
-            _write_json(folder / INDEX, index)
         weights = {name: x.detach().cpu() for name, x in unet.net.state_dict().items()}
         weights |= {name: x.detach().cpu() for name, x in masters.items()}
         tensors = {their_name(name, kind): x.contiguous() for name, x in weights.items()}
-        _write_json(_parent_made(folder / "unet" / "config.json"), unet_config(unet))
-        file = folder / "unet" / f"{WEIGHTS}.{self.weights}"
+        file = _parent_made(folder / "unet" / f"{WEIGHTS}.{self.weights}")
         if self.weights == "bin":
             torch.save(tensors, file)
         else:
@@ -104,6 +111,9 @@ class TunedFolder:
         if unet.built_in:
             ToyMark(unet.objects).save(folder / "unet")
         _write_json(folder / RECORD, record)
+        _write_json(folder / "unet" / "config.json", unet_config(unet))
+        if self.base is not None and (self.base / INDEX).exists():
+            _write_json(folder / INDEX, {**read_json(self.base / INDEX), "unet": UNET_IN_INDEX[kind]})
 
 
 def unet_class(unet: Pseudo3DUNet) -> str:
@@ -121,10 +131,35 @@ def unet_config(unet: Pseudo3DUNet) -> dict[str, object]:
     config["mid_block_type"] = MIDDLE[kind]
     if kind == FATEZERO:
         if layers is not None and layers.rank is not None:
-            config["lora"] = layers.rank
+            config["lora"] = asked_rank(unet)
         config["SparseCausalAttention_index"] = list(unet.settings.key_frames)
         config["least_sc_channel"] = unet.settings.least_sc_channel
     return {"_class_name": kind, "_diffusers_version": "0.11.1", **config}
+
+
+def asked_rank(unet: Pseudo3DUNet) -> int:
+    """Return a rank of which their program makes the rank of each convolution: half the channels where it exceeds them.
+
+    Where all are halves, that is any number above the most channels.
+    """
+    found = [module.down for module in unet.net.modules() if isinstance(module, LowRankTemporalConv)]
+    if all(down.out_channels == down.in_channels // 2 for down in found):
+        return max(down.in_channels for down in found) + 1
+    return max(down.out_channels for down in found)
+
+
+def saved_weights(folder: Path, masters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Read the trained weights from a result's folder, those of the same names and shapes as `masters`.
+
+    Raises StoreError where they are not there.
+    """
+    files = [file for kind in get_args(WeightsFormat) if (file := folder / "unet" / f"{WEIGHTS}.{kind}").exists()]
+    found = WeightFile(files[0]) if files else None
+    names = our_names(found.shapes, FATEZERO, folder) if found else {}
+    if found is None or any(found.shapes.get(names.get(name, "")) != x.shape for name, x in masters.items()):
+        raise StoreError(f"{folder / 'unet'} lacks trained weights that its record names. Remove it to tune anew.")
+    weights = found.read(names[name] for name in masters)
+    return {name: weights[names[name]] for name in masters}
 
 
 def their_name(name: str, kind: str) -> str:
@@ -141,7 +176,12 @@ def _put(new: Path, place: Path) -> None:
     shutil.rmtree(older, ignore_errors=True)
     if place.exists():
         place.rename(older)
-    new.rename(place)
+    try:
+        new.rename(place)
+    except OSError:
+        if older.exists():
+            older.rename(place)
+        raise
     shutil.rmtree(older, ignore_errors=True)
 
 

@@ -49,11 +49,12 @@ class MasterOptimizer:
 
     @torch.no_grad()
     def update(self) -> bool:
-        """Clip the gradients and update the weights; return whether these are finite numbers.
+        """Clip the gradients and update the weights; return whether the gradients can be used.
 
-        Where float16 gradients overflow, nothing is updated and the loss is scaled less from then on.
+        Where float16 gradients overflow, nothing is updated and the loss is scaled less from then on; they cannot be
+        used where even the loss as it is makes them overflow.
         """
-        masters = list(self.masters.values())
+        masters, scale = list(self.masters.values()), self._scaler.get_scale()
         self._scaler.unscale_(self._adam)
         norm = torch.nn.utils.clip_grad_norm_(masters, self._settings.max_grad_norm)
         if not (self._scaler.is_enabled() or norm.isfinite()):
@@ -63,6 +64,8 @@ class MasterOptimizer:
         self._scaler.step(self._adam)
         self._scaler.update()
         self._adam.zero_grad(set_to_none=True)
+        if self._scaler.get_scale() < scale:
+            return self._scaler.get_scale() >= 1
         self.updates += 1
         for name, master in self.masters.items():
             if master is not self._weights[name]:
@@ -73,9 +76,10 @@ class MasterOptimizer:
         """Return the masters and all that decides the next update, under names of their own."""
         tensors = {f"weight.{name}": master.detach() for name, master in self.masters.items()}
         for name, master in self.masters.items():
+            known = self._adam.state.get(master)
             for moment in MOMENTS:
-                if moment in self._adam.state[master]:
-                    tensors[f"{moment}.{name}"] = self._adam.state[master][moment]
+                none = torch.zeros(()) if moment == "step" else torch.zeros_like(master)
+                tensors[f"{moment}.{name}"] = known[moment] if known else none
         scale = self._scaler.state_dict()
         tensors["updates"] = torch.tensor(self.updates)
         tensors["scaler"] = torch.tensor([float(scale[name]) for name in SCALER if scale], dtype=torch.float64)
@@ -84,20 +88,29 @@ class MasterOptimizer:
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Go on where `state` was taken; its tensors are copied."""
+        self.put({name: state[f"weight.{name}"] for name in self.masters})
         for name, master in self.masters.items():
-            master.copy_(state[f"weight.{name}"])
-            if master is not self._weights[name]:
-                self._weights[name].copy_(master)
-            if f"step.{name}" in state:
-                # AdamW keeps its count of steps on the CPU, and the moments where the weight is.
-                self._adam.state[master] = {
-                    moment: state[f"{moment}.{name}"].to("cpu" if moment == "step" else master.device, copy=True)
-                    for moment in MOMENTS
-                }
+            # AdamW keeps its count of steps on the CPU, and the moments where the weight is.
+            self._adam.state[master] = {
+                moment: state[f"{moment}.{name}"].to("cpu" if moment == "step" else master.device, copy=True)
+                for moment in MOMENTS
+            }
         self.updates = int(state["updates"])
         if len(state["scaler"]):
             scale, growth = state["scaler"].tolist()
             self._scaler.load_state_dict({**self._scaler.state_dict(), "scale": scale, "_growth_tracker": int(growth)})
+
+    @torch.no_grad()
+    def put(self, weights: Mapping[str, Tensor]) -> None:
+        """Copy weights by name into the masters and into the network."""
+        for name, master in self.masters.items():
+            master.copy_(weights[name])
+            if master is not self._weights[name]:
+                self._weights[name].copy_(master)
+
+    def finite(self) -> bool:
+        """Return whether all trained weights are finite, also in the network's own type."""
+        return all(bool(x.isfinite().all()) for x in (*self.masters.values(), *self._weights.values()))
 
     def _rate(self) -> float:
         """Rate of the next update. Source: diffusers, constant_with_warmup."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from numbers import Real
 
 from ..choices import RECIPES, Recipe
@@ -24,9 +24,10 @@ PUBLISHED_RANK = 160
 """Rank of the low-rank temporal convolutions in most of FateZero's published configs."""
 WHOLE = {"steps": 1, "warmup_steps": 0, "accumulation": 1, "seed": 0, "save_every": 1, "preview_every": 0}
 """Smallest values of the whole numbers."""
+MOST_SEED, MOST = 2**62, 3e38
 ABOVE_ZERO = ("learning_rate", "epsilon", "max_grad_norm")
-FREE_TO_CHANGE = ("steps", "gradient_checkpointing", "save_every", "preview_every")
-"""Settings that a resumed run may have otherwise: they do not change what a step computes."""
+FREE_TO_CHANGE = ("steps", "learning_rate", "gradient_checkpointing", "save_every", "preview_every")
+"""Settings that a resumed run may have otherwise: the rate of the steps to come, and what changes no step's numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +45,7 @@ class TuningSettings:
     accumulation:   draws of noise whose gradients are averaged in an update
     betas, weight_decay, epsilon: of AdamW
     max_grad_norm:  norm that gradients are clipped to, all together
-    seed:           of the noise, the timesteps and what is random in new layers
+    seed:           at most 2**62, of the noise, the timesteps and what is random in new layers
     gradient_checkpointing: compute each block once more in the backward pass in place of keeping its activations
     save_every:     steps after which the state is saved; a run that is killed loses no more than these
     preview_every:  steps after which `TuningStep.preview` shows how the middle frame is reconstructed; 0: never
@@ -70,20 +71,26 @@ class TuningSettings:
         if self.recipe not in TRAINED:
             raise SettingsError(f"the recipe is {self.recipe!r}; it is one of {', '.join(RECIPES)}. Choose one.")
         for name, least in WHOLE.items():
-            if not is_whole(getattr(self, name), least):
+            if not is_whole(getattr(self, name), least, MOST_SEED if name == "seed" else None):
                 raise SettingsError(
                     f"{name} is {described(getattr(self, name))}; a whole number of at least {least} is needed. "
                     f"300 steps suit most clips."
                 )
+            object.__setattr__(self, name, int(getattr(self, name)))  # JSON knows no NumPy
         for name in ABOVE_ZERO:
-            _check_number(name, getattr(self, name), lambda x: x > 0, "a number above 0")
+            _check_number(name, getattr(self, name), lambda x: 0 < x < MOST, "a number above 0")
         _check_number("weight_decay", self.weight_decay, lambda x: x >= 0, "0 or more")
+        for name in (*ABOVE_ZERO, "weight_decay"):
+            object.__setattr__(self, name, float(getattr(self, name)))
         if not (isinstance(self.betas, tuple) and len(self.betas) == 2):
             raise SettingsError(
                 f"betas is {described(self.betas)}; a pair of numbers is needed. (0.9, 0.999) is usual."
             )
         for beta in self.betas:
             _check_number("betas", beta, lambda x: 0 <= x < 1, "two numbers of 0 to below 1")
+        object.__setattr__(self, "betas", tuple(map(float, self.betas)))
+        if self.temporal is not None and self.temporal.rank is not None:
+            object.__setattr__(self, "temporal", replace(self.temporal, rank=int(self.temporal.rank)))
 
     @property
     def trained(self) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from ..models.unet.model import Pseudo3DUNet
 from ..models.unet.temporal import LowRankTemporalConv, Pseudo3DTransformerBlock, PseudoConv3d
 from .settings import TuningSettings
 
+SAVED_POSITION = "after_feedforward"
 BLOCKS = (ResnetBlock2D, Transformer2DModel)
 """Modules that gradient checkpointing computes again, one at a time."""
 
@@ -29,7 +30,8 @@ BLOCKS = (ResnetBlock2D, Transformer2DModel)
 def structure(unet: Pseudo3DUNet, settings: TuningSettings, name: str) -> Pseudo3DUNet:
     """Build a UNet of the same kind with layers over time, without memory for its weights.
 
-    Raises SettingsError for the recipe "fatezero" with a UNet that attends over time and has no convolutions.
+    Raises SettingsError for the recipe "fatezero" with a UNet that attends over time and has no convolutions, and for
+    attention over time in another place than behind the feed-forward: saved folders cannot say so.
     """
     temporal = _layers_over_time(unet, settings)
     with torch.device("meta"):
@@ -63,7 +65,7 @@ def trainable(unet: Pseudo3DUNet, settings: TuningSettings, name: str) -> Pseudo
     """Copy a UNet for training. Call it outside of inference mode.
 
     Weights that are not trained share the memory of `unet`, which stays as it is; those of new layers over time are
-    drawn from the settings' seed and leave the result as it was, until trained.
+    drawn from the number behind the settings' seed (the noise has that), and leave the result as it was, until trained.
     """
     twin = structure(unet, settings, name)
     trained = set(trained_names(twin, settings))
@@ -72,7 +74,7 @@ def trainable(unet: Pseudo3DUNet, settings: TuningSettings, name: str) -> Pseudo
         for key, x in unet.net.state_dict(keep_vars=True).items()
     }
     if unet.settings.temporal is None:
-        weights |= {key: x.to(unet.device, unet.dtype) for key, x in _new_weights(twin, settings.seed).items()}
+        weights |= {key: x.to(unet.device, unet.dtype) for key, x in _new_weights(twin, settings.seed + 1).items()}
     twin.net.load_state_dict(weights, assign=True)
     twin.net.requires_grad_(False)
     for key, parameter in twin.net.named_parameters():
@@ -101,19 +103,24 @@ def _inside_of(name: str, endings: tuple[str, ...]) -> bool:
 def normal(x: Tensor) -> Tensor:
     """Return a tensor over the same memory that automatic differentiation may keep.
 
-    Programs load models in inference mode; tensors that are made there cannot be kept for a backward pass.
+    Programs load models in inference mode; tensors that are made there cannot be kept for a backward pass. Those that
+    were moved to another device since cannot either, though they no longer say so: hence all are made anew.
     """
     x = x.detach()
-    if not x.is_inference():
-        return x
     shared = torch.empty(0, dtype=x.dtype, device=x.device)
     return shared.set_(x.untyped_storage(), x.storage_offset(), x.size(), x.stride())
 
 
 def _layers_over_time(unet: Pseudo3DUNet, settings: TuningSettings) -> TemporalLayers:
     there = unet.settings.temporal
+    layers = there or settings.new_layers
+    if layers.position != SAVED_POSITION:
+        raise SettingsError(
+            f"the UNet is to attend over time at {layers.position!r}; a model is tuned and saved with "
+            f"{SAVED_POSITION!r} alone, as the authors' program reads it. Use that."
+        )
     if there is None:
-        return settings.new_layers
+        return layers
     if settings.recipe == "fatezero" and not there.convolutions:
         raise SettingsError(
             f"{unet.name} has no convolutions over time, which the recipe 'fatezero' trains. Use 'tune-a-video'."

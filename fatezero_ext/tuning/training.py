@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
+from ..attention.functional import plain
+from ..attention.kernels import memory_efficient
 from ..diffusion.schedule import STABLE_DIFFUSION_SCHEDULER
 from ..diffusion.scheduler_config import checked_scheduler
 from ..errors import ModelError
@@ -20,6 +22,8 @@ from .optimizer import MasterOptimizer
 from .settings import TuningSettings
 from .trainable import structure, trainable, trained_names
 
+OF_CLIP, OF_PICTURES = "clip", "pictures"
+"""Names of the lessons in a state."""
 PREVIEW_SHARE = 0.6
 """Noise of previews, as a share of the training schedule: much is gone, and what the model knows shows."""
 
@@ -72,7 +76,7 @@ class Training:
     def step(self) -> float:
         """Update the weights on pictures of the class, where there are any, and on the clip; return the clip's loss.
 
-        Raises ModelError where the loss or its gradients are not finite; the weights are then those of the step before.
+        Raises ModelError where the loss or its gradients are not finite; that update is then not made.
         """
         if self._pictures is not None:
             self._update(self._loss_of_pictures)
@@ -89,6 +93,11 @@ class Training:
         )
         unet.net.requires_grad_(False)
         return unet
+
+    def check(self) -> None:
+        """Raise ModelError unless the weights, and what they predict of the clip, are finite."""
+        if not (self.optimizer.finite() and self.preview().isfinite().all()):
+            raise self._gone_astray(len(self.losses), "the weights give numbers that are not finite")
 
     @torch.no_grad()
     def preview(self) -> Tensor:
@@ -108,13 +117,29 @@ class Training:
     def state(self) -> dict[str, Tensor]:
         """Return all that decides the steps to come, and the losses so far."""
         losses = torch.tensor(self.losses, dtype=torch.float64)
-        return {**self.optimizer.state(), **self._draws.state(), "losses": losses}
+        return {**self.optimizer.state(), **self._draws.state(), **self.lessons(), "losses": losses}
+
+    def lessons(self) -> dict[str, Tensor]:
+        """Return what is learnt from, as in a state."""
+        lessons = {OF_CLIP: self._clip} | ({OF_PICTURES: self._pictures} if self._pictures else {})
+        named = ((f"{name}.{part}", x) for name, lesson in lessons.items() for part, x in vars(lesson).items())
+        return dict(named)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on where a state was taken."""
+        """Go on where a state was taken, on its latents and texts: another device may compute theirs a little apart."""
         self.optimizer.restore(state)
         self._draws.restore(state)
+        self._clip = self._lesson(state, OF_CLIP)
+        self._pictures = self._pictures and self._lesson(state, OF_PICTURES)
         self.losses = state["losses"].tolist()
+
+    def put(self, weights: Mapping[str, Tensor], losses: list[float]) -> None:
+        """Take the trained weights, by name, and the losses of a finished run."""
+        self.optimizer.put(weights)
+        self.losses = list(losses)
+
+    def _lesson(self, state: Mapping[str, Tensor], name: str) -> Lesson:
+        return _on(self._source, Lesson(state[f"{name}.latents"], state[f"{name}.text"]))
 
     def _update(self, loss_of_draw: Callable[[], Tensor]) -> float:
         """Update the weights once; return the mean loss."""
@@ -123,10 +148,10 @@ class Training:
             loss = loss_of_draw()
             losses.append(loss.item())
             if not loss.isfinite():
-                raise self._gone_astray(f"the loss is {losses[-1]}")
+                raise self._gone_astray(len(self.losses) + 1, f"the loss is {losses[-1]}")
             self.optimizer.backward(loss)
         if not self.optimizer.update():
-            raise self._gone_astray("the gradients are not finite")
+            raise self._gone_astray(len(self.losses) + 1, "the gradients are not finite")
         return sum(losses) / len(losses)
 
     def _loss_of_clip(self) -> Tensor:
@@ -159,12 +184,13 @@ class Training:
     def _predict(
         self, noisy: Tensor, timesteps: Tensor, text: Tensor, *, frames: int, pictures: bool = False
     ) -> Tensor:
-        kernel, timesteps = self._source.kernel, timesteps.to(noisy.device)
-        return self._twin(noisy, timesteps, text, frames=frames, attend=kernel, pictures=pictures)
+        # Other kernels would keep whole attention maps for the backward pass.
+        kernel = self._source.kernel if self._source.kernel is memory_efficient else plain
+        return self._twin(noisy, timesteps.to(noisy.device), text, frames=frames, attend=kernel, pictures=pictures)
 
-    def _gone_astray(self, what: str) -> ModelError:
+    def _gone_astray(self, step: int, what: str) -> ModelError:
         return ModelError(
-            f"step {len(self.losses) + 1}: {what}; a finite number is needed. The weights have left what the model "
+            f"step {step}: {what}; a finite number is needed. The weights have left what the model "
             f"knows: lower the learning rate ({self._settings.learning_rate:g}), or load the model in float32 if it "
             f"is in float16."
         )

@@ -88,8 +88,8 @@ def main():
         faults = [name for name, x in one.items() if not x.equal(other[name])]
         states = load_file(state_file(whole)), load_file(state_file(broken))
         faults += [f"state {name}" for name, x in states[0].items() if not x.equal(states[1][name])]
-        left = sorted(path.name for path in Path(folder).iterdir() if "partial" in path.name)
-    said = {"kills": len(died), "died_at": died, "faults": faults[:9], "left_over": left}
+        faults += sorted(f"{path.name} is left" for path in Path(folder).iterdir() if "partial" in path.name)
+    said = {"kills": len(died), "died_at": died, "faults": faults[:9]}
     sys.stdout.write(json.dumps({**said, "seconds": round(time.perf_counter() - began, 1)}) + "\n")
     return int(bool(faults))
 
