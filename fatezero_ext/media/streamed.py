@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING
 
 from ..errors import VideoError
@@ -26,10 +27,12 @@ class StreamedFrames:
 
     shape: frames, height, width and colours of the whole, or of masks without colours
     make:  returns them in their order, in pieces [frames, height, width(, colours)] of any length
+    part_at: returns a part of PART frames by its number, where that needs none of those before it
     """
 
     shape: tuple[int, ...]
     make: Callable[[], Iterator[Tensor]]
+    part_at: Callable[[int], Tensor] | None = None
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -71,8 +74,11 @@ class StreamedFrames:
 
         first = min(first, len(self) - 1)
         found: list[Tensor] = []
-        wanted, seen = range(first, min(first + length, len(self))), 0
-        for part in self.parts():
+        wanted = range(first, min(first + length, len(self)))
+        number = 0 if self.part_at is None else first // PART
+        parts = self.parts() if self.part_at is None else map(self.part_at, count(number))
+        seen = number * PART
+        for part in parts:
             rows = [frame - seen for frame in wanted if seen <= frame < seen + len(part)]
             found += [part[rows]] if rows else []
             seen += len(part)

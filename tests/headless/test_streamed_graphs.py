@@ -108,3 +108,21 @@ def test_a_video_that_is_only_copied_is_streamed(folder):
     run(folder, document, "held")
     run(folder, document, "streamed", held=0)
     assert files(folder / "streamed") == files(folder / "held")
+
+
+def test_a_long_clip_is_decoded_once_whatever_reads_it_and_its_end_without_the_rest(monkeypatch):
+    latents, decoded = load_pack("nodes.headless.core_nodes.latents"), []
+    monkeypatch.setattr(latents, "held", lambda frames: frames)
+
+    class Decoder:
+        pixels_per_cell = 2
+
+        def decode(self, samples):
+            decoded.append(len(samples))
+            return samples.movedim(1, -1).repeat_interleave(2, 1).repeat_interleave(2, 2)
+
+    samples = torch.rand(FRAMES, 3, 4, 6)
+    (frames,) = latents.VAEDecode.execute({"samples": samples}, Decoder()).args
+    assert frames.part(FRAMES - 1, 1).shape == (1, 8, 12, 3) and decoded == [FRAMES % 8]
+    assert frames.all().equal(frames.all()) and sum(decoded) == FRAMES
+    assert frames.all()[:, ::2, ::2].equal(samples.movedim(1, -1))

@@ -1,5 +1,6 @@
 """Frames that are made where they are used: the same values and the same files as of a clip that is held whole."""
 
+import sys
 from fractions import Fraction
 
 import pytest
@@ -7,8 +8,10 @@ import torch
 
 from fatezero_ext import write_video
 from fatezero_ext.errors import VideoError
+from fatezero_ext.media import made_once
 from fatezero_ext.media.clip import FileFrames
 from fatezero_ext.media.framing import AS_IS, Framing, reframe
+from fatezero_ext.media.made_once import MadeOnce
 from fatezero_ext.media.streamed import PART, StreamedFrames, parts_of, read_ahead, regrouped
 
 from ..sounding_clips import write_clip
@@ -66,6 +69,40 @@ def test_a_files_frames_are_those_that_are_taken_at_once_however_often_they_are_
     for _ in range(2):
         assert frames.all().equal(wanted)
     assert FileFrames(file).taken_within(framing, wanted.nbytes).equal(wanted)
+
+
+@pytest.fixture
+def decoded(clip):
+    """A clip whose parts are made once, and the numbers of the parts that were."""
+    made = []
+
+    def maker(number, part):
+        return lambda: made.append(number) or part.clone()
+
+    once = MadeOnce([maker(*numbered) for numbered in enumerate(clip.split(PART))])
+    return StreamedFrames(tuple(clip.shape), once.__iter__, once.part), made
+
+
+def test_parts_that_cost_much_are_made_once_for_all_that_read_them(decoded, clip):
+    frames, made = decoded
+    for left, right in zip(frames.parts(), frames.parts(), strict=True):  # as Keep Source Pixels and Compare Clips read
+        assert left.equal(right)
+    assert frames.all().equal(clip) and made == [0, 1, 2]
+
+
+def test_one_frame_at_the_end_needs_no_part_before_it(decoded, clip):
+    frames, made = decoded
+    assert frames.part(FRAMES - 1, 1).equal(clip[-1:]) and made == [2]
+    assert frames.part(PART - 2, 4).equal(clip[PART - 2 : PART + 2]) and made == [2, 0, 1]
+    assert frames.part(99, 5).equal(clip[-1:]) and frames.all().equal(clip) and made == [2, 0, 1]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such device")
+def test_parts_that_the_disk_has_no_room_for_are_made_again(clip, monkeypatch):
+    monkeypatch.setattr(made_once, "TemporaryFile", lambda _mode, buffering: open("/dev/full", "r+b", buffering))
+    made = []
+    once = MadeOnce([lambda: made.append(None) or clip[:PART]])
+    assert all(part.equal(clip[:PART]) for _ in range(2) for part in once) and len(made) == 2
 
 
 def test_streamed_frames_are_framed_as_a_clip_is(clip):

@@ -70,6 +70,7 @@ def dones(steps, behind=0):
     """The steps that a run reports, without those that it did not compute; give `append` as on_step."""
     found = [step.done for step in steps]
     assert not behind or behind in found  # reported at once
+    assert behind < 2 or 1 not in found  # as a run that begins anew reports it
     return [done for done in found if done > behind]
 
 

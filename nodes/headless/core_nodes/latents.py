@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from ....fatezero_ext.media.made_once import MadeOnce
 from ....fatezero_ext.media.streamed import PART, StreamedFrames
 from ...api import io
 from ...clips.held import held
@@ -73,12 +74,9 @@ class VAEDecode(CoreNode):
         """samples: {"samples": [frames, channels, height, width]}."""
         latents = samples["samples"]
         if isinstance(cell := getattr(vae, "pixels_per_cell", None), int) and latents.ndim == 4 and len(latents) > PART:
-
-            def pieces() -> Iterator[Tensor]:
-                for part in latents.split(PART):
-                    yield vae.decode(part)
-
             height, width = latents.shape[-2:]
-            return io.NodeOutput(held(StreamedFrames((len(latents), height * cell, width * cell, 3), pieces)))
+            decoded = MadeOnce([partial(vae.decode, part) for part in latents.split(PART)])
+            shape = (len(latents), height * cell, width * cell, 3)
+            return io.NodeOutput(held(StreamedFrames(shape, decoded.__iter__, decoded.part)))
         images = vae.decode(latents)
         return io.NodeOutput(images.reshape(-1, *images.shape[-3:]))
