@@ -136,10 +136,11 @@ class Page:
         self.drawn()
 
     def show_node(self, node_type):
-        """Select a node and bring it into the middle, at full size: far off, newer pages draw no text fields."""
+        """Select a node, unfolded, in the middle and at full size: far off, newer pages draw no text fields."""
         self.page.evaluate(
             """type => {
                 const node = app.graph.nodes.find(node => node.type == type);
+                if (node.flags.collapsed) node.collapse();
                 app.canvas.ds.scale = 1;
                 app.canvas.selectNode(node);
                 app.canvas.centerOnNode(node);
