@@ -31,7 +31,7 @@ LESSONS = {
     "pictures.latents": "other pictures",
     "pictures.text": "another text encoder",
 }
-"""What a run learns from, by names in its state, as it is named where it differs."""
+"""Names in a run's state of all that it learns from, as they are called where they differ."""
 SAME_LESSON = 0.05
 """Relative difference up to which latents and texts are the same: other devices and half precision stay below it."""
 OF_ANY_LENGTH = ("losses", "order")

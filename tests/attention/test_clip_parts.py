@@ -116,7 +116,7 @@ def test_a_unet_with_norms_over_all_frames_is_split_unless_its_blocks_do_more_th
     assert unet.parts(9, 9) == whole_clip(9)
     unet.net.disable_freeu()
     hook = unet.net.down_blocks[0].register_forward_hook(lambda *_given: None)
-    with pytest.raises(SettingsError, match="hooks on its blocks, which would not be called"):
+    with pytest.raises(SettingsError, match="hooks on its blocks or norms, which would not be called"):
         unet.parts(9, 2)
     hook.remove()
     assert len(unet.parts(9, 3)) == 3
