@@ -10,20 +10,10 @@ from fatezero_ext import BlendSettings, InflationSettings, Storage, edit, load_t
 from fatezero_ext.toy.world.clips import sample_clip
 
 from ..small_runs import inverted, named
+from .test_frames_at_once import KEYS, NEAR
 
-NEAR = 1e-4  # max abs of scaled latents, which are of about unit size
 FRAMES = 24
 STEPS = 3
-KEYS = {
-    "own": (),
-    "first": ("first",),
-    "mid": ("mid",),
-    "last": ("last",),
-    "fixed": ("first", "last"),
-    "published": (-1, "first"),
-    "before": (-2,),
-    "behind": (1,),
-}
 BLEND = BlendSettings(("red circle",), ("blue circle",), latents=True)
 COLOUR = ("a blue circle on the grass", named(guidance=3.0, blend=BLEND))
 SHAPES = ("a blue circle on the grass", named(guidance=7.5, blend=replace(BLEND, follow_shapes=True)))

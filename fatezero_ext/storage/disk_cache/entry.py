@@ -170,7 +170,7 @@ class Draft:
             except OSError as error:
                 self.abandon()
                 raise self._failed(f"file {name} of {format_bytes(nbytes)}", error) from None
-            except Exception:
+            except (StoreError, RuntimeError, MemoryError):  # no room, or tensors that cannot be saved
                 self.abandon()
                 raise
 

@@ -185,7 +185,7 @@ def serve(setup: Mapping[str, Any], name: str, pipe: Connection, device: str | N
     say = _speaker(pipe)
     try:
         worker = call_in_pack("nodes.batches.worker", "worker_of", setup, name)
-    except Exception:
+    except (ImportError, OSError, RuntimeError, ValueError):  # any other ends the process, which the driver counts
         say(asdict(Event(name, "broken", text=traceback.format_exc())))
         return
     while True:
