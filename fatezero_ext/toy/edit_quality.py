@@ -31,11 +31,11 @@ CLIPS, FRAMES = 48, 8
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, and print the table; after Ctrl-C or an error that of what was measured until then."""
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     # The model is too small to gain from more threads; on a busy machine their waiting costs minutes.
     torch.set_num_threads(1)
     model = cache(lambda keys: load_model(options.model, InflationSettings(key_frames=keys)))
-    runs = Runs(model, options.seed, options.frames, SETTINGS[options.settings])
+    runs = Runs(model, options.seed, options.frames, SETTINGS[options.settings], options.world)
     outcomes: list[Outcome] = []
     return run(
         lambda: _measure(runs, options.clips, options.kinds, outcomes),
@@ -58,15 +58,30 @@ def _report(outcomes: Sequence[Outcome], options: argparse.Namespace) -> None:
     if not outcomes:
         return
     clips = len({one.index for one in outcomes})
-    title = f"{clips} clips of {options.frames} frames, seed {options.seed}, settings: {options.settings}"
+    title = (
+        f"{clips} clips of {options.world}, {options.frames} frames, seed {options.seed}, settings: {options.settings}"
+    )
     for table in tables(outcomes, title):
         Console().print(table)
     if options.json:
-        of_run = {name: getattr(options, name) for name in ("seed", "frames", "settings")}
+        of_run = {name: getattr(options, name) for name in ("world", "seed", "frames", "settings")}
         write_json(options.json, of_run | as_json(outcomes))
     if options.pictures:
         for path in save_sheets(outcomes, options.pictures):
             sys.stdout.write(f"{path}\n")
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    known = (*KINDS[options.world], *STYLES)
+    options.kinds = options.kinds or KINDS[options.world]
+    if unknown := [kind for kind in options.kinds if kind not in known]:
+        parser.error(
+            f"--kinds {' '.join(unknown)}; clips of {options.world} have {', '.join(known)}. Choose of those, or "
+            f"another --world."
+        )
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -78,13 +93,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=_seed, required=True, metavar="S", help="of clips and edits; take a new one")
     parser.add_argument("--frames", type=_count, default=FRAMES, metavar="F", help=f"of each clip; default: {FRAMES}")
     parser.add_argument(
+        "--world",
+        choices=tuple(KINDS),
+        default="shapes",
+        help="coloured shapes (the default), or objects in their own colours",
+    )
+    parser.add_argument(
         "--kinds",
         nargs="+",
-        choices=(*KINDS, *STYLES),
-        default=KINDS,
         metavar="KIND",
-        help=f"{', '.join(KINDS)} (the default: all these; style gives the clips one style each, in turn), "
-        f"{', '.join(STYLES)}",
+        help="; ".join(f"of {world}: {', '.join(kinds)}" for world, kinds in KINDS.items())
+        + f" (the default: all of them; style gives the clips one style each, in turn); {', '.join(STYLES)}",
     )
     parser.add_argument("--settings", choices=tuple(SETTINGS), default="preset", help="default: preset, by kind")
     parser.add_argument("--model", type=Path, default=MODEL_FOLDER, metavar="DIR", help="another model's folder")

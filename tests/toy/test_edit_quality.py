@@ -18,13 +18,15 @@ from fatezero_ext.toy import MODEL_FOLDER, edit_quality
 from fatezero_ext.toy.evaluation import evaluate, objects
 from fatezero_ext.toy.evaluation.edit_runs import SETTINGS, Outcome, Runs, edit_prompt
 from fatezero_ext.toy.evaluation.edits import measure
-from fatezero_ext.toy.evaluation.fresh_clips import KINDS, MOTIONS, RADII, fresh_clip, target
+from fatezero_ext.toy.evaluation.fresh_clips import ALIKE, KINDS, MOTIONS, RADII, fresh_clip, target
 from fatezero_ext.toy.evaluation.quality_table import as_json, rows, save_sheets
 from fatezero_ext.toy.world.clips import READABLE_BACKGROUNDS, READABLE_COLOURS, READABLE_SHAPES
-from fatezero_ext.toy.world.world import SIZE, STYLES, is_visible
+from fatezero_ext.toy.world.rich import can_be_seen
+from fatezero_ext.toy.world.world import BACKGROUNDS, OBJECTS, OWN_COLOUR, SIZE, STYLES
 
 SEED = 90_210
 MANY = [fresh_clip(SEED, index) for index in range(96)]
+OBJECT_CLIPS = [fresh_clip(SEED, index, world="objects") for index in range(96)]
 
 
 def readable(clip):
@@ -47,8 +49,9 @@ def test_five_of_eight_clips_are_readable_and_the_others_come_from_the_whole_wor
 
 
 def test_objects_stay_visible_and_inside_the_frame():
-    for clip in MANY:
-        assert is_visible(clip.scenes[0].colour, clip.scenes[0].background)
+    for clip in (*MANY, *OBJECT_CLIPS):
+        first = clip.scenes[0]
+        assert can_be_seen(first.shape, first.colour, first.background)
         for scene in clip.scenes:
             assert scene.radius < min(scene.x, scene.y, SIZE - scene.x, SIZE - scene.y)
     edges = np.stack([clip.masks for clip in MANY])
@@ -65,14 +68,47 @@ def test_all_motions_occur_and_some_objects_grow_and_some_are_fast():
     assert paths.max() > 8 and (paths.sum(1) > 3).all() and len(MOTIONS) == 5
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_edits_change_every_attribute_they_name_and_leave_the_object_visible(kind):
-    for index, clip in enumerate(MANY):
+def test_old_clips_of_shapes_stay_what_they_were():
+    """Figures of one seed compare only so."""
+    scenes = [MANY[index].scenes[3] for index in range(0, 16, 4)]
+    assert [(s.shape, s.colour, s.background, s.texture) for s in scenes] == [
+        ("circle", "green", "white", 2142521836),
+        ("triangle", "blue", "gray", 1694174723),
+        ("triangle", "yellow", "sky", 1449246615),
+        ("heart", "purple", "water", 1114131105),
+    ]
+    places = [(s.x, s.y, s.radius) for s in scenes]
+    expected = [(42.533, 41.008, 13.713), (30.047, 33.459, 11.145), (32.308, 29.820, 12.468), (31.385, 38.147, 10.154)]
+    assert np.allclose(places, expected, rtol=0, atol=6e-4)
+
+
+def test_clips_of_objects_show_all_of_them_and_readable_backgrounds_in_five_of_eight():
+    assert {clip.scenes[0].shape for clip in OBJECT_CLIPS} == set(OBJECTS)
+    grounds = [clip.scenes[0].background for clip in OBJECT_CLIPS]
+    assert all(ground in READABLE_BACKGROUNDS for index, ground in enumerate(grounds) if index % 8 < 5)
+    assert set(grounds) > set(READABLE_BACKGROUNDS) and set(grounds) <= set(BACKGROUNDS)
+
+
+def test_an_object_becomes_another_of_its_group():
+    for index, clip in enumerate(OBJECT_CLIPS):
+        (name,) = target(clip, SEED, index, "object").values()
+        assert any({name, clip.scenes[0].shape} <= set(group) for group in ALIKE)
+    assert sum(len(group) for group in ALIKE) == len(OBJECTS)
+
+
+@pytest.mark.parametrize(
+    ("clips", "kind"),
+    [(clips, kind) for world, clips in (("shapes", MANY), ("objects", OBJECT_CLIPS)) for kind in KINDS[world]],
+)
+def test_edits_change_every_attribute_they_name_and_leave_the_object_visible(clips, kind):
+    for index, clip in enumerate(clips):
         changes = target(clip, SEED, index, kind)
         assert changes == target(clip, SEED, index, kind)
         after = clip.edited(**changes).scenes[0]
         assert all(getattr(after, name) == value != getattr(clip.scenes[0], name) for name, value in changes.items())
-    assert set(changes) == {"removal": {"shape"}, "reconstruction": set()}.get(kind, set(kind.split("+")))
+    assert set(changes) == {"removal": {"shape"}, "reconstruction": set()}.get(
+        kind, set(kind.replace("object", "shape").split("+"))
+    )
 
 
 def test_styles_take_turns_and_each_meets_readable_and_other_clips():
@@ -86,6 +122,14 @@ def test_styles_take_turns_and_each_meets_readable_and_other_clips():
 def test_an_unknown_kind_is_refused_with_those_there_are():
     with pytest.raises(ValueError, match="no kind of edit 'size'; there are colour, shape"):
         target(MANY[0], SEED, 0, "size")
+    with pytest.raises(ValueError, match="no kind of edit 'colour'; there are object, background"):
+        target(OBJECT_CLIPS[0], SEED, 0, "colour")
+
+
+def test_the_command_refuses_kinds_of_the_other_half(capsys):
+    with pytest.raises(SystemExit):
+        edit_quality.main(["--seed", "1", "--world", "objects", "--kinds", "colour", "style"])
+    assert "--kinds colour; clips of objects have object, background" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +140,7 @@ def text_encoder():
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_every_edit_has_settings_whose_words_stand_in_its_prompts(text_encoder, settings):
     for index, clip in enumerate(MANY[:16]):
-        for kind in (*KINDS, *STYLES):
+        for kind in (*KINDS["shapes"], *STYLES):
             before = clip.scenes[0]
             after = clip.edited(**target(clip, SEED, index, kind)).scenes[0]
             chosen, prompt = SETTINGS[settings](kind, before, after), edit_prompt(before, after)
@@ -111,6 +155,8 @@ def test_every_edit_has_settings_whose_words_stand_in_its_prompts(text_encoder, 
 def test_an_object_is_taken_away_by_the_background_s_word():
     scene = replace(MANY[0].scenes[0], shape="circle", colour="orange", background="sand")
     assert edit_prompt(scene, replace(scene, shape="none")) == "a sand sand on the sand"
+    cat = replace(scene, shape="cat", colour=OWN_COLOUR)
+    assert edit_prompt(cat, replace(cat, shape="none")) == "a sand on the sand"
 
 
 def outcome(index, kind, frames, changes):

@@ -115,19 +115,12 @@ def test_rich_scenes_are_read_right():
 @pytest.mark.slow
 def test_the_objects_of_a_model_are_measured_beside_its_shapes(tmp_path, monkeypatch):
     monkeypatch.setattr(objects, "STEPS", 2)
-    monkeypatch.setattr(objects, "EDIT_STEPS", 2)
-    amounts = objects.Amounts(prompts=4, styled=1, held=4, clips=1, frames=2)
+    amounts = objects.Amounts(prompts=4, styled=1, held=4)
     figures = {}
     objects.evaluate(MODEL_FOLDER, FEW, amounts, figures, tmp_path / "sheet.png")
-    assert {"object", "pair", "shape", "colour", "background", "style sketch", "edit: object right"} <= figures.keys()
-    shares = [value for name, value in figures.items() if "PSNR" not in name and name != "edit: flicker"]
+    assert {"object", "pair", "shape", "colour", "background", "style sketch"} <= figures.keys()
+    shares = [value for name, value in figures.items() if "PSNR" not in name]
     assert all(0 <= value <= 1 for value in shares)
     # The shipped VAE was trained on even shapes: it carries the backgrounds well and objects roughly.
     assert 15 < figures["VAE PSNR of the objects alone"] < figures["VAE PSNR"] < 40
     assert (tmp_path / "sheet.png").exists()
-
-
-def test_an_object_becomes_the_next_that_can_be_seen():
-    assert objects.next_object(Scene("dog", "own", "grass"), FEW) == "panda"
-    assert objects.next_object(Scene("dog", "own", "sky"), FEW) == "fox"  # a panda is as white as the clouds
-    assert objects.next_object(Scene("fox", "own", "sky"), FEW) == "cat"

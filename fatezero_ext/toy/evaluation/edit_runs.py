@@ -22,9 +22,9 @@ from ...models.load import VideoModel
 from ...prompts.removal import removal_prompt
 from ..world.captions import caption
 from ..world.clips import Clip
-from ..world.world import NO_OBJECT, Scene
+from ..world.world import NO_OBJECT, OWN_COLOUR, Scene
 from .edits import EditFigures, measure
-from .fresh_clips import fresh_clip, target
+from .fresh_clips import World, fresh_clip, target
 from .scores import psnr
 
 STEPS = 20
@@ -36,6 +36,7 @@ frames read the middle one's too, and with those alone objects lose their colour
 
 PRESETS: Mapping[str, EditKind] = {
     "colour": "colour",
+    "object": "object",
     "shape": "object",
     "colour+shape": "object",
     "background": "background",
@@ -96,7 +97,8 @@ def edit_prompt(before: Scene, after: Scene) -> str:
     """Write the prompt of an edit; an object is taken away by putting the background's word in place of its words."""
     if after.shape != NO_OBJECT:
         return caption(after)
-    return removal_prompt(caption(before), f"{before.colour} {before.shape}", _background_word(before))
+    thing = before.shape if before.colour == OWN_COLOUR else f"{before.colour} {before.shape}"
+    return removal_prompt(caption(before), thing, _background_word(before))
 
 
 def _background_word(scene: Scene) -> str:
@@ -110,16 +112,18 @@ class Runs:
     model:    returns the model with such key frames; the same one every time
     frames:   of each clip
     settings: of an edit, by its kind and its scenes before and after
+    world:    half of the world that the clips show
     """
 
     model: Callable[[tuple[KeyFrame, ...]], VideoModel]
     seed: int
     frames: int = 8
     settings: SettingsFor = preset
+    world: World = "shapes"
 
     def of_clip(self, index: int, kinds: Sequence[str]) -> Iterator[Outcome]:
         """Edit one clip in every kind; kinds with the same key frames share one inversion."""
-        clip = fresh_clip(self.seed, index, frames=self.frames)
+        clip = fresh_clip(self.seed, index, frames=self.frames, world=self.world)
 
         @cache
         def inverted(keys: tuple[KeyFrame, ...]) -> Controller:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +10,10 @@ import torch
 
 from ..world.clips import Clip
 from ..world.outline import overlap
-from ..world.world import NO_OBJECT, TEXTURES
-from .oracle import Reading, read
+from ..world.world import NO_OBJECT, OBJECTS, OWN_COLOUR, TEXTURES
+from .oracle import read
 from .scores import flicker, psnr
+from .things import read_scene
 
 COLOURLESS = ("sketch", "monochrome")
 FAR = 4
@@ -21,6 +22,35 @@ LEAST_TEXTURE = 0.5
 """Contrast of a background, as a share of the truth's, below which its pattern counts as lost."""
 MOST_LEFT = 0.05
 """Share of an object's pixels that a frame may still show after it was taken away."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a frame shows: its most certain thing, with None for what its style does not show.
+
+    shape:  of a shape or an object; None if there is neither
+    colour: of a shape; OWN_COLOUR of an object
+    mask:   [H, W], 0 or 1, the thing's pixels
+    """
+
+    shape: str | None
+    colour: str | None
+    background: str | None
+    style: str
+    mask: np.ndarray
+
+
+def see(frame: np.ndarray, *, objects: bool) -> Seen:
+    """Read a frame [H, W, 3]; objects: whether it may show objects, which takes longer to tell."""
+    if not objects:
+        found = read(frame)
+        return Seen(found.shape, found.colour, found.background, found.style, found.mask)
+    scene = read_scene(frame)
+    if not scene.things:
+        return Seen(None, None, scene.background, scene.style, np.zeros(frame.shape[:2], np.float32))
+    thing = scene.things[0]
+    colour = OWN_COLOUR if thing.shape in OBJECTS else thing.colour
+    return Seen(thing.shape, colour, scene.background, scene.style, thing.mask)
 
 
 @dataclass(frozen=True)
@@ -75,7 +105,8 @@ def measure(edited: np.ndarray, source: Clip, changes: Mapping[str, str]) -> Edi
     removed = changes.get("shape") == NO_OBJECT
     inside = (before if removed else masks) >= 1
     far = ~_near((masks > 0) | (before > 0))
-    readings = [read(frame) for frame in edited]
+    objects = any(clip.scenes[0].shape in OBJECTS for clip in (source, truth))
+    readings = [see(frame, objects=objects) for frame in edited]
     left = _left(edited, source.frames, true, inside) if removed else None
     textured = _textured(edited, true, far, truth.scenes[0].background)
     shown = _shown(readings, changes, textured) & (True if left is None else _gone(readings, inside, left))
@@ -129,7 +160,7 @@ def _left(edited: np.ndarray, source: np.ndarray, true: np.ndarray, inside: np.n
     return (nearer & inside).sum((1, 2)) / np.maximum(inside.sum((1, 2)), 1)
 
 
-def _gone(readings: list[Reading], inside: np.ndarray, left: np.ndarray) -> np.ndarray:
+def _gone(readings: Sequence[Seen], inside: np.ndarray, left: np.ndarray) -> np.ndarray:
     """Find the frames that neither show the object's pixels nor another object in its place: booleans [frames]."""
     found = np.array([one.mask[where].mean() for one, where in zip(readings, inside, strict=True)])
     return (left <= MOST_LEFT) & (found <= MOST_LEFT)
@@ -146,7 +177,7 @@ def _kept(source: Clip, changes: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in attributes.items() if name not in changes}
 
 
-def _shown(readings: list[Reading], wanted: Mapping[str, str], textured: np.ndarray) -> np.ndarray:
+def _shown(readings: Sequence[Seen], wanted: Mapping[str, str], textured: np.ndarray) -> np.ndarray:
     """Find the frames in which the oracle reads all that is wanted, a background only with its texture: [frames]."""
     of_object = any(name in wanted for name in ("shape", "colour")) and wanted.get("shape") != NO_OBJECT
     attributes = {name: value for name, value in wanted.items() if value != NO_OBJECT or name != "shape"}
@@ -157,7 +188,7 @@ def _shown(readings: list[Reading], wanted: Mapping[str, str], textured: np.ndar
     return np.array(right) & (textured if "background" in wanted else True)
 
 
-def _distance(readings: list[Reading], masks: np.ndarray) -> float | None:
+def _distance(readings: Sequence[Seen], masks: np.ndarray) -> float | None:
     """Return the mean distance of the centres found from the true ones, in pixels."""
     pairs = [(one.mask, mask) for one, mask in zip(readings, masks, strict=True) if one.mask.any() and mask.any()]
     offsets = [np.linalg.norm(_centre(found) - _centre(true)) for found, true in pairs]

@@ -1,63 +1,106 @@
 """Clips to measure edits on, and edits to make of them: new ones for every seed.
 
-Five of eight clips are of what the model draws best; the others are of everything in the world, so that the figures do
-not flatter.
+The world has two halves: coloured shapes, and objects in their own colours. Five of eight clips of shapes are of what
+the model draws best, and of objects on backgrounds that it draws best; the others are of everything in the world, so
+that the figures do not flatter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
 from ..world.clips import READABLE_BACKGROUNDS, READABLE_COLOURS, READABLE_SHAPES, Clip
-from ..world.world import BACKGROUNDS, COLOURS, NO_OBJECT, SHAPES, SIZE, STYLES, Scene, is_visible
+from ..world.rich import can_be_seen
+from ..world.world import (
+    ANIMALS,
+    BACKGROUNDS,
+    COLOURS,
+    NO_OBJECT,
+    OBJECTS,
+    OWN_COLOUR,
+    SHAPES,
+    SIZE,
+    STYLES,
+    VEHICLES,
+    Scene,
+)
 
 READABLE_OF_EIGHT = 5
-RADII = (9.5, 14.0)
+RADII, OBJECT_RADII = (9.5, 14.0), (11.0, 15.0)
+"""Radii of shapes, and of objects, whose details need more pixels."""
+LEAN = 8.0
+"""Degrees that an object leans at most to either side."""
 GROWTH = 1.25
 """Greatest radius of a growing object over its mean one, and that over its least."""
 MARGIN = 1.0
 """Pixels between an object and the border, at least."""
-KINDS = ("colour", "shape", "background", "colour+shape", "style", "removal", "reconstruction")
-_CLIP, _TARGET = 0, 1
+World = Literal["shapes", "objects"]
+KINDS: Mapping[World, Sequence[str]] = {
+    "shapes": ("colour", "shape", "background", "colour+shape", "style", "removal", "reconstruction"),
+    "objects": ("object", "background", "style", "removal", "reconstruction"),
+}
+"""Kinds of edits in each half of the world."""
+_NUMBERED = (*KINDS["shapes"], "object")
+ALIKE = (ANIMALS, VEHICLES, tuple(name for name in OBJECTS if name not in (*ANIMALS, *VEHICLES)))
+"""Groups of objects; one becomes another of its group."""
+_CLIP, _TARGET, _OBJECT_CLIP = 0, 1, 2
 """Streams of random numbers."""
 
 Path = np.ndarray
 """Places [frames, 3]: across and down from the middle, -1..1 of the room there is, and the radius over its mean."""
 
 
-def fresh_clip(seed: int, index: int, *, frames: int = 8) -> Clip:
+def fresh_clip(seed: int, index: int, *, frames: int = 8, world: World = "shapes") -> Clip:
     """Draw clip `index` of the endless list that belongs to `seed`.
 
-    Five of eight are of readable shapes, colours and backgrounds. Motions are a line, an arc, a zigzag, a line on which
-    the object grows, and a fast way to and fro.
+    Motions are a line, an arc, a zigzag, a line on which the thing grows, and a fast way to and fro.
     """
-    rng = np.random.default_rng((seed, index, _CLIP))
-    shapes, colours, backgrounds = _lists(index)
-    shape = shapes[rng.integers(len(shapes))]
-    pairs = [(colour, other) for colour in colours for other in backgrounds if is_visible(colour, other)]
-    colour, background = pairs[rng.integers(len(pairs))]
-    radius = float(rng.uniform(*RADII))
+    of_objects = world == "objects"
+    rng = np.random.default_rng((seed, index, _OBJECT_CLIP if of_objects else _CLIP))
+    first = _object_scene(rng, index) if of_objects else _shape_scene(rng, index)
     motion = tuple(MOTIONS.values())[rng.integers(len(MOTIONS))]
-    first = Scene(shape, colour, background, radius=radius, texture=int(rng.integers(2**31)))
-    room = SIZE / 2 - GROWTH * radius - MARGIN
+    first = replace(first, texture=int(rng.integers(2**31)))
+    room = SIZE / 2 - GROWTH * first.radius - MARGIN
     places = _turned(motion(np.linspace(-1, 1, frames) if frames > 1 else np.zeros(1), rng), rng)
     return Clip(
         tuple(
-            replace(first, x=SIZE / 2 + room * float(x), y=SIZE / 2 + room * float(y), radius=radius * float(size))
+            replace(
+                first, x=SIZE / 2 + room * float(x), y=SIZE / 2 + room * float(y), radius=first.radius * float(size)
+            )
             for x, y, size in places
         )
     )
 
 
+def _shape_scene(rng: np.random.Generator, index: int) -> Scene:
+    shapes, colours, backgrounds = (_choices(name, index) for name in ("shape", "colour", "background"))
+    shape = shapes[rng.integers(len(shapes))]
+    pairs = [(colour, other) for colour in colours for other in backgrounds if can_be_seen(shape, colour, other)]
+    colour, background = pairs[rng.integers(len(pairs))]
+    return Scene(shape, colour, background, radius=float(rng.uniform(*RADII)))
+
+
+def _object_scene(rng: np.random.Generator, index: int) -> Scene:
+    name = OBJECTS[rng.integers(len(OBJECTS))]
+    backgrounds = [other for other in _choices("background", index) if can_be_seen(name, OWN_COLOUR, other)]
+    background = backgrounds[rng.integers(len(backgrounds))]
+    radius, angle = float(rng.uniform(*OBJECT_RADII)), float(rng.uniform(-LEAN, LEAN))
+    return Scene(name, OWN_COLOUR, background, radius=radius, angle=angle, mirror=bool(rng.random() < 0.5))
+
+
 def target(clip: Clip, seed: int, index: int, kind: str) -> dict[str, str]:
     """Choose what an edit of this kind makes of clip `index`: the changes that `Clip.edited` takes.
 
-    kind: one of KINDS, or a style by its name; "style" gives each clip one of the four in turn
+    kind: one of KINDS for the clip's half of the world, or a style by its name; "style" gives each clip one of the
+          four in turn
     Raises ValueError for another kind.
     """
+    scene = clip.scenes[0]
+    kinds = KINDS["objects" if scene.shape in OBJECTS else "shapes"]
     if kind == "reconstruction":
         return {}
     if kind == "removal":
@@ -66,27 +109,33 @@ def target(clip: Clip, seed: int, index: int, kind: str) -> dict[str, str]:
         return {"style": STYLES[(index + index // 8) % len(STYLES)]}  # shifted, so that each meets wide clips too
     if kind in STYLES:
         return {"style": kind}
-    attributes = kind.split("+")
-    if kind not in KINDS:
-        raise ValueError(f"there is no kind of edit {kind!r}; there are {', '.join((*KINDS, *STYLES))}. Choose one.")
-    rng, scene = np.random.default_rng((seed, index, _TARGET, KINDS.index(kind))), clip.scenes[0]
-    lists = dict(zip(("shape", "colour", "background"), _lists(index), strict=True))
+    if kind not in kinds:
+        raise ValueError(f"there is no kind of edit {kind!r}; there are {', '.join((*kinds, *STYLES))}. Choose one.")
+    rng = np.random.default_rng((seed, index, _TARGET, _NUMBERED.index(kind)))
+    if kind == "object":
+        choices = {"shape": next(group for group in ALIKE if scene.shape in group)}
+    else:
+        choices = {name: _choices(name, index) for name in kind.split("+")}
     while True:
-        changes = {name: lists[name][rng.integers(len(lists[name]))] for name in attributes}
+        changes = {name: names[rng.integers(len(names))] for name, names in choices.items()}
         if _is_edit(scene, changes):
             return changes
 
 
-def _lists(index: int) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    if index % 8 < READABLE_OF_EIGHT:
-        return READABLE_SHAPES, READABLE_COLOURS, READABLE_BACKGROUNDS
-    return SHAPES, COLOURS, BACKGROUNDS
+def _choices(attribute: str, index: int) -> Sequence[str]:
+    readable, all_there_are = {
+        "shape": (READABLE_SHAPES, SHAPES),
+        "colour": (READABLE_COLOURS, COLOURS),
+        "background": (READABLE_BACKGROUNDS, BACKGROUNDS),
+    }[attribute]
+    return readable if index % 8 < READABLE_OF_EIGHT else all_there_are
 
 
 def _is_edit(scene: Scene, changes: Mapping[str, str]) -> bool:
-    """Return whether each attribute changes and the object stays visible."""
+    """Return whether each attribute changes and the thing stays visible."""
+    after = replace(scene, **dict(changes))
     differs = all(getattr(scene, name) != value for name, value in changes.items())
-    return differs and is_visible(changes.get("colour", scene.colour), changes.get("background", scene.background))
+    return differs and can_be_seen(after.shape, after.colour, after.background)
 
 
 def _line(time: np.ndarray, rng: np.random.Generator) -> Path:

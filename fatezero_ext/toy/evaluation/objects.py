@@ -1,6 +1,7 @@
 """Measure the objects of a toy model: `python -m fatezero_ext.toy.evaluation.objects MODEL_DIR [--objects N]`.
 
-`evaluate` measures the coloured shapes; both halves of the world have their own figures.
+`evaluate` measures the coloured shapes; both halves of the world have their own figures. `edit_quality --world objects`
+measures edits.
 """
 
 import argparse
@@ -15,30 +16,20 @@ import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
 from ...atomic_files import whole_file
-from ...editing.automatic import resolved_settings
-from ...editing.edit import edit
-from ...editing.settings import EditSettings
-from ...inversion.controller import Controller
-from ...inversion.invert import invert
-from ...models.load import VideoModel
-from ...models.load import load_model as load_video_model
-from ...models.unet.inflate import InflationSettings
 from ..training.export import load_model
 from ..training.pool import CELL
 from ..world.captions import caption
 from ..world.clips import Clip, sample_object_clip
-from ..world.outline import overlap
 from ..world.render import object_mask, render
-from ..world.rich import can_be_seen, rich_scene_at
-from ..world.world import NO_STYLE, OBJECTS, OWN_COLOUR, STYLES, Scene
+from ..world.rich import rich_scene_at
+from ..world.world import NO_STYLE, OBJECTS, STYLES, Scene
 from .evaluate import decode, draw, encode, shape_word_maps
 from .long_runs import picture_file, result_file, run, write_json
 from .progress import picture_sheet, prompt_scenes, words_right
-from .scores import flicker, psnr
+from .scores import psnr
 from .things import read_scene
 
 STEPS = 30
-EDIT_STEPS = 20
 _SEED = 5_151
 
 Figures = dict[str, float]
@@ -51,14 +42,11 @@ class Amounts:
     prompts: half with one object, a quarter with a shape and a quarter with two things
     styled:  pictures of objects in each style
     held:    rendered scenes behind the VAE
-    clips:   clips of which one object is exchanged for the next
     """
 
     prompts: int = 60
     styled: int = 8
     held: int = 100
-    clips: int = 4
-    frames: int = 8
 
 
 def words_drawn(
@@ -124,47 +112,6 @@ def attention_found(pipeline: StableDiffusionPipeline, objects: tuple[str, ...],
     return {"attention IoU, best threshold": float(ious.amax(dim=0).mean())}
 
 
-def objects_edited(model: VideoModel, objects: tuple[str, ...], amounts: Amounts) -> Figures:
-    """Exchange one object for the next on clips whose exact truth is known, with the settings of an object's edit.
-
-    Each frame reads its own keys; the source's pixels are not put back, so that the figures are the model's.
-    """
-    rows = [_edited(model, seed, objects, amounts.frames) for seed in range(amounts.clips)]
-    return {f"edit: {name}": float(np.mean([row[name] for row in rows])) for name in rows[0]}
-
-
-def _edited(model: VideoModel, seed: int, objects: tuple[str, ...], frames: int) -> Figures:
-    source = sample_object_clip(_SEED + seed, frames=frames, objects=objects)
-    scene = source.scenes[0]
-    name = next_object(scene, objects)
-    truth = source.edited(shape=name)
-    controller = Controller(model.unet)
-    latents = model.vae.encode(torch.as_tensor(source.frames))
-    controller = invert(controller, model.text_encoder, latents, source.prompt, steps=EDIT_STEPS)
-    settings = resolved_settings(EditSettings(kind="object"), source.prompt, truth.prompt, built_in=True)
-    result = edit(controller, model.text_encoder, truth.prompt, settings)
-    edited = model.vae.decode(result.latents).numpy()
-    readings = [read_scene(frame, objects=objects) for frame in edited]
-    stays = ((source.masks <= 0) & (truth.masks <= 0)).astype(np.float32)
-    found = [reading.things[0].mask if reading.things else np.zeros_like(stays[0]) for reading in readings]
-    return {
-        "object right": float(np.mean([bool(one.things) and one.things[0].shape == name for one in readings])),
-        "background kept": float(np.mean([one.background == scene.background for one in readings])),
-        "PSNR of what stays": psnr(edited, truth.frames, stays),
-        "object IoU": float(np.mean([overlap(one, mask) for one, mask in zip(found, truth.masks, strict=True)])),
-        "flicker": flicker(edited, truth.frames),
-    }
-
-
-def next_object(scene: Scene, objects: tuple[str, ...]) -> str:
-    """Choose what an object becomes: the next in the list that can be seen on its background."""
-    start = objects.index(scene.shape) + 1
-    for name in (*objects[start:], *objects[: start - 1]):
-        if can_be_seen(name, OWN_COLOUR, scene.background):
-            return name
-    raise ValueError(f"no other object of {len(objects)} can be seen on '{scene.background}'. Choose another clip.")
-
-
 def evaluate(
     folder: Path, objects: tuple[str, ...], amounts: Amounts, figures: Figures, sheet: Path | None = None
 ) -> None:
@@ -174,7 +121,6 @@ def evaluate(
     figures |= words_drawn(pipeline, objects, amounts.prompts, sheet)
     figures |= styles_drawn(pipeline, objects, amounts.styled)
     figures |= attention_found(pipeline, objects, amounts.prompts)
-    figures |= objects_edited(load_video_model(folder, InflationSettings(key_frames=())), objects, amounts)
 
 
 def table(figures: Figures) -> Iterable[str]:
@@ -189,11 +135,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--objects", type=int, default=len(OBJECTS), help="objects that the model was trained on")
     parser.add_argument("--prompts", type=int, default=Amounts.prompts, help="pictures that are drawn of prompts")
     parser.add_argument("--styled", type=int, default=Amounts.styled, help="pictures of each style")
-    parser.add_argument("--clips", type=int, default=Amounts.clips, help="clips that are edited")
     parser.add_argument("--sheet", type=picture_file, help="also save the pictures of the prompts there")
     parser.add_argument("--json", type=result_file, help="also write the figures to this file")
     options = parser.parse_args(arguments)
-    amounts = Amounts(options.prompts, options.styled, clips=options.clips)
+    amounts = Amounts(options.prompts, options.styled)
     figures: Figures = {}
     return run(
         lambda: evaluate(options.model, OBJECTS[: options.objects], amounts, figures, options.sheet),

@@ -18,6 +18,11 @@ OBJECTS = (
     *("taxi", "rocket", "balloon", "pumpkin", "mushroom", "sunflower", "robot", "ghost", "snowman"),
 )
 """Names in the order of the sprite sheet; a world of few objects has the first of them."""
+ANIMALS = (
+    *("cat", "dog", "panda", "fox", "rabbit", "frog", "lion", "pig", "elephant", "duck", "owl", "penguin", "fish"),
+    *("turtle", "butterfly"),
+)
+VEHICLES = ("car", "bus", "taxi", "rocket")
 THINGS = SHAPES + OBJECTS
 TEXTURES = ("grass", "water", "sand", "sky", "brick", "checker", "stripes", "night")
 STYLES = ("sketch", "watercolor", "pixel", "monochrome")
