@@ -293,7 +293,7 @@ def test_results_that_cannot_be_written_are_refused_before_the_work(tmp_path, ca
         (["--clips", "0", "--seed", "1"], "whole number of at least 1"),
         (["--seed", "-1"], "whole number of at least 0"),
         (["--clips", "2"], "required: --seed"),
-        (["--seed", "1", "--kinds", "size"], "invalid choice: 'size'"),
+        (["--seed", "1", "--kinds", "size"], "--kinds size; clips of shapes have colour"),
     ],
 )
 def test_the_command_s_mistakes_are_named(capsys, given, message):
