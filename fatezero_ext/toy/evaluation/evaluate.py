@@ -33,7 +33,7 @@ from ..world.clips import sample_clip
 from ..world.render import object_mask, render
 from ..world.world import NO_STYLE, STYLES, Scene, sample_scene
 from .edit_runs import Runs
-from .fresh_clips import KINDS
+from .fresh_clips import KINDS, World
 from .long_runs import result_file, run, write_json
 from .oracle import read
 from .quality_table import rows
@@ -204,12 +204,12 @@ def inversion_returns(pipeline: StableDiffusionPipeline, settings: Settings) -> 
     return figures
 
 
-def edits_made(pipeline: StableDiffusionPipeline, settings: Settings) -> Figures:
-    """Measure a few edits of every kind as `fatezero_ext.toy.edit_quality` measures many."""
+def edits_made(pipeline: StableDiffusionPipeline, settings: Settings, world: World = "shapes") -> Figures:
+    """Measure a few edits of every kind, as `fatezero_ext.toy.edit_quality` measures many."""
     model = cache(lambda keys: video_model(pipeline, InflationSettings(key_frames=keys)))
-    runs = Runs(model, _SEED, EDITED_FRAMES)
-    outcomes = [outcome for index in range(settings.edits) for outcome in runs.of_clip(index, KINDS)]
-    found = {kind: row for kind, row in rows(outcomes).items() if kind in KINDS}
+    runs = Runs(model, _SEED, EDITED_FRAMES, world=world)
+    outcomes = [outcome for index in range(settings.edits) for outcome in runs.of_clip(index, KINDS[world])]
+    found = {kind: row for kind, row in rows(outcomes).items() if kind in KINDS[world]}
     shown = {f"{kind} edits, {name}": row[name] for kind, row in found.items() for name in EDIT_FIGURES}
     return {name: value for name, value in shown.items() if value is not None}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -112,6 +112,7 @@ def target(clip: Clip, seed: int, index: int, kind: str) -> dict[str, str]:
     if kind not in kinds:
         raise ValueError(f"there is no kind of edit {kind!r}; there are {', '.join((*kinds, *STYLES))}. Choose one.")
     rng = np.random.default_rng((seed, index, _TARGET, _NUMBERED.index(kind)))
+    choices: Mapping[str, Sequence[str]]
     if kind == "object":
         choices = {"shape": next(group for group in ALIKE if scene.shape in group)}
     else:
@@ -133,7 +134,8 @@ def _choices(attribute: str, index: int) -> Sequence[str]:
 
 def _is_edit(scene: Scene, changes: Mapping[str, str]) -> bool:
     """Return whether each attribute changes and the thing stays visible."""
-    after = replace(scene, **dict(changes))
+    attributes: Mapping[str, Any] = changes
+    after = replace(scene, **attributes)
     differs = all(getattr(scene, name) != value for name, value in changes.items())
     return differs and can_be_seen(after.shape, after.colour, after.background)
 

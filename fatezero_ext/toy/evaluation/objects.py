@@ -1,7 +1,7 @@
 """Measure the objects of a toy model: `python -m fatezero_ext.toy.evaluation.objects MODEL_DIR [--objects N]`.
 
 `evaluate` measures the coloured shapes; both halves of the world have their own figures. `edit_quality --world objects`
-measures edits.
+measures many edits.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from ..world.clips import Clip, sample_object_clip
 from ..world.render import object_mask, render
 from ..world.rich import rich_scene_at
 from ..world.world import NO_STYLE, OBJECTS, STYLES, Scene
-from .evaluate import decode, draw, encode, shape_word_maps
+from .evaluate import EDITED_CLIPS, Settings, decode, draw, edits_made, encode, shape_word_maps
 from .long_runs import picture_file, result_file, run, write_json
 from .progress import picture_sheet, prompt_scenes, words_right
 from .scores import psnr
@@ -42,11 +42,13 @@ class Amounts:
     prompts: half with one object, a quarter with a shape and a quarter with two things
     styled:  pictures of objects in each style
     held:    rendered scenes behind the VAE
+    edits:   fresh clips that are edited in every kind; none of a model of fewer objects, which does not know them
     """
 
     prompts: int = 60
     styled: int = 8
     held: int = 100
+    edits: int = EDITED_CLIPS
 
 
 def words_drawn(
@@ -121,6 +123,8 @@ def evaluate(
     figures |= words_drawn(pipeline, objects, amounts.prompts, sheet)
     figures |= styles_drawn(pipeline, objects, amounts.styled)
     figures |= attention_found(pipeline, objects, amounts.prompts)
+    if objects == OBJECTS:
+        figures |= edits_made(pipeline, Settings(edits=amounts.edits), "objects")
 
 
 def table(figures: Figures) -> Iterable[str]:
@@ -135,10 +139,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--objects", type=int, default=len(OBJECTS), help="objects that the model was trained on")
     parser.add_argument("--prompts", type=int, default=Amounts.prompts, help="pictures that are drawn of prompts")
     parser.add_argument("--styled", type=int, default=Amounts.styled, help="pictures of each style")
+    parser.add_argument("--edits", type=int, default=Amounts.edits, help="clips that are edited in every kind")
     parser.add_argument("--sheet", type=picture_file, help="also save the pictures of the prompts there")
     parser.add_argument("--json", type=result_file, help="also write the figures to this file")
     options = parser.parse_args(arguments)
-    amounts = Amounts(options.prompts, options.styled)
+    amounts = Amounts(options.prompts, options.styled, edits=options.edits)
     figures: Figures = {}
     return run(
         lambda: evaluate(options.model, OBJECTS[: options.objects], amounts, figures, options.sheet),
