@@ -112,9 +112,8 @@ def target(clip: Clip, seed: int, index: int, kind: str) -> dict[str, str]:
     if kind not in kinds:
         raise ValueError(f"there is no kind of edit {kind!r}; there are {', '.join((*kinds, *STYLES))}. Choose one.")
     rng = np.random.default_rng((seed, index, _TARGET, _NUMBERED.index(kind)))
-    choices: Mapping[str, Sequence[str]]
     if kind == "object":
-        choices = {"shape": next(group for group in ALIKE if scene.shape in group)}
+        choices: Mapping[str, tuple[str, ...]] = {"shape": next(group for group in ALIKE if scene.shape in group)}
     else:
         choices = {name: _choices(name, index) for name in kind.split("+")}
     while True:
@@ -123,7 +122,7 @@ def target(clip: Clip, seed: int, index: int, kind: str) -> dict[str, str]:
             return changes
 
 
-def _choices(attribute: str, index: int) -> Sequence[str]:
+def _choices(attribute: str, index: int) -> tuple[str, ...]:
     readable, all_there_are = {
         "shape": (READABLE_SHAPES, SHAPES),
         "colour": (READABLE_COLOURS, COLOURS),
