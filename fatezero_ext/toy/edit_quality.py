@@ -17,14 +17,15 @@ import torch
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..errors import ModelError
 from ..models.load import load_model
 from ..models.unet.inflate import InflationSettings
 from . import MODEL_FOLDER
-from .evaluation.edit_runs import SETTINGS, Outcome, Runs
+from .evaluation.edit_runs import OWN_KEYS, SETTINGS, Outcome, Runs
 from .evaluation.fresh_clips import KINDS
 from .evaluation.long_runs import result_file, result_folder, run, write_json
 from .evaluation.quality_table import as_json, save_sheets, tables
-from .world.world import STYLES
+from .world.world import OBJECTS, STYLES
 
 CLIPS, FRAMES = 48, 8
 
@@ -38,9 +39,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     runs = Runs(model, options.seed, options.frames, SETTINGS[options.settings], options.world)
     outcomes: list[Outcome] = []
     return run(
-        lambda: _measure(runs, options.clips, options.kinds, outcomes),
+        lambda: _measure(_able(runs, options.model), options.clips, options.kinds, outcomes),
         lambda: _report(outcomes, options),
     )
+
+
+def _able(runs: Runs, folder: Path) -> Runs:
+    """Return the runs; raise ModelError where their model does not know what their clips show."""
+    if runs.world == "objects" and not set(OBJECTS) <= set(runs.model(OWN_KEYS).unet.objects):
+        raise ModelError(
+            f"{folder} does not know all objects of the world, whose edits were to be measured. Give the folder of a "
+            f"model that does as --model; docs/toy_model.md says how one is trained."
+        )
+    return runs
 
 
 def _measure(runs: Runs, clips: int, kinds: Sequence[str], outcomes: list[Outcome]) -> None:

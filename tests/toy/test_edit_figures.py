@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fatezero_ext.toy.evaluation.edits import FAR, measure
-from fatezero_ext.toy.world.clips import Clip, sample_clip
+from fatezero_ext.toy.evaluation.fresh_clips import fresh_clip
+from fatezero_ext.toy.world.clips import Clip, sample_clip, sample_object_clip
 from fatezero_ext.toy.world.world import Scene
 
 SOURCE = sample_clip(3, frames=4, shape="circle", colour="red", background="grass")
@@ -134,3 +135,32 @@ def test_a_single_frame_has_nothing_to_compare_in_time():
     clip = Clip(SOURCE.scenes[:1])
     found = measure(clip.edited(colour="blue").frames, clip, {"colour": "blue"})
     assert found.steady == found.flicker == 0 and found.right == 1
+
+
+CAT = sample_object_clip(1, frames=3, shape="cat", background="grass")
+
+
+def test_edits_of_objects_are_read_by_their_pictures():
+    to_dog = {"shape": "dog"}
+    perfect, unedited = (measure(frames, CAT, to_dog) for frames in (CAT.edited(**to_dog).frames, CAT.frames))
+    assert (perfect.right, perfect.stays_psnr, perfect.object_psnr) == (3, 99, 99) and perfect.object_iou > 0.85
+    assert (unedited.edited, unedited.kept, unedited.stays_psnr) == (0, 3, 99)
+    moved = {"background": "water"}
+    found = measure(CAT.edited(**moved).frames, CAT, moved)
+    assert (found.right, found.stays_psnr) == (3, 99)
+    restyled = {"style": "watercolor"}
+    assert measure(CAT.edited(**restyled).frames, CAT, restyled).right == 3
+
+
+def test_an_object_taken_away_takes_its_shadow_with_it():
+    gone = {"shape": "none"}
+    truth, masks = CAT.edited(**gone).frames, CAT.masks[..., None] > 0
+    perfect, shadow_left = (measure(frames, CAT, gone) for frames in (truth, np.where(masks, truth, CAT.frames)))
+    assert (perfect.right, perfect.left, perfect.stays_psnr) == (3, 0, 99)
+    assert (shadow_left.edited, shadow_left.kept, shadow_left.left) == (0, 3, 0) and shadow_left.stays_psnr > 60
+
+
+def test_where_shadows_move_nothing_counts_as_still():
+    for index in range(8):
+        clip = fresh_clip(5, index, frames=4, world="objects")
+        assert measure(clip.frames, clip, {"background": clip.scenes[0].background}).truth_steady < 0.05

@@ -126,6 +126,11 @@ def test_an_unknown_kind_is_refused_with_those_there_are():
         target(OBJECT_CLIPS[0], SEED, 0, "colour")
 
 
+def test_a_model_that_knows_no_objects_is_refused_before_the_first_edit(capsys):
+    assert edit_quality.main(["--seed", "1", "--world", "objects", "--clips", "1"]) == 1
+    assert "does not know all objects" in capsys.readouterr().err
+
+
 def test_the_command_refuses_kinds_of_the_other_half(capsys):
     with pytest.raises(SystemExit):
         edit_quality.main(["--seed", "1", "--world", "objects", "--kinds", "colour", "style"])

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from ..world.clips import Clip
+from ..world.objects import shadow as shadow_of
 from ..world.outline import overlap
-from ..world.world import NO_OBJECT, OBJECTS, OWN_COLOUR, TEXTURES
+from ..world.world import NO_OBJECT, OBJECTS, OWN_COLOUR, SIZE, TEXTURES
 from .oracle import read
 from .scores import flicker, psnr
 from .things import read_scene
@@ -22,6 +23,10 @@ LEAST_TEXTURE = 0.5
 """Contrast of a background, as a share of the truth's, below which its pattern counts as lost."""
 MOST_LEFT = 0.05
 """Share of an object's pixels that a frame may still show after it was taken away."""
+FAINT, PLAIN = 0.001, 0.2
+"""Share of the light that a shadow takes where it shows at all, and where it is plain to see."""
+MOST_SHADOW = 0.5
+"""Share of a shadow's plain pixels that a frame may still show; the VAE's error alone leaves some."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +63,14 @@ class EditFigures:
     """Distance of an edited clip from its truth.
 
     frames:       number of frames
-    edited:       frames that show every change: the oracle reads it, and a new background has its texture
+    edited:       frames that show every change: the oracle reads it, a new background has its texture, and what was
+                  taken away has left neither itself nor its shadow
     kept:         frames in which it reads every attribute that was to stay, the background with its texture (colours
                   and background are left out in styles without any)
     right:        frames that are both
     textured:     frames whose background varies at least LEAST_TEXTURE as much as the truth's; plain ones always do
-    stays_psnr:   dB against the truth where nothing was to change: outside the object, inside it for a new background,
-                  everywhere for a new style
+    stays_psnr:   dB against the truth where nothing was to change: outside the object (and its shadow, if it was taken
+                  away), inside it for a new background, everywhere for a new style
     truth_psnr:   dB against the truth everywhere
     object_psnr:  dB against the truth inside the true object, or where the source's was if it was taken away
     object_iou:   overlap of the object the oracle finds with the true one, 0..1
@@ -104,12 +110,18 @@ def measure(edited: np.ndarray, source: Clip, changes: Mapping[str, str]) -> Edi
     true, masks, before = truth.frames, truth.masks, source.masks
     removed = changes.get("shape") == NO_OBJECT
     inside = (before if removed else masks) >= 1
-    far = ~_near((masks > 0) | (before > 0))
+    shadows = _shadowed(source, FAINT)  # of the truth too: it has the same ones, or none
+    far = ~_near((masks > 0) | (before > 0) | shadows)
     objects = any(clip.scenes[0].shape in OBJECTS for clip in (source, truth))
     readings = [see(frame, objects=objects) for frame in edited]
-    left = _left(edited, source.frames, true, inside) if removed else None
+    left = shadow = None
+    if removed:
+        left = _left(edited, source.frames, true, inside)
+        shadow = _left(edited, source.frames, true, _shadowed(source, PLAIN) & (before <= 0))
     textured = _textured(edited, true, far, truth.scenes[0].background)
-    shown = _shown(readings, changes, textured) & (True if left is None else _gone(readings, inside, left))
+    shown = _shown(readings, changes, textured)
+    if left is not None and shadow is not None:
+        shown &= _gone(readings, inside, left) & (shadow <= MOST_SHADOW)
     kept = _shown(readings, _kept(source, changes), textured)
     return EditFigures(
         frames=len(edited),
@@ -117,7 +129,7 @@ def measure(edited: np.ndarray, source: Clip, changes: Mapping[str, str]) -> Edi
         kept=int(kept.sum()),
         right=int((shown & kept).sum()),
         textured=int(textured.sum()),
-        stays_psnr=psnr(edited, true, _where_nothing_changes(before, masks, changes)),
+        stays_psnr=psnr(edited, true, _where_nothing_changes(before, masks, changes) * ~(shadows & removed)),
         truth_psnr=psnr(edited, true),
         object_psnr=psnr(edited, true, inside),
         object_iou=float(np.mean([overlap(one.mask, mask) for one, mask in zip(readings, masks, strict=True)])),
@@ -138,6 +150,17 @@ def steady(frames: np.ndarray, far: np.ndarray) -> float:
     """
     both = far[1:] & far[:-1]
     return float(np.abs(np.diff(frames, axis=0))[both].mean()) * 255 if both.any() else 0.0
+
+
+def _shadowed(clip: Clip, least: float) -> np.ndarray:
+    """Mark the pixels [frames, H, W] where objects' shadows take at least that share of the ground's light."""
+    lit = [
+        np.min(
+            [np.ones((SIZE, SIZE)), *(shadow_of(one.x, one.y, one.radius) for one in scene.things if one.is_object)], 0
+        )
+        for scene in clip.scenes
+    ]
+    return np.stack(lit) <= 1 - least
 
 
 def _near(objects: np.ndarray) -> np.ndarray:
