@@ -10,7 +10,7 @@ import pytest
 from tests.comfyui.browser import CHROMIUM, opened
 from tests.comfyui.workflows import LOAD, TEMPLATES, small_graph
 
-WHOLE, INVERSION, EDIT = "FateZero Video Edit (vid2vid, prompt to prompt)", "DDIM Inversion", "Prompt-to-Prompt Edit"
+WHOLE, INVERSION, EDIT = "Video Edit (FateZero vid2vid, prompt to prompt)", "DDIM Inversion", "Prompt-to-Prompt Edit"
 FOUND_BY_NAME = {
     "video edit": WHOLE, "edit video": WHOLE, "vid2vid": WHOLE, "prompt to prompt": EDIT, "inversion": INVERSION,
 }  # fmt: skip
