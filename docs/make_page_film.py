@@ -47,7 +47,7 @@ RING = 20
 ARROW = ((0, 0), (0, 25), (6, 19), (10, 28), (15, 26), (11, 17), (19, 17))
 AIM = 0.8, 0.6
 """Place in a box that the mouse goes to, in parts of its sides: beside its words."""
-GLIDE, TICK, LOOK, READ = 5, 50, 450, 900
+GLIDE, TICK, LOOK, READ = 5, 50, 400, 800
 """Pictures of a way of the mouse; milliseconds of one of them, of a look at a thing, and of reading a line."""
 HINT = 700
 """Milliseconds until the page shows a hint beside a button under the mouse."""
@@ -143,7 +143,7 @@ class Film:
         self.page.page.wait_for_timeout(HINT)
         self.look()
         self.hold(milliseconds, box)
-        self.hold(3 * TICK, box, pressed=True)
+        self.hold(2 * TICK, box, pressed=True)
         self.page.page.mouse.click(*self.at)
 
     def save(self, path: Path) -> None:
@@ -222,7 +222,7 @@ def type_words(film: Film, document: Mapping[str, Any]) -> None:
 
 def run(film: Film) -> None:
     """Press Run and wait for the end, with a look on the way."""
-    film.said = "Press Run"
+    film.said = "Press Run and wait some seconds"
     film.page.page.evaluate("seen.length = 0")
     film.click(box_of(film.page.page.locator('[data-testid="queue-button"]').first))
     film.page.wait_for_preview()
@@ -246,7 +246,7 @@ def play_result(film: Film, document: Mapping[str, Any], saved: Path) -> None:
     left, top, width, height = picture_box(film, find)
     film.show(((left - x) / scale, (top - y) / scale, width / scale, height / scale))
     left, top, width, height = picture_box(film, find)
-    film.at = left + width + EDGE, top + height
+    film.at = left + width + EDGE, top + height / 2
     with Image.open(saved, formats=["WEBP"]) as moving:
         frames = [(frame.convert("RGB"), frame.info["duration"]) for frame in ImageSequence.Iterator(moving)]
     for frame, milliseconds in frames * PLAYED:
