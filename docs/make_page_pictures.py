@@ -26,6 +26,10 @@ PICTURES = ROOT / "web" / "docs" / "pictures"
 DRAWN = {"page_edit": "FateZero_P2PEdit", "page_compare": "FateZero_CompareClips"}
 SCALE, WIDEST, GAP = 1.2, 400, 6
 """Zoom of the page; greatest width of a picture, and its margin, in pixels."""
+ROOM = 260
+"""Height that a node gets on top of its own, so that its film is large, in units of the canvas."""
+PARTS = ".fatezero-row, .fatezero-screen"
+"""What is photographed: the words as buttons, the film and what is below it."""
 COLOURS = 192
 
 
@@ -47,15 +51,16 @@ def main() -> None:
 def photograph(page: Page, node_type: str, path: Path) -> Image.Image:
     """Return a picture of what the pack's scripts put on a node, in few colours."""
     node_id = page.page.evaluate(
-        """([type, scale]) => {
+        """([type, scale, room]) => {
             const node = app.graph.nodes.find(node => node.type == type);
+            node.setSize([node.size[0], node.size[1] + room]);
             Object.assign(app.canvas.ds, { scale, offset: [400 - node.pos[0], 100 - node.pos[1]] });
             return String(node.id);
         }""",
-        [node_type, SCALE],
+        [node_type, SCALE, ROOM],
     )
     page.drawn()
-    added = page.page.locator(f'[data-node-id="{node_id}"] .fatezero-box').all()
+    added = page.page.locator(f'[data-node-id="{node_id}"]').locator(PARTS).all()
     boxes = [box for box in (each.bounding_box() for each in added) if box is not None]
     left, top = (min(box[side] for box in boxes) - GAP for side in ("x", "y"))
     right, bottom = (max(box[at] + box[by] for box in boxes) + GAP for at, by in (("x", "width"), ("y", "height")))

@@ -1,7 +1,7 @@
 """Make a page of real results: the real clip of Sample Clip, or one of yours, edited with a checkpoint on this machine.
 
 `python docs/make_results.py CHECKPOINT [--out FOLDER]` writes FOLDER/results.md: a moving picture of each edit beside
-the source, seconds and memory, and what they were measured on. It runs FateZero Video Edit as a user's graph does.
+the source, seconds and memory, and what they were measured on. It runs Video Edit as a user's graph does.
 `--source` and `--edit` (once for each) are for a clip of your own, `--clip FILE`. A GPU is used where torch finds one.
 """
 
@@ -87,7 +87,7 @@ class Results:
 
 
 def workflow(checkpoint: Path, clip: Path, source: str, edits: Sequence[str], widgets: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON
-    """Return a graph with one FateZero Video Edit for each edit, in the API's format."""
+    """Return a graph with one Video Edit for each edit, in the API's format."""
     node = load_pack("nodes.method.video_edit_graph").widgets_of
     load = node(load_pack("nodes.method.load_unet").LoadPseudo3DUNet, model=checkpoint.name)
     graph: dict[str, Any] = {

@@ -41,7 +41,7 @@ NO_CLIP = ""
 EXPANDED = "Every step as a node of its own"
 OWN_MASK = "Edit inside your own mask (SAM3)"
 REPAINTED = "Find by words, repaint with VACE"
-BLUEPRINT = "Edit a video by words"
+BLUEPRINT = "Edit video by words"
 """Titles of what is no template of the one node."""
 BLUEPRINT_SAYS = (
     "Edits a video by words and keeps its motion: connect a clip, say what is in it and what it should be. A "
@@ -70,7 +70,7 @@ def steps(frames: str, *further: str) -> tuple[str, ...]:
     )
 
 
-ONE_NODE = "8 frames are edited, about a second; *frames* and *start* of *FateZero Video Edit* choose others."
+ONE_NODE = "8 frames are edited, about a second; *frames* and *start* of *Video Edit* choose others."
 EVERY_STEP = "8 frames are edited, about a second; *count* and *start* of *Prepare Frames* choose others."
 
 
@@ -200,7 +200,7 @@ def expanded(known: Mapping[str, NodeKind]) -> Sheet:
     sheet, edit = Sheet(known), EDITS[0]
     clip, said, wanted = clip_and_words(sheet, edit.source, edit.edit)
     advice = (
-        "**FateZero Video Edit** puts these nodes in its place when it runs, and sets what is set here: 8 frames, "
+        "**Video Edit** puts these nodes in its place when it runs, and sets what is set here: 8 frames, "
         "every third of 24 a second, 512 pixels, 50 steps. Here every widget is yours: windows and thresholds of "
         "**Prompt-to-Prompt Edit** (kind *custom*), a mask of your own, another way to keep attention. *sampling_rate* "
         "is frames per second divided by 8. For a style take *Keep Source Pixels* out: it would put the source back."

@@ -46,7 +46,7 @@ Runs a table of clips and values (CSV, JSONL or YAML) through a workflow, on sev
 
 Columns are: clip, widgets by their name where one node has it (source_prompt, edit_prompt, kind, strength, ...),
 NODE.INPUT as in --set, and name, for the row's folder. A cell with several values (a | b in CSV, a list elsewhere)
-stands for as many rows. Without --workflow every row is one FateZero Video Edit.
+stands for as many rows. Without --workflow every row is one Video Edit.
 
 Paths of the reports go to standard output, everything else to standard error.
 Exit code: 0 all rows done, 10 and the number of failed rows (at most 110), 1 the batch cannot go on, 2 the command or

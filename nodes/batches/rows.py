@@ -24,7 +24,7 @@ from .problems import InvalidPlan, PlanProblem
 from .workflow import CLIP, Targets
 
 EDIT_ALONE = ("edit_prompt", "kind", "strength")
-"""Inputs of FateZero Video Edit that its inversion does not depend on."""
+"""Inputs of Video Edit that its inversion does not depend on."""
 LONGEST_NAME = 48
 """Letters of the readable part of a folder's name: file systems take 255 bytes, a letter has at most 4."""
 MOST_OF_UNIT = 500

@@ -47,7 +47,7 @@ VIDEO_EDIT = {
     },
     "4": {"class_type": "SaveVideo", "inputs": {"video": ["3", 0], "filename_prefix": "edit", "format": "auto"}},
 }
-"""The workflow of a batch without one of its own: FateZero Video Edit with what it needs."""
+"""The workflow of a batch without one of its own: Video Edit with what it needs."""
 
 
 def batch_workflow(path: Path | None, types: NodeTypes) -> Graph:

@@ -36,7 +36,7 @@ class SampleClip(io.ComfyNode):
                     "of 896x512, 25 frames a second, with sound ((c) 2008 Blender Foundation, CC BY 3.0).",
                 )
             ],
-            outputs=[io.Video.Output(tooltip="For FateZero Video Edit, Prepare Frames or Get Video Components.")],
+            outputs=[io.Video.Output(tooltip="For Video Edit, Prepare Frames or Get Video Components.")],
         )
 
     @classmethod

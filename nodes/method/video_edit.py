@@ -39,7 +39,7 @@ class VideoEdit(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         return schema(
             node_id=WHOLE_EDIT_NODE,
-            display_name="FateZero Video Edit (vid2vid, prompt to prompt)",
+            display_name="Video Edit (FateZero vid2vid, prompt to prompt)",
             category="FateZero",
             description=cls.__doc__,
             search_aliases=["video edit", "edit video", "prompt to prompt", "inversion", "vid2vid", "edit by words"],

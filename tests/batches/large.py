@@ -129,7 +129,7 @@ def page(options):
         if row.problems or number % 50 == 49:
             continue
         if number % 23 == 7:
-            error = "#3 FateZero Video Edit: the latents are not numbers. Use float32."
+            error = "#3 Video Edit: the latents are not numbers. Use float32."
             folder.write_failure(row, {"error": error, "traceback": "Traceback (most recent call last):\n" * 8})
             continue
         draft = folder.own / "drafts" / row.key

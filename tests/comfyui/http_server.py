@@ -32,13 +32,16 @@ PREVIEWS = {1, 4}
 
 
 class Server:
-    """ComfyUI on a free port, its folders in `base`; the user's own are not touched. Use it in a `with`."""
+    """ComfyUI on a free port, its folders in `base`; the user's own are not touched. Use it in a `with`.
 
-    def __init__(self, comfyui, base, *flags):
+    pack: the folder in custom_nodes that holds the nodes
+    """
+
+    def __init__(self, comfyui, base, *flags, pack=PACK):
         self.base, self.lines = Path(base), []
         for name in ("custom_nodes", "input", "output", "temp", "user", "models"):
             (self.base / name).mkdir(parents=True, exist_ok=True)
-        (self.base / "custom_nodes" / PACK).symlink_to(ROOT, target_is_directory=True)
+        (self.base / "custom_nodes" / pack).symlink_to(ROOT, target_is_directory=True)
         (self.base / "custom_nodes" / "frames_node.py").symlink_to(Path(__file__).with_name("frames_node.py"))
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

@@ -22,7 +22,7 @@ REAL = [path for path in sorted(EXAMPLES.glob("[!0-9]*.json")) if path != FIRST]
 LISTED = (FIRST, *REAL, *TEMPLATES)
 """All templates, as they stand in the page's list."""
 OBJECT = EXAMPLES / "Change an object, keep the motion.json"
-BLUEPRINT = "Edit a video by words"
+BLUEPRINT = "Edit video by words"
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
 FILES = {"file", "ckpt_name", "unet_name", "clip_name", "vae_name"}
 """Inputs that name files."""

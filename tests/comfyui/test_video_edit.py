@@ -1,4 +1,4 @@
-"""FateZero Video Edit under ComfyUI's own executor: the graph it stands for, and what its caches keep of it."""
+"""Video Edit under ComfyUI's own executor: the graph it stands for, and what its caches keep of it."""
 
 import pytest
 

@@ -21,7 +21,7 @@ from ..sounding_clips import FPS, write_clip
 from .template_files import ALL, BUILT_IN, BY_NAME, few, nodes_of
 
 ROOT = Path(__file__).parents[2]
-BLUEPRINT = ROOT / "subgraphs" / "Edit a video by words.json"
+BLUEPRINT = ROOT / "subgraphs" / "Edit video by words.json"
 EXPANDED = "Every step as a node of its own"
 IN_COMFYUI = {
     "Edit inside your own mask (SAM3)": "SAM3_VideoTrack",

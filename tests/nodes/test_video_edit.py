@@ -1,4 +1,4 @@
-"""FateZero Video Edit: the same bits as the graph it stands for, what it keeps between runs, and its sound and rate."""
+"""Video Edit: the same bits as the graph it stands for, what it keeps between runs, and its sound and rate."""
 
 import json
 import re

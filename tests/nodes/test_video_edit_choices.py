@@ -1,4 +1,4 @@
-"""What FateZero Video Edit chooses by itself, and how it says so."""
+"""What Video Edit chooses by itself, and how it says so."""
 
 from fractions import Fraction
 from types import SimpleNamespace

@@ -18,7 +18,7 @@ class CheckpointLoaderSimple(CoreNode):
     """Loads a checkpoint of Stable Diffusion 1.x or 2.x below --models.
 
     Its MODEL is the pseudo-3D UNet with what ComfyUI's MODEL computes: each frame is normalised for itself. Its key
-    frames are the published ones, which Register Attention Control and FateZero Video Edit give to a MODEL.
+    frames are the published ones, which Register Attention Control and Video Edit give to a MODEL.
     """
 
     CORE_SCHEMA = io.Schema(
