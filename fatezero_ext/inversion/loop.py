@@ -18,8 +18,9 @@ from ..diffusion.noise_model import NoiseModel
 from ..diffusion.schedule import Schedule
 from ..memory.free_memory import within_memory
 from ..prompts.prompt import Prompt
+from ..storage.disk_cache.completeness import EVALUATED
 from ..storage.record_store import Recomputed, RecordStore, on_device
-from .checkpoints import EVALUATED, LATENTS, NO_CHECKPOINTS, Checkpoints
+from .checkpoints import LATENTS, NO_CHECKPOINTS, Checkpoints
 from .guided_prediction import (
     HALVINGS,
     OUT_OF_MEMORY_ADVICE,

@@ -17,13 +17,13 @@ from ..attention.records import Form
 from ..attention.sites import LayerAddress
 from ..errors import ModelError, StoreError
 from ..storage.disk_cache.cache import InversionCache
-from ..storage.disk_cache.completeness import LEVELS, WRONG_PARTS, page_names, stored_parts, unusable
+from ..storage.disk_cache.completeness import EVALUATED, LEVELS, WRONG_PARTS, page_names, stored_parts, unusable
 from ..storage.disk_cache.entry import Entry
 from ..storage.disk_cache.tensor_file import DamagedFile
 from ..storage.disk_store import DiskDraft, DiskStore
 from ..storage.record_store import MemoryStore, Recomputed, RecordStore
 from .cache_key import cache_key, entry_about
-from .checkpoints import EVALUATED, LATENTS, NO_CHECKPOINTS, Checkpoints, RunFiles, resumed
+from .checkpoints import LATENTS, NO_CHECKPOINTS, Checkpoints, RunFiles, resumed
 from .footprint import recorded_forms
 from .guided_prediction import OnFrames, OnStep, StepDone, ignore_frames
 from .loop import NO_RECORDING, Recording, invert_latents, reconstruct_latents
