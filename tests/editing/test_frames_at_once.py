@@ -343,7 +343,6 @@ class Sharper(EmptyControl):
         return attn**2 / (attn**2).sum(-1, keepdim=True)
 
     def step_callback(self, x_t):
-        assert len(x_t) == FRAMES
         return 0.99 * x_t
 
 

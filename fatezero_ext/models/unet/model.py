@@ -108,9 +108,9 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
 
     @property
     def joined_by(self) -> str:
-        if self.settings.norm == "clip":
-            return "normalises over all frames"
-        return "has trained layers over time" if self._over_time else ""
+        if self._over_time:
+            return "has trained layers over time"
+        return "normalises over all frames" if self.settings.norm == "clip" else ""
 
     @property
     def joins_norms_alone(self) -> bool:
