@@ -1,7 +1,6 @@
 """Inversions that were stopped: the next run goes on behind the last finished step, with the same bits."""
 
 import argparse
-import errno
 import os
 import time
 from contextlib import nullcontext
@@ -12,10 +11,8 @@ import torch
 
 from fatezero_ext import InflationSettings, Storage, load_model
 from fatezero_ext.errors import ModelError, StoreError, VideoError
-from fatezero_ext.inversion import trace
 from fatezero_ext.inversion.invert import Reconstruction
 from fatezero_ext.printable import format_bytes
-from fatezero_ext.storage import paged_tensor
 from fatezero_ext.storage.disk_cache import entry as entries
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 from fatezero_ext.storage.disk_cache.completeness import FINISHED
@@ -88,34 +85,6 @@ WAYS = {
     "reconstruction": {"reconstruct": Reconstruction(3.0)},
     "reconstruction in parts": {"reconstruct": Reconstruction(3.0), "frames_at_once": 2, "policy": "maps"},
 }
-
-
-@pytest.mark.parametrize("way", ["features", "recompute", "same level", "reconstruction in parts"])
-def test_latents_of_long_clips_lie_in_files_with_the_same_bits(model, cache, wanted, monkeypatch, way):
-    """In a run, in one that goes on where it was stopped, and in one that finds them."""
-    options = WAYS[way]
-    in_memory = wanted(model, **options)
-    monkeypatch.setattr(trace, "WORTH_A_FILE", 1)
-    stopped(model, cache, 2, **options)
-    went_on, found = (run(model, cache, **options) for _ in range(2))
-    for each in (went_on, found):
-        assert digest(each.trace) == in_memory
-        in_files = {name for name in ("latents", "evaluated") if getattr(each.trace, name) is not None}
-        assert in_files <= set(each.trace.paged)
-        assert not any(x is each.trace.latents or x is each.trace.evaluated for x in each.trace.held_tensors())
-    assert edited(model, found).equal(edited(model, went_on))
-    assert not list(cache.folder.glob("tmp*"))  # their files have no names
-
-
-def test_a_disk_without_room_for_such_a_file_leaves_latents_in_memory(model, cache, wanted, monkeypatch, caplog):
-    def full(*_given):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(trace, "WORTH_A_FILE", 1)
-    monkeypatch.setattr(paged_tensor, "_allocate", full)
-    kept = run(model, cache, "recompute")
-    assert not kept.trace.paged and digest(kept.trace) == wanted(model, "recompute")
-    assert "(No space left on device): they stay in memory" in caplog.text
 
 
 @pytest.mark.parametrize("way", WAYS)
