@@ -177,15 +177,16 @@ def check_computed_again(inverted, name):
             assert all(source.record.kept.values.equal(wanted[at].kept.values) for at, source in page.items())
 
 
-def check_edited_latents(golden, model, inverted, name, policy="features"):
+def check_edited_latents(golden, model, inverted, name, policy="features", frames_at_once=0):
     """Every step of a reference run; the policies take turns, and all of them run with FATEZERO_THOROUGH."""
     described, tensors = golden.json(f"{name}/settings"), golden.tensors(f"{name}/edit")
-    unet, trace = inverted(described["inversion"], policy)
+    unet, trace = inverted(described["inversion"], policy, frames_at_once)
     edit = read_prompt(model.text_encoder, described["edit_prompt"])
     layers = mask_layers(RUNS[name], unet, trace)
     plan = compile_edit(RUNS[name], trace.prompt, edit, len(trace.schedule), layers)
     levels, text = [], torch.cat([tensors["text_uncond"], tensors["text_edit"]])
-    edit_latents(unet, trace, plan, text, on_step=lambda step: levels.append(step.latents))
+    parts = unet.parts(trace.frames, frames_at_once)
+    edit_latents(unet, trace, plan, text, on_step=lambda step: levels.append(step.latents), parts=parts)
     wanted = tensors["latents_after_step.thinned"]
     assert len(levels) == len(plan.steps) == len(wanted)
     distances = [relative(got, reference) for got, reference in zip(thinned(torch.stack(levels)), wanted, strict=True)]

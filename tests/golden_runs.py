@@ -36,11 +36,11 @@ def thinned(latents):
 
 @pytest.fixture(scope="module")
 def inverted(golden, model):
-    """name, policy -> (unet, trace); each inversion runs once."""
+    """name, policy, frames_at_once -> (unet, trace); each inversion runs once."""
 
     @cache
-    def run(name, policy="features"):
-        if policy == "recompute":  # inverts to the bits of kept features, as test_policies holds
+    def run(name, policy="features", frames_at_once=0):
+        if policy == "recompute" and not frames_at_once:  # inverts to the bits of kept features, as test_policies holds
             unet, trace = run(name)
             return unet, replace(trace, store=Recomputed())
         if policy == "maps" and not THOROUGH:  # which an inversion records, as test_recorded_maps holds
@@ -56,7 +56,8 @@ def inverted(golden, model):
             read_prompt(model.text_encoder, SOURCE),
             Schedule.from_config(None, INVERSIONS[name]),
             capture=Capture(),
-            recording=recording(unet, latents, policy),
+            recording=Recording(Recomputed(), {}) if policy == "recompute" else recording(unet, latents, policy),
+            parts=unet.parts(len(latents), frames_at_once),
         )
         return unet, trace
 

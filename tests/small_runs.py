@@ -61,3 +61,12 @@ def calls_of(module):
         yield calls
     finally:
         hook.remove()
+
+
+def trained_over_time(unet, chosen=lambda name: True, size=0.3):
+    """Give a UNet's layers over time random weights, so that frames reach each other; those of chosen names alone."""
+    generator = torch.Generator().manual_seed(1)
+    for name, parameter in unet.net.named_parameters():
+        if "_temporal" in name and chosen(name):
+            parameter.data += size * torch.randn(parameter.shape, generator=generator).to(parameter)
+    return unet

@@ -46,12 +46,15 @@ class MapControlAttention:
     most_cells: larger layers are computed without the controller, as in the authors' program
     kernel:     computes these
     clip_axes:  latents are handed over as [1, channels, frames, height, width], as in the authors' program
+    per_frame:  it does with the maps of a frame the same whatever other frames it gets, so that it may get a clip's a
+                few at a time
     """
 
     controller: MapController
     most_cells: int = MOST_CELLS
     kernel: Attend = plain
     clip_axes: bool = False
+    per_frame: bool = False
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
         if site.cells > self.most_cells:

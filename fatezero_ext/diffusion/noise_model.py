@@ -137,9 +137,19 @@ class NoiseModel(ABC):
         return ""
 
     @property
+    def joined_by(self) -> str:
+        """Clause on what makes the parts of a clip wait for each other in every layer; '' if nothing does."""
+        return ""
+
+    @property
+    def joins_norms_alone(self) -> bool:
+        """Tells whether nothing but norms over all frames makes them wait, which may be loaded otherwise."""
+        return False
+
+    @property
     def joins_parts(self) -> bool:
         """Tells whether the parts of a clip can only be computed together, layer by layer, see `predict_parts`."""
-        return False
+        return bool(self.joined_by)
 
     def waiting_memory(self, chunks: int, frames: int, height: int, width: int) -> int:
         """Bytes of RAM, at most, in which the parts of a clip wait for each other in a call, see `joins_parts`."""
@@ -156,10 +166,12 @@ class NoiseModel(ABC):
         check_frames_at_once(frames_at_once)
         if not 0 < frames_at_once < frames:
             return whole_clip(frames)
-        if controlled and isinstance(self.attend, MapControlAttention):
+        control = self.attend if controlled else self.kernel
+        if isinstance(control, MapControlAttention) and not control.per_frame:
             raise SettingsError(
-                f"frames_at_once is {frames_at_once}, but {_called(self.attend.controller)} is registered, which takes "
-                f"maps of all {frames} frames and counts its calls. Use {frames}, all at once, or unregister it."
+                f"frames_at_once is {frames_at_once}, but {_called(control.controller)} is registered, which takes "
+                f"maps of all {frames} frames and counts its calls. Use {frames}, all at once, or unregister it; one "
+                f"that does the same with each frame whatever others it gets may be registered with per_frame=True."
             )
         if self.needs_whole_clip:
             raise SettingsError(
@@ -339,7 +351,7 @@ class Registration:
 
 
 def register_attention_control(
-    unet: NoiseModel, controller: Attend | MapController | None, *, clip_axes: bool = False
+    unet: NoiseModel, controller: Attend | MapController | None, *, clip_axes: bool = False, per_frame: bool = False
 ) -> Registration:
     """Let `controller` compute every self- and cross-attention of `unet` (temporal attention is left out).
 
@@ -348,6 +360,9 @@ def register_attention_control(
                 leaves to an `Attend` what it does not change itself; beside a map controller it must change nothing.
     clip_axes:  a map controller's `step_callback` gets the scaled latents as [1, channels, frames, height, width], as
                 in the authors' program; else as [frames, channels, height, width]
+    per_frame:  a map controller does with the maps of a frame the same whatever other frames it gets, and counts no
+                calls: `frames_at_once` may then call it at each layer for a few frames at a time, in any order of
+                parts and layers, and after each step of an edit for the frames of each part
     It is bound for the thread that registers it, until that one has ended: runs of other threads that share the model
     go on without it, and warn once. Register it in the thread that inverts and edits.
     Raises StoreError for anything else.
@@ -360,7 +375,7 @@ def register_attention_control(
             f"is_cross, place_in_unet) that also has step_callback. Give one of these."
         )
     if isinstance(controller, MapController):
-        attend: Attend = MapControlAttention(controller, kernel=unet.kernel, clip_axes=clip_axes)
+        attend: Attend = MapControlAttention(controller, kernel=unet.kernel, clip_axes=clip_axes, per_frame=per_frame)
     else:
         attend = unet.kernel if controller is None else controller
     registration = Registration(unet, controller, attend, len(unet.layers))

@@ -76,62 +76,62 @@ def edit_latents(
         unet, text, plan.guidance, shape, trace.store, trace.capture, parts=parts, on_frames=on_frames
     )
     plan = plan.to(unet.device, unet.dtype)
-    run_of = partial(EditRun, unet, trace, plan, user_mask)
-    runs: Sequence[EditRun] = [run_of(part) for part in parts]
+    run = _ClipRun(partial(EditRun, unet, trace, plan, user_mask), predict)
     x = trace.noise.to(unet.device)
-    wanted = [runs[0].wanted(step) for step in range(steps)]
+    wanted = [run.parts[0].wanted(step) for step in range(steps)]
     asked = None
     if asked_text is not None:
-        reading = [step for step in range(steps) if runs[0].reads_mask(step)]
+        reading = [step for step in range(steps) if run.parts[0].reads_mask(step)]
         asked = AskedText(asked_text, plan.mask_layers, reading)
     spread = plan.mask_layers if plan.shape_layers else ()
     with SourceReader(unet, trace, wanted, asked, parts=parts, spread=spread, on_frames=on_frames) as source:
-        run = _ClipRun(runs, run_of, source, predict)
         for step in range(steps):
-            x, estimates = run.edited(x, step)
-            runs, parts = run.runs, predict.parts
+            x, estimates = run.edited(x, step, source)
+            trace.let_go()
+            parts = predict.parts
             if watched(x, last=step == steps - 1):
                 name = result_name(x, step + 1, steps, "the edit")
                 check_result(unet, x, name, given=trace.noise, guidance=plan.guidance)
             estimate = partial(_of_clip, parts, estimates)
-            fused = _mask_of_clip(parts, [each.attention_mask for each in runs])
-            blended = _mask_of_clip(parts, [each.latent_mask for each in runs])
+            fused = _mask_of_clip(parts, [each.attention_mask for each in run.parts])
+            blended = _mask_of_clip(parts, [each.latent_mask for each in run.parts])
             on_step(StepDone(step + 1, steps, x, estimate, fused, blended))
-    peak = torch.stack([each.masks.spared_peak() for each in runs]).amax(0)
-    last = [each.masks.last(peak) for each in runs]
-    return EditedLatents(x, joined(parts, [each.masks.mean() for each in runs]), joined(parts, last))
+    masks = [each.masks for each in run.parts]
+    peak = torch.stack([each.spared_peak() for each in masks]).amax(0)
+    last = [each.last(peak) for each in masks]
+    return EditedLatents(x, joined(parts, [each.mean() for each in masks]), joined(parts, last))
 
 
 class _ClipRun:
-    """The edit of a clip in its parts, which get smaller when the device runs out of memory."""
+    """The edit of a clip in its parts, which get smaller when the device runs out of memory.
 
-    def __init__(
-        self,
-        runs: Sequence[EditRun],
-        run_of: Callable[[ClipPart], EditRun],
-        source: SourceReader,
-        predict: GuidedPrediction,
-    ) -> None:
-        """runs: of all parts; run_of: begins that of another part"""
-        self.runs, self._run_of, self._source, self._predict = runs, run_of, source, predict
+    parts: the edit of each; held here alone, as that of a whole clip keeps levels on the device
+    """
+
+    def __init__(self, run_of: Callable[[ClipPart], EditRun], predict: GuidedPrediction) -> None:
+        """run_of: begins the edit of a part"""
+        self._run_of, self._predict = run_of, predict
+        self.parts = [run_of(part) for part in predict.parts]
         self._masks_before: Sequence[MaskMaker] = ()
 
-    def edited(self, x: Tensor, step: int) -> tuple[Tensor, list[Callable[[], Tensor]]]:
+    def edited(self, x: Tensor, step: int, source: SourceReader) -> tuple[Tensor, list[Callable[[], Tensor]]]:
         """Do one step; return the clip's latents, and what makes each part's clean estimate."""
 
         def edited_once() -> tuple[Tensor, list[Callable[[], Tensor]]]:
-            self._masks_before = [copy(run.masks) for run in self.runs]
-            return _edited_step(self.runs, x, step, self._source, self._predict)
+            self._masks_before = [copy(run.masks) for run in self.parts]
+            return _edited_step(self.parts, x, step, source, self._predict)
 
-        return within_memory(edited_once, [self._smaller_parts] * HALVINGS, OUT_OF_MEMORY_ADVICE)
+        remedies = [partial(self._smaller_parts, source)] * HALVINGS
+        return within_memory(edited_once, remedies, OUT_OF_MEMORY_ADVICE)
 
-    def _smaller_parts(self) -> str | None:
+    def _smaller_parts(self, source: SourceReader) -> str | None:
         before = self._predict.parts
         said = self._predict.smaller_parts()
         if said is not None:
-            self._source.split(self._predict.parts)
-            self.runs = [self._run_of(part) for part in self._predict.parts]
-            for run in self.runs:
+            source.split(self._predict.parts)
+            self.parts = []  # before others are made
+            self.parts = [self._run_of(part) for part in self._predict.parts]
+            for run in self.parts:
                 run.masks.go_on_from(self._masks_before, before, run.part)
         return said
 

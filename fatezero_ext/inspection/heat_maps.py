@@ -20,6 +20,7 @@ from ..inversion.source_reader import AskedText, SourceReader, SourceRecords
 from ..inversion.trace import Trace
 from ..prompts.other_words import AskedPrompt, is_other, require_text_encoder, with_other_words
 from ..prompts.prompt import PROMPT_TOKENS, Prompt, TextEncoder, Word
+from .parts_to_read import parts_to_read
 from .selection import Reading
 
 OnRead = Callable[[int, int], None]
@@ -172,12 +173,12 @@ def _mean(
     steps = reading.steps(len(trace.schedule))
     wanted = [(*layers, *beside) if step in steps else () for step in range(len(trace.schedule))]
 
-    parts = unet.parts(trace.frames, trace.frames_at_once)
+    parts = parts_to_read(unet, trace, runs_again=asked is not None)
     spread = layers if after_step is not None else ()
 
     def work() -> Tensor:
         sites, like = unet.sites(trace.frames, *trace.size), torch.empty(0, dtype=torch.float32, device=unet.device)
-        totals, maps = [like.new_zeros(()) for _ in parts], 0
+        totals, maps = [torch.zeros(())] * len(parts), 0
         with SourceReader(unet, trace, wanted, asked, parts=parts, spread=spread) as reader:
             for done, step in enumerate(steps, 1):
                 for part in parts:
@@ -186,7 +187,7 @@ def _mean(
                         probs = records[address].heat.probs(like)
                         of_step, maps = of_step + places(probs, sites[address]), maps + probs.shape[1]
                     of_step = of_step if after_step is None else after_step(of_step, records)
-                    totals[part.number] = totals[part.number] + of_step
+                    totals[part.number] = totals[part.number] + (of_step if len(parts) == 1 else of_step.cpu())
                 on_read(done, len(steps))
         return joined(parts, totals).div(maps * len(steps)).cpu()
 

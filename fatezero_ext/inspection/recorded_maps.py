@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from ..attention.clip_parts import joined, most_frames
+from ..attention.clip_parts import Parts, joined, most_frames
 from ..attention.sites import LayerAddress
 from ..diffusion.noise_model import NoiseModel
 from ..errors import SettingsError, StoreError, is_whole
@@ -16,6 +17,8 @@ from ..inversion.arguments import check_controller
 from ..inversion.controller import Controller
 from ..inversion.source_reader import SourceReader, SourceRecords
 from ..inversion.trace import Trace
+from ..storage.offload import CPU
+from .parts_to_read import parts_to_read
 
 
 class RecordedMaps(Mapping[LayerAddress, Tensor]):
@@ -26,11 +29,16 @@ class RecordedMaps(Mapping[LayerAddress, Tensor]):
     """
 
     def __init__(
-        self, unet: NoiseModel, trace: Trace, layers: Collection[LayerAddress], records: Sequence[SourceRecords]
+        self,
+        unet: NoiseModel,
+        trace: Trace,
+        layers: Collection[LayerAddress],
+        records: Sequence[SourceRecords],
+        parts: Parts,
     ) -> None:
-        """records: of each part in which the clip is computed"""
+        """records: of each of the parts"""
         self._unet, self._trace, self._layers, self._records = unet, trace, tuple(layers), records
-        self._parts = unet.parts(trace.frames, trace.frames_at_once)
+        self._parts = parts
 
     def __repr__(self) -> str:
         return f"RecordedMaps({', '.join(map(str, self))})"
@@ -86,15 +94,22 @@ def recorded_maps(
         )
     wanted = [chosen if number == step else () for number in range(steps)]
 
-    parts = unet.parts(trace.frames, trace.frames_at_once)
+    parts = parts_to_read(unet, trace)
 
     def work() -> list[SourceRecords]:
         with SourceReader(unet, trace, wanted, parts=parts) as reader:
-            return [reader.read(step, part.number) for part in parts]
+            if len(parts) == 1:
+                return [reader.read(step)]
+            return [_in_memory(reader.read(step, part.number)) for part in parts]
 
     with torch.no_grad():
         records = unet.run(work, 1, most_frames(parts), *trace.size) if chosen else []
-    return RecordedMaps(unet, trace, chosen, records)
+    return RecordedMaps(unet, trace, chosen, records, parts)
+
+
+def _in_memory(records: SourceRecords) -> SourceRecords:
+    """Return the records of a part off the device, which would hold those of all."""
+    return {at: replace(each, record=type(each.record)(each.record.kept.to(CPU))) for at, each in records.items()}
 
 
 def _addresses(layers: LayerAddress | str | Collection[LayerAddress | str]) -> list[LayerAddress]:

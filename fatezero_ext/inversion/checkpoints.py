@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -27,11 +28,13 @@ class Checkpoints:
     draft:    keeps them; None: nothing does
     before:   steps of the runs before this one, such as the inversion before a reconstruction
     finished: steps of this run that need not be computed
+    folder:   where the latents of all levels may lie in files as well, see `LevelsRoom`; None: they stay in memory
     """
 
     draft: DiskDraft | None = None
     before: int = 0
     finished: int = 0
+    folder: Path | None = None
 
     def restored(self, done: int) -> tuple[Tensor, Tensor | None]:
         """Return the latents after so many steps, and those that the last of them was evaluated on, if kept."""

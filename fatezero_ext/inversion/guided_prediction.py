@@ -85,7 +85,7 @@ def memory_remedies(unet: NoiseModel, store: RecordStore) -> tuple[Remedy, ...]:
 
 def together(unet: NoiseModel, parts: Parts) -> Sequence[Parts]:
     """Return groups of parts that are computed together: each by itself, or all where the model joins them."""
-    return [parts] if unet.joins_parts else [(part,) for part in parts]
+    return [parts] if len(parts) > 1 and unet.joins_parts else [(part,) for part in parts]
 
 
 def parked_at(group: Parts) -> torch.device | None:

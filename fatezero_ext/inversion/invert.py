@@ -151,7 +151,8 @@ def _chosen_storage(plan: InversionPlan, text: Tensor, guided: GuidedTexts | Non
         wanted, unet, plan.capture, shape, steps, room, evaluated=evaluated, finished_steps=files.nbytes
     )
     in_parts = f"; {_of_largest(parts)} frames at once" if len(parts) > 1 else ""
-    held = f", up to {format_bytes(waits)} of the others wait in ram (none with norm 'frame')" if waits else ""
+    apart = " (none with norm 'frame')" if waits and unet.joins_norms_alone else ""
+    held = f", up to {format_bytes(waits)} of the others wait in ram{apart}" if waits else ""
     return replace(chosen, in_parts=in_parts + held)
 
 

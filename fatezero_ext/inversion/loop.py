@@ -18,8 +18,9 @@ from ..diffusion.noise_model import NoiseModel
 from ..diffusion.schedule import Schedule
 from ..memory.free_memory import within_memory
 from ..prompts.prompt import Prompt
+from ..storage.disk_cache.completeness import EVALUATED
 from ..storage.record_store import Recomputed, RecordStore, on_device
-from .checkpoints import NO_CHECKPOINTS, Checkpoints
+from .checkpoints import LATENTS, NO_CHECKPOINTS, Checkpoints
 from .guided_prediction import (
     HALVINGS,
     OUT_OF_MEMORY_ADVICE,
@@ -35,7 +36,7 @@ from .guided_prediction import (
 )
 from .recording import Capture, RecordAttention
 from .source_parts import PageParts
-from .trace import Trace, keeps_levels, levels_dtype
+from .trace import LevelsRoom, Trace, keeps_levels, levels_dtype
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,9 @@ def invert_latents(
     predict = GuidedPrediction(unet, text, 1.0, clip, store, capture, parts=parts, on_frames=on_frames)
     dtype = levels_dtype(unet.dtype)
     nbytes = (steps + 1) * latents.numel() * dtype.itemsize * (2 if passes and keep_evaluated else 1)
-    place = keeps_levels(latents.device, parts, nbytes)
-    levels = latents.new_empty(steps + 1, *latents.shape, dtype=dtype, device=place)
-    evaluated = torch.empty_like(levels[1:]) if passes and keep_evaluated else None
+    room = LevelsRoom(keeps_levels(latents.device, parts, nbytes), checkpoints.folder)
+    levels = room.tensor(LATENTS, (steps + 1, *latents.shape), dtype)
+    evaluated = room.tensor(EVALUATED, (steps, *latents.shape), dtype) if passes and keep_evaluated else None
     # Laid out in memory as the stored levels are, so that a step that runs again from one of them gives the same bits.
     x = levels[0] = latents.contiguous()
     timesteps = torch.tensor(schedule.timesteps, device=x.device)
@@ -105,6 +106,7 @@ def invert_latents(
         levels[done] = x
         if evaluated is not None and at is not None:
             evaluated[done - 1] = at
+        room.let_go()
     x = x.to(latents.device)
     if checkpoints.finished:
         on_step(StepDone(checkpoints.finished, steps, x))
@@ -120,12 +122,14 @@ def invert_latents(
         if watched(x, last=step == 0):
             check_result(unet, x, result_name(x, steps - step, steps, "the inversion"), given=latents)
         levels[steps - step] = x
+        room.let_go()
         checkpoints.finish(steps - step, x, None if evaluated is None else at)
         on_step(StepDone(steps - step, steps, x))
     store.seal()
-    kept, ran_on = _on_cpu(unet, levels, latents), evaluated if evaluated is None else _on_cpu(unet, evaluated, latents)
+    kept = _on_cpu(unet, levels, latents, room)
+    ran_on = None if evaluated is None else _on_cpu(unet, evaluated, latents, room)
     noise, at_once = x.float().cpu(), predict.frames_at_once
-    return Trace(schedule, prompt, text.cpu(), kept, noise, store, capture, ran_on, at_once)
+    return Trace(schedule, prompt, text.cpu(), kept, noise, store, capture, ran_on, at_once, room.paged)
 
 
 @torch.no_grad()
@@ -151,13 +155,14 @@ def reconstruct_latents(
     clip = (inverted.frames, *inverted.size)
     predict = GuidedPrediction(unet, text, guidance, clip, store, inverted.capture, parts=parts, on_frames=on_frames)
     timesteps = torch.tensor(schedule.timesteps, device=unet.device)
-    place = keeps_levels(unet.device, parts, inverted.latents.nbytes)
-    levels = torch.empty_like(inverted.latents, device=place)
+    room = LevelsRoom(keeps_levels(unet.device, parts, inverted.latents.nbytes), checkpoints.folder)
+    levels = room.tensor(LATENTS, inverted.latents.shape, inverted.latents.dtype)
     levels[-1] = inverted.noise
     x = inverted.noise
     for done in range(1, checkpoints.finished + 1):
         x, _ = checkpoints.restored(done)
         levels[steps - done] = x
+        room.let_go()
     x = x.to(unet.device)
     if checkpoints.finished:
         on_step(StepDone(checkpoints.finished, steps, x))
@@ -169,15 +174,17 @@ def reconstruct_latents(
             name = result_name(x, step + 1, steps, "the reconstruction")
             check_result(unet, x, name, given=inverted.noise, guidance=guidance)
         levels[steps - 1 - step] = x
+        room.let_go()
         checkpoints.finish(step + 1, x)
         on_step(StepDone(step + 1, steps, x, estimate))
     store.seal()
     return replace(
         inverted,
-        latents=_on_cpu(unet, levels, inverted.noise),
+        latents=_on_cpu(unet, levels, inverted.noise, room),
         store=store,
         evaluated=None,
         frames_at_once=predict.frames_at_once,
+        paged=room.paged,
     )
 
 
@@ -204,9 +211,10 @@ def _recorded(
     return within_memory(predicted, [predict.smaller_parts] * HALVINGS, OUT_OF_MEMORY_ADVICE)
 
 
-def _on_cpu(unet: NoiseModel, levels: Tensor, given: Tensor) -> Tensor:
+def _on_cpu(unet: NoiseModel, levels: Tensor, given: Tensor, room: LevelsRoom) -> Tensor:
     """Return levels on the CPU; raise ModelError if one left the range of the precision that it is stored in."""
     stored = levels.cpu()
     for level in stored:  # one by one: a check of all makes two more copies of them
         check_result(unet, level, f"the inversion, stored in {stored.dtype},", given=given)
+        room.let_go()
     return stored

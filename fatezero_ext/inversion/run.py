@@ -17,19 +17,19 @@ from ..attention.records import Form
 from ..attention.sites import LayerAddress
 from ..errors import ModelError, StoreError
 from ..storage.disk_cache.cache import InversionCache
-from ..storage.disk_cache.completeness import LEVELS, WRONG_PARTS, page_names, stored_parts, unusable
+from ..storage.disk_cache.completeness import EVALUATED, LEVELS, WRONG_PARTS, page_names, stored_parts, unusable
 from ..storage.disk_cache.entry import Entry
 from ..storage.disk_cache.tensor_file import DamagedFile
-from ..storage.disk_store import DiskDraft, DiskStore, aligned
+from ..storage.disk_store import DiskDraft, DiskStore
 from ..storage.record_store import MemoryStore, Recomputed, RecordStore
 from .cache_key import cache_key, entry_about
-from .checkpoints import NO_CHECKPOINTS, Checkpoints, RunFiles, resumed
+from .checkpoints import LATENTS, NO_CHECKPOINTS, Checkpoints, RunFiles, resumed
 from .footprint import recorded_forms
 from .guided_prediction import OnFrames, OnStep, StepDone, ignore_frames
 from .loop import NO_RECORDING, Recording, invert_latents, reconstruct_latents
 from .plan import InversionPlan
 from .storage_plan import StoragePlan, reads_evaluated
-from .trace import Trace
+from .trace import LevelsRoom, Trace
 
 log = logging.getLogger(__name__)
 
@@ -166,9 +166,9 @@ class InversionRun:
         try:
             behind = f"goes on behind step {done} of {files.total}, where a run of it ended: " if done else ""
             on_plan(f"{behind}{self.chosen}, in {cache.folder}")
-            trace = self.computed(draft, Checkpoints(draft, finished=done))
-            evaluated = {} if trace.evaluated is None else {"evaluated": trace.evaluated}
-            entry = draft.publish({"latents": trace.latents, "noise": trace.noise, **evaluated})
+            trace = self.computed(draft, Checkpoints(draft, finished=done, folder=cache.folder))
+            evaluated = {} if trace.evaluated is None else {EVALUATED: trace.evaluated}
+            entry = draft.publish({LATENTS: trace.latents, "noise": trace.noise, **evaluated, **trace.paged})
         except ModelError:  # its numbers were refused: whoever goes on from them is refused too
             draft.abandon()
             raise
@@ -199,7 +199,10 @@ class InversionRun:
 
     def _in_memory(self, trace: Trace) -> Trace:
         """Leave out the latents that the UNet was called on, if they are stored for another policy alone."""
-        return trace if self.chosen.storage.policy != "recompute same level" else replace(trace, evaluated=None)
+        if self.chosen.storage.policy != "recompute same level":
+            return trace
+        paged = {name: held for name, held in trace.paged.items() if name != EVALUATED}
+        return replace(trace, evaluated=None, paged=paged)
 
     def _published(self, entry: Entry) -> RecordStore:
         policy, precision = self.chosen.storage.policy, self.chosen.storage.precision
@@ -223,7 +226,8 @@ class InversionRun:
             for name in (LEVELS, *page_names(steps, len(parts))):
                 if name not in entry.names:  # it would be computed again at every edit
                     raise DamagedFile(entry.place(name), "it is not there")
-            levels = {name: aligned(tensor) for name, tensor in entry.read(LEVELS).items()}
+            room = LevelsRoom(torch.device("cpu"), cache.folder)
+            levels = entry.read_into(LEVELS, room.make)
             evaluated = stores_evaluated(plan, self.guided)
             if reason := unusable(levels, len(plan.schedule), plan.latents.shape, evaluated=evaluated):
                 raise DamagedFile(entry.place(LEVELS), reason)
@@ -236,7 +240,8 @@ class InversionRun:
             return None
         text, store = self.text.cpu(), self._published(entry)
         trace = Trace(
-            plan.schedule, plan.prompt, text, levels["latents"], levels["noise"], store, plan.capture,
-            levels.get("evaluated"), plan.frames_at_once,
+            plan.schedule, plan.prompt, text, levels[LATENTS], levels["noise"], store, plan.capture,
+            levels.get(EVALUATED), plan.frames_at_once, room.paged,
         )  # fmt: skip
+        trace.let_go()
         return self._in_memory(trace)

@@ -160,6 +160,7 @@ class SourceRun:
     def __init__(self, unet: NoiseModel, trace: Trace, parts: Parts, on_frames: OnFrames = ignore_frames) -> None:
         """on_frames: called with 0 before each call of the model, and within one of all parts; raising ends the run"""
         self._unet, self._trace, self._parts, self._on_frames = unet, trace, parts, on_frames
+        self._together = len(parts) > 1 and unet.joins_parts
         self._calls = PartCalls(parts, unet.sites(trace.frames, *trace.size))
         self._next: tuple[int, LayerAddress | None, int] = (-1, None, 0)
         self._ahead: dict[tuple[int, frozenset[tuple[LayerAddress, Form]]], list[StepRecords]] = {}
@@ -170,7 +171,7 @@ class SourceRun:
         A part that reads others follows them: where they were not run, they are run first.
         """
         last = [layer.address for layer in self._unet.layers if layer.address in forms][-1]
-        if self._unet.joins_parts and len(self._parts) > 1:
+        if self._together:
             return self._recorded_ahead(step, number, forms, last)
         first = number
         if self._parts[number].before:
@@ -204,6 +205,7 @@ class SourceRun:
             latents = [part.of(self._latents[level]).to(unet.device) for part in group]
             attends = [self._calls.attend(*each) for each in zip(watched, group, strict=True)]
             unet.predict_parts(latents, self._timesteps[step], self._text, attends)
+        self._trace.let_go()
         return [recorder.records for recorder in recorders]
 
     @cached_property

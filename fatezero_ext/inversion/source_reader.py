@@ -102,7 +102,7 @@ class SourceReader:
         self._sites = self._sites_under(self._trace.text)
         self._asked_sites = () if self._asked_text is None else self._sites_under(self._asked_text)
         # Records of all parts at once would fill the device: each is brought there when its layer is computed.
-        self._parked = self._unet.joins_parts and len(parts) > 1
+        self._parked = len(parts) > 1 and self._unet.joins_parts
         self._source = SourceRun(self._unet, self._trace, parts, self._on_frames)
         self._pages = StoredPages(self._trace.store, parts, self._trace.frames)
         self._carried, self._carried_asked = CarriedFrames(), CarriedFrames()

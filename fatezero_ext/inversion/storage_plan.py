@@ -170,10 +170,10 @@ def check_waiting(unet: NoiseModel, capture: Capture, parts: Parts, clip: ClipSh
     page = step_bytes(unet, recorded_forms(unet, capture, "features", clip), "as computed", clip)
     needed = unet.waiting_memory(1, clip.frames, clip.height, clip.width) + page
     if needed > (free := free_ram()):
+        apart = "Load it with norm 'frame', or use" if unet.joins_norms_alone else "Use"
         raise SettingsError(
-            f"{unet.name} normalises over all frames, so that the parts of a clip wait for each other in ram: "
-            f"{clip.frames} frames need up to {format_bytes(needed)}; {format_bytes(free)} are free. Load it with norm "
-            f"'frame', or use fewer or smaller frames."
+            f"{unet.name} {unet.joined_by}, so that the parts of a clip wait for each other in ram: {clip.frames} "
+            f"frames need up to {format_bytes(needed)}; {format_bytes(free)} are free. {apart} fewer or smaller frames."
         )
     return needed
 

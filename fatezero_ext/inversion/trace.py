@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,8 +15,11 @@ from ..attention.clip_parts import Parts
 from ..diffusion.schedule import Schedule
 from ..memory.free_memory import free_on
 from ..prompts.prompt import Prompt
+from ..storage.paged_tensor import PagedTensor
 from ..storage.record_store import RecordStore
 from .recording import Capture
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Trace:
     evaluated: [T, frames, channels, height, width] like `latents`: what the UNet was called on when each inversion step
               recorded its attention; None: the levels themselves, or nothing reads these
     frames_at_once: most frames that one call of the UNet computed; 0: all. Edits do the same unless told otherwise
+    paged:    those of `latents` and `evaluated` that lie in files
     """
 
     schedule: Schedule
@@ -42,6 +49,7 @@ class Trace:
     capture: Capture
     evaluated: Tensor | None = None
     frames_at_once: int = 0
+    paged: Mapping[str, PagedTensor] = field(default_factory=dict)
 
     @property
     def frames(self) -> int:
@@ -61,8 +69,14 @@ class Trace:
 
     def held_tensors(self) -> Iterator[Tensor]:
         """Return its tensors in memory."""
-        yield from self._own_tensors()
+        in_files = [paged.tensor for paged in self.paged.values()]
+        yield from (x for x in self._own_tensors() if not any(x is paged for paged in in_files))
         yield from self.store.held_tensors()
+
+    def let_go(self) -> None:
+        """Take what was read of the latents in files out of memory."""
+        for paged in self.paged.values():
+            paged.let_go()
 
     def source_latents(self, level_offset: int) -> Tensor:
         """Return the latents [T, frames, channels, height, width] that the source runs on, the cleanest first.
@@ -85,6 +99,44 @@ class Trace:
 def levels_dtype(computed: torch.dtype) -> torch.dtype:
     """Return the precision in which the levels of an inversion are stored, for a UNet that computes in `computed`."""
     return torch.float16 if computed == torch.float16 else torch.float32
+
+
+WORTH_A_FILE = 16 * 2**20
+"""Bytes from which on the levels of an inversion that is stored on disk lie in a file there."""
+
+
+class LevelsRoom:
+    """Room for the latents of a run's levels: where it computes, in memory or, of a long clip on disk, in files.
+
+    paged: those in files, by name
+    """
+
+    def __init__(self, device: torch.device, folder: Path | None) -> None:
+        """folder: for files; None: there are none"""
+        self._device, self._folder = device, folder
+        self.paged: dict[str, PagedTensor] = {}
+
+    def make(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor | PagedTensor:
+        """Return a tensor of any values."""
+        nbytes = prod(shape) * dtype.itemsize
+        if self._folder is not None and nbytes >= WORTH_A_FILE:
+            try:
+                self.paged[name] = PagedTensor(shape, dtype, self._folder)
+                return self.paged[name]
+            except OSError as error:
+                why = error.strerror or error
+                log.warning("No file for the latents of all levels in %s (%s): they stay in memory.", self._folder, why)
+        return torch.empty(list(shape), dtype=dtype, device=self._device)
+
+    def tensor(self, name: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Return the tensor of what `make` makes."""
+        made = self.make(name, shape, dtype)
+        return made.tensor if isinstance(made, PagedTensor) else made
+
+    def let_go(self) -> None:
+        """Take what was read or written out of memory."""
+        for paged in self.paged.values():
+            paged.let_go()
 
 
 MOST_OF_LEVELS = 0.05

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import VideoError
 from .audio import Sound, SoundFile, has_sound
 from .framing import Framing, crop_and_scale, size_after
 from .pixels import as_floats, stacked
@@ -85,6 +86,7 @@ class FileFrames:
         import torch
 
         start, count, stride = framing.start, framing.count, framing.sampling_rate
+        version = _version(self.path)
         kept: list[Tensor] = []
         nbytes = 0
 
@@ -103,11 +105,25 @@ class FileFrames:
         stop = start + (len(sizes) - 1) * stride + 1
 
         def pieces() -> Iterator[Tensor]:
+            if _version(self.path) not in (version, None):
+                raise VideoError(
+                    f"{self.path} has changed while it was used; the same file is needed each time its frames are "
+                    f"read. Run again."
+                )
             for picture, _rate in pictures_of(self.path, start, stop, stride):
                 yield crop_and_scale(as_floats(picture[None]), framing)
 
         size = size_after(*sizes[0], framing)
         return StreamedFrames((len(sizes), *size, 3), lambda: read_ahead(regrouped(pieces())))
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Return what changes when a file does; None where it is gone, which reading it says."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ..errors import StoreError
 from ..printable import format_bytes
 from .disk_cache.completeness import FINISHED, LEVELS, finished_name, lacking, layers_of, page_name
 from .disk_cache.entry import Draft, Entry
-from .disk_cache.tensor_file import DamagedFile
+from .disk_cache.tensor_file import DamagedFile, Held
 from .offload import Offloader
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class DiskDraft:
         """Read the latents after a finished step, see `finish_step`."""
         return {name: aligned(tensor) for name, tensor in self._draft.read(finished_name(done)).items()}
 
-    def publish(self, levels: Mapping[str, Tensor]) -> Entry | None:
+    def publish(self, levels: Mapping[str, Held]) -> Entry | None:
         """Add the latents and make it an entry that everybody finds; None if that failed."""
         try:
             if self.failure is None:

@@ -99,7 +99,7 @@ class DDIMInvert(io.ComfyNode):
                 frames_at_once_widget(
                     "Most frames that the model computes at once, for long clips; the result is the same. 0: as many "
                     "as its memory holds. For hundreds of frames set norm to frame on Load Stable Diffusion for "
-                    "Video: with norm clip, parts wait for each other in RAM, about 40 MB a frame of 512x512.",
+                    "Video: with norm clip, parts wait for each other in RAM, 40 to 60 MB a frame of 512x512.",
                 ),
             ],
             outputs=[

@@ -122,29 +122,28 @@ def test_a_unet_with_norms_over_all_frames_is_split_unless_its_blocks_do_more_th
     assert len(unet.parts(9, 3)) == 3
 
 
-def test_temporal_layers_are_no_obstacle_until_they_are_trained(golden):
+def test_parts_wait_for_each_other_where_layers_over_time_are_trained(golden):
     from fatezero_ext.models.unet.inflate import TemporalLayers
 
     for rank in (None, 4):
         settings = InflationSettings(norm="frame", key_frames=(), temporal=TemporalLayers(rank=rank))
         unet = golden.unet(settings)
-        assert len(unet.parts(9, 3)) == 3
+        assert not unet.joins_parts
         name, trained = next((n, p) for n, p in unet.net.named_parameters() if "_temporal" in n and n.endswith("up.weight" if rank else "conv_temporal.weight"))  # fmt: skip  # noqa: E501
         trained.data.add_(0.1)
-        with pytest.raises(SettingsError, match="trained temporal layers"):
-            unet.parts(9, 3)
+        assert unet.joined_by == "has trained layers over time" and unet.waiting_memory(1, 9, 8, 8) > 0
         trained.data.sub_(0.1)
     attention = next(m for m in unet.net.modules() if hasattr(m, "attn_temporal")).attn_temporal
     attention.to_out[0].bias.data.fill_(1.0)
-    assert len(unet.parts(9, 3)) == 3  # adds the same to each frame
+    assert not unet.joins_parts  # adds the same to each frame
     attention.to_out[0].weight.data[0, 0] = 1.0
-    with pytest.raises(SettingsError, match="trained temporal layers"):
-        unet.parts(9, 3)
+    assert unet.joins_parts and len(unet.parts(9, 3)) == 3
 
 
-def test_a_tuned_unet_stays_whole(golden):
+def test_a_tuned_unet_goes_in_parts(golden):
     from fatezero_ext.models.unet.inflate import TemporalLayers
 
-    tuned = golden.unet(InflationSettings(norm="frame", temporal=TemporalLayers()), tuned=True)
-    with pytest.raises(SettingsError, match="trained temporal layers"):
-        tuned.parts(9, 3)
+    for norm in ("frame", "clip"):
+        tuned = golden.unet(InflationSettings(norm=norm, temporal=TemporalLayers()), tuned=True)
+        assert tuned.joins_parts and not tuned.joins_norms_alone and len(tuned.parts(9, 3)) == 3
+    assert golden.unet(InflationSettings()).joins_norms_alone

@@ -9,6 +9,7 @@ import torch
 from fatezero_ext import (
     BlendSettings,
     InflationSettings,
+    LayerAddress,
     Reconstruction,
     SettingsError,
     Storage,
@@ -20,9 +21,11 @@ from fatezero_ext import (
     word_heats,
 )
 from fatezero_ext.attention.clip_parts import split_clip, whole_clip
-from fatezero_ext.attention.controller_bases import AttentionStore
+from fatezero_ext.attention.controller_bases import AttentionStore, EmptyControl
 from fatezero_ext.editing.masks import MaskMaker
+from fatezero_ext.inspection import parts_to_read
 from fatezero_ext.inversion import storage_plan, trace
+from fatezero_ext.inversion.source_reader import SourceAttention
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 from fatezero_ext.storage.disk_cache.completeness import LEVELS, PARTS
 from fatezero_ext.storage.disk_cache.manifest import MANIFEST, decode, encode, new_manifest
@@ -267,6 +270,26 @@ def test_heat_and_recorded_maps_are_those_of_the_whole_clip(models, kept, keys, 
         torch.testing.assert_close(of_parts[at], probs, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("policy", ["features", "recompute"])
+def test_a_clip_that_was_inverted_whole_is_read_a_few_frames_at_a_time(models, kept, monkeypatch, policy):
+    whole, model = kept(PUBLISHED, 0, Storage(policy, "ram")), models(PUBLISHED)
+    heat, at = word_heats(whole, ("jeep",), follow_shapes=True), "up.1.0.self"
+    maps, makes = recorded_maps(whole, 1, at)[LayerAddress.parse(at)], []
+    monkeypatch.setattr(parts_to_read, "FRAMES_AT_ONCE", 2)
+    probs = SourceAttention.probs
+
+    def noted(*given):
+        makes.append(probs(*given))
+        return makes[-1]
+
+    monkeypatch.setattr(SourceAttention, "probs", noted)
+    with calls_of(model.unet.net.conv_in) as calls:
+        torch.testing.assert_close(word_heats(whole, ("jeep",), follow_shapes=True), heat, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(recorded_maps(whole, 1, at)[LayerAddress.parse(at)], maps, atol=1e-5, rtol=1e-4)
+    assert 2 <= max(map(len, makes)) <= 4  # with frames of other parts, whose heat spreads to these
+    assert max(calls, default=0) == (2 if policy == "recompute" else 0)
+
+
 def test_a_saved_inversion_is_found_whatever_the_parts(models, whole_edit, tmp_path):
     model, said, whole = models(PUBLISHED), [], whole_edit(PUBLISHED)
     storage = Storage("features", "disk", cache=InversionCache(tmp_path))
@@ -313,10 +336,33 @@ def test_the_attention_of_a_function_is_called_part_by_part(models, kept):
     assert (3, 5, 3, 2) in sites and (1, 3, 1, 2) in sites
 
 
+class Sharper(EmptyControl):
+    """Squares maps, each row by itself, and changes latents after a step."""
+
+    def __call__(self, attn, is_cross, place_in_unet):
+        return attn**2 / (attn**2).sum(-1, keepdim=True)
+
+    def step_callback(self, x_t):
+        return 0.99 * x_t
+
+
+@pytest.mark.parametrize("norm", ["frame", "clip"])
+def test_a_controller_on_maps_that_is_the_same_for_each_frame_is_called_part_by_part(norm):
+    model = load_model(GOLDEN / "model", InflationSettings(norm=norm), dtype=torch.float64)
+    plain = inverted_in(model, 0)
+    with register_attention_control(model.unet, Sharper(), per_frame=True):
+        whole, parts = (inverted_in(model, at_once) for at_once in (0, 3))
+        uncontrolled = named(cross_replace=0.0, self_replace=0.0, guidance=3.0)
+        edits = [edit(each, model.text_encoder, EDIT, uncontrolled) for each in (whole, parts)]
+    assert (whole.trace.latents - plain.trace.latents).abs().max() > 0.01
+    assert (parts.trace.latents - whole.trace.latents).abs().max() < NEAR
+    check_alike(*edits)
+
+
 def test_controllers_on_maps_and_what_is_no_number_are_refused_before_any_work(models, kept):
     own, parts = models(()), kept((), 3)
     with register_attention_control(own.unet, AttentionStore()), calls_of(own.unet.net) as calls:
-        with pytest.raises(SettingsError, match="AttentionStore is registered.*Use 7, all at once"):
+        with pytest.raises(SettingsError, match="AttentionStore is registered.*Use 7, all at once.*per_frame=True"):
             inverted_in(own, 3)
         with pytest.raises(SettingsError, match="AttentionStore is registered"):
             edit(parts, own.text_encoder, *COLOUR)

@@ -12,6 +12,7 @@ from fatezero_ext import (
     Reconstruction,
     SettingsError,
     Storage,
+    TemporalLayers,
     edit,
     load_model,
     recorded_maps,
@@ -21,7 +22,7 @@ from fatezero_ext.inversion import guided_prediction, storage_plan
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 
 from ..conftest import GOLDEN
-from ..small_runs import EDIT, calls_of, clip, inverted, named
+from ..small_runs import EDIT, calls_of, clip, inverted, named, trained_over_time
 from .test_frames_at_once import BLEND, COLOUR, FRAMES, IN_RAM, check_alike
 from .test_smaller_parts import room_for
 
@@ -140,3 +141,25 @@ def test_every_layer_asks_whether_the_run_is_to_end(waits, kept, monkeypatch, ca
     made, in_turn = asked(waits, again)
     assert "one after the other" in caplog.text and in_turn == together + layers
     check_alike(made, whole)
+
+
+@pytest.mark.parametrize("norm", ["frame", "clip"])
+@pytest.mark.parametrize("storage", [IN_RAM, Storage("recompute")], ids=lambda storage: storage.policy)
+def test_edits_of_a_model_with_trained_layers_over_time_go_in_parts(norm, storage, monkeypatch):
+    """Also where its memory runs out in the middle, and where RAM cannot hold what waits."""
+    settings = InflationSettings(norm=norm, temporal=TemporalLayers(rank=4))
+    model = load_model(GOLDEN / "model", settings, dtype=torch.float64)
+    trained_over_time(model.unet, size=0.1)
+    whole = inverted_in(model, 0, storage)
+    wanted = edit(whole, model.text_encoder, *COLOUR)
+    said = []
+    parts = inverted_in(model, 3, storage, on_plan=said.append)
+    assert (parts.trace.latents - whole.trace.latents).abs().max() < 1e-4
+    assert "of the others wait in ram" in said[0] and "none with" not in said[0]
+    check_alike(edit(parts, model.text_encoder, *COLOUR), wanted)
+    with room_for(model.unet, 4, after=1) as calls:
+        check_alike(edit(whole, model.text_encoder, *COLOUR), wanted)
+    assert max(calls[4:]) <= 4
+    monkeypatch.setattr(storage_plan, "free_ram", lambda: 1_000_000)
+    with pytest.raises(SettingsError, match="has trained layers over time, so that .* are free. Use fewer or smaller"):
+        inverted_in(model, 3, storage)

@@ -52,7 +52,7 @@ def room_for(unet, most, after=0):
         if len(calls) > after and calls[-1] > most:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
 
-    hook = unet.net.mid_block.attentions[0].register_forward_pre_hook(fail)
+    hook = unet.net.mid_block.attentions[0].proj_in.register_forward_pre_hook(fail)  # called by any way of computing
     try:
         yield calls
     finally:

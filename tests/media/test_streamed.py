@@ -122,9 +122,19 @@ def test_a_file_that_changes_while_it_is_used_is_an_error(clip, tmp_path):
     path = tmp_path / "clip.mp4"
     write_video(path, clip, 8)
     frames = FileFrames(path).taken_within(AS_IS, 0)
-    write_video(path, clip[:5], 8)
-    with pytest.raises(VideoError, match=f"had {FRAMES} frames and now has 5"):
+    frames.all()
+    for number in (5, FRAMES):
+        write_video(path, clip[:number].flip(0), 8)
+        with pytest.raises(VideoError, match="clip.mp4 has changed while it was used.*Run again"):
+            frames.all()
+    path.unlink()
+    with pytest.raises(VideoError, match="clip.mp4"):
         frames.all()
+
+
+def test_frames_that_come_in_another_number_than_was_said_are_an_error(clip):
+    with pytest.raises(VideoError, match=f"had {FRAMES} frames and now has 5"):
+        StreamedFrames(tuple(clip.shape), lambda: iter([clip[:5]])).all()
 
 
 @pytest.mark.parametrize("lossless", [True, False])

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fatezero_ext import InflationSettings
+from fatezero_ext import InflationSettings, SettingsError, TemporalLayers
 from fatezero_ext.attention.clip_parts import PartCalls, joined
 from fatezero_ext.models.unet import lock_step
-from fatezero_ext.models.unet.temporal import ClipGroupNorm, ClipStatistics
+from fatezero_ext.models.unet.temporal import TEMPORAL_POSITIONS, ClipGroupNorm, ClipStatistics
+
+from ..small_runs import trained_over_time
 
 
 def in_parts(unet, x, text, at_once):
@@ -36,6 +38,51 @@ def test_a_clip_in_parts_is_predicted_as_the_whole_one(golden, noise, keys, size
             torch.testing.assert_close(predicted, whole, atol=1e-9, rtol=1e-9)
 
 
+LAYERS = {position: TemporalLayers(position=position) for position in TEMPORAL_POSITIONS}
+LAYERS |= {"low rank": TemporalLayers(rank=4), "attention alone": TemporalLayers(convolutions=False)}
+NORMS = pytest.mark.parametrize("norm", ["clip", "frame"])
+
+
+@NORMS
+@pytest.mark.parametrize("layers", LAYERS.values(), ids=list(LAYERS))
+def test_trained_layers_over_time_see_the_whole_clip(golden, noise, layers, norm):
+    """In parts that follow each other, and in parts whose frames do not: the frame in the middle comes first."""
+    for keys in ((-1, "first"), ("mid",)):
+        unet = trained_over_time(golden.unet(InflationSettings(key_frames=keys, norm=norm, temporal=layers)))
+        unet.net.double()
+        x, text = noise(5, 4, 9, 13).double(), noise(2, 77, 32).double()
+        with torch.no_grad():
+            whole = unet(x, 501, text, frames=5).unflatten(0, (2, 5))
+            alone = unet(x[:2], 501, text, frames=2).unflatten(0, (2, 2))
+            predicted, parts = in_parts(unet, x, text, 2)
+        assert len(parts) > 2 and (alone[:, 1] - whole[:, 1]).abs().max() > 1e-3
+        torch.testing.assert_close(predicted, whole, atol=1e-9, rtol=1e-9)
+
+
+@NORMS
+@pytest.mark.parametrize("name", ["conv_temporal", "attn_temporal.to_out.0.bias"])
+def test_some_layers_over_time_may_be_untrained(golden, noise, name, norm):
+    """Their biases count all the same."""
+    unet = golden.unet(InflationSettings(key_frames=(), norm=norm, temporal=TemporalLayers()))
+    trained_over_time(unet, lambda each: name in each).net.double()
+    x, text = noise(5, 4, 8, 12).double(), noise(1, 77, 32).double()
+    with torch.no_grad():
+        predicted, parts = in_parts(unet, x, text, 2)
+        torch.testing.assert_close(predicted[0], unet(x, 501, text, frames=5), atol=1e-9, rtol=1e-9)
+    assert len(parts) == 3 and unet.joins_parts == (norm == "clip" or name == "conv_temporal")
+
+
+def test_a_hook_on_a_block_that_attends_over_time_keeps_the_clip_whole(golden):
+    settings = InflationSettings(norm="frame", key_frames=(), temporal=TemporalLayers())
+    unet = trained_over_time(golden.unet(settings))
+    block = unet.net.mid_block.attentions[0].transformer_blocks[0]
+    hook = block.register_forward_hook(lambda *_given: None)
+    with pytest.raises(SettingsError, match="has trained layers over time.*hooks on its blocks.*without layers over"):
+        unet.parts(5, 2)
+    hook.remove()
+    assert len(unet.parts(5, 2)) == 3
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_statistics_of_parts_of_any_length_are_those_of_the_whole(noise, dtype):
     norm = ClipGroupNorm(4, 8, dtype=dtype)
@@ -53,6 +100,16 @@ def test_statistics_of_parts_of_any_length_are_those_of_the_whole(noise, dtype):
 class Elsewhere(lock_step.Waiting):
     """What waits, as arrays of numpy: as on another device, so that torch's tensors are those of this one."""
 
+    all = weakref.WeakSet()
+
+    def __init__(self, x):
+        super().__init__(x)
+        self.all.add(self)
+
+    @classmethod
+    def addresses(cls):
+        return {x.ctypes.data for waiting in cls.all for x in waiting._tensors if not torch.is_tensor(x)}
+
     def pop(self):
         return self._here(self._tensors.pop())
 
@@ -63,6 +120,10 @@ class Elsewhere(lock_step.Waiting):
     @staticmethod
     def _here(x):
         return x if torch.is_tensor(x) else torch.from_numpy(x.copy())
+
+    @property
+    def waiting_top(self):
+        return torch.from_numpy(self._tensors[-1])
 
     @property
     def size_below(self):
@@ -84,7 +145,8 @@ class MostBytes(TorchDispatchMode):
         if isinstance(out, torch.Tensor):
             self.alive = [ref for ref in self.alive if ref() is not None] + [weakref.ref(out)]
             storages = [x.untyped_storage() for ref in self.alive if (x := ref()) is not None]
-            self.most = max(self.most, sum({each.data_ptr(): each.nbytes() for each in storages}.values()))
+            here = {each.data_ptr(): each.nbytes() for each in storages}
+            self.most = max(self.most, sum(here[at] for at in here.keys() - Elsewhere.addresses()))
         return out
 
 
@@ -94,16 +156,18 @@ def most_bytes(unet, x, text, at_once):
     return watch.most
 
 
-def test_the_device_holds_the_layers_of_one_part_however_long_the_clip(golden, noise, monkeypatch):
+@pytest.mark.parametrize("layers", [None, TemporalLayers()], ids=["norms", "layers over time"])
+def test_the_device_holds_the_layers_of_one_part_however_long_the_clip(golden, noise, monkeypatch, layers):
     monkeypatch.setattr(lock_step, "Waiting", Elsewhere)
-    unet, text = golden.unet(), noise(1, 77, 32)
+    unet, text = trained_over_time(golden.unet(InflationSettings(temporal=layers))), noise(1, 77, 32)
     x = noise(16, 4, 16, 16)
     short, long = (most_bytes(unet, x[:frames], text, 2) for frames in (4, 16))
     # What grows are latents and time embeddings, a few hundred numbers a frame, beside 100 thousand of a part.
     assert long < 1.15 * short and long < 0.3 * most_bytes(unet, x, text, 16)
 
 
-def test_what_waits_is_counted_from_shapes(golden, noise, monkeypatch):
+@pytest.mark.parametrize("layers", [None, TemporalLayers()], ids=["norms", "layers over time"])
+def test_what_waits_is_counted_from_shapes(golden, noise, monkeypatch, layers):
     waiting, most = [], [0]
 
     class Counted(Elsewhere):
@@ -116,7 +180,7 @@ def test_what_waits_is_counted_from_shapes(golden, noise, monkeypatch):
             most[0] = max(most[0], sum(x.nbytes for parked in waiting for x in parked._tensors))
 
     monkeypatch.setattr(lock_step, "Waiting", Counted)
-    unet = golden.unet()
+    unet = trained_over_time(golden.unet(InflationSettings(temporal=layers)))
     with torch.no_grad():
         in_parts(unet, noise(4, 4, 16, 16), noise(1, 77, 32), 2)
     bound = unet.waiting_memory(1, 4, 16, 16)
@@ -127,7 +191,7 @@ def test_what_waits_is_counted_from_shapes(golden, noise, monkeypatch):
 def test_what_stays_is_copied_off_the_device_once():
     """A device that gives nothing back: a second copy from there would fail."""
     waiting = lock_step.Waiting(torch.ones(2))
-    waiting._device = torch.device("meta")
+    waiting.device = torch.device("meta")
     assert waiting.top.is_meta
     waiting.leave_device()
     assert waiting._tensors[0].tolist() == [1, 1]

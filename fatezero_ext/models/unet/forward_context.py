@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from torch import nn
+
 from ...attention.functional import Attend, plain
 from ...attention.sites import LayerAddress, Site
 
@@ -19,12 +21,18 @@ class Call:
     attend: how the attention layers of this call are computed
     sites:  every layer's site in this call
     pictures: the call computes single pictures, which layers over time leave as they are, and no clips of one frame
+    apart: modules whose layers over time are computed outside the call, for all parts of a clip
     """
 
     frames: int = 1
     attend: Attend = plain
     sites: Mapping[LayerAddress, Site] = field(default_factory=dict)
     pictures: bool = False
+    apart: frozenset[nn.Module] = frozenset()
+
+    def leaves_out(self, module: nn.Module) -> bool:
+        """Return whether a module does not compute its layer over time."""
+        return self.pictures or module in self.apart
 
 
 _OUTSIDE = Call()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import accumulate
 
 import torch
 from diffusers.models import UNet2DConditionModel
 from torch import Tensor
 
+from ...attention.clip_parts import PartAttention
 from ...attention.controlled_layer import ControlledLayer
 from ...attention.functional import Attend, plain
 from ...diffusion.noise_model import LatentFormat, NoiseModel, Result
@@ -21,7 +23,7 @@ from ..shared_weights import with_weights
 from .forward_context import Call, running
 from .inflate import InflationSettings, inflate
 from .lock_step import predict_together, values_that_wait, what_keeps_parts_apart
-from .temporal import leaves_frames_apart
+from .temporal import OverTime, layers_over_time
 
 
 @dataclass(repr=False, eq=False)
@@ -100,9 +102,19 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
         return self.net.named_parameters()
 
     @property
-    def joins_parts(self) -> bool:
-        """Tells whether its norms run over all frames of a clip."""
-        return self.settings.norm == "clip"
+    def _over_time(self) -> frozenset[OverTime]:
+        """Its modules in which frames reach each other by layers over time."""
+        return frozenset() if self.settings.temporal is None else layers_over_time(self.net)
+
+    @property
+    def joined_by(self) -> str:
+        if self._over_time:
+            return "has trained layers over time"
+        return "normalises over all frames" if self.settings.norm == "clip" else ""
+
+    @property
+    def joins_norms_alone(self) -> bool:
+        return self.settings.norm == "clip" and not self._over_time
 
     def waiting_memory(self, chunks: int, frames: int, height: int, width: int) -> int:
         if not self.joins_parts:
@@ -112,14 +124,10 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
     @property
     def needs_whole_clip(self) -> str:
         if self.joins_parts and (why := what_keeps_parts_apart(self.net)):
+            apart = "Load it with norm 'frame'." if self.joins_norms_alone else "Load a UNet without layers over time."
             return (
-                f"{self.name} normalises over all frames of a clip, for which its parts must wait for each other in "
-                f"every layer, and {why}. Load it with norm 'frame'."
-            )
-        if self.settings.temporal is not None and not leaves_frames_apart(self.net):
-            return (
-                f"{self.name} has trained temporal layers, in which each frame looks at others. Load a UNet without "
-                f"them."
+                f"{self.name} {self.joined_by}, for which the parts of a clip must wait for each other in every layer, "
+                f"and {why}. {apart}"
             )
         return ""
 
@@ -182,14 +190,24 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
     def predict_parts(
         self, pieces: Sequence[Tensor], timestep: int | Tensor, text: Tensor, attends: Sequence[Attend | None]
     ) -> list[Tensor]:
-        if not self.joins_parts or len(pieces) == 1:
+        if len(pieces) == 1 or not self.joins_parts:
             return super().predict_parts(pieces, timestep, text, attends)
+        over_time = self._over_time
         calls = [
-            Call(len(x), self.attend if attend is None else attend, self.sites(len(x), *x.shape[-2:]))
+            Call(len(x), self.attend if attend is None else attend, self.sites(len(x), *x.shape[-2:]), apart=over_time)
             for x, attend in zip(pieces, attends, strict=True)
         ]
         for x, call in zip(pieces, calls, strict=True):
             self.check_call(x, text, call.frames)
         given = [x.to(self.dtype).repeat(len(text), 1, 1, 1) for x in pieces]
-        predicted = predict_together(self.net, given, calls, timestep, text.to(self.dtype))
+        predicted = predict_together(self.net, given, calls, _numbers(pieces, attends), timestep, text.to(self.dtype))
         return [noise.to(x.dtype) for noise, x in zip(predicted, pieces, strict=True)]
+
+
+def _numbers(pieces: Sequence[Tensor], attends: Sequence[Attend | None]) -> list[Sequence[int]]:
+    """Return the numbers in the clip of each part's frames, which its attention knows; else the parts are in order."""
+    firsts = accumulate(map(len, pieces), initial=0)
+    return [
+        attend.part.frames if isinstance(attend, PartAttention) else range(first, first + len(x))
+        for x, attend, first in zip(pieces, attends, firsts, strict=False)
+    ]

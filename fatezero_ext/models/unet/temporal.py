@@ -6,7 +6,7 @@ and their hooks stay where they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -110,44 +110,51 @@ def identity_temporal_conv(channels: int, kernel: int) -> nn.Conv1d:
     return conv
 
 
-def leaves_frames_apart(net: nn.Module) -> bool:
-    """Return whether no temporal layer of a UNet lets one frame reach another, as before training.
+def layers_over_time(net: nn.Module) -> frozenset[OverTime]:
+    """Return the modules of a UNet in which one frame reaches another by a layer over time; none before training.
 
     Biases may have any value, as in raw checkpoints of the authors: they add the same to each frame.
     """
-    return all(map(_leaves_frames_apart, net.modules()))
-
-
-def _leaves_frames_apart(module: nn.Module) -> bool:
-    if isinstance(module, Pseudo3DTransformerBlock):
-        return not module.attn_temporal.to_out[0].get_parameter("weight").any()
-    if not isinstance(module, PseudoConv3d):
-        return True
-    added = module.conv_temporal
-    if isinstance(added, LowRankTemporalConv):
-        return not added.up.weight.any()
-    assert isinstance(added, nn.Conv1d)
-    return added.weight.equal(nn.init.dirac_(torch.empty_like(added.weight)))
+    over_time = (module for module in net.modules() if isinstance(module, PseudoConv3d | Pseudo3DTransformerBlock))
+    return frozenset(module for module in over_time if not module.leaves_frames_apart)
 
 
 class PseudoConv3d(nn.Conv2d):
-    """A 2-D convolution per frame, then a 1-D convolution over the frames of each cell."""
+    """A 2-D convolution per frame, then a 1-D convolution over the frames of each cell.
 
+    cells_axis: an axis of what `over_time` takes, along which it may be computed a piece at a time
+    """
+
+    cells_axis = 2
     conv_temporal: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve x [(chunks frames), channels, height, width]."""
         x = super().forward(x)
-        if call.current().pictures:
-            return x
-        frames, height, width = call.current().frames, *x.shape[-2:]
+        return x if call.current().leaves_out(self) else self.over_time(x, call.current().frames)
+
+    def over_time(self, x: Tensor, frames: int) -> Tensor:
+        """Convolve x [(chunks frames), channels, height, width] over its frames alone."""
+        height, width = x.shape[-2:]
         cells = rearrange(x, "(b f) c h w -> (b h w) c f", f=frames)
         return rearrange(self.conv_temporal(cells), "(b h w) c f -> (b f) c h w", h=height, w=width)
 
+    @property
+    def leaves_frames_apart(self) -> bool:
+        added = self.conv_temporal
+        if isinstance(added, LowRankTemporalConv):
+            return not added.up.weight.any()
+        assert isinstance(added, nn.Conv1d)
+        return added.weight.equal(nn.init.dirac_(torch.empty_like(added.weight)))
+
 
 class Pseudo3DTransformerBlock(BasicTransformerBlock):
-    """diffusers' transformer block with temporal attention at one of three places."""
+    """diffusers' transformer block with temporal attention at one of three places.
 
+    cells_axis: as of `PseudoConv3d`
+    """
+
+    cells_axis = 1
     attn_temporal: Attention
     norm_temporal: nn.LayerNorm
     temporal_position: TemporalPosition
@@ -162,20 +169,33 @@ class Pseudo3DTransformerBlock(BasicTransformerBlock):
         **_more: object,
     ) -> Tensor:
         """Map hidden states [(chunks frames), cells, width] to the same shape."""
-        x = hidden_states
-        x = x + self.attn1(self.norm1(x), attention_mask=attention_mask)
-        x = self._temporal(x, "after_spatial")
-        x = x + self.attn2(
-            self.norm2(x), encoder_hidden_states=encoder_hidden_states, attention_mask=encoder_attention_mask
-        )
-        x = self._temporal(x, "after_cross")
-        x = x + self.ff(self.norm3(x))
-        return self._temporal(x, "after_feedforward")
+        x, running = hidden_states, call.current()
+        for place, stage in self.stages(encoder_hidden_states, attention_mask, encoder_attention_mask):
+            x = stage(x)
+            if place == self.temporal_position and not running.leaves_out(self):
+                x = self.over_time(x, running.frames)
+        return x
 
-    def _temporal(self, x: Tensor, place: TemporalPosition) -> Tensor:
-        if place != self.temporal_position or call.current().pictures:
-            return x
+    def stages(
+        self, text: Tensor | None, mask: Tensor | None = None, text_mask: Tensor | None = None
+    ) -> Iterator[tuple[TemporalPosition, Callable[[Tensor], Tensor]]]:
+        """Yield what the block does frame by frame, and each place behind which it may attend over time."""
+        yield "after_spatial", lambda x: x + self.attn1(self.norm1(x), attention_mask=mask)
+        to_text = {"encoder_hidden_states": text, "attention_mask": text_mask}
+        yield "after_cross", lambda x: x + self.attn2(self.norm2(x), **to_text)
+        yield "after_feedforward", lambda x: x + self.ff(self.norm3(x))
+
+    def over_time(self, x: Tensor, frames: int) -> Tensor:
+        """Attend over the frames of each cell, x [(chunks frames), cells, width]."""
         cells = x.shape[1]
-        tracks = rearrange(x, "(b f) n c -> (b n) f c", f=call.current().frames)
+        tracks = rearrange(x, "(b f) n c -> (b n) f c", f=frames)
         tracks = tracks + self.attn_temporal(self.norm_temporal(tracks))
         return rearrange(tracks, "(b n) f c -> (b f) n c", n=cells)
+
+    @property
+    def leaves_frames_apart(self) -> bool:
+        return not self.attn_temporal.to_out[0].get_parameter("weight").any()
+
+
+OverTime = PseudoConv3d | Pseudo3DTransformerBlock
+"""Modules with a layer over time."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from ...errors import StoreError
+from ..paged_tensor import PagedTensor, pieces
 from .manifest import FileLine, plain_size
 
 DTYPES = {
@@ -27,6 +28,8 @@ DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+_DTYPES_BY_NAME = {name: dtype for dtype, name in DTYPES.items()}
+Held = Tensor | PagedTensor
 HEADER_ALIGNMENT = 8  # bytes, of the safetensors format
 READ_BYTES = 2**20
 
@@ -45,7 +48,7 @@ class DamagedFile(StoreError):
         self.reason = reason
 
 
-def header_and_order(tensors: Mapping[str, Tensor]) -> tuple[bytes, list[Tensor]]:
+def header_and_order(tensors: Mapping[str, Held]) -> tuple[bytes, list[Held]]:
     """Header of a safetensors file, and the tensors in the order in which their bytes follow.
 
     Not left to safetensors.torch.save_file: it refuses tensors that share memory, and the file would have to be read
@@ -69,13 +72,13 @@ def header_and_order(tensors: Mapping[str, Tensor]) -> tuple[bytes, list[Tensor]
     return len(text).to_bytes(8, "little") + text, order
 
 
-def file_bytes(tensors: Mapping[str, Tensor]) -> int:
+def file_bytes(tensors: Mapping[str, Held]) -> int:
     """Size of the file that `write_tensors` would write."""
     header, order = header_and_order(tensors)
     return len(header) + sum(tensor.nbytes for tensor in order)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileLine:
+def write_tensors(path: Path, tensors: Mapping[str, Held]) -> FileLine:
     """Write a safetensors file; at most one tensor is copied at a time, where it is not contiguous.
 
     The file is not flushed to the disk: if a power loss tears it, it no longer matches its checksum and is computed
@@ -90,10 +93,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> FileLine:
     return FileLine(nbytes=nbytes, blake3=digest.hexdigest())
 
 
-def _parts(header: bytes, order: list[Tensor]) -> Iterator[bytes | memoryview]:
+def _parts(header: bytes, order: list[Held]) -> Iterator[bytes | memoryview]:
     yield header
     for tensor in order:
-        yield tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        yield from pieces(tensor if isinstance(tensor, PagedTensor) else tensor.contiguous())
 
 
 def read_tensors(path: Path, line: FileLine) -> dict[str, Tensor]:
@@ -103,6 +106,25 @@ def read_tensors(path: Path, line: FileLine) -> dict[str, Tensor]:
         contents = path.read_bytes()
         _check_digest(blake3(contents).hexdigest(), line)
         return load(contents)
+
+
+def read_into(path: Path, line: FileLine, room: Callable[[str, Sequence[int], torch.dtype], Held]) -> dict[str, Tensor]:
+    """Read a file into tensors that `room` makes by name, shape and dtype, a piece at a time. Raises DamagedFile."""
+    check_tensors(path, line)  # before its header is believed
+    found: dict[str, Tensor] = {}
+    with _noticing_damage(path), path.open("rb") as file:
+        size = file.read(HEADER_ALIGNMENT)
+        header = file.read(int.from_bytes(size, "little"))
+        digest = blake3(size + header)
+        entries = json.loads(header)
+        for name in sorted(entries, key=lambda name: entries[name]["data_offsets"]):
+            held = room(name, entries[name]["shape"], _DTYPES_BY_NAME[entries[name]["dtype"]])
+            for piece in pieces(held):
+                file.readinto(piece)
+                digest.update(piece)
+            found[name] = held.tensor if isinstance(held, PagedTensor) else held
+        _check_digest(digest.hexdigest(), line)
+    return found
 
 
 def check_tensors(path: Path, line: FileLine) -> None:
