@@ -73,6 +73,30 @@ def test_a_full_disk_is_said_wherever_it_shows(batch, batches, monkeypatch):
     assert code == 1 and "Stopped: no space is left" in said and "run the same command again" in said
 
 
+def test_a_driver_that_is_asked_to_stop_counts_no_death_of_its_rows(batch, batches, place, monkeypatch):
+    folder = batches.folder.BatchFolder(place / "out")
+
+    class Stopped:
+        def free(self):
+            return ["worker-1"]
+
+        def submit(self, _worker, rows):
+            (row,) = rows
+            folder.begin(row, next((folder.own / "drivers").glob("*.json")).stem)
+
+        def results(self, _seconds):
+            assert len(folder.running()) == 1
+            raise KeyboardInterrupt  # as of Ctrl-C, of SIGTERM and of SIGHUP
+
+        def cancel(self):
+            pass
+
+    monkeypatch.setattr(batches.local, "LocalEngine", lambda *_arguments: Stopped())
+    code, _, said = batch("image\nred.png\n")
+    assert code == 130 and "run the same command again to go on" in said
+    assert folder.running() == {} and list((folder.own / "deaths").iterdir()) == []
+
+
 def test_the_output_of_others_is_refused(batch, place):
     (place / "notes").mkdir()
     (place / "notes" / "mine.txt").touch()
