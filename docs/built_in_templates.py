@@ -146,8 +146,8 @@ def _tuned_note() -> str:
         "**Tune on Clip** lets the model learn the shape and motion of the clip, so that the edit may change the shape "
         "and keep that motion. It saves the model as *tuned on red circle* in **models/diffusers**; stopped, it goes "
         f"on where it was. The built-in model is small. {KNOWN}\n\n**For a clip of your own** put *Load Video* in the "
-        "place of *Sample Clip*, choose your model, write its prompt, give it another *name*, set *short_side* of *Prepare "
-        "Frames* to 512, and *steps*, *learning_rate* and *temporal_rank* to 200, 1e-5 and 160."
+        "place of *Sample Clip*, choose your model, write its prompt and give it another *name*; set *short_side* of "
+        "*Prepare Frames* to 512, and *steps*, *learning_rate* and *temporal_rank* to 200, 1e-5 and 160."
     )
     return note(TUNED, steps, advice)
 
