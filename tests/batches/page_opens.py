@@ -25,6 +25,8 @@ def opened(browser, report):
     said = []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
+    devtools = page.context.new_cdp_session(page)
+    devtools.send("Performance.enable", {"timeDomain": "threadTicks"})
     page.goto(report.absolute().as_uri(), wait_until="load")
     page.wait_for_timeout(500)
     taken = page.evaluate(
@@ -34,8 +36,6 @@ def opened(browser, report):
             return {drawn: paint?.startTime / 1000, loaded: whole.loadEventEnd / 1000};
         }"""
     )
-    devtools = page.context.new_cdp_session(page)
-    devtools.send("Performance.enable")
     metrics = {each["name"]: each["value"] for each in devtools.send("Performance.getMetrics")["metrics"]}
     return page, {**taken, "work": {name: round(metrics[name], 3) for name in WORK}}, said
 
