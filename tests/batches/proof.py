@@ -11,6 +11,7 @@ import json
 import random
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -116,7 +117,7 @@ def kills(place, options):
                 watch.look()
                 if killed.total() < options.kills and process.poll() is None:
                     (kind,) = chance.choices([*kinds], [*kinds.values()])
-                    killed[kill(kind, process, watch, options, chance)] += 1
+                    killed.update(kill(kind, process, watch, options, chance))
                     if process.poll() is not None:
                         process = start(command(place, out.name, options), place / "kills.log")
             set_aside = len(failures(out))
@@ -135,7 +136,7 @@ def all_finished(folder, rows):
 
 
 def kill(kind, process, watch, options, chance):
-    """Kill a worker, a driver, or a driver with its workers; returns which it was."""
+    """Kill a worker, a driver, or a driver with its workers; returns which it was, nothing where it had just ended."""
     driver = psutil.Process(process.pid)
     driver.suspend()  # nothing is started between the look and the kill
     workers = workers_of(process.pid, options.engine)
@@ -147,10 +148,9 @@ def kill(kind, process, watch, options, chance):
     watch.killed |= {each.pid for each in (workers if driver in victims else victims)}
     kill_all(victims)
     if driver in victims:
-        process.wait()
-    else:
-        driver.resume()
-    return kind
+        return [kind] if process.wait() == -signal.SIGKILL else []
+    driver.resume()
+    return [kind]
 
 
 def broken_model(place):

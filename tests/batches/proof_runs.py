@@ -120,7 +120,7 @@ class Watch:
     def look(self):
         for key, result in finished(self.folder).items():
             names = [*result["files"], result["preview"]]
-            if not names[0] or not all((result["at"] / name).stat().st_size for name in names):
+            if not all(names) or not all((result["at"] / name).stat().st_size for name in names):
                 self.faults.append(f"half a result: {result['folder']}")
             if key not in self._done:
                 self._done[key] = len(starts(self.folder))
