@@ -2,7 +2,7 @@
 
 By hand, since it takes minutes: `python -m tests.batches.proof compare`, `kills`, `bad` or `shards`, also with
 `--engine ray` where Ray is installed, and `nodes`. Each prints a line of JSON; code 1 says that something is wrong.
-With `--place DIR` everything stays in a folder, and `compare` takes single runs that are there.
+With `--place DIR` everything stays in a folder, where the next proof finds clean and single runs.
 """
 
 import argparse
@@ -102,11 +102,11 @@ def single_runs(place, rows):
 def kills(place, options):
     """A batch whose workers and drivers are killed at random moments, each time resumed, until there were so many."""
     rows, chance, killed = write_plan(place, options.clips, options.prompts), random.Random(options.seed), Counter()
-    clean, faults, rounds, aside = clean_run(place, options), [], 0, 0
+    clean, faults, rounds, aside = clean_run(place, options, len(rows)), [], 0, 0
     kinds = {kind: share for kind, share in KINDS.items() if options.engine == "local" or kind != "machine"}
     with ray_cluster(options, [options.workers]) if options.engine == "ray" else nullcontext():
         while killed.total() < options.kills or rounds == 0:
-            out, rounds = place / f"out{rounds}", rounds + 1
+            out, rounds = place / f"kills_{options.engine}_{rounds}", rounds + 1
             watch = Watch(out)
             process = start(command(place, out.name, options), place / "kills.log")
             while process.poll() is None or not all_finished(out, len(rows)):
@@ -236,17 +236,17 @@ def shoot(folder, process, name):
 def shards(place, options):
     """Two drivers on one folder, of which one is killed."""
     rows = write_plan(place, options.clips, options.prompts)
-    clean, watch = clean_run(place, options), Watch(place / "out")
-    first, second = (start(command(place, "out", options, "--shard", f"{n}/2"), place / f"{n}.log") for n in (1, 2))
+    clean, watch = clean_run(place, options, len(rows)), Watch(place / "shards")
+    first, second = (start(command(place, "shards", options, "--shard", f"{n}/2"), place / f"{n}.log") for n in (1, 2))
     until = random.Random(options.seed).randint(len(rows) // 6, len(rows) // 2)
-    while first.poll() is None and len(finished(place / "out")) < until:
+    while first.poll() is None and len(finished(place / "shards")) < until:
         time.sleep(0.05)
     if was_at_work := first.poll() is None:
         kill("machine", first, watch, options, random.Random(0))
     code = second.wait()
-    by_driver = Counter(driver for _, driver, _ in starts(place / "out"))
+    by_driver = Counter(driver for _, driver, _ in starts(place / "shards"))
     faults = watch.end(len(rows), clean)
-    found = {"rows": len(finished(place / "out")), "killed_after": until, "starts_by_driver": dict(by_driver)}
+    found = {"rows": len(finished(place / "shards")), "killed_after": until, "starts_by_driver": dict(by_driver)}
     right = code == 0 and not faults and was_at_work and len(by_driver) == 2
     return {**found, "faults": faults[:5], "right": right}
 
@@ -254,19 +254,19 @@ def shards(place, options):
 def nodes(place, options):
     """Three machines of a Ray cluster, simulated on this one, of which one dies in the middle."""
     rows, options.workers = write_plan(place, options.clips, options.prompts), 3
-    clean, watch, options.engine = clean_run(place, options), Watch(place / "out"), "ray"
+    clean, watch, options.engine = clean_run(place, options, len(rows)), Watch(place / "nodes"), "ray"
     with ray_cluster(options, [1, 1, 1]) as (cluster, machines):
-        process = start(command(place, "out", options), place / "nodes.log")
-        while process.poll() is None and not has_begun(place / "out", 3, len(rows) // 6):
+        process = start(command(place, "nodes", options), place / "nodes.log")
+        while process.poll() is None and not has_begun(place / "nodes", 3, len(rows) // 6):
             time.sleep(0.1)
-        done, actors = len(finished(place / "out")), workers_of(process.pid, "ray")
+        done, actors = len(finished(place / "nodes")), workers_of(process.pid, "ray")
         cluster.remove_node(machines[0], allow_graceful=False)
         gone, alive = wait_for_one(actors)
         watch.killed |= {each.pid for each in gone}
         code = process.wait()
     faults = watch.end(len(rows), clean)
-    runs = Counter(pid for _, _, pid in starts(place / "out"))
-    found = {"rows": len(finished(place / "out")), "machine_killed_after": done, "code": code}
+    runs = Counter(pid for _, _, pid in starts(place / "nodes"))
+    found = {"rows": len(finished(place / "nodes")), "machine_killed_after": done, "code": code}
     found |= {"actors_that_died": len(gone), "rows_started_by_them": sum(runs[each.pid] for each in gone)}
     found |= {"starts": sum(runs.values()), "actors": len(runs), "faults": faults[:5]}
     right = code == 0 and not faults and done < len(rows) and len(gone) == 1 and len(alive) == 2
