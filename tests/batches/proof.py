@@ -12,6 +12,7 @@ import random
 import re
 import shutil
 import signal
+import statistics
 import sys
 import tempfile
 import time
@@ -49,6 +50,9 @@ from .proof_runs import (
 
 KINDS = {"worker": 0.6, "driver": 0.3, "machine": 0.1}
 """What is killed, by how often; a machine is a driver with its workers at one moment, and not of Ray."""
+
+MOST_ROWS_BETWEEN = 4
+"""Rows that are started between two kills."""
 
 
 def compare(place, options):
@@ -113,7 +117,7 @@ def kills(place, options):
                 if process.poll() is not None:  # it may only end by itself when all is done
                     faults.append(f"the driver ended with {process.returncode}")
                     break
-                time.sleep(chance.uniform(0.2, options.pause))
+                a_moment(out, process, chance)
                 watch.look()
                 if killed.total() < options.kills and process.poll() is None:
                     (kind,) = chance.choices([*kinds], [*kinds.values()])
@@ -129,6 +133,15 @@ def kills(place, options):
             faults += watch.end(len(rows), clean)
     told = {"killed": dict(killed), "rounds": rounds, "set_aside_for_two_kills": aside}
     return {**told, "faults": len(faults), "first_faults": faults[:5], "right": not faults and bool(clean)}
+
+
+def a_moment(folder, process, chance):
+    """Wait for a few rows to be started, none at times, and then for about a part of one."""
+    until = len(starts(folder)) + chance.randint(0, MOST_ROWS_BETWEEN)
+    while process.poll() is None and len(starts(folder)) < until:
+        time.sleep(0.02)
+    known = [result["seconds"] for result in finished(folder).values()]
+    time.sleep(chance.uniform(0, 1.2 * statistics.median(known) if known else 5.0))
 
 
 def all_finished(folder, rows):
@@ -292,7 +305,6 @@ def main():
     parser.add_argument("--engine", choices=["local", "ray"], default="local")
     for name, default in {"clips": 6, "prompts": 10, "workers": 2, "kills": 30, "seed": 1, "singles": 60}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--pause", type=float, default=20.0, help="most seconds between kills")
     parser.add_argument("--place", type=Path, help="folder that is kept; otherwise a temporary one")
     options = parser.parse_args()
     options.address = None
