@@ -212,6 +212,7 @@ def _all(
 
                     Run(folder, driver, engine, counts, lines, report, todo).all()
         finally:
+            folder.sweep(driver.living())  # of those that have died meanwhile
             folder.end_all(driver.id)
     return counts.failed
 
