@@ -73,7 +73,7 @@ def test_a_full_disk_is_said_wherever_it_shows(batch, batches, monkeypatch):
     assert code == 1 and "Stopped: no space is left" in said and "run the same command again" in said
 
 
-def test_a_driver_that_is_asked_to_stop_counts_no_death_and_leaves_no_drafts_of_dead_ones(batch, batches, place, monkeypatch):
+def test_a_stopped_driver_counts_no_death_and_leaves_no_drafts_of_dead_ones(batch, batches, place, monkeypatch):
     folder = batches.folder.BatchFolder(place / "out")
 
     class Stopped:
