@@ -24,8 +24,8 @@ from fatezero_ext.tuning.saved_state import state_file
 
 ROOT = Path(__file__).parents[2]
 STEPS, SAVE_EVERY = 60, 4
-SHARE_OF_RUN, SHARE_OF_SAVES = 0.3, 0.25
-"""Most of a run's seconds before a kill; how many kills fall between the last step and the end."""
+SHARE_OF_RUN, IN_THE_END = 0.3, 4
+"""Most of a run's seconds before a kill; every so many kills fall between the last step and the end."""
 RUN = f"""
 import sys
 from pathlib import Path
@@ -76,10 +76,10 @@ def undisturbed(output):
     return {"load": ready - began, "steps": trained - ready, "end": time.perf_counter() - trained}
 
 
-def one_life(output, seconds, chosen):
+def one_life(output, seconds, chosen, *, in_the_end):
     """Start or resume a run and kill it; returns the steps that it said, and whether it lived until then."""
     process, said = start(output), []
-    if chosen.random() < SHARE_OF_SAVES:
+    if in_the_end:
         said = steps_until(process, STEPS)
         time.sleep(chosen.uniform(0, seconds["end"]))
     else:
@@ -130,7 +130,7 @@ def main():
             broken.parent.mkdir()
             while lived and len(died) < options.kills:
                 before = saved_steps(broken)
-                said, lived = one_life(broken, seconds, chosen)
+                said, lived = one_life(broken, seconds, chosen, in_the_end=len(died) % IN_THE_END == IN_THE_END - 1)
                 if lived:
                     died.append(said[-1] if said else before)
                     faults += life_faults(before, said, saved_steps(broken))
