@@ -131,8 +131,8 @@ class RayEngine:
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**{name: os.environ[name] for name in names}, "PYTHONPATH": os.pathsep.join(paths)}
         needs = {"num_cpus": 1, "num_gpus": 1 if self._gpus() else 0}
-        groups = {"concurrency_groups": {LIFE: 1}}
-        remote = self._ray.remote(InPack).options(**needs, **groups, runtime_env={"env_vars": environment})
+        threaded = self._ray.remote(concurrency_groups={LIFE: 1})(InPack)
+        remote = threaded.options(**needs, runtime_env={"env_vars": environment})
         handle = remote.remote("nodes.batches.worker", "worker_of", self._setup, f"actor-{number + 1}")
         return _Actor(handle, handle.__ray_ready__.remote())
 
