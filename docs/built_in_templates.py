@@ -94,6 +94,64 @@ def first_edit(known: Mapping[str, NodeKind]) -> Sheet:
     return sheet
 
 
+TUNED = "Tune a model on the clip, change the shape"
+"""Title of the template of a tuned model."""
+TUNED_EDIT = "a red square on the grass"
+TUNING = {"name": "tuned on red circle", "steps": 100, "learning_rate": 1e-4, "temporal_rank": 16, "preview_every": 10}
+"""Widgets of Tune on Clip that suit the built-in model; its defaults are for Stable Diffusion."""
+
+
+def tuned_edit(known: Mapping[str, NodeKind]) -> Sheet:
+    """Return the one node behind a model that learns the clip first."""
+    sheet = Sheet(known)
+    sheet.group("1 the clip", (20, -40, 400, 210))
+    clip_values = defaults("FateZero_SampleClip", sample=FIRST.sample)
+    (clip,) = sheet.add("FateZero_SampleClip", (40, 40, 360, 80), clip_values)
+    said, wanted = sentences(sheet, FIRST.source, TUNED_EDIT)
+    sheet.group("the model, and how it learnt", (440, 440, 400, 460), GREY)
+    model, text_encoder, vae = sheet.add(LOADER, (460, 520, 360, 280), defaults(LOADER), folded=True)
+    tuned, curve = _learnt(sheet, {"video": clip}, {"unet": model, "clip": text_encoder, "prompt": said}, vae)
+    sheet.add("PreviewImage", (460, 580, 360, 300), title="Loss of every step", images=curve)
+    links = {"model": tuned, "clip": text_encoder, "vae": vae, "video": clip}
+    links |= {"source_prompt": said, "edit_prompt": wanted}
+    video, compared = whole(sheet, links, FIRST.source, TUNED_EDIT, "object")
+    sheet.group("the edit's rate", (1700, 460, 400, 80), GREY)
+    _, _, fps, *_ = sheet.add("GetVideoComponents", (1720, 520, 360, 114), folded=True, video=video)
+    shown(sheet, 1280, Result(compared, video, fps))
+    sheet.note((1700, 570, 400, 330), _tuned_note())
+    return sheet
+
+
+def _learnt(
+    sheet: Sheet, clip: Mapping[str, Output], links: Mapping[str, Output], vae: Output
+) -> tuple[Output, Output]:
+    """Add Tune on Clip and the frames that it learns from; returns the tuned UNet and the curve of its losses."""
+    sheet.group("the model learns the clip", (20, 190, 400, 710))
+    values = defaults("FateZero_PrepareFrames", count=8, short_side=64)
+    frames, *_ = sheet.add("FateZero_PrepareFrames", (40, 270, 360, 350), values, folded=True, **clip)
+    (latent,) = sheet.add("VAEEncode", (40, 312, 360, 60), folded=True, pixels=frames, vae=vae)
+    values = defaults("FateZero_TuneOnClip", prompt=FIRST.source, **TUNING)
+    box = (40, 364, 360, 520)
+    tuned, curve, _, _ = sheet.add("FateZero_TuneOnClip", box, values, latent=latent, **links)
+    return tuned, curve
+
+
+def _tuned_note() -> str:
+    steps = (
+        f"{RUN}: clip and model come with the pack. The first run trains, later ones only edit.",
+        f"**See** the source beside the edit in group 4. {SAVED_AS} **output/video/edit_00001_.mp4**.",
+        "**Type** other words into *What it should be*, and Run again.",
+    )
+    advice = (
+        "**Tune on Clip** lets the model learn the shape and motion of the clip, so that the edit may change the shape "
+        "and keep that motion. It saves the model as *tuned on red circle* in **models/diffusers**; stopped, it goes "
+        f"on where it was. The built-in model is small. {KNOWN}\n\n**For a clip of your own** put *Load Video* in the "
+        "place of *Sample Clip*, choose your model, write its prompt and give it another *name*; set *short_side* of "
+        "*Prepare Frames* to 512, and *steps*, *learning_rate* and *temporal_rank* to 200, 1e-5 and 160."
+    )
+    return note(TUNED, steps, advice)
+
+
 @dataclass(frozen=True)
 class Steps:
     """A template with every step as a node of its own: its file, its title, its edit.

@@ -21,7 +21,7 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # the checkout need not be installed
 
-from built_in_templates import FIRST  # noqa: E402
+from built_in_templates import FIRST, TUNED  # noqa: E402
 from template_parts import download, gigabytes  # noqa: E402
 
 from fatezero_ext import Controller, invert, load_toy  # noqa: E402
@@ -48,6 +48,7 @@ OF_KINDS = {
     "Change an object, keep the motion": SHAPE,
     "Change the background only": BACKGROUND,
     "Change the style, keep the motion": STYLE,
+    TUNED: SHAPE,
 }
 """Templates of the one node, whose cards show an edit of their kind."""
 SIDE = 256  # pixels of one clip

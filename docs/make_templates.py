@@ -14,7 +14,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # the checkout need not be installed
 
-from built_in_templates import ALL_STEPS, FIRST, each_step, first_edit  # noqa: E402
+from built_in_templates import ALL_STEPS, FIRST, TUNED, each_step, first_edit, tuned_edit  # noqa: E402
 from template_nodes import defaults, kinds  # noqa: E402
 from template_parts import (  # noqa: E402
     GREY,
@@ -338,7 +338,8 @@ def main(root: Path = ROOT) -> None:
     known, templates = kinds(), root / TEMPLATES
     for edit in EDITS:
         write(templates / f"{edit.title}.json", whole_edit(edit, known))
-    for title, made in {EXPANDED: expanded, OWN_MASK: own_mask, REPAINTED: repainted}.items():
+    further = {EXPANDED: expanded, OWN_MASK: own_mask, REPAINTED: repainted, TUNED: tuned_edit}
+    for title, made in further.items():
         write(templates / f"{title}.json", made(known))
     write(templates / f"{FIRST.title}.json", first_edit(known))
     for each in ALL_STEPS:

@@ -61,7 +61,7 @@ def kinds() -> dict[str, NodeKind]:
     return found | CORE
 
 
-def defaults(name: str, **changed: Any) -> list[Any]:  # noqa: ANN401 - widgets have any type
+def defaults(name: str, /, **changed: Any) -> list[Any]:  # noqa: ANN401 - widgets have any type
     """Return the widgets' values of a node of the pack, as the page makes them, with some of them changed."""
     widgets = load_pack("nodes.headless.schemas.registry").pack_node_types()[name].widgets
     if unknown := changed.keys() - {widget.id for widget in widgets}:

@@ -11,6 +11,7 @@ import signal
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ..errors import FateZeroError
 from . import FAILED, INTERRUPTED, OK
 from .examples import EXAMPLE_EDITS
 from .node_pack import load_pack
+from .stop_signals import stop_signals
 
 ALL = "all"
 MOST_WORKERS = 1000
@@ -353,10 +355,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"Error: {error}\n")
         return FAILED
     except KeyboardInterrupt:
-        sys.stderr.write("Stopped. Files already saved are whole; nothing else was written.\n")
+        with suppress(OSError):  # a terminal that was closed
+            sys.stderr.write("Stopped. Files already saved are whole; nothing else was written.\n")
         return INTERRUPTED
 
 
 def stop_on_terminate() -> None:
-    """Let a termination request end the program as cleanly as Ctrl-C does."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Let a termination request, or a terminal that is closed, end the program as cleanly as Ctrl-C does."""
+    for number in stop_signals():
+        signal.signal(number, signal.default_int_handler)

@@ -92,3 +92,7 @@ class InPack:
         """Yield what a generator of the object yields."""
         for item in getattr(self._made, method)(*arguments):  # noqa: UP028 - Ray sends into generators, and not all take it
             yield item
+
+    def is_alive(self) -> bool:
+        """Return at once, on another thread than the generators: a process that hangs does not."""
+        return True

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -26,6 +26,7 @@ from ..pictures.loss_curve import loss_curve
 from ..tuning.folder import TunedFolder
 from ..tuning.settings import TuningSettings
 from ..tuning.tune import ClassPictures, TuningStep, tune
+from .stop_signals import stop_signals
 
 BUILT_IN = "toy"
 STOPPING = (
@@ -104,7 +105,7 @@ def _bar(console: Console) -> Progress:
 
 @contextmanager
 def _stopped_between_steps() -> Iterator[Callable[[], None]]:
-    """Let the first Ctrl-C or termination request wait for the end of a step, so that the run's state is saved.
+    """Let the first Ctrl-C, or other request to stop, wait for the end of a step, so that the run's state is saved.
 
     Yields what raises KeyboardInterrupt there; a second request ends the run at once.
     """
@@ -114,13 +115,14 @@ def _stopped_between_steps() -> Iterator[Callable[[], None]]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        os.write(2, STOPPING)  # a handler may interrupt a write of this very stream
+        with suppress(OSError):  # a terminal that was closed
+            os.write(2, STOPPING)  # a handler may interrupt a write of this very stream
 
     def go_on() -> None:
         if asked:
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, *stop_signals())}
     try:
         yield go_on
     finally:

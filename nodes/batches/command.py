@@ -6,7 +6,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -95,7 +95,8 @@ def run_batch(command: BatchCommand) -> int:
         )
         return FAILED
     except KeyboardInterrupt:
-        lines.say("Stopped. Rows that are done are kept; run the same command again to go on.")
+        with suppress(OSError):  # a terminal that was closed
+            lines.say("Stopped. Rows that are done are kept; run the same command again to go on.")
         return INTERRUPTED
 
 
@@ -211,6 +212,7 @@ def _all(
 
                     Run(folder, driver, engine, counts, lines, report, todo).all()
         finally:
+            folder.sweep(driver.living())  # of those that have died meanwhile
             folder.end_all(driver.id)
     return counts.failed
 

@@ -2,21 +2,22 @@
 
 By hand, since it takes minutes: `python -m tests.batches.proof compare`, `kills`, `bad` or `shards`, also with
 `--engine ray` where Ray is installed, and `nodes`. Each prints a line of JSON; code 1 says that something is wrong.
+With `--place DIR` everything stays in a folder, where the next proof finds clean and single runs.
 """
 
 import argparse
 import csv
-import hashlib
 import json
-import os
 import random
+import re
 import shutil
 import signal
-import subprocess
+import statistics
 import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import psutil
@@ -24,208 +25,145 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fatezero_ext.cli.node_pack import load_pack
-from fatezero_ext.media.video import write_video
 from fatezero_ext.models.folder.detect import TOY_FOLDER
-from fatezero_ext.toy.world.clips import sample_clip
 
-ROOT = Path(__file__).parents[2]
-CHANGES = ("blue", "green", "yellow", "purple", "orange")
-PLACES = ("grass", "sand")
-SMALL = {"steps": "2", "frames": "3", "size": "32"}
+from .proof_runs import (
+    SOURCE,
+    Watch,
+    bits,
+    clean_run,
+    command,
+    failures,
+    finished,
+    kill_all,
+    made,
+    prompts_of,
+    ray_cluster,
+    save_plan,
+    start,
+    starts,
+    step_by_step,
+    workers_of,
+    write_clips,
+    write_plan,
+)
 
+KINDS = {"worker": 0.6, "driver": 0.3, "machine": 0.1}
+"""What is killed, by how often; a machine is a driver with its workers at one moment, and not of Ray."""
 
-def write_plan(place, clips, prompts, **more):
-    """Write sample clips, and a plan of every prompt for every clip; returns the rows."""
-    rows = []
-    for seed in range(clips):
-        clip = sample_clip(seed, shape="circle", colour="red", background="grass", frames=3)
-        write_video(place / f"clip{seed}.mp4", torch.from_numpy(clip.frames), 8)
-        for number in range(prompts):
-            colour, ground = CHANGES[number % len(CHANGES)], PLACES[number // len(CHANGES) % len(PLACES)]
-            source, edited = "a red circle on the grass", f"a {colour} circle on the {ground}"
-            rows.append({"clip": f"clip{seed}.mp4", "source_prompt": source, "edit_prompt": edited, **SMALL, **more})
-    save_plan(place / "plan.csv", rows)
-    return rows
-
-
-def save_plan(path, rows):
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def command(place, folder, options, *more):
-    engine = ["--engine", options.engine, "--workers", str(options.workers)]
-    plan = [str(place / "plan.csv"), "--output", str(place / folder), "--models", str(place)]
-    return [sys.executable, "-m", "fatezero_ext", "batch", *plan, *engine, *more]
-
-
-def start(arguments, **more):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, text=True, **more)
-
-
-def bits(folder):
-    """Digest of the saved files of every row, by its folder's name."""
-    found = {}
-    for result in sorted(folder.glob("rows/*/result.json")):
-        files = [(result.parent / name).read_bytes() for name in json.loads(result.read_text())["files"]]
-        found[result.parent.name] = hashlib.sha256(b"".join(files)).hexdigest()
-    return found
-
-
-def half(folder):
-    """How many results lack a file that they name."""
-    return sum(
-        not all((path.parent / name).is_file() for name in [*found["files"], found["preview"]])
-        for path in folder.glob("rows/*/result.json")
-        for found in [json.loads(path.read_text())]
-    )
-
-
-def starts(folder):
-    """How many rows were started, again ones counted."""
-    log = folder / ".batch" / "starts.txt"
-    return len(log.read_text().splitlines()) if log.exists() else 0
-
-
-def wrong_failures(folder):
-    """Failures of rows that were not set aside: no row of these plans fails by itself."""
-    found = [json.loads(path.read_text()) for path in folder.glob("failed/*.json")]
-    return [each["error"] for each in found if not each["set_aside"]]
-
-
-def results(folder):
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("rows/*/result.json"))]
-
-
-def made(folder, node):
-    """How often nodes of that name were computed, by the process."""
-    return Counter(
-        each["pid"] for each in results(folder) for step in each["nodes"] if node in step["node"] and not step["reused"]
-    )
+MOST_ROWS_BETWEEN = 4
+"""Rows that are started between two kills."""
 
 
 def compare(place, options):
     """A batch against single runs of the command."""
-    rows = write_plan(place, options.clips, options.prompts)
+    rows, out = write_plan(place, options.clips, options.prompts), place / options.engine
+    alone = rows[:: max(1, len(rows) // options.singles)]
+    each, saved = single_runs(place, alone)
     began = time.monotonic()
-    code = start(command(place, "batch", options)).wait()
+    code = start(command(place, out.name, options), place / f"{out.name}.log").wait()
     seconds = time.monotonic() - began
-    (place / "one.json").write_text(json.dumps(load_pack("nodes.batches.workflow").VIDEO_EDIT))
-    by_values = {json.dumps(each["values"], sort_keys=True): each for each in results(place / "batch")}
-    same, singles = 0, random.Random(0).sample(rows, min(options.singles, len(rows)))
-    began = time.monotonic()
-    for number, row in enumerate(singles):
-        settings = [f"--set={'LoadVideo.file' if k == 'clip' else f'VideoEdit.{k}'}={v}" for k, v in row.items()]
-        output = place / f"single{number}"
-        run = [sys.executable, "-m", "fatezero_ext", "run", str(place / "one.json"), *settings, "--output", str(output)]
-        start(run, stderr=subprocess.DEVNULL).wait()
-        folder = place / "batch" / "rows" / by_values[json.dumps(row, sort_keys=True)]["folder"]
-        same += (output / "edit_00001_.mp4").read_bytes() == (folder / "edit_00001_.mp4").read_bytes()
-    each = (time.monotonic() - began) / max(1, len(singles))
-    loads, inversions = made(place / "batch", "Load Stable Diffusion"), made(place / "batch", "DDIM Inversion")
-    return {
-        "rows": len(bits(place / "batch")),
+    by_values = {as_key(result["values"]): result["at"] for result in finished(out).values()}
+    edits = {as_key(row): (by_values[as_key(row)] / "edit_00001_.mp4").read_bytes() for row in rows}
+    same = sum(edits[as_key(row)] == single for row, single in zip(alone, saved, strict=True))
+    loads, inversions = made(out, "Load Stable Diffusion"), made(out, "DDIM Inversion")
+    found = {
+        "rows": len(bits(out)),
         "batch_seconds": round(seconds, 1),
         "single_seconds_each": round(each, 1),
         "ratio": round(each * len(rows) / seconds, 1),
-        "same_bits_as_single": f"{same} of {len(singles)}",
+        "same_bits_as_single": f"{same} of {len(saved)}",
+        "different_edits": len(set(edits.values())),
         "loads_by_worker": sorted(loads.values()),
         "inversions": sum(inversions.values()),
-        "right": code == 0
-        and same == len(singles)
-        and set(loads.values()) == {1}
-        and sum(inversions.values()) == options.clips
-        and len(bits(place / "batch")) == len(rows),
+        "starts": len(starts(out)),
     }
+    right = code == 0 and found["rows"] == found["starts"] == len(rows) and same == len(alone)
+    right = right and found["inversions"] == options.clips
+    right = right and found["loads_by_worker"] == [1] * options.workers
+    return {**found, "right": right and found["different_edits"] == len(rows)}
 
 
-def workers_of(process, engine):
-    """The processes that run rows for a driver, of Ray those of its actors."""
-    try:
-        found = psutil.Process(process.pid).children(recursive=True)
-    except psutil.Error:
-        return []
-    if engine == "local":
-        return [each for each in found if "spawn_main" in " ".join(cmdline(each))]
-    return [each for each in found if cmdline(each)[:1] and cmdline(each)[0].startswith("ray::")]
+def as_key(values):
+    return json.dumps(values, sort_keys=True)
 
 
-def cmdline(process):
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
-def end(process):
-    """End what a driver has started and cannot end itself any more."""
-    try:
-        children = psutil.Process(process.pid).children(recursive=True)
-    except psutil.Error:
-        children = []
-    process.kill()
-    process.wait()
-    for child in children:
-        try:
-            child.kill()
-        except psutil.Error:
-            pass
+def single_runs(place, rows):
+    """Run every row by a command of its own; returns the seconds of each, and the bytes of what they saved."""
+    (place / "one.json").write_text(json.dumps(load_pack("nodes.batches.workflow").VIDEO_EDIT))
+    taken = place / "singles.json"
+    folders = [place / f"single{number}" for number in range(len(rows))]
+    if not taken.exists():
+        began = time.monotonic()
+        for row, folder in zip(rows, folders, strict=True):
+            settings = [f"--set={'LoadVideo.file' if k == 'clip' else f'VideoEdit.{k}'}={v}" for k, v in row.items()]
+            run = [sys.executable, "-m", "fatezero_ext", "run", str(place / "one.json"), *settings]
+            start([*run, "--output", str(folder)], place / "singles.log").wait()
+        taken.write_text(json.dumps((time.monotonic() - began) / len(rows)))
+    return json.loads(taken.read_text()), [(folder / "edit_00001_.mp4").read_bytes() for folder in folders]
 
 
 def kills(place, options):
-    """A batch whose workers and drivers are killed at random moments, each time resumed."""
-    rows = write_plan(place, options.clips, options.prompts)
-    start(command(place, "clean", options)).wait()
-    chance, killed, wrong, halves, lost, again = random.Random(options.seed), Counter(), [], 0, 0, 0
-    process = start(command(place, "out", options), stderr=subprocess.DEVNULL)
-    while sum(killed.values()) < options.kills:
-        time.sleep(chance.uniform(0.2, options.pause))
-        halves, wrong = halves + half(place / "out"), wrong + wrong_failures(place / "out")
-        if process.poll() is not None:
-            failed = len(list((place / "out").glob("failed/*.json")))
-            if len(results(place / "out")) + failed == len(rows):  # begin anew: there are kills left
-                again += max(0, starts(place / "out") - len(rows) - lost)
-                shutil.rmtree(place / "out")
-                lost = 0
-            process = start(command(place, "out", options), stderr=subprocess.DEVNULL)
-            continue
-        workers = workers_of(process, options.engine)
-        lost += options.workers  # at most: a driver's death ends a row of each
-        if workers and chance.random() < 0.7:
-            chance.choice(workers).send_signal(signal.SIGKILL)
-            killed["worker"] += 1
-            lost += 1 - options.workers
-        else:
-            if options.engine == "ray":
-                end(process)  # with its cluster, as a machine dies
-            process.kill()
-            process.wait()
-            killed["driver"] += 1
-            process = start(command(place, "out", options), stderr=subprocess.DEVNULL)
-    process.wait()
-    halves, wrong = halves + half(place / "out"), wrong + wrong_failures(place / "out")
-    again += max(0, starts(place / "out") - len(rows) - lost)
-    seen = {"starts_beyond_rows_and_kills": again, "half_results_seen": halves, "wrong_failures": wrong[:3]}
-    return after_kills(place, options, process.returncode, len(rows), {"killed": dict(killed), **seen})
+    """A batch whose workers and drivers are killed at random moments, each time resumed, until there were so many."""
+    rows, chance, killed = write_plan(place, options.clips, options.prompts), random.Random(options.seed), Counter()
+    clean, faults, rounds, aside = clean_run(place, options, len(rows)), [], 0, 0
+    kinds = {kind: share for kind, share in KINDS.items() if options.engine == "local" or kind != "machine"}
+    with ray_cluster(options, [options.workers]) if options.engine == "ray" else nullcontext():
+        while killed.total() < options.kills or rounds == 0:
+            out, rounds = place / f"kills_{options.engine}_{rounds}", rounds + 1
+            watch = Watch(out)
+            process = start(command(place, out.name, options), place / "kills.log")
+            while process.poll() is None or not all_finished(out, len(rows)):
+                if process.poll() is not None:  # it may only end by itself when all is done
+                    faults.append(f"the driver ended with {process.returncode}")
+                    break
+                a_moment(out, process, chance)
+                watch.look()
+                if killed.total() < options.kills and process.poll() is None:
+                    (kind,) = chance.choices([*kinds], [*kinds.values()])
+                    killed.update(kill(kind, process, watch, options, chance))
+                    if process.poll() is not None:
+                        process = start(command(place, out.name, options), place / "kills.log")
+            set_aside = len(failures(out))
+            aside += set_aside
+            if set_aside:
+                process = start(command(place, out.name, options, "--retry-failed"), place / "kills.log")
+            if process.wait():
+                faults.append(f"the driver ended with {process.returncode}")
+            faults += watch.end(len(rows), clean)
+    told = {"killed": dict(killed), "rounds": rounds, "set_aside_for_two_kills": aside}
+    return {**told, "faults": len(faults), "first_faults": faults[:5], "right": not faults and bool(clean)}
 
 
-def after_kills(place, options, code, count, seen):
-    """What is there in the end, rows that were set aside run again."""
-    out = place / "out"
-    aside = len(list(out.glob("failed/*.json")))
-    code = start(command(place, "out", options, "--retry-failed")).wait() if aside else code
-    found = {
-        **seen,
-        "rows": len(bits(out)),
-        "same_bits_as_clean": bits(out) == bits(place / "clean"),
-        "drafts_left": len(list((out / ".batch" / "drafts").iterdir())),
-        "set_aside_for_two_kills": aside,
-    }
-    wrong = [found[name] for name in ("drafts_left", *list(seen)[1:])]
-    return {**found, "right": code == 0 and found["rows"] == count and found["same_bits_as_clean"] and not any(wrong)}
+def a_moment(folder, process, chance):
+    """Wait for a few rows to be started, none at times, and then for about a part of one."""
+    until = len(starts(folder)) + chance.randint(0, MOST_ROWS_BETWEEN)
+    while process.poll() is None and len(starts(folder)) < until:
+        time.sleep(0.02)
+    known = [result["seconds"] for result in finished(folder).values()]
+    time.sleep(chance.uniform(0, 1.2 * statistics.median(known) if known else 5.0))
+
+
+def all_finished(folder, rows):
+    return len(finished(folder)) + len(failures(folder)) == rows
+
+
+def kill(kind, process, watch, options, chance):
+    """Kill a worker, a driver, or a driver with its workers; returns which it was, nothing where it had just ended."""
+    driver = psutil.Process(process.pid)
+    driver.suspend()  # nothing is started between the look and the kill
+    workers = workers_of(process.pid, options.engine)
+    if kind == "worker" and workers:
+        victims = [chance.choice(workers)]
+    else:
+        victims, kind = ([driver], "driver") if kind == "worker" else ([driver], kind)
+        victims += workers if kind == "machine" else []
+    watch.killed |= {each.pid for each in (workers if driver in victims else victims)}
+    kill_all(victims)
+    if driver in victims:
+        return [kind] if process.wait() == -signal.SIGKILL else []
+    driver.resume()
+    return [kind]
 
 
 def broken_model(place):
@@ -238,96 +176,144 @@ def broken_model(place):
     return "broken"
 
 
+def bad_rows(broken):
+    """Changes of a row that make it bad, each with words of its message."""
+    words = {"kind": "custom", "blend_words": "jeep"}
+    return [
+        ({"clip": "missing.mp4"}, r"no file .*missing\.mp4"),
+        ({"clip": "../out.mp4"}, r"out\.mp4"),
+        ({"steps": "many"}, r"column 'steps'.*many"),
+        ({"kind": "color"}, r"column 'kind'.*color"),
+        (words, r"jeep"),
+        ({**words, "blend_words": "circle", "blend_edit_words": "jeep"}, r"jeep"),
+        ({"strength": "7"}, r"column 'strength'.*7"),
+        ({"model": broken}, r"not (finite|numbers)|NaN|nan"),
+        ({"model": broken, "edit_prompt": "a blue heart on the grass"}, r"not (finite|numbers)|NaN|nan"),
+        ({"edit_prompt": "a red heart on the grass", "name": "killer"}, r"2 workers died.*signal 9|died"),
+    ]
+
+
 def bad(place, options):
-    """Ten bad rows among others: files that are missing, settings that are not, NaN latents, and a killed worker."""
-    options.workers = 1  # so that the one that is killed is the one that runs the row
-    rows = write_plan(place, options.clips, options.prompts, model="built-in toy model", kind="auto")
-    broken = broken_model(place)
-    changes = [{"clip": "missing.mp4"}, {"clip": "../out.mp4"}, {"steps": "many"}, {"kind": "color"}]
-    changes += [{"edit_prompt": "a red circle on the grass"}, {"strength": "7"}, {"source_prompt": " "}]
-    changes += [{"model": broken}, {"model": broken, "edit_prompt": "a blue heart on the grass"}]
-    rows += [{**rows[0], **change} for change in changes] + [{**rows[0], "edit_prompt": "a red heart on the grass"}]
-    killer = "a-red-heart"
-    save_plan(place / "plan.csv", rows)
-    process = start(command(place, "out", options), stderr=(place / "said.txt").open("w"))
-    while process.poll() is None:
-        time.sleep(0.02)
-        running = place / "out" / ".batch" / "running"
-        if running.is_dir() and (running / killer_key(place, killer)).exists():  # as the system does by memory
-            for worker in workers_of(process, options.engine):
-                worker.kill()
+    """Ten bad rows among a hundred: missing files, words, settings, NaN latents, and one whose worker is killed."""
+    clips, prompts = (options.clips, options.prompts) if options.clips != 6 else (9, 10)
+    write_clips(place, clips)
+    small = {"model": "built-in toy model", "kind": "auto", "steps": "2", "blend_words": "", "blend_edit_words": ""}
+    good = [
+        {"clip": f"clip{seed}.mp4", "source_prompt": SOURCE, "edit_prompt": prompt, **small, "name": ""}
+        for seed in range(clips)
+        for prompt in prompts_of(prompts)
+    ]
+    changes = bad_rows(broken_model(place))
+    rows = [*good]
+    for number, (change, _) in enumerate(changes):  # among the others
+        rows.insert(number * len(rows) // len(changes), {**good[0], **change})
+    save_plan(place / "plan.csv", good)
+    (place / "steps.json").write_text(json.dumps(step_by_step()))
+    workflow = ["--workflow", str(place / "steps.json")]
+    if start(command(place, "clean", options, *workflow), place / "clean.log").wait():
+        raise RuntimeError(f"the clean run failed; see {place / 'clean.log'}")
+    save_plan(place / "bad.csv", rows)
+    process = start(command(place, "out", options, *workflow, plan="bad.csv"), place / "bad.log")
+    shot = shoot(place / "out", process, "killer")
     with (place / "out" / "report.csv").open() as file:
-        states = Counter(row["status"] for row in csv.DictReader(file))
-    failures = [json.loads(path.read_text()) for path in (place / "out").glob("failed/*.json")]
+        told = [line for line in csv.DictReader(file) if line["status"] != "done"]
+    named = [any(re.search(words, line["error"], re.DOTALL) for line in told) for _, words in changes]
+    same = bits(place / "out") == bits(place / "clean")
     return {
-        "states": dict(states),
+        "rows": len(rows),
+        "done": len(bits(place / "out")),
+        "same_bits_as_without_bad_rows": same,
         "code": process.returncode,
-        "errors": sorted(f"{each['folder'][:40]}: {each['error'][:90]}" for each in failures),
-        "said": (place / "said.txt").read_text().count("Not valid"),
-        "right": states["done"] == len(rows) - 10 and process.returncode == 20,
+        "named": f"{sum(named)} of {len(changes)}",
+        "workers_killed": shot,
+        "errors": [f"row {line['row']} {line['status']}: {line['error'][:110]}" for line in told],
+        "right": same and all(named) and len(told) == len(changes) and process.returncode == 20 and shot == 2,
     }
 
 
-def killer_key(place, name):
-    plan = json.loads((place / "out" / ".batch" / "plan.json").read_text())
-    return next((row["key"] for row in plan["rows"] if name in row["folder"]), "none")
+def shoot(folder, process, name):
+    """Kill every worker that runs the row of that name, as the system does where memory is short; returns how many."""
+    killed, key = set(), None
+    while process.poll() is None:
+        time.sleep(0.01)
+        if key is None and (plan := folder / ".batch" / "plan.json").exists():
+            key = next(row["key"] for row in json.loads(plan.read_text())["rows"] if row["folder"].startswith(name))
+        for started, _, pid in starts(folder):
+            if started == key and pid not in killed:
+                with suppress(psutil.Error):
+                    kill_all([psutil.Process(pid)])
+                    killed.add(pid)
+    return len(killed)
 
 
 def shards(place, options):
     """Two drivers on one folder, of which one is killed."""
     rows = write_plan(place, options.clips, options.prompts)
-    start(command(place, "clean", options)).wait()
-    first, second = (
-        start(command(place, "out", options, "--shard", f"{n}/2"), stderr=subprocess.DEVNULL) for n in (1, 2)
-    )
-    until = random.Random(options.seed).randint(1, len(rows) // 2)
-    while first.poll() is None and len(bits(place / "out")) < until:
+    clean, watch = clean_run(place, options, len(rows)), Watch(place / "shards")
+    first, second = (start(command(place, "shards", options, "--shard", f"{n}/2"), place / f"{n}.log") for n in (1, 2))
+    until = random.Random(options.seed).randint(len(rows) // 6, len(rows) // 2)
+    while first.poll() is None and len(finished(place / "shards")) < until:
         time.sleep(0.05)
-    first.kill()
-    first.wait()
+    if was_at_work := first.poll() is None:
+        kill("machine", first, watch, options, random.Random(0))
     code = second.wait()
-    drivers = Counter(each["worker"] for each in results(place / "out"))
-    found = {
-        "rows": len(bits(place / "out")),
-        "killed_after": until,
-        "same": bits(place / "out") == bits(place / "clean"),
-    }
-    return {**found, "workers": dict(drivers), "right": code == 0 and found["same"] and found["rows"] == len(rows)}
+    by_driver = Counter(driver for _, driver, _ in starts(place / "shards"))
+    faults = watch.end(len(rows), clean)
+    found = {"rows": len(finished(place / "shards")), "killed_after": until, "starts_by_driver": dict(by_driver)}
+    right = code == 0 and not faults and was_at_work and len(by_driver) == 2
+    return {**found, "faults": faults[:5], "right": right}
 
 
 def nodes(place, options):
     """Three machines of a Ray cluster, simulated on this one, of which one dies in the middle."""
-    from ray.cluster_utils import Cluster
+    rows, options.workers = write_plan(place, options.clips, options.prompts), 3
+    clean, watch, options.engine = clean_run(place, options, len(rows)), Watch(place / "nodes"), "ray"
+    with ray_cluster(options, [1, 1, 1]) as (cluster, machines):
+        process = start(command(place, "nodes", options), place / "nodes.log")
+        while process.poll() is None and not has_begun(place / "nodes", 3, len(rows) // 6):
+            time.sleep(0.1)
+        done, actors = len(finished(place / "nodes")), workers_of(process.pid, "ray")
+        cluster.remove_node(machines[0], allow_graceful=False)
+        gone, alive = wait_for_one(actors)
+        watch.killed |= {each.pid for each in gone}
+        code = process.wait()
+    faults = watch.end(len(rows), clean)
+    runs = Counter(pid for _, _, pid in starts(place / "nodes"))
+    found = {"rows": len(finished(place / "nodes")), "machine_killed_after": done, "code": code}
+    found |= {"actors_that_died": len(gone), "rows_started_by_them": sum(runs[each.pid] for each in gone)}
+    found |= {"starts": sum(runs.values()), "actors": len(runs), "faults": faults[:5]}
+    right = code == 0 and not faults and done < len(rows) and len(gone) == 1 and len(alive) == 2
+    return {**found, "right": right and found["rows_started_by_them"] > 0}
 
-    rows = write_plan(place, options.clips, options.prompts)
-    start(command(place, "clean", options)).wait()
-    options.engine, options.workers = "ray", 3
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    machines = [cluster.add_node(num_cpus=1) for _ in range(3)]
-    process = start(command(place, "out", options, "--address", cluster.address))
-    while process.poll() is None and len(bits(place / "out")) < options.prompts // 2:
-        time.sleep(0.1)
-    done = len(bits(place / "out"))
-    cluster.remove_node(machines[0], allow_graceful=False)
-    code = process.wait()
-    cluster.shutdown()
-    workers = Counter(each["worker"] for each in results(place / "out"))
-    twice = starts(place / "out") - len(rows)
-    found = {"rows": len(bits(place / "out")), "node_killed_after": done, "workers": dict(workers), "code": code}
-    found |= {"same": bits(place / "out") == bits(place / "clean"), "started_again": twice}
-    return {**found, "right": code == 0 and found["same"] and found["rows"] == len(rows) and twice <= 1}
+
+def has_begun(folder, actors, rows):
+    return len({pid for _, _, pid in starts(folder)}) >= actors and len(finished(folder)) >= rows
+
+
+def wait_for_one(processes):
+    """Wait until one of them has ended; returns those that have, and the others."""
+    gone, alive = [], processes
+    until = time.monotonic() + 120
+    while not gone and time.monotonic() < until:
+        gone, alive = psutil.wait_procs(processes, timeout=1)
+    return gone, alive
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["compare", "kills", "bad", "shards", "nodes"])
-    parser.add_argument("--engine", default="local")
-    for name, default in {"clips": 6, "prompts": 10, "workers": 2, "singles": 60, "kills": 30, "seed": 1}.items():
+    parser.add_argument("--engine", choices=["local", "ray"], default="local")
+    for name, default in {"clips": 6, "prompts": 10, "workers": 2, "kills": 30, "seed": 1, "singles": 60}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--pause", type=float, default=20.0, help="most seconds between kills")
+    parser.add_argument("--place", type=Path, help="folder that is kept; otherwise a temporary one")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        found = globals()[options.what](Path(folder), options)
+    options.address = None
+    if options.what == "shards" and options.engine == "ray":
+        parser.error("shards are of drivers without a cluster")
+    if options.place is not None:
+        options.place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() if options.place is None else nullcontext(options.place) as folder:
+        found = globals()[options.what](Path(folder).absolute(), options)
     sys.stdout.write(json.dumps({"what": options.what, "engine": options.engine, **found}) + "\n")
     sys.exit(0 if found["right"] else 1)
 

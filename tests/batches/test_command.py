@@ -73,6 +73,35 @@ def test_a_full_disk_is_said_wherever_it_shows(batch, batches, monkeypatch):
     assert code == 1 and "Stopped: no space is left" in said and "run the same command again" in said
 
 
+def test_a_stopped_driver_counts_no_death_and_leaves_no_drafts_of_dead_ones(batch, batches, place, monkeypatch):
+    folder = batches.folder.BatchFolder(place / "out")
+
+    class Stopped:
+        def free(self):
+            return ["worker-1"]
+
+        def submit(self, _worker, rows):
+            (row,) = rows
+            folder.begin(row, next((folder.own / "drivers").glob("*.json")).stem)
+            for driver in ("dead", "living"):
+                (folder.own / "drafts" / f"{driver}.worker-1.{row.key}").mkdir()
+            batches.folder.write_json(folder.own / "drivers" / "living.json", {"machine": "another", "beat": 1})
+
+        def results(self, _seconds):
+            assert len(folder.running()) == 1
+            raise KeyboardInterrupt  # as of Ctrl-C, of SIGTERM and of SIGHUP
+
+        def cancel(self):
+            pass
+
+    monkeypatch.setattr(batches.local, "LocalEngine", lambda *_arguments: Stopped())
+    code, _, said = batch("image\nred.png\n")
+    assert code == 130 and "run the same command again to go on" in said
+    assert folder.running() == {} and list((folder.own / "deaths").iterdir()) == []
+    drafts = [path.name.partition(".")[0] for path in (folder.own / "drafts").iterdir()]
+    assert drafts == ["living"]  # those of a driver that died while this one worked are gone
+
+
 def test_the_output_of_others_is_refused(batch, place):
     (place / "notes").mkdir()
     (place / "notes" / "mine.txt").touch()

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from fatezero_ext import load_model
 from fatezero_ext.cli.main import main
+from fatezero_ext.cli.stop_signals import stop_signals
 from fatezero_ext.media.video import write_video
 from fatezero_ext.tuning.saved_state import state_file
 from fatezero_ext.tuning.training import Training
@@ -46,20 +47,30 @@ def test_a_clip_becomes_a_model_and_the_run_goes_on(folder, capsys):
     assert state["losses"].tolist() == record["losses"]
 
 
-def test_ctrl_c_within_a_step_ends_the_run_behind_it_and_nothing_is_lost(folder, monkeypatch):
-    take_step, output = Training.step, folder / "stopped"
+@pytest.mark.parametrize("number", [signal.SIGINT, *stop_signals()])
+def test_a_request_to_stop_within_a_step_ends_the_run_behind_it_and_nothing_is_lost(folder, monkeypatch, number):
+    take_step, output = Training.step, folder / f"stopped{number}"
 
     def step(training):
         loss = take_step(training)
         if len(training.losses) == 2:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return loss
 
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     monkeypatch.setattr(Training, "step", step)
     assert tune(folder, "--steps", "3", "--output", str(output)) == 130
     assert len(load_file(state_file(output))["losses"]) == 2 and not output.exists()
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs a system with terminals that hang up")
+def test_a_closed_terminal_does_not_stop_what_runs_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert stop_signals() == (signal.SIGTERM,)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_help_and_bad_values_end_before_anything_loads(folder, capsys):

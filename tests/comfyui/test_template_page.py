@@ -18,8 +18,9 @@ from tests.comfyui.workflows import TEMPLATES
 from tests.sounding_clips import FPS, write_clip
 
 FIRST = EXAMPLES / "A first edit, nothing to download.json"
-REAL = [path for path in sorted(EXAMPLES.glob("[!0-9]*.json")) if path != FIRST]
-LISTED = (FIRST, *REAL, *TEMPLATES)
+TUNED = EXAMPLES / "Tune a model on the clip, change the shape.json"
+REAL = [path for path in sorted(EXAMPLES.glob("[!0-9]*.json")) if path not in (FIRST, TUNED)]
+LISTED = (FIRST, *REAL, TUNED, *TEMPLATES)
 """All templates, as they stand in the page's list."""
 OBJECT = EXAMPLES / "Change an object, keep the motion.json"
 BLUEPRINT = "Edit video by words"

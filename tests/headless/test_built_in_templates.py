@@ -11,8 +11,9 @@ from PIL import Image
 from fatezero_ext.cli.examples import EXAMPLES
 from fatezero_ext.cli.main import main
 from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.media.video import read_video
 
-from .template_files import ALL, BUILT_IN, BY_NAME, FIRST, few, nodes_of
+from .template_files import ALL, BUILT_IN, BY_NAME, FIRST, TUNED, few, nodes_of
 
 PROMPTED = {"PrimitiveStringMultiline", "FateZero_DDIMInvert", "FateZero_P2PEdit"}
 """Nodes whose first widget is a prompt."""
@@ -60,3 +61,18 @@ def test_the_first_template_saves_an_edit_of_the_packs_clip_and_its_comparison(t
         assert len(list(container.decode(video=0))) == 3
     with Image.open(comparison, formats=("WEBP",)) as moving:
         assert moving.n_frames == 3
+
+
+@pytest.mark.slow
+def test_the_template_of_a_tuned_model_trains_once_and_edits_with_what_was_learnt(tmp_path, capsys):
+    command = ["run", str(TUNED), "--output", str(tmp_path), *few(TUNED), "--set", "TuneOnClip.learning_rate=0.01"]
+    assert main(command) == 0, capsys.readouterr().err
+    learnt = tmp_path / "tuned on red circle"
+    record = json.loads((learnt / "tuning.json").read_text())
+    before = (learnt / "tuning.json").stat().st_mtime_ns
+    assert record["steps"] == 3 and record["frames, height, width"] == [3, 8, 8]
+    other = [*command, "--set", "What it should be.value=a red star on the grass"]
+    assert main(other) == 0, capsys.readouterr().err
+    assert (learnt / "tuning.json").stat().st_mtime_ns == before  # the result is taken as it is
+    edits = [read_video(tmp_path / "video" / f"edit_0000{number}_.mp4").frames for number in (1, 2)]
+    assert len(edits[0]) == 3 and not edits[0].equal(edits[1])

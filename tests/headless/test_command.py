@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fatezero_ext.cli.main import main
+from fatezero_ext.cli.stop_signals import stop_signals
 from fatezero_ext.media.video import read_video, write_video
 
 ROOT = Path(__file__).parents[2]
@@ -172,7 +173,7 @@ sys.exit(command.run_command(slow, registry.node_types([SlowSave])))
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, *stop_signals()])
 def test_stopped_program_leaves_no_half_written_file(tmp_path, number):
     (tmp_path / "slow.json").write_text(json.dumps({"1": {"class_type": "SlowSave", "inputs": {}}}))
     program = subprocess.Popen(

@@ -17,13 +17,10 @@ from typing import Any
 
 from ....fatezero_ext.cli.node_pack import call_in_pack
 from ..rows import Row
-from .seam import Event
+from .seam import HANGING, SILENT_SECONDS, Event
 
 ALIVE_SECONDS = 5.0
 """Seconds between signs of life of a worker."""
-SILENT_SECONDS = 600.0
-"""Seconds without one after which a worker counts as hanging: it is ended, and its unit runs on another. Reading a
-large file, or compiling, may keep Python from running other threads for minutes."""
 END_SECONDS = 5.0
 BROKEN_STARTS = 3
 """Starts of a worker that end before it runs a row, after which the batch stops."""
@@ -71,7 +68,7 @@ class LocalEngine:
         for name, found in list(self._running.items()):
             if found.busy and now - found.heard > SILENT_SECONDS:
                 found.process.kill()
-                events.append(self._died(name, f"gave no sign of life for {SILENT_SECONDS:.0f} s and was ended"))
+                events.append(self._died(name, HANGING))
         return [event for event in events if event is not None]
 
     def cancel(self) -> None:
@@ -177,7 +174,8 @@ def serve(setup: Mapping[str, Any], name: str, pipe: Connection, device: str | N
     device:  CUDA_VISIBLE_DEVICES, None as it is
     threads: of the CPU
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the driver ends its workers
+    for request in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
+        signal.signal(request, signal.SIG_IGN)  # Ctrl-C, or a closed terminal, goes to all; the driver ends its workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device  # before torch is imported

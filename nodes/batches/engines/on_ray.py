@@ -15,7 +15,7 @@ from typing import Any
 from ....fatezero_ext.cli.node_pack import InPack
 from ..problems import BatchStopped, stop
 from ..rows import Row
-from .seam import Event
+from .seam import HANGING, SILENT_SECONDS, Event
 
 ROOT = Path(__file__).parents[3]
 ANSWER_SECONDS = 10.0
@@ -23,6 +23,10 @@ BROKEN_STARTS = 3
 """Actors in a row that end before they run a row, after which the batch stops where no other one is placed."""
 LOOK_SECONDS = 30.0
 """Seconds between looks at how many GPUs the cluster has by now, and at actors for which there is no room."""
+ALIVE_SECONDS = 30.0
+"""Seconds after which an actor at work is asked for a sign of life."""
+LIFE = "life"
+"""Concurrency group, which has a thread of its own, of the signs of life."""
 PASSED_ON = ("FATEZERO_", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Beginnings of the names of environment variables that actors get."""
 
@@ -33,11 +37,15 @@ class _Actor:
 
     ready:  reference that has a value once it is placed; None when that was seen
     stream: events of its unit; None without a unit
+    sign:   reference of the sign of life that it was asked for; None where it has given the last one
+    heard:  when it gave that, or was given its unit
     """
 
     handle: Any
     ready: Any | None
     stream: Any | None = None
+    sign: Any | None = None
+    heard: float = 0.0
 
 
 class RayEngine:
@@ -58,6 +66,7 @@ class RayEngine:
         actor = self._actors[worker]
         plain = [row.plain() for row in rows]
         actor.stream = actor.handle.each.options(num_returns="streaming").remote("run_plain", plain)
+        actor.sign, actor.heard = None, time.monotonic()
 
     def _grow(self) -> None:
         """Have as many actors as were asked for, or one for each GPU that the cluster has by now."""
@@ -80,8 +89,22 @@ class RayEngine:
         text += "the cluster has some. `ray status` shows what is free."
         return [Event("", "remark", text=text)]
 
+    def _hanging(self) -> list[Event | None]:
+        """Ask actors at work for signs of life; replace those that gave none for long, for which Ray waits for ever."""
+        events, now = [], time.monotonic()
+        for name, actor in list(self._actors.items()):
+            if actor.stream is None:
+                continue
+            if actor.sign is not None and self._ray.wait([actor.sign], timeout=0, fetch_local=False)[0]:
+                actor.sign, actor.heard = None, now
+            if now - actor.heard > SILENT_SECONDS:
+                events.append(self._died(name, RuntimeError(HANGING)))
+            elif actor.sign is None and now - actor.heard > ALIVE_SECONDS:
+                actor.sign = actor.handle.is_alive.options(concurrency_group=LIFE).remote()
+        return events
+
     def results(self, seconds: float) -> Sequence[Event]:
-        events: list[Event | None] = [*self._look()]
+        events: list[Event | None] = [*self._look(), *self._hanging()]
         waiting = {}
         for name, actor in self._actors.items():
             awaited = actor.stream if actor.ready is None else actor.ready
@@ -108,7 +131,8 @@ class RayEngine:
         paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {**{name: os.environ[name] for name in names}, "PYTHONPATH": os.pathsep.join(paths)}
         needs = {"num_cpus": 1, "num_gpus": 1 if self._gpus() else 0}
-        remote = self._ray.remote(InPack).options(**needs, runtime_env={"env_vars": environment})
+        threaded = self._ray.remote(concurrency_groups={LIFE: 1})(InPack)
+        remote = threaded.options(**needs, runtime_env={"env_vars": environment})
         handle = remote.remote("nodes.batches.worker", "worker_of", self._setup, f"actor-{number + 1}")
         return _Actor(handle, handle.__ray_ready__.remote())
 

@@ -10,6 +10,10 @@ from ..rows import Row
 
 GPU_LOST = "can use its GPU no more"
 """Beginning of the text of a worker that died by an error after which a process can use its GPU no more."""
+SILENT_SECONDS = 600.0
+"""Seconds without a sign of life after which a worker counts as hanging: it is ended, and its unit runs on another.
+Reading a large file, or compiling, may keep Python from running other threads for minutes."""
+HANGING = f"gave no sign of life for {SILENT_SECONDS:.0f} s and was ended"
 
 
 @dataclass(frozen=True)
