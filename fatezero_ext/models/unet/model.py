@@ -103,7 +103,7 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
 
     @property
     def _over_time(self) -> frozenset[OverTime]:
-        """Its modules in which frames reach each other by layers over time."""
+        """Modules of it in which frames reach each other by layers over time."""
         return frozenset() if self.settings.temporal is None else layers_over_time(self.net)
 
     @property

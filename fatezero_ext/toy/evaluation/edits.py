@@ -31,7 +31,7 @@ MOST_SHADOW = 0.5
 
 @dataclass(frozen=True)
 class Seen:
-    """What a frame shows: its most certain thing, with None for what its style does not show.
+    """Contents of a frame: its most certain thing, with None for what its style does not show.
 
     shape:  of a shape or an object; None if there is neither
     colour: of a shape; OWN_COLOUR of an object
