@@ -203,6 +203,12 @@ def noise_scheduler(unet: Pseudo3DUNet) -> Any:  # noqa: ANN401 - diffusers type
 
 
 def _on(unet: Pseudo3DUNet, lesson: Lesson) -> Lesson:
-    """Copy a lesson to the UNet's device, out of inference mode."""
-    latents, text = (x.to(unet.device, torch.float32, copy=True) for x in (lesson.latents, lesson.text))
+    """Copy a lesson to the UNet's device, out of inference mode, in the order in which a saved state gives it back.
+
+    Kernels round otherwise for tensors that lie otherwise: a run that goes on would not come to the same bits.
+    """
+    latents, text = (
+        x.to(unet.device, torch.float32, copy=True, memory_format=torch.contiguous_format)
+        for x in (lesson.latents, lesson.text)
+    )
     return Lesson(latents, text.to(unet.dtype))

@@ -34,6 +34,18 @@ def test_a_cancelled_run_goes_on_to_the_same_bits(model, tmp_path, changes):
     assert same(weights(resumed.unet), weights(whole.unet))
 
 
+def test_a_clip_that_lies_otherwise_in_memory_goes_on_to_the_same_bits(model, tmp_path):
+    """As ComfyUI's VAE hands latents on; a state on disk keeps no order."""
+    lying = {"latents": CLIP.to(memory_format=torch.channels_last), "class_pictures": PICTURES}
+    assert not lying["latents"].is_contiguous()
+    whole = tuned(model, **lying)
+    with pytest.raises(StopError):
+        tuned(model, **lying, output=tmp_path / "jeep", on_step=stop_after(1))
+    resumed = tuned(model, **lying, output=tmp_path / "jeep", resume=True)
+    assert resumed.losses == whole.losses
+    assert same(weights(resumed.unet), weights(whole.unet))
+
+
 def test_a_finished_run_goes_on_with_more_steps(model, tmp_path):
     whole = tuned(model)
     tuned(model, replace(SETTINGS, steps=2, save_every=50), output=tmp_path / "jeep")
