@@ -10,8 +10,11 @@ export const LEAST_HEIGHT = 180 // of the player on a node without more room: it
 export const hasFilm = type =>
   ["FateZero_P2PEdit", "FateZero_WordHeatMaps", "FateZero_CompareClips", "FateZero_VideoEdit"].includes(type)
 
-/** Fill `box` with a player; returns {show(films), draw()}: `draw` is called again and again while it is seen. */
-export function player(box, urlOf) {
+/**
+ * Fill `box` with a player; returns {show(films), draw()}: `draw` is called again and again while it is seen.
+ * onGone: called where there is nothing to show, as when ComfyUI was started anew and the pictures are gone
+ */
+export function player(box, urlOf, onGone) {
   const canvas = document.createElement("canvas")
   canvas.className = "fatezero-film"
   canvas.title = "Drag to compare"
@@ -45,6 +48,7 @@ export function player(box, urlOf) {
     views = films.flatMap((film, number) => {
       const picture = new Image()
       picture.onload = draw
+      picture.onerror = () => without(picture)
       picture.src = urlOf(film)
       const labels = film.labels.map(label => (films.length > 1 ? `${number + 1}: ${label}` : label))
       return labels.slice(1).map((after, i) => ({ picture, film, column: i + 1, before: labels[0], after }))
@@ -52,6 +56,15 @@ export function player(box, urlOf) {
     chosen = Math.min(chosen, Math.max(0, views.length - 1))
     drawTabs()
     draw()
+  }
+
+  function without(picture) {
+    const left = views.filter(view => view.picture !== picture)
+    if (left.length === views.length) return // of an earlier film
+    views = left
+    chosen = 0
+    if (left.length) drawTabs()
+    else onGone()
   }
 
   function tab(text, title, pressed, onClick) {

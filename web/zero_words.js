@@ -11,13 +11,16 @@ export const ZERO = {
   FateZero_AttentionStoreCache: { budget_gb: "auto" },
 }
 
-/** Show the words on a node; returns a function to be called again and again, for Nodes 2.0. */
-export function zeroWords(node) {
+/**
+ * Show the words on a node; returns a function to be called again and again, for Nodes 2.0.
+ * isSeen(): whether its graph is looked at
+ */
+export function zeroWords(node, isSeen) {
   const words = Object.entries(ZERO[node.comfyClass] ?? {})
   const shown = words.map(([name, word]) => ({ word, widget: node.widgets?.find(widget => widget.name === name) }))
   const there = shown.filter(({ widget }) => widget)
   for (const { widget, word } of there) onCanvas(widget, word)
-  return () => globalThis.LiteGraph?.vueNodesMode && there.length && inRows(node, there)
+  return () => globalThis.LiteGraph?.vueNodesMode && there.length && isSeen() && inRows(node, there)
 }
 
 /** The classic canvas draws what a widget's `_displayValue` gives; '' where another node brings the value. */
@@ -37,7 +40,7 @@ function onCanvas(widget, word) {
 
 /** Nodes 2.0 has a field of its own for the number: the word lies over it, by page.css, until it is edited. */
 function inRows(node, there) {
-  const whole = document.querySelector(`[data-node-id="${node.id}"]`)
+  const whole = document.querySelector(`[data-node-id="${CSS.escape(node.id)}"]`)
   for (const { widget, word } of whole ? there : []) {
     const labelled = whole.querySelector(`[aria-label="${widget.name}"]`)
     const field = labelled?.matches("input") ? labelled : labelled?.querySelector("input")

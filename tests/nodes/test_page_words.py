@@ -28,11 +28,13 @@ def answers(*calls):
 
 def run_on_page(name, expression, given=""):
     """The value of a JavaScript expression on the exports of a script of the page; `text()` gives what is `given`."""
-    script = f"""
-        import * as module from {json.dumps((WEB / name).as_uri())}
-        const text = () => new Response(process.stdin).text()
-        console.log(JSON.stringify({expression}))
-    """
+    reading = "const text = () => new Response(process.stdin).text()"
+    return run_script(name, f"{reading}\nconsole.log(JSON.stringify({expression}))", given)
+
+
+def run_script(name, script, given=""):
+    """What a script prints as JSON; `module` has the exports of a script of the page."""
+    script = f"import * as module from {json.dumps((WEB / name).as_uri())}\n{script}"
     command = [NODE, "--input-type=module", "--eval", script]
     done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
