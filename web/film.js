@@ -102,7 +102,7 @@ export function player(box, urlOf, onGone) {
     const [width, height] = [Math.round(across * scale), Math.round(down * scale)]
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height })
     const frame = Math.floor((stopped ?? performance.now()) / FRAME_TIME) % film.frames
-    canvas.dataset.frame = frame
+    Object.assign(canvas.dataset, { frame, file: film.filename })
     const pen = canvas.getContext("2d")
     pen.drawImage(picture, 0, frame * down, across, down, 0, 0, width, height)
     const x = Math.round(border * width)

@@ -177,9 +177,10 @@ function follow(app, node, work, gone) {
   if (isThere(app, node)) live.add(tick)
 }
 
+/** Whether a node is ours, or a subgraph's box that one of ours is in. */
+const isOurs = node => node.comfyClass?.startsWith("FateZero_") || node.subgraph?.nodes.some(isOurs)
+
 function dress(app, api, said, node) {
-  const isOurs = node.comfyClass?.startsWith("FateZero_")
-  if (!isOurs && !node.subgraph?.nodes.some(inner => inner.comfyClass?.startsWith("FateZero_"))) return
   saveWithoutGaps(node)
   addSaid(node, addBox)
   const isSeen = () => node.graph === app.canvas.graph // nodes of other graphs may have the same id
@@ -201,12 +202,16 @@ function dress(app, api, said, node) {
   })
 }
 
-/** Dress a subgraph when it stands in a graph: older pages throw away the widgets that it had before. */
+/**
+ * Dress a subgraph when it stands in a graph: older pages throw away the widgets that it had before. One of our nodes may
+ * come into it later.
+ */
 function dressLater(app, api, said, node) {
   let isDressed = false
   const work = () => {
-    if (!isDressed) dress(app, api, said, node)
+    if (isDressed || !isOurs(node)) return
     isDressed = true
+    dress(app, api, said, node)
   }
   follow(app, node, work, () => undefined)
 }
@@ -217,7 +222,10 @@ try {
   Object.assign(style, { rel: "stylesheet", href: new URL("./page.css", import.meta.url).href })
   document.head.append(style)
   const said = followSaid(app, api)
-  const nodeCreated = node => guarded(() => (node.subgraph ? dressLater : dress)(app, api, said, node))
+  const nodeCreated = node => {
+    if (node.subgraph) guarded(() => dressLater(app, api, said, node))
+    else if (isOurs(node)) guarded(() => dress(app, api, said, node))
+  }
   app.registerExtension({ name: "FateZero.Page", nodeCreated })
   followRuns(api)
   live.add(() => guarded(said.tick))

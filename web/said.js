@@ -125,11 +125,28 @@ function stateOf(path, name) {
   return JSON.stringify([named, promptsOf(node, "source"), promptsOf(node, "edit"), around.map(valuesOf)])
 }
 
+/** The nodes before one in its graph. */
+function sourcesOf(node, found = new Set()) {
+  for (const { link } of node.inputs ?? []) {
+    const source = link == null ? undefined : node.graph?.getNodeById(node.graph.getLink?.(link)?.origin_id)
+    if (!source || found.has(source)) continue
+    found.add(source)
+    sourcesOf(source, found)
+  }
+  return found
+}
+
+/** All that the result of a node depends on; `path`: it and the boxes around it. */
+function causesOf(path) {
+  const plain = node => valuesOf(node).filter(value => ["string", "number", "boolean"].includes(typeof value))
+  return JSON.stringify([stateOf(path), path.map(node => [...sourcesOf(node)].map(plain))])
+}
+
 /** Take up again what nodes with these values said before the page was loaded anew. */
 function recallLost(app) {
   for (const result of lost(app)) {
     const path = pathTo(app, result.id, result.kind)
-    if (path.length && boxes.get(path.at(-1)).tries > 0 && result.state === stateOf(path)) recall(app, result)
+    if (path.length && boxes.get(path.at(-1)).tries > 0 && result.state === causesOf(path)) recall(app, result)
   }
 }
 
@@ -151,7 +168,7 @@ export function followSaid(app, api) {
   followResults(app, api, {
     stateOf(id, kind) {
       const path = pathTo(app, id, kind)
-      return path.length ? stateOf(path) : undefined
+      return path.length ? causesOf(path) : undefined
     },
     said({ id, kind }, text) {
       if (kind || pathTo(app, id).length) withoutTheirs(app, text)

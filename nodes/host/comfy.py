@@ -147,7 +147,7 @@ class ComfyHost:
             folder = Path(get_temp_directory())
             folder.mkdir(parents=True, exist_ok=True)
             sheet.picture.save(folder / name, quality=85, subsampling=0)  # colours stay in their block
-        except (OSError, FateZeroError) as error:
+        except (OSError, FateZeroError, MemoryError, RuntimeError) as error:  # torch's own for memory is of the last
             log.warning("The page shows no picture of this run: %s", visible(str(error)))
             return None
         file = {"filename": name, "subfolder": "", "type": "temp"}
