@@ -5,7 +5,7 @@
 import { chips, chipsStandUnder, hasChips } from "./word_chips.js"
 import { hasFilm, LEAST_HEIGHT, player } from "./film.js"
 import { followRuns, withoutPreview } from "./run_preview.js"
-import { isReceived, rootOf } from "./run_results.js"
+import { isReceived } from "./run_results.js"
 import { addSaid, followSaid, resultsOf } from "./said.js"
 import { textFields } from "./text_fields.js"
 import { zeroWords } from "./zero_words.js"
@@ -152,7 +152,9 @@ function withFilm(app, api, node) {
 function isThere(app, node) {
   const { graph } = node
   if (graph?.getNodeById(node.id) !== node) return false
-  return graph === rootOf(app) || !graph.rootGraph?.subgraphs || graph.rootGraph.subgraphs.get(graph.id) === graph
+  const root = graph.rootGraph ?? graph
+  if (app.rootGraph && app.rootGraph !== root) return false
+  return graph === root || root.subgraphs?.get(graph.id) === graph
 }
 
 /** Do `work` again and again while a node stands in a graph; `gone` when it does not any more. */

@@ -1,7 +1,8 @@
 // What nodes said and showed in the last run of each open workflow, by a node's id in a run. The page forgets it: a run goes
 // on while another workflow is looked at, undo makes all nodes anew, and what ComfyUI has in its cache does not run again.
 
-const MOST = 100 // of earlier results, of prompts, and of results that outlive a reload
+const MOST = 100 // of earlier results, and of prompts
+const MOST_LASTING = 40 // of results that outlive a reload: a browser has 5 MB for all that a page keeps there
 const PLACE = "fatezero results" // in this browser tab: no file grows by it
 const REMARK = "⚠ " // marks of a remark and of its further lines, see nodes/host/comfy.py
 const FURTHER = "· "
@@ -29,10 +30,10 @@ export const isElsewhere = (app, promptId) => (prompts.get(promptId)?.results ??
 /** Whether a film came while this page was open, and is among the results of its workflow. */
 export const isReceived = films => films.some(({ filename }) => received.has(filename))
 
-function put(map, key, value) {
+function put(map, key, value, most = MOST) {
   map.delete(key)
   map.set(key, value)
-  if (map.size > MOST) map.delete(map.keys().next().value)
+  if (map.size > most) map.delete(map.keys().next().value)
 }
 
 /** All that a node's result depends on, as text: its inputs, and those of all nodes before it. */
@@ -121,7 +122,7 @@ function keep(result) {
   const { id, cause, state, root, kind, remarks, choices, films } = result
   if (cause !== undefined) put(earlier, `${id} ${cause}`, result)
   if (state === undefined) return
-  put(outliving(), `${root} ${id} ${state}`, { id, root, kind, state, remarks, choices, films })
+  put(outliving(), `${root} ${id} ${state}`, { id, root, kind, state, remarks, choices, films }, MOST_LASTING)
   try {
     sessionStorage.setItem(PLACE, JSON.stringify([...lasting]))
   } catch {
