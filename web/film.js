@@ -2,6 +2,8 @@
 // Prompt-to-Prompt Edit shows the mask and a rough edit over the source, Word Heat Maps each word's heat, Compare Clips the edits.
 // The server makes one picture of all frames (fatezero_ext/pictures/film_sheet.py), so that both sides move in step.
 
+import { told } from "./page_words.js"
+
 const FRAME_TIME = 125 // milliseconds
 const LINE = 2
 const LEAST_WIDTH = 512 // of the drawing, for sharp letters
@@ -17,7 +19,7 @@ export const hasFilm = type =>
 export function player(box, urlOf, onGone) {
   const canvas = document.createElement("canvas")
   canvas.className = "fatezero-film"
-  canvas.title = "Drag to compare"
+  canvas.title = told("Drag to compare")
   const tabs = document.createElement("div")
   tabs.className = "fatezero-row"
   const screen = document.createElement("div")
@@ -77,7 +79,7 @@ export function player(box, urlOf, onGone) {
   function drawTabs() {
     tabs.replaceChildren()
     if (views[0]?.film.frames > 1) {
-      tab(stopped === null ? "❚❚" : "▶", stopped === null ? "Stop the film" : "Play the film", null, () => {
+      tab(stopped === null ? "❚❚" : "▶", told(stopped === null ? "Stop the film" : "Play the film"), null, () => {
         stopped = stopped === null ? performance.now() : null
         drawTabs()
         draw()
@@ -85,7 +87,7 @@ export function player(box, urlOf, onGone) {
     }
     if (views.length < 2) return
     views.forEach((view, number) =>
-      tab(view.after, `Compare with ${view.after}`, number === chosen, () => {
+      tab(view.after, told("Compare with {label}", { label: view.after }), number === chosen, () => {
         chosen = number
         drawTabs()
         draw()

@@ -4,6 +4,7 @@
 
 import { chips, chipsStandUnder, hasChips } from "./word_chips.js"
 import { hasFilm, LEAST_HEIGHT, player } from "./film.js"
+import { speak } from "./page_words.js"
 import { followRuns, withoutPreview } from "./run_preview.js"
 import { isReceived } from "./run_results.js"
 import { addSaid, followSaid, resultsOf } from "./said.js"
@@ -223,6 +224,7 @@ try {
   const style = document.createElement("link")
   Object.assign(style, { rel: "stylesheet", href: new URL("./page.css", import.meta.url).href })
   document.head.append(style)
+  speak(() => app.extensionManager?.setting?.get?.("Comfy.Locale"))
   const said = followSaid(app, api)
   const nodeCreated = node => {
     if (node.subgraph) guarded(() => dressLater(app, api, said, node))

@@ -1,5 +1,6 @@
 // Words in place of a 0 that leaves a choice to the program. The value stays 0: what is typed, saved and queued.
 
+import { told } from "./page_words.js"
 import { isLinked } from "./prompt_texts.js"
 
 export const ZERO = {
@@ -33,7 +34,7 @@ function onCanvas(widget, word) {
     configurable: true,
     get() {
       const text = get.call(this)
-      return text && Number(this.value) === 0 ? word : text
+      return text && Number(this.value) === 0 ? told(word) : text
     },
   })
 }
@@ -45,7 +46,7 @@ function inRows(node, there) {
     const labelled = whole.querySelector(`[aria-label="${widget.name}"]`)
     const field = labelled?.matches("input") ? labelled : labelled?.querySelector("input")
     const place = field?.parentElement
-    const wanted = Number(widget.value) === 0 && !isLinked(node, widget.name) ? word : undefined
+    const wanted = Number(widget.value) === 0 && !isLinked(node, widget.name) ? told(word) : undefined
     if (!place || place.dataset.fatezeroZero === wanted) continue
     if (wanted) Object.assign(place.dataset, { fatezeroZero: wanted })
     else delete place.dataset.fatezeroZero
