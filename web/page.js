@@ -104,7 +104,8 @@ function keyOf(node) {
 }
 
 /** The films that a node shows: its own, or those of the last node with films in a subgraph. */
-const filmsOf = (app, node) => resultsOf(node).map(({ films }) => films).findLast(Boolean) ?? loadedFilms(app, node)
+const filmsOf = (app, node) => seenFilms(node) ?? loadedFilms(app, node)
+const seenFilms = node => resultsOf(node).map(({ films, former }) => films ?? former).findLast(Boolean)
 
 /** Films of a run that this page did not follow, as one of the history; those of nodes inside others have longer keys. */
 function loadedFilms(app, node) {

@@ -8,7 +8,7 @@ const REMARK = "⚠ " // marks of a remark and of its further lines, see nodes/h
 const FURTHER = "· "
 
 const opened = new WeakMap() // of each workflow, its results by id, the latest last
-const earlier = new Map() // results by id and all that they depend on
+const earlier = new Map() // results by all that they depend on
 const prompts = new Map() // what was queued, by the server's id
 const waiting = new Set() // prompts of which the server's answer has not come yet
 const received = new Map() // files of films that came while this page was open
@@ -36,16 +36,19 @@ function put(map, key, value, most = MOST) {
   if (map.size > most) map.delete(map.keys().next().value)
 }
 
-/** All that a node's result depends on, as text: its inputs, and those of all nodes before it. */
+/**
+ * All that a node's result depends on, as text: its inputs, and those of all nodes before it, without their ids: as in
+ * ComfyUI, nodes with the same share one result.
+ */
 function causeOf(prompt, id) {
-  const found = {}
-  const waiting = [String(id)]
-  while (waiting.length) {
-    const at = waiting.pop()
-    if (at in found || !prompt[at]) continue
-    const { class_type, inputs } = prompt[at]
-    found[at] = [class_type, inputs]
-    for (const value of Object.values(inputs ?? {})) if (Array.isArray(value)) waiting.push(String(value[0]))
+  const places = new Map([[String(id), 0]])
+  const placeOf = each => places.get(each) ?? (places.set(each, places.size), places.size - 1)
+  const found = []
+  for (const at of places.keys()) {
+    const { class_type, inputs } = prompt[at] ?? {}
+    const given = Object.entries(inputs ?? {})
+    found.push([class_type, given.map(([, value]) => (Array.isArray(value) ? [placeOf(String(value[0])), value[1]] : value))])
+    found.push(given.map(([name]) => name))
   }
   return JSON.stringify(found)
 }
@@ -88,12 +91,15 @@ async function promptOf(app, id) {
   return prompts.get(id) ?? { results: resultsNow(app), root: rootOf(app).id }
 }
 
-/** The result of a node in a run, without what it said in the run before; undefined for nodes that are not ours. */
+/**
+ * The result of a node in a run, without what it said in the run before; undefined for nodes that are not ours. The film from
+ * before is seen until another comes, or the run has ended well.
+ */
 function begun(run, id) {
   const node = run.nodes ? run.nodes.get(id) : {}
   const before = run.results.get(id)
   if (!node || before?.run === run) return before
-  const result = { id, run, root: run.root, ...node, remarks: [], choices: [], films: before?.films }
+  const result = { id, run, root: run.root, ...node, remarks: [], choices: [], former: before?.films ?? before?.former }
   put(run.results, id, result)
   return result
 }
@@ -120,7 +126,7 @@ function show(run, id, films) {
 function keep(result) {
   if (!result) return
   const { id, cause, state, root, kind, remarks, choices, films } = result
-  if (cause !== undefined) put(earlier, `${id} ${cause}`, result)
+  if (cause !== undefined) put(earlier, cause, result)
   if (state === undefined) return
   put(outliving(), `${root} ${id} ${state}`, { id, root, kind, state, remarks, choices, films }, MOST_LASTING)
   try {
@@ -141,14 +147,21 @@ function outliving() {
   return lasting
 }
 
-/** Show for a node that ComfyUI has in its cache what it said and showed when that was made. */
-function cached(run, id) {
+/** Show for a node that is not run what was said and shown when its result was made; returns whether that is known. */
+function reuse(run, id) {
   const node = run.nodes?.get(id)
+  if (!node || run.results.get(id)?.cause === node.cause) return true
+  const found = earlier.get(node.cause)
+  if (found) put(run.results, id, { ...found, ...node, id, run, root: run.root, former: undefined })
+  return Boolean(found)
+}
+
+/** Show for a node that ComfyUI has in its cache what belongs to that, or nothing. */
+function cached(run, id) {
   const before = run.results.get(id)
-  if (!node || before?.cause === node.cause) return
-  const found = earlier.get(`${id} ${node.cause}`)
-  if (found) put(run.results, id, { ...found, ...node, run, root: run.root })
-  else if (before && (before.cause !== undefined || ![undefined, node.state].includes(before.state))) run.results.delete(id)
+  if (reuse(run, id) || !before) return
+  const isOther = before.state !== undefined && before.state !== run.nodes.get(id).state
+  if (before.cause !== undefined || isOther) run.results.delete(id)
 }
 
 /** Results of this workflow that were kept over a reload and that it has not: [{id, kind, state}]. */
@@ -183,7 +196,9 @@ export function followResults(app, api, { stateOf, said }) {
   on("executing", id => {
     if (at !== undefined && now().results.has(at)) keep(begun(now(), at)) // ended: what it did not say again is gone
     at = typeof id === "string" || typeof id === "number" ? String(id) : undefined
+    if (at === undefined) run?.nodes?.forEach((_, each) => reuse(run, each)) // ended: equal nodes are run once
   })
+  on("execution_success", () => now().results.forEach(each => each.run === run && delete each.former))
   on("progress_text", ({ nodeId, text }) => {
     const result = text ? say(now(), String(nodeId), text) : undefined
     if (result) said(result, text)

@@ -40,11 +40,12 @@ async function run(id, said) {
       send("executed", { node: "4.0.0.compare", display_node: "4", output: { fatezero_film: [{ filename: text }] } })
     }
   }
+  send("execution_success", { prompt_id: id })
   send("executing", undefined)
   await settled()
 }
-const now = () => Object.fromEntries([...module.resultsNow(app)].map(([id, { remarks, choices, films }]) =>
-  [id, [...remarks, ...choices, ...(films ?? []).map(film => film.filename)]]))
+const now = () => Object.fromEntries([...module.resultsNow(app)].map(([id, { remarks, choices, films, former }]) =>
+  [id, [...remarks, ...choices, ...(films ?? former ?? []).map(film => film.filename)]]))
 const seen = []
 """
 
@@ -81,6 +82,22 @@ def test_what_comes_from_the_cache_shows_what_was_said_and_shown_when_it_was_mad
     assert found == [["B", "B"], ["A", "A"], ["C", "C"], ["A", "A"], "nothing"]
 
 
+def test_two_equal_nodes_of_which_one_is_run_show_the_same():
+    found = after(
+        """
+        const twins = words => ({ ...prompt(words), 20: { class_type: "LoadVideo", inputs: { file: "bunny" } },
+          24: { class_type: "FateZero_VideoEdit", inputs: { video: ["20", 0], edit_prompt: "a cat" } } })
+        const both = async (id, words) => {
+          await api.queuePrompt(0, { id, output: twins(words) })
+          await run(id, { 4: words, ...(words === "a cat" ? {} : { 24: "B" }) })
+          seen.push([now()[4], now()[24]])
+        }
+        await both("p", "a cat"); await both("q", "a dog")
+        """
+    )
+    assert found == [[["a cat", "a cat"], ["a cat", "a cat"]], [["a dog", "a dog"], ["B"]]]
+
+
 def test_a_run_is_of_the_workflow_it_was_queued_in_whatever_is_looked_at_and_whenever_its_answer_comes():
     found = after(
         """
@@ -101,6 +118,19 @@ def test_nodes_of_others_are_left_out_and_a_run_of_which_nothing_is_known_is_of_
         """
     )
     assert found == [{"4": ["A", "A"]}, {"4": ["B", "B"]}]
+
+
+def test_the_film_from_before_is_seen_until_another_comes_and_outlives_a_run_that_is_stopped():
+    found = after(
+        """
+        await queue("p", "a cat"); await run("p", { 4: "A" })
+        await queue("q", "a dog"); send("execution_start", { prompt_id: "q" }); send("executing", "4")
+        send("progress_text", { nodeId: "4", text: "B" }); await settled(); seen.push(now()[4])
+        send("execution_interrupted", { prompt_id: "q" }); send("executing", undefined); await settled()
+        seen.push(now()[4])
+        """
+    )
+    assert found == [["B", "A"], ["B", "A"]]
 
 
 def test_within_a_run_no_remark_is_lost_and_the_last_choices_count():
