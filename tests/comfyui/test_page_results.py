@@ -102,9 +102,6 @@ SET_STEPS = """value => {
 }"""
 
 
-SKETCH = "a sketch of a red circle on the grass"
-
-
 def two_boxes():
     """A graph with two boxes of one subgraph, the second with the id 50."""
     document = boxed_edit()
@@ -126,24 +123,37 @@ def two_boxes():
     return document | {"last_node_id": 60, "last_link_id": 20}
 
 
+SET_CLIP = """name => {
+    const widgets = app.graph.getNodeById(51).widgets;
+    widgets.find(widget => widget.name == 'sample').value = name;
+}"""
+"""Of the second box."""
+
+
 def test_two_boxes_of_one_subgraph_show_each_its_own_film_and_lines(page):
     page.load(two_boxes())
     page.show_all()
     page.page.evaluate(
-        """text => {
-            const widgets = app.graph.getNodeById(50).widgets;
-            widgets.find(widget => widget.name.endsWith('edit_prompt')).value = text;
-        }""",
-        SKETCH,
-    )
-    run(page)
-    page.page.wait_for_timeout(2000)
+        "() => { app.graph.getNodeById(51).widgets[0].value = 'Big Buck Bunny' }"
+    )  # the second box's clip
+    messages = run(page)
+    films = {}
+    for name, data in messages:
+        if name == "executed" and (data["output"] or {}).get("fatezero_film"):
+            films[str(data["display_node"]).split(":")[0]] = data["output"]["fatezero_film"][-1]["filename"]
+    assert len(films) == 2
     page.show_all()
+    for number, file in films.items():
+        page.page.wait_for_function(SHOWS_BY_ID, arg=[number, file])
     found = page.page.evaluate(OF_NODES, "")
-    assert len(found) == 2 and all(each["said"] and each["file"] for each in found), found
-    one, other = found
-    assert one["file"] != other["file"] and says(other, SKETCH) and not says(one, SKETCH)
+    assert {each["file"] for each in found} == {*films.values()}
+    frames = sorted(each["said"][0] for each in found)
+    assert frames[0] == "3 of 8 frames: each, 8 fps." and frames[1].endswith("frames: every 3rd, 8.33 fps.")
     page.picture(f"two_boxes_{page.canvas}")
+
+
+SHOWS_BY_ID = """([id, file]) => app.graph.getNodeById(id).widgets
+    .find(widget => widget.name == 'fatezero_film').element.querySelector('canvas')?.dataset.file == file"""
 
 
 def test_nodes_inside_a_subgraph_shape_no_field_of_others_of_their_number(page):
