@@ -55,6 +55,7 @@ export function player(box, urlOf, onGone) {
       const labels = film.labels.map(label => (films.length > 1 ? `${number + 1}: ${label}` : label))
       return labels.slice(1).map((after, i) => ({ picture, film, column: i + 1, before: labels[0], after }))
     })
+    if (!views.length) return onGone() // as a source alone
     chosen = Math.min(chosen, Math.max(0, views.length - 1))
     drawTabs()
     draw()

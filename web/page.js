@@ -1,12 +1,13 @@
 // Puts the chips (word_chips.js), the film (film.js), what is said (said.js) and words for 0 (zero_words.js) on the
 // nodes, on the classic canvas and on Nodes 2.0, and makes room for them (text_fields.js, run_preview.js). Nodes work the
-// same without them. Whatever this page lacks or refuses leaves a part out, with one warning in the console.
+// same without them. Whatever this page lacks or refuses leaves a part out, with a warning in the console.
 
 import { chips, chipsStandUnder, hasChips } from "./word_chips.js"
 import { hasFilm, LEAST_HEIGHT, player } from "./film.js"
 import { speak } from "./page_words.js"
+import { boxesOf as boxesAround } from "./prompt_texts.js"
 import { followRuns, withoutPreview } from "./run_preview.js"
-import { isReceived } from "./run_results.js"
+import { filmOf, isReceived, rootOf } from "./run_results.js"
 import { addSaid, followSaid, resultsOf } from "./said.js"
 import { textFields } from "./text_fields.js"
 import { zeroWords } from "./zero_words.js"
@@ -17,15 +18,15 @@ const MARGIN = 10 // of the page, around a widget
 const MOST_ABSENT = 80 // ticks after which a node that stands in no graph is forgotten
 
 const live = new Set() // functions called at every tick, one for each node
-let warned = false
+const warned = new Set() // what was told in the console
 
-/** Do `work`; a failure is told once and stops nothing else. */
+/** Do `work`; a failure is told, each once, and stops nothing else. */
 function guarded(work) {
   try {
     return work()
   } catch (error) {
-    if (!warned) console.warn("FateZero: words and films are left out on nodes.", error)
-    warned = true
+    if (!warned.has(String(error))) console.warn("FateZero: a part of the page is left out.", error)
+    warned.add(String(error))
     return undefined
   }
 }
@@ -105,10 +106,14 @@ function keyOf(node) {
 
 /** The films that a node shows: its own, or those of the last node with films in a subgraph. */
 const filmsOf = (app, node) => seenFilms(node) ?? loadedFilms(app, node)
-const seenFilms = node => resultsOf(node).map(({ films, former }) => films ?? former).findLast(Boolean)
+const seenFilms = node => resultsOf(node).map(filmOf).findLast(Boolean)
 
-/** Films of a run that this page did not follow, as one of the history; those of nodes inside others have longer keys. */
+/**
+ * Films of a run that this page did not follow, as one of the history; those of nodes inside others have longer keys. The
+ * page tells not of which box of a subgraph they are.
+ */
 function loadedFilms(app, node) {
+  if (node.subgraph && boxesAround(node.subgraph).length > 1) return undefined
   if (node.subgraph) return node.subgraph.nodes.map(inner => loadedFilms(app, inner)).findLast(Boolean)
   if (!hasFilm(node.comfyClass)) return undefined
   const outputs = Object.entries(app.nodeOutputs ?? {})
@@ -155,7 +160,7 @@ function isThere(app, node) {
   const { graph } = node
   if (graph?.getNodeById(node.id) !== node) return false
   const root = graph.rootGraph ?? graph
-  if (app.rootGraph && app.rootGraph !== root) return false
+  if (rootOf(app) !== root) return false
   return graph === root || root.subgraphs?.get(graph.id) === graph
 }
 

@@ -1,27 +1,53 @@
 // What nodes said and showed in the last run of each open workflow, by a node's id in a run. The page forgets it: a run goes
 // on while another workflow is looked at, undo makes all nodes anew, and what ComfyUI has in its cache does not run again.
 
-const MOST = 100 // of earlier results, and of prompts
-const MOST_LASTING = 40 // of results that outlive a reload: a browser has 5 MB for all that a page keeps there
-const PLACE = "fatezero results" // in this browser tab: no file grows by it
+const MOST = 100 // of results that are kept, and of prompts that outlive a reload
+const MOST_PROMPTS = 5000 // a queue over night
+const PLACE = "fatezero runs" // in this browser tab: no file grows by it
+const NO_ID = "00000000-0000-0000-0000-000000000000" // of a cleared workflow: newer pages give it one at a reload
 const REMARK = "⚠ " // marks of a remark and of its further lines, see nodes/host/comfy.py
 const FURTHER = "· "
 
-const opened = new WeakMap() // of each workflow, its results by id, the latest last
-const earlier = new Map() // results by all that they depend on
-const prompts = new Map() // what was queued, by the server's id
+const opened = new WeakMap() // of each workflow, its results by id
+const kept = new Map() // results by all that they depend on, the latest last; they outlive a reload
+const prompts = new Map() // what was queued, by the server's id, the latest last
 const waiting = new Set() // prompts of which the server's answer has not come yet
 const received = new Map() // files of films that came while this page was open
-let lasting // results that outlive a reload, by workflow, id and the node's values
 
-export const rootOf = app => app.rootGraph ?? app.graph
-const workflowOf = app => app.extensionManager?.workflow?.activeWorkflow ?? rootOf(app)
+/** The workflow's graph; undefined until the page has made it, and a look at it would be an error in its console. */
+export const rootOf = app => ((app.isGraphReady ?? app.graph) ? (app.rootGraph ?? app.graph) : undefined)
 
-/** The results of the workflow that is looked at, by id. */
+/** The workflow that is looked at; undefined while the page opens it. */
+function workflowOf(app) {
+  const workflows = app.extensionManager?.workflow
+  return (workflows ? workflows.activeWorkflow : rootOf(app)) ?? undefined
+}
+
+/** The results of the runs of the workflow that is looked at, by id. */
 export function resultsNow(app) {
   const workflow = workflowOf(app)
+  if (!workflow) return new Map()
   if (!opened.has(workflow)) opened.set(workflow, new Map())
   return opened.get(workflow)
+}
+
+/**
+ * All results that the workflow shows that is looked at: those of its runs, and those from before a reload whose nodes have
+ * the values of then. stateOf: see followResults
+ */
+export function resultsShown(app, stateOf) {
+  const [root, now] = [rootOf(app), resultsNow(app)]
+  if (root?.id === NO_ID && !root.nodes?.length) now.clear() // cleared: the next nodes have the ids of those before
+  const isBack = ({ id, kind, root: of, state, here }) =>
+    !here && state !== undefined && !now.has(id) && (of === root?.id || of === NO_ID) && state === digest(stateOf(id, kind))
+  const shown = [...[...kept.values()].filter(isBack), ...now.values()]
+  return [...new Map(shown.map(result => [result.id, result])).values()]
+}
+
+/** The film of a result: of a node with others in its place that of its comparison, whichever came last. */
+export function filmOf({ films, former }) {
+  const pick = parts => Object.entries(parts ?? {}).findLast(([id], _, all) => all.length === 1 || /\.compare$/.test(id))
+  return (pick(films) ?? pick(former?.films) ?? Object.entries(films).at(-1))?.[1]
 }
 
 /** Whether a prompt is known to be of another workflow than the one that is looked at. */
@@ -36,9 +62,23 @@ function put(map, key, value, most = MOST) {
   if (map.size > most) map.delete(map.keys().next().value)
 }
 
+/** A short name of a text, which may hold a picture: 53 bits of it (cyrb53); undefined for undefined. */
+function digest(text) {
+  if (text === undefined) return undefined
+  let [high, low] = [0xdeadbeef, 0x41c6ce57]
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i)
+    high = Math.imul(high ^ code, 2654435761)
+    low = Math.imul(low ^ code, 1597334677)
+  }
+  high = Math.imul(high ^ (high >>> 16), 2246822507) ^ Math.imul(low ^ (low >>> 13), 3266489909)
+  low = Math.imul(low ^ (low >>> 16), 2246822507) ^ Math.imul(high ^ (high >>> 13), 3266489909)
+  return (4294967296 * (2097151 & low) + (high >>> 0)).toString(36)
+}
+
 /**
- * All that a node's result depends on, as text: its inputs, and those of all nodes before it, without their ids: as in
- * ComfyUI, nodes with the same share one result.
+ * All that a node's result depends on: its inputs, and those of all nodes before it, without their ids: as in ComfyUI,
+ * nodes with the same share one result.
  */
 function causeOf(prompt, id) {
   const places = new Map([[String(id), 0]])
@@ -50,7 +90,7 @@ function causeOf(prompt, id) {
     found.push([class_type, given.map(([, value]) => (Array.isArray(value) ? [placeOf(String(value[0])), value[1]] : value))])
     found.push(given.map(([name]) => name))
   }
-  return JSON.stringify(found)
+  return digest(JSON.stringify(found))
 }
 
 /** A prompt that is queued, with our nodes as they are now. */
@@ -58,9 +98,9 @@ function queued(app, prompt, stateOf) {
   const ours = Object.entries(prompt).filter(([, { class_type }]) => class_type?.startsWith("FateZero_"))
   const nodes = ours.map(([id, { class_type: kind }]) => [
     id,
-    { kind, cause: causeOf(prompt, id), state: stateOf(id, kind) },
+    { kind, cause: causeOf(prompt, id), state: digest(stateOf(id, kind)) },
   ])
-  return { results: resultsNow(app), root: rootOf(app).id, nodes: new Map(nodes) }
+  return { results: resultsNow(app), root: rootOf(app)?.id, nodes: Object.fromEntries(nodes) }
 }
 
 /** Know from now on what the prompts are made of that this page queues. */
@@ -75,7 +115,8 @@ function followQueue(app, api, stateOf) {
       console.warn("FateZero: lines and films may stand on another workflow's nodes.", error)
     }
     const answered = Promise.resolve(queue.call(this, number, data, ...more)).then(answer => {
-      if (prompt && answer?.prompt_id) put(prompts, answer.prompt_id, prompt)
+      if (prompt && answer?.prompt_id) put(prompts, answer.prompt_id, prompt, MOST_PROMPTS)
+      store()
       return answer
     })
     waiting.add(answered)
@@ -85,10 +126,18 @@ function followQueue(app, api, stateOf) {
   }
 }
 
-/** What was queued under an id: messages may come before the answer that tells of it. */
-async function promptOf(app, id) {
+/**
+ * The run of a prompt, of which a message has come, maybe before the answer that tells of it; one of which nothing is known
+ * is of the workflow that is looked at, if there is one yet.
+ */
+async function runOf(app, id) {
   if (!prompts.has(id)) await Promise.allSettled(waiting)
-  return prompts.get(id) ?? { results: resultsNow(app), root: rootOf(app).id }
+  const known = prompts.get(id)
+  if (!known) return workflowOf(app) && { id, results: resultsNow(app), ran: new Set() }
+  put(prompts, id, known, MOST_PROMPTS)
+  const before = () => new Map([...kept.values()].filter(({ run }) => run === id).map(result => [result.id, result]))
+  const here = Boolean(known.results) // else it was queued before a reload, in whichever workflow
+  return { ...known, id, results: known.results ?? before(), here, ran: new Set() }
 }
 
 /**
@@ -96,82 +145,101 @@ async function promptOf(app, id) {
  * before is seen until another comes, or the run has ended well.
  */
 function begun(run, id) {
-  const node = run.nodes ? run.nodes.get(id) : {}
   const before = run.results.get(id)
-  if (!node || before?.run === run) return before
-  const result = { id, run, root: run.root, ...node, remarks: [], choices: [], former: before?.films ?? before?.former }
-  put(run.results, id, result)
+  if (before?.run === run.id) return before
+  if (run.nodes && !run.nodes[id]) return undefined
+  const former = before && (Object.keys(before.films).length ? { films: before.films, later: before.later } : before.former)
+  const said = { remarks: [], later: [], choices: [], films: {} } // later: remarks of nodes in its place
+  const result = { id, run: run.id, root: run.root, here: run.here, ...run.nodes?.[id], ...said, former }
+  run.results.set(id, result)
   return result
 }
+
+const isRemark = line => line.startsWith(REMARK) || line.startsWith(FURTHER)
 
 /** Take up what a node says; within a run, which may go over a node more than once, no remark is lost. */
 function say(run, id, text) {
   const result = begun(run, id)
   if (!result) return undefined
-  const lines = text.split("\n").filter(Boolean)
-  const isRemark = line => line.startsWith(REMARK) || line.startsWith(FURTHER)
-  result.remarks = [...new Set([...result.remarks, ...lines.filter(isRemark)])]
+  const lines = [...new Set(text.split("\n").filter(Boolean))]
+  const isFirst = !result.remarks.length && !result.choices.length
+  const remarks = lines.filter(line => isRemark(line) && !result.remarks.includes(line))
+  result.remarks.push(...remarks)
+  if (!isFirst) result.later.push(...remarks)
   result.choices = lines.filter(line => !isRemark(line))
   keep(result)
   return result
 }
 
-function show(run, id, films) {
+/** Take up a film of a node, or of the node `part` in its place; ComfyUI may send again what it has in its cache. */
+function show(run, id, part, films) {
   for (const { filename } of films) put(received, filename, true)
+  if (!run.ran.has(id)) reuse(run, id)
   const result = begun(run, id)
-  if (result) result.films = films
+  if (!result) return
+  result.films = { ...result.films, [part]: films }
   keep(result)
 }
 
 function keep(result) {
-  if (!result) return
-  const { id, cause, state, root, kind, remarks, choices, films } = result
-  if (cause !== undefined) put(earlier, cause, result)
-  if (state === undefined) return
-  put(outliving(), `${root} ${id} ${state}`, { id, root, kind, state, remarks, choices, films }, MOST_LASTING)
+  if (result?.cause === undefined) return
+  put(kept, `${result.root} ${result.id} ${result.cause}`, result)
+  store()
+}
+
+/** Write down what outlives a reload. */
+function store() {
+  const known = [...prompts].slice(-MOST).map(([id, { root, nodes }]) => [id, { root, nodes }])
   try {
-    sessionStorage.setItem(PLACE, JSON.stringify([...lasting]))
+    const lasting = (name, value) => (name === "former" || name === "here" ? undefined : value)
+    sessionStorage.setItem(PLACE, JSON.stringify([[...kept], known], lasting))
   } catch {
     // no room, or not allowed: it is said again at the next Run
   }
 }
 
-function outliving() {
-  if (lasting) return lasting
-  lasting = new Map()
+function restore() {
   try {
-    for (const [key, result] of JSON.parse(sessionStorage.getItem(PLACE)) ?? []) lasting.set(key, result)
+    const [results, known] = JSON.parse(sessionStorage.getItem(PLACE)) ?? [[], []]
+    for (const [key, result] of results) kept.set(key, result)
+    for (const [id, prompt] of known) prompts.set(id, prompt)
   } catch {
     // not allowed, or not ours
   }
-  return lasting
 }
 
-/** Show for a node that is not run what was said and shown when its result was made; returns whether that is known. */
+/** Show for a node that is not run what was last said and shown for the same; returns whether that is known. */
 function reuse(run, id) {
-  const node = run.nodes?.get(id)
-  if (!node || run.results.get(id)?.cause === node.cause) return true
-  const found = earlier.get(node.cause)
-  if (found) put(run.results, id, { ...found, ...node, id, run, root: run.root, former: undefined })
-  return Boolean(found)
+  const node = run.nodes?.[id]
+  const found = node && [...kept.values()].findLast(({ cause }) => cause === node.cause)
+  if (!found) return false
+  run.results.set(id, { ...found, ...node, id, run: run.id, root: run.root, here: run.here, former: undefined })
+  keep(run.results.get(id))
+  return true
 }
 
 /** Show for a node that ComfyUI has in its cache what belongs to that, or nothing. */
 function cached(run, id) {
-  const before = run.results.get(id)
-  if (reuse(run, id) || !before) return
-  const isOther = before.state !== undefined && before.state !== run.nodes.get(id).state
-  if (before.cause !== undefined || isOther) run.results.delete(id)
+  const [node, before] = [run.nodes?.[id], run.results.get(id)]
+  if (!node || reuse(run, id) || !before) return
+  if (before.cause === undefined || before.cause === node.cause) before.run = run.id
+  else run.results.delete(id)
 }
 
-/** Results of this workflow that were kept over a reload and that it has not: [{id, kind, state}]. */
-export function lost(app) {
-  const now = resultsNow(app)
-  return [...outliving().values()].filter(({ root, id }) => root === rootOf(app).id && !now.has(id))
+/** End a run that went well: films from before go, but remarks of nodes in the place of another that were not run stay. */
+function ended(run) {
+  for (const id of run.ran) {
+    const result = run.results.get(id)
+    if (result?.run !== run.id) continue
+    const isOld = ([part, [film]]) => part !== id && (result.films[part]?.[0] ?? film).filename === film.filename
+    if (Object.entries(result.former?.films ?? {}).some(isOld)) {
+      const { later } = result.former
+      for (const lines of [result.remarks, result.later]) lines.push(...later.filter(line => !lines.includes(line)))
+    }
+    delete result.former
+    keep(result)
+  }
 }
-
-/** Take up a result of `lost` again. */
-export const recall = (app, result) => put(resultsNow(app), result.id, { ...result })
 
 /**
  * Follow all runs from now on.
@@ -180,30 +248,41 @@ export const recall = (app, result) => put(resultsNow(app), result.id, { ...resu
  */
 export function followResults(app, api, { stateOf, said }) {
   let run
-  let at // the node that runs
   let order = Promise.resolve()
-  const now = () => (run ??= { results: resultsNow(app), root: rootOf(app).id })
-  const on = (name, work) =>
-    api.addEventListener(name, ({ detail }) => {
-      order = order.then(() => work(detail ?? {})).catch(error => console.warn("FateZero:", error))
-    })
+  const inOrder = work => {
+    order = order.then(work).catch(error => console.warn("FateZero:", error))
+  }
+  /** Do `work` in the run that a message is of: one that names another prompt shows that its start was missed. */
+  const on = (name, work = () => undefined) =>
+    api.addEventListener(name, ({ detail }) =>
+      inOrder(async () => {
+        const prompt = detail?.prompt_id
+        if (prompt && prompt !== run?.id) run = await runOf(app, prompt)
+        if (run && !run.isOver && detail != null) work(detail)
+      })
+    )
+  const over = work => () => {
+    work(run)
+    for (const id of Object.keys(run.nodes ?? {})) if (!run.ran.has(id)) reuse(run, id) // equal nodes are run once
+    run.isOver = true
+  }
+  restore()
   followQueue(app, api, stateOf)
-  on("execution_start", async ({ prompt_id }) => {
-    run = { ...(await promptOf(app, prompt_id)) }
-    at = undefined
-  })
-  on("execution_cached", ({ nodes }) => nodes?.forEach(id => cached(now(), String(id))))
+  api.addEventListener("reconnected", () => inOrder(() => (run = undefined)))
+  on("execution_start")
+  on("progress_state")
+  on("execution_cached", ({ nodes }) => nodes?.forEach(id => cached(run, String(id))))
   on("executing", id => {
-    if (at !== undefined && now().results.has(at)) keep(begun(now(), at)) // ended: what it did not say again is gone
-    at = typeof id === "string" || typeof id === "number" ? String(id) : undefined
-    if (at === undefined) run?.nodes?.forEach((_, each) => reuse(run, each)) // ended: equal nodes are run once
+    run.ran.add(String(id))
+    begun(run, String(id))
   })
-  on("execution_success", () => now().results.forEach(each => each.run === run && delete each.former))
   on("progress_text", ({ nodeId, text }) => {
-    const result = text ? say(now(), String(nodeId), text) : undefined
+    const result = text ? say(run, String(nodeId), text) : undefined
     if (result) said(result, text)
   })
   on("executed", ({ node, display_node, output }) => {
-    if (output?.fatezero_film) show(now(), String(display_node ?? node), output.fatezero_film)
+    if (output?.fatezero_film) show(run, String(display_node ?? node), String(node), output.fatezero_film)
   })
+  on("execution_success", over(ended))
+  for (const name of ["execution_error", "execution_interrupted"]) on(name, over(() => undefined))
 }

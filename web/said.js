@@ -3,16 +3,15 @@
 // Nodes 2.0 reads it as Markdown.
 
 import { promptsOf } from "./prompt_texts.js"
-import { followResults, isElsewhere, lost, recall, resultsNow, rootOf } from "./run_results.js"
+import { followResults, isElsewhere, resultsShown, rootOf } from "./run_results.js"
 
 const THEIRS = "$$node-text-preview" // the page's own widget for the text
 const FIRST = 0
 const FURTHER = "· " // mark of the further lines of a remark, see nodes/host/comfy.py
 const MARGIN = 20 // of the page, above and below a widget
-const TRIES = 40 // ticks within which a page has put a workflow's values on its nodes
 
 const boxes = new WeakMap() // of each node: the boxes {top, text}, and what stands in them
-let byNode = new Map() // results of the workflow that is looked at, for each node that shows them, the latest last
+let byNode = new Map() // results of the workflow that is looked at, for each node that shows them
 
 /** The results that a node shows: its own, or those of the nodes inside a subgraph. */
 export const resultsOf = node => byNode.get(node) ?? []
@@ -20,7 +19,7 @@ export const resultsOf = node => byNode.get(node) ?? []
 /** Add the boxes of a node; `addBox(node, name, place)` adds a widget. */
 export function addSaid(node, addBox) {
   const top = addBox(node, "fatezero_wrong", FIRST)
-  boxes.set(node, { top, text: addBox(node, "fatezero_text"), tries: TRIES })
+  boxes.set(node, { top, text: addBox(node, "fatezero_text") })
 }
 
 /**
@@ -136,28 +135,14 @@ function sourcesOf(node, found = new Set()) {
   return found
 }
 
+/** Plain values of a node, and of those inside it. */
+function plainValuesOf(node) {
+  const own = valuesOf(node).filter(value => ["string", "number", "boolean"].includes(typeof value))
+  return node.subgraph ? [own, node.subgraph.nodes.map(plainValuesOf)] : own
+}
+
 /** All that the result of a node depends on; `path`: it and the boxes around it. */
-function causesOf(path) {
-  const plain = node => valuesOf(node).filter(value => ["string", "number", "boolean"].includes(typeof value))
-  return JSON.stringify([stateOf(path), path.map(node => [...sourcesOf(node)].map(plain))])
-}
-
-/** Take up again what nodes with these values said before the page was loaded anew. */
-function recallLost(app) {
-  for (const result of lost(app)) {
-    const path = pathTo(app, result.id, result.kind)
-    if (path.length && boxes.get(path.at(-1)).tries > 0 && result.state === causesOf(path)) recall(app, result)
-  }
-}
-
-/** Find the nodes that show the results of the workflow that is looked at. */
-function sortResults(app) {
-  byNode = new Map()
-  for (const [id, result] of resultsNow(app)) {
-    if (result.root !== rootOf(app).id) continue
-    for (const node of pathTo(app, id, result.kind)) byNode.set(node, [...resultsOf(node), result])
-  }
-}
+const causesOf = path => JSON.stringify([stateOf(path), path.map(node => [...sourcesOf(node)].map(plainValuesOf))])
 
 /** Follow what nodes say from now on; returns {tick(), show(node)}, both to be called again and again. */
 export function followSaid(app, api) {
@@ -165,11 +150,14 @@ export function followSaid(app, api) {
   let wrong = new Map() // of each node, its mistakes
   const states = new Map() // of the nodes when each mistake was found
 
+  /** The values of a node of a run, and of those before it; undefined where there is none. */
+  function valuesNow(id, kind) {
+    const path = pathTo(app, id, kind)
+    return path.length ? causesOf(path) : undefined
+  }
+
   followResults(app, api, {
-    stateOf(id, kind) {
-      const path = pathTo(app, id, kind)
-      return path.length ? causesOf(path) : undefined
-    },
+    stateOf: valuesNow,
     said({ id, kind }, text) {
       if (kind || pathTo(app, id).length) withoutTheirs(app, text)
     },
@@ -183,8 +171,11 @@ export function followSaid(app, api) {
   }
 
   function tick() {
-    recallLost(app)
-    sortResults(app)
+    if (!rootOf(app)) return
+    byNode = new Map()
+    for (const result of resultsShown(app, valuesNow)) {
+      for (const node of pathTo(app, result.id, result.kind)) byNode.set(node, [...resultsOf(node), result])
+    }
     const now = [app.lastNodeErrors, app.lastExecutionError]
     if (now.some((each, place) => each !== errors[place])) states.clear()
     errors = now
@@ -198,9 +189,6 @@ export function followSaid(app, api) {
 
   return {
     tick,
-    show(node) {
-      boxes.get(node).tries--
-      fill(node, wrong.get(node) ?? [])
-    },
+    show: node => fill(node, wrong.get(node) ?? []),
   }
 }

@@ -146,9 +146,9 @@ class P2PEdit(io.ComfyNode):
 
 
 def _film(controller: Controller, result: EditResult, frames: Tensor | None) -> list[Tile]:
-    """Return clips for the page: the source, and the source under the mask if there is one.
+    """Return clips for the page: the source, and the source under the mask if there is one, or else the edit.
 
-    frames: [frames, height, width, 3] the source; None: in rough colours, and the edit as well
+    frames: [frames, height, width, 3] the source; None: in rough colours, and the edit in any case
     """
     from ...fatezero_ext.pictures.film_sheet import lit, shown_frames
     from ...fatezero_ext.pictures.labelled_sheet import Tile
@@ -160,7 +160,7 @@ def _film(controller: Controller, result: EditResult, frames: Tensor | None) -> 
     source = rough(_of(latents, taken)) if frames is None else _of(frames, taken)
     masked = [Tile("mask", lit(source, _of(mask, taken)))] if bool((mask < 1).any()) else []
     clips = [Tile(label, source), *masked]
-    if frames is None:
+    if frames is None or not masked:
         edited = _of(result.latents, taken) * controller.unet.latent_format.scale
         clips.append(Tile("edit, rough colours", rough(edited)))
     return clips

@@ -2,7 +2,7 @@
 
 import copy
 
-from tests.comfyui.page_graph import VIDEO_EDIT, boxed_edit, whole_edit
+from tests.comfyui.page_graph import P2P, VIDEO_EDIT, boxed_edit, whole_edit
 from tests.comfyui.test_page_said import SET_PROMPT, run
 
 OF_NODES = """type => app.canvas.graph.nodes.filter(node => type ? node.type == type : node.subgraph).map(node => {
@@ -94,6 +94,21 @@ def test_undo_the_cache_and_other_tabs_leave_each_run_on_its_own_node(page):
     found = of_node(page)
     assert says(found, second) and found["seen"]
     page.picture(f"film_of_a_run_in_another_tab_{page.canvas}")
+
+
+def test_an_edit_that_comes_from_the_cache_keeps_its_lines_and_its_film(graph):
+    graph.set_widget(P2P, "strength", {"classic": 0.8, "nodes_2": 0.9}[graph.canvas])  # not the same: see COLOURS
+    graph.show_node(P2P)
+    run(graph)
+    graph.page.wait_for_function(SHOWS_ANY, arg=P2P)
+    made = of_node(graph, P2P)
+    assert made["said"] and made["file"]
+    run(graph)  # newer versions send the film again
+    assert of_node(graph, P2P) == made
+
+
+SHOWS_ANY = """type => app.canvas.graph.nodes.find(node => node.type == type)?.widgets
+    .find(widget => widget.name == 'fatezero_film')?.element.querySelector('canvas')?.dataset.file"""
 
 
 SET_STEPS = """value => {

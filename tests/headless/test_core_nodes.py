@@ -86,6 +86,7 @@ def test_damaged_video_is_refused_by_the_validation(core, folder):
 
 def test_a_video_that_is_linked_or_not_chosen_is_no_name_of_a_file(core, folder):
     assert core["LoadVideo"].validate_inputs(None) is True  # known when it runs
+    assert core["LoadVideo"].fingerprint_inputs(None) == []
     assert "no clip is chosen. Name one, such as --set LoadVideo.file=" in core["LoadVideo"].validate_inputs(" ")
 
 

@@ -152,6 +152,13 @@ def test_an_edit_without_a_mask_shows_none(looking, model):
     assert [tile.label for tile in film] == ["source, rough colours", "edit, rough colours"]
 
 
+def test_an_edit_without_a_mask_is_shown_beside_linked_frames(looking, model):
+    frames = torch.rand(3, 64, 64, 3)
+    _latents, film = film_of_an_edit(looking, model, frames)
+    assert [tile.label for tile in film] == ["source", "edit, rough colours"]
+    assert film[0].frames.equal(frames) and film_sheet(film).labels == ("source", "edit, rough colours")
+
+
 def test_an_edits_mask_is_shown_over_the_clip_where_its_frames_are_linked(looking, model):
     frames = torch.rand(3, 64, 64, 3)
     _latents, (source, mask) = film_of_an_edit(looking, model, frames, blend_words="jeep")

@@ -1,8 +1,10 @@
 """What nodes said and showed stays with their workflow (web/run_results.js): run by Node.js where there is one."""
 
+import json
+
 import pytest
 
-from tests.nodes.test_page_words import NODE, run_script
+from tests.nodes.test_page_words import NODE, WEB, run_script
 
 pytestmark = pytest.mark.skipif(NODE is None, reason="there is no Node.js")
 
@@ -11,11 +13,16 @@ const kept = new Map()
 globalThis.sessionStorage = { getItem: key => kept.get(key) ?? null, setItem: (key, text) => kept.set(key, text) }
 const listeners = {}
 const [A, B] = [{ name: "A" }, { name: "B" }]
-const app = { rootGraph: { id: "template" }, extensionManager: { workflow: { activeWorkflow: A } } }
+const graph = { id: "template", nodes: [{}] }
+const app = { graph, rootGraph: graph, extensionManager: { workflow: { activeWorkflow: A } } }
 const api = {
   addEventListener: (name, heard) => (listeners[name] ??= []).push(heard),
-  async queuePrompt(number, data) { await settled(); return { prompt_id: data.id } },
+  async queuePrompt(number, data) { sent[data.id] = data.output; await settled(); return { prompt_id: data.id } },
 }
+const sent = {}
+const made = {} // films in ComfyUI's cache
+const warned = []
+console.warn = (...words) => warned.push(words.join(" "))
 const settled = () => new Promise(done => setTimeout(done, 5))
 const send = (name, detail) => listeners[name]?.forEach(heard => heard({ detail }))
 let typed = "?"
@@ -24,35 +31,60 @@ const look = workflow => (app.extensionManager.workflow.activeWorkflow = workflo
 const prompt = (words, clip = "bunny") => ({
   1: { class_type: "LoadVideo", inputs: { file: clip } },
   4: { class_type: "FateZero_VideoEdit", inputs: { video: ["1", 0], edit_prompt: words } },
+  5: { class_type: "FateZero_P2PEdit", inputs: { video: ["1", 0], edit_prompt: words } },
   6: { class_type: "FateZero_PrepareFrames", inputs: { video: ["1", 0] } },
   9: { class_type: "SaveVideo", inputs: { video: ["4", 0] } },
 })
 const queue = (id, words, clip) => ((typed = words), api.queuePrompt(0, { id, output: prompt(words, clip) }))
-/** All messages of a run whose nodes say `said`, by their id; the others are cached. */
-async function run(id, said) {
-  send("execution_start", { prompt_id: id })
-  send("execution_cached", { nodes: ["1", "4", "6", "9"].filter(each => !(each in said)), prompt_id: id })
+/**
+ * All messages of a run whose nodes say `said`, by their id; the others are cached, and as in newer ComfyUI the films of
+ * nodes that show one while they run are sent again. missed: nothing comes before the first step of a node
+ */
+async function run(id, said, missed = false) {
+  const executed = (node, display_node, filename) =>
+    send("executed", { node, display_node, output: { fatezero_film: [{ filename }] }, prompt_id: id })
+  const filmOf = node => JSON.stringify([sent[id]?.[node], sent[id]?.[1]])
+  if (!missed) send("execution_start", { prompt_id: id })
+  const others = ["1", "4", "5", "6", "9"].filter(each => !(each in said))
+  if (!missed) send("execution_cached", { nodes: others, prompt_id: id })
   for (const [node, text] of Object.entries(said)) {
     send("executing", node)
-    if (text) send("progress_text", { nodeId: node, text })
+    send("progress_state", { prompt_id: id, nodes: {} })
+    for (const each of [text].flat()) if (each) send("progress_text", { nodeId: node, text: each })
+    const film = [text].flat().at(-1)
     if (node === "4") {
       send("executing", node) // nodes in its place are shown at it
-      send("executed", { node: "4.0.0.compare", display_node: "4", output: { fatezero_film: [{ filename: text }] } })
+      executed("4.0.0.compare", "4", film)
     }
+    if (node === "5") executed("5", "5", (made[filmOf("5")] = film))
   }
+  if (others.includes("5") && made[filmOf("5")]) executed("5", "5", made[filmOf("5")])
   send("execution_success", { prompt_id: id })
   send("executing", undefined)
   await settled()
 }
-const now = () => Object.fromEntries([...module.resultsNow(app)].map(([id, { remarks, choices, films, former }]) =>
-  [id, [...remarks, ...choices, ...(films ?? former ?? []).map(film => film.filename)]]))
+const stateOf = (id, kind) => `${kind} ${typed}`
+const now = (page = module) => Object.fromEntries(page.resultsShown(app, stateOf).map(result =>
+  [result.id, [...result.remarks, ...result.choices, ...(page.filmOf(result) ?? []).map(film => film.filename)]]))
+/** The page's script after a reload: it has forgotten all but what the browser keeps. */
+async function loadedAnew() {
+  for (const name of Object.keys(listeners)) delete listeners[name]
+  const page = await import(`${address}?${Math.random()}`)
+  page.followResults(app, api, { stateOf, said() {} })
+  return page
+}
 const seen = []
 """
 
 
 def after(scenario):
     """What the results of the workflow that is looked at are wherever the scenario looks at them, by node."""
-    return run_script("run_results.js", f"{PAGE}{scenario}\nconsole.log(JSON.stringify(seen))")
+    address = f"const address = {json.dumps((WEB / 'run_results.js').as_uri())}\n"
+    *found, warned = run_script(
+        "run_results.js", f"{address}{PAGE}{scenario}\nconsole.log(JSON.stringify([...seen, warned]))"
+    )
+    assert warned == []
+    return found
 
 
 def test_a_remark_goes_when_its_node_runs_again_without_it_and_stays_where_the_node_does_not_run():
@@ -150,14 +182,214 @@ def test_what_outlives_a_reload_is_of_the_values_that_were_queued_not_of_those_t
     found = after(
         """
         await queue("p", "a cat"); typed = "a dog"; await run("p", { 4: "A" })
-        look(B)
-        seen.push(module.lost(app).map(({ id, state, choices }) => [id, state, choices]))
-        module.recall(app, module.lost(app)[0]); seen.push(now(), module.lost(app))
-        app.rootGraph.id = "another"; look({}); seen.push(module.lost(app))
-        seen.push(JSON.parse(kept.get("fatezero results")).length)
+        look({}); const page = await loadedAnew()
+        seen.push(now(page)); typed = "a cat"; seen.push(now(page))
+        graph.id = "another"; seen.push(now(page))
         """
     )
-    assert found == [[["4", "FateZero_VideoEdit a cat", ["A"]]], {"4": ["A", "A"]}, [], [], 1]
+    assert found == [{}, {"4": ["A", "A"]}, {}]
+
+
+def test_a_node_from_the_cache_whose_film_is_sent_again_keeps_its_lines_and_its_place_also_after_a_reload():
+    lines = ["\u26a0 The mask is black.", "Edit of 8 frames.", "Edit of 8 frames."]
+    found = after(
+        """
+        const said = ["⚠ The mask is black.", "Edit of 8 frames."]
+        await queue("p", "a cat"); await run("p", { 5: said, 6: "Frames." })
+        await queue("q", "a cat"); await run("q", { 9: "" })
+        seen.push([...module.resultsNow(app)].map(([id]) => id), now()[5])
+        look({}); const page = await loadedAnew(); seen.push(now(page)[5])
+        await queue("r", "a cat"); await run("r", {}); seen.push(now(page)[5])
+        """
+    )
+    assert found == [["5", "6"], lines, lines, lines]
+
+
+def test_of_equal_nodes_the_one_whose_film_comes_from_the_cache_has_the_others_lines():
+    found = after(
+        """
+        const output = { 5: prompt("a cat")[5], 25: prompt("a cat")[5], 1: prompt("a cat")[1] }
+        await api.queuePrompt(0, { id: "p", output })
+        const film = id => send("executed", { node: id, display_node: id, prompt_id: "p", output: { fatezero_film: [{ filename: "F" }] } })
+        send("execution_start", { prompt_id: "p" }); send("execution_cached", { nodes: [], prompt_id: "p" })
+        send("executing", "5"); send("progress_text", { nodeId: "5", text: "A" }); film("5"); film("25")
+        send("execution_success", { prompt_id: "p" }); await settled(); seen.push(now())
+        """
+    )
+    assert found == [{"5": ["A", "F"], "25": ["A", "F"]}]
+
+
+@pytest.mark.parametrize("sent_again", [True, False])
+def test_where_a_node_inside_is_cached_the_comparison_is_shown_and_the_remark_from_inside_stays(sent_again):
+    found = after(
+        """
+        const film = (id, part, filename) => send("executed",
+          { node: `4.0.0.${part}`, display_node: "4", prompt_id: id, output: { fatezero_film: [{ filename }] } })
+        const part = async (id, own, after) => {
+          await queue(id, "a cat"); send("execution_start", { prompt_id: id }); send("executing", "4")
+          send("progress_text", { nodeId: "4", text: own }); after()
+          send("execution_success", { prompt_id: id }); send("executing", undefined); await settled(); seen.push(now()[4])
+        }
+        const black = () => send("progress_text", { nodeId: "4", text: "⚠ Short.\\n⚠ Black.\\nOne." })
+        await part("p", "⚠ Short.\\nOne.", () => { black(); film("p", "edit", "MASK"); film("p", "compare", "BOTH") })
+        await part("q", "Two.", () => { film("q", "compare", "BOTH 2"); SENT film("q", "edit", "MASK") })
+        await part("r", "Two.", () => { film("r", "edit", "MASK 2"); film("r", "compare", "BOTH 3") })
+        """.replace("SENT", "" if sent_again else "false &&")
+    )
+    assert found == [
+        ["\u26a0 Short.", "\u26a0 Black.", "One.", "BOTH"],
+        ["\u26a0 Black.", "Two.", "BOTH 2"],
+        ["Two.", "BOTH 3"],
+    ]
+
+
+@pytest.mark.parametrize("told", ["", 'send("reconnected")'])
+def test_a_run_whose_start_was_missed_is_not_taken_for_the_run_before(told):
+    found = after(
+        """
+        await queue("p", "a cat"); await run("p", { 4: "A" })
+        await queue("q", "a dog"); send("execution_start", { prompt_id: "q" }); TOLD
+        await queue("r", "a cow"); look(B); await run("r", { 4: "R" }, true); seen.push(now())
+        look(A); seen.push(now()[4])
+        await queue("s", "a dog"); await run("s", {}); seen.push(now()[4] ?? "nothing")
+        await queue("t", "a cat"); await run("t", {}); seen.push(now()[4])
+        """.replace("TOLD", told)
+    )
+    assert found == [{}, ["R", "R"], "nothing", ["A", "A"]]
+
+
+def test_of_a_run_in_whose_middle_the_page_is_loaded_anew_all_is_kept():
+    found = after(
+        """
+        await queue("p", "a cat"); send("execution_start", { prompt_id: "p" }); send("executing", "5")
+        send("progress_text", { nodeId: "5", text: "⚠ Short." }); await settled()
+        app.graph = undefined // the page has made no graph yet
+        Object.defineProperty(app, "rootGraph", { get() { if (!app.graph) console.warn("too early"); return app.graph } })
+        const page = await loadedAnew()
+        seen.push(now(page))
+        send("progress_state", { prompt_id: "p" })
+        send("executed", { node: "5", display_node: "5", prompt_id: "p", output: { fatezero_film: [{ filename: "F" }] } })
+        await settled(); app.graph = graph; look({}); seen.push(now(page))
+        send("execution_success", { prompt_id: "p" }); await settled(); look({}); seen.push(now(page))
+        const again = await loadedAnew(); look({}); seen.push(now(again))
+        """
+    )
+    assert found == [{}, *[{"5": ["\u26a0 Short.", "F"]}] * 3]
+
+
+def test_a_run_of_which_nothing_is_known_waits_for_a_workflow_to_be_opened():
+    found = after(
+        """
+        look(null); send("execution_start", { prompt_id: "x" }); await settled(); seen.push(now())
+        look(A); send("progress_state", { prompt_id: "x" }); send("progress_text", { nodeId: "4", text: "A" })
+        await settled(); seen.push(now())
+        """
+    )
+    assert found == [{}, {"4": ["A"]}]
+
+
+def test_a_workflow_whose_graph_gets_another_id_keeps_its_results_and_a_cleared_one_has_none():
+    found = after(
+        """
+        const none = "00000000-0000-0000-0000-000000000000"
+        graph.id = none
+        await queue("p", "a cat"); await run("p", { 4: "A" }); typed = "a dog"
+        graph.id = "made by undo"; seen.push(now())
+        const page = await loadedAnew(); look({}); typed = "a cat"; seen.push(now(page))
+        look(A); Object.assign(graph, { id: none, nodes: [] }); typed = "a dog"; seen.push(now())
+        graph.nodes = [{}]; seen.push(now())
+        """
+    )
+    assert found == [{"4": ["A", "A"]}, {"4": ["A", "A"]}, {}, {}]
+
+
+def test_of_two_runs_with_the_same_words_the_cached_is_the_later():
+    found = after(
+        """
+        await queue("p", "a cat"); await run("p", { 4: "of the first file" })
+        look(B); await queue("q", "a cat"); await run("q", { 4: "of the file after it" })
+        look(A); await queue("r", "a cat"); await run("r", {}); seen.push(now()[4])
+        """
+    )
+    assert found == [["of the file after it"] * 2]
+
+
+def test_the_prompts_of_a_night_stay_with_their_workflow():
+    found = after(
+        """
+        for (let i = 0; i < 151; i++) { await queue(`n${i}`, `words ${i}`) }
+        look(B); await run("n0", { 4: "A" }); seen.push(now()); look(A); seen.push(now())
+        """
+    )
+    assert found == [{}, {"4": ["A", "A"]}]
+
+
+def test_large_values_before_a_node_are_not_kept():
+    found = after(
+        """
+        await queue("p", "a cat", "x".repeat(1000000)); typed = "y".repeat(1000000); await run("p", { 4: "A" })
+        seen.push(kept.get("fatezero runs").length < 2000, now())
+        """
+    )
+    assert found == [True, {"4": ["A", "A"]}]
+
+
+def test_until_the_page_has_made_its_graph_nothing_is_looked_up_and_nothing_is_reported():
+    found = run_script(
+        "said.js",
+        """
+        const reported = []
+        for (const name of ["warn", "error"]) console[name] = (...words) => reported.push(String(words))
+        const app = { get rootGraph() { return (console.error("accessed before initialization"), undefined) } }
+        const { tick } = module.followSaid(app, { addEventListener() {} })
+        tick(); tick()
+        console.log(JSON.stringify(reported))
+        """,
+    )
+    assert found == []
+
+
+def test_a_value_inside_a_box_before_a_node_is_one_of_those_that_its_result_depends_on():
+    found = run_script(
+        "said.js",
+        """
+        const kept = new Map()
+        globalThis.sessionStorage = { getItem: key => kept.get(key), setItem: (key, text) => kept.set(key, text) }
+        const file = { name: "file", value: "a.mp4" }
+        const box = { id: 1, inputs: [], subgraph: { nodes: [{ id: 8, subgraph: { nodes: [{ id: 9, widgets: [file] }] } }] } }
+        const edit = { id: 4, comfyClass: "FateZero_P2PEdit", inputs: [{ name: "images", link: 1 }], widgets: [] }
+        const graph = { id: "root", nodes: [box, edit], getLink: () => ({ origin_id: 1 }) }
+        graph.getNodeById = id => graph.nodes.find(node => node.id == id)
+        box.graph = edit.graph = graph
+        module.addSaid(edit, () => ({}))
+        const api = { addEventListener() {}, queuePrompt: async (number, { id }) => ({ prompt_id: id }) }
+        module.followSaid({ graph, rootGraph: graph }, api)
+        const output = { 4: { class_type: "FateZero_P2PEdit", inputs: {} } }
+        for (const [id, value] of [["p", "a.mp4"], ["q", "b.mp4"], ["r", "a.mp4"]]) {
+          file.value = value
+          await api.queuePrompt(0, { id, output })
+        }
+        console.log(JSON.stringify(JSON.parse(kept.get("fatezero runs"))[1].map(([, { nodes }]) => nodes[4].state)))
+        """,
+    )
+    assert found[0] == found[2] and found[0] and found[0] != found[1]
+
+
+@pytest.mark.parametrize(("labels", "gone"), [(["source"], 1), (["source", "mask"], 0)])
+def test_a_film_of_the_source_alone_leaves_no_empty_player(labels, gone):
+    found = run_script(
+        "film.js",
+        f"""
+        const element = () => ({{ dataset: {{}}, append() {{}}, replaceChildren() {{}}, addEventListener() {{}} }})
+        globalThis.document = {{ createElement: element }}
+        globalThis.Image = class {{}}
+        let gone = 0
+        const player = module.player(element(), () => "", () => gone++)
+        player.show([{{ filename: "f", frames: 2, labels: {json.dumps(labels)} }}])
+        console.log(gone)
+        """,
+    )
+    assert found == gone
 
 
 @pytest.mark.parametrize("answer", ["{ node_errors: {} }", "undefined", "Promise.reject(new Error('refused'))"])
@@ -166,6 +398,7 @@ def test_the_pages_own_answer_of_queueing_is_handed_on(answer):
         "run_results.js",
         f"""
         const api = {{ addEventListener() {{}}, queuePrompt: (...given) => (api.given = given, {answer}) }}
+        console.warn = () => undefined
         module.followResults({{ rootGraph: {{ id: 1 }} }}, api, {{ stateOf() {{ throw new Error("none") }} }})
         const data = {{ output: {{ 4: {{ class_type: "FateZero_VideoEdit", inputs: {{}} }} }} }}
         const told = await api.queuePrompt(-1, data, {{ more: 1 }}).catch(error => error.message)

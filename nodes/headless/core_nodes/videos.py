@@ -63,9 +63,12 @@ class LoadVideo(CoreNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, file: str) -> list[str | int]:
-        """Return what changes when the file does."""
-        return file_stamp(host.current().input_file(file))
+    def fingerprint_inputs(cls, file: str | None) -> list[str | int]:
+        """Return what changes when the file does.
+
+        file: None where it is linked: the node that it comes from tells
+        """
+        return [] if file is None else file_stamp(host.current().input_file(file))
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
