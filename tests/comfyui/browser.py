@@ -25,7 +25,6 @@ WATCH = """names => {
         app.api.addEventListener(name, event => seen.push([name, name.startsWith('b_') ? null : event.detail]));
 }"""
 ENDED = "seen.some(([name]) => ['execution_success', 'execution_error', 'execution_interrupted'].includes(name))"
-TOO_EARLY = "graph accessed before initialization"
 PREVIEWED = "seen.some(([name]) => name.startsWith('b_preview'))"
 SEARCH_BOX, SEARCH_RESULTS = 'input[role="combobox"]:focus', '[role="option"]'
 """Of the search for nodes, in its older form and in its newer one."""
@@ -58,10 +57,9 @@ class Page:
         self.ready()
 
     def _listen(self, message):
-        """Take for errors what our scripts report, and looks at the graph before there is one."""
-        text = message.text
-        if message.type in ("warning", "error") and (text.startswith("FateZero") or TOO_EARLY in text):
-            self.errors.append(f"FateZero: {text}")
+        """Take for errors what our scripts report in the console."""
+        if message.type in ("warning", "error") and message.text.startswith("FateZero"):
+            self.errors.append(message.text)
 
     def ready(self):
         """Wait until the page can be used, at its start and after it is loaded anew."""
