@@ -2,6 +2,8 @@
 // Prompt-to-Prompt Edit shows the mask and a rough edit over the source, Word Heat Maps each word's heat, Compare Clips the edits.
 // The server makes one picture of all frames (fatezero_ext/pictures/film_sheet.py), so that both sides move in step.
 
+import { told } from "./page_words.js"
+
 const FRAME_TIME = 125 // milliseconds
 const LINE = 2
 const LEAST_WIDTH = 512 // of the drawing, for sharp letters
@@ -10,11 +12,14 @@ export const LEAST_HEIGHT = 180 // of the player on a node without more room: it
 export const hasFilm = type =>
   ["FateZero_P2PEdit", "FateZero_WordHeatMaps", "FateZero_CompareClips", "FateZero_VideoEdit"].includes(type)
 
-/** Fill `box` with a player; returns {show(films), draw()}: `draw` is called again and again while it is seen. */
-export function player(box, urlOf) {
+/**
+ * Fill `box` with a player; returns {show(films), draw()}: `draw` is called again and again while it is seen.
+ * onGone: called where there is nothing to show, as when ComfyUI was started anew and the pictures are gone
+ */
+export function player(box, urlOf, onGone) {
   const canvas = document.createElement("canvas")
   canvas.className = "fatezero-film"
-  canvas.title = "Drag to compare"
+  canvas.title = told("Drag to compare")
   const tabs = document.createElement("div")
   tabs.className = "fatezero-row"
   const screen = document.createElement("div")
@@ -45,13 +50,24 @@ export function player(box, urlOf) {
     views = films.flatMap((film, number) => {
       const picture = new Image()
       picture.onload = draw
+      picture.onerror = () => without(picture)
       picture.src = urlOf(film)
       const labels = film.labels.map(label => (films.length > 1 ? `${number + 1}: ${label}` : label))
       return labels.slice(1).map((after, i) => ({ picture, film, column: i + 1, before: labels[0], after }))
     })
+    if (!views.length) return onGone() // as a source alone
     chosen = Math.min(chosen, Math.max(0, views.length - 1))
     drawTabs()
     draw()
+  }
+
+  function without(picture) {
+    const left = views.filter(view => view.picture !== picture)
+    if (left.length === views.length) return // of an earlier film
+    views = left
+    chosen = 0
+    if (left.length) drawTabs()
+    else onGone()
   }
 
   function tab(text, title, pressed, onClick) {
@@ -64,7 +80,7 @@ export function player(box, urlOf) {
   function drawTabs() {
     tabs.replaceChildren()
     if (views[0]?.film.frames > 1) {
-      tab(stopped === null ? "❚❚" : "▶", stopped === null ? "Stop the film" : "Play the film", null, () => {
+      tab(stopped === null ? "❚❚" : "▶", told(stopped === null ? "Stop the film" : "Play the film"), null, () => {
         stopped = stopped === null ? performance.now() : null
         drawTabs()
         draw()
@@ -72,7 +88,7 @@ export function player(box, urlOf) {
     }
     if (views.length < 2) return
     views.forEach((view, number) =>
-      tab(view.after, `Compare with ${view.after}`, number === chosen, () => {
+      tab(view.after, told("Compare with {label}", { label: view.after }), number === chosen, () => {
         chosen = number
         drawTabs()
         draw()
@@ -89,7 +105,7 @@ export function player(box, urlOf) {
     const [width, height] = [Math.round(across * scale), Math.round(down * scale)]
     if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height })
     const frame = Math.floor((stopped ?? performance.now()) / FRAME_TIME) % film.frames
-    canvas.dataset.frame = frame
+    Object.assign(canvas.dataset, { frame, file: film.filename })
     const pen = canvas.getContext("2d")
     pen.drawImage(picture, 0, frame * down, across, down, 0, 0, width, height)
     const x = Math.round(border * width)

@@ -1,27 +1,32 @@
 // Puts the chips (word_chips.js), the film (film.js), what is said (said.js) and words for 0 (zero_words.js) on the
 // nodes, on the classic canvas and on Nodes 2.0, and makes room for them (text_fields.js, run_preview.js). Nodes work the
-// same without them. Whatever this page lacks or refuses leaves a part out, with one warning in the console.
+// same without them. Whatever this page lacks or refuses leaves a part out, with a warning in the console.
 
 import { chips, chipsStandUnder, hasChips } from "./word_chips.js"
 import { hasFilm, LEAST_HEIGHT, player } from "./film.js"
+import { speak } from "./page_words.js"
+import { boxesOf as boxesAround } from "./prompt_texts.js"
 import { followRuns, withoutPreview } from "./run_preview.js"
-import { addSaid, followSaid, recall } from "./said.js"
+import { filmOf, isReceived, rootOf } from "./run_results.js"
+import { addSaid, followSaid, resultsOf } from "./said.js"
 import { textFields } from "./text_fields.js"
 import { zeroWords } from "./zero_words.js"
 
 const TICK = 125 // milliseconds
 const MARGIN = 10 // of the page, around a widget
 
-const live = new Set() // functions called at every tick, one for each node
-let warned = false
+const MOST_ABSENT = 80 // ticks after which a node that stands in no graph is forgotten
 
-/** Do `work`; a failure is told once and stops nothing else. */
+const live = new Set() // functions called at every tick, one for each node
+const warned = new Set() // what was told in the console
+
+/** Do `work`; a failure is told, each once, and stops nothing else. */
 function guarded(work) {
   try {
     return work()
   } catch (error) {
-    if (!warned) console.warn("FateZero: words and films are left out on nodes.", error)
-    warned = true
+    if (!warned.has(String(error))) console.warn("FateZero: a part of the page is left out.", error)
+    warned.add(String(error))
     return undefined
   }
 }
@@ -100,9 +105,20 @@ function keyOf(node) {
 }
 
 /** The films that a node shows: its own, or those of the last node with films in a subgraph. */
-function filmsOf(app, node) {
-  if (!node.subgraph) return hasFilm(node.comfyClass) ? app.nodeOutputs?.[keyOf(node)]?.fatezero_film : undefined
-  return node.subgraph.nodes.map(inner => filmsOf(app, inner)).findLast(Boolean)
+const filmsOf = (app, node) => seenFilms(node) ?? loadedFilms(app, node)
+const seenFilms = node => resultsOf(node).map(filmOf).findLast(Boolean)
+
+/**
+ * Films of a run that this page did not follow, as one of the history; those of nodes inside others have longer keys. The
+ * page tells not of which box of a subgraph they are.
+ */
+function loadedFilms(app, node) {
+  if (node.subgraph && boxesAround(node.subgraph).length > 1) return undefined
+  if (node.subgraph) return node.subgraph.nodes.map(inner => loadedFilms(app, inner)).findLast(Boolean)
+  if (!hasFilm(node.comfyClass)) return undefined
+  const outputs = Object.entries(app.nodeOutputs ?? {})
+  const own = outputs.filter(([key]) => key === keyOf(node) || key.startsWith(`${keyOf(node)}.`))
+  return own.map(([, output]) => output?.fatezero_film).findLast(films => films?.length && !isReceived(films))
 }
 
 function withChips(app, node) {
@@ -121,55 +137,92 @@ function withFilm(app, api, node) {
   const urlOf = ({ filename, subfolder, type }) =>
     api.apiURL(`/view?${new URLSearchParams({ filename, subfolder, type })}`)
   const tidy = withoutPreview(app, node, () => keyOf(node))
+  const names = films => JSON.stringify(films?.map(({ filename }) => filename))
   let film, last
+  const close = () => {
+    film = undefined
+    box.replaceChildren()
+  }
   return () => {
     const films = filmsOf(app, node)
-    if (films && films !== last) {
-      last = films
-      film ??= player(box, urlOf)
-      film.show(films)
+    if (names(films) !== last) {
+      last = names(films)
+      if (!films) close()
+      else (film ??= player(box, urlOf, close)).show(films)
     }
     film?.draw()
     tidy(Boolean(film))
   }
 }
 
-function dress(app, api, node) {
-  const isOurs = node.comfyClass?.startsWith("FateZero_")
-  if (!isOurs && !node.subgraph?.nodes.some(inner => inner.comfyClass?.startsWith("FateZero_"))) return
+/** Whether a node stands in a graph of the workflow: the page tells those in subgraphs nothing when it clears them. */
+function isThere(app, node) {
+  const { graph } = node
+  if (graph?.getNodeById(node.id) !== node) return false
+  const root = graph.rootGraph ?? graph
+  if (rootOf(app) !== root) return false
+  return graph === root || root.subgraphs?.get(graph.id) === graph
+}
+
+/** Do `work` again and again while a node stands in a graph; `gone` when it does not any more. */
+function follow(app, node, work, gone) {
+  let absent = 0
+  const tick = () => {
+    absent = isThere(app, node) ? 0 : absent + 1
+    if (!absent) work()
+    if (absent === 1) gone()
+    if (absent > MOST_ABSENT) live.delete(tick)
+  }
+  const { onAdded, onRemoved } = node
+  node.onAdded = function (...given) {
+    live.add(tick)
+    return onAdded?.apply(this, given)
+  }
+  node.onRemoved = function (...given) {
+    live.delete(tick)
+    gone()
+    return onRemoved?.apply(this, given)
+  }
+  if (isThere(app, node)) live.add(tick)
+}
+
+/** Whether a node is ours, or a subgraph's box that one of ours is in. */
+const isOurs = node => node.comfyClass?.startsWith("FateZero_") || node.subgraph?.nodes.some(isOurs)
+
+function dress(app, api, said, node) {
   saveWithoutGaps(node)
   addSaid(node, addBox)
-  const parts = [recall(app, node)]
+  const isSeen = () => node.graph === app.canvas.graph // nodes of other graphs may have the same id
+  const showsFilm = () => boxesOf(node).some(widget => widget.element.querySelector("canvas.fatezero-film"))
+  let parts = [() => said.show(node)]
   if (hasChips(node.comfyClass)) parts.push(withChips(app, node))
   if (hasFilm(node.comfyClass) || node.subgraph) parts.push(withFilm(app, api, node))
-  const showsFilm = () => boxesOf(node).some(widget => widget.element.querySelector("canvas.fatezero-film"))
-  parts.push(textFields(node, showsFilm), zeroWords(node))
+  parts.push(textFields(node, showsFilm, isSeen), zeroWords(node, isSeen))
   let heights
-  const tick = () => {
-    if (!node.graph) return // it is being made, or was just removed
-    for (const part of parts) part()
+  parts.push(() => {
     for (const widget of boxesOf(node)) takePlace(app, node, widget)
     const now = boxesOf(node).map(widget => widget.options.getMaxHeight()).join()
     if (now !== heights) node.setDirtyCanvas?.(true, true) // the classic canvas makes room when it is drawn
     heights = now
-  }
-  live.add(tick)
-  const before = node.onRemoved
-  node.onRemoved = function (...given) {
-    live.delete(tick)
+  })
+  const work = () => (parts = parts.filter(part => guarded(() => (part(), true))))
+  follow(app, node, work, () => {
     for (const widget of boxesOf(node)) widget.element.dataset.leftBy = leftBy(node, widget)
-    return before?.apply(this, given)
-  }
+  })
 }
 
-/** Dress a subgraph when it stands in a graph: older pages throw away the widgets that it had before. */
-function dressLater(app, api, node) {
-  const tick = () => {
-    if (!node.graph) return
-    live.delete(tick)
-    dress(app, api, node)
+/**
+ * Dress a subgraph when it stands in a graph: older pages throw away the widgets that it had before. One of our nodes may
+ * come into it later.
+ */
+function dressLater(app, api, said, node) {
+  let isDressed = false
+  const work = () => {
+    if (isDressed || !isOurs(node)) return
+    isDressed = true
+    dress(app, api, said, node)
   }
-  live.add(tick)
+  follow(app, node, work, () => undefined)
 }
 
 try {
@@ -177,12 +230,15 @@ try {
   const style = document.createElement("link")
   Object.assign(style, { rel: "stylesheet", href: new URL("./page.css", import.meta.url).href })
   document.head.append(style)
-  app.registerExtension({
-    name: "FateZero.Page",
-    nodeCreated: node => guarded(() => (node.subgraph ? dressLater(app, api, node) : dress(app, api, node))),
-  })
+  speak(() => app.extensionManager?.setting?.get?.("Comfy.Locale"))
+  const said = followSaid(app, api)
+  const nodeCreated = node => {
+    if (node.subgraph) guarded(() => dressLater(app, api, said, node))
+    else if (isOurs(node)) guarded(() => dress(app, api, said, node))
+  }
+  app.registerExtension({ name: "FateZero.Page", nodeCreated })
   followRuns(api)
-  live.add(followSaid(app, api))
+  live.add(() => guarded(said.tick))
   // No event tells of all the ways in which a prompt changes: typing, links, undo, other nodes, other tabs.
   setInterval(() => {
     if (document.hidden) return

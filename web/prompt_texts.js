@@ -10,7 +10,7 @@ export const widgetOf = (node, name) => node.widgets?.find(widget => widget.name
 export const isLinked = (node, name) => inputOf(node, name)?.link != null
 
 /** All boxes of a workflow that show a subgraph. */
-function boxesOf(subgraph) {
+export function boxesOf(subgraph) {
   const root = subgraph.rootGraph
   const graphs = [root, ...(root?.subgraphs?.values() ?? [])]
   return graphs.flatMap(graph => graph?.nodes ?? []).filter(node => node.subgraph === subgraph)

@@ -11,15 +11,18 @@ const MOST_KEPT = 100 // of a field's height that a film leaves to a text: five 
 const nameOf = widget => widget.label ?? widget.name
 const isVue = () => globalThis.LiteGraph?.vueNodesMode
 
-/** Shape a node's text fields; `hasFilm()`: whether it shows a film. Returns a function to be called again and again. */
-export function textFields(node, hasFilm) {
+/**
+ * Shape a node's text fields. Returns a function to be called again and again.
+ * hasFilm(), isSeen(): whether the node shows a film, and whether its graph is looked at
+ */
+export function textFields(node, hasFilm, isSeen) {
   const isOwn = widget => !widget._overlay // a subgraph's may stand for one inside
   const fields = node.widgets?.filter(widget => widget.type === "customtext" && isOwn(widget)) ?? []
   const before = new Map() // heights that fields had without a film
   const least = widget => (hasFilm() && String(widget.value).trim() ? Math.min(MOST_KEPT, before.get(widget) ?? 0) : 0)
   for (const widget of fields) shapeOnCanvas(node, widget, least)
   return () => {
-    const rows = isVue() ? rowsOf(node, fields) : undefined
+    const rows = isVue() && isSeen() ? rowsOf(node, fields) : undefined
     for (const widget of hasFilm() ? [] : fields) {
       const height = isVue() ? rows?.of.get(widget)?.offsetHeight : widget.computedHeight
       if (height) before.set(widget, height)
@@ -30,6 +33,7 @@ export function textFields(node, hasFilm) {
 
 function shapeOnCanvas(node, widget, least) {
   const { computeLayoutSize, draw } = widget
+  if (!computeLayoutSize) return
   widget.computeLayoutSize = function (host) {
     const size = computeLayoutSize.call(this, host) // of a subgraph that shows the field too, with another link
     if (host !== node) return size
@@ -51,7 +55,7 @@ function shapeOnCanvas(node, widget, least) {
 
 /** Rows of a node in Nodes 2.0: {grid, shown, of: each field's}; undefined where they are not as they are known. */
 function rowsOf(node, fields) {
-  const grid = document.querySelector(`[data-node-id="${node.id}"] .lg-node-widgets`)
+  const grid = document.querySelector(`[data-node-id="${CSS.escape(node.id)}"] .lg-node-widgets`)
   if (!grid) return undefined
   const shown = [...grid.children].filter(row => row.classList.contains("lg-node-widget"))
   const named = fields.map(widget => [

@@ -2,6 +2,7 @@
 // it out. The lists stay plain text that can be typed; what is typed shows on the buttons. A word that no longer stands
 // in its prompt is struck out, and a click removes it.
 
+import { told } from "./page_words.js"
 import { isLinked, promptsOf, widgetOf } from "./prompt_texts.js"
 import { entryWith, isIn, outside, read, toggled, without, wordsOf } from "./word_lists.js"
 
@@ -89,7 +90,8 @@ export function chips(node, box, setText) {
     const put = (name, changed) => () => (setText(widgetOf(node, name), changed(textOf(name))), follow())
     const tabs = names.map(name => {
       const choose = () => ((row.chosen = name), follow())
-      const tab = button("fatezero-tab", row.lists[name].title, `A click on a word puts it into ${name}`, choose)
+      const title = told("A click on a word puts it into {list}", { list: name })
+      const tab = button("fatezero-tab", told(row.lists[name].title), title, choose)
       tab.ariaPressed = String(name === row.chosen)
       return tab
     })
@@ -98,15 +100,15 @@ export function chips(node, box, setText) {
     const words = (list ? wordsOf(prompts) : []).map(word => {
       const entry = entryWith(word, entries)
       const shown = entry?.value === undefined ? word : `${word}: ${entry.value}`
-      const title = `${entry ? "Take out of" : "Put into"} ${row.chosen}`
+      const title = told(entry ? "Take out of {list}" : "Put into {list}", { list: row.chosen })
       const chip = button("fatezero-chip", shown, title, put(row.chosen, now => toggled(now, word, list)))
       chip.ariaPressed = String(Boolean(entry))
       return chip
     })
     const others = names.flatMap(name => strangers(row, name, textOf(name), prompts).map(each => strange(each, put)))
-    const head = element("div", "fatezero-head", `From the ${row.of} prompt:`)
+    const head = element("div", "fatezero-head", told(`From the ${row.of} prompt:`))
     head.append(...tabs)
-    const note = words.length ? [] : [element("span", "fatezero-note", whyNone(row, prompts))]
+    const note = words.length ? [] : [element("span", "fatezero-note", told(whyNone(row, prompts)))]
     row.box.replaceChildren(head, ...words, ...others, ...note)
     row.box.hidden = !names.length
   }
@@ -121,8 +123,8 @@ export function chips(node, box, setText) {
   }
 
   function strange({ phrase, looked, isStale, name, list, of }, put) {
-    const why = looked ? "Looked for although the prompt does not say it" : `Not in the ${of} prompt`
-    const title = `${isStale || looked ? `${why}. ` : ""}Click to take it out of ${name}.`
+    const why = looked ? "Looked for although the prompt does not say it. " : `Not in the ${of} prompt. `
+    const title = (isStale || looked ? told(why) : "") + told("Click to take it out of {list}.", { list: name })
     const chip = button("fatezero-chip", phrase, title, put(name, now => without(now, phrase, list)))
     if (isStale) chip.classList.add("fatezero-stale")
     else chip.ariaPressed = "true"

@@ -39,13 +39,17 @@ def film_sheet(tiles: Sequence[Tile]) -> FilmSheet:
 
     tiles: of one frame count and of equal proportions, at least one; those that do not fit are left out
     """
-    count = len(tiles[0].frames)
-    taken = torch.linspace(0, count - 1, min(count, MOST_FRAMES)).round().long()
+    taken = shown_frames(len(tiles[0].frames))
     shown = tiles[: MOST_PIXELS // (len(taken) * SHORTEST**2)]
     size = _size(tiles[0].frames.shape[1:3], len(taken) * len(shown))
     columns = [_scaled(tile.frames[taken.to(tile.frames.device)], size) for tile in shown]
     picture = Image.fromarray(to_bytes(torch.cat(columns, dim=2).flatten(0, 1)[None])[0])
     return FilmSheet(picture, len(taken), tuple(tile.label for tile in shown))
+
+
+def shown_frames(count: int) -> Tensor:
+    """Return which of so many frames a film shows, [at most 16] indices: the first, the last, and evenly between."""
+    return torch.linspace(0, count - 1, min(count, MOST_FRAMES)).round().long()
 
 
 def lit(frames: Tensor, mask: Tensor) -> Tensor:

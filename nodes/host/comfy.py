@@ -78,19 +78,16 @@ def _comfy_format(latents: LatentFormat) -> Any:  # noqa: ANN401 - ComfyUI's Lat
     return ours
 
 
-def _shown_at(node_id: str | None) -> str | None:
-    """Return the node of the page that shows what this one says: itself, or that of which a loop runs copies.
+def _shown_at(node_id: str) -> tuple[str, bool]:
+    """Return the node of the page that shows what this one says, and whether it is of the same kind.
 
-    None for one that another kind of node has put in its place: it would write over that one's text.
+    It is the node itself, that of which a loop runs copies, or another kind that has put this one in its place.
     """
     from comfy_execution.progress import get_progress_state
 
-    if node_id is None:
-        return None
     graph = get_progress_state().dynprompt
     shown: str = graph.get_display_node_id(node_id)
-    same_kind = graph.get_node(shown)["class_type"] == graph.get_node(node_id)["class_type"]
-    return shown if same_kind else None
+    return shown, graph.get_node(shown)["class_type"] == graph.get_node(node_id)["class_type"]
 
 
 def _marked(remarks: Sequence[str]) -> Iterator[str]:
@@ -111,16 +108,25 @@ class ComfyHost:
         return ComfyProgress(total, latents)
 
     def say(self, remarks: Sequence[str], choices: Sequence[str], node_id: str | None) -> None:
-        """Show it in the console, once for nodes inside each other, and on the node if this version of ComfyUI can."""
+        """Show it in the console, once for nodes inside each other, and on the node if this version of ComfyUI can.
+
+        Remarks of a node in another's place join those of that one. Only the page that has queued the run is told.
+        """
         from server import PromptServer
 
         told = _TOLD.get(None)
         if told is None:
             _TOLD.set(told := ToldLines())
-        if lines := told.new((*remarks, *choices), node_id):
-            log.info("%s", visible("\n".join(lines), keep="\n"))
-        if hasattr(PromptServer.instance, "send_progress_text") and (shown := _shown_at(node_id)):
-            PromptServer.instance.send_progress_text("\n".join((*_marked(remarks), *choices)), shown)
+        if new := told.new((*remarks, *choices), node_id):
+            log.info("%s", visible("\n".join(new), keep="\n"))
+        page = getattr(PromptServer.instance, "client_id", None)
+        if page is None or node_id is None or not hasattr(PromptServer.instance, "send_progress_text"):
+            return
+        shown, is_itself = _shown_at(node_id)
+        lines = told.on_page(shown, remarks, choices) if is_itself else told.joined(shown, remarks, new)
+        if lines is not None:
+            text = "\n".join((*_marked(lines[0]), *lines[1]))
+            PromptServer.instance.send_progress_text(text, shown, page)
 
     def film(self, make: Callable[[], Sequence[Tile]]) -> dict[str, Any] | None:
         """Save a sheet of the clips among ComfyUI's temporary files; web/film.js plays it.
@@ -141,7 +147,7 @@ class ComfyHost:
             folder = Path(get_temp_directory())
             folder.mkdir(parents=True, exist_ok=True)
             sheet.picture.save(folder / name, quality=85, subsampling=0)  # colours stay in their block
-        except (OSError, FateZeroError) as error:
+        except (OSError, FateZeroError, MemoryError, RuntimeError) as error:  # torch's own for memory is of the last
             log.warning("The page shows no picture of this run: %s", visible(str(error)))
             return None
         file = {"filename": name, "subfolder": "", "type": "temp"}

@@ -146,21 +146,28 @@ class P2PEdit(io.ComfyNode):
 
 
 def _film(controller: Controller, result: EditResult, frames: Tensor | None) -> list[Tile]:
-    """Return clips for the page: the source, and the source under the mask if there is one.
+    """Return clips for the page: the source, and the source under the mask if there is one, or else the edit.
 
-    frames: [frames, height, width, 3] the source; None: in rough colours, and the edit as well
+    frames: [frames, height, width, 3] the source; None: in rough colours, and the edit in any case
     """
-    from ...fatezero_ext.pictures.film_sheet import lit
+    from ...fatezero_ext.pictures.film_sheet import lit, shown_frames
     from ...fatezero_ext.pictures.labelled_sheet import Tile
 
+    latents, mask = controller.inverted().latents[0], result.mask
+    taken = shown_frames(len(mask))  # of hundreds no others are drawn
     rough = controller.unet.latent_format.rough_frames
     label = "source" if frames is not None else "source, rough colours"
-    source = rough(controller.inverted().latents[0]) if frames is None else frames
-    masked = [Tile("mask", lit(source, result.mask))] if bool((result.mask < 1).any()) else []
+    source = rough(_of(latents, taken)) if frames is None else _of(frames, taken)
+    masked = [Tile("mask", lit(source, _of(mask, taken)))] if bool((mask < 1).any()) else []
     clips = [Tile(label, source), *masked]
-    if frames is None:
-        clips.append(Tile("edit, rough colours", rough(result.latents * controller.unet.latent_format.scale)))
+    if frames is None or not masked:
+        edited = _of(result.latents, taken) * controller.unet.latent_format.scale
+        clips.append(Tile("edit, rough colours", rough(edited)))
     return clips
+
+
+def _of(frames: Tensor, taken: Tensor) -> Tensor:
+    return frames[taken.to(frames.device)]
 
 
 def _changed(widgets: Mapping[str, Any]) -> dict[str, Any]:

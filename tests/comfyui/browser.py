@@ -8,10 +8,10 @@ import shutil
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.comfyui.http_server import SLOW
+
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 SIZE = {"width": 2400, "height": 1350}  # the whole graph, large enough to be read
-SLOW = float(os.environ.get("FATEZERO_SLOW") or 1)
-"""Factor for the waits on a machine that has other work to do."""
 WAIT, RUN_LIMIT = 60_000 * SLOW, 240_000 * SLOW
 """Milliseconds; no wait is longer."""
 READY = "window.app?.graph && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 100"
@@ -52,8 +52,14 @@ class Page:
     def __init__(self, page, url, pictures):
         self.page, self._pictures, self.errors = page, pictures, []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
+        page.on("console", self._listen)
         page.goto(url)
         self.ready()
+
+    def _listen(self, message):
+        """Take for errors what our scripts report in the console."""
+        if message.type in ("warning", "error") and message.text.startswith("FateZero"):
+            self.errors.append(message.text)
 
     def ready(self):
         """Wait until the page can be used, at its start and after it is loaded anew."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -24,7 +25,9 @@ ROOT = Path(__file__).parents[2]
 PACK = "video-editing-nodes"
 """The pack's folder in custom_nodes: not its own name."""
 READY = "To see the GUI go to"
-START_LIMIT, RUN_LIMIT, CALL_LIMIT = 180, 240, 60
+SLOW = float(os.environ.get("FATEZERO_SLOW") or 1)
+"""Factor for the waits on a machine that has other work to do."""
+START_LIMIT, RUN_LIMIT, CALL_LIMIT = 180 * SLOW, 240 * SLOW, 60 * SLOW
 """Seconds; no wait is longer."""
 ENDS = {"execution_success", "execution_error", "execution_interrupted"}
 PREVIEWS = {1, 4}

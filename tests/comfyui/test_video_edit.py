@@ -161,6 +161,17 @@ def test_the_page_is_told_of_the_choices_on_the_node_and_of_nothing_inside():
     assert all(line.endswith(".") for line in lines)
 
 
+def test_what_a_node_inside_remarks_joins_what_the_node_said_before():
+    executor = Executor()
+    executor.run(one_node(edit_prompt="a red circle on the sand"))
+    told = [data for event, data in executor.server.sent if event == "progress_text"]
+    assert {each["node"] for each in told} == {ONE} and len(told) > 1
+    first, last = (told[place]["text"].split("\n") for place in (0, -1))
+    further = [line for line in last if line not in first]
+    assert any(line.startswith("\u26a0 New backgrounds of the built-in model flicker less") for line in further)
+    assert [line for line in last if line not in further] == first
+
+
 def test_an_error_inside_is_the_nodes_own():
     run = Executor().run(one_node(start=8))
     assert run.error["node_id"] == ONE and run.error["exception_message"].startswith("start is 8, and the clip has 8")

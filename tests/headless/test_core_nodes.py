@@ -84,6 +84,12 @@ def test_damaged_video_is_refused_by_the_validation(core, folder):
     assert "is not a readable video" in core["LoadVideo"].validate_inputs("clip.mp4")
 
 
+def test_a_video_that_is_linked_or_not_chosen_is_no_name_of_a_file(core, folder):
+    assert core["LoadVideo"].validate_inputs(None) is True  # known when it runs
+    assert core["LoadVideo"].fingerprint_inputs(None) == []
+    assert "no clip is chosen. Name one, such as --set LoadVideo.file=" in core["LoadVideo"].validate_inputs(" ")
+
+
 def test_fingerprint_changes_with_the_file(core, folder):
     (folder / "clip.mp4").write_bytes(b"one")
     before = core["LoadVideo"].fingerprint_inputs("clip.mp4")

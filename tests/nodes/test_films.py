@@ -11,7 +11,7 @@ from PIL import Image
 from fatezero_ext import Storage
 from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.errors import SettingsError
-from fatezero_ext.pictures.film_sheet import film_sheet
+from fatezero_ext.pictures.film_sheet import film_sheet, lit
 from fatezero_ext.pictures.labelled_sheet import Tile
 
 from ..small_runs import EDIT as EDIT_PROMPT
@@ -69,6 +69,33 @@ def test_clips_that_cannot_be_drawn_cost_the_picture_and_not_the_run(comfy, capl
     assert any("shows no picture of this run" in said and "[frames, height" in said for said in caplog.messages)
 
 
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("none left")])
+def test_too_little_memory_costs_the_picture_and_not_the_run(comfy, caplog, error):
+    def make():
+        raise error
+
+    assert comfy.host.film(make) is None
+    assert any("shows no picture of this run" in said for said in caplog.messages)
+
+
+def test_of_hundreds_of_frames_an_edit_draws_those_that_the_film_shows():
+    frames, mask = torch.rand(100, 64, 48, 3), (torch.rand(100, 16, 12) > 0.5).float()
+    latents = torch.rand(100, 4, 16, 12)
+    colours = SimpleNamespace(rough_frames=lambda each: each.movedim(1, -1)[..., :3], scale=2.0)
+    controller = SimpleNamespace(
+        unet=SimpleNamespace(latent_format=colours), inverted=lambda: SimpleNamespace(latents=[latents])
+    )
+    result = SimpleNamespace(mask=mask, latents=latents / 4)
+    for given in (frames, None):
+        found = EDIT._film(controller, result, given)
+        source = colours.rough_frames(latents) if given is None else frames
+        edited = [] if given is not None else [colours.rough_frames(latents / 2)]
+        whole = [Tile("", clip) for clip in (source, lit(source, mask), *edited)]
+        assert {len(tile.frames) for tile in found} == {16}
+        drawn, wanted = (np.asarray(film_sheet(tiles).picture).astype(int) for tiles in (found, whole))
+        assert abs(drawn - wanted).max() <= 1
+
+
 class Looking:
     """A host whose page looks: it notes the clips that nodes hand to it."""
 
@@ -123,6 +150,13 @@ def test_an_edit_shows_the_source_its_mask_and_the_edit(looking, model):
 def test_an_edit_without_a_mask_shows_none(looking, model):
     _latents, film = film_of_an_edit(looking, model)
     assert [tile.label for tile in film] == ["source, rough colours", "edit, rough colours"]
+
+
+def test_an_edit_without_a_mask_is_shown_beside_linked_frames(looking, model):
+    frames = torch.rand(3, 64, 64, 3)
+    _latents, film = film_of_an_edit(looking, model, frames)
+    assert [tile.label for tile in film] == ["source", "edit, rough colours"]
+    assert film[0].frames.equal(frames) and film_sheet(film).labels == ("source", "edit, rough colours")
 
 
 def test_an_edits_mask_is_shown_over_the_clip_where_its_frames_are_linked(looking, model):

@@ -11,10 +11,21 @@ from fatezero_ext.cli.node_pack import load_pack
 
 
 @pytest.fixture
-def shown(monkeypatch):
-    """Collect what a stand-in of ComfyUI's server shows on its page, where node 8.0 stands inside node 8."""
-    texts = []
-    instance = SimpleNamespace(send_progress_text=lambda text, node: texts.append((text, node)))
+def server():
+    """A stand-in of ComfyUI's server, to which pages are connected; `pages` collects which of them are told."""
+
+    def send(text, node, page):
+        server.shown.append((text, node))
+        server.pages.append(page)
+
+    server = SimpleNamespace(client_id="who queued", send_progress_text=send, shown=[], pages=[])
+    return server
+
+
+@pytest.fixture
+def shown(server, monkeypatch):
+    """Collect what is shown on the page, where node 8.0 stands inside node 8."""
+    instance, texts = server, server.shown
     kinds = {"8": "Edit", "8.0": "Inner", "9": "Edit", "9.loop.2": "Edit"}
     prompt = SimpleNamespace(
         get_display_node_id=lambda node: node.split(".")[0], get_node=lambda node: {"class_type": kinds[node]}
@@ -87,3 +98,23 @@ def test_the_console_has_a_remark_once_that_nodes_inside_each_other_make(shown, 
     ]
     copy_context().run(tell, ["Prompts differ"], [], "8")
     assert caplog.messages[-1] == "Prompts differ."
+
+
+def test_remarks_of_nodes_in_anothers_place_join_its_own_and_leave_its_choices(shown, tell):
+    tell(["The clip is short: leave size at 0"], ["3 of 8 frames"], "8")
+    tell(["The clip is short: scale it"], ["Inversion of 3 frames"], "8.0")
+    assert len(shown) == 1  # neither a choice of the node inside, nor a remark in other words
+    tell(["The mask is black: check it\nMore of it"], ["Edit"], "8.0")
+    tell(["The mask is black: check it\nMore of it"], [], "8.0")
+    tell([], ["5 of 8 frames"], "9")
+    lines = ["\u26a0 The clip is short: leave size at 0.", "\u26a0 The mask is black: check it.", "\u00b7 More of it."]
+    assert set(shown[1:-1]) == {("\n".join([*lines, "3 of 8 frames."]), "8")}
+    assert shown[-1] == ("5 of 8 frames.", "9")
+
+
+def test_only_the_page_that_queued_a_run_is_told_and_none_of_a_run_without_a_page(server, shown, tell):
+    tell([], ["8 frames"], "8")
+    assert server.pages == ["who queued"]
+    server.client_id = None
+    tell([], ["8 frames"], "8")
+    assert len(shown) == 1

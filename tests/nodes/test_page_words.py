@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -28,11 +29,13 @@ def answers(*calls):
 
 def run_on_page(name, expression, given=""):
     """The value of a JavaScript expression on the exports of a script of the page; `text()` gives what is `given`."""
-    script = f"""
-        import * as module from {json.dumps((WEB / name).as_uri())}
-        const text = () => new Response(process.stdin).text()
-        console.log(JSON.stringify({expression}))
-    """
+    reading = "const text = () => new Response(process.stdin).text()"
+    return run_script(name, f"{reading}\nconsole.log(JSON.stringify({expression}))", given)
+
+
+def run_script(name, script, given=""):
+    """What a script prints as JSON; `module` has the exports of a script of the page."""
+    script = f"import * as module from {json.dumps((WEB / name).as_uri())}\n{script}"
     command = [NODE, "--input-type=module", "--eval", script]
     done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -168,3 +171,24 @@ def test_prompts_are_known_through_reroutes_and_the_walls_of_subgraphs():
         [[], []],  # reroutes in a circle
         [["a fox"], ["a red fox"]],
     ]
+
+
+def test_the_pages_own_words_are_there_in_chinese_and_keep_the_names_of_widgets():
+    sources = {path.name: path.read_text() for path in WEB.glob("*.js")}
+    written = {text for source in sources.values() for text in re.findall(r'(?:told\(|title: )"([^"]+)"', source)}
+    assert len(written) > 9
+    told = run_script(
+        "page_words.js",
+        f"""
+        const told = {json.dumps(sorted(written))}.map(text => [text, module.told(text)])
+        module.speak(() => "zh")
+        const list = {{ list: "blend_words {{list}}", label: "$&" }}
+        console.log(JSON.stringify([told, told.map(([text]) => module.told(text, list)), module.told("a cat")]))
+        module.speak(() => undefined)
+        """,
+    )
+    english, chinese, other = told
+    assert all(text == same for text, same in english) and other == "a cat"
+    for (text, _), translated in zip(english, chinese, strict=True):
+        assert any("\u4e00" <= letter <= "\u9fff" for letter in translated), text
+        assert ("{list}" not in text or "blend_words {list}" in translated) and "{label}" not in translated

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 COMFYUI_CRF = 23  # x264's own default
 BITS = 8
 """Bits per colour channel of the frames that are read and written."""
+NOT_CHOSEN = (
+    "there is no file '': no clip is chosen. Name one, such as --set LoadVideo.file=clip.mp4, and its folder as "
+    "--input."
+)
 CODECS = {"format.codec": ["auto", "h264"], "format.codec.encoding": ["auto"], "codec": ["auto", "h264"]}
 """Widgets for the codec with their options: newer ComfyUI shows the first two below `format`, older the last."""
 
@@ -42,8 +46,15 @@ class LoadVideo(CoreNode):
     )
 
     @classmethod
-    def validate_inputs(cls, file: str) -> bool | str:
-        """Check before anything runs that the file is there and its first frame can be read."""
+    def validate_inputs(cls, file: str | None) -> bool | str:
+        """Check before anything runs that the file is there and its first frame can be read.
+
+        file: None where it is linked and not known yet
+        """
+        if file is None:
+            return True
+        if not file.strip():
+            return NOT_CHOSEN
         try:
             path = host.current().input_file(file)
             _check_clip(path, tuple(time_stamp(path)))
@@ -52,9 +63,12 @@ class LoadVideo(CoreNode):
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, file: str) -> list[str | int]:
-        """Return what changes when the file does."""
-        return file_stamp(host.current().input_file(file))
+    def fingerprint_inputs(cls, file: str | None) -> list[str | int]:
+        """Return what changes when the file does.
+
+        file: None where it is linked: the node that it comes from tells
+        """
+        return [] if file is None else file_stamp(host.current().input_file(file))
 
     @classmethod
     def execute(cls, file: str) -> io.NodeOutput:
