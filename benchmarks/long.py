@@ -95,12 +95,13 @@ def of_the_built_in_model(options: argparse.Namespace, frames: int, at_once: int
     with _kept(options.policies[0], options.place) as storage:
         inversion_s = seconds(lambda: inversion(storage))
         edit_s = seconds(edited)
+        kept_bytes = done.pop(0).trace.nbytes  # no file of the folder may be open when it goes
     peak = peak_rss()  # before reading, which is no part of the job
-    first, last = (pixels.numpy() for pixels in done[1])
+    first, last = (pixels.numpy() for pixels in done[0])
     return {
         "inversion_s": inversion_s,
         "edit_s": edit_s,
-        "kept_bytes": done[0].trace.nbytes,
+        "kept_bytes": kept_bytes,
         "loaded_rss_bytes": began,
         "peak_rss_bytes": peak,
         "first": _oracle(first, clip.scenes[: len(first)], changes),

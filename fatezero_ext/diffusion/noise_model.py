@@ -362,7 +362,7 @@ def register_attention_control(
                 in the authors' program; else as [frames, channels, height, width]
     per_frame:  a map controller does with the maps of a frame the same whatever other frames it gets, and counts no
                 calls: `frames_at_once` may then call it at each layer for a few frames at a time, in any order of
-                parts and layers, and after each step of an edit for the frames of each part
+                parts and layers, and after each step for the whole clip
     It is bound for the thread that registers it, until that one has ended: runs of other threads that share the model
     go on without it, and warn once. Register it in the thread that inverts and edits.
     Raises StoreError for anything else.

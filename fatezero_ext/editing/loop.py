@@ -145,7 +145,9 @@ def _edited_step(
         for group in predict.groups
         for each in _edited_group([runs[part.number] for part in group], x, step, source, predict)
     ]
-    return joined(predict.parts, [piece for piece, _ in done]), [estimate for _, estimate in done]
+    # A controller on maps is told of the whole clip, once all its maps were seen; beside one an edit blends nothing.
+    x = predict.unet.after_step(joined(predict.parts, [piece for piece, _ in done]))
+    return x, [estimate for _, estimate in done]
 
 
 def _edited_group(
@@ -231,8 +233,7 @@ class EditRun:
     ) -> tuple[Tensor, Callable[[], Tensor]]:
         """End a step of the edit; return its latents, and what makes the clean estimate to preview."""
         estimate = partial(self.trace.schedule.clean, x, prediction, step)
-        x = self.unet.after_step(self.trace.schedule.denoise(x, prediction, step))
-        x = self.blend_latents(x, step, edit_maps, heat)
+        x = self.blend_latents(self.trace.schedule.denoise(x, prediction, step), step, edit_maps, heat)
         if not self.original:  # else the next step adds its own
             self.masks.forget_edit_maps()
         return x, estimate

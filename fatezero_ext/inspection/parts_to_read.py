@@ -22,5 +22,7 @@ def parts_to_read(unet: NoiseModel, trace: Trace, *, runs_again: bool = False) -
     at_once = trace.frames_at_once or (0 if waits else FRAMES_AT_ONCE)
     try:
         return unet.parts(trace.frames, at_once)
-    except SettingsError:  # for a number that was chosen here
+    except SettingsError:
+        if trace.frames_at_once:  # a clip that was inverted in parts may be more than the device holds
+            raise
         return whole_clip(trace.frames)

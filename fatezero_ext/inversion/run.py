@@ -229,7 +229,8 @@ class InversionRun:
             room = LevelsRoom(torch.device("cpu"), cache.folder)
             levels = entry.read_into(LEVELS, room.make)
             evaluated = stores_evaluated(plan, self.guided)
-            if reason := unusable(levels, len(plan.schedule), plan.latents.shape, evaluated=evaluated):
+            shape = plan.latents.shape
+            if reason := unusable(levels, len(plan.schedule), shape, evaluated=evaluated, let_go=room.let_go):
                 raise DamagedFile(entry.place(LEVELS), reason)
         except DamagedFile as damage:
             log.warning("%s The clip is inverted again.", damage)
@@ -243,5 +244,4 @@ class InversionRun:
             plan.schedule, plan.prompt, text, levels[LATENTS], levels["noise"], store, plan.capture,
             levels.get(EVALUATED), plan.frames_at_once, room.paged,
         )  # fmt: skip
-        trace.let_go()
         return self._in_memory(trace)

@@ -15,6 +15,7 @@ from ..attention.clip_parts import Parts
 from ..diffusion.schedule import Schedule
 from ..memory.free_memory import free_on
 from ..prompts.prompt import Prompt
+from ..storage.disk_cache.eviction import promised_bytes
 from ..storage.paged_tensor import PagedTensor
 from ..storage.record_store import RecordStore
 from .recording import Capture
@@ -87,6 +88,10 @@ class Trace:
             return self.evaluated
         return self.latents[level_offset:]
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return its state for a copy or another process, where all of its latents are in memory."""
+        return {**self.__dict__, "paged": {}}
+
     def _own_tensors(self) -> Iterator[Tensor]:
         yield from (self.text, self.latents, self.noise)
         if self.evaluated is not None:
@@ -108,6 +113,7 @@ WORTH_A_FILE = 16 * 2**20
 class LevelsRoom:
     """Room for the latents of a run's levels: where it computes, in memory or, of a long clip on disk, in files.
 
+    Files take no room that unfinished inversions were promised: those would be lost where the disk fills.
     paged: those in files, by name
     """
 
@@ -121,7 +127,7 @@ class LevelsRoom:
         nbytes = prod(shape) * dtype.itemsize
         if self._folder is not None and nbytes >= WORTH_A_FILE:
             try:
-                self.paged[name] = PagedTensor(shape, dtype, self._folder)
+                self.paged[name] = PagedTensor(shape, dtype, self._folder, promised=promised_bytes(self._folder))
                 return self.paged[name]
             except OSError as error:
                 why = error.strerror or error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -23,9 +25,14 @@ class PagedTensor:
     tensor: on the CPU, like any other; what is written or read of it stays in memory until `let_go`
     """
 
-    def __init__(self, shape: Sequence[int], dtype: torch.dtype, folder: Path) -> None:
-        """Make one of any values. Raises OSError where the disk has no room for all of it."""
+    def __init__(self, shape: Sequence[int], dtype: torch.dtype, folder: Path, *, promised: int = 0) -> None:
+        """Make one of any values. Raises OSError where the disk has no room for all of it.
+
+        promised: bytes of the disk that others are about to write
+        """
         nbytes = math.prod(shape) * dtype.itemsize
+        if shutil.disk_usage(folder).free - promised < nbytes:  # before any of it is written
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with TemporaryFile(dir=folder) as file:
             _allocate(file, nbytes)  # now: a disk that is full when a page is written ends the process
             self._pages = mmap.mmap(file.fileno(), nbytes)

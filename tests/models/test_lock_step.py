@@ -1,15 +1,23 @@
 """A UNet whose norms run over all frames, computed for all parts of a clip together, layer by layer."""
 
 import weakref
+from collections import Counter
 
 import pytest
 import torch
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from fatezero_ext import InflationSettings, SettingsError, TemporalLayers
 from fatezero_ext.attention.clip_parts import PartCalls, joined
 from fatezero_ext.models.unet import lock_step
-from fatezero_ext.models.unet.temporal import TEMPORAL_POSITIONS, ClipGroupNorm, ClipStatistics
+from fatezero_ext.models.unet.temporal import (
+    TEMPORAL_POSITIONS,
+    ClipGroupNorm,
+    ClipStatistics,
+    PseudoConv3d,
+    identity_temporal_conv,
+)
 
 from ..small_runs import trained_over_time
 
@@ -70,6 +78,45 @@ def test_some_layers_over_time_may_be_untrained(golden, noise, name, norm):
         predicted, parts = in_parts(unet, x, text, 2)
         torch.testing.assert_close(predicted[0], unet(x, 501, text, frames=5), atol=1e-9, rtol=1e-9)
     assert len(parts) == 3 and unet.joins_parts == (norm == "clip" or name == "conv_temporal")
+
+
+@NORMS
+def test_a_call_asks_each_layer_over_time_once_whether_it_is_trained(golden, noise, monkeypatch, norm):
+    asked, ask = Counter(), PseudoConv3d.leaves_frames_apart.fget
+    monkeypatch.setattr(PseudoConv3d, "leaves_frames_apart", property(lambda at: (asked.update([at]), ask(at))[1]))
+    unet = trained_over_time(golden.unet(InflationSettings(key_frames=(), norm=norm, temporal=TemporalLayers())))
+    x, text = noise(4, 4, 8, 8), noise(1, 77, 32)
+    asked.clear()
+    with torch.no_grad():
+        unet.predict_parts(x.split(2), 501, text, [None, None])
+    assert asked == Counter(each for each in unet.net.modules() if isinstance(each, PseudoConv3d))
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations of torch."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_whether_a_convolution_over_time_is_the_identity_takes_few_operations_however_wide_it_is():
+    counts = []
+    for channels in (4, 64):
+        layer = nn.Conv2d(channels, channels, 1)
+        layer.__class__ = PseudoConv3d
+        layer.conv_temporal = identity_temporal_conv(channels, 3)
+        with Operations() as made:
+            assert layer.leaves_frames_apart
+        counts.append(made.count)
+        weight = layer.conv_temporal.weight.data
+        for at, value in (((0, 0, 0), 1e-6), ((1, 0, 1), -1.0), ((2, 2, 1), 0.5), ((3, 3, 1), torch.nan)):
+            before, weight[at] = weight[at].clone(), value
+            assert not layer.leaves_frames_apart
+            weight[at] = before
+    assert counts[0] == counts[1]
 
 
 def test_a_hook_on_a_block_that_attends_over_time_keeps_the_clip_whole(golden):

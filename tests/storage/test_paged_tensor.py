@@ -6,6 +6,7 @@ import psutil
 import pytest
 import torch
 
+from fatezero_ext.storage import paged_tensor
 from fatezero_ext.storage.paged_tensor import PagedTensor, pieces
 
 MIB = 2**20
@@ -35,6 +36,9 @@ def test_it_is_like_any_other_tensor_and_outlives_its_maker(tmp_path):
     assert tensor[1].tolist() == [1.5, -2] and tensor.shape == (3, 2) and tensor.dtype == torch.float16
 
 
-def test_no_room_is_told_at_once(tmp_path):
-    with pytest.raises(OSError):
-        PagedTensor((2**60,), torch.uint8, tmp_path)
+def test_no_room_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    """Some systems allocate by writing zeros until the disk is full."""
+    monkeypatch.setattr(paged_tensor, "_allocate", lambda *_given: pytest.fail("it was allocated"))
+    for size, promised in ((2**60, 0), (1, 2**60)):
+        with pytest.raises(OSError, match="No space left"):
+            PagedTensor((size,), torch.uint8, tmp_path, promised=promised)

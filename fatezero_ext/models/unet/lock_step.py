@@ -163,7 +163,7 @@ def _next_joint_layer(run: Layers, normalise: Normalise | None) -> JointLayer | 
 def _compute_over_time(
     layer: OverTime, waiting: Sequence[Waiting], frames: Sequence[Sequence[int]], chunks: int
 ) -> None:
-    """Compute a layer over time for all frames, and as many cells at once as the largest part has numbers for."""
+    """Compute a layer over time for all frames: as many rows at once as the largest part has numbers for, or one."""
     tops = [parked.waiting_top.unflatten(0, (chunks, -1)) for parked in waiting]
     device, count, axis = waiting[0].device, sum(map(len, frames)), layer.cells_axis + 1
     at_once = max(1, tops[0].shape[axis] * max(map(len, frames)) // count)

@@ -190,9 +190,9 @@ class Pseudo3DUNet(NoiseModel, WeightsReport):
     def predict_parts(
         self, pieces: Sequence[Tensor], timestep: int | Tensor, text: Tensor, attends: Sequence[Attend | None]
     ) -> list[Tensor]:
-        if len(pieces) == 1 or not self.joins_parts:
+        over_time = self._over_time if len(pieces) > 1 else frozenset()
+        if len(pieces) == 1 or not (over_time or self.settings.norm == "clip"):
             return super().predict_parts(pieces, timestep, text, attends)
-        over_time = self._over_time
         calls = [
             Call(len(x), self.attend if attend is None else attend, self.sites(len(x), *x.shape[-2:]), apart=over_time)
             for x, attend in zip(pieces, attends, strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -108,7 +108,12 @@ def lacking(layers: Collection[str]) -> str:
 
 
 def unusable(
-    levels: Mapping[str, Tensor], steps: JSON, clip: Sequence[int] | None = None, *, evaluated: bool | None = None
+    levels: Mapping[str, Tensor],
+    steps: JSON,
+    clip: Sequence[int] | None = None,
+    *,
+    evaluated: bool | None = None,
+    let_go: Callable[[], None] = lambda: None,
 ) -> str:
     """Reason why levels cannot be used, or "" if they can.
 
@@ -117,6 +122,7 @@ def unusable(
     steps:  of the inversion; any if this is no whole number
     clip:   frames, channels, height, width; None: any
     evaluated: whether there must be "evaluated"; None: there may be
+    let_go: called behind each level that was read; takes those in files out of memory
     """
     with_evaluated = EVALUATED in levels if evaluated is None else evaluated
     needed = ("latents", "noise", EVALUATED) if with_evaluated else ("latents", "noise")
@@ -132,4 +138,9 @@ def unusable(
         return f"its evaluated latents are shaped {list(levels[EVALUATED].shape)}, not {[wanted[0] - 1, *one]}"
     if not all(x.dtype in LEVEL_DTYPES for x in levels.values()):
         return "it holds levels in another precision than any inversion writes"
-    return "" if all(x.isfinite().all() for x in levels.values()) else "it holds values that are not finite"
+    for level in (level for x in levels.values() for level in x):  # a check of all makes more copies of them
+        finite = bool(level.isfinite().all())
+        let_go()
+        if not finite:
+            return "it holds values that are not finite"
+    return ""

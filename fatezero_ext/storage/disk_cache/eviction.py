@@ -236,6 +236,11 @@ def claimed_bytes(folder: Path) -> int:
     return sum(max(_claim(name), disk_bytes(folder / ".drafts" / name)) for name in _draft_names(folder))
 
 
+def promised_bytes(folder: Path) -> int:
+    """Bytes that drafts have yet to write; needs no lock."""
+    return claimed_bytes(folder) - sum(disk_bytes(folder / ".drafts" / name) for name in _draft_names(folder))
+
+
 def total_bytes(folder: Path) -> int:
     """Bytes of entries, drafts and leftovers; needs no lock."""
     return sum(map(disk_bytes, entry_folders(folder))) + claimed_bytes(folder) + disk_bytes(folder / ".trash")
@@ -257,9 +262,7 @@ def evict_until_fits(folder: Path, limit: int, nbytes: int) -> None:
             f"of {format_bytes(limit)}, and all else in it is in use or being written. End the programs that use it, "
             f"or raise FATEZERO_CACHE_GB."
         )
-    written = sum(disk_bytes(folder / ".drafts" / name) for name in _draft_names(folder))
-    promised = claimed_bytes(folder) - written
-    free = shutil.disk_usage(folder).free + evictable - promised
+    free = shutil.disk_usage(folder).free + evictable - promised_bytes(folder)
     if free < nbytes:
         raise StoreError(
             f"saving needs {format_bytes(nbytes)}, and {format_bytes(max(free, 0))} are free on the disk of {folder}. "
