@@ -110,6 +110,7 @@ if TYPE_CHECKING:
     from .storage.disk_cache.entry import Draft as Draft
     from .storage.disk_cache.entry import Entry as Entry
     from .storage.disk_cache.eviction import Listing as Listing
+    from .storage.paged_tensor import PagedTensor as PagedTensor
     from .storage.record_store import RecordStore as RecordStore
     from .storage.settings import Storage as Storage
     from .tuning.folder import TunedFolder as TunedFolder
@@ -168,6 +169,7 @@ _HOMES = {
     "storage.disk_cache.cache": "Checked InversionCache Pruned default_cache",
     "storage.disk_cache.entry": "Draft Entry",
     "storage.disk_cache.eviction": "Listing",
+    "storage.paged_tensor": "PagedTensor",
     "storage.record_store": "RecordStore",
     "storage.settings": "Storage",
     "tuning.folder": "TunedFolder WeightsFormat",

@@ -16,6 +16,7 @@ from torch import Tensor
 from ...atomic_files import whole_file
 from ...errors import StoreError
 from ...printable import format_bytes
+from ..paged_tensor import PagedTensor
 from .eviction import Staging, discard, evict_until_fits, new_lease, writing
 from .locks import Lease, folder_lock
 from .manifest import (
@@ -31,7 +32,7 @@ from .manifest import (
     new_manifest,
     read_manifest,
 )
-from .tensor_file import Held, check_tensors, file_bytes, read_into, read_tensors, tensor_names, write_tensors
+from .tensor_file import check_tensors, file_bytes, read_into, read_tensors, tensor_names, write_tensors
 
 SLACK = 2**20  # bytes over plan: file headers and the manifest, not worth evicting or refusing an inversion for
 log = logging.getLogger(__name__)
@@ -62,7 +63,9 @@ class Entry:
         """Read the tensors of a file, once, and check them. Raises DamagedFile if they are not what was written."""
         return read_tensors(self.place(name), self._line(name))
 
-    def read_into(self, name: str, room: Callable[[str, Sequence[int], torch.dtype], Held]) -> dict[str, Tensor]:
+    def read_into(
+        self, name: str, room: Callable[[str, Sequence[int], torch.dtype], Tensor | PagedTensor]
+    ) -> dict[str, Tensor]:
         """Read the tensors of a file as `read` does, into those that `room` makes by name, shape and dtype."""
         return read_into(self.place(name), self._line(name), room)
 
@@ -158,7 +161,7 @@ class Draft:
     def __exit__(self, *_ended: object) -> None:
         self.abandon()
 
-    def write(self, name: str, tensors: Mapping[str, Held]) -> None:
+    def write(self, name: str, tensors: Mapping[str, Tensor | PagedTensor]) -> None:
         """Save tensors, which are on the CPU, as one file. If it fails, abandons the draft and raises StoreError.
 
         Ctrl-C is no failure: the file is in no manifest, and the draft stays as it was.
