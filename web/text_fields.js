@@ -18,14 +18,14 @@ const isVue = () => globalThis.LiteGraph?.vueNodesMode
 export function textFields(node, hasFilm, isSeen) {
   const isOwn = widget => !widget._overlay // a subgraph's may stand for one inside
   const fields = node.widgets?.filter(widget => widget.type === "customtext" && isOwn(widget)) ?? []
-  const before = new Map() // heights that fields had without a film
+  const before = new Map() // greatest heights that fields had without a film: lines that come before it take room too
   const least = widget => (hasFilm() && String(widget.value).trim() ? Math.min(MOST_KEPT, before.get(widget) ?? 0) : 0)
   for (const widget of fields) shapeOnCanvas(node, widget, least)
   return () => {
     const rows = isVue() && isSeen() ? rowsOf(node, fields) : undefined
     for (const widget of hasFilm() ? [] : fields) {
       const height = isVue() ? rows?.of.get(widget)?.offsetHeight : widget.computedHeight
-      if (height) before.set(widget, height)
+      if (height > (before.get(widget) ?? 0)) before.set(widget, height)
     }
     if (rows) shapeRows(node, rows, least)
   }
