@@ -171,7 +171,7 @@ def test_the_blueprint_is_found_in_the_library_and_gives_a_box_without_missing_n
     (own,) = [each for each in listed if each["name"] == BLUEPRINT]
     assert own["info"]["node_pack"].endswith(PACK)
     page.page.evaluate("() => { app.extensionManager.command.execute('Workspace.ToggleSidebarTab.node-library') }")
-    page.page.get_by_placeholder("Search").first.fill("Edit a video by")
+    page.page.get_by_placeholder("Search").first.fill("Edit video by")
     page.page.get_by_text(BLUEPRINT).first.wait_for()
     page.picture("blueprint_in_the_library")
     page.load(json.loads((ROOT / "subgraphs" / f"{BLUEPRINT}.json").read_text()))
