@@ -7,6 +7,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from tests.comfyui.in_process import Executor
 from tests.comfyui.workflows import EDIT, INVERT, LATENTS, LOAD, REGISTER, small_graph, with_copy
+from tests.tuning_widgets import UNCHANGED
 
 TUNE, CURVE = "30", "31"
 STEPS, STOP = 4, 2
@@ -15,12 +16,7 @@ TUNING = {
     "name": "circle",
     "steps": STEPS,
     "learning_rate": 1e-4,
-    "recipe": "fatezero",
-    "temporal_rank": 4,
-    "training_seed": 0,
-    "gradient_checkpointing": True,
-    "warmup_steps": 0,
-    "accumulation": 1,
+    **UNCHANGED,
     "save_every": 50,
     "preview_every": 2,
 }

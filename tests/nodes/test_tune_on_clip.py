@@ -12,6 +12,7 @@ from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.media.video import write_video
 
 from ..conftest import GOLDEN
+from ..tuning_widgets import UNCHANGED
 
 TUNE = "FateZero_TuneOnClip"
 PROMPT = "a silver jeep on the road"
@@ -20,12 +21,7 @@ TUNING = {
     "name": "my jeep",
     "steps": 3,
     "learning_rate": 1e-3,
-    "recipe": "fatezero",
-    "temporal_rank": 4,
-    "training_seed": 0,
-    "gradient_checkpointing": True,
-    "warmup_steps": 0,
-    "accumulation": 1,
+    **UNCHANGED,
     "save_every": 1,
     "preview_every": 0,
 }
