@@ -212,8 +212,8 @@ def _all(
 
                     Run(folder, driver, engine, counts, lines, report, todo).all()
         finally:
+            folder.end_all(driver.id)  # first: a row that is left marked as running counts as a death
             folder.sweep(driver.living())  # of those that have died meanwhile
-            folder.end_all(driver.id)
     return counts.failed
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +27,8 @@ LOOK_SECONDS = 30.0
 """Seconds between looks at how many GPUs the cluster has by now, and at actors for which there is no room."""
 ALIVE_SECONDS = 30.0
 """Seconds after which an actor at work is asked for a sign of life."""
+PAUSE_SECONDS = 60.0
+"""Seconds between two looks at actors from which on this process itself stood still, as after Ctrl-Z."""
 LIFE = "life"
 """Concurrency group, which has a thread of its own, of the signs of life."""
 PASSED_ON = ("FATEZERO_", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -57,6 +61,7 @@ class RayEngine:
         self._workers, self._units = workers, units
         self._actors: dict[str, _Actor] = {}
         self._broken, self._homeless, self._looked = 0, 0, time.monotonic()
+        self._awake = self._looked
         self._grow()
 
     def free(self) -> Sequence[str]:
@@ -92,6 +97,10 @@ class RayEngine:
     def _hanging(self) -> list[Event | None]:
         """Ask actors at work for signs of life; replace those that gave none for long, for which Ray waits for ever."""
         events, now = [], time.monotonic()
+        if now - self._awake > PAUSE_SECONDS:  # nobody listened meanwhile: all are asked anew
+            for actor in self._actors.values():
+                actor.sign, actor.heard = None, now
+        self._awake = now
         for name, actor in list(self._actors.items()):
             if actor.stream is None:
                 continue
@@ -194,8 +203,11 @@ def connected(address: str | None, workers: int | None) -> ModuleType:
         options |= {"num_cpus": max(os.cpu_count() or 1, workers or 1), "include_dashboard": False}
     else:
         check_answers(address)
+    before = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)  # Ray's own would end the driver with another exit code
     except Exception as error:  # Ray raises what it likes, plain Exception too
         place = f"the Ray cluster at {address} cannot be used" if address else "no Ray cluster could be started here"
         raise BatchStopped(f"{place} ({_last_line(error)}). Start it by hand and name it as --address.") from error
