@@ -134,9 +134,10 @@ class Watch:
         for number, (key, _, pid) in enumerate(begun):
             if number >= self._done.get(key, number + 1):
                 self.faults.append(f"row {key[:8]} was started by {pid} after it was done")
+        last = {pid: key for key, _, pid in begun}  # all that a process can take with it
         for key in {key for key, *_ in begun}:
             pids = [pid for each, _, pid in begun if each == key]
-            if len(pids) > 1 + len(self.killed.intersection(pids)):
+            if len(pids) > 1 + len({pid for pid in self.killed.intersection(pids) if last[pid] == key}):
                 self.faults.append(f"row {key[:8]} was started {len(pids)} times, by {pids}; not all of these died")
         if len(found) != rows:
             self.faults.append(f"{len(found)} of {rows} rows")
