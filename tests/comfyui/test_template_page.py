@@ -50,6 +50,8 @@ UPLOAD = """() => {
     return [x + canvas.left, y + canvas.top];
 }"""
 """Where Load Video's button is on the screen."""
+CLOSE_DIALOGS = "() => document.querySelectorAll('.p-dialog-close-button').forEach(button => button.click())"
+"""That of missing nodes does not go by Escape on 0.8.0."""
 TOUCH = 2  # pixels by which neighbours may touch through rounding
 
 
@@ -121,6 +123,7 @@ def test_every_template_opens_without_missing_nodes_or_overlaps(server, pictures
                 page.load(json.loads(path.read_text()))
                 page.page.wait_for_timeout(1000)
                 page.page.keyboard.press("Escape")  # the dialog of missing models
+                page.page.evaluate(CLOSE_DIALOGS)
                 page.show_all()
                 assert set(page.missing()) <= SAM3 - known, path.stem
                 assert not overlapping(page), path.stem

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         steps=options.steps, learning_rate=options.learning_rate, recipe=options.recipe, temporal=layers
     )
     lines = []
-    for index in range(options.clips):
+    for index in range(options.first, options.first + options.clips):
         line = _of_clip(model, settings, options.seed, index, options.kind)
         lines.append(line)
         _say({"clip": index, **line})
@@ -112,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     grammar = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = grammar.add_argument
     add("--clips", type=int, default=8)
+    add("--first", type=int, default=0, help="number of the first clip of the seed")
     add("--seed", type=int, default=1900)
     add("--kind", default="shape", help="of edit (default: shape)")
     add("--steps", type=int, default=200)
