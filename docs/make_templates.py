@@ -219,9 +219,11 @@ def own_mask(known: Mapping[str, NodeKind]) -> Sheet:
     followed = "**What the mask follows**: type a word or two into the third green box, such as *jeep*."
     advice = (
         "**SAM3** finds the object in every frame, and the edit stays inside that mask, which alone counts. Any other "
-        "node that gives a MASK can take its place.\n\n**The SAM3 nodes are part of newer versions of ComfyUI "
-        "(0.33.0 has them, 0.8.0 has not).** Where they are missing, update ComfyUI, or take the template *Change an "
-        "object, keep the motion*, which finds the mask itself."
+        "node that gives a MASK can take its place. Where it finds nothing, a line on the edit says that the mask is "
+        "black: type another word, or lower *detection_threshold*.\n\n"
+        "**The SAM3 nodes are part of newer versions of ComfyUI (0.33.0 has them, 0.8.0 has not).** Where they "
+        "are missing, update ComfyUI, or take the template *Change an object, keep the motion*, which finds the "
+        "mask itself."
     )
     found = inversion(sheet, clip, said, edit.source, count=8, sampling_rate=3)
     sheet.group("what the mask follows", (440, 440, 400, 220))
