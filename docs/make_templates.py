@@ -219,9 +219,11 @@ def own_mask(known: Mapping[str, NodeKind]) -> Sheet:
     followed = "**What the mask follows**: type a word or two into the third green box, such as *jeep*."
     advice = (
         "**SAM3** finds the object in every frame, and the edit stays inside that mask, which alone counts. Any other "
-        "node that gives a MASK can take its place.\n\n**The SAM3 nodes are part of newer versions of ComfyUI "
-        "(0.33.0 has them, 0.8.0 has not).** Where they are missing, update ComfyUI, or take the template *Change an "
-        "object, keep the motion*, which finds the mask itself."
+        "node that gives a MASK can take its place. Where it finds nothing, a line on the edit says that the mask is "
+        "black: type another word, or lower *detection_threshold*.\n\n"
+        "**The SAM3 nodes are part of newer versions of ComfyUI (0.33.0 has them, 0.8.0 has not).** Where they "
+        "are missing, update ComfyUI, or take the template *Change an object, keep the motion*, which finds the "
+        "mask itself."
     )
     found = inversion(sheet, clip, said, edit.source, count=8, sampling_rate=3)
     sheet.group("what the mask follows", (440, 440, 400, 220))
@@ -249,16 +251,17 @@ def repainted(known: Mapping[str, NodeKind]) -> Sheet:
     advice = (
         "**Word Heat Maps** finds the object by its word in the attention of Stable Diffusion; **VACE** then paints "
         "what you describe into the mask. Motion comes from VACE and not from the clip: take it for things that are to "
-        "move in another way. All other nodes are ComfyUI's own. *count* and *length* are the same number, 4n + 1."
+        "move in another way. All other nodes are ComfyUI's own. VACE paints 4n + 1 frames: of a *count* of 20 the "
+        "first 17."
     )
     found = inversion(sheet, clip, said, source, count=VACE_FRAMES, sampling_rate=1, short_side=480)
     mask = mask_by_words(sheet, found)
-    images = with_vace(sheet, found, mask, wanted, edit)
+    images, source_frames = with_vace(sheet, found, mask, wanted, edit)
     sheet.group("its frames", (1280, 460, 400, 680), GREY)
     (video,) = sheet.add(
         "CreateVideo", (1300, 540, 360, 130), [16.0], images=images, fps=found.fps, audio=found.audio
     )  # fmt: skip
-    result = Result(comparison(sheet, (1300, 720, 360, 300), found.frames, images), video, found.fps)
+    result = Result(comparison(sheet, (1300, 720, 360, 300), source_frames, images), video, found.fps)
     shown(sheet, 2960, result)
     files = (SD15, VACE, UMT5, WAN_VAE)
     sheet.note((3380, 490, 400, 640), note(REPAINTED, steps(frames, masked), advice, files))
@@ -278,9 +281,9 @@ def mask_by_words(sheet: Sheet, found: Inverted) -> Output:
     return grown
 
 
-def with_vace(sheet: Sheet, found: Inverted, mask: Output, wanted: Output, edit: str) -> Output:
-    """Add core's nodes that paint an edit into a mask; return the frames."""
-    sheet.group("VACE", (2120, -40, 820, 1180), GREY)
+def with_vace(sheet: Sheet, found: Inverted, mask: Output, wanted: Output, edit: str) -> tuple[Output, Output]:
+    """Add core's nodes that paint an edit into a mask; return its frames, and the same frames of the source."""
+    sheet.group("VACE", (2120, -40, 820, 1340), GREY)
     (wan,) = sheet.add("UNETLoader", (2140, 40, 380, 110), [VACE.name, "default"], models=[VACE.described])
     (wan,) = sheet.add("ModelSamplingSD3", (2140, 204, 380, 70), [5.0], model=wan)
     (text,) = sheet.add("CLIPLoader", (2140, 328, 380, 140), [UMT5.name, "wan", "default"], models=[UMT5.described])
@@ -289,8 +292,8 @@ def with_vace(sheet: Sheet, found: Inverted, mask: Output, wanted: Output, edit:
     (negative,) = sheet.add("CLIPTextEncode", (2540, 204, 380, 110), ["blurry, low quality, static"], clip=text)
     links = {"positive": positive, "negative": negative, "vae": vae}
     # Compare Clips takes clips of one size, and Prepare Frames chooses it: portrait clips stay portrait.
-    width, height, _ = sheet.add("GetImageSize", (2540, 970, 380, 110), image=found.frames)
-    control = {"control_video": found.frames, "control_masks": mask, "width": width, "height": height}
+    width, height, count = sheet.add("GetImageSize", (2540, 970, 380, 110), image=found.frames)
+    control = {"control_video": found.frames, "control_masks": mask, "width": width, "height": height, "length": count}
     size = [832, 480, VACE_FRAMES, 1, 1.0]
     positive, negative, latent, trim = sheet.add("WanVaceToVideo", (2540, 368, 380, 310), size, **links, **control)
     links = {"model": wan, "positive": positive, "negative": negative, "latent_image": latent}
@@ -298,7 +301,11 @@ def with_vace(sheet: Sheet, found: Inverted, mask: Output, wanted: Output, edit:
     (latent,) = sheet.add("KSampler", (2140, 666, 380, 340), sampling, **links)
     (latent,) = sheet.add("TrimVideoLatent", (2540, 732, 380, 70), [0], samples=latent, trim_amount=trim)
     (images,) = sheet.add("VAEDecode", (2540, 856, 380, 60), samples=latent, vae=vae)
-    return images
+    # Of frames that are not 4n + 1 VACE leaves out the last ones, and Compare Clips takes clips of one length.
+    _, _, painted = sheet.add("GetImageSize", (2540, 1134, 380, 110), image=images)
+    first = {"image": found.frames, "length": painted}
+    (source_frames,) = sheet.add("ImageFromBatch", (2140, 1080, 380, 110), [0, VACE_FRAMES], **first)
+    return images, source_frames
 
 
 def blueprint(known: Mapping[str, NodeKind]) -> tuple[Sheet, dict[str, Any]]:

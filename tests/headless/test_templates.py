@@ -51,14 +51,32 @@ def run(path, folder, *more, models=True):
     return main(["run", str(path), "--set", "LoadVideo.file=mine.mp4", *given])
 
 
-def test_vace_paints_at_the_size_of_the_frames_that_it_is_compared_with():
-    nodes = {node["type"]: node for node in nodes_of(EXAMPLES / "Find by words, repaint with VACE.json")}
-    sizes = {output["name"]: output["links"] for output in nodes["GetImageSize"]["outputs"]}
-    inputs = {entry["name"]: entry["link"] for entry in nodes["WanVaceToVideo"]["inputs"]}
-    assert [inputs["width"]] == sizes["width"] and [inputs["height"]] == sizes["height"]
-    source = {entry["name"]: entry["link"] for entry in nodes["FateZero_CompareClips"]["inputs"]}["source"]
-    (frames,) = (output for output in nodes["FateZero_PrepareFrames"]["outputs"] if source in (output["links"] or []))
-    assert nodes["GetImageSize"]["inputs"][0]["link"] in frames["links"]
+def test_vace_paints_as_large_and_as_many_frames_as_it_is_compared_with():
+    """Of frames that are not 4n + 1 it leaves out the last ones: the source is cut to what it gives."""
+    nodes = nodes_of(EXAMPLES / "Find by words, repaint with VACE.json")
+    given = [{entry["name"]: entry["link"] for entry in node["inputs"]} for node in nodes]
+    makers = {
+        link: (number, output["name"])
+        for number, node in enumerate(nodes)
+        for output in node["outputs"]
+        for link in output["links"] or ()
+    }
+
+    def source(kind, name, number=None):
+        """(number, output) of the node that an input comes from."""
+        (only,) = (each for each, node in enumerate(nodes) if node["type"] == kind and number in (None, each))
+        return makers[given[only][name]]
+
+    frames = source("WanVaceToVideo", "control_video")
+    assert nodes[frames[0]]["type"] == "FateZero_PrepareFrames"
+    sized = {name: source("WanVaceToVideo", name) for name in ("width", "height", "length")}
+    assert [output for _, output in sized.values()] == ["width", "height", "batch_size"]
+    assert {source("GetImageSize", "image", number) for number, _ in sized.values()} == {frames}
+    compared = source("FateZero_CompareClips", "source")[0]
+    assert source("ImageFromBatch", "image", compared) == frames
+    counted, output = source("ImageFromBatch", "length", compared)
+    assert output == "batch_size"
+    assert source("GetImageSize", "image", counted) == source("FateZero_CompareClips", "edit_1")
 
 
 def test_there_is_one_for_each_kind_of_edit():
