@@ -354,9 +354,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FateZeroError as error:
         sys.stderr.write(f"Error: {error}\n")
         return FAILED
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:  # with a sentence where a command has more to say
         with suppress(OSError):  # a terminal that was closed
-            sys.stderr.write("Stopped. Files already saved are whole; nothing else was written.\n")
+            sys.stderr.write(f"{stopped or 'Stopped. Files already saved are whole; nothing else was written.'}\n")
         return INTERRUPTED
 
 

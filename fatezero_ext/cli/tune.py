@@ -23,6 +23,7 @@ from ..models.folder.detect import TOY_FOLDER
 from ..models.load import VideoModel, load_model
 from ..models.unet.inflate import TemporalLayers
 from ..pictures.loss_curve import loss_curve
+from ..tuning.file_names import state_file
 from ..tuning.folder import TunedFolder
 from ..tuning.settings import TuningSettings
 from ..tuning.tune import ClassPictures, TuningStep, tune
@@ -50,7 +51,7 @@ def run_tuning(options: argparse.Namespace) -> None:
     latents = model.vae.encode(read_frames(options.clip, framing)[0])
     pictures = _class_pictures(options, model, framing)
     console = Console(stderr=True)
-    with _bar(console) as bar, _stopped_between_steps() as go_on:
+    with _saying_how_to_go_on(options.output), _bar(console) as bar, _stopped_between_steps() as go_on:
         task = bar.add_task("tuning", total=options.steps, loss="")
 
         def on_step(step: TuningStep) -> None:
@@ -101,6 +102,18 @@ def _trained_size(model: VideoModel) -> int | None:
 def _bar(console: Console) -> Progress:
     columns = (TextColumn("step {task.completed} of {task.total}"), BarColumn(), TextColumn("{task.fields[loss]}"))
     return Progress(*columns, TimeRemainingColumn(), console=console)
+
+
+@contextmanager
+def _saying_how_to_go_on(folder: Path) -> Iterator[None]:
+    """Give a KeyboardInterrupt a sentence where the state of the run has been saved."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if (state := state_file(folder)).exists():
+            sentence = f"Stopped. The run is saved in {state}; the same command with --resume goes on."
+            raise KeyboardInterrupt(sentence) from None
+        raise
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from ..models.unet.model import Pseudo3DUNet
 from ..models.unet.temporal import LowRankTemporalConv
 from ..models.weight_files import WeightFile
 from ..untrusted.plain_files import read_json
-from .saved_state import LESSONS_FILE, RECORD
+from .file_names import LESSONS_FILE, RECORD
 
 WeightsFormat = Literal["safetensors", "bin"]
 WEIGHTS = "diffusion_pytorch_model"

@@ -18,9 +18,8 @@ from ..errors import ModelError, StoreError
 from ..models.weight_files import WeightFile, brief
 from ..printable import format_bytes
 from ..untrusted.plain_files import read_json
+from .file_names import LESSONS_FILE, RECORD
 
-ENDING = ".tuning.safetensors"
-"""Ending of the file beside the result's folder, behind the folder's name."""
 IDENTITY = "fatezero_tuning"
 """Key of the file's metadata under which it says what it belongs to."""
 PARTS = {"model": "another model", "prompt": "another prompt", "class prompt": "another class prompt"}
@@ -36,17 +35,8 @@ SAME_LESSON = 0.05
 """Relative difference up to which latents and texts are the same: other devices and half precision stay below it."""
 OF_ANY_LENGTH = ("losses", "order")
 """Tensors of a state that grow or shrink as the run goes on."""
-LESSONS_FILE = "tuning.safetensors"
-"""File in the result's folder with what it has learnt from."""
-RECORD = "tuning.json"
-"""File in the result's folder that says how it was made."""
 Identity = Mapping[str, object]
 """Marks of a run beside its lessons: digest of the model, prompts, and the settings that decide its numbers."""
-
-
-def state_file(folder: Path) -> Path:
-    """Return the file of a run's state: beside the folder of its result."""
-    return folder.with_name(folder.name + ENDING)
 
 
 def save_state(path: Path, state: Mapping[str, Tensor], identity: Identity) -> None:

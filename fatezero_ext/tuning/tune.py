@@ -24,9 +24,10 @@ from ..models.unet.model import Pseudo3DUNet
 from ..printable import format_bytes
 from ..prompts.prompt import TextEncoder
 from .draws import RandomDraws
+from .file_names import state_file
 from .folder import TunedFolder, saved_weights
 from .planned_memory import check_memory, planned_memory
-from .saved_state import Identity, read_result, read_state, remove_unfinished, save_state, state_file, try_to_save
+from .saved_state import Identity, read_result, read_state, remove_unfinished, save_state, try_to_save
 from .settings import FREE_TO_CHANGE, TuningSettings
 from .training import Lesson, Training, noise_scheduler
 
@@ -332,7 +333,7 @@ def _check(
     if folder is not None and not resume and (folder.path.exists() or state_file(folder.path).exists()):
         raise StoreError(
             f"{folder.path} is there already, or the state of a run in it; a new folder is needed. Choose another "
-            f"name, or resume to go on with that run."
+            f"name, or go on with that run: resume=True, or --resume on the command line."
         )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ...fatezero_ext.errors import FateZeroError
 from ...fatezero_ext.media.streamed import HELD_BYTES
 from ...fatezero_ext.models.weight_files import WEIGHT_SUFFIXES
+from ...fatezero_ext.tuning.file_names import is_of_run
 from ..host.protocol import ModelKind, Progress
 from ..host.python import PythonHost
 from ..host.told import ToldLines
@@ -71,12 +72,15 @@ class Folders:
         )
 
     def model_files(self, kind: ModelKind) -> dict[str, Path]:
-        """Return files of weights by their names relative to the folder; parts of diffusers folders are left out."""
+        """Return files of weights by their names relative to the folder.
+
+        Parts of diffusers folders, and what is kept of tuning runs, are left out.
+        """
         found: dict[str, Path] = {}
         for root in self.models:
             top = root / kind if (root / kind).is_dir() else root
             for path in at_most_two_levels_below(top):
-                if path.suffix in WEIGHT_SUFFIXES and not (path.parent / "config.json").exists():
+                if path.suffix in WEIGHT_SUFFIXES and not (is_of_run(path) or (path.parent / "config.json").exists()):
                     found.setdefault(path.relative_to(top).as_posix(), path)
         return found
 

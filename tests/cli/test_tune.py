@@ -11,7 +11,7 @@ from fatezero_ext import load_model
 from fatezero_ext.cli.main import main
 from fatezero_ext.cli.stop_signals import stop_signals
 from fatezero_ext.media.video import write_video
-from fatezero_ext.tuning.saved_state import state_file
+from fatezero_ext.tuning.file_names import state_file
 from fatezero_ext.tuning.training import Training
 
 from ..conftest import GOLDEN
@@ -39,7 +39,7 @@ def test_a_clip_becomes_a_model_and_the_run_goes_on(folder, capsys):
     assert (folder / "jeep" / "loss.png").exists()
 
     assert tune(folder, "--steps", "3") == 1
-    assert "resume to go on" in capsys.readouterr().err
+    assert "--resume on the command line" in capsys.readouterr().err
     assert tune(folder, "--steps", "3", "--resume") == 0
     record = json.loads((folder / "jeep" / "tuning.json").read_text())
     assert record["losses"][:2] == first and record["steps"] == 3
@@ -48,7 +48,9 @@ def test_a_clip_becomes_a_model_and_the_run_goes_on(folder, capsys):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, *stop_signals()])
-def test_a_request_to_stop_within_a_step_ends_the_run_behind_it_and_nothing_is_lost(folder, monkeypatch, number):
+def test_a_request_to_stop_within_a_step_ends_the_run_behind_it_and_nothing_is_lost(
+    folder, monkeypatch, capsys, number
+):
     take_step, output = Training.step, folder / f"stopped{number}"
 
     def step(training):
@@ -61,7 +63,18 @@ def test_a_request_to_stop_within_a_step_ends_the_run_behind_it_and_nothing_is_l
     monkeypatch.setattr(Training, "step", step)
     assert tune(folder, "--steps", "3", "--output", str(output)) == 130
     assert len(load_file(state_file(output))["losses"]) == 2 and not output.exists()
+    assert f"saved in {state_file(output)}; the same command with --resume goes on" in capsys.readouterr().err
     assert signal.getsignal(number) is before
+
+
+def test_what_a_run_keeps_is_offered_as_no_model(tmp_path):
+    from fatezero_ext.cli.node_pack import load_pack
+
+    (tmp_path / "jeep").mkdir()
+    for name in ("jeep/tuning.json", "jeep/tuning.safetensors", "jeep.tuning.safetensors", "other.safetensors"):
+        (tmp_path / name).touch()
+    folders = load_pack("nodes.headless.host").Folders((), tmp_path, (tmp_path,))
+    assert [*folders.model_files("checkpoints")] == ["other.safetensors"]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs a system with terminals that hang up")

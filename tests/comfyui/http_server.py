@@ -31,6 +31,8 @@ START_LIMIT, RUN_LIMIT, CALL_LIMIT = 180 * SLOW, 240 * SLOW, 60 * SLOW
 """Seconds; no wait is longer."""
 ENDS = {"execution_success", "execution_error", "execution_interrupted"}
 PREVIEWS = {1, 4}
+TEXT = 3
+"""Kind of the messages with a node's text, behind the length of the node's id and the id."""
 """Kinds of the server's binary messages that hold a preview picture: plain, and with its node's id."""
 
 
@@ -142,7 +144,10 @@ class Server:
                 return done
             async for message in wire:
                 if message.type == aiohttp.WSMsgType.BINARY:
-                    done.previews += int.from_bytes(message.data[:4], "big") in PREVIEWS
+                    kind, body = int.from_bytes(message.data[:4], "big"), message.data[4:]
+                    done.previews += kind in PREVIEWS
+                    if kind == TEXT:
+                        done.texts.append(body[4 + int.from_bytes(body[:4], "big") :].decode())
                 elif message.type == aiohttp.WSMsgType.TEXT:
                     event = json.loads(message.data)
                     if await self._followed(done, event["type"], event["data"], on_event):
@@ -167,6 +172,7 @@ class Done:
     status, answer: of POST /prompt
     events:         messages about it, in order
     previews:       how many preview pictures came
+    texts:          what nodes said
     history:        what GET /history says of it
     """
 
@@ -174,6 +180,7 @@ class Done:
     answer: dict = field(default_factory=dict)
     events: list = field(default_factory=list)
     previews: int = 0
+    texts: list = field(default_factory=list)
     history: dict = field(default_factory=dict)
 
     @property

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from fatezero_ext.tuning.saved_state import state_file
+from fatezero_ext.tuning.file_names import state_file
 
 ROOT = Path(__file__).parents[2]
 STEPS, SAVE_EVERY = 60, 4

@@ -14,8 +14,9 @@ from fatezero_ext import load_model, load_unet
 from fatezero_ext.errors import FateZeroError, ModelError, StoreError
 from fatezero_ext.tuning import tune as tuning
 from fatezero_ext.tuning.draws import RandomDraws
+from fatezero_ext.tuning.file_names import state_file
 from fatezero_ext.tuning.folder import TunedFolder, _put
-from fatezero_ext.tuning.saved_state import IDENTITY, read_state, state_file
+from fatezero_ext.tuning.saved_state import IDENTITY, read_state
 from fatezero_ext.tuning.training import Training
 
 from ..conftest import GOLDEN
