@@ -31,9 +31,9 @@ START_LIMIT, RUN_LIMIT, CALL_LIMIT = 180 * SLOW, 240 * SLOW, 60 * SLOW
 """Seconds; no wait is longer."""
 ENDS = {"execution_success", "execution_error", "execution_interrupted"}
 PREVIEWS = {1, 4}
-TEXT = 3
-"""Kind of the messages with a node's text, behind the length of the node's id and the id."""
 """Kinds of the server's binary messages that hold a preview picture: plain, and with its node's id."""
+TEXT = 3
+"""Kind of those with a node's text, behind the length of the node's id and the id."""
 
 
 class Server:
