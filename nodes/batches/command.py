@@ -143,7 +143,12 @@ def _run(command: BatchCommand, lines: ProgressLines) -> int:
         left = folder.left(valid)
     if command.measure and (before := len(valid) - len(left)):
         lines.say(f"--measure is for rows that run now; {before} rows have run before and stay as they are.")
-    failed = _all(command, folder, rows, left, columns, lines)
+    try:
+        failed = _all(command, folder, rows, left, columns, lines)
+    except (KeyboardInterrupt, BatchStopped, OSError):
+        with suppress(OSError):  # the disk may be full
+            write_reports(folder)
+        raise
     for path in write_reports(folder):
         sys.stdout.write(f"{path}\n")
     if any(folder.is_failed(row) for row in valid):

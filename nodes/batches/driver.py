@@ -45,7 +45,7 @@ class Run:
     at: dict[str, tuple[Unit, list[Row]]] = field(default_factory=dict)
     losses: Counter[str] = field(default_factory=Counter)
     _looked: float = 0.0
-    _report_at: float = field(default_factory=lambda: time.monotonic() + REPORT_SECONDS)
+    _report_at: float = 0.0  # at once: the last run may have died before it wrote one
 
     def all(self) -> None:
         """Run every unit. Raises BatchStopped where nothing can go on, such as on a full disk."""
@@ -59,7 +59,7 @@ class Run:
                 self._looked = 0.0
             self.driver.state = self.counts.plain()
             self.lines.show(self.counts)
-            if time.monotonic() > self._report_at:
+            if time.monotonic() >= self._report_at:
                 self._renew_report()
         self.lines.show(self.counts, now=True)
 

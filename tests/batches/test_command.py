@@ -1,5 +1,6 @@
 """The command: exit codes, what it prints, and what it refuses before anything runs."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -100,6 +101,38 @@ def test_a_stopped_driver_counts_no_death_and_leaves_no_drafts_of_dead_ones(batc
     assert folder.running() == {} and list((folder.own / "deaths").iterdir()) == []
     drafts = [path.name.partition(".")[0] for path in (folder.own / "drafts").iterdir()]
     assert drafts == ["living"]  # those of a driver that died while this one worked are gone
+
+
+def test_reports_say_where_a_run_began_and_where_it_was_stopped(batch, batches, place, monkeypatch):
+    folder = batches.folder.BatchFolder(place / "out")
+    given, statuses = [], []
+
+    def table():
+        path = folder.path / "report.csv"
+        statuses.append([row["status"] for row in csv.DictReader(path.open(newline=""))] if path.exists() else None)
+
+    class Stopped:
+        def free(self):
+            return [] if given else ["worker-1"]
+
+        def submit(self, _worker, rows):
+            given.extend(rows)
+
+        def results(self, _seconds):
+            table()
+            if len(statuses) % 2:
+                return []
+            folder.result(given[0]).mkdir(parents=True)
+            batches.folder.write_json(folder.result(given[0]) / "result.json", {"said": []})
+            raise KeyboardInterrupt
+
+        def cancel(self):
+            pass
+
+    monkeypatch.setattr(batches.local, "LocalEngine", lambda *_arguments: Stopped())
+    assert batch("image,width\nred.png,4|5\n")[0] == 130
+    table()
+    assert statuses == [None, ["waiting"] * 2, ["done", "waiting"]]
 
 
 def test_the_output_of_others_is_refused(batch, place):
