@@ -47,6 +47,23 @@ def test_unknown_columns_are_refused_at_once(batches, check, plan):
     assert "column '9.x'" in text and "column 'SaveVideo.nothing'" in text
 
 
+def test_close_names_come_before_all_the_others(batches, check, plan):
+    with pytest.raises(batches.problems.InvalidPlan, match=r"widget\. Did you mean source_prompt.*\? There are .*clip, "):
+        check(plan(f"clip,sorce_prompt\n{CLIP},{ONE}\n"))
+
+
+def test_a_clip_for_a_workflow_that_takes_none_is_told_what_there_is(batches, check, place, plan):
+    template = batches.command.EXAMPLES / "1_colour_edit_with_mask.json"
+    with pytest.raises(batches.problems.InvalidPlan, match="no Load Video.*Sample Clip.*the column 'sample'") as caught:
+        check(plan(f"clip\n{CLIP}\n"), template)
+    assert "Did you mean" not in str(caught.value)
+    with pytest.raises(batches.problems.InvalidPlan) as caught:
+        check(plan("cilp\nx\n"), template)
+    assert "codec" in str(caught.value) and " clip" not in str(caught.value)
+    with pytest.raises(batches.problems.InvalidPlan, match="no Load Video, which this column sets. Put one into it"):
+        check(plan("clip\nx\n"), place / "picture.json")
+
+
 def test_two_columns_of_one_input_are_refused(batches, check, plan):
     with pytest.raises(batches.problems.InvalidPlan, match="same input as the column 'clip'"):
         check(plan(f"clip,LoadVideo.file\n{CLIP},{CLIP}\n"))
