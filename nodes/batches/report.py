@@ -84,14 +84,15 @@ def _entry(folder: BatchFolder, row: Row) -> dict[str, Any]:
 def _done(row: Row, result: _Shown) -> dict[str, Any]:
     base = f"rows/{row.folder}"
     files = [{"name": name, "link": quote(f"{base}/{name}")} for name in result.files]
-    main = next((file["link"] for file in files if file["name"].endswith(VIDEOS)), files[0]["link"] if files else "")
+    main = next((name for name in result.files if name.endswith(VIDEOS)), "".join(result.files[:1]))
     measures = _flat(result.measures)
     facts = [f"{result.seconds:.1f} s", format_bytes(result.peak_bytes)]
     facts += [f"{name} {value:.3g}" for name, value in measures.items() if isinstance(value, float)]
     return {
         "status": "done",
         "preview": quote(f"{base}/{result.preview}") if result.preview else "",
-        "main": main,
+        "main": quote(f"{base}/{main}") if main else "",
+        "file": f"{base}/{main}" if main else "",
         "files": files,
         "figures": ", ".join(facts),
         "seconds": result.seconds,
@@ -121,7 +122,7 @@ def _table(found: Sequence[Mapping[str, Any]]) -> str:
         values = [entry["values"].get(column, "") for column in columns]
         measures = [entry.get("measures", {}).get(name, "") for name in figures]
         facts = [entry.get("seconds", ""), entry.get("peak_bytes", ""), *measures]
-        ends = [entry.get("main", ""), entry.get("error", "")]
+        ends = [entry.get("file", ""), entry.get("error", "")]
         cells = [entry["number"], entry["status"], entry["name"], *values, *facts, *ends]
         writer.writerow([_cell(cell) for cell in cells])
     return text.getvalue()

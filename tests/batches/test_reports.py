@@ -48,6 +48,7 @@ def test_the_table_has_figures_and_no_formulas(batches, folder):
     assert [row["status"] for row in rows] == ["done", "failed", "waiting", "invalid"]
     assert rows[0]["likeness psnr"] == "31.25" and rows[0]["clip"] == EVIL and rows[2]["clip"] == "'=SUM(A1)"
     assert rows[3]["error"] == "row 4: no file"
+    assert rows[0]["file"] == "rows/done row-1/sub/edit #1.mp4"  # a path, where the page has a link
 
 
 def test_rows_that_the_plan_no_longer_has_are_counted(batches, folder):
