@@ -28,7 +28,7 @@ from .folder import BatchFolder, is_full
 from .plan import read_plan
 from .problems import BatchStopped, InvalidPlan, PlanProblem, listed
 from .progress import Counts, ProgressLines
-from .report import write_reports
+from .report import Reports, write_reports
 from .rows import Row, checked_rows, units_of
 from .shared_disks import check_cache
 from .status import status_lines
@@ -113,11 +113,15 @@ def show_status(folder: Path) -> int:
 def renew_report(folder: Path) -> int:
     """Write the reports of a batch's folder anew."""
     try:
-        sys.stdout.write("".join(f"{path}\n" for path in write_reports(BatchFolder(folder))))
+        _name_reports(write_reports(BatchFolder(folder)))
     except InvalidPlan as error:
         sys.stderr.write(f"Error: {error}\n")
         return INVALID
     return OK
+
+
+def _name_reports(reports: Reports) -> None:
+    sys.stdout.write(f"{reports.page}\n{reports.table}\n")
 
 
 def _run(command: BatchCommand, lines: ProgressLines) -> int:
@@ -149,10 +153,13 @@ def _run(command: BatchCommand, lines: ProgressLines) -> int:
         with suppress(OSError):  # the disk may be full
             write_reports(folder)
         raise
-    for path in write_reports(folder):
-        sys.stdout.write(f"{path}\n")
+    reports = write_reports(folder)
+    _name_reports(reports)
     if any(folder.is_failed(row) for row in valid):
         lines.say("Rows that failed are left as they are; --retry-failed runs them again.")
+    if reports.remarked:
+        have = "row has" if reports.remarked == 1 else "rows have"
+        lines.say(f"{reports.remarked} {have} remarks: see the report.")
     return OK if not failed else min(ROWS_FAILED + failed, MOST_COUNTED)
 
 

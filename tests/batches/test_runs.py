@@ -96,6 +96,37 @@ def test_several_clips_are_not_measured_against_each_other(batches):
     assert "several clips" in batches.preview.measured(seen)["remark"]
 
 
+def test_remarks_belong_to_rows_also_where_their_nodes_are_not_run_again(batches):
+    kept = {}
+
+    def row(edit, *, reused):
+        reporter = batches.worker.RowReporter(kept)
+        reporter.keys = {"#3 Edit": edit}
+        host = batches.worker.RowHost(batches.runner.Folders((), None), reporter)
+        reporter.started("#3 Edit", 1, 1)
+        if not reused:
+            host.say([f"{edit} is not known: do this.\nKnown: a"], ["Edit of 8 frames."], "3")
+            reporter.started("#3 Edit > Invert", 1, 1)
+            if not kept:
+                host.say(["few frames."], [], "3.1")
+                host.say([f"{edit} is not known: do that."], [], "3.1")
+            reporter.ended("#3 Edit > Invert", 0.0, reused=bool(kept))
+        reporter.ended("#3 Edit", 0.0, reused=reused)
+        return reporter.remarks
+
+    known = {edit: f"{edit} is not known: do this.\nKnown: a" for edit in ("jeep", "ox")}
+    assert row("jeep", reused=False) == [known["jeep"], "few frames."]
+    assert row("ox", reused=False) == [known["ox"], "few frames."]
+    assert row("jeep", reused=True) == [known["jeep"], "few frames."]
+
+
+def test_words_that_the_model_does_not_know_are_remarks_of_their_rows_alone(run, plan):
+    edits = "a jeep on the grass|a blue circle on the grass"
+    done = run(plan(f"{COLUMNS}\n{CLIP},a red circle on the grass,{edits},{FEW}\n"))
+    found = [results(done.folder)[row.folder]["remarks"] for row in done.rows]
+    assert [any("does not know 'jeep'" in remark for remark in remarks) for remarks in found] == [True, False]
+
+
 def test_again_only_what_is_missing_runs(run, plan, place):
     workflow = place / "number.json"
     assert len(run(plan(numbers(3)), workflow).engine.ran) == 3
