@@ -16,6 +16,8 @@ from rich.text import Text
 from ...fatezero_ext.printable import visible
 
 LINE_SECONDS = 1.0
+STARTING = "starting"
+"""What a worker is at before its first row, or a driver before its first worker: it loads libraries, up to a minute."""
 LEAST_DONE = 2
 """Rows after which the time left is estimated."""
 
@@ -28,7 +30,7 @@ class Counts:
     done:    with results, before this run and in it
     failed:  failed, set aside, or not valid
     here:    done or failed by this driver in this run
-    running: by worker, the folder of its row
+    running: by worker, the folder of its row, or `STARTING`
     """
 
     rows: int

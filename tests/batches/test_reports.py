@@ -102,6 +102,8 @@ def test_status_says_what_is_done_and_who_is_at_work(batches, folder):
     with batches.drivers.Driver(folder, state={"running": {"worker-1": "waiting row-1"}, "seconds_left": 90.0}):
         lines = batches.status.status_lines(folder.path)
     assert "about 2 min" in lines[0] and "worker-1: waiting row-1" in lines[1]
+    with batches.drivers.Driver(folder):  # which has no worker yet
+        assert batches.status.status_lines(folder.path)[1].endswith(": starting")
 
 
 def test_a_folder_without_a_batch_has_no_status(batches, tmp_path):

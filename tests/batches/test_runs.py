@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from fatezero_ext.cli.main import main
 from fatezero_ext.media.streamed import StreamedFrames
@@ -307,6 +308,25 @@ def test_a_report_that_cannot_be_written_stops_nothing(run, plan, place, batches
     monkeypatch.setattr(batches.driver, "REPORT_SECONDS", -1.0)
     monkeypatch.setattr(batches.driver, "Run", lambda *a: make(*a[:5], full, *a[6:]))
     assert run(plan(numbers(2)), place / "number.json").counts.done == 2
+
+
+def test_a_worker_is_starting_until_it_has_begun_a_row(batches, check, plan, place):
+    rows, _ = check(plan(numbers(3)), place / "number.json")
+    folder, event = batches.folder.BatchFolder(place / "out"), batches.seam.Event
+    folder.open("plan.csv", rows)
+    engine, counts = SimpleNamespace(free=lambda: ["a"], submit=lambda *_given: None), batches.progress.Counts(3)
+    units, lines = batches.rows.units_of(rows), batches.progress.ProgressLines(Console(quiet=True))
+    driver = batches.drivers.Driver(folder)
+    started = batches.driver.Run(folder, driver, engine, counts, lines, lambda: None, batches.driver.deque(units))
+    shown = []
+    for happens in ("started", "ended", "", "died", ""):
+        if not happens or not shown:
+            started._give()
+            shown.append(dict(counts.running))
+        if happens:
+            started._take(event("a", happens, rows[0].folder))
+            shown.append(dict(counts.running))
+    assert shown == [{"a": "starting"}, {"a": rows[0].folder}, {}, {}, {}, {"a": "starting"}]
 
 
 def test_a_row_that_kills_its_worker_once_runs_again_behind_its_unit(run, plan, place, batches, check):
