@@ -27,7 +27,7 @@ from .engines.seam import Engine
 from .folder import BatchFolder, is_full
 from .plan import read_plan
 from .problems import BatchStopped, InvalidPlan, PlanProblem, listed
-from .progress import Counts, ProgressLines
+from .progress import Counts, ProgressLines, counted
 from .report import Reports, write_reports
 from .rows import Row, checked_rows, units_of
 from .shared_disks import check_cache
@@ -143,10 +143,10 @@ def _run(command: BatchCommand, lines: ProgressLines) -> int:
         return OK
     folder.open(command.plan.name, rows)
     if command.retry_failed and (again := folder.forget_failures(valid)):
-        lines.say(f"{again} rows that had failed run again.")
+        lines.say(f"Run again, as they had failed: {counted(again, 'row')}.")
         left = folder.left(valid)
     if command.measure and (before := len(valid) - len(left)):
-        lines.say(f"--measure is for rows that run now; {before} rows have run before and stay as they are.")
+        lines.say(f"--measure is for rows that run now, not for {counted(before, 'row')} that ran before.")
     try:
         failed = _all(command, folder, rows, left, columns, lines)
     except (KeyboardInterrupt, BatchStopped, OSError):
@@ -158,8 +158,7 @@ def _run(command: BatchCommand, lines: ProgressLines) -> int:
     if any(folder.is_failed(row) for row in valid):
         lines.say("Rows that failed are left as they are; --retry-failed runs them again.")
     if reports.remarked:
-        have = "row has" if reports.remarked == 1 else "rows have"
-        lines.say(f"{reports.remarked} {have} remarks: see the report.")
+        lines.say(f"{counted(reports.remarked, 'row')} with remarks: see the report.")
     return OK if not failed else min(ROWS_FAILED + failed, MOST_COUNTED)
 
 
@@ -186,11 +185,12 @@ def _checked(
 
 def _amounts(rows: Sequence[Row]) -> str:
     units = len(units_of([row for row in rows if row.folder]))
-    return f"{len(rows)} rows with {units} different clips and inversions"
+    pairs = "1 clip and inversion" if units == 1 else f"{units} different clips and inversions"
+    return f"{counted(len(rows), 'row')} with {pairs}"
 
 
 def _say_what_would_run(rows: Sequence[Row], left: Sequence[Row], lines: ProgressLines) -> None:
-    lines.say(f"{_amounts(rows)}; {len(left)} rows would run:")
+    lines.say(f"{_amounts(rows)}; {counted(len(left), 'row')} would run:")
     for unit in units_of(left):
         lines.say(f"  together, on one worker ({len(unit.rows)}):")
         for row in unit.rows:
@@ -223,6 +223,8 @@ def _all(
                         write_reports(folder)
 
                     Run(folder, driver, engine, counts, lines, report, todo).all()
+            else:
+                lines.show(counts, now=True)
         finally:
             folder.end_all(driver.id)  # first: a row that is left marked as running counts as a death
             folder.sweep(driver.living())  # of those that have died meanwhile

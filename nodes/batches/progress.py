@@ -57,9 +57,14 @@ class Counts:
         return {"running": dict(self.running), "here": self.here, "seconds_left": self.seconds_left}
 
 
+def counted(count: int, what: str) -> str:
+    """Return a number of things: "1 row", "2 rows"."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def summary(rows: int, done: int, failed: int, seconds_left: float | None) -> str:
     """Return the line of a batch."""
-    text = f"{done} of {rows} rows done, {failed} failed, {rows - done - failed} left"
+    text = f"{done} of {counted(rows, 'row')} done, {failed} failed, {rows - done - failed} left"
     return text if seconds_left is None or rows == done + failed else f"{text}, about {duration(seconds_left)}"
 
 

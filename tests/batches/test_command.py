@@ -60,9 +60,15 @@ def test_the_exit_code_counts_failed_rows_and_a_second_run_does_nothing(batch, p
     before = {path: path.stat().st_mtime_ns for path in (place / "out" / "rows").rglob("*")}
     assert len([path for path in before if path.suffix == ".png"]) == 2
     code, _, said = batch(table, "--measure")
-    assert "2 rows have run before and stay as they are" in said
+    assert "not for 2 rows that ran before" in said and "2 of 3 rows done, 1 failed, 0 left" in said
     assert code == 11 and {path: path.stat().st_mtime_ns for path in (place / "out" / "rows").rglob("*")} == before
     assert main(["batch", "status", str(place / "out")]) == main(["batch", "report", str(place / "out")]) == 0
+
+
+def test_one_row_is_counted_as_one(batch, batches):
+    code, _, said = batch("image\nred.png\n", "--check")
+    assert code == 0 and "1 row with 1 clip and inversion\n" in said
+    assert batches.progress.summary(1, 1, 0, None) == "1 of 1 row done, 0 failed, 0 left"
 
 
 def test_a_full_disk_is_said_wherever_it_shows(batch, batches, monkeypatch):
