@@ -26,7 +26,7 @@ from .drivers import Driver
 from .engines.seam import Engine
 from .folder import BatchFolder, is_full
 from .plan import read_plan
-from .problems import BatchStopped, InvalidPlan, PlanProblem, listed
+from .problems import BatchStopped, InvalidPlan, PlanProblem, listed, stop
 from .progress import Counts, ProgressLines, counted
 from .report import Reports, write_reports
 from .rows import Row, checked_rows, units_of
@@ -127,6 +127,7 @@ def _name_reports(reports: Reports) -> None:
 def _run(command: BatchCommand, lines: ProgressLines) -> int:
     folder = BatchFolder(command.folders.output)
     check_output(command.output)
+    _check_inputs(command)
     rows, problems, columns = _checked(command, folder, lines)
     valid = [row for row in rows if row.folder]
     if command.check or not valid:
@@ -160,6 +161,13 @@ def _run(command: BatchCommand, lines: ProgressLines) -> int:
     if reports.remarked:
         lines.say(f"{counted(reports.remarked, 'row')} with remarks: see the report.")
     return OK if not failed else min(ROWS_FAILED + failed, MOST_COUNTED)
+
+
+def _check_inputs(command: BatchCommand) -> None:
+    """Raise InvalidPlan where --input is no folder, instead of a problem for each clip."""
+    if command.inputs is not None and not command.inputs.is_dir():
+        reason = "is not a folder" if command.inputs.exists() else "does not exist"
+        raise stop(f"--input {command.inputs} {reason}; the folder of the clips is needed. Correct the path.")
 
 
 def _checked(

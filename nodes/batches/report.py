@@ -128,7 +128,9 @@ def _table(found: Sequence[Mapping[str, Any]]) -> str:
     figures = list(dict.fromkeys(name for entry in found for name in entry.get("measures", ())))
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["row", "status", "folder", *columns, "seconds", "peak_bytes", *figures, "file", "remarks", "error"])
+    writer.writerow(
+        ["row", "status", "folder", *columns, "seconds", "peak_bytes", *figures, "file", "remarks", "error"]
+    )
     for entry in found:
         values = [entry["values"].get(column, "") for column in columns]
         measures = [entry.get("measures", {}).get(name, "") for name in figures]

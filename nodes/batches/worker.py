@@ -227,7 +227,13 @@ class Worker:
         files = _saved(results, draft)
         texts = [text for result in results.values() for text in result.shown.get("text", ())]
         about = self._about(draft, began, peak)
-        told = {"said": reporter.said, "remarks": reporter.remarks, "nodes": reporter.nodes, "files": files, "texts": texts}
+        told = {
+            "said": reporter.said,
+            "remarks": reporter.remarks,
+            "nodes": reporter.nodes,
+            "files": files,
+            "texts": texts,
+        }
         with (draft / RESULT).open("r+", encoding="utf-8") as file:
             json.dump({**row.plain(), **about, **told}, file, ensure_ascii=False, indent=1)
         self._folder.publish(draft, row)

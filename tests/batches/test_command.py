@@ -65,6 +65,13 @@ def test_the_exit_code_counts_failed_rows_and_a_second_run_does_nothing(batch, p
     assert main(["batch", "status", str(place / "out")]) == main(["batch", "report", str(place / "out")]) == 0
 
 
+def test_a_folder_of_clips_that_is_none_is_said_once(batch, place):
+    code, _, said = batch("image\nred.png\nblue.png\n", "--input", str(place / "none"))
+    said = "".join(said.splitlines())
+    assert code == 2 and "none does not exist; the folder of the clips is needed" in said and "row" not in said
+    assert "is not a folder" in batch("image\nred.png\n", "--input", str(place / "red.png"))[2]
+
+
 def test_one_row_is_counted_as_one(batch, batches):
     code, _, said = batch("image\nred.png\n", "--check")
     assert code == 0 and "1 row with 1 clip and inversion\n" in said

@@ -39,6 +39,19 @@ def test_mistakes_of_all_rows_come_with_row_line_and_column(check, table):
     assert "source_prompt is empty" in problems[3] and problems[3].startswith("row 5 (line 6)")
 
 
+def test_an_empty_cell_for_the_clip_is_one_mistake(check, table):
+    _, problems = check(table(f"{CLIP},{ONE},{OTHER},2,2", f",{ONE},{OTHER},2,2"))
+    (problem,) = problems
+    assert problem.startswith("row 2 (line 3), column 'clip': the cell is empty")
+
+
+def test_a_decimal_comma_is_told_the_point(check, table):
+    columns = "clip,source_prompt,edit_prompt,strength,steps"
+    _, problems = check(table(f'{CLIP},{ONE},{OTHER},"0,8","2,5"', columns=columns))
+    assert problems[0].endswith("column 'strength': '0,8' is not a number, which it needs. Write 0.8.")
+    assert problems[1].endswith("'2,5' is not a whole number, which it needs. Correct the value.")
+
+
 def test_unknown_columns_are_refused_at_once(batches, check, plan):
     with pytest.raises(batches.problems.InvalidPlan) as caught:
         check(plan("clip,sorce_prompt,9.x,SaveVideo.nothing\na,b,c,d\n"))
@@ -48,7 +61,9 @@ def test_unknown_columns_are_refused_at_once(batches, check, plan):
 
 
 def test_close_names_come_before_all_the_others(batches, check, plan):
-    with pytest.raises(batches.problems.InvalidPlan, match=r"widget\. Did you mean source_prompt.*\? There are .*clip, "):
+    with pytest.raises(
+        batches.problems.InvalidPlan, match=r"widget\. Did you mean source_prompt.*\? There are .*clip, "
+    ):
         check(plan(f"clip,sorce_prompt\n{CLIP},{ONE}\n"))
 
 
