@@ -245,7 +245,7 @@ def as_json(measures: EditMetrics) -> dict[str, object]:
         "flicker": measures.flicker,
         "warp_error": warp.edit if warp else None,
         "source_warp_error": warp.source if warp else None,
-        "warp_share": warp.share if warp else 0.0,
+        "warp_share": warp.share if warp else None,
         "vmaf": measures.vmaf,
         "remarks": list(measures.remarks),
     }

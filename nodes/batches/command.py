@@ -26,9 +26,9 @@ from .drivers import Driver
 from .engines.seam import Engine
 from .folder import BatchFolder, is_full
 from .plan import read_plan
-from .problems import BatchStopped, InvalidPlan, PlanProblem, listed
-from .progress import Counts, ProgressLines
-from .report import write_reports
+from .problems import BatchStopped, InvalidPlan, PlanProblem, listed, stop
+from .progress import Counts, ProgressLines, counted
+from .report import Reports, write_reports
 from .rows import Row, checked_rows, units_of
 from .shared_disks import check_cache
 from .status import status_lines
@@ -113,16 +113,21 @@ def show_status(folder: Path) -> int:
 def renew_report(folder: Path) -> int:
     """Write the reports of a batch's folder anew."""
     try:
-        sys.stdout.write("".join(f"{path}\n" for path in write_reports(BatchFolder(folder))))
+        _name_reports(write_reports(BatchFolder(folder)))
     except InvalidPlan as error:
         sys.stderr.write(f"Error: {error}\n")
         return INVALID
     return OK
 
 
+def _name_reports(reports: Reports) -> None:
+    sys.stdout.write(f"{reports.page}\n{reports.table}\n")
+
+
 def _run(command: BatchCommand, lines: ProgressLines) -> int:
     folder = BatchFolder(command.folders.output)
     check_output(command.output)
+    _check_inputs(command)
     rows, problems, columns = _checked(command, folder, lines)
     valid = [row for row in rows if row.folder]
     if command.check or not valid:
@@ -139,16 +144,30 @@ def _run(command: BatchCommand, lines: ProgressLines) -> int:
         return OK
     folder.open(command.plan.name, rows)
     if command.retry_failed and (again := folder.forget_failures(valid)):
-        lines.say(f"{again} rows that had failed run again.")
+        lines.say(f"Run again, as they had failed: {counted(again, 'row')}.")
         left = folder.left(valid)
     if command.measure and (before := len(valid) - len(left)):
-        lines.say(f"--measure is for rows that run now; {before} rows have run before and stay as they are.")
-    failed = _all(command, folder, rows, left, columns, lines)
-    for path in write_reports(folder):
-        sys.stdout.write(f"{path}\n")
+        lines.say(f"--measure is for rows that run now, not for {counted(before, 'row')} that ran before.")
+    try:
+        failed = _all(command, folder, rows, left, columns, lines)
+    except (KeyboardInterrupt, BatchStopped, OSError):
+        with suppress(OSError):  # the disk may be full
+            write_reports(folder)
+        raise
+    reports = write_reports(folder)
+    _name_reports(reports)
     if any(folder.is_failed(row) for row in valid):
         lines.say("Rows that failed are left as they are; --retry-failed runs them again.")
+    if reports.remarked:
+        lines.say(f"{counted(reports.remarked, 'row')} with remarks: see the report.")
     return OK if not failed else min(ROWS_FAILED + failed, MOST_COUNTED)
+
+
+def _check_inputs(command: BatchCommand) -> None:
+    """Raise InvalidPlan where --input is no folder, instead of a problem for each clip."""
+    if command.inputs is not None and not command.inputs.is_dir():
+        reason = "is not a folder" if command.inputs.exists() else "does not exist"
+        raise stop(f"--input {command.inputs} {reason}; the folder of the clips is needed. Correct the path.")
 
 
 def _checked(
@@ -174,11 +193,12 @@ def _checked(
 
 def _amounts(rows: Sequence[Row]) -> str:
     units = len(units_of([row for row in rows if row.folder]))
-    return f"{len(rows)} rows with {units} different clips and inversions"
+    pairs = "1 clip and inversion" if units == 1 else f"{units} different clips and inversions"
+    return f"{counted(len(rows), 'row')} with {pairs}"
 
 
 def _say_what_would_run(rows: Sequence[Row], left: Sequence[Row], lines: ProgressLines) -> None:
-    lines.say(f"{_amounts(rows)}; {len(left)} rows would run:")
+    lines.say(f"{_amounts(rows)}; {counted(len(left), 'row')} would run:")
     for unit in units_of(left):
         lines.say(f"  together, on one worker ({len(unit.rows)}):")
         for row in unit.rows:
@@ -211,6 +231,8 @@ def _all(
                         write_reports(folder)
 
                     Run(folder, driver, engine, counts, lines, report, todo).all()
+            else:
+                lines.show(counts, now=True)
         finally:
             folder.end_all(driver.id)  # first: a row that is left marked as running counts as a death
             folder.sweep(driver.living())  # of those that have died meanwhile

@@ -11,7 +11,7 @@ from .drivers import Driver
 from .engines.seam import GPU_LOST, Engine, Event
 from .folder import MOST_DEATHS, BatchFolder
 from .problems import BatchStopped
-from .progress import Counts, ProgressLines
+from .progress import STARTING, Counts, ProgressLines
 from .rows import Row, Unit
 
 POLL_SECONDS = 0.5
@@ -31,6 +31,7 @@ class Run:
 
     todo:   units that no worker of this driver has
     at:     by worker, the rows of its unit that have neither results nor a failure yet, and the one that runs
+    awake:  workers that have begun a row, so that what follows begins at once
     losses: by worker, how often it lost its GPU since its last row that was done
     report: writes the report
     """
@@ -43,9 +44,10 @@ class Run:
     report: Callable[[], None]
     todo: deque[Unit] = field(default_factory=deque)
     at: dict[str, tuple[Unit, list[Row]]] = field(default_factory=dict)
+    awake: set[str] = field(default_factory=set)
     losses: Counter[str] = field(default_factory=Counter)
     _looked: float = 0.0
-    _report_at: float = field(default_factory=lambda: time.monotonic() + REPORT_SECONDS)
+    _report_at: float = 0.0  # at once: the last run may have died before it wrote one
 
     def all(self) -> None:
         """Run every unit. Raises BatchStopped where nothing can go on, such as on a full disk."""
@@ -59,7 +61,7 @@ class Run:
                 self._looked = 0.0
             self.driver.state = self.counts.plain()
             self.lines.show(self.counts)
-            if time.monotonic() > self._report_at:
+            if time.monotonic() >= self._report_at:
                 self._renew_report()
         self.lines.show(self.counts, now=True)
 
@@ -90,6 +92,8 @@ class Run:
             if unit is None:
                 return
             self.at[worker] = unit, list(unit.rows)
+            if worker not in self.awake:
+                self.counts.running[worker] = STARTING
             self.engine.submit(worker, unit.rows)
 
     def _next(self) -> Unit | None:
@@ -150,6 +154,7 @@ class Run:
         unit, left = self.at.get(event.worker, (None, []))
         if event.kind == "started":
             self.counts.running[event.worker] = event.folder
+            self.awake.add(event.worker)
         elif event.kind in ("done", "failed"):
             left[:] = [row for row in left if row.folder != event.folder]
             self.counts.here += 1
@@ -181,6 +186,7 @@ class Run:
     def _died(self, event: Event, unit: Unit | None, left: list[Row]) -> None:
         """Give the rest of a dead worker's unit to another; the row that killed it comes last, or is set aside."""
         self.at.pop(event.worker, None)
+        self.awake.discard(event.worker)
         self.losses[event.worker] += GPU_LOST in event.text
         running = self.counts.running.pop(event.worker, "")
         row = next((row for row in left if row.folder == running), None)

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ BAR = "|"
 """Mark between the values of a cell in a CSV file."""
 DELIMITERS = ",;\t"
 """Marks between cells; spreadsheets write the second in countries with a decimal comma."""
+EXCEL_MARK = re.compile(rf'"?sep=([{DELIMITERS}])"?[{DELIMITERS}]*', re.IGNORECASE)
+"""A first line that is no header: Excel reads the mark between cells from it, and other programs write it for Excel."""
 NAME = "name"
 """Column of the name that a row's folder gets."""
 ENDINGS = (".csv", ".jsonl", ".yaml", ".yml")
@@ -106,14 +109,16 @@ def _text(path: Path) -> str:
 
 def _csv_rows(text: str) -> Iterator[tuple[int, Cells]]:
     """Yield line and cells of each row; a cell lists several values with `BAR` between them."""
-    first = text.partition("\n")[0]
-    delimiter = max(DELIMITERS, key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    first, _, rest = text.partition("\n")
+    told = EXCEL_MARK.fullmatch(first.strip(" \r"))
+    delimiter = told[1] if told else max(DELIMITERS, key=first.count)
+    skipped = int(told is not None)
+    reader = csv.reader(io.StringIO(rest if told else text, newline=""), delimiter=delimiter, strict=True)
     columns: list[str] | None = None
-    number = before = 0
+    number, before = 0, skipped
     try:
         for cells in reader:
-            line, before = before + 1, reader.line_num
+            line, before = before + 1, skipped + reader.line_num
             if not any(cell.strip() for cell in cells):
                 continue
             if columns is None:

@@ -16,6 +16,8 @@ from rich.text import Text
 from ...fatezero_ext.printable import visible
 
 LINE_SECONDS = 1.0
+STARTING = "starting"
+"""What a worker is at before its first row, or a driver before its first worker: it loads libraries, up to a minute."""
 LEAST_DONE = 2
 """Rows after which the time left is estimated."""
 
@@ -28,7 +30,7 @@ class Counts:
     done:    with results, before this run and in it
     failed:  failed, set aside, or not valid
     here:    done or failed by this driver in this run
-    running: by worker, the folder of its row
+    running: by worker, the folder of its row, or `STARTING`
     """
 
     rows: int
@@ -55,9 +57,14 @@ class Counts:
         return {"running": dict(self.running), "here": self.here, "seconds_left": self.seconds_left}
 
 
+def counted(count: int, what: str) -> str:
+    """Return a number of things: "1 row", "2 rows"."""
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def summary(rows: int, done: int, failed: int, seconds_left: float | None) -> str:
     """Return the line of a batch."""
-    text = f"{done} of {rows} rows done, {failed} failed, {rows - done - failed} left"
+    text = f"{done} of {counted(rows, 'row')} done, {failed} failed, {rows - done - failed} left"
     return text if seconds_left is None or rows == done + failed else f"{text}, about {duration(seconds_left)}"
 
 

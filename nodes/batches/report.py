@@ -30,6 +30,15 @@ LONGEST_TRACEBACK = 1500
 
 
 @dataclass(frozen=True)
+class Reports:
+    """What was written: the page, the table, and how many of their rows have remarks."""
+
+    page: Path
+    table: Path
+    remarked: int
+
+
+@dataclass(frozen=True)
 class _Shown:
     """Values of a row's result.json that the reports take."""
 
@@ -38,13 +47,14 @@ class _Shown:
     seconds: float = 0.0
     peak_bytes: int = 0
     measures: dict[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 _SHOWN = TypeAdapter(_Shown)
 
 
-def write_reports(folder: BatchFolder) -> tuple[Path, Path]:
-    """Write report.html and report.csv of what the folder holds now; returns their paths.
+def write_reports(folder: BatchFolder) -> Reports:
+    """Write report.html and report.csv of what the folder holds now.
 
     Raises InvalidPlan where the folder holds no batch.
     """
@@ -60,7 +70,7 @@ def write_reports(folder: BatchFolder) -> tuple[Path, Path]:
     for path, text in zip(paths, (page, _table(found)), strict=True):
         with whole_file(path) as partial:
             partial.write_text(text, encoding="utf-8", newline="")
-    return paths
+    return Reports(*paths, remarked=sum(bool(entry.get("remarks")) for entry in found))
 
 
 def _entry(folder: BatchFolder, row: Row) -> dict[str, Any]:
@@ -84,19 +94,21 @@ def _entry(folder: BatchFolder, row: Row) -> dict[str, Any]:
 def _done(row: Row, result: _Shown) -> dict[str, Any]:
     base = f"rows/{row.folder}"
     files = [{"name": name, "link": quote(f"{base}/{name}")} for name in result.files]
-    main = next((file["link"] for file in files if file["name"].endswith(VIDEOS)), files[0]["link"] if files else "")
+    main = next((name for name in result.files if name.endswith(VIDEOS)), "".join(result.files[:1]))
     measures = _flat(result.measures)
     facts = [f"{result.seconds:.1f} s", format_bytes(result.peak_bytes)]
     facts += [f"{name} {value:.3g}" for name, value in measures.items() if isinstance(value, float)]
     return {
         "status": "done",
         "preview": quote(f"{base}/{result.preview}") if result.preview else "",
-        "main": main,
+        "main": quote(f"{base}/{main}") if main else "",
+        "file": f"{base}/{main}" if main else "",
         "files": files,
         "figures": ", ".join(facts),
         "seconds": result.seconds,
         "peak_bytes": result.peak_bytes,
         "measures": measures,
+        "remarks": [remark.partition("\n")[0] for remark in result.remarks],  # without the lists of words below it
     }
 
 
@@ -116,12 +128,14 @@ def _table(found: Sequence[Mapping[str, Any]]) -> str:
     figures = list(dict.fromkeys(name for entry in found for name in entry.get("measures", ())))
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["row", "status", "folder", *columns, "seconds", "peak_bytes", *figures, "file", "error"])
+    writer.writerow(
+        ["row", "status", "folder", *columns, "seconds", "peak_bytes", *figures, "file", "remarks", "error"]
+    )
     for entry in found:
         values = [entry["values"].get(column, "") for column in columns]
         measures = [entry.get("measures", {}).get(name, "") for name in figures]
         facts = [entry.get("seconds", ""), entry.get("peak_bytes", ""), *measures]
-        ends = [entry.get("main", ""), entry.get("error", "")]
+        ends = [entry.get("file", ""), " ".join(entry.get("remarks", ())), entry.get("error", "")]
         cells = [entry["number"], entry["status"], entry["name"], *values, *facts, *ends]
         writer.writerow([_cell(cell) for cell in cells])
     return text.getvalue()

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...fatezero_ext.errors import FateZeroError
 from ..checking.graph_texts import INVERT_NODE, WHOLE_EDIT_NODE
+from ..clips.given_clip import NOT_CHOSEN
 from ..headless.graph import Graph
 from ..headless.problems import InvalidWorkflow
 from ..headless.run.cache_keys import cache_keys
@@ -29,6 +30,9 @@ LONGEST_NAME = 48
 """Letters of the readable part of a folder's name: file systems take 255 bytes, a letter has at most 4."""
 MOST_OF_UNIT = 500
 """Rows of a unit; more become several, so that all workers have some, at the price of an inversion each."""
+EMPTY_CLIP = (
+    "the cell is empty, and the workflow names no clip that is there. Write a clip's file, or take the row out."
+)
 DIGITS = 16
 """Hexadecimal digits of a digest in a folder's name: with 20,000 rows two are alike once in 10^11 plans."""
 
@@ -119,9 +123,12 @@ def _problems(error: Exception, row: PlanRow, graph: Graph, targets: Targets) ->
         )
         return [PlanProblem(text, row.number, row.line)]
     problems = []
-    for each in error.problems:
+    # A node behind Load Video says how to choose a clip on the page; Load Video has its own problem then.
+    for each in [each for each in error.problems if each.text != NOT_CHOSEN] or error.problems:
         column = targets.column(each.node, each.input, graph)
         text = each.text if column else str(each)
+        if column == CLIP and CLIP not in row.values:
+            text = EMPTY_CLIP
         problems.append(PlanProblem(text, row.number, row.line, column))
     return problems
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .drivers import Driver
 from .folder import BatchFolder, json_of
-from .progress import summary, worker_line
+from .progress import STARTING, summary, worker_line
 
 
 def status_lines(path: Path) -> list[str]:
@@ -26,7 +26,8 @@ def status_lines(path: Path) -> list[str]:
     lines = [f"{plan}: {summary(len(rows), done, failed, estimate)}"]
     for driver in alive:
         host = str(driver.get("machine", "")).partition("/")[0]
-        lines.append(f"{host}, process {driver.get('pid')}: {worker_line(driver.get('running', {})) or 'waiting'}")
+        at = worker_line(driver["running"]) or "waiting" if "running" in driver else STARTING
+        lines.append(f"{host}, process {driver.get('pid')}: {at}")
     if not alive and left:
         lines.append("Nobody works on it. Run the command again to go on.")
     return lines

@@ -35,9 +35,11 @@ from ..headless.run.execute import Result, RunOrder, Session, run_order
 from ..headless.run.progress import Reporter
 from ..headless.schemas.registry import NodeTypes, pack_node_types
 from ..headless.schemas.validate import output_nodes, validated
+from ..host.told import ToldLines
 from .content import ContentStamps
 from .engines.seam import GPU_LOST, Event
 from .folder import RESULT, BatchFolder, causes, is_full
+from .left_over import unused_words
 from .preview import Seen, measured, write_preview
 from .rows import Row, digests
 from .workflow import Targets, batch_workflow, targets_of
@@ -93,20 +95,56 @@ class Setup:
 
 
 class RowReporter(Reporter):
-    """Remembers what nodes said, and how long each took."""
+    """Remembers what nodes said, and how long each took.
 
-    def __init__(self) -> None:
+    kept:    remarks of the nodes that have run, by the key of the result or, inside another node, by label
+    keys:    of the results of this row, by label
+    remarks: on what makes results poor, also of nodes whose results are those of an earlier row
+    """
+
+    def __init__(self, kept: dict[str, list[str]]) -> None:
         self._said = io.StringIO()
         super().__init__(Console(file=self._said, width=10_000))
         self.nodes: list[dict[str, Any]] = []
+        self.keys: Mapping[str, str] = {}
+        self.remarks: list[str] = []
+        self._kept = kept
+        self._at: list[list[str]] = []  # remarks of the node that runs, and of those around it
+
+    def started(self, label: str, number: int, count: int) -> None:
+        super().started(label, number, count)
+        self._at.append([])
+
+    def remark(self, remarks: Sequence[str]) -> None:
+        """Keep remarks of the node that runs."""
+        for texts in (*self._at, self.remarks):
+            texts += [text for text in remarks if text not in texts]
 
     def ended(self, label: str, seconds: float, *, reused: bool) -> None:
+        own, key = self._at.pop(), self.keys.get(label, label)
+        if reused:
+            self.remark(self._kept.get(key, ()))
+        elif own or key in self._kept:
+            self._kept[key] = own
         self.nodes.append({"node": visible(label), "seconds": round(seconds, 3), "reused": reused})
 
     @property
     def said(self) -> list[str]:
         """Return the lines of nodes."""
         return [line.strip() for line in self._said.getvalue().splitlines()]
+
+
+class RowHost(RunnerHost):
+    """The runner as a host whose reporter keeps a row's remarks."""
+
+    def __init__(self, folders: Folders, reporter: RowReporter) -> None:
+        super().__init__(folders, reporter)
+        self._row, self._remarked = reporter, ToldLines()
+
+    def say(self, remarks: Sequence[str], choices: Sequence[str], node_id: str | None) -> None:
+        super().say(remarks, choices, node_id)
+        new = self._remarked.new(remarks, node_id)  # nodes inside each other look at the same clip
+        self._row.remark([text for text in remarks if text.split("\n")[0] in new])
 
 
 @dataclass
@@ -123,6 +161,7 @@ class Worker:
     _graph: Graph | None = None
     _targets: Targets | None = None
     _session: Session | None = None
+    _remarks: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._folder = BatchFolder(self.setup.output)
@@ -151,8 +190,8 @@ class Worker:
             self._targets = targets_of(self._graph, self.setup.columns, self.types)
         return run_order(validated(self._targets.applied(self._graph, row.values, self.types), self.types), self.types)
 
-    def _host(self, output: Path, reporter: Reporter) -> RunnerHost:
-        return RunnerHost(Folders(self.setup.inputs, output, self.setup.models), reporter)
+    def _host(self, output: Path, reporter: RowReporter) -> RowHost:
+        return RowHost(Folders(self.setup.inputs, output, self.setup.models), reporter)
 
     def _row(self, row: Row, following: Row | None) -> Event | None:
         """Run a row; returns None where another driver took this one for dead and dropped what was written.
@@ -182,14 +221,20 @@ class Worker:
 
     def _published(self, row: Row, following: Row | None, draft: Path, began: float) -> float:
         """Write a row's results into its draft and rename it; returns the seconds that it took."""
-        reporter = RowReporter()
+        reporter = RowReporter(self._remarks)
         with host.installed(self._host(draft, reporter)), stamped_by(self._stamps):
             peak = _PeakMemory()
             results = self._results(row, reporter, following)
         files = _saved(results, draft)
         texts = [text for result in results.values() for text in result.shown.get("text", ())]
         about = self._about(draft, began, peak)
-        told = {"said": reporter.said, "nodes": reporter.nodes, "files": files, "texts": texts}
+        told = {
+            "said": reporter.said,
+            "remarks": reporter.remarks,
+            "nodes": reporter.nodes,
+            "files": files,
+            "texts": texts,
+        }
         with (draft / RESULT).open("r+", encoding="utf-8") as file:
             json.dump({**row.plain(), **about, **told}, file, ensure_ascii=False, indent=1)
         self._folder.publish(draft, row)
@@ -208,7 +253,7 @@ class Worker:
                 f"so its results would have the wrong name. Run the same command again."
             )
 
-    def _results(self, row: Row, reporter: Reporter, following: Row | None) -> Mapping[str, Result]:
+    def _results(self, row: Row, reporter: RowReporter, following: Row | None) -> Mapping[str, Result]:
         order = self._order(row)
         needed = [order]
         self._refuse_changed(row, order.graph)
@@ -218,6 +263,7 @@ class Worker:
             self._session = Session(self.types, reporter, self.seen)
         session = self._session
         session.observer = reporter
+        reporter.keys = {order.graph.nodes[node_id].label: key for node_id, key in order.keys.items()}
         session.forget_but(needed)
         self.seen.begin()
         try:
@@ -231,6 +277,8 @@ class Worker:
             # Saved anew by each row, into its own folder.
             session.forget(order.keys[node_id] for node_id in output_nodes(order.graph, self.types))
         self._refuse_changed(row, order.graph)
+        settings = self._targets.settings(row.values) if self._targets is not None else []
+        reporter.remark([*unused_words(order.graph, settings)])
         return results
 
     def _about(self, draft: Path, began: float, peak: _PeakMemory) -> dict[str, Any]:

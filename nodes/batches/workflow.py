@@ -18,6 +18,8 @@ CLIP = "clip"
 """Column of the file that a row edits."""
 CLIP_WIDGETS = (("LoadVideo", "file"), ("FateZero_LoadFrames", "source"))
 """Widgets that name a clip, by class and input."""
+SAMPLE = ("FateZero_SampleClip", "sample")
+"""Class and widget of a clip of the pack; Load Video in its place takes files."""
 FIRST = "FateZero_VideoEdit"
 """Class whose widgets a plain name means first."""
 VIDEO_EDIT = {
@@ -109,10 +111,11 @@ def targets_of(graph: Graph, columns: Iterable[str], types: NodeTypes) -> Target
 
 def _plain(graph: Graph, column: str, types: NodeTypes) -> Setting:
     """Return the setting that a plain name means."""
+    clips = [(node.id, name) for kind, name in CLIP_WIDGETS for node in graph.nodes.values() if node.class_type == kind]
+    if column == CLIP and not clips:
+        raise stop(_no_clip(graph))
     if column == CLIP:
-        fitting = [
-            (node.id, name) for kind, name in CLIP_WIDGETS for node in graph.nodes.values() if node.class_type == kind
-        ]
+        fitting = clips
     else:
         owners = [node for node in graph.nodes.values() if column in _widgets(node.class_type, types)]
         first = [node for node in owners if node.class_type == FIRST]
@@ -124,10 +127,23 @@ def _plain(graph: Graph, column: str, types: NodeTypes) -> Setting:
         raise stop(
             f"several nodes have it: {labels}. Name the column NODE.INPUT, such as {fitting[0][0]}.{fitting[0][1]}."
         )
-    known = sorted({CLIP, *(name for node in graph.nodes.values() for name in _widgets(node.class_type, types))})
+    names = {name for node in graph.nodes.values() for name in _widgets(node.class_type, types)}
+    known = sorted({CLIP, *names} if clips else names - {CLIP})
     raise stop(
-        f"no node of the workflow has such a widget; there are {', '.join(map(short, known))}."
-        f"{near_miss(column, known)} Correct the name, or write NODE.INPUT."
+        f"no node of the workflow has such a widget.{near_miss(column, known)} There are "
+        f"{', '.join(map(short, known))}. Correct the name, or write NODE.INPUT."
+    )
+
+
+def _no_clip(graph: Graph) -> str:
+    """Say why a workflow has no place for a clip's file."""
+    kind, name = SAMPLE
+    sample = next((node for node in graph.nodes.values() if node.class_type == kind), None)
+    if sample is None:
+        return "the workflow has no Load Video, which this column sets. Put one into it, or leave the column out."
+    return (
+        f"the workflow has no Load Video, which this column sets; it has {sample.label}, which takes no file. Put Load "
+        f"Video in its place, or name the column '{name}' and take the pack's own clips."
     )
 
 

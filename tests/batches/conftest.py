@@ -11,8 +11,8 @@ from rich.console import Console
 from fatezero_ext.cli.node_pack import load_pack
 
 MODULES = (
-    "command content driver drivers folder plan preview problems progress report rows shared_disks status worker "
-    "workflow"
+    "command content driver drivers folder left_over plan preview problems progress report rows shared_disks status "
+    "worker workflow"
 )
 NUMBER = {
     "1": {"class_type": "PrimitiveInt", "inputs": {"value": 1}},

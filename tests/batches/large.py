@@ -96,7 +96,7 @@ def rows(options):
         with timed(found, "left"):
             found["left"] = len(folder.left(checked))
         with timed(found, "report"):
-            page, _ = batch.report.write_reports(folder)
+            page = batch.report.write_reports(folder).page
         found["report_mb"] = round(page.stat().st_size / 2**20, 2)
     return found
 
@@ -142,7 +142,7 @@ def page(options):
         folder.publish(draft, row)
     found = {}
     with timed(found, "report"):
-        path, _ = batch.report.write_reports(folder)
+        path = batch.report.write_reports(folder).page
     return {"rows": options.count, **found, "page_kb": path.stat().st_size >> 10, "page": str(path)}
 
 

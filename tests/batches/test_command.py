@@ -1,5 +1,6 @@
 """The command: exit codes, what it prints, and what it refuses before anything runs."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -59,9 +60,22 @@ def test_the_exit_code_counts_failed_rows_and_a_second_run_does_nothing(batch, p
     before = {path: path.stat().st_mtime_ns for path in (place / "out" / "rows").rglob("*")}
     assert len([path for path in before if path.suffix == ".png"]) == 2
     code, _, said = batch(table, "--measure")
-    assert "2 rows have run before and stay as they are" in said
+    assert "not for 2 rows that ran before" in said and "2 of 3 rows done, 1 failed, 0 left" in said
     assert code == 11 and {path: path.stat().st_mtime_ns for path in (place / "out" / "rows").rglob("*")} == before
     assert main(["batch", "status", str(place / "out")]) == main(["batch", "report", str(place / "out")]) == 0
+
+
+def test_a_folder_of_clips_that_is_none_is_said_once(batch, place):
+    code, _, said = batch("image\nred.png\nblue.png\n", "--input", str(place / "none"))
+    said = "".join(said.splitlines())
+    assert code == 2 and "none does not exist; the folder of the clips is needed" in said and "row" not in said
+    assert "is not a folder" in batch("image\nred.png\n", "--input", str(place / "red.png"))[2]
+
+
+def test_one_row_is_counted_as_one(batch, batches):
+    code, _, said = batch("image\nred.png\n", "--check")
+    assert code == 0 and "1 row with 1 clip and inversion\n" in said
+    assert batches.progress.summary(1, 1, 0, None) == "1 of 1 row done, 0 failed, 0 left"
 
 
 def test_a_full_disk_is_said_wherever_it_shows(batch, batches, monkeypatch):
@@ -100,6 +114,38 @@ def test_a_stopped_driver_counts_no_death_and_leaves_no_drafts_of_dead_ones(batc
     assert folder.running() == {} and list((folder.own / "deaths").iterdir()) == []
     drafts = [path.name.partition(".")[0] for path in (folder.own / "drafts").iterdir()]
     assert drafts == ["living"]  # those of a driver that died while this one worked are gone
+
+
+def test_reports_say_where_a_run_began_and_where_it_was_stopped(batch, batches, place, monkeypatch):
+    folder = batches.folder.BatchFolder(place / "out")
+    given, statuses = [], []
+
+    def table():
+        path = folder.path / "report.csv"
+        statuses.append([row["status"] for row in csv.DictReader(path.open(newline=""))] if path.exists() else None)
+
+    class Stopped:
+        def free(self):
+            return [] if given else ["worker-1"]
+
+        def submit(self, _worker, rows):
+            given.extend(rows)
+
+        def results(self, _seconds):
+            table()
+            if len(statuses) % 2:
+                return []
+            folder.result(given[0]).mkdir(parents=True)
+            batches.folder.write_json(folder.result(given[0]) / "result.json", {"said": []})
+            raise KeyboardInterrupt
+
+        def cancel(self):
+            pass
+
+    monkeypatch.setattr(batches.local, "LocalEngine", lambda *_arguments: Stopped())
+    assert batch("image,width\nred.png,4|5\n")[0] == 130
+    table()
+    assert statuses == [None, ["waiting"] * 2, ["done", "waiting"]]
 
 
 def test_the_output_of_others_is_refused(batch, place):

@@ -55,6 +55,12 @@ def test_spreadsheets_of_other_countries_are_read(batches, plan, mark):
     assert values(rows) == [{"clip": "a.mp4", "edit_prompt": "a ball, a hat"}]
 
 
+@pytest.mark.parametrize("first", ["sep=;", '"sep=;"', "SEP=;;"])
+def test_a_first_line_for_excel_names_the_mark(batches, plan, first):
+    rows = batches.plan.read_plan(plan(f"\ufeff{first}\r\nclip;edit_prompt\r\na.mp4;a ball, a hat, a dog\r\n"))
+    assert values(rows) == [{"clip": "a.mp4", "edit_prompt": "a ball, a hat, a dog"}] and rows[0].line == 3
+
+
 def test_lines_of_rows_count_line_breaks_in_cells(batches, plan):
     rows = batches.plan.read_plan(plan(HEADER + 'a.mp4,"one\ntwo"\nb.mp4,three\n'))
     assert [(row.number, row.line) for row in rows] == [(1, 2), (2, 4)]

@@ -31,7 +31,7 @@ def folder(batches, tmp_path):
 
 
 def test_the_page_holds_every_row_and_runs_no_text(batches, folder):
-    page, _ = batches.report.write_reports(folder)
+    page = batches.report.write_reports(folder).page
     text = page.read_text()
     states = [state for state in batches.report.STATES if state != "damaged"]
     assert [re.findall(f'<article class="{state}"', text) != [] for state in states] == [True] * 4
@@ -42,29 +42,40 @@ def test_the_page_holds_every_row_and_runs_no_text(batches, folder):
 
 
 def test_the_table_has_figures_and_no_formulas(batches, folder):
-    _, table = batches.report.write_reports(folder)
+    table = batches.report.write_reports(folder).table
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["done", "failed", "waiting", "invalid"]
     assert rows[0]["likeness psnr"] == "31.25" and rows[0]["clip"] == EVIL and rows[2]["clip"] == "'=SUM(A1)"
     assert rows[3]["error"] == "row 4: no file"
+    assert rows[0]["file"] == "rows/done row-1/sub/edit #1.mp4"  # a path, where the page has a link
+
+
+def test_remarks_are_in_page_and_table_as_texts(batches, folder):
+    (folder.result(folder.rows()[1][0]) / "result.json").write_text(json.dumps({"remarks": [f"{EVIL}\nlist", "b."]}))
+    reports = batches.report.write_reports(folder)
+    page = reports.page.read_text()
+    assert reports.remarked == 1 and "<script>alert" not in page
+    assert re.findall('<p class="remark">(.*)</p>', page)[0].startswith("&lt;script&gt;alert") and ">b.</p>" in page
+    with reports.table.open(newline="") as file:
+        assert [row["remarks"] for row in csv.DictReader(file)] == [f"{EVIL} b.", "", "", ""]
 
 
 def test_rows_that_the_plan_no_longer_has_are_counted(batches, folder):
     rows = folder.rows()[1]
     folder.open("plan.csv", rows[1:])
-    assert "1 more results" in batches.report.write_reports(folder)[0].read_text()
+    assert "1 more results" in batches.report.write_reports(folder).page.read_text()
 
 
 def test_damaged_results_leave_a_report(batches, folder):
     (folder.result(folder.rows()[1][0]) / "result.json").write_text("{")
-    assert 'class="damaged"' in batches.report.write_reports(folder)[0].read_text()
+    assert 'class="damaged"' in batches.report.write_reports(folder).page.read_text()
 
 
 @pytest.mark.parametrize("odd", [{"seconds": None}, {"files": 3}, {"measures": []}, {"preview": {}}, [1]])
 def test_odd_results_are_shown_as_damaged(batches, folder, odd):
     (folder.result(folder.rows()[1][0]) / "result.json").write_text(json.dumps(odd))
-    text = batches.report.write_reports(folder)[0].read_text()
+    text = batches.report.write_reports(folder).page.read_text()
     assert 'class="damaged"' in text and "result.json cannot be read" in text
 
 
@@ -80,7 +91,7 @@ def test_odd_rows_are_no_batch(batches, folder, odd):
 def test_the_page_shows_the_end_of_a_traceback_and_leads_to_the_rest(batches, folder):
     row = folder.rows()[1][1]
     folder.write_failure(row, {"error": "bad", "traceback": "early " + "x" * 20_000 + " late", "seconds": 1.0})
-    text = batches.report.write_reports(folder)[0].read_text()
+    text = batches.report.write_reports(folder).page.read_text()
     assert " late" in text and "early" not in text and "x" * 2000 not in text
     assert 'href="failed/failed%20row-1.json"' in text
 
@@ -91,6 +102,8 @@ def test_status_says_what_is_done_and_who_is_at_work(batches, folder):
     with batches.drivers.Driver(folder, state={"running": {"worker-1": "waiting row-1"}, "seconds_left": 90.0}):
         lines = batches.status.status_lines(folder.path)
     assert "about 2 min" in lines[0] and "worker-1: waiting row-1" in lines[1]
+    with batches.drivers.Driver(folder):  # which has no worker yet
+        assert batches.status.status_lines(folder.path)[1].endswith(": starting")
 
 
 def test_a_folder_without_a_batch_has_no_status(batches, tmp_path):

@@ -39,12 +39,44 @@ def test_mistakes_of_all_rows_come_with_row_line_and_column(check, table):
     assert "source_prompt is empty" in problems[3] and problems[3].startswith("row 5 (line 6)")
 
 
+def test_an_empty_cell_for_the_clip_is_one_mistake(check, table):
+    _, problems = check(table(f"{CLIP},{ONE},{OTHER},2,2", f",{ONE},{OTHER},2,2"))
+    (problem,) = problems
+    assert problem.startswith("row 2 (line 3), column 'clip': the cell is empty")
+
+
+def test_a_decimal_comma_is_told_the_point(check, table):
+    columns = "clip,source_prompt,edit_prompt,strength,steps"
+    _, problems = check(table(f'{CLIP},{ONE},{OTHER},"0,8","2,5"', columns=columns))
+    assert problems[0].endswith("column 'strength': '0,8' is not a number, which it needs. Write 0.8.")
+    assert problems[1].endswith("'2,5' is not a whole number, which it needs. Correct the value.")
+
+
 def test_unknown_columns_are_refused_at_once(batches, check, plan):
     with pytest.raises(batches.problems.InvalidPlan) as caught:
         check(plan("clip,sorce_prompt,9.x,SaveVideo.nothing\na,b,c,d\n"))
     text = str(caught.value)
     assert "column 'sorce_prompt'" in text and "Did you mean source_prompt" in text
     assert "column '9.x'" in text and "column 'SaveVideo.nothing'" in text
+
+
+def test_close_names_come_before_all_the_others(batches, check, plan):
+    with pytest.raises(
+        batches.problems.InvalidPlan, match=r"widget\. Did you mean source_prompt.*\? There are .*clip, "
+    ):
+        check(plan(f"clip,sorce_prompt\n{CLIP},{ONE}\n"))
+
+
+def test_a_clip_for_a_workflow_that_takes_none_is_told_what_there_is(batches, check, place, plan):
+    template = batches.command.EXAMPLES / "1_colour_edit_with_mask.json"
+    with pytest.raises(batches.problems.InvalidPlan, match="no Load Video.*Sample Clip.*the column 'sample'") as caught:
+        check(plan(f"clip\n{CLIP}\n"), template)
+    assert "Did you mean" not in str(caught.value)
+    with pytest.raises(batches.problems.InvalidPlan) as caught:
+        check(plan("cilp\nx\n"), template)
+    assert "codec" in str(caught.value) and " clip" not in str(caught.value)
+    with pytest.raises(batches.problems.InvalidPlan, match="no Load Video, which this column sets. Put one into it"):
+        check(plan("clip\nx\n"), place / "picture.json")
 
 
 def test_two_columns_of_one_input_are_refused(batches, check, plan):
@@ -75,6 +107,18 @@ def test_the_same_row_twice_is_refused(batches, check, table):
         check(table(f"{CLIP},{ONE},{OTHER},2,2", f"{CLIP},{ONE},{OTHER},02,2"))
     with pytest.raises(batches.problems.InvalidPlan, match="lists a value twice"):
         check(table(f"{CLIP},{ONE},{OTHER}|{OTHER},2,2"))
+
+
+@pytest.mark.parametrize(
+    "kind, words, unused",
+    [("colour", "green ball", True), ("colour", "red circle", False), ("custom", "green ball", False)],
+)
+def test_words_of_a_row_that_its_kind_of_edit_leaves_out_are_a_remark(batches, types, kind, words, unused):
+    graph = batches.workflow.batch_workflow(batches.command.EXAMPLES / "1_colour_edit_with_mask.json", types)
+    targets = batches.workflow.targets_of(graph, ["kind", "blend_words"], types)
+    row = {"kind": kind, "blend_words": words}
+    remarks = list(batches.left_over.unused_words(targets.applied(graph, row, types), targets.settings(row)))
+    assert [remark.startswith("Not used: blend_words") for remark in remarks] == [True] * unused
 
 
 def test_rows_of_one_clip_and_inversion_are_one_unit(batches, check, table):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 from fatezero_ext.cli.main import main
 from fatezero_ext.media.streamed import StreamedFrames
@@ -94,6 +95,37 @@ def test_several_clips_are_not_measured_against_each_other(batches):
     clip = torch.zeros(2, 16, 16, 3)
     seen = batches.preview.Seen(clip, clip, sources={"1"}, saved={"2", "3"})
     assert "several clips" in batches.preview.measured(seen)["remark"]
+
+
+def test_remarks_belong_to_rows_also_where_their_nodes_are_not_run_again(batches):
+    kept = {}
+
+    def row(edit, *, reused):
+        reporter = batches.worker.RowReporter(kept)
+        reporter.keys = {"#3 Edit": edit}
+        host = batches.worker.RowHost(batches.runner.Folders((), None), reporter)
+        reporter.started("#3 Edit", 1, 1)
+        if not reused:
+            host.say([f"{edit} is not known: do this.\nKnown: a"], ["Edit of 8 frames."], "3")
+            reporter.started("#3 Edit > Invert", 1, 1)
+            if not kept:
+                host.say(["few frames."], [], "3.1")
+                host.say([f"{edit} is not known: do that."], [], "3.1")
+            reporter.ended("#3 Edit > Invert", 0.0, reused=bool(kept))
+        reporter.ended("#3 Edit", 0.0, reused=reused)
+        return reporter.remarks
+
+    known = {edit: f"{edit} is not known: do this.\nKnown: a" for edit in ("jeep", "ox")}
+    assert row("jeep", reused=False) == [known["jeep"], "few frames."]
+    assert row("ox", reused=False) == [known["ox"], "few frames."]
+    assert row("jeep", reused=True) == [known["jeep"], "few frames."]
+
+
+def test_words_that_the_model_does_not_know_are_remarks_of_their_rows_alone(run, plan):
+    edits = "a jeep on the grass|a blue circle on the grass"
+    done = run(plan(f"{COLUMNS}\n{CLIP},a red circle on the grass,{edits},{FEW}\n"))
+    found = [results(done.folder)[row.folder]["remarks"] for row in done.rows]
+    assert [any("does not know 'jeep'" in remark for remark in remarks) for remarks in found] == [True, False]
 
 
 def test_again_only_what_is_missing_runs(run, plan, place):
@@ -276,6 +308,25 @@ def test_a_report_that_cannot_be_written_stops_nothing(run, plan, place, batches
     monkeypatch.setattr(batches.driver, "REPORT_SECONDS", -1.0)
     monkeypatch.setattr(batches.driver, "Run", lambda *a: make(*a[:5], full, *a[6:]))
     assert run(plan(numbers(2)), place / "number.json").counts.done == 2
+
+
+def test_a_worker_is_starting_until_it_has_begun_a_row(batches, check, plan, place):
+    rows, _ = check(plan(numbers(3)), place / "number.json")
+    folder, event = batches.folder.BatchFolder(place / "out"), batches.seam.Event
+    folder.open("plan.csv", rows)
+    engine, counts = SimpleNamespace(free=lambda: ["a"], submit=lambda *_given: None), batches.progress.Counts(3)
+    units, lines = batches.rows.units_of(rows), batches.progress.ProgressLines(Console(quiet=True))
+    driver = batches.drivers.Driver(folder)
+    started = batches.driver.Run(folder, driver, engine, counts, lines, lambda: None, batches.driver.deque(units))
+    shown = []
+    for happens in ("started", "ended", "", "died", ""):
+        if not happens or not shown:
+            started._give()
+            shown.append(dict(counts.running))
+        if happens:
+            started._take(event("a", happens, rows[0].folder))
+            shown.append(dict(counts.running))
+    assert shown == [{"a": "starting"}, {"a": rows[0].folder}, {}, {}, {}, {"a": "starting"}]
 
 
 def test_a_row_that_kills_its_worker_once_runs_again_behind_its_unit(run, plan, place, batches, check):

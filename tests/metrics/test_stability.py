@@ -149,6 +149,7 @@ def test_without_opencv_the_report_names_its_package(monkeypatch):
     source = moving()
     measures = measure_edit(source, source, flow=dis_flow)
     assert "warp error: not measured, it needs opencv-python-headless" in measures.remarks
+    assert as_json(measures)["warp_error"] is None and as_json(measures)["warp_share"] is None
     assert measures.likeness is not None and measures.warp_errors is None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -20,6 +21,8 @@ from .registry import NearNames, NodeType, NodeTypes, as_lists, finished, has_wi
 
 PRIMITIVE = "Primitive"
 """Prefix of the ids of the core nodes that hand on their only input, `value`."""
+DECIMAL_COMMA = re.compile(r"([+-]?[0-9]{1,9}),([0-9]{1,9})")
+"""A number as many countries write it."""
 LONGEST_WALK = 20
 """Nodes of a cycle that a message names."""
 LONGEST_TEXT = 100_000
@@ -166,7 +169,9 @@ def _convert(value: Any, socket: io.Input) -> tuple[Any, str]:  # noqa: ANN401 -
             return float(value), ""
     except (TypeError, ValueError, OverflowError):
         wanted = "a whole number" if kind == "INT" else "a number"
-        return value, f"{shown(value)} is not {wanted}, which it needs. Correct the value."
+        comma = kind == "FLOAT" and isinstance(value, str) and DECIMAL_COMMA.fullmatch(value.strip())
+        advice = f"Write {comma[1]}.{comma[2]}." if comma else "Correct the value."
+        return value, f"{shown(value)} is not {wanted}, which it needs. {advice}"
     if kind == "BOOLEAN" and isinstance(value, int) and value in (0, 1):
         return bool(value), ""
     if kind == "BOOLEAN" and not isinstance(value, bool):
