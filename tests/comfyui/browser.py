@@ -28,6 +28,9 @@ ENDED = "seen.some(([name]) => ['execution_success', 'execution_error', 'executi
 PREVIEWED = "seen.some(([name]) => name.startsWith('b_preview'))"
 SEARCH_BOX, SEARCH_RESULTS = 'input[role="combobox"]:focus', '[role="option"]'
 """Of the search for nodes, in its older form and in its newer one."""
+RUN, STOP = '[data-testid="queue-button"]', "Cancel current run"
+COUNTED = "seen.filter(([name, data]) => name == 'progress' && data.node == node).map(([name, data]) => data.value)"
+MOVED = f"([node, value]) => {COUNTED}.some(counted => counted >= value)"
 NODE_INFO = '[data-testid="info-button"]'
 
 
@@ -95,6 +98,32 @@ class Page:
     def queue(self):
         """Queue the graph."""
         self.page.evaluate("() => { seen.length = 0; app.queuePrompt(0, 1) }")
+
+    def counted(self, node):
+        """The values at which the bar of a node stood, in order."""
+        return self.page.evaluate(f"node => {COUNTED}", node)
+
+    def press_run(self):
+        """Press Run, as a user does."""
+        self.page.evaluate("() => { seen.length = 0 }")
+        self.page.locator(RUN).first.click()
+
+    def run_until(self, node, value):
+        """Press Run, and wait until the node's bar stands there or further."""
+        self.press_run()
+        self.wait_for_bar(node, value)
+
+    def wait_for_bar(self, node, value):
+        self.page.wait_for_function(MOVED, arg=[node, value], timeout=RUN_LIMIT)
+
+    def stop(self, node):
+        """Press the button that cancels; returns where the node's bar stood when it was taken, and where it ended."""
+        assert not self.page.evaluate(ENDED), "the run was over before the button could be pressed"
+        with self.page.expect_response("**/interrupt*"):
+            self.page.get_by_role("button", name=STOP).first.click()
+        taken = self.counted(node)[-1]
+        assert self.wait_for_end()[-1][0] == "execution_interrupted"
+        return taken, self.counted(node)[-1]
 
     def wait_for_preview(self):
         """Wait until a preview picture has come or the run has ended."""

@@ -13,7 +13,7 @@ from fatezero_ext.media.video import write_video
 from fatezero_ext.storage.disk_cache.cache import InversionCache
 from fatezero_ext.storage.disk_cache.completeness import LEVELS
 from fatezero_ext.toy.world.clips import sample_clip
-from tests.comfyui.browser import CHROMIUM, ENDED, RUN_LIMIT, SIZE, opened
+from tests.comfyui.browser import CHROMIUM, SIZE, opened
 from tests.comfyui.http_server import Server
 from tests.comfyui.page_graph import INVERT as INVERT_TYPE
 from tests.comfyui.page_graph import P2P
@@ -34,9 +34,6 @@ WIDGETS = (
     (P2P, "frames_at_once", AT_ONCE),
 )
 LATENTS = "92"
-RUN, STOP = '[data-testid="queue-button"]', "Cancel current run"
-COUNTED = "seen.filter(([name, data]) => name == 'progress' && data.node == node).map(([name, data]) => data.value)"
-MOVED = f"([node, value]) => {COUNTED}.some(counted => counted >= value)"
 SAVED = """() => [...document.images].some(image => image.src.includes('beside_source') && image.naturalWidth > 1)
     || app.graph.nodes.some(node => node.type == 'SaveAnimatedWEBP'
         && (node.imgs?.length || node.widgets.some(widget => widget.name.startsWith('$$'))))"""
@@ -80,28 +77,6 @@ def opened_workflow():
     return document
 
 
-def counted(page, node):
-    """Frames times steps at which the bar of a node stood, in order."""
-    return page.page.evaluate(f"node => {COUNTED}", node)
-
-
-def run_until(page, node, value):
-    """Press Run, and wait until the node's bar stands there or further."""
-    page.page.evaluate("() => { seen.length = 0 }")
-    page.page.locator(RUN).first.click()
-    page.page.wait_for_function(MOVED, arg=[node, value], timeout=RUN_LIMIT)
-
-
-def stop(page):
-    """Press the page's button; returns where the bar stood when ComfyUI had taken it, and where it ended."""
-    assert not page.page.evaluate(ENDED), "the run was over before the button could be pressed"
-    with page.page.expect_response("**/interrupt*"):
-        page.page.get_by_role("button", name=STOP).first.click()
-    taken = counted(page, INVERT)[-1]
-    assert page.wait_for_end()[-1][0] == "execution_interrupted"
-    return taken, counted(page, INVERT)[-1]
-
-
 def computed(server, graph):
     """The edit's latents and frames of a graph that the server runs, or has run."""
     saved = {"class_type": "SaveLatent", "inputs": {"samples": [EDIT, 0], "filename_prefix": "edited"}}
@@ -138,10 +113,10 @@ def test_a_long_run_that_is_stopped_in_the_page_goes_on_behind_its_last_step_to_
             graph = page.prompt()
             assert graph["1"]["inputs"]["file"] == NAME
             began = time.monotonic()
-            run_until(page, INVERT, STEPS * FRAMES // 4)
+            page.run_until(INVERT, STEPS * FRAMES // 4)
             page.picture("long_clip_inversion")
             pressed = time.monotonic()
-            taken, ended = stop(page)
+            taken, ended = page.stop(INVERT)
             stopped = time.monotonic()
             page.drawn()
             page.picture("long_clip_stopped")
@@ -150,16 +125,16 @@ def test_a_long_run_that_is_stopped_in_the_page_goes_on_behind_its_last_step_to_
             assert kept in range(1, STEPS) and kept - ended // FRAMES in (0, 1)  # a bar moves after its step is on disk
 
             again = time.monotonic()
-            run_until(page, INVERT, kept * FRAMES + FRAMES // 2)
+            page.run_until(INVERT, kept * FRAMES + FRAMES // 2)
             page.picture("long_clip_goes_on")
-            page.page.wait_for_function(MOVED, arg=[EDIT, STEPS * FRAMES // 2], timeout=RUN_LIMIT)
+            page.wait_for_bar(EDIT, STEPS * FRAMES // 2)
             page.picture("long_clip_edit")
             messages = page.wait_for_end()
             assert messages[-1][0] == "execution_success", messages[-1]
             went_on = time.monotonic()
             assert re.findall(BEHIND, "\n".join(server.lines)) == [(str(kept), str(STEPS))]
             assert [line for line in page.said("said") if re.search(BEHIND, line)]
-            bar = counted(page, INVERT)
+            bar = page.counted(INVERT)
             assert bar[0] >= kept * FRAMES and bar[-1] == STEPS * FRAMES
             assert len(bar) <= (STEPS - kept) * (CALLS // STEPS + 1) + 1  # calls and ends of the steps that were left
             page.page.wait_for_function(SAVED)

@@ -197,7 +197,7 @@ def test_the_blueprint_is_found_in_the_library_and_gives_a_box_without_missing_n
 def test_the_first_template_saves_an_edit_by_one_click_on_run(page, base):
     """Nothing is uploaded, downloaded, typed or chosen."""
     open_template(page, FIRST)
-    page.page.locator('[data-testid="queue-button"]').first.click()
+    page.press_run()
     end, told = page.wait_for_end()[-1]
     assert end == "execution_success", told
     page.drawn()
@@ -251,7 +251,7 @@ def test_five_actions_lead_from_an_empty_page_to_the_saved_clip(page, base):
         "name => app.graph.nodes.find(node => node.type == 'LoadVideo').widgets[0].value == name", arg=clip.name
     )
     page.picture("five_actions_before_run")
-    page.page.locator('[data-testid="queue-button"]').first.click()
+    page.press_run()
     end, told = page.wait_for_end()[-1]
     assert end == "execution_success", told
     page.drawn()
