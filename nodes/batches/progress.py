@@ -17,7 +17,7 @@ from ...fatezero_ext.printable import visible
 
 LINE_SECONDS = 1.0
 STARTING = "starting"
-"""What a worker is at before its first row, or a driver before its first worker: it loads libraries, up to a minute."""
+"""State of a worker before its first row and of a driver before its first worker: libraries load, up to a minute."""
 LEAST_DONE = 2
 """Rows after which the time left is estimated."""
 

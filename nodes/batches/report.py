@@ -31,7 +31,7 @@ LONGEST_TRACEBACK = 1500
 
 @dataclass(frozen=True)
 class Reports:
-    """What was written: the page, the table, and how many of their rows have remarks."""
+    """Files that were written, the page and the table, and how many of their rows have remarks."""
 
     page: Path
     table: Path
