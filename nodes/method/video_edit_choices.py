@@ -239,7 +239,7 @@ def _key_frames(unet: NoiseModel) -> str:
 def _remarks(
     unet: NoiseModel, clip: ClipFacts, framing: Framing, shorter: int, prompts: tuple[str, str]
 ) -> Iterator[str]:
-    yield far_from_training(unet, shorter, "leave size at 0")
+    yield far_from_training(unet, shorter, "leave size at auto (0)")
     yield from dict.fromkeys(unknown_words(unet, prompt) for prompt in prompts)  # as the nodes inside tell them
     yield unlike_prompts(*prompts)
     count = framing.count or 0

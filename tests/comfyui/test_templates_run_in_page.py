@@ -50,9 +50,9 @@ def page(base, page_server, pictures):
 
 
 def opened_template(page, path):
-    page.page.reload()
-    page.ready()
     page.load(json.loads(path.read_text()))
+    page.page.wait_for_timeout(1000)
+    page.page.keyboard.press("Escape")
     present = set(page.page.evaluate("app.graph.nodes.map(node => node.type)"))
     for node_type, name, value in FEW:
         if node_type in present:

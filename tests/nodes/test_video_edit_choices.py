@@ -116,9 +116,9 @@ def test_steps_and_guidance_are_the_models(choices, clip_of):
     [
         (unet(), (1, 512, 512, 24), {}, "one frame"),
         (unet(), (8, 512, 512, 24), {}, "lasts 0.33 seconds"),
-        (unet(), (8, 512, 512, 8), {"size": 128}, "was trained on 512: leave size at 0"),
-        (unet(), (8, 512, 512, 8), {"size": 256}, "has 256 pixels, MODEL (SD15) was trained on 512: leave size at 0"),
-        (unet(), (8, 512, 512, 8), {"size": 1024}, "has 1024 pixels, MODEL (SD15) was trained on 512: leave size at 0"),
+        (unet(), (8, 512, 512, 8), {"size": 128}, "was trained on 512: leave size at auto (0)"),
+        (unet(), (8, 512, 512, 8), {"size": 256}, "has 256 pixels, MODEL (SD15) was trained on 512"),
+        (unet(), (8, 512, 512, 8), {"size": 1024}, "has 1024 pixels, MODEL (SD15) was trained on 512"),
         (unet(), (8, 512, 512, 8), {"size": 384}, None),
         (unet(keys=()), (8, 512, 512, 8), {}, "set key_frames of the model to -1, first"),
         (unet(keys=()), (1, 512, 512, 8), {}, "one frame"),
