@@ -157,9 +157,9 @@ def inversion(sheet: Sheet, clip: Output, said: Output, source: str, **framing: 
     """Add the nodes from a checkpoint to an inversion, in two columns; framing: widgets of Prepare Frames."""
     sheet.group("frames, model", (860, -40, 400, 1180), GREY)
     values = defaults("FateZero_PrepareFrames", multiple_of=64, centre_square=False, **framing)
-    frames, fps, audio = sheet.add("FateZero_PrepareFrames", (880, 40, 360, 360), values, video=clip)
-    unet, text_encoder, vae = checkpoint(sheet, SD15, 880, 450)
-    (latent,) = sheet.add("VAEEncode", (880, 626, 360, 60), pixels=frames, vae=vae)
+    frames, fps, audio = sheet.add("FateZero_PrepareFrames", (880, 40, 360, 400), values, video=clip)  # with a remark
+    unet, text_encoder, vae = checkpoint(sheet, SD15, 880, 490)
+    (latent,) = sheet.add("VAEEncode", (880, 672, 360, 60), folded=True, pixels=frames, vae=vae)
     control = defaults("FateZero_RegisterAttentionControl", most_cells=MOST_CELLS_OF_16_9)
     (found,) = sheet.add("FateZero_RegisterAttentionControl", (880, 736, 360, 170), control, unet=unet)
     stored, kept = "FateZero_AttentionStoreCache", defaults("FateZero_AttentionStoreCache")
@@ -283,7 +283,7 @@ def mask_by_words(sheet: Sheet, found: Inverted) -> Output:
 
 def with_vace(sheet: Sheet, found: Inverted, mask: Output, wanted: Output, edit: str) -> tuple[Output, Output]:
     """Add core's nodes that paint an edit into a mask; return its frames, and the same frames of the source."""
-    sheet.group("VACE", (2120, -40, 820, 1340), GREY)
+    sheet.group("VACE", (2120, -40, 820, 1180), GREY)
     (wan,) = sheet.add("UNETLoader", (2140, 40, 380, 110), [VACE.name, "default"], models=[VACE.described])
     (wan,) = sheet.add("ModelSamplingSD3", (2140, 204, 380, 70), [5.0], model=wan)
     (text,) = sheet.add("CLIPLoader", (2140, 328, 380, 140), [UMT5.name, "wan", "default"], models=[UMT5.described])
@@ -292,7 +292,7 @@ def with_vace(sheet: Sheet, found: Inverted, mask: Output, wanted: Output, edit:
     (negative,) = sheet.add("CLIPTextEncode", (2540, 204, 380, 110), ["blurry, low quality, static"], clip=text)
     links = {"positive": positive, "negative": negative, "vae": vae}
     # Compare Clips takes clips of one size, and Prepare Frames chooses it: portrait clips stay portrait.
-    width, height, count = sheet.add("GetImageSize", (2540, 970, 380, 110), image=found.frames)
+    width, height, count = sheet.add("GetImageSize", (2540, 970, 380, 110), folded=True, image=found.frames)
     control = {"control_video": found.frames, "control_masks": mask, "width": width, "height": height, "length": count}
     size = [832, 480, VACE_FRAMES, 1, 1.0]
     positive, negative, latent, trim = sheet.add("WanVaceToVideo", (2540, 368, 380, 310), size, **links, **control)
@@ -302,9 +302,9 @@ def with_vace(sheet: Sheet, found: Inverted, mask: Output, wanted: Output, edit:
     (latent,) = sheet.add("TrimVideoLatent", (2540, 732, 380, 70), [0], samples=latent, trim_amount=trim)
     (images,) = sheet.add("VAEDecode", (2540, 856, 380, 60), samples=latent, vae=vae)
     # Of frames that are not 4n + 1 VACE leaves out the last ones, and Compare Clips takes clips of one length.
-    _, _, painted = sheet.add("GetImageSize", (2540, 1134, 380, 110), image=images)
+    _, _, painted = sheet.add("GetImageSize", (2540, 1020, 380, 110), folded=True, image=images)
     first = {"image": found.frames, "length": painted}
-    (source_frames,) = sheet.add("ImageFromBatch", (2140, 1080, 380, 110), [0, VACE_FRAMES], **first)
+    (source_frames,) = sheet.add("ImageFromBatch", (2540, 1070, 380, 110), [0, VACE_FRAMES], folded=True, **first)
     return images, source_frames
 
 
