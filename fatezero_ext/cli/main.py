@@ -343,6 +343,10 @@ def _batch(options: Namespace) -> int:
     return batches.run_batch(batches.BatchCommand(plan=Path(options.plan), **given))
 
 
+NOTHING_ELSE = "Stopped. Files already saved are whole; nothing else was written."
+"""What is said of a command that was stopped and has no more to say."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, by default the program's own.
 
@@ -356,7 +360,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt as stopped:  # with a sentence where a command has more to say
         with suppress(OSError):  # a terminal that was closed
-            sys.stderr.write(f"{stopped or 'Stopped. Files already saved are whole; nothing else was written.'}\n")
+            sys.stderr.write(f"{str(stopped) or NOTHING_ELSE}\n")
         return INTERRUPTED
 
 

@@ -77,6 +77,15 @@ def test_what_a_run_keeps_is_offered_as_no_model(tmp_path):
     assert [*folders.model_files("checkpoints")] == ["other.safetensors"]
 
 
+def test_a_stop_before_anything_is_saved_has_a_sentence_too(folder, monkeypatch, capsys):
+    def stopped(_training):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Training, "step", stopped)
+    assert tune(folder, "--output", str(folder / "none")) == 130
+    assert "Stopped. Files already saved are whole" in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="needs a system with terminals that hang up")
 def test_a_closed_terminal_does_not_stop_what_runs_under_nohup():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
