@@ -344,7 +344,7 @@ def _batch(options: Namespace) -> int:
 
 
 NOTHING_ELSE = "Stopped. Files already saved are whole; nothing else was written."
-"""What is said of a command that was stopped and has no more to say."""
+"""Sentence for a command that was stopped and says no more by itself."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

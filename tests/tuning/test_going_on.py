@@ -68,7 +68,7 @@ def test_another_run_is_refused_by_what_differs(model, tmp_path):
     for words, changes in others.items():
         with pytest.raises(StoreError, match=words):
             tuned(model, output=output, resume=True, **changes)
-    with pytest.raises(StoreError, match="resume to go on"):
+    with pytest.raises(StoreError, match="go on with that run: resume=True"):
         tuned(model, output=output)
 
 
