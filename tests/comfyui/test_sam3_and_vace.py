@@ -111,7 +111,8 @@ def test_sam3_gives_an_edit_its_mask_and_an_empty_one_is_said(server, found, tmp
     done = server.run(graph_of(server, OWN_MASK, **widgets))
     assert saved_clip(server, done, tmp_path / "saved.mp4") == (64, 128, 2, pytest.approx(FPS / 3, rel=1e-3))
     assert any("frames in 2 steps" in text for text in done.texts)
-    assert any("mask is black everywhere" in text for text in done.texts) is not found
+    if not found:  # else the mask is what random weights make of the clip, and may be black too
+        assert any("mask is black everywhere" in text for text in done.texts)
 
 
 @pytest.mark.parametrize(("count", "painted"), [(5, 5), (7, 5)])
