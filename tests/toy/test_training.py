@@ -13,6 +13,7 @@ from fatezero_ext.toy.training.autoencoder import (
     fold_normalisation,
     frames_and_masks,
     train_autoencoder,
+    turn_latents,
 )
 from fatezero_ext.toy.training.averaging import WeightAverage
 from fatezero_ext.toy.training.denoiser import (
@@ -201,6 +202,28 @@ def test_a_vae_goes_on_from_a_finished_one(tmp_path, decoder_alone):
     assert same_latents == decoder_alone  # those of a whole VAE are brought to unit variance again
 
 
+def test_latents_of_a_wider_vae_are_turned_to_those_that_a_unet_knows():
+    """Channels that were exchanged and turned over are found and put back; pictures stay."""
+    torch.manual_seed(3)
+    known = build_autoencoder()
+    fold_normalisation(known, 8)
+    turned = build_autoencoder()
+    turned.load_state_dict(known.state_dict())
+    rotation = torch.eye(4)[[2, 0, 3, 1]] * torch.tensor([1.0, -1.0, 1.0, -1.0])
+    with torch.no_grad():
+        turned.quant_conv.weight[:4] = (rotation @ turned.quant_conv.weight[:4, :, 0, 0])[..., None, None]
+        turned.quant_conv.bias[:4] = rotation @ turned.quant_conv.bias[:4]
+        turned.post_quant_conv.weight[:] = (turned.post_quant_conv.weight[:, :, 0, 0] @ rotation.T)[..., None, None]
+        frames, _ = frames_and_masks(7, range(2))
+        before = turned.decode(turned.encode(frames).latent_dist.mean).sample
+        likeness = turn_latents(turned, known, 8)
+        after = turned.decode(turned.encode(frames).latent_dist.mean).sample
+        latents = [vae.encode(frames).latent_dist.mean for vae in (turned, known)]
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)
+    assert likeness > 0.999
+    torch.testing.assert_close(*latents, rtol=1e-2, atol=1e-2)
+
+
 def test_a_model_goes_on_from_a_finished_one_that_knows_fewer_words(work, tmp_path):
     torch.manual_seed(2)
     small, rich = build_tokenizer(tmp_path / "small"), build_tokenizer(tmp_path / "rich", objects=True)
@@ -247,6 +270,7 @@ def test_a_run_writes_its_learning_curve_and_tests_the_averaged_weights(work):
         (["--objects", "99"], "the world has 28"),
         (["--batch", "25", "--workers", "2"], "2 workers share it evenly"),
         (["--device", "cuda", "--workers", "2"], "GPU"),
+        (["--vae-channels", "24", "48", "50"], "Give multiples of 8"),
         (["--start", "nowhere"], "no model_index.json. Give the folder of a finished model"),
     ],
 )

@@ -30,7 +30,7 @@ from ..world.world import (
 )
 
 READABLE_OF_EIGHT = 5
-RADII, OBJECT_RADII = (9.5, 14.0), (11.0, 15.0)
+RADII, OBJECT_RADII = (9.5, 14.0), (13.5, 16.5)
 """Radii of shapes, and of objects, whose details need more pixels."""
 LEAN = 8.0
 """Degrees that an object leans at most to either side."""

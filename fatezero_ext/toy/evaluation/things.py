@@ -43,7 +43,7 @@ REACH = 1.1
 """Half the side of a template in units of the radius."""
 ANGLES = (-15.0, -10.0, -5.0, 0.0, 5.0, 10.0, 15.0)
 _FIRST_ANGLES = (-10.0, 0.0, 10.0)
-RADII = (9.0, 10.5, 12.25, 14.25, 16.5)
+RADII = (9.0, 10.5, 12.25, 14.25, 16.5, 19.0)
 STRIDE = 3.0
 """Pixels between the places that are tried first."""
 LEAST_GAIN = 2.5

@@ -13,7 +13,7 @@ from ...untrusted.plain_files import read_json
 
 FILE = "recipe.json"
 DECIDES: Mapping[str, tuple[str, ...]] = {
-    "vae": ("start", "objects", "seed", "vae_steps", "vae_batch"),
+    "vae": ("start", "objects", "seed", "vae_channels", "vae_steps", "vae_batch"),
     "pool": ("start", "objects", "seed", "scenes"),
     "denoiser": ("start", "objects", "seed", "batch", "rate"),
     "decoder": ("start", "objects", "seed", "vae_batch", "decoder_steps"),

@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from ...untrusted.plain_files import read_json
 from ..evaluation.progress import draw_and_read
 from ..world.world import OBJECTS
 from . import recipe
-from .autoencoder import AutoencoderTraining, train_autoencoder
+from .autoencoder import GROUPS, AutoencoderTraining, train_autoencoder
 from .diffusion_training import CHECKPOINT, DenoiserTraining, averaged_models, train_denoiser
 from .export import save_model
 from .parallel import launch
@@ -72,6 +73,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error("--device cuda; torch finds no GPU here. Install torch for your GPU, or leave --device out.")
     if options.device == "cuda" and options.workers != 1:
         parser.error(f"--device cuda with {options.workers} workers; a GPU takes one. Give --workers 1.")
+    if any(channels < 1 or channels % GROUPS for channels in options.vae_channels or ()):
+        parser.error(f"--vae-channels {options.vae_channels}; norms take them in groups. Give multiples of {GROUPS}.")
     for name in ("vae_batch", "batch"):
         if getattr(options, name) < 1 or getattr(options, name) % options.workers:
             parser.error(
@@ -109,15 +112,17 @@ def _check_work(options: argparse.Namespace, stages: Sequence[str]) -> None:
 
 
 def _sizes(options: argparse.Namespace) -> Sizes:
-    if options.start is not None:
-        return sizes_of(options.start, SMALL.rate)
-    return LARGE if options.objects else SMALL
+    usual = LARGE if options.objects else SMALL
+    sizes = usual if options.start is None else sizes_of(options.start, SMALL.rate)
+    return replace(sizes, vae=tuple(options.vae_channels)) if options.vae_channels else sizes
 
 
 def _vae(options: argparse.Namespace) -> None:
     if not (options.work / "vae").exists():
-        start = None if options.start is None else options.start / "vae"
-        training = _autoencoder_training(options, options.vae_steps, VAE_RATE, start)
+        known = None if options.start is None else options.start / "vae"
+        training = _autoencoder_training(options, options.vae_steps, VAE_RATE, known)
+        if options.vae_channels:
+            training = replace(training, start=None, like=known)
         train_autoencoder(options.work / "vae", training, options.workers, _report)
 
 
@@ -231,6 +236,13 @@ def _parser() -> argparse.ArgumentParser:
         "--loaders", type=int, default=0, help=f"with a GPU: processes that draw scenes, here {os.cpu_count()} at most"
     )
     parser.add_argument("--start", type=Path, help="folder of a finished model to go on from, with its sizes")
+    parser.add_argument(
+        "--vae-channels",
+        type=int,
+        nargs=3,
+        metavar="N",
+        help="of a fresh VAE, the finest level first; with --start its latents are turned towards that model's",
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser
 

@@ -161,8 +161,8 @@ def _path(rng: np.random.Generator, frames: int, radius: float) -> list[tuple[fl
     return [(float(a), float(b)) for a, b in zip(x, y, strict=True)]
 
 
-READABLE_OBJECT_RADII = (12.0, 15.5)
-READABLE_PAIR_RADII = (10.0, 12.5)
+READABLE_OBJECT_RADII = (14.0, 17.0)
+READABLE_PAIR_RADII = (11.0, 13.0)
 """Radii of objects in clips, and of each of two things in one."""
 LEAST_PAIR_DISTANCE = 30.0
 """Pixels between the centres of two things, side by side, so that neither hides the other."""

@@ -24,8 +24,9 @@ from .world import (
 
 SHAPES_SHARE, OBJECTS_SHARE = 0.35, 0.45
 """Shares of scenes with one shape and with one object; the others have two things."""
-OBJECT_RADII = (11.0, 18.0)
-PAIR_RADII = (9.5, 13.0)
+OBJECT_RADII = (14.0, 19.0)
+"""An object's details are lost below 28 pixels: latents are cells of four."""
+PAIR_RADII = (11.0, 14.0)
 GREATEST_ANGLE = 15.0
 """Degrees that an object may lean to either side."""
 TEXTURED_SHARE = 0.6
