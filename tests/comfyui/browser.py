@@ -82,6 +82,14 @@ class Page:
         """The card of a template in that list."""
         return self.page.locator(f'[data-testid="template-workflow-{name}"]')
 
+    def card(self, name):
+        """The picture on that card, loaded: the page loads none that is out of sight."""
+        self.template(name).scroll_into_view_if_needed()
+        picture = self.template(name).locator("img").first
+        picture.wait_for()
+        self.page.wait_for_function("image => image.complete && image.naturalWidth > 1", arg=picture.element_handle())
+        return picture
+
     def load(self, workflow):
         """Load a workflow's parsed JSON."""
         self.page.evaluate("async workflow => { await app.loadGraphData(workflow) }", workflow)

@@ -47,9 +47,7 @@ def run_on_page(page, template, **widgets):
 def test_the_templates_are_listed_with_their_pictures_and_open(page):
     page.open_templates(PACK)
     for path in TEMPLATES:
-        picture = page.template(path.stem).locator("img").first
-        picture.wait_for()
-        page.page.wait_for_function("image => image.complete && image.naturalWidth > 1", arg=picture.element_handle())
+        page.card(path.stem)
     page.picture("templates")
     page.template(TEMPLATES[0].stem).click()
     page.page.wait_for_function("app.graph.nodes.some(node => node.type == 'FateZero_P2PEdit')")

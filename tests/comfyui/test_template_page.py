@@ -78,8 +78,7 @@ def page(server, pictures):
 def test_what_needs_no_download_is_listed_first_then_what_is_for_real_files_and_all_cards_move(page):
     page.open_templates(PACK)
     for path in LISTED:
-        page.template(path.stem).scroll_into_view_if_needed()  # pictures out of sight are not loaded
-        page.template(path.stem).locator("img").first.wait_for()
+        page.card(path.stem)
     listed = page.page.evaluate(
         "[...document.querySelectorAll('[data-testid^=template-workflow-]')].map(e => e.dataset.testid)"
     )
@@ -96,11 +95,7 @@ def test_what_needs_no_download_is_listed_first_then_what_is_for_real_files_and_
             f"/api/workflow_templates/{PACK}/{path.stem}.jpg",
         )
         assert frames > 8, path.stem
-        page.template(path.stem).scroll_into_view_if_needed()
-        picture = page.template(path.stem).locator("img").first
-        page.page.wait_for_function("image => image.complete && image.naturalWidth > 1", arg=picture.element_handle())
-    page.template(OBJECT.stem).scroll_into_view_if_needed()
-    card = page.template(OBJECT.stem).locator("img").first
+    card = page.card(OBJECT.stem)
     seen = {card.screenshot()}
     for _ in range(20):
         page.page.wait_for_timeout(150)
