@@ -224,6 +224,31 @@ def test_latents_of_a_wider_vae_are_turned_to_those_that_a_unet_knows():
     torch.testing.assert_close(*latents, rtol=1e-2, atol=1e-2)
 
 
+def test_a_trained_vae_of_other_channels_has_latents_turned_to_a_known_one_and_unit_variance(tmp_path):
+    torch.manual_seed(4)
+    build_autoencoder().save_pretrained(tmp_path / "known")
+    training = AutoencoderTraining(1, 1e-9, batch=2, channels=(8, 16, 16), like=tmp_path / "known", measured=8)
+    said = []
+    train_autoencoder(tmp_path / "wide", training, 1, said.append)
+    vae = AutoencoderKL.from_pretrained(tmp_path / "wide")
+    assert list(vae.config.block_out_channels) == [8, 16, 16]
+    assert any("latents turned: correlation" in line for line in said)
+    plain = AutoencoderTraining(1, 1e-9, batch=2, channels=(8, 16, 16), measured=8)
+    train_autoencoder(tmp_path / "plain", plain, 1, said.append)
+    frames, _ = frames_and_masks(90_001, range(8))
+    known, other = (AutoencoderKL.from_pretrained(tmp_path / name) for name in ("known", "plain"))
+    with torch.no_grad():
+        z, like, without = (
+            model.encode(frames).latent_dist.mean.transpose(0, 1).flatten(1) for model in (vae, known, other)
+        )
+    torch.testing.assert_close(z.std(dim=1) * SCALING, torch.ones(4), rtol=1e-2, atol=1e-2)
+    turned, left = (
+        torch.stack([torch.corrcoef(torch.stack(p))[0, 1] for p in zip(x, like, strict=True)]).mean()
+        for x in (z, without)
+    )
+    assert turned > 0 and turned > left
+
+
 def test_a_model_goes_on_from_a_finished_one_that_knows_fewer_words(work, tmp_path):
     torch.manual_seed(2)
     small, rich = build_tokenizer(tmp_path / "small"), build_tokenizer(tmp_path / "rich", objects=True)

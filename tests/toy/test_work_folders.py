@@ -53,9 +53,22 @@ def test_a_work_folder_keeps_the_recipe_it_was_begun_with(tmp_path, capsys, stag
         said = refused(capsys, tmp_path, *begun, f"--{name}", "2")
         assert f"--{name} is 2" in said and "was made with --" in said and "another --work folder" in said
     assert stages == list(train.STAGES) and (tmp_path / "work" / "recipe.json").read_text() == kept
+    said = refused(capsys, tmp_path, *begun, "--vae-channels", "16", "32", "64")
+    assert "--vae-channels is 16 32 64" in said and "was made without --vae-channels" in said and "out to go on" in said
     free = ["--steps", "7", "--workers", "1", "--loaders", "0", "--probe-every", "0", "--bfloat16"]
     trained(tmp_path, *begun, *free)
     assert stages == 2 * [*train.STAGES]
+
+
+def test_channels_of_a_vae_mean_a_fresh_one_like_that_of_the_model_gone_on_from(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(train, "train_autoencoder", lambda folder, training, *_: asked.append(training))
+    for options in ([], ["--vae-channels", "16", "64", "64"]):
+        main(["--output", str(tmp_path / "model"), "--work", str(tmp_path / f"work{len(options)}"), "--stage", "vae",
+              "--start", str(MODEL_FOLDER), *options])  # fmt: skip
+    gone_on, fresh = asked
+    assert (gone_on.start, gone_on.like) == (MODEL_FOLDER / "vae", None)
+    assert (fresh.start, fresh.like, fresh.channels) == (None, MODEL_FOLDER / "vae", (16, 64, 64))
 
 
 def test_options_of_stages_that_have_not_begun_are_free(tmp_path, capsys, stages, monkeypatch):

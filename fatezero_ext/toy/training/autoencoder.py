@@ -178,7 +178,7 @@ def _finish(vae: AutoencoderKL, folder: Path, training: AutoencoderTraining, rep
     if not training.decoder_alone:
         if training.like is not None:
             likeness = turn_latents(vae, _finished(training.like), training.measured, training.objects)
-            report(f"{folder.name} latents turned: {likeness:.2f} of the known latents' variance is in theirs")
+            report(f"{folder.name} latents turned: correlation {likeness:.2f} with the known ones")
         fold_normalisation(vae, training.measured, training.objects)
     frame, things = held_out_psnr(vae, training.measured, training.objects)
     report(f"{folder.name} held-out PSNR {frame:.2f} dB, of things alone {things:.2f} dB")
@@ -231,7 +231,7 @@ def turn_latents(vae: AutoencoderKL, known: AutoencoderKL, scenes: int, objects:
 
     A UNet that was trained on the other's latents then has less to learn anew. The rotation that fits best over that
     many held-out frames goes into the 1x1 convolutions around the latent; channels are brought to unit variance first.
-    Returns the share of the other's variance that the rotated latents have.
+    Returns the mean correlation of the rotated channels with the other's.
     """
     fold_normalisation(vae, scenes, objects)
     frames, _ = frames_and_masks(_HELD_OUT_SEED + 1, range(scenes), objects)
@@ -245,7 +245,8 @@ def turn_latents(vae: AutoencoderKL, known: AutoencoderKL, scenes: int, objects:
     into.weight[:channels] = (turn @ into.weight[:channels].flatten(1)).view_as(into.weight[:channels])
     into.bias[:channels] = turn @ into.bias[:channels]
     outof.weight.copy_((outof.weight[:, :, 0, 0] @ turn.T).view_as(outof.weight))
-    return float(1 - (other - turn @ own).pow(2).mean())
+    turned = turn @ own
+    return float(((other * turned).mean(dim=1) / turned.std(dim=1)).mean())
 
 
 def _latent_convolutions(vae: AutoencoderKL) -> tuple[nn.Conv2d, nn.Conv2d]:

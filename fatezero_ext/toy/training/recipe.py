@@ -53,7 +53,10 @@ def follow(work: Path, stage: str, options: argparse.Namespace) -> None:
 
 
 def _recipe_in(work: Path) -> Recipe:
-    return read_json(work / FILE) if (work / FILE).exists() else {}
+    recipe = read_json(work / FILE) if (work / FILE).exists() else {}
+    if "vae_steps" in recipe:  # of a run from before there was a choice of channels
+        recipe.setdefault("vae_channels", None)
+    return recipe
 
 
 def recipe_of(stages: Iterable[str], options: argparse.Namespace) -> Recipe:
@@ -77,9 +80,11 @@ def _weights_of(model: Path) -> str:
 def _differing(work: Path, name: str, given: object, known: object) -> str:
     option = f"--{name.replace('_', '-')}"
     if name != "start":
+        was = f"with {option} {_typed(known)}" if known is not None else f"without {option}"
+        needed = f"Give {option} {_typed(known)}" if known is not None else f"Leave {option} out"
         return (
-            f"{option} is {given}; what is in {work} was made with {option} {known}. Give {option} {known} to go on "
-            f"with it, or another --work folder to begin anew."
+            f"{option} is {_typed(given)}; what is in {work} was made {was}. {needed} to go on with it, or another "
+            f"--work folder to begin anew."
         )
     came = "there is no --start" if given is None else f"--start is {given}"
     began, needed = ("no model", "no --start") if known is None else ("another model", "that model as --start")
@@ -87,3 +92,10 @@ def _differing(work: Path, name: str, given: object, known: object) -> str:
         f"{came}; what is in {work} was begun from {began}. Give {needed} to go on with it, or another --work folder "
         f"to begin anew."
     )
+
+
+def _typed(value: object) -> str:
+    """Write a value as it is typed behind its option."""
+    if value is None:
+        return "not given"
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

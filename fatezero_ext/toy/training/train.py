@@ -74,7 +74,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     if options.device == "cuda" and options.workers != 1:
         parser.error(f"--device cuda with {options.workers} workers; a GPU takes one. Give --workers 1.")
     if any(channels < 1 or channels % GROUPS for channels in options.vae_channels or ()):
-        parser.error(f"--vae-channels {options.vae_channels}; norms take them in groups. Give multiples of {GROUPS}.")
+        given = " ".join(map(str, options.vae_channels))
+        parser.error(f"--vae-channels {given}; norms take them in groups. Give multiples of {GROUPS}.")
     for name in ("vae_batch", "batch"):
         if getattr(options, name) < 1 or getattr(options, name) % options.workers:
             parser.error(
@@ -235,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--loaders", type=int, default=0, help=f"with a GPU: processes that draw scenes, here {os.cpu_count()} at most"
     )
-    parser.add_argument("--start", type=Path, help="folder of a finished model to go on from, with its sizes")
+    parser.add_argument("--start", type=Path, help="folder of a finished model to go on from, of its sizes")
     parser.add_argument(
         "--vae-channels",
         type=int,

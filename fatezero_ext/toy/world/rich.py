@@ -25,8 +25,9 @@ from .world import (
 SHAPES_SHARE, OBJECTS_SHARE = 0.35, 0.45
 """Shares of scenes with one shape and with one object; the others have two things."""
 OBJECT_RADII = (14.0, 19.0)
-"""An object's details are lost below 28 pixels: latents are cells of four."""
 PAIR_RADII = (11.0, 14.0)
+"""Radii of an object, whose details are lost in small ones, since latents are cells of four pixels, and of each of two
+things, for which there is no more room."""
 GREATEST_ANGLE = 15.0
 """Degrees that an object may lean to either side."""
 TEXTURED_SHARE = 0.6
