@@ -236,7 +236,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--loaders", type=int, default=0, help=f"with a GPU: processes that draw scenes, here {os.cpu_count()} at most"
     )
-    parser.add_argument("--start", type=Path, help="folder of a finished model to go on from, of its sizes")
+    parser.add_argument("--start", type=Path, help="folder of a finished model to go on from; its sizes hold")
     parser.add_argument(
         "--vae-channels",
         type=int,
