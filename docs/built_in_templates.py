@@ -193,7 +193,7 @@ ALL_STEPS = (
         "from the attention of **red circle**. Outside the mask the source's self-attention is kept and, over the "
         "middle of the steps, its latents. **strength** does less of the edit. With kind **custom** the other widgets "
         f"decide.{PUT_BACK}{OWN_KEYS}",
-        {"blend_words": "red circle", "blend_latents": True},
+        {"blend_words": "auto", "blend_latents": True},
     ),
     Steps(
         "2_shape_edit",
@@ -204,7 +204,7 @@ ALL_STEPS = (
         "The object's word is replaced, and the **kind** of this edit is **object**: the word's attention makes the "
         "mask inside which the new shape is drawn, and control ends early, so that no old shape shows through."
         f"{PUT_BACK}{OWN_KEYS}",
-        {"blend_words": "circle", "blend_edit_words": "square", "blend_latents": True}
+        {"blend_words": "auto", "blend_edit_words": "auto", "blend_latents": True}
         | {"cross_replace_end": 0.5, "self_replace_end": 0.5},
     ),
     Steps(
@@ -219,7 +219,7 @@ ALL_STEPS = (
         "see the edit alone.\n\n*key_frames* is *mid, 0*: every frame reads the middle frame's keys beside its own, so "
         "that a new background holds still more often. The built-in model draws everything else best when each frame "
         "reads its own keys alone (*auto*). For Stable Diffusion the published setting is *-1, first*.",
-        {"blend_words": "grass", "blend_threshold": 0.5, "blend_latents": True},
+        {"blend_words": "auto", "blend_threshold": 0.5, "blend_latents": True},
         key_frames="mid, 0",
     ),
     Steps(
@@ -290,7 +290,7 @@ def _results(sheet: Sheet, prefix: str, clips: Mapping[str, Output], rate_and_so
     )
     box, title = (1720, 40, 360, 380), "The source beside the edit"
     sheet.add("SaveAnimatedWEBP", box, values, title=title, images=compared, fps=fps)
-    sheet.group("4 result, saved", (1700, 460, 400, 440))
+    sheet.group("4 result, saved", (1700, 460, 400, 540))
     made = {"images": clips["edit_1"], **rate_and_sound}
     (video,) = sheet.add("CreateVideo", (1720, 540, 360, 110), [8.0], folded=True, **made)
     box = (1720, 584, 360, 300)  # grows with its preview

@@ -112,7 +112,7 @@ class Result:
 
 def whole(sheet: Sheet, links: Mapping[str, Output], source: str, edit: str, kind: str) -> tuple[Output, Output]:
     """Add the one node; links: to all of its sockets and to both of its prompts. Returns its video and comparison."""
-    sheet.group("the edit: all is chosen for you", (860, -40, 400, 860), GREY)
+    sheet.group("the edit: all is chosen for you", (860, -40, 400, 940), GREY)
     values = defaults(WHOLE, source_prompt=source, edit_prompt=edit, kind=kind)
     video, _, _, compared = sheet.add(WHOLE, (880, 40, 360, 760), values, **links)  # grows: nothing below
     return video, compared
@@ -124,6 +124,6 @@ def shown(sheet: Sheet, left: int, result: Result) -> None:
     webp = defaults("SaveAnimatedWEBP", filename_prefix=f"{SAVED}_beside_source", lossless=False, quality=90)
     title, links = "The source beside the edit", {"images": result.compared, "fps": result.fps}
     sheet.add("SaveAnimatedWEBP", (left + 20, 40, 780, 380), webp, title=title, **links)
-    sheet.group("4 result, saved", (left, 460, 400, 360))
+    sheet.group("4 result, saved", (left, 460, 400, 540))
     box, title = (left + 20, 540, 360, 260), "The edit, saved"
     sheet.add("SaveVideo", box, [SAVED, "auto", "auto"], title=title, video=result.video)

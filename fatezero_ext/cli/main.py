@@ -5,15 +5,14 @@ Nothing that takes long is imported before a command starts.
 
 from __future__ import annotations
 
-import argparse
 import math
 import signal
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Sequence
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..errors import FateZeroError
 from . import FAILED, INTERRUPTED, OK
@@ -29,7 +28,8 @@ RUN_HELP = """\
 Runs a workflow saved by ComfyUI (either export format) without ComfyUI.
 
 settings:
-  NODE.INPUT=VALUE gives an input another value. NODE is a node's id, or its title where only one node has it:
+  NODE.INPUT=VALUE gives an input another value. NODE is a node's id; its title or its type where only one
+  node has it. --check with any that is wrong lists those there are:
     --set 8.edit_prompt="a blue ball"      --set DDIMInvert.steps=20
 
 variants:
@@ -48,7 +48,8 @@ Runs a table of clips and values (CSV, JSONL or YAML) through a workflow, on sev
 
 Columns are: clip, widgets by their name where one node has it (source_prompt, edit_prompt, kind, strength, ...),
 NODE.INPUT as in --set, and name, for the row's folder. A cell with several values (a | b in CSV, a list elsewhere)
-stands for as many rows. Without --workflow every row is one Video Edit.
+stands for as many rows. Without --workflow every row is one Video Edit, by the built-in model unless a column model
+names another.
 
 Paths of the reports go to standard output, everything else to standard error.
 Exit code: 0 all rows done, 10 and the number of failed rows (at most 110), 1 the batch cannot go on, 2 the command or
@@ -98,16 +99,20 @@ def parser() -> ArgumentParser:
     """Make the grammar of all commands; `start` of the parsed options is the function to call."""
     top = ArgumentParser(prog="python -m fatezero_ext", description="FateZero video editing.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
-    raw = partial(commands.add_parser, formatter_class=argparse.RawDescriptionHelpFormatter)
-    _describe_demo(
-        raw("demo", help="edit the sample clip with the built-in model and measure the result", description=DEMO_HELP)
-    )
-    _describe_cache(raw("cache", help="list, verify and prune the inversions saved on disk", description=CACHE_HELP))
-    _describe_measure(raw("measure", help="measure an edited clip against its source", description=MEASURE_HELP))
-    _describe_import(raw("import-config", help="turn a config of the authors' program into a workflow file"))
-    _describe_tune(raw("tune", help="tune a model on a clip, for edits of shapes", description=TUNE_HELP))
-    _describe_run(raw("run", help="run a workflow file", description=RUN_HELP))
-    _describe_batch(raw("batch", help="run a table of clips and values", description=BATCH_HELP))
+
+    def add(name: str, describe: Callable[[ArgumentParser], None], **texts: Any) -> None:  # noqa: ANN401 - texts
+        command = commands.add_parser(name, formatter_class=RawDescriptionHelpFormatter, allow_abbrev=False, **texts)
+        command.set_defaults(misused=command.error)
+        describe(command)
+
+    edit_help = "edit the sample clip with the built-in model and measure the result"
+    add("demo", _describe_demo, help=edit_help, description=DEMO_HELP)
+    add("cache", _describe_cache, help="list, verify and prune the inversions saved on disk", description=CACHE_HELP)
+    add("measure", _describe_measure, help="measure an edited clip against its source", description=MEASURE_HELP)
+    add("import-config", _describe_import, help="turn a config of the authors' program into a workflow file")
+    add("tune", _describe_tune, help="tune a model on a clip, for edits of shapes", description=TUNE_HELP)
+    add("run", _describe_run, help="run a workflow file", description=RUN_HELP)
+    add("batch", _describe_batch, help="run a table of clips and values", description=BATCH_HELP)
     return top
 
 
@@ -152,7 +157,7 @@ def _gib(text: str) -> int:
 
 
 def _describe_measure(command: ArgumentParser) -> None:
-    command.set_defaults(start=_measure, misused=command.error)
+    command.set_defaults(start=_measure)
     command.add_argument("source", type=Path, metavar="SOURCE", help="a video file, or a folder of pictures")
     command.add_argument("edited", type=Path, metavar="EDITED", help="likewise, as many frames of the same size")
     command.add_argument(
@@ -240,7 +245,7 @@ def _describe_run(command: ArgumentParser) -> None:
 
 
 def _describe_batch(command: ArgumentParser) -> None:
-    command.set_defaults(start=_batch, misused=command.error)
+    command.set_defaults(start=_batch)
     command.add_argument("plan", metavar="PLAN", help="CSV, JSONL or YAML; or status, or report")
     command.add_argument("folder", nargs="?", type=Path, metavar="DIR", help="of status and report")
     command.add_argument("--output", type=Path, default=OUTPUT, metavar="DIR", help="default: ./output")
@@ -352,7 +357,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns the exit code. Raises SystemExit(2) if the command line is not valid.
     """
-    options = parser().parse_args(argv)
+    options, unknown = parser().parse_known_args(argv)
+    if unknown:  # said by the command, with its own options
+        options.misused(f"unrecognized arguments: {' '.join(unknown)}")
     try:
         return options.start(options)
     except FateZeroError as error:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from .. import host
 from ..file_stamps import stamped_by
-from ..headless.command import EXAMPLES, check_output
+from ..headless.command import EXAMPLES, check_folder, check_output
 from ..headless.host import Folders, RunnerHost
 from ..headless.problems import InvalidWorkflow
 from ..headless.run.progress import Reporter
@@ -26,7 +26,7 @@ from .drivers import Driver
 from .engines.seam import Engine
 from .folder import BatchFolder, is_full
 from .plan import read_plan
-from .problems import BatchStopped, InvalidPlan, PlanProblem, listed, stop
+from .problems import BatchStopped, InvalidPlan, PlanProblem, listed
 from .progress import Counts, ProgressLines, counted
 from .report import Reports, write_reports
 from .rows import Row, checked_rows, units_of
@@ -41,6 +41,8 @@ ROWS_FAILED, MOST_COUNTED = 10, 110
 
 MANY = 1000
 """Rows whose check takes longer than a few seconds."""
+MOST_REMARKS = 3
+"""Remarks that are printed after a batch; the report has them all."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ def _name_reports(reports: Reports) -> None:
 def _run(command: BatchCommand, lines: ProgressLines) -> int:
     folder = BatchFolder(command.folders.output)
     check_output(command.output)
-    _check_inputs(command)
+    check_folder("--input", command.inputs, "clips")
+    check_folder("--models", command.models, "models")
     rows, problems, columns = _checked(command, folder, lines)
     valid = [row for row in rows if row.folder]
     if command.check or not valid:
@@ -158,16 +161,11 @@ def _run(command: BatchCommand, lines: ProgressLines) -> int:
     _name_reports(reports)
     if any(folder.is_failed(row) for row in valid):
         lines.say("Rows that failed are left as they are; --retry-failed runs them again.")
-    if reports.remarked:
-        lines.say(f"{counted(reports.remarked, 'row')} with remarks: see the report.")
+    for remark in reports.remarks[:MOST_REMARKS]:
+        lines.say(f"\u26a0 {remark}")
+    if reports.remarks:
+        lines.say(f"{counted(len(reports.remarks), 'row')} with remarks: see the report.")
     return OK if not failed else min(ROWS_FAILED + failed, MOST_COUNTED)
-
-
-def _check_inputs(command: BatchCommand) -> None:
-    """Raise InvalidPlan where --input is no folder, instead of a problem for each clip."""
-    if command.inputs is not None and not command.inputs.is_dir():
-        reason = "is not a folder" if command.inputs.exists() else "does not exist"
-        raise stop(f"--input {command.inputs} {reason}; the folder of the clips is needed. Correct the path.")
 
 
 def _checked(

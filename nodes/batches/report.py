@@ -31,11 +31,11 @@ LONGEST_TRACEBACK = 1500
 
 @dataclass(frozen=True)
 class Reports:
-    """Files that were written, the page and the table, and how many of their rows have remarks."""
+    """Files that were written, the page and the table, and the first remark on each row that has any."""
 
     page: Path
     table: Path
-    remarked: int
+    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def write_reports(folder: BatchFolder) -> Reports:
     for path, text in zip(paths, (page, _table(found)), strict=True):
         with whole_file(path) as partial:
             partial.write_text(text, encoding="utf-8", newline="")
-    return Reports(*paths, remarked=sum(bool(entry.get("remarks")) for entry in found))
+    remarks = (f"row {entry['number']}: {entry['remarks'][0]}" for entry in found if entry.get("remarks"))
+    return Reports(*paths, remarks=tuple(remarks))
 
 
 def _entry(folder: BatchFolder, row: Row) -> dict[str, Any]:

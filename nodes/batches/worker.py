@@ -39,7 +39,6 @@ from ..host.told import ToldLines
 from .content import ContentStamps
 from .engines.seam import GPU_LOST, Event
 from .folder import RESULT, BatchFolder, causes, is_full
-from .left_over import unused_words
 from .preview import Seen, measured, write_preview
 from .rows import Row, digests
 from .workflow import Targets, batch_workflow, targets_of
@@ -277,8 +276,6 @@ class Worker:
             # Saved anew by each row, into its own folder.
             session.forget(order.keys[node_id] for node_id in output_nodes(order.graph, self.types))
         self._refuse_changed(row, order.graph)
-        settings = self._targets.settings(row.values) if self._targets is not None else []
-        reporter.remark([*unused_words(order.graph, settings)])
         return results
 
     def _about(self, draft: Path, began: float, peak: _PeakMemory) -> dict[str, Any]:

@@ -92,3 +92,16 @@ def shown_name(graph: Graph, node_id: str, display_name: str) -> str:
     meta = graph.get(node_id, {}).get("_meta")
     title = meta.get("title") if isinstance(meta, Mapping) else None
     return f"{title or display_name} (node {node_id})"
+
+
+def with_places(mistakes: Mapping[str, str], graph: Graph, inputs: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return mistakes by input, each that is about the text of another node with that node's name.
+
+    inputs: of the node whose mistakes they are; None if not known
+    """
+    named = dict(mistakes)
+    for name, mistake in mistakes.items():
+        node_id = link_of((inputs or {}).get(name))
+        if any(inputs_of(graph, node_id, text_node) is not None for text_node in TEXT_NODES):
+            named[name] = f"{mistake} The text stands in {shown_name(graph, str(node_id), 'a text node')}."
+    return named

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Any
 from ...fatezero_ext.errors import SettingsError, VideoError
 from ...fatezero_ext.media.clip import FileFrames, VideoClip
 from .. import host
-from ..checking.graph_texts import Graph, link_of
+from ..checking.graph_texts import Graph, inputs_of, link_of, shown_name
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 NO_CLIP = "neither video nor images is connected; one clip is needed. Connect Load Video to video, or frames to images."
 LOADER = "LoadVideo"
-NOT_CHOSEN = (
-    "no clip is chosen in Load Video; one is needed. Click 'choose file to upload' there, or the folder beside 'file'."
-)
+NOT_CHOSEN = "no clip is chosen in {}; one is needed. Click 'choose file to upload' there, or the folder beside 'file'."
 TWO_CLIPS = "both video and images are connected; one clip is needed. Take either link out."
 
 
@@ -57,6 +55,7 @@ def clip_mistakes(inputs: Mapping[str, Any] | None, graph: Graph) -> dict[str, s
     if not any(connected):
         return {"video": NO_CLIP}
     link = link_of(inputs.get("video"))
-    loader = graph.get(link[0]) if link is not None else None
-    unchosen = loader is not None and loader.get("class_type") == LOADER and loader.get("inputs", {}).get("file") == ""
-    return {"video": NOT_CHOSEN} if unchosen else {}
+    chosen = None if link is None else inputs_of(graph, link, LOADER)
+    if link is None or chosen is None or chosen.get("file") != "":
+        return {}
+    return {"video": NOT_CHOSEN.format(shown_name(graph, link, "Load Video"))}

@@ -111,9 +111,21 @@ def check_output(folder: Path) -> None:
         raise InvalidWorkflow([Problem(f"--output {folder}: {nearest} {reason}. Name another folder.")])
 
 
+def check_folder(option: str, folder: Path | None, of: str) -> None:
+    """Raise InvalidWorkflow where a folder to read from is none, instead of a problem for each file; None: not given.
+
+    of: what lies in it
+    """
+    if folder is not None and not folder.is_dir():
+        reason = "is a file" if folder.exists() else "does not exist"
+        raise InvalidWorkflow([Problem(f"{option} {folder} {reason}; the folder of the {of} is needed. Name that.")])
+
+
 def _graphs(command: Command, types: NodeTypes) -> list[Graph]:
     """Return one validated graph per variant, so that the last one's mistakes show before the first one runs."""
     check_output(command.output)
+    check_folder("--input", command.inputs, "clips")
+    check_folder("--models", command.models, "models")
     graph = read_workflow(command.workflow, types)
     shared = [parse_setting(text) for text in command.settings]
     variants = [[parse_setting(text) for text in variant] for variant in command.variants or [()]]

@@ -7,8 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from ...fatezero_ext.editing.settings import AUTO, KINDS, BlendSettings, EditSettings
-from ...fatezero_ext.prompts.other_words import is_other
-from ...fatezero_ext.prompts.prompt import bare
 from .. import text_lists
 from ..api import advanced, io
 from ..clips.framing_inputs import ALL, MOST_FRAMES
@@ -124,23 +122,6 @@ def unused_widgets(changed: Mapping[str, Any], chosen: EditSettings) -> list[str
     """
     used = _as_widgets(chosen)
     return [name for name, value in changed.items() if name in used and _read(name, value) not in (AUTO, used[name])]
-
-
-def of_this_clip(changed: Mapping[str, Any], *prompts: str) -> dict[str, Any]:
-    """Return widgets without the lists of words none of which is in a prompt: they are left over from another clip.
-
-    A word with a plus is looked for in any clip.
-    """
-    words = {bare(word) for prompt in prompts for word in prompt.split()}
-
-    def is_meant(phrase: str) -> bool:
-        return is_other(phrase) or all(bare(word) in words for word in phrase.split())
-
-    def is_left_over(name: str, value: object) -> bool:
-        phrases = _read(name, value) if name in BLEND_WIDGETS else AUTO
-        return phrases != AUTO and not any(map(is_meant, cast("tuple[str, ...]", phrases)))
-
-    return {name: value for name, value in changed.items() if not is_left_over(name, value)}
 
 
 def _read(name: str, value: object) -> object:

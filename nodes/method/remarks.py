@@ -11,7 +11,7 @@ from ...fatezero_ext.prompts.prompt import bare
 from ...fatezero_ext.prompts.word_changes import changed_words
 from ..clips.clip_remarks import too_short
 from ..first_use import importing
-from .edit_widgets import of_this_clip, unused_widgets
+from .edit_widgets import unused_widgets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,9 +48,8 @@ def edit_remarks(
 
     trace = controller.inverted()
     plan = plan_edit(controller.unet, trace, clip, edit_prompt, settings, with_mask=with_mask)
-    meant = of_this_clip(changed, trace.prompt.text, edit_prompt)
     remarks = [
-        not_used(unused_widgets(meant, plan.settings), plan.settings),
+        not_used(unused_widgets(changed, plan.settings), plan.settings),
         *_remarks(controller.unet, plan),
         unknown_words(controller.unet, edit_prompt),
         unlike_prompts(trace.prompt.text, edit_prompt),
@@ -99,7 +98,7 @@ def not_used(widgets: Sequence[str], chosen: EditSettings) -> str:
 
 
 def unknown_words(unet: NoiseModel, prompt: str) -> str:
-    """Return a remark on words that the built-in model has never seen, with the nearest of those it has.
+    """Return a remark on words that the built-in model has never seen, with those it has that are spelt alike.
 
     Further lines list all it has, by what they name. '' for other models, and without such words.
     """
@@ -112,10 +111,11 @@ def unknown_words(unet: NoiseModel, prompt: str) -> str:
     unknown = [word for word in dict.fromkeys(prompt.split()) if bare(word) not in known]
     if not unknown:
         return ""
-    near = [f"{word[:30]}: {', '.join(nearest_words(bare(word), unet.objects)[:3])}" for word in unknown[:MOST_NAMED]]
+    nearest = {word: nearest_words(bare(word), unet.objects) for word in unknown[:MOST_NAMED]}
+    near = [f"{word[:30]}: {', '.join(words)}" for word, words in nearest.items() if words]
     head = (
         f"The built-in model does not know {_listed(unknown)}, and can neither find nor draw "
-        f"{'it' if len(unknown) == 1 else 'them'}. Nearest to {'; to '.join(near)}"
+        f"{'it' if len(unknown) == 1 else 'them'}." + (f" Nearest to {'; to '.join(near)}" if near else "")
     )
     groups = word_groups(unet.objects).items()
     return "\n".join([head, *(f"{name.capitalize()} it knows: {', '.join(words)}" for name, words in groups)])
@@ -132,7 +132,7 @@ def far_from_training(unet: NoiseModel, shorter: int, advice: str = "scale it wi
         return ""
     cell = unet.latent_format.pixels_per_cell
     return (
-        f"The clip's shorter side has {shorter * cell} pixels, {unet.name} was trained on {trained * cell}: {advice}."
+        f"The frames' shorter side has {shorter * cell} pixels, {unet.name} was trained on {trained * cell}: {advice}."
     )
 
 

@@ -10,7 +10,7 @@ from ...fatezero_ext.errors import ModelError, PromptError
 from ...fatezero_ext.prompts.words_alone import read_words
 from .. import host
 from ..api import io, schema
-from ..checking.graph_texts import WHOLE_EDIT_NODE, inputs_of, link_of, texts_of
+from ..checking.graph_texts import WHOLE_EDIT_NODE, inputs_of, link_of, texts_of, with_places
 from ..checking.verdicts import FirstMistakes, graph_now, verdict
 from ..clips.framing_inputs import USUAL_FPS
 from ..clips.given_clip import clip_mistakes, given_clip
@@ -71,7 +71,7 @@ class VideoEdit(io.ComfyNode):
         asked = {"source_prompt": source_prompt, "edit_prompt": edit_prompt} if inputs is None else inputs
         sources, edits = (texts_of(graph, asked.get(name)) or () for name in ("source_prompt", "edit_prompt"))
         mistakes = _word_mistakes(kind, sources[0] if len(sources) == 1 else None, edits)
-        return verdict({**clip_mistakes(inputs, graph), **mistakes})
+        return verdict({**clip_mistakes(inputs, graph), **with_places(mistakes, graph, inputs)})
 
     @classmethod
     def execute(

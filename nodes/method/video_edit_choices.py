@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 USUAL_FRAMES = 8
 """Frames of the published clips; time and memory grow with them."""
 PUBLISHED_STEPS, BUILT_IN_STEPS = 50, 20
+MUCH_CUT_OFF = 0.1
+"""Share of a picture that is missed where it is cut off."""
 USUAL_CELLS = 64
 """Latent cells along the shorter side where a model does not say what it was trained on: 512 pixels."""
 
@@ -240,6 +243,7 @@ def _remarks(
     unet: NoiseModel, clip: ClipFacts, framing: Framing, shorter: int, prompts: tuple[str, str]
 ) -> Iterator[str]:
     yield far_from_training(unet, shorter, "leave size at auto (0)")
+    yield _cut_off(clip, framing)
     yield from dict.fromkeys(unknown_words(unet, prompt) for prompt in prompts)  # as the nodes inside tell them
     yield unlike_prompts(*prompts)
     count = framing.count or 0
@@ -247,3 +251,16 @@ def _remarks(
     yield too_short(count, seconds)
     yield independent_frames(unet, count)
     yield lost_sound(None if clip.sound is None else later(clip.sound, framing.start / clip.fps), seconds)
+
+
+def _cut_off(clip: ClipFacts, framing: Framing) -> str:
+    """Return a remark on a picture that loses much where its sides are evened out; '' for others."""
+    whole, kept = (size_after(clip.height, clip.width, each) for each in (replace(framing, multiple_of=1), framing))
+    share = 1 - math.prod(kept) / math.prod(whole)
+    if share < MUCH_CUT_OFF:
+        return ""
+    (rows, columns), (height, width) = whole, kept
+    return (
+        f"{share:.0%} of the picture is cut off at its edges, {columns}x{rows} pixels to {width}x{height}: both sides "
+        f"must be multiples of {framing.multiple_of}. A larger size keeps more."
+    )

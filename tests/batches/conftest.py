@@ -11,7 +11,7 @@ from rich.console import Console
 from fatezero_ext.cli.node_pack import load_pack
 
 MODULES = (
-    "command content driver drivers folder left_over plan preview problems progress report rows shared_disks status "
+    "command content driver drivers folder plan preview problems progress report rows shared_disks status "
     "worker workflow"
 )
 NUMBER = {

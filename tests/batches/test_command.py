@@ -69,7 +69,7 @@ def test_a_folder_of_clips_that_is_none_is_said_once(batch, place):
     code, _, said = batch("image\nred.png\nblue.png\n", "--input", str(place / "none"))
     said = "".join(said.splitlines())
     assert code == 2 and "none does not exist; the folder of the clips is needed" in said and "row" not in said
-    assert "is not a folder" in batch("image\nred.png\n", "--input", str(place / "red.png"))[2]
+    assert "red.png is a file; " in batch("image\nred.png\n", "--input", str(place / "red.png"))[2]
 
 
 def test_one_row_is_counted_as_one(batch, batches):

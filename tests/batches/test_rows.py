@@ -109,18 +109,6 @@ def test_the_same_row_twice_is_refused(batches, check, table):
         check(table(f"{CLIP},{ONE},{OTHER}|{OTHER},2,2"))
 
 
-@pytest.mark.parametrize(
-    "kind, words, unused",
-    [("colour", "green ball", True), ("colour", "red circle", False), ("custom", "green ball", False)],
-)
-def test_words_of_a_row_that_its_kind_of_edit_leaves_out_are_a_remark(batches, types, kind, words, unused):
-    graph = batches.workflow.batch_workflow(batches.command.EXAMPLES / "1_colour_edit_with_mask.json", types)
-    targets = batches.workflow.targets_of(graph, ["kind", "blend_words"], types)
-    row = {"kind": kind, "blend_words": words}
-    remarks = list(batches.left_over.unused_words(targets.applied(graph, row, types), targets.settings(row)))
-    assert [remark.startswith("Not used: blend_words") for remark in remarks] == [True] * unused
-
-
 def test_rows_of_one_clip_and_inversion_are_one_unit(batches, check, table):
     rows, _ = check(
         table(

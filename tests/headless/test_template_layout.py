@@ -81,7 +81,7 @@ def test_a_template_opens_as_large_as_a_page_1600_wide_lets_it(path):
     left, top = (min(box[axis] for box in groups) for axis in (0, 1))
     right, bottom = (max(box[axis] + box[axis + 2] for box in groups) for axis in (0, 1))
     small = path in BUILT_IN or any(node["type"] == "FateZero_VideoEdit" for node in nodes_of(path))
-    assert bottom - top <= (950 if small else 1200) and right - left <= (2100 if small else 3800)
+    assert bottom - top <= (1050 if small else 1200) and right - left <= (2100 if small else 3800)
 
 
 def overlap(one, other):

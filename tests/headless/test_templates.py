@@ -179,7 +179,10 @@ def test_addresses_that_are_none_are_left_out(models, folder, tmp_path, capsys):
 def test_another_checkpoint_that_is_there_is_named(folder, capsys):
     assert run(RUNNING[0], folder, "--check", "--set", "Load Checkpoint.ckpt_name=mine.ckpt") == 2
     told = " ".join(capsys.readouterr().err.split())
-    assert "the checkpoint 'mine.ckpt' is not there" in told and f"choose one that is there: {CHECKPOINT}" in told
+    assert (
+        "the checkpoint 'mine.ckpt' is not there" in told
+        and f"there, as --set CheckpointLoaderSimple.ckpt_name={CHECKPOINT}" in told
+    )
 
 
 def test_a_file_of_another_family_is_refused_before_any_work(folder, capsys):

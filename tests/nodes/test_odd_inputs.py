@@ -98,7 +98,7 @@ def test_a_clip_far_from_the_size_a_model_was_trained_on_gets_a_remark(side, rem
         latent = {"samples": clip(frames=2, height=side, width=side)}
         load_pack("nodes.method.invert").DDIMInvert.execute(controller, toy.text_encoder, latent, "a red circle", 1)
     (said,) = [line for line in caplog.messages if "Inversion of 2 frames in 1 steps: attention as" in line]
-    wanted = f"The clip's shorter side has {4 * side} pixels, built-in toy model was trained on 64: scale it"
+    wanted = f"The frames' shorter side has {4 * side} pixels, built-in toy model was trained on 64: scale it"
     assert said.startswith(wanted if remark else "Inversion")  # first: the page shows two lines
 
 

@@ -199,6 +199,19 @@ def test_mistakes_are_told_before_anything_runs(tmp_path, change, told):
     assert told in said and not foreign(said)
 
 
+def test_a_mistake_names_the_node_in_which_the_text_stands():
+    graph_texts = load_pack("nodes.checking.graph_texts")
+    inputs = {"source_prompt": ["1", 0], "edit_prompt": ["2", 0], "kind": "auto"}
+    graph = {
+        "1": {"class_type": "PrimitiveStringMultiline", "inputs": {}, "_meta": {"title": "What is in the clip"}},
+        "2": {"class_type": "FateZero_EditPrompts", "inputs": {}},
+    }
+    mistakes = dict.fromkeys(("source_prompt", "edit_prompt", "kind"), "It is empty.")
+    named = {**mistakes, "source_prompt": "It is empty. The text stands in What is in the clip (node 1)."}
+    assert graph_texts.with_places(mistakes, graph, inputs) == named
+    assert graph_texts.with_places(mistakes, {}, inputs) == graph_texts.with_places(mistakes, graph, None) == mistakes
+
+
 def foreign(said):
     """Inputs of the nodes inside that a message names: the one node's user finds none of them."""
     types = load_pack("nodes.headless.schemas.registry").pack_node_types()
@@ -264,9 +277,9 @@ def test_a_list_on_a_link_is_refused_before_any_work_and_one_of_prompts_is_not(r
 def test_a_template_in_which_no_clip_is_chosen_yet_is_refused_before_any_work(reader):
     mistakes = load_pack("nodes.clips.given_clip").clip_mistakes
     graph = {
-        "1": {"class_type": "LoadVideo", "inputs": {"file": ""}},
+        "1": {"class_type": "LoadVideo", "inputs": {"file": ""}, "_meta": {"title": "Upload your clip here"}},
         "2": {"class_type": reader, "inputs": {"video": ["1", 0]}},
     }
-    assert "no clip is chosen in Load Video" in mistakes(graph["2"]["inputs"], graph)["video"]
+    assert "no clip is chosen in Upload your clip here (node 1); " in mistakes(graph["2"]["inputs"], graph)["video"]
     graph["1"]["inputs"]["file"] = "mine.mp4"
     assert mistakes(graph["2"]["inputs"], graph) == {}

@@ -120,6 +120,8 @@ def test_steps_and_guidance_are_the_models(choices, clip_of):
         (unet(), (8, 512, 512, 8), {"size": 256}, "has 256 pixels, MODEL (SD15) was trained on 512"),
         (unet(), (8, 512, 512, 8), {"size": 1024}, "has 1024 pixels, MODEL (SD15) was trained on 512"),
         (unet(), (8, 512, 512, 8), {"size": 384}, None),
+        (unet(), (8, 360, 720, 8), {"size": 300}, "off at its edges, 600x300 pixels to 576x256: both sides must"),
+        (unet(), (8, 512, 910, 8), {}, None),
         (unet(keys=()), (8, 512, 512, 8), {}, "set key_frames of the model to -1, first"),
         (unet(keys=()), (1, 512, 512, 8), {}, "one frame"),
         (TOY, (8, 64, 64, 8), {}, None),
@@ -151,13 +153,13 @@ def test_of_the_words_that_the_built_in_model_knows_the_nearest_come_first_then_
     unknown_words = load_pack("nodes.method.remarks").unknown_words
     for objects in ((), ("cat", "panda")):
         head, *groups = unknown_words(SimpleNamespace(built_in=True, objects=objects), "a rad zebra").split("\n")
-        near = {word: captions.nearest_words(word, objects)[:3] for word in ("rad", "zebra")}
-        assert near["rad"][0] == "red"
-        assert head.endswith(f"to rad: {', '.join(near['rad'])}; to zebra: {', '.join(near['zebra'])}")
+        near = captions.nearest_words("rad", objects)
+        assert near[0] == "red" and not captions.nearest_words("zebra", objects)
+        assert head.endswith(f"'rad', 'zebra', and can neither find nor draw them. Nearest to rad: {', '.join(near)}")
         named = {line.split(" ")[0]: line.partition(": ")[2] for line in groups}
         assert list(named) == ["Colours", "Shapes", *(["Things"] if objects else []), "Grounds", "Styles", "Sizes"]
         listed = {word for line in named.values() for word in line.replace(",", "").split()}
-        assert set(captions.nearest_words("", objects)) <= listed <= set(captions.vocabulary(objects))
+        assert {"red", "circle", "grass", "sketch", *objects} <= listed <= set(captions.vocabulary(objects))
 
 
 def test_no_more_frames_are_taken_than_memory_holds(choices, clip_of):

@@ -7,7 +7,7 @@ tells training where in the picture its attention belongs.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
+from difflib import get_close_matches
 
 import numpy as np
 
@@ -125,18 +125,14 @@ def vocabulary(objects: Sequence[str] = ()) -> list[str]:
 
 
 def nearest_words(unknown: str, objects: Sequence[str] = ()) -> list[str]:
-    """List the words for things, colours, grounds and styles, the nearest to the unknown one by spelling first."""
-
-    def unlike(word: str) -> tuple[float, str]:
-        return -SequenceMatcher(None, unknown, word).ratio(), word
-
-    return sorted(set(vocabulary(objects)) - _between(), key=unlike)
+    """List words for things, colours, grounds and styles that are spelt like an unknown one, the nearest first."""
+    return get_close_matches(unknown, sorted(set(vocabulary(objects)) - _between()))
 
 
 def word_groups(objects: Sequence[str] = ()) -> dict[str, list[str]]:
-    """List the words of `nearest_words` by what they name, some in phrases; a group without any is left out.
+    """List the words for things, colours, grounds and styles by what they name, some in phrases.
 
-    A phrase is left out where it has no word that those before it lack.
+    A group without any is left out, and a phrase where it has no word that those before it lack.
     """
     grounds = [phrase for phrases in BACKGROUND_PHRASES.values() for phrase in phrases]
     styles = [phrase for phrases in STYLE_PREFIXES.values() for phrase in phrases]

@@ -65,7 +65,8 @@ class CheckpointLoaderSimple(CoreNode):
 def _absent(name: str) -> str:
     there = host.current().model_names("checkpoints")
     listed = ", ".join([*there[:MOST_LISTED], *([f"{len(there) - MOST_LISTED} more"] if there[MOST_LISTED:] else [])])
-    instead = f", or choose one that is there: {listed}" if there else ""
+    instead = f", or choose one that is there, as --set CheckpointLoaderSimple.ckpt_name={there[0]}" if there else ""
+    instead += f" ({listed})" if there[1:] else ""
     return (
         f"the checkpoint {name!r} is not there; it is needed. Put the file {host.current().models_place()}, in its "
         f"folder checkpoints if there is one{instead}."
