@@ -132,16 +132,17 @@ def _example(name: str) -> str:
 def _describe_cache(command: ArgumentParser) -> None:
     command.set_defaults(start=_cache)
     actions = command.add_subparsers(dest="action", required=True, metavar="COMMAND")
-    listing = actions.add_parser("list", help="show what is saved")
-    verify = actions.add_parser("verify", help="check every byte")
+    listing = actions.add_parser("list", help="show what is saved", allow_abbrev=False)
+    verify = actions.add_parser("verify", help="check every byte", allow_abbrev=False)
     verify.add_argument("--remove", action="store_true", help="remove what is damaged and not in use")
-    prune = actions.add_parser("prune", help="remove what was not used for longest")
+    prune = actions.add_parser("prune", help="remove what was not used for longest", allow_abbrev=False)
     amount = prune.add_mutually_exclusive_group()
     amount.add_argument(
         "--limit-gb", type=_gib, metavar="X", help="until at most X GiB are left (default: the cache's limit)"
     )
     amount.add_argument("--all", action="store_true", help="everything that is not in use")
     for action in (listing, verify, prune):
+        action.set_defaults(misused=action.error)
         action.add_argument("--folder", type=Path, metavar="DIR", help="the cache's folder (default: the user's)")
 
 

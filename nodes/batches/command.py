@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -161,10 +162,10 @@ def _run(command: BatchCommand, lines: ProgressLines) -> int:
     _name_reports(reports)
     if any(folder.is_failed(row) for row in valid):
         lines.say("Rows that failed are left as they are; --retry-failed runs them again.")
-    for remark in reports.remarks[:MOST_REMARKS]:
-        lines.say(f"\u26a0 {remark}")
+    for remark, number in islice(reports.remarks.items(), MOST_REMARKS):
+        lines.say(f"\u26a0 row {number}: {remark}")
     if reports.remarks:
-        lines.say(f"{counted(len(reports.remarks), 'row')} with remarks: see the report.")
+        lines.say(f"{counted(reports.remarked, 'row')} with remarks: see the report.")
     return OK if not failed else min(ROWS_FAILED + failed, MOST_COUNTED)
 
 

@@ -31,11 +31,16 @@ LONGEST_TRACEBACK = 1500
 
 @dataclass(frozen=True)
 class Reports:
-    """Files that were written, the page and the table, and the first remark on each row that has any."""
+    """Files that were written, the page and the table, and what is remarked on their rows.
+
+    remarked: how many rows have remarks
+    remarks:  each that is the first on a row, with the number of the first such row
+    """
 
     page: Path
     table: Path
-    remarks: tuple[str, ...]
+    remarked: int
+    remarks: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,9 @@ def write_reports(folder: BatchFolder) -> Reports:
     for path, text in zip(paths, (page, _table(found)), strict=True):
         with whole_file(path) as partial:
             partial.write_text(text, encoding="utf-8", newline="")
-    remarks = (f"row {entry['number']}: {entry['remarks'][0]}" for entry in found if entry.get("remarks"))
-    return Reports(*paths, remarks=tuple(remarks))
+    remarked = [entry for entry in found if entry.get("remarks")]
+    remarks = {entry["remarks"][0]: entry["number"] for entry in reversed(remarked)}
+    return Reports(*paths, len(remarked), dict(reversed(remarks.items())))
 
 
 def _entry(folder: BatchFolder, row: Row) -> dict[str, Any]:

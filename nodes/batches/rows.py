@@ -13,7 +13,7 @@ from typing import Any
 
 from ...fatezero_ext.errors import FateZeroError
 from ..checking.graph_texts import INVERT_NODE, WHOLE_EDIT_NODE
-from ..clips.given_clip import NOT_CHOSEN
+from ..clips.given_clip import UNCHOSEN
 from ..headless.graph import Graph
 from ..headless.problems import InvalidWorkflow
 from ..headless.run.cache_keys import cache_keys
@@ -124,7 +124,7 @@ def _problems(error: Exception, row: PlanRow, graph: Graph, targets: Targets) ->
         return [PlanProblem(text, row.number, row.line)]
     problems = []
     # A node behind Load Video says how to choose a clip on the page; Load Video has its own problem then.
-    for each in [each for each in error.problems if each.text != NOT_CHOSEN] or error.problems:
+    for each in [each for each in error.problems if not each.text.startswith(UNCHOSEN)] or error.problems:
         column = targets.column(each.node, each.input, graph)
         text = each.text if column else str(each)
         if column == CLIP and CLIP not in row.values:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 NO_CLIP = "neither video nor images is connected; one clip is needed. Connect Load Video to video, or frames to images."
 LOADER = "LoadVideo"
-NOT_CHOSEN = "no clip is chosen in {}; one is needed. Click 'choose file to upload' there, or the folder beside 'file'."
+UNCHOSEN = "no clip is chosen in "
+NOT_CHOSEN = UNCHOSEN + "{}; one is needed. Click 'choose file to upload' there, or the folder beside 'file'."
 TWO_CLIPS = "both video and images are connected; one clip is needed. Take either link out."
 
 

@@ -116,8 +116,8 @@ def check_folder(option: str, folder: Path | None, of: str) -> None:
 
     of: what lies in it
     """
-    if folder is not None and not folder.is_dir():
-        reason = "is a file" if folder.exists() else "does not exist"
+    if folder is not None and not os.path.isdir(folder):  # Path's own raises for one that may not be looked at
+        reason = "is a file" if os.path.isfile(folder) else "does not exist, or may not be looked at"
         raise InvalidWorkflow([Problem(f"{option} {folder} {reason}; the folder of the {of} is needed. Name that.")])
 
 

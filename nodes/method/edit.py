@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ...fatezero_ext.media.streamed import PART, StreamedFrames
 from .. import host
 from ..api import advanced, io, schema
-from ..checking.graph_texts import EDIT_NODE, constants, inputs_of, source_prompt_of, texts_of
+from ..checking.graph_texts import EDIT_NODE, constants, inputs_of, source_prompt_of, texts_of, with_places
 from ..checking.verdicts import graph_now, verdict
 from ..clips.held import held
 from ..first_use import importing
@@ -96,7 +96,8 @@ class P2PEdit(io.ComfyNode):
         known = constants(inputs)
         if "kind" in inputs and "kind" not in known:
             known["kind"] = None
-        return verdict(edit_mistakes(known, edits or (), source, with_mask=with_mask))
+        mistakes = edit_mistakes(known, edits or (), source, with_mask=with_mask)
+        return verdict(with_places(mistakes, graph, inputs))
 
     @classmethod
     def execute(

@@ -262,5 +262,5 @@ def _cut_off(clip: ClipFacts, framing: Framing) -> str:
     (rows, columns), (height, width) = whole, kept
     return (
         f"{share:.0%} of the picture is cut off at its edges, {columns}x{rows} pixels to {width}x{height}: both sides "
-        f"must be multiples of {framing.multiple_of}. A larger size keeps more."
+        f"must be multiples of {framing.multiple_of}."
     )

@@ -66,10 +66,11 @@ def test_the_exit_code_counts_failed_rows_and_a_second_run_does_nothing(batch, p
 
 
 def test_a_folder_of_clips_that_is_none_is_said_once(batch, place):
-    code, _, said = batch("image\nred.png\nblue.png\n", "--input", str(place / "none"))
-    said = "".join(said.splitlines())
-    assert code == 2 and "none does not exist; the folder of the clips is needed" in said and "row" not in said
-    assert "red.png is a file; " in batch("image\nred.png\n", "--input", str(place / "red.png"))[2]
+    for option, of in (("--input", "clips"), ("--models", "models")):
+        code, _, said = batch("image\nred.png\nblue.png\n", option, str(place / "none"))
+        said = "".join(said.splitlines())
+        assert code == 2 and f"may not be looked at; the folder of the {of} is needed" in said and "row" not in said
+        assert "red.png is a file; " in batch("image\nred.png\n", option, str(place / "red.png"))[2]
 
 
 def test_one_row_is_counted_as_one(batch, batches):

@@ -55,7 +55,7 @@ def test_remarks_are_in_page_and_table_as_texts(batches, folder):
     (folder.result(folder.rows()[1][0]) / "result.json").write_text(json.dumps({"remarks": [f"{EVIL}\nlist", "b."]}))
     reports = batches.report.write_reports(folder)
     page = reports.page.read_text()
-    assert reports.remarks == (f"row 1: {EVIL}",) and "<script>alert" not in page
+    assert reports.remarked == 1 and reports.remarks == {EVIL: 1} and "<script>alert" not in page
     assert re.findall('<p class="remark">(.*)</p>', page)[0].startswith("&lt;script&gt;alert") and ">b.</p>" in page
     with reports.table.open(newline="") as file:
         assert [row["remarks"] for row in csv.DictReader(file)] == [f"{EVIL} b.", "", "", ""]

@@ -103,6 +103,31 @@ def test_input_folder_can_be_given(folder, tmp_path_factory):
     assert main(["run", str(elsewhere), "--check", "--input", str(folder)]) == 0
 
 
+@pytest.mark.parametrize("option", ["--input", "--models"])
+def test_a_folder_to_read_from_that_is_none_is_named(folder, option, capsys):
+    file = folder / "clip.mp4"
+    for given, reason in ((folder / "none", "does not exist"), (file, "is a file"), ("x" * 5000, "does not exist")):
+        assert main(["run", str(folder / "copy.json"), "--check", option, str(given)]) == 2
+        told = "".join(capsys.readouterr().err.splitlines())
+        assert f"{option} {given} {reason}" in told and "Name that." in told
+
+
+@pytest.mark.parametrize(
+    "given, usage",
+    [
+        (["run", "edit.json", "--frames", "3"], "--set NODE.INPUT=VALUE"),
+        (["run", "edit.json", "--model", "folder"], "--set NODE.INPUT=VALUE"),
+        (["batch", "plan.csv", "--frames", "3"], "--retry-failed"),
+        (["cache", "prune", "--al"], "--limit-gb"),
+    ],
+)
+def test_an_unknown_or_shortened_option_is_answered_with_those_of_the_command(given, usage, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(given)
+    told = capsys.readouterr().err
+    assert caught.value.code == 2 and usage in told and f"unrecognized arguments: {' '.join(given[2:])}" in told
+
+
 def test_bad_usage_exits_with_2(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["run"])

@@ -181,7 +181,7 @@ def test_another_checkpoint_that_is_there_is_named(folder, capsys):
     told = " ".join(capsys.readouterr().err.split())
     assert (
         "the checkpoint 'mine.ckpt' is not there" in told
-        and f"there, as --set CheckpointLoaderSimple.ckpt_name={CHECKPOINT}" in told
+        and f"there: {CHECKPOINT} (--set CheckpointLoaderSimple.ckpt_name={CHECKPOINT})." in told
     )
 
 

@@ -142,7 +142,7 @@ def toy():
             "own",
             "a read circle on the gras",
             EditSettings(),
-            "know 'read', 'gras', and can neither find nor draw them. Nearest to read: red, ",
+            "know 'read', 'gras', and can neither find nor draw them. Nearest to read: red",
         ),
         ("own", "a red circle on the sand", EditSettings(), "flicker less with key_frames mid, 0"),
         (

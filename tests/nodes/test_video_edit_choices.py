@@ -120,7 +120,12 @@ def test_steps_and_guidance_are_the_models(choices, clip_of):
         (unet(), (8, 512, 512, 8), {"size": 256}, "has 256 pixels, MODEL (SD15) was trained on 512"),
         (unet(), (8, 512, 512, 8), {"size": 1024}, "has 1024 pixels, MODEL (SD15) was trained on 512"),
         (unet(), (8, 512, 512, 8), {"size": 384}, None),
-        (unet(), (8, 360, 720, 8), {"size": 300}, "off at its edges, 600x300 pixels to 576x256: both sides must"),
+        (
+            unet(),
+            (8, 500, 560, 8),
+            {},
+            "11% of the picture is cut off at its edges, 573x512 pixels to 512x512",
+        ),
         (unet(), (8, 512, 910, 8), {}, None),
         (unet(keys=()), (8, 512, 512, 8), {}, "set key_frames of the model to -1, first"),
         (unet(keys=()), (1, 512, 512, 8), {}, "one frame"),

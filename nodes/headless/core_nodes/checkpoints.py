@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from shlex import quote
+
 from ....fatezero_ext.errors import FateZeroError
 from ....fatezero_ext.models.checkpoint_check import check_checkpoint
 from ....fatezero_ext.models.weight_files import SAFETENSORS
@@ -65,9 +67,9 @@ class CheckpointLoaderSimple(CoreNode):
 def _absent(name: str) -> str:
     there = host.current().model_names("checkpoints")
     listed = ", ".join([*there[:MOST_LISTED], *([f"{len(there) - MOST_LISTED} more"] if there[MOST_LISTED:] else [])])
-    instead = f", or choose one that is there, as --set CheckpointLoaderSimple.ckpt_name={there[0]}" if there else ""
-    instead += f" ({listed})" if there[1:] else ""
+    instead = f", or choose one that is there: {listed}" if there else ""
+    how = f" (--set {quote(f'CheckpointLoaderSimple.ckpt_name={there[0]}')})" if there else ""
     return (
         f"the checkpoint {name!r} is not there; it is needed. Put the file {host.current().models_place()}, in its "
-        f"folder checkpoints if there is one{instead}."
+        f"folder checkpoints if there is one{instead}{how}."
     )
