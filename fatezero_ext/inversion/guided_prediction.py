@@ -16,6 +16,7 @@ from ..diffusion.finite import watched
 from ..diffusion.noise_model import NoiseModel
 from ..errors import SettingsError
 from ..memory.free_memory import OutOfMemoryError, Remedy, free_on, free_ram, within_memory
+from ..memory.freed_blocks import give_back_freed_blocks
 from ..storage.offload import CPU
 from ..storage.record_store import MemoryStore, RecordStore
 from .footprint import ClipShape
@@ -182,6 +183,8 @@ class GuidedPrediction:
         if len(group) > 1:  # they end together, which may take minutes
             attends = [looked_after(attend, self._on_frames) for attend in attends]
         attends = [self._calls.attend(attend, part) for attend, part in zip(attends, group, strict=True)]
+        if len(self.parts) > 1 and self.unet.device.type == "cpu":
+            give_back_freed_blocks()  # of the part before, and of the source's own call
         predicted = within_memory(lambda: self._predictions(pieces, timestep, attends), remedies, OUT_OF_MEMORY_ADVICE)
         self._on_frames(sum(map(len, pieces)))
         return predicted
