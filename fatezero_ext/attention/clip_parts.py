@@ -26,12 +26,14 @@ class ClipPart:
     before:  frames of earlier parts whose keys and values are carried to this one, ascending
     carried: those of its own frames that later parts read
     number:  its place in the order of the parts
+    done:    those of `before` that no later part reads
     """
 
     frames: tuple[int, ...]
     before: tuple[int, ...] = ()
     carried: tuple[int, ...] = ()
     number: int = 0
+    done: tuple[int, ...] = ()
 
     @property
     def rows(self) -> slice | list[int]:
@@ -132,7 +134,8 @@ def _parts(frames: Sequence[tuple[int, ...]], tables: Collection[tuple[int, ...]
     for number, own in enumerate(frames):
         waiting = [frame for frame in waiting if last[frame] >= number]
         carried = [frame for frame in own if last[frame] > number]
-        yield ClipPart(own, tuple(sorted(waiting)), tuple(carried), number)
+        done = tuple(frame for frame in waiting if last[frame] == number)
+        yield ClipPart(own, tuple(sorted(waiting)), tuple(carried), number, done)
         waiting += carried
 
 
@@ -159,7 +162,11 @@ def part_sites(sites: Mapping[LayerAddress, Site], part: ClipPart) -> Mapping[La
 
 
 class CarriedKeys:
-    """Keys and values that one prediction of a clip, under one text, carries from part to part."""
+    """Keys and values that one prediction of a clip, under one text, carries from part to part.
+
+    A layer's are let go as they are read for the last time: a part that failed cannot be computed again by itself, only
+    all parts from the first.
+    """
 
     def __init__(self) -> None:
         self._rows: dict[LayerAddress, dict[int, tuple[Tensor, Tensor]]] = {}
@@ -173,8 +180,11 @@ class CarriedKeys:
         }
 
     def before(self, at: LayerAddress, part: ClipPart) -> list[tuple[Tensor, Tensor]]:
-        """Return a layer's keys and values [1, heads, tokens, dim] of each frame before a part's own."""
-        return [self._rows[at][frame] for frame in part.before]
+        """Return a layer's keys and values [1, heads, tokens, dim] of each frame before a part's own; once."""
+        found = [self._rows[at][frame] for frame in part.before]
+        for frame in part.done:
+            del self._rows[at][frame]
+        return found
 
     def carry(self, at: LayerAddress, part: ClipPart, k: Tensor, v: Tensor) -> None:
         """Carry a layer's keys and values on; k, v: [frames of the part, heads, tokens, dim]."""

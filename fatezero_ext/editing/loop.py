@@ -29,7 +29,7 @@ from ..inversion.guided_prediction import (
 )
 from ..inversion.source_reader import AskedText, SourceReader, SourceRecords
 from ..inversion.trace import Trace, keeps_levels
-from ..memory.free_memory import within_memory
+from ..memory.free_memory import Remedy, within_memory
 from .attention import EditAttention
 from .masks import Heat, MaskMaker
 from .plan import EditPlan
@@ -121,8 +121,16 @@ class _ClipRun:
             self._masks_before = [copy(run.masks) for run in self.parts]
             return _edited_step(self.parts, x, step, source, self._predict)
 
-        remedies = [partial(self._smaller_parts, source)] * HALVINGS
-        return within_memory(edited_once, remedies, OUT_OF_MEMORY_ADVICE)
+        again = [partial(self._again, remedy) for remedy in self._predict.remedies()]
+        smaller = [partial(self._smaller_parts, source)] * HALVINGS
+        return within_memory(edited_once, [*again, *smaller], OUT_OF_MEMORY_ADVICE)
+
+    def _again(self, remedy: Remedy) -> str | None:
+        said = remedy()
+        if said is not None:
+            for run, masks in zip(self.parts, self._masks_before, strict=True):
+                run.masks = masks
+        return said
 
     def _smaller_parts(self, source: SourceReader) -> str | None:
         before = self._predict.parts

@@ -178,8 +178,10 @@ class GuidedPrediction:
 
         pieces:  [frames, channels, height, width] of each part
         attends: computes the attention of each part in the call that has the last text
+        Raises OutOfMemoryError; where the group is not the first, `remedies` may help the step when it runs again.
         """
-        remedies = (*memory_remedies(self.unet, self.store), self._take_turns)
+        # What the parts before carried to this one is gone.
+        remedies = () if group[0].number else self.remedies()
         if len(group) > 1:  # they end together, which may take minutes
             attends = [looked_after(attend, self._on_frames) for attend in attends]
         attends = [self._calls.attend(attend, part) for attend, part in zip(attends, group, strict=True)]
@@ -188,6 +190,10 @@ class GuidedPrediction:
         predicted = within_memory(lambda: self._predictions(pieces, timestep, attends), remedies, OUT_OF_MEMORY_ADVICE)
         self._on_frames(sum(map(len, pieces)))
         return predicted
+
+    def remedies(self) -> tuple[Remedy, ...]:
+        """Return what can be done when the device runs out of memory, beside smaller parts."""
+        return (*memory_remedies(self.unet, self.store), self._take_turns)
 
     def _predictions(self, pieces: Sequence[Tensor], timestep: int | Tensor, attends: Sequence[Attend]) -> list[Tensor]:
         if not self.one_at_a_time:

@@ -208,7 +208,8 @@ def _recorded(
                 within_memory(write, memory_remedies(predict.unet, recording.store), OUT_OF_MEMORY_ADVICE)
         return joined(predict.parts, pieces)
 
-    return within_memory(predicted, [predict.smaller_parts] * HALVINGS, OUT_OF_MEMORY_ADVICE)
+    remedies = (*predict.remedies(), *[predict.smaller_parts] * HALVINGS)
+    return within_memory(predicted, remedies, OUT_OF_MEMORY_ADVICE)
 
 
 def _on_cpu(unet: NoiseModel, levels: Tensor, given: Tensor, room: LevelsRoom) -> Tensor:

@@ -177,6 +177,7 @@ class SourceRun:
         if self._parts[number].before:
             at_step, until, following = self._next
             first = following if (at_step, until) == (step, last) and following <= number else 0
+            self._next = (-1, None, 0)  # where this call fails, all are run again
         for each in range(first, number + 1):
             (records,) = self._recorded(step, self._parts[each : each + 1], forms, last)
             self._next = (step, last, each + 1)

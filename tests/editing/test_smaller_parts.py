@@ -89,6 +89,19 @@ def test_masks_go_on_where_an_edit_had_come_to(models, whole, norm, kind, after)
     assert max(calls[after + 3 :]) <= 4
 
 
+@pytest.mark.parametrize("kind", [None, "shapes", "a mask"])
+@pytest.mark.parametrize("storage", [IN_RAM, Storage("recompute")], ids=lambda storage: storage.policy)
+def test_a_step_runs_again_from_its_first_part_with_one_text_at_once(models, whole, kind, storage, caplog):
+    (_, edited), model = whole, models("frame")
+    prompt, settings = COLOUR if kind is None else KINDS[kind][0]
+    controller, more = inverted_in(model, storage), {} if kind is None else KINDS[kind][1]
+    with room_for(model.unet, 2, after=10) as calls:  # in the middle of a step
+        found = edit(controller, model.text_encoder, prompt, settings, frames_at_once=2, **more)
+    check_alike(found, edited("frame", kind))
+    assert calls[10:].count(4) == 1 and "one after the other" in caplog.text
+    assert "frames are computed at once" not in caplog.text
+
+
 def test_pages_are_stored_as_they_would_have_been(models, whole, tmp_path):
     (of_whole, _), model = whole, models("frame")
     storage = Storage("features", "disk", cache=InversionCache(tmp_path))
