@@ -26,14 +26,14 @@ class ClipPart:
     before:  frames of earlier parts whose keys and values are carried to this one, ascending
     carried: those of its own frames that later parts read
     number:  its place in the order of the parts
-    done:    those of `before` that no later part reads
+    last_read: those of `before` that no later part reads
     """
 
     frames: tuple[int, ...]
     before: tuple[int, ...] = ()
     carried: tuple[int, ...] = ()
     number: int = 0
-    done: tuple[int, ...] = ()
+    last_read: tuple[int, ...] = ()
 
     @property
     def rows(self) -> slice | list[int]:
@@ -134,8 +134,8 @@ def _parts(frames: Sequence[tuple[int, ...]], tables: Collection[tuple[int, ...]
     for number, own in enumerate(frames):
         waiting = [frame for frame in waiting if last[frame] >= number]
         carried = [frame for frame in own if last[frame] > number]
-        done = tuple(frame for frame in waiting if last[frame] == number)
-        yield ClipPart(own, tuple(sorted(waiting)), tuple(carried), number, done)
+        last_read = tuple(frame for frame in waiting if last[frame] == number)
+        yield ClipPart(own, tuple(sorted(waiting)), tuple(carried), number, last_read)
         waiting += carried
 
 
@@ -179,10 +179,10 @@ class CarriedKeys:
             if part.before
         }
 
-    def before(self, at: LayerAddress, part: ClipPart) -> list[tuple[Tensor, Tensor]]:
+    def take_before(self, at: LayerAddress, part: ClipPart) -> list[tuple[Tensor, Tensor]]:
         """Return a layer's keys and values [1, heads, tokens, dim] of each frame before a part's own; once."""
         found = [self._rows[at][frame] for frame in part.before]
-        for frame in part.done:
+        for frame in part.last_read:
             del self._rows[at][frame]
         return found
 
@@ -215,19 +215,23 @@ class PartAttention:
             carried.begin(self.part)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, site: Site) -> Tensor:
-        own, part = self.sites[site.address], self.part
+        own = self.sites[site.address]
         if not own.key_frames:
             return self.inner(q, k, v, site)
-        carried = self.carried[-(len(q) // site.frames) :]
+        k, v = self._behind_those_before(k, v, site, self.carried[-(len(q) // site.frames) :])
+        return self.inner(q, k, v, replace(site, key_frames=own.key_frames, before=own.before))
+
+    def _behind_those_before(
+        self, k: Tensor, v: Tensor, site: Site, carried: Sequence[CarriedKeys]
+    ) -> tuple[Tensor, Tensor]:
+        """Carry keys and values on; return them behind those of the frames before, of which nothing else is held."""
         keys, values = [], []
         for kept, k_own, v_own in zip(carried, k.split(site.frames), v.split(site.frames), strict=True):
-            before = kept.before(site.address, part)
+            before = kept.take_before(site.address, self.part)
             keys += [*(row for row, _ in before), k_own]
             values += [*(row for _, row in before), v_own]
-            kept.carry(site.address, part, k_own, v_own)
-        if part.before:
-            k, v = torch.cat(keys), torch.cat(values)
-        return self.inner(q, k, v, replace(site, key_frames=own.key_frames, before=own.before))
+            kept.carry(site.address, self.part, k_own, v_own)
+        return (torch.cat(keys), torch.cat(values)) if self.part.before else (k, v)
 
     def of_others(self, inner: Attend) -> PartAttention:
         """Return the attention of a call with all texts but the last, computed by `inner`."""

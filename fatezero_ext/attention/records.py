@@ -148,9 +148,13 @@ StepRecords = Mapping[LayerAddress, Record]
 
 
 def joined_frames(pieces: Sequence[StoredTensor]) -> StoredTensor:
-    """Join tensors of frames to one of all these frames; a single one is returned itself."""
+    """Join tensors of frames to one of all these frames; a single one is returned itself.
+
+    All are brought to the device of the last: a store may leave its device in the middle of a step.
+    """
     if len(pieces) == 1:
         return pieces[0]
+    pieces = [piece.to(pieces[-1].values.device) for piece in pieces]
     scales = [piece.scale for piece in pieces if piece.scale is not None]
     values = torch.cat([piece.values for piece in pieces])
     return StoredTensor(values, torch.cat(scales) if scales else None)

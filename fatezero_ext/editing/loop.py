@@ -121,13 +121,14 @@ class _ClipRun:
             self._masks_before = [copy(run.masks) for run in self.parts]
             return _edited_step(self.parts, x, step, source, self._predict)
 
-        again = [partial(self._again, remedy) for remedy in self._predict.remedies()]
+        again = [partial(self._begin_again_after, remedy, source) for remedy in self._predict.remedies()]
         smaller = [partial(self._smaller_parts, source)] * HALVINGS
         return within_memory(edited_once, [*again, *smaller], OUT_OF_MEMORY_ADVICE)
 
-    def _again(self, remedy: Remedy) -> str | None:
+    def _begin_again_after(self, remedy: Remedy, source: SourceReader) -> str | None:
         said = remedy()
         if said is not None:
+            source.begin_again()
             for run, masks in zip(self.parts, self._masks_before, strict=True):
                 run.masks = masks
         return said

@@ -178,10 +178,10 @@ class GuidedPrediction:
 
         pieces:  [frames, channels, height, width] of each part
         attends: computes the attention of each part in the call that has the last text
-        Raises OutOfMemoryError; where the group is not the first, `remedies` may help the step when it runs again.
+        Raises OutOfMemoryError; where the group reads parts before it, `remedies` may help a step that begins again.
         """
-        # What the parts before carried to this one is gone.
-        remedies = () if group[0].number else self.remedies()
+        # What the parts before carried to this one is gone once it was read.
+        remedies = () if group[0].before else self.remedies()
         if len(group) > 1:  # they end together, which may take minutes
             attends = [looked_after(attend, self._on_frames) for attend in attends]
         attends = [self._calls.attend(attend, part) for attend, part in zip(attends, group, strict=True)]

@@ -173,11 +173,10 @@ class SourceRun:
         last = [layer.address for layer in self._unet.layers if layer.address in forms][-1]
         if self._together:
             return self._recorded_ahead(step, number, forms, last)
-        first = number
+        (at_step, until, following), first = self._next, number
+        self._next = (-1, None, 0)  # where this call fails, all are run again
         if self._parts[number].before:
-            at_step, until, following = self._next
             first = following if (at_step, until) == (step, last) and following <= number else 0
-            self._next = (-1, None, 0)  # where this call fails, all are run again
         for each in range(first, number + 1):
             (records,) = self._recorded(step, self._parts[each : each + 1], forms, last)
             self._next = (step, last, each + 1)

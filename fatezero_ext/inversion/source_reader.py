@@ -95,17 +95,21 @@ class SourceReader:
 
     def split(self, parts: Parts) -> None:
         """Read other parts of the clip from here on, beginning with the first of a step."""
-        waiting = [coming for coming in self._coming.values() if not coming.cancel()]
-        wait(waiting)  # what is read ahead for the parts until now is of no use, and its thread must have ended with it
-        self._coming = {}
         self._parts = parts
+        self.begin_again()
         self._sites = self._sites_under(self._trace.text)
         self._asked_sites = () if self._asked_text is None else self._sites_under(self._asked_text)
         # Records of all parts at once would fill the device: each is brought there when its layer is computed.
         self._parked = len(parts) > 1 and self._unet.joins_parts
         self._source = SourceRun(self._unet, self._trace, parts, self._on_frames)
-        self._pages = StoredPages(self._trace.store, parts, self._trace.frames)
         self._carried, self._carried_asked = CarriedFrames(), CarriedFrames()
+
+    def begin_again(self) -> None:
+        """Begin a step again, with nothing of it in hand: what was read may have left the device since."""
+        waiting = [coming for coming in self._coming.values() if not coming.cancel()]
+        wait(waiting)  # their thread must have ended with the pages
+        self._coming = {}
+        self._pages = StoredPages(self._trace.store, self._parts, self._trace.frames)
 
     def _sites_under(self, text: Tensor) -> Sequence[Mapping[LayerAddress, Site]]:
         sites = self._unet.source_sites(text, self._trace.frames, *self._trace.size)

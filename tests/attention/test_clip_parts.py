@@ -45,7 +45,7 @@ def test_only_frames_that_later_parts_read_are_carried():
     assert [(part.frames, part.before) for part in parts] == [
         ((0, 1, 2), ()), ((3, 4, 5), (0, 2)), ((6, 7, 8), (0, 5))
     ]  # fmt: skip
-    assert [part.done for part in parts] == [(), (2,), (0, 5)]
+    assert [part.last_read for part in parts] == [(), (2,), (0, 5)]
     assert split_clip((), 9, 4)[1].before == ()
 
 

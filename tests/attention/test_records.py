@@ -12,6 +12,7 @@ from fatezero_ext.attention.records import (
     FeatureRecord,
     MapRecord,
     StoredTensor,
+    joined_frames,
     named_tensors,
     records_bytes,
     records_from,
@@ -217,3 +218,11 @@ def test_kept_inputs_give_the_maps_of_any_key_frames(golden, noise, key_frames, 
     attn, x = layer.module, noise(FRAMES, site.cells, layer.module.query_dim)
     wanted = written_out(heads_of(attn.to_q(x), attn.heads), heads_of(attn.to_k(x), attn.heads), read)
     assert relative(FeatureRecord(StoredTensor(x)).probs(x, site), wanted) < 1e-6
+
+
+@pytest.mark.parametrize("scale", [None, torch.ones(1)])
+def test_frames_on_two_devices_are_joined_on_that_of_the_last(scale):
+    left = StoredTensor(torch.zeros(1, 2), scale)
+    joined = joined_frames([left, left.to(torch.device("meta"))])
+    assert joined.values.device.type == "meta" and joined.values.shape == (2, 2)
+    assert scale is None or joined.scale.device.type == "meta"

@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from fatezero_ext import InflationSettings, Storage, edit, load_model, register_attention_control
+from fatezero_ext.inversion import run
 from fatezero_ext.storage.disk_cache.cache import InversionCache
+from fatezero_ext.storage.record_store import MemoryStore
 
 from ..conftest import GOLDEN
 from ..small_runs import clip, inverted
@@ -100,6 +102,60 @@ def test_a_step_runs_again_from_its_first_part_with_one_text_at_once(models, who
     check_alike(found, edited("frame", kind))
     assert calls[10:].count(4) == 1 and "one after the other" in caplog.text
     assert "frames are computed at once" not in caplog.text
+
+
+@contextmanager
+def failing_at(unet, number):
+    """The middle of the UNet runs out of memory once, at its call of a number."""
+    calls = []
+
+    def fail(_module, given):
+        calls.append(len(given[0]))
+        if len(calls) - 1 == number:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
+
+    hook = unet.net.mid_block.attentions[0].proj_in.register_forward_pre_hook(fail)
+    try:
+        yield calls
+    finally:
+        hook.remove()
+
+
+def stays_on_the_device(monkeypatch):
+    """A store of pages that are kept where they were computed, as on a GPU."""
+    monkeypatch.setattr(run, "MemoryStore", lambda _device, *given: MemoryStore(None, *given))
+
+
+@pytest.mark.parametrize("number", [3, 4, 5])  # of three parts of the second step
+def test_an_inversion_does_a_step_again_when_its_store_left_the_device(models, whole, number, caplog, monkeypatch):
+    (of_whole, edited), model = whole, models("frame")
+    stays_on_the_device(monkeypatch)
+    with failing_at(model.unet, number) as calls:
+        controller = inverted_in(model, frames_at_once=3)
+    assert len(calls) == 3 * STEPS + 1 + (number - 3) and "attention moves to the computer's memory" in caplog.text
+    assert (controller.trace.latents - of_whole("frame").trace.latents).abs().max() < 1e-4
+    check_alike(edit(controller, model.text_encoder, *COLOUR), edited("frame"))
+
+
+@pytest.mark.parametrize("number", [4, 5, 6])
+def test_an_edit_does_a_step_again_when_its_store_left_the_device(models, whole, number, caplog, monkeypatch):
+    (_, edited), model = whole, models("frame")
+    stays_on_the_device(monkeypatch)
+    controller = inverted_in(model, frames_at_once=3)
+    with failing_at(model.unet, number) as calls:
+        found = edit(controller, model.text_encoder, *COLOUR, frames_at_once=2)  # parts that those stored do not match
+    check_alike(found, edited("frame"))
+    assert len(calls) == 4 * STEPS + 1 + (number - 4) and "attention moves to the computer's memory" in caplog.text
+
+
+@pytest.mark.parametrize("number", [8, 10, 12])
+def test_a_source_that_ran_out_of_memory_runs_again_from_its_first_part(models, whole, number):
+    (_, edited), model = whole, models("frame")
+    controller = inverted_in(model, Storage("recompute"))
+    with failing_at(model.unet, number) as calls:
+        found = edit(controller, model.text_encoder, *COLOUR, frames_at_once=2)
+    assert calls[number] <= 2  # of one text
+    check_alike(found, edited("frame"))
 
 
 def test_pages_are_stored_as_they_would_have_been(models, whole, tmp_path):
