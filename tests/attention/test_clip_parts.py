@@ -1,10 +1,12 @@
 """A clip in parts: every frame once, each behind what it reads, and attention as in the whole clip."""
 
+import weakref
+
 import pytest
 import torch
 
-from fatezero_ext import InflationSettings, SettingsError
-from fatezero_ext.attention.clip_parts import PartCalls, joined, part_sites, split_clip, whole_clip
+from fatezero_ext import InflationSettings, LayerAddress, SettingsError
+from fatezero_ext.attention.clip_parts import CarriedKeys, PartCalls, joined, part_sites, split_clip, whole_clip
 from fatezero_ext.attention.functional import plain
 from fatezero_ext.attention.key_frames import resolve_key_frames
 
@@ -75,6 +77,21 @@ def test_frames_of_parts_come_back_to_their_places(noise):
     assert [part.of(clip).shape[0] for part in parts] == [2, 2, 2, 2, 1]
     assert joined(parts, [part.of(clip) for part in parts]).equal(clip)
     assert joined(whole_clip(9), [clip]) is clip and whole_clip(9)[0].of(clip) is clip
+
+
+def test_keys_that_no_later_part_reads_are_held_no_longer_once_they_are_taken(noise):
+    _, second, third = parts = split_clip(resolve_key_frames((-1, "first"), 9), 9, 3)
+    carried, at = CarriedKeys(), LayerAddress("down", 0, 0, "self")
+    for part in parts[:2]:
+        carried.begin(part)
+        taken = carried.take_before(at, part)
+        carried.carry(at, part, noise(3, 2, 4, 8), noise(3, 2, 4, 8))
+    first, last_read = (weakref.ref(k) for k, _ in taken)  # of the frames 0 and 2
+    del taken
+    assert second.last_read == (2,) and last_read() is None and first() is not None
+    carried.begin(third)
+    carried.take_before(at, third)
+    assert first() is None
 
 
 @pytest.mark.parametrize("texts", [1, 2])

@@ -148,14 +148,15 @@ def test_an_edit_does_a_step_again_when_its_store_left_the_device(models, whole,
     assert len(calls) == 4 * STEPS + 1 + (number - 4) and "attention moves to the computer's memory" in caplog.text
 
 
-@pytest.mark.parametrize("number", [8, 10, 12])
-def test_a_source_that_ran_out_of_memory_runs_again_from_its_first_part(models, whole, number):
+def test_a_source_that_ran_out_of_memory_runs_again_from_its_first_part(models, whole, caplog, monkeypatch):
     (_, edited), model = whole, models("frame")
-    controller = inverted_in(model, Storage("recompute"))
-    with failing_at(model.unet, number) as calls:
-        found = edit(controller, model.text_encoder, *COLOUR, frames_at_once=2)
-    assert calls[number] <= 2  # of one text
-    check_alike(found, edited("frame"))
+    stays_on_the_device(monkeypatch)
+    (prompt, settings), _ = KINDS["other words"]
+    controller = inverted_in(model, Storage("maps", "ram"))
+    with failing_at(model.unet, 2) as calls:  # the source's own, of the second part, under the word that it asks for
+        found = edit(controller, model.text_encoder, prompt, settings, frames_at_once=2)
+    assert calls[:5] == [2, 4, 2, 2, 2] and "attention moves to the computer's memory" in caplog.text
+    check_alike(found, edited("frame", "other words"))
 
 
 def test_pages_are_stored_as_they_would_have_been(models, whole, tmp_path):
