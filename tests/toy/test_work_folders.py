@@ -60,15 +60,20 @@ def test_a_work_folder_keeps_the_recipe_it_was_begun_with(tmp_path, capsys, stag
     assert stages == 2 * [*train.STAGES]
 
 
-def test_channels_of_a_vae_mean_a_fresh_one_like_that_of_the_model_gone_on_from(tmp_path, monkeypatch):
+def test_channels_of_a_vae_widen_that_of_the_model_gone_on_from(tmp_path, capsys, monkeypatch):
     asked = []
     monkeypatch.setattr(train, "train_autoencoder", lambda folder, training, *_: asked.append(training))
-    for options in ([], ["--vae-channels", "16", "64", "64"]):
-        main(["--output", str(tmp_path / "model"), "--work", str(tmp_path / f"work{len(options)}"), "--stage", "vae",
-              "--start", str(MODEL_FOLDER), *options])  # fmt: skip
-    gone_on, fresh = asked
-    assert (gone_on.start, gone_on.like) == (MODEL_FOLDER / "vae", None)
-    assert (fresh.start, fresh.like, fresh.channels) == (None, MODEL_FOLDER / "vae", (16, 64, 64))
+    begin = ["--stage", "vae", "--start", str(MODEL_FOLDER)]
+    for name, options in (("usual", []), ("wide", ["--vae-channels", "32", "64", "64"])):
+        trained(tmp_path / name, *begin, *options)
+    assert [(one.start, one.channels) for one in asked] == [
+        (MODEL_FOLDER / "vae", (16, 32, 32)),
+        (MODEL_FOLDER / "vae", (32, 64, 64)),
+    ]
+    for channels in (("24", "48", "48"), ("16", "64", "64"), ("8", "16", "16")):
+        said = refused(capsys, tmp_path / "other", *begin, "--vae-channels", *channels)
+        assert "has 16 32 32" in said and "such as 32 64 64" in said
+    assert len(asked) == 2
 
 
 def test_options_of_stages_that_have_not_begun_are_free(tmp_path, capsys, stages, monkeypatch):

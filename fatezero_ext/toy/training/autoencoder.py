@@ -18,6 +18,7 @@ from .averaging import WeightAverage
 from .checkpoint import Progress, check_checkpoint
 from .parallel import average_gradients, launch, wait_for_all
 from .sizes import SMALL
+from .widening import widen
 
 SCALING = 0.18215
 GROUPS = 8
@@ -39,8 +40,7 @@ class AutoencoderTraining:
 
     start:         folder of a VAE to go on from; None begins with a fresh one
     decoder_alone: leave the encoder of `start`, and so its latents, as they are
-    channels:      of a fresh VAE, the finest level first
-    like:          folder of a VAE whose latents a UNet knows already: the finished one's are turned towards them
+    channels:      of its levels, the finest first; a VAE to go on from that has fewer is widened
     objects:       names that may occur in the scenes
     device:        "cpu" or "cuda"
     bfloat16:      compute in bfloat16 where autocast does; weights stay float32
@@ -56,7 +56,6 @@ class AutoencoderTraining:
     start: Path | None = None
     decoder_alone: bool = False
     channels: tuple[int, int, int] = SMALL.vae
-    like: Path | None = None
     objects: tuple[str, ...] = ()
     device: str = "cpu"
     bfloat16: bool = False
@@ -160,25 +159,19 @@ def _train(rank: int, workers: int, folder: Path, training: AutoencoderTraining,
 
 def _trained_parts(training: AutoencoderTraining) -> tuple[AutoencoderKL, list[Tensor]]:
     """Return the VAE, and the weights of it that are to change."""
-    vae = build_autoencoder(training.channels) if training.start is None else _finished(training.start)
+    vae = build_autoencoder(training.channels)
+    if training.start is not None:
+        widen(AutoencoderKL.from_pretrained(training.start, torch_dtype=torch.float32, local_files_only=True), vae)
     nn.Module.to(vae, training.device)
     into, outof = _latent_convolutions(vae)
     trained: list[Tensor] = [*vae.decoder.parameters(), *outof.parameters()]
     return vae, trained + ([] if training.decoder_alone else [*vae.encoder.parameters(), *into.parameters()])
 
 
-def _finished(folder: Path) -> AutoencoderKL:
-    vae: AutoencoderKL = AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
-    return vae
-
-
 def _finish(vae: AutoencoderKL, folder: Path, training: AutoencoderTraining, report: Callable[[str], None]) -> None:
     """Normalise, measure and save a trained VAE; the folder is there when it is complete."""
     nn.Module.to(vae, "cpu")
     if not training.decoder_alone:
-        if training.like is not None:
-            likeness = turn_latents(vae, _finished(training.like), training.measured, training.objects)
-            report(f"{folder.name} latents turned: correlation {likeness:.2f} with the known ones")
         fold_normalisation(vae, training.measured, training.objects)
     frame, things = held_out_psnr(vae, training.measured, training.objects)
     report(f"{folder.name} held-out PSNR {frame:.2f} dB, of things alone {things:.2f} dB")
@@ -223,30 +216,6 @@ def fold_normalisation(vae: AutoencoderKL, scenes: int, objects: tuple[str, ...]
     into.bias[channels:] = -10
     outof.bias += outof.weight[:, :, 0, 0] @ centre
     outof.weight *= spread.view(1, -1, 1, 1)
-
-
-@torch.no_grad()
-def turn_latents(vae: AutoencoderKL, known: AutoencoderKL, scenes: int, objects: tuple[str, ...] = ()) -> float:
-    """Rotate a VAE's latent channels towards those of another, without changing what it reconstructs.
-
-    A UNet that was trained on the other's latents then has less to learn anew. The rotation that fits best over that
-    many held-out frames goes into the 1x1 convolutions around the latent; channels are brought to unit variance first.
-    Returns the mean correlation of the rotated channels with the other's.
-    """
-    fold_normalisation(vae, scenes, objects)
-    frames, _ = frames_and_masks(_HELD_OUT_SEED + 1, range(scenes), objects)
-    own, other = (model.encode(frames).latent_dist.mean.transpose(0, 1).flatten(1) * SCALING for model in (vae, known))
-    other = (other - other.mean(dim=1, keepdim=True)) / other.std(dim=1, keepdim=True)
-    left, _, right = torch.linalg.svd(other @ own.T)
-    turn = left @ right
-    into, outof = _latent_convolutions(vae)
-    assert into.bias is not None
-    channels = len(turn)
-    into.weight[:channels] = (turn @ into.weight[:channels].flatten(1)).view_as(into.weight[:channels])
-    into.bias[:channels] = turn @ into.bias[:channels]
-    outof.weight.copy_((outof.weight[:, :, 0, 0] @ turn.T).view_as(outof.weight))
-    turned = turn @ own
-    return float(((other * turned).mean(dim=1) / turned.std(dim=1)).mean())
 
 
 def _latent_convolutions(vae: AutoencoderKL) -> tuple[nn.Conv2d, nn.Conv2d]:

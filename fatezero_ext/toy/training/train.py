@@ -9,7 +9,7 @@ the defaults are what the shipped model was trained with.
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -74,8 +74,9 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     if options.device == "cuda" and options.workers != 1:
         parser.error(f"--device cuda with {options.workers} workers; a GPU takes one. Give --workers 1.")
     if any(channels < 1 or channels % GROUPS for channels in options.vae_channels or ()):
-        given = " ".join(map(str, options.vae_channels))
-        parser.error(f"--vae-channels {given}; norms take them in groups. Give multiples of {GROUPS}.")
+        parser.error(
+            f"--vae-channels {_listed(options.vae_channels)}; norms take them in groups. Give multiples of {GROUPS}."
+        )
     for name in ("vae_batch", "batch"):
         if getattr(options, name) < 1 or getattr(options, name) % options.workers:
             parser.error(
@@ -110,6 +111,23 @@ def _check_work(options: argparse.Namespace, stages: Sequence[str]) -> None:
         )
     if options.start is not None:
         check_start(options.start, objects=options.objects > 0)
+        _check_widening(options)
+
+
+def _check_widening(options: argparse.Namespace) -> None:
+    """Refuse channels that a VAE of the model to start from cannot be widened to."""
+    narrow = sizes_of(options.start, SMALL.rate).vae
+    factors = {wide / few for wide, few in zip(_sizes(options).vae, narrow, strict=True)}
+    if len(factors) > 1 or not min(factors).is_integer():
+        raise SettingsError(
+            f"--vae-channels {_listed(options.vae_channels)}; the VAE in {options.start} has {_listed(narrow)}, and "
+            f"copies of its channels make a wider one. Give a whole multiple, the same for each level, such as "
+            f"{_listed(2 * few for few in narrow)}."
+        )
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return " ".join(map(str, numbers))
 
 
 def _sizes(options: argparse.Namespace) -> Sizes:
@@ -120,10 +138,8 @@ def _sizes(options: argparse.Namespace) -> Sizes:
 
 def _vae(options: argparse.Namespace) -> None:
     if not (options.work / "vae").exists():
-        known = None if options.start is None else options.start / "vae"
-        training = _autoencoder_training(options, options.vae_steps, VAE_RATE, known)
-        if options.vae_channels:
-            training = replace(training, start=None, like=known)
+        start = None if options.start is None else options.start / "vae"
+        training = _autoencoder_training(options, options.vae_steps, VAE_RATE, start)
         train_autoencoder(options.work / "vae", training, options.workers, _report)
 
 
@@ -242,7 +258,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         nargs=3,
         metavar="N",
-        help="of a fresh VAE, the finest level first; with --start its latents are turned towards that model's",
+        help="of the VAE, the finest level first; with --start a multiple of that model's, whose VAE is widened",
     )
     parser.add_argument("--seed", type=int, default=0)
     return parser
