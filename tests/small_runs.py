@@ -13,7 +13,14 @@ STEPS = 5  # self-attention is fused in four of them, latents are blended in two
 ROUNDING = 3e-4  # of whole edits, as in golden_checks: the authors' program differs so from itself
 
 
-NAMED = {"mode": "replace", "cross_replace": 0.8, "self_replace": 0.8, "blend": None, "guidance": 7.5}
+NAMED = {
+    "mode": "replace",
+    "cross_replace": 0.8,
+    "self_replace": 0.8,
+    "blend": None,
+    "guidance": 7.5,
+    "hold_still": False,
+}
 
 
 def named(*positional, **settings):

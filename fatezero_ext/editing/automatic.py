@@ -23,6 +23,7 @@ class Preset:
     threshold:     of the mask from the words that differ; None: no mask
     latents:       whether the source's latents are put back outside the mask
     joins:         whether words of the edit prompt join the mask
+    still:         whether what stands still in the source does so in the edit; never with `quirks` "original"
     spares:        threshold of the place of the things in front of a background, which keep the source's pixels; None:
                    they are drawn anew
     """
@@ -32,13 +33,14 @@ class Preset:
     threshold: float | None = None
     latents: bool = False
     joins: bool = False
+    still: bool = False
     spares: float | None = None
 
 
 BUILT_IN: Mapping[EditKind, Preset] = {
     "object": Preset(0.5, 0.5, 0.3, latents=True, joins=True),
     "colour": Preset(0.8, 0.8, 0.3, latents=True),
-    "background": Preset(0.8, 0.8, 0.5, latents=True, spares=0.3),
+    "background": Preset(0.8, 0.8, 0.5, latents=True, still=True, spares=0.3),
     "style": Preset(0.5, 0.8),
     "removal": Preset(0.4, 0.4, 0.3, latents=True),
 }
@@ -110,6 +112,7 @@ def resolved_settings(
         cross_replace=preset.cross if settings.cross_replace == AUTO else settings.cross_replace,
         self_replace=own if settings.self_replace == AUTO else settings.self_replace,
         guidance=guidance if settings.guidance == AUTO else settings.guidance,
+        hold_still=preset.still and settings.quirks == "fixed" if settings.hold_still == AUTO else settings.hold_still,
         blend=_blend(settings.blend, kind, preset, _Words(source, edit, changes), with_mask=with_mask),
     )
 

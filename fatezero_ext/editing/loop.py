@@ -33,6 +33,7 @@ from ..memory.free_memory import Remedy, within_memory
 from .attention import EditAttention
 from .masks import Heat, MaskMaker
 from .plan import EditPlan
+from .still_places import StillPlaces
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def edit_latents(
     plan = plan.to(unet.device, unet.dtype)
     run = _ClipRun(partial(EditRun, unet, trace, plan, user_mask), predict)
     x = trace.noise.to(unet.device)
+    still = StillPlaces(trace.latents[0].to(unet.device)) if plan.settings.hold_still else None
     wanted = [run.parts[0].wanted(step) for step in range(steps)]
     asked = None
     if asked_text is not None:
@@ -89,12 +91,14 @@ def edit_latents(
             x, estimates = run.edited(x, step, source)
             trace.let_go()
             parts = predict.parts
+            blended = _mask_of_clip(parts, [each.latent_mask for each in run.parts])
+            if still is not None:
+                x = still.hold(x, blended)
             if watched(x, last=step == steps - 1):
                 name = result_name(x, step + 1, steps, "the edit")
                 check_result(unet, x, name, given=trace.noise, guidance=plan.guidance)
             estimate = partial(_of_clip, parts, estimates)
             fused = _mask_of_clip(parts, [each.attention_mask for each in run.parts])
-            blended = _mask_of_clip(parts, [each.latent_mask for each in run.parts])
             on_step(StepDone(step + 1, steps, x, estimate, fused, blended))
     masks = [each.masks for each in run.parts]
     peak = torch.stack([each.spared_peak() for each in masks]).amax(0)

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from ..diffusion.guided_text import check_guidance, finite_number
-from ..errors import SettingsError
+from ..errors import SettingsError, described
 
 if TYPE_CHECKING:
     from ..prompts.prompt import Quirks, Window
@@ -106,6 +106,8 @@ class EditSettings:
     kind:                 what changes: an "object", its "colour", the "background", the "style", or "removal" of an
                           object; "auto": read from the prompts
     strength:             how much of the edit is done, 0 (the source) to 1 (all of it)
+    hold_still:           what stands still in the source, such as the ground before a fixed camera, stands still in the
+                          edit too, see `StillPlaces`
     """
 
     mode: Mode | Literal["auto"] = AUTO
@@ -118,6 +120,7 @@ class EditSettings:
     quirks: Quirks = "fixed"
     kind: EditKind = AUTO
     strength: float = 1.0
+    hold_still: bool | Literal["auto"] = AUTO
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, (AUTO, "replace", "refine"))
@@ -143,6 +146,10 @@ class EditSettings:
             )
         if self.guidance != AUTO:
             check_guidance(self.guidance)
+        if self.hold_still != AUTO and not isinstance(self.hold_still, bool):
+            raise SettingsError(
+                f"hold_still is {described(self.hold_still)}; True, False or 'auto' is needed. Use 'auto'."
+            )
         if not 0 <= finite_number("strength", self.strength) <= 1:
             raise SettingsError(f"strength is {self.strength}; 0 (the source) to 1 (the whole edit) is needed. Use 1.")
 

@@ -20,6 +20,7 @@ from .edit_widgets import (
     follow_shapes_widget,
     frames_at_once_widget,
     from_widgets,
+    hold_still_widget,
     resolution_widget,
     share_widget,
 )
@@ -207,6 +208,7 @@ def _inputs() -> list[io.Input]:
         frames_at_once_widget(
             "Most frames that the model computes at once, for long clips; the edit is the same. 0: as DDIM Inversion."
         ),
+        hold_still_widget(),
     ]
 
 

@@ -19,6 +19,7 @@ CUSTOM = "custom"
 KIND_NAMES = (*KINDS, CUSTOM)
 RESOLUTIONS = {"auto": None, "1/1": 1, "1/2": 2, "1/4": 4, "1/8": 8}
 """Resolutions of attention maps relative to the latents, as divisors; auto leaves the choice to the edit."""
+HOLD_STILL: Mapping[str, bool | Literal["auto"]] = {AUTO: AUTO, "on": True, "off": False}
 BLEND_WIDGETS = ("blend_words", "blend_edit_words", "subtract_words")
 
 
@@ -41,6 +42,20 @@ def follow_shapes_widget(used: str = "") -> io.Input:
             optional=True,
             tooltip="Spread the heat of words over all that looks alike by self-attention: fuller, smoother places."
             + used,
+        )
+    )
+
+
+def hold_still_widget() -> io.Input:
+    """Make the choice of whether what stands still in the source does so in the edit."""
+    return advanced(
+        io.Combo.Input(
+            "hold_still",
+            options=list(HOLD_STILL),
+            default=AUTO,
+            optional=True,
+            tooltip="What stands still in the clip, such as the ground before a fixed camera, is drawn once for all "
+            "frames, so that it flickers less. auto: for new backgrounds of the built-in model.",
         )
     )
 
@@ -101,6 +116,7 @@ def from_widgets(widgets: Mapping[str, Any], *, with_mask: bool) -> EditSettings
         cross_replace_words=text_lists.parse_windows(widgets["word_windows"], "word_windows"),
         equalizer=text_lists.parse_weights(widgets["equalizer"], "equalizer"),
         quirks=widgets["quirks"],
+        hold_still=HOLD_STILL[widgets.get("hold_still", AUTO)],
     )
     if kind != CUSTOM:
         return settings
@@ -111,6 +127,7 @@ def from_widgets(widgets: Mapping[str, Any], *, with_mask: bool) -> EditSettings
         self_replace=(widgets["self_replace_start"], widgets["self_replace_end"]),
         blend=blending(widgets, with_mask=with_mask),
         guidance=widgets["guidance"],
+        hold_still=settings.hold_still is True,
     )
 
 

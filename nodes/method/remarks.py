@@ -82,6 +82,8 @@ def chosen(settings: EditSettings) -> str:
     if blend is not None:
         words = f"from {', '.join(blend.source_words)} above {blend.threshold:g}" if blend.source_words else "given"
         parts.append(f"mask {words}" + (f", sparing {', '.join(blend.spare_words)}" if blend.spare_words else ""))
+    if settings.hold_still:
+        parts.append("still places held")
     if settings.strength != 1:
         parts.append(f"strength {settings.strength:g}")
     return ", ".join(parts)

@@ -192,6 +192,26 @@ def test_widgets_that_the_kind_does_not_use_are_named_unless_they_say_what_it_ch
         assert f"Not used: {name}. " in said(**{name: value}), name
 
 
+def test_still_places_are_held_as_the_node_says_with_every_kind():
+    widgets = load_pack("nodes.method.video_edit_graph").widgets_of(load_pack("nodes.method.edit").P2PEdit)
+    of, chosen = load_pack("nodes.method.edit_widgets").from_widgets, load_pack("nodes.method.remarks").chosen
+    resolved = load_pack("fatezero_ext.editing.automatic").resolved_settings
+    source, sand = "a red circle on the grass", "a red circle on the sand"
+    for kind, says, holds in [
+        ("auto", "auto", True),
+        ("auto", "off", False),
+        ("custom", "auto", False),
+        ("custom", "on", True),
+        ("style", "on", True),
+    ]:
+        settings = of(widgets | {"kind": kind, "hold_still": says}, with_mask=False)
+        found = resolved(settings, source, sand, built_in=True)
+        assert found.hold_still is holds, (kind, says)
+        assert ("still places held" in chosen(found)) == holds
+    graph_from_before = {name: value for name, value in widgets.items() if name not in ("hold_still", "kind")}
+    assert of(graph_from_before, with_mask=False).hold_still is False
+
+
 def test_a_node_names_the_widgets_it_does_not_use_before_it_works(toy):
     model, controller = toy["own"]
     remarks = load_pack("nodes.method.remarks").edit_remarks

@@ -1,0 +1,122 @@
+"""What stands still in a clip stands still in its edit."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fatezero_ext import (
+    BlendSettings,
+    EditSettings,
+    InflationSettings,
+    SettingsError,
+    Storage,
+    edit,
+    load_model,
+    resolved_settings,
+)
+from fatezero_ext.editing.still_places import MOST_CHANGE, StillPlaces
+
+from ..conftest import GOLDEN
+from ..small_runs import EDIT, inverted, named
+
+FRAMES, SIDE, THING = 5, 16, 3
+
+
+def film(noise=0.0, seed=0):
+    """Latents of a ground before a fixed camera, with a thing of 3x3 cells that goes two cells a frame to the right."""
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.randn(1, 4, SIDE, SIDE, generator=generator).repeat(FRAMES, 1, 1, 1)
+    frames += noise * torch.randn(frames.shape, generator=generator)
+    covered = torch.zeros(FRAMES, SIDE, SIDE, dtype=torch.bool)
+    for number, frame in enumerate(frames):
+        covered[number, 6 : 6 + THING, 2 * number + 2 : 2 * number + 2 + THING] = True
+        frame[:, covered[number]] = 3.0
+    return frames, covered
+
+
+def grown(cells, by=1):
+    return torch.nn.functional.max_pool2d(cells[:, None].float(), 2 * by + 1, 1, by)[:, 0] > 0
+
+
+def test_all_that_a_thing_does_not_touch_is_still_in_spite_of_a_camera_s_noise():
+    frames, covered = film(noise=MOST_CHANGE / 4)
+    assert torch.equal(StillPlaces(frames).still, ~grown(covered))
+
+
+def test_every_cell_is_drawn_once_and_what_moves_is_left_alone(noise):
+    frames, covered = film()
+    x, still = noise(*frames.shape), ~grown(covered)
+    held = StillPlaces(frames).hold(x, None)
+    where = (~still)[:, None].expand_as(x)
+    assert torch.equal(held[where], x[where])
+    for row in range(SIDE):
+        for column in range(SIDE):
+            shows = held[still[:, row, column], :, row, column]
+            assert len(shows.unique(dim=0)) == 1
+            assert (x[:, :, row, column] == shows[0]).all(1).any()  # the latents of one of the frames, not a mean
+
+
+def test_a_place_is_taken_from_the_frame_nearest_the_middle_that_has_it_clear(noise):
+    frames, _ = film()
+    x = noise(*frames.shape)
+    held = StillPlaces(frames).hold(x, None)
+    assert torch.equal(held[:, :, -1], x[2:3, :, -1].expand(FRAMES, -1, -1))  # far from all
+    # Two cells from the thing in the middle frame, four from that in the one before it, on it in the one behind.
+    assert torch.equal(held[2, :, 5, 10], x[1, :, 5, 10])
+
+
+def test_cells_that_may_not_differ_are_neither_shown_nor_changed(noise):
+    frames, covered = film()
+    x, free = noise(*frames.shape), ~grown(covered, 2)
+    free[2] = False
+    held = StillPlaces(frames).hold(x, free)
+    assert torch.equal(held[2], x[2])
+    where = (~free)[:, None].expand_as(x)
+    assert torch.equal(held[where], x[where])
+    assert torch.equal(held[[0, 1, 3, 4], :, -1], x[1:2, :, -1].expand(4, -1, -1))  # the next nearest
+
+
+def test_nothing_of_a_clip_that_moves_everywhere_is_held(noise):
+    x = noise(FRAMES, 4, SIDE, SIDE)
+    assert torch.equal(StillPlaces(noise(FRAMES, 4, SIDE, SIDE) * 2).hold(x, None), x)
+    assert torch.equal(StillPlaces(film()[0][:1]).hold(x[:1], None), x[:1])
+
+
+@pytest.fixture(scope="module")
+def model():
+    """In float64, as in test_frames_at_once.py, with group norms per frame."""
+    return load_model(GOLDEN / "model", InflationSettings(key_frames=("mid",), norm="frame"), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("blend", [None, BlendSettings(("jeep",), ("car",), threshold=0.5, latents=True)])
+def test_an_edit_holds_still_what_its_source_does_in_parts_too(model, blend):
+    frames, covered = film()
+    whole = inverted(model, Storage("features", "ram"), latents=frames, steps=3)
+    settings = named(guidance=3.0, blend=blend, hold_still=True)
+    edited = edit(whole, model.text_encoder, EDIT, settings)
+    parts = edit(whole, model.text_encoder, EDIT, settings, frames_at_once=2)
+    assert (edited.latents - parts.latents).abs().max() < 1e-4
+    still = ~grown(covered)
+    always = still.all(0)
+
+    def change(latents):
+        return (latents[1:] - latents[:-1]).abs().mean(1)[:, always].mean()
+
+    left = edit(whole, model.text_encoder, EDIT, replace(settings, hold_still=False))
+    assert change(edited.latents) == 0
+    assert change(left.latents) > 1e-3
+
+
+def test_only_new_backgrounds_of_the_built_in_model_hold_still_by_themselves():
+    source = "a red circle on the grass"
+    edits = {"a red circle on the sand": True, "a blue circle on the grass": False, f"a sketch of {source}": False}
+    for prompt, holds in edits.items():
+        assert resolved_settings(EditSettings(), source, prompt, built_in=True).hold_still is holds
+        assert resolved_settings(EditSettings(), source, prompt).hold_still is False
+        for asked in (True, False):
+            assert resolved_settings(EditSettings(hold_still=asked), source, prompt).hold_still is asked
+    original = EditSettings(quirks="original")
+    assert resolved_settings(original, source, "a red circle on the sand", built_in=True).hold_still is False
+    with pytest.raises(SettingsError, match="hold_still is 'yes'; True, False or 'auto' is needed"):
+        EditSettings(hold_still="yes")
