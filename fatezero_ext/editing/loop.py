@@ -79,7 +79,7 @@ def edit_latents(
     plan = plan.to(unet.device, unet.dtype)
     run = _ClipRun(partial(EditRun, unet, trace, plan, user_mask), predict)
     x = trace.noise.to(unet.device)
-    still = StillPlaces(trace.latents[0].to(unet.device)) if plan.settings.hold_still else None
+    still = StillPlaces(trace.latents[0].to(unet.device)) if plan.settings.hold_still is True else None
     wanted = [run.parts[0].wanted(step) for step in range(steps)]
     asked = None
     if asked_text is not None:
