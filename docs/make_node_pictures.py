@@ -39,7 +39,14 @@ PAINTING = "a watercolor painting of a red circle on the grass"
 STEPS, GUIDANCE = 20, 3.0
 CELL = 128
 NO_CONTROL = {"cross_replace": 0.0, "self_replace": 0.0}
-NAMED = {"mode": "replace", "cross_replace": 0.8, "self_replace": 0.8, "blend": None, "guidance": GUIDANCE}
+NAMED = {
+    "mode": "replace",
+    "cross_replace": 0.8,
+    "self_replace": 0.8,
+    "blend": None,
+    "guidance": GUIDANCE,
+    "hold_still": False,
+}
 """Settings of an edit that a picture does not name, so that it shows one of them alone."""
 Rows = list[tuple[str, Tensor]]
 

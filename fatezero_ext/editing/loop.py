@@ -31,7 +31,7 @@ from ..inversion.source_reader import AskedText, SourceReader, SourceRecords
 from ..inversion.trace import Trace, keeps_levels
 from ..memory.free_memory import Remedy, within_memory
 from .attention import EditAttention
-from .masks import Heat, MaskMaker
+from .masks import Heat, MaskMaker, in_cells
 from .plan import EditPlan
 from .still_places import StillPlaces
 
@@ -79,7 +79,10 @@ def edit_latents(
     plan = plan.to(unet.device, unet.dtype)
     run = _ClipRun(partial(EditRun, unet, trace, plan, user_mask), predict)
     x = trace.noise.to(unet.device)
-    still = StillPlaces(trace.latents[0].to(unet.device)) if plan.settings.hold_still is True else None
+    still = None
+    if plan.settings.hold_still is True and plan.settings.strength > 0:
+        free = None if user_mask is None else in_cells(user_mask.to(unet.device), trace.size)
+        still = StillPlaces(trace.latents[0].to(unet.device), free)
     wanted = [run.parts[0].wanted(step) for step in range(steps)]
     asked = None
     if asked_text is not None:
@@ -91,14 +94,14 @@ def edit_latents(
             x, estimates = run.edited(x, step, source)
             trace.let_go()
             parts = predict.parts
-            blended = _mask_of_clip(parts, [each.latent_mask for each in run.parts])
-            if still is not None:
-                x = still.hold(x, blended)
             if watched(x, last=step == steps - 1):
                 name = result_name(x, step + 1, steps, "the edit")
                 check_result(unet, x, name, given=trace.noise, guidance=plan.guidance)
             estimate = partial(_of_clip, parts, estimates)
             fused = _mask_of_clip(parts, [each.attention_mask for each in run.parts])
+            blended = _mask_of_clip(parts, [each.latent_mask for each in run.parts])
+            if still is not None:
+                x = still.hold(x, blended, fused)
             on_step(StepDone(step + 1, steps, x, estimate, fused, blended))
     masks = [each.masks for each in run.parts]
     peak = torch.stack([each.spared_peak() for each in masks]).amax(0)

@@ -133,6 +133,11 @@ def threshold_heat(heat: Tensor, threshold: float, size: tuple[int, int], *, gro
     return image / peak > threshold
 
 
+def in_cells(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Scale a user's mask, bool [frames, height, width], to cells; returns bool [frames, *size]."""
+    return F.interpolate(mask[:, None].float(), size=size, mode="nearest-exact")[:, 0] > 0.5
+
+
 @dataclass(frozen=True)
 class MaskWords:
     """Words whose heat makes a mask, as token weights.
@@ -323,8 +328,7 @@ class MaskMaker:
 
     def _user_mask_at(self, mask: Tensor, size: tuple[int, int]) -> Tensor:
         if size not in self._scaled:
-            scaled = F.interpolate(mask[:, None].float(), size=size, mode="nearest-exact")
-            self._scaled[size] = scaled[:, 0] > 0.5
+            self._scaled[size] = in_cells(mask, size)
         return self._scaled[size]
 
     def _source_heat(self, source: SourceRecords, weights: Tensor) -> Tensor:

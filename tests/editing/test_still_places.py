@@ -15,6 +15,7 @@ from fatezero_ext import (
     load_model,
     resolved_settings,
 )
+from fatezero_ext.editing import loop
 from fatezero_ext.editing.still_places import MOST_CHANGE, StillPlaces
 
 from ..conftest import GOLDEN
@@ -47,7 +48,7 @@ def test_all_that_a_thing_does_not_touch_is_still_in_spite_of_a_camera_s_noise()
 def test_every_cell_is_drawn_once_and_what_moves_is_left_alone(noise):
     frames, covered = film()
     x, still = noise(*frames.shape), ~grown(covered)
-    held = StillPlaces(frames).hold(x, None)
+    held = StillPlaces(frames).hold(x)
     where = (~still)[:, None].expand_as(x)
     assert torch.equal(held[where], x[where])
     for row in range(SIDE):
@@ -60,7 +61,7 @@ def test_every_cell_is_drawn_once_and_what_moves_is_left_alone(noise):
 def test_a_place_is_taken_from_the_frame_nearest_the_middle_that_has_it_clear(noise):
     frames, _ = film()
     x = noise(*frames.shape)
-    held = StillPlaces(frames).hold(x, None)
+    held = StillPlaces(frames).hold(x)
     assert torch.equal(held[:, :, -1], x[2:3, :, -1].expand(FRAMES, -1, -1))  # far from all
     # Two cells from the thing in the middle frame, four from that in the one before it, on it in the one behind.
     assert torch.equal(held[2, :, 5, 10], x[1, :, 5, 10])
@@ -77,10 +78,33 @@ def test_cells_that_may_not_differ_are_neither_shown_nor_changed(noise):
     assert torch.equal(held[[0, 1, 3, 4], :, -1], x[1:2, :, -1].expand(4, -1, -1))  # the next nearest
 
 
+def test_the_last_mask_of_blended_latents_decides_before_any_other(noise):
+    frames, _ = film()
+    x, all_free = noise(*frames.shape), torch.ones(FRAMES, SIDE, SIDE).bool()
+    without = {}
+    for closed in ((2,), (2, 1), (2, 1, 3)):
+        without[closed] = all_free.clone()
+        without[closed][list(closed)] = False
+    users, fused, blended = without
+    still = StillPlaces(frames, without[users])
+    for step, decides in [
+        ((None, None), users),
+        ((None, fused), fused),
+        ((None, None), fused),
+        ((blended, fused), blended),
+        ((None, fused), blended),
+        ((fused, users), fused),
+    ]:
+        held = still.hold(x, *(None if mask is None else without[mask] for mask in step))
+        others = [frame for frame in (2, 1, 3, 0, 4) if frame not in decides]
+        assert torch.equal(held[others, :, -1], x[others[:1], :, -1].expand(len(others), -1, -1))
+        assert torch.equal(held[list(decides)], x[list(decides)])
+
+
 def test_nothing_of_a_clip_that_moves_everywhere_is_held(noise):
     x = noise(FRAMES, 4, SIDE, SIDE)
-    assert torch.equal(StillPlaces(noise(FRAMES, 4, SIDE, SIDE) * 2).hold(x, None), x)
-    assert torch.equal(StillPlaces(film()[0][:1]).hold(x[:1], None), x[:1])
+    assert torch.equal(StillPlaces(noise(FRAMES, 4, SIDE, SIDE) * 2).hold(x), x)
+    assert torch.equal(StillPlaces(film()[0][:1]).hold(x[:1]), x[:1])
 
 
 @pytest.fixture(scope="module")
@@ -97,15 +121,83 @@ def test_an_edit_holds_still_what_its_source_does_in_parts_too(model, blend):
     edited = edit(whole, model.text_encoder, EDIT, settings)
     parts = edit(whole, model.text_encoder, EDIT, settings, frames_at_once=2)
     assert (edited.latents - parts.latents).abs().max() < 1e-4
-    still = ~grown(covered)
-    always = still.all(0)
+    held = ~grown(covered) & edited.last_mask  # True everywhere without a mask
+    both = held[1:] & held[:-1]
+    assert both.float().mean() > 0.1
 
     def change(latents):
-        return (latents[1:] - latents[:-1]).abs().mean(1)[:, always].mean()
+        return (latents[1:] - latents[:-1]).abs().mean(1)[both].mean()
 
     left = edit(whole, model.text_encoder, EDIT, replace(settings, hold_still=False))
     assert change(edited.latents) == 0
     assert change(left.latents) > 1e-3
+
+
+def test_words_keep_what_is_still_outside_their_mask(model):
+    """Where latents were put back they are the frame's own source, and no other frame's edit."""
+    frames, _ = film(noise=MOST_CHANGE / 4)
+    source = inverted(model, Storage("features", "ram"), latents=frames, steps=5)
+    blend = BlendSettings(("jeep",), ("car",), threshold=0.5, latents=True)
+    levels = []
+    settings = named(guidance=3.0, blend=blend, hold_still=True)
+    edit(
+        source, model.text_encoder, EDIT, settings, on_step=lambda step: levels.append((step.latents, step.latent_mask))
+    )
+    blended = [(at + 1, mask) for at, (_, mask) in enumerate(levels) if mask is not None]
+    assert blended
+    for step, mask in blended:
+        outside = ~mask
+        assert outside.float().mean() > 0.1
+        kept = source.trace.latents[5 - step].to(levels[step - 1][0])
+        assert torch.equal(*(x.movedim(1, -1)[outside] for x in (levels[step - 1][0], kept)))
+
+
+@pytest.mark.parametrize("latents", [True, False], ids=["latents", "attention alone"])
+def test_a_frame_that_may_not_differ_is_neither_held_nor_shown_to_others(model, latents):
+    """At every step: before and behind those that blend latents, and where none does."""
+    frames, _ = film()
+    source = inverted(model, Storage("features", "ram"), latents=frames, steps=5)
+    mask = torch.ones(FRAMES, SIDE, SIDE)
+    mask[FRAMES // 2] = 0
+    settings = named(guidance=3.0, self_replace=0.6, blend=BlendSettings((), latents=latents), hold_still=True)
+    held, left = (
+        edit(source, model.text_encoder, EDIT, replace(settings, hold_still=holds), mask=mask).latents
+        for holds in (True, False)
+    )
+    # The middle frame's keys alone are read by others, so that it does not hang on what they become.
+    torch.testing.assert_close(held[FRAMES // 2], left[FRAMES // 2], rtol=0, atol=1e-6)
+    shown, closed = held[FRAMES // 2 - 1, :, -1], held[FRAMES // 2, :, -1]
+    assert torch.equal(held[-1, :, -1], shown)
+    assert (shown - closed).abs().mean() > 0.5 * (left[FRAMES // 2 - 1, :, -1] - closed).abs().mean() > 1e-3
+
+
+def test_a_users_mask_decides_from_the_first_step_on(model, monkeypatch):
+    frames, _ = film()
+    source = inverted(model, Storage("features", "ram"), latents=frames, steps=3)
+    began = []
+
+    class Watched(StillPlaces):
+        def __init__(self, source, free):
+            began.append(free)
+            super().__init__(source, free)
+
+    monkeypatch.setattr(loop, "StillPlaces", Watched)
+    mask = torch.zeros(1, 2 * SIDE, 2 * SIDE)
+    mask[:, :SIDE] = 1
+    settings = named(guidance=1.0, self_replace=0.0, blend=BlendSettings((), latents=True), hold_still=True)
+    edit(source, model.text_encoder, EDIT, settings, mask=mask)
+    (free,) = began
+    assert free.shape == (FRAMES, SIDE, SIDE) and free[:, : SIDE // 2].all() and not free[:, SIDE // 2 :].any()
+
+
+def test_nothing_is_held_at_strength_zero(model):
+    frames, _ = film(noise=MOST_CHANGE / 4)
+    source = inverted(model, Storage("features", "ram"), latents=frames, steps=3)
+    settings = named(guidance=3.0, strength=0.0)
+    held, left = (
+        edit(source, model.text_encoder, EDIT, replace(settings, hold_still=holds)).latents for holds in (True, False)
+    )
+    assert torch.equal(held, left)
 
 
 def test_only_new_backgrounds_of_the_built_in_model_hold_still_by_themselves():

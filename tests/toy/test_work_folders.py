@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusers.models import UNet2DConditionModel
+from diffusers.models import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -24,6 +24,12 @@ from fatezero_ext.toy.training.diffusion_training import (
 from fatezero_ext.toy.training.sizes import LARGE, SMALL
 from fatezero_ext.toy.training.tokenizer import build_tokenizer
 from fatezero_ext.toy.training.train import main
+
+TWO_LEVELS = {
+    "block_out_channels": (16, 32),
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+}
 
 
 @pytest.fixture
@@ -74,6 +80,24 @@ def test_channels_of_a_vae_widen_that_of_the_model_gone_on_from(tmp_path, capsys
         said = refused(capsys, tmp_path / "other", *begin, "--vae-channels", *channels)
         assert "has 16 32 32" in said and "such as 32 64 64" in said
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("built", "words"),
+    [
+        ({"norm_num_groups": 4}, "norm_num_groups is 4"),
+        ({"mid_block_add_attention": False}, "mid_block_add_attention is False"),
+        ({"layers_per_block": 2}, "layers_per_block is 2"),
+        ({"scaling_factor": 0.5}, "scaling_factor is 0.5"),
+        (TWO_LEVELS, "vae is nothing that a training can go on from"),
+    ],
+)
+def test_a_vae_of_another_layout_is_refused_in_words(tmp_path, capsys, stages, built, words):
+    shutil.copytree(MODEL_FOLDER, tmp_path / "start")
+    shutil.rmtree(tmp_path / "start" / "vae")
+    AutoencoderKL(**{**build_autoencoder().config, **built}).save_pretrained(tmp_path / "start" / "vae")
+    said = refused(capsys, tmp_path, "--start", str(tmp_path / "start"), "--vae-channels", "32", "64", "64")
+    assert words in said and not stages
 
 
 def test_options_of_stages_that_have_not_begun_are_free(tmp_path, capsys, stages, monkeypatch):

@@ -13,12 +13,22 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from ...errors import ModelError
 from ...untrusted.plain_files import read_json, shown
+from .autoencoder import build_autoencoder
 from .denoiser import build_text_encoder, build_unet
 from .sizes import Sizes
 from .tokenizer import build_tokenizer
 
 STORED: dict[str, Any] = {"torch_dtype": torch.float32, "local_files_only": True}
 """Options for reading parts of a finished model."""
+_BUILT = (
+    "down_block_types",
+    "up_block_types",
+    "layers_per_block",
+    "norm_num_groups",
+    "mid_block_add_attention",
+    "latent_channels",
+    "scaling_factor",
+)
 
 
 def sizes_of(model: Path, rate: float) -> Sizes:
@@ -46,7 +56,18 @@ def check_start(model: Path, *, objects: bool) -> None:
         unet = build_unet(sizes_of(model, 0.0).unet)
     copy_weights(model, unet, build_text_encoder(tokenizer), tokenizer)
     with _part(model / "vae"):
-        AutoencoderKL.from_pretrained(model / "vae", **STORED)
+        vae = AutoencoderKL.from_pretrained(model / "vae", **STORED)
+        _check_layout(vae, build_autoencoder(sizes_of(model, 0.0).vae))
+
+
+def _check_layout(vae: AutoencoderKL, wanted: AutoencoderKL) -> None:
+    """Raise ValueError unless a VAE is built as those of this training."""
+    for name in _BUILT:
+        found, needed = (
+            tuple(value) if isinstance(value := model.config[name], list) else value for model in (vae, wanted)
+        )
+        if found != needed:
+            raise ValueError(f"its {name} is {found}, those of this training have {needed}")
 
 
 @torch.no_grad()

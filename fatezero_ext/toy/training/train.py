@@ -33,7 +33,7 @@ from .starting import check_start, sizes_of
 from .tokenizer import build_tokenizer
 
 STAGES = ("vae", "pool", "denoiser", "decoder", "export")
-VAE_STEPS, VAE_RATE = 8_500, 2e-3
+VAE_STEPS, VAE_RATE, GOING_ON_RATE = 8_500, 2e-3, 1e-3
 DECODER_STEPS, DECODER_RATE = 4_000, 1e-3
 DENOISER_STEPS = 13_000
 SCENES = 48_000
@@ -139,7 +139,8 @@ def _sizes(options: argparse.Namespace) -> Sizes:
 def _vae(options: argparse.Namespace) -> None:
     if not (options.work / "vae").exists():
         start = None if options.start is None else options.start / "vae"
-        training = _autoencoder_training(options, options.vae_steps, VAE_RATE, start)
+        rate = VAE_RATE if start is None else GOING_ON_RATE
+        training = _autoencoder_training(options, options.vae_steps, rate, start)
         train_autoencoder(options.work / "vae", training, options.workers, _report)
 
 
