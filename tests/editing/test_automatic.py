@@ -1,6 +1,6 @@
 """What is left to the program: the kind of an edit, its words, and the values that suit them."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 
@@ -159,12 +159,20 @@ def test_the_authors_prompts_are_read_as_they_are_meant(source, target, kind):
 def test_windows_and_guidance_suit_the_kind_and_the_model(kind, built_in, cross, own, guidance):
     found = resolved_settings(EditSettings(kind=kind), SOURCE, EDIT, built_in=built_in)
     assert (found.cross_replace, found.self_replace, found.guidance) == ((0.0, cross), (0.0, own), guidance)
-    assert AUTO not in (found.kind, found.mode, found.cross_replace, found.self_replace, found.guidance, found.blend)
+    assert AUTO not in [getattr(found, each.name) for each in fields(found)]
 
 
 def test_values_that_are_given_stay_and_resolving_twice_is_resolving_once():
     given = EditSettings(
-        "refine", (0.1, 0.3), self_replace=0.6, blend=None, guidance=4.0, kind="style", strength=0.5, quirks="original"
+        "refine",
+        (0.1, 0.3),
+        self_replace=0.6,
+        blend=None,
+        guidance=4.0,
+        kind="style",
+        strength=0.5,
+        quirks="original",
+        hold_still=True,
     )
     assert resolved_settings(given, SOURCE, EDIT) == given
     chosen = resolved_settings(EditSettings(), SOURCE, EDIT)
