@@ -31,7 +31,7 @@ from ..inversion.source_reader import AskedText, SourceReader, SourceRecords
 from ..inversion.trace import Trace, keeps_levels
 from ..memory.free_memory import Remedy, within_memory
 from .attention import EditAttention
-from .masks import Heat, MaskMaker, in_cells
+from .masks import Heat, MaskMaker
 from .plan import EditPlan
 from .still_places import StillPlaces
 
@@ -79,10 +79,8 @@ def edit_latents(
     plan = plan.to(unet.device, unet.dtype)
     run = _ClipRun(partial(EditRun, unet, trace, plan, user_mask), predict)
     x = trace.noise.to(unet.device)
-    still = None
-    if plan.settings.hold_still is True and plan.settings.strength > 0:
-        free = None if user_mask is None else in_cells(user_mask.to(unet.device), trace.size)
-        still = StillPlaces(trace.latents[0].to(unet.device), free)
+    holds = plan.settings.hold_still is True and plan.settings.strength > 0
+    still = StillPlaces(trace.latents[0].to(unet.device)) if holds else None
     wanted = [run.parts[0].wanted(step) for step in range(steps)]
     asked = None
     if asked_text is not None:
@@ -101,7 +99,7 @@ def edit_latents(
             fused = _mask_of_clip(parts, [each.attention_mask for each in run.parts])
             blended = _mask_of_clip(parts, [each.latent_mask for each in run.parts])
             if still is not None:
-                x = still.hold(x, blended, fused)
+                x = still.hold(x, _mask_of_clip(parts, [each.masks.free() for each in run.parts]))
             on_step(StepDone(step + 1, steps, x, estimate, fused, blended))
     masks = [each.masks for each in run.parts]
     peak = torch.stack([each.spared_peak() for each in masks]).amax(0)

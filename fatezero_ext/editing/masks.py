@@ -133,11 +133,6 @@ def threshold_heat(heat: Tensor, threshold: float, size: tuple[int, int], *, gro
     return image / peak > threshold
 
 
-def in_cells(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """Scale a user's mask, bool [frames, height, width], to cells; returns bool [frames, *size]."""
-    return F.interpolate(mask[:, None].float(), size=size, mode="nearest-exact")[:, 0] > 0.5
-
-
 @dataclass(frozen=True)
 class MaskWords:
     """Words whose heat makes a mask, as token weights.
@@ -308,13 +303,26 @@ class MaskMaker:
         peak: that highest heat, see `spared_peak`; None: these are all frames of the clip
         Returns bool [frames, height, width] in latent cells; all True where there was none.
         """
-        masks = (self._last_blended, self._last_fused, torch.ones_like(self.counts, dtype=torch.bool))
-        last = next(mask for mask in masks if mask is not None)
+        made = self._last_made()
+        last = torch.ones_like(self.counts, dtype=torch.bool) if made is None else made
         heat = self._spared()
         if self.source_words is None or heat is None:
             return last
         peak = (self.spared_peak() if peak is None else peak).clamp_min(torch.finfo(heat.dtype).tiny)
         return last & ~(heat / peak > self.source_words.spare_threshold).any(0)
+
+    def free(self) -> Tensor | None:
+        """Return the last mask as `last` does, but with things to be spared; before there is one, the user's.
+
+        Returns bool [frames, height, width] in latent cells; None: the edit may differ everywhere.
+        """
+        made = self._last_made()
+        if made is not None or self.user_mask is None:
+            return made
+        return self._user_mask_at(self.user_mask, (self.counts.shape[-2], self.counts.shape[-1]))
+
+    def _last_made(self) -> Tensor | None:
+        return self._last_fused if self._last_blended is None else self._last_blended
 
     def spared_peak(self) -> Tensor:
         """Return the highest mean heat of each thing to be spared, [words, 1, 1, 1]; [1, 1, 1, 1] 0 without any."""
@@ -328,7 +336,8 @@ class MaskMaker:
 
     def _user_mask_at(self, mask: Tensor, size: tuple[int, int]) -> Tensor:
         if size not in self._scaled:
-            self._scaled[size] = in_cells(mask, size)
+            scaled = F.interpolate(mask[:, None].float(), size=size, mode="nearest-exact")
+            self._scaled[size] = scaled[:, 0] > 0.5
         return self._scaled[size]
 
     def _source_heat(self, source: SourceRecords, weights: Tensor) -> Tensor:

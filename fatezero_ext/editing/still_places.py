@@ -20,33 +20,23 @@ class StillPlaces:
     drawn new from it flickers. Here every such cell is drawn once, and all frames that show it get that.
     """
 
-    def __init__(self, source: Tensor, free: Tensor | None = None) -> None:
-        """Find them.
-
-        source: scaled latents [frames, channels, height, width]
-        free:   bool [frames, height, width]: where the edit may differ, until a step says it; None: everywhere
-        """
+    def __init__(self, source: Tensor) -> None:
+        """Find them; source: scaled latents [frames, channels, height, width]."""
         usual = source.sort(dim=0).values[len(source) // 2]
         moves = (source - usual).float().square().mean(dim=1).sqrt() > MOST_CHANGE
         self.still = ~_grown(moves, 1)  # a cell's neighbours are in its pixels too
         """bool [frames, height, width]: the frame shows in this cell what most frames do."""
         from_middle = (torch.arange(len(source), device=source.device) - (len(source) - 1) / 2).abs()
         self._rank = from_middle[:, None, None] + len(source) * _grown(moves, NEAR)
-        self._free, self._blends = free, False
 
-    def hold(self, x: Tensor, blended: Tensor | None = None, fused: Tensor | None = None) -> Tensor:
+    def hold(self, x: Tensor, free: Tensor | None = None) -> Tensor:
         """Give the frames of an edit, where they stand still and may differ, the latents of one that does.
 
         That is the one nearest the middle of those with nothing moving near the cell, if there is any.
-        x:       [frames, channels, height, width]
-        blended: mask that the step blended latents under, if it did; it decides until another one comes
-        fused:   mask that the step fused self-attention under; it decides likewise until latents were blended
+        x:    [frames, channels, height, width]
+        free: bool [frames, height, width]: where the edit may differ; None: everywhere
         """
-        if blended is not None:
-            self._free, self._blends = blended, True
-        elif fused is not None and not self._blends:
-            self._free = fused
-        held = self.still if self._free is None else self.still & self._free
+        held = self.still if free is None else self.still & free
         shown = self._rank.where(held, torch.inf).argmin(dim=0)
         return x.gather(0, shown.expand(1, x.shape[1], -1, -1)).where(held[:, None], x)
 

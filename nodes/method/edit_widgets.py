@@ -109,14 +109,14 @@ def from_widgets(widgets: Mapping[str, Any], *, with_mask: bool) -> EditSettings
 
     with_mask: whether a user's mask is linked
     """
-    kind = widgets.get("kind", CUSTOM)
+    kind, holds = widgets.get("kind", CUSTOM), widgets.get("hold_still", AUTO)
     settings = EditSettings(
         kind=AUTO if kind == CUSTOM else kind,
         strength=widgets.get("strength", 1.0),
         cross_replace_words=text_lists.parse_windows(widgets["word_windows"], "word_windows"),
         equalizer=text_lists.parse_weights(widgets["equalizer"], "equalizer"),
         quirks=widgets["quirks"],
-        hold_still=HOLD_STILL[widgets.get("hold_still", AUTO)],
+        hold_still=HOLD_STILL.get(holds, holds),  # what a link brings may be none of them, and is refused in words
     )
     if kind != CUSTOM:
         return settings

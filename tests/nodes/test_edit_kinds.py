@@ -210,6 +210,11 @@ def test_still_places_are_held_as_the_node_says_with_every_kind():
         assert ("still places held" in chosen(found)) == holds
     graph_from_before = {name: value for name, value in widgets.items() if name not in ("hold_still", "kind")}
     assert of(graph_from_before, with_mask=False).hold_still is False
+    for kind in ("auto", "custom"):
+        with pytest.raises(
+            load_pack("fatezero_ext.errors").SettingsError, match="hold_still is 'yes'; True, False or 'auto' is needed"
+        ):
+            of(widgets | {"kind": kind, "hold_still": "yes"}, with_mask=False)
 
 
 def test_a_node_names_the_widgets_it_does_not_use_before_it_works(toy):
