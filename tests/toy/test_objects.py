@@ -107,7 +107,7 @@ def test_rich_scenes_have_shapes_objects_and_pairs_in_their_shares():
     many = [rich_scene_at(12, index) for index in range(800)]
     pairs = np.mean([scene.second is not None for scene in many])
     single = np.mean([scene.second is None and scene.things[0].is_object for scene in many])
-    assert abs(pairs - 0.20) < 0.06 and abs(single - 0.45) < 0.07
+    assert abs(pairs - 0.20) < 0.06 and abs(single - 0.60) < 0.07
     assert {thing.shape for scene in many for thing in scene.things} >= set(OBJECTS)
     assert {scene.background for scene in many} == set(BACKGROUNDS)
     assert 0.3 < np.mean([scene.style in STYLES for scene in many]) < 0.42
