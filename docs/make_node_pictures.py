@@ -46,6 +46,7 @@ NAMED = {
     "blend": None,
     "guidance": GUIDANCE,
     "hold_still": False,
+    "fresh_noise_seed": None,
 }
 """Settings of an edit that a picture does not name, so that it shows one of them alone."""
 Rows = list[tuple[str, Tensor]]

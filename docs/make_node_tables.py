@@ -113,7 +113,8 @@ def _value(socket: Any, words: Words) -> str:  # noqa: ANN401 - an io.Input
         options = [default, *(option for option in socket.options if option != default)]
         return words.comma.join(f"`{option}`" for option in options)
     if kind in ("INT", "FLOAT"):
-        return f"`{default:.9g}`{words.comma}{socket.min:.9g} {words.to} {socket.max:.9g}"
+        shown, least, most = (f"{n:.9g}" if isinstance(n, float) else str(n) for n in (default, socket.min, socket.max))
+        return f"`{shown}`{words.comma}{least} {words.to} {most}"
     if default == "":
         return words.empty
     return f"`{default}`" if len(default) <= LONGEST_VALUE and "\n" not in default else words.text

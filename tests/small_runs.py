@@ -20,6 +20,7 @@ NAMED = {
     "blend": None,
     "guidance": 7.5,
     "hold_still": False,
+    "fresh_noise_seed": None,
 }
 
 

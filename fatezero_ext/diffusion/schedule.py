@@ -110,12 +110,25 @@ class Schedule:
         return self._move(x, prediction, origin=cleaner, target=here, predicted_at=here)
 
     def clean(self, x: Tensor, prediction: Tensor, step: int) -> Tensor:
-        """Estimate the clean latent implied by a prediction, for previews only; x, prediction: same shape."""
+        """Estimate the clean latent implied by a prediction; x, prediction: same shape."""
         alpha = max(self.alphas[self.timesteps[step]], ALMOST_NOISE)
         signal, noise = _root(alpha), _root(1 - alpha)
         if self.prediction_type == "epsilon":
             return (x - prediction * noise) / signal
         return x * signal - prediction * noise
+
+    def renew(self, x: Tensor, clean: Tensor, noise: Tensor, step: int, share: float) -> Tensor:
+        """Make a share of the noise new in what `denoise` gave: DDIM with a sigma, whose noise is given.
+
+        x:     latents one level cleaner than `step`
+        clean: the estimate of `clean` at that step
+        noise: of unit variance, of the same shape as they or of one that broadcasts to it
+        share: 0 (none is new) to 1 (all is)
+        Source: DDIM (arXiv 2010.02502), equation 12 with sigma = share * sqrt(1 - alpha).
+        """
+        _, alpha = self._alphas_around(step)
+        signal = clean * _root(alpha)
+        return (x - signal) * _root(1 - share**2) + signal + noise * (share * _root(1 - alpha))
 
     @cached_property
     def _stride(self) -> int:

@@ -23,7 +23,8 @@ class Preset:
     threshold:     of the mask from the words that differ; None: no mask
     latents:       whether the source's latents are put back outside the mask
     joins:         whether words of the edit prompt join the mask
-    still:         whether what stands still in the source does so in the edit; never with `quirks` "original"
+    still:         whether what stands still in the source does so in the edit, drawn from fresh noise; never with
+                   `quirks` "original"
     spares:        threshold of the place of the things in front of a background, which keep the source's pixels; None:
                    they are drawn anew
     """
@@ -113,6 +114,7 @@ def resolved_settings(
         self_replace=own if settings.self_replace == AUTO else settings.self_replace,
         guidance=guidance if settings.guidance == AUTO else settings.guidance,
         hold_still=preset.still and settings.quirks == "fixed" if settings.hold_still == AUTO else settings.hold_still,
+        fresh_noise_seed=_fresh_seed(settings, preset),
         blend=_blend(settings.blend, kind, preset, _Words(source, edit, changes), with_mask=with_mask),
     )
 
@@ -155,6 +157,12 @@ def _needs_changes(settings: EditSettings) -> bool:
 
 def _mode(kind: EditKind, source: Sequence[str], edit: Sequence[str]) -> Mode:
     return "replace" if kind != "style" and replaces_one_by_one(source, edit) else "refine"
+
+
+def _fresh_seed(settings: EditSettings, preset: Preset) -> int | None:
+    if settings.fresh_noise_seed != AUTO:
+        return settings.fresh_noise_seed
+    return 0 if preset.still and settings.quirks == "fixed" else None
 
 
 def _blend(

@@ -33,7 +33,7 @@ from ..memory.free_memory import Remedy, within_memory
 from .attention import EditAttention
 from .masks import Heat, MaskMaker
 from .plan import EditPlan
-from .still_places import StillPlaces
+from .still_places import still_drawing
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,7 @@ def edit_latents(
     plan = plan.to(unet.device, unet.dtype)
     run = _ClipRun(partial(EditRun, unet, trace, plan, user_mask), predict)
     x = trace.noise.to(unet.device)
-    holds = plan.settings.hold_still is True and plan.settings.strength > 0
-    still = StillPlaces(trace.latents[0].to(unet.device)) if holds else None
+    still = still_drawing(trace, plan.settings, plan.first_masked, unet.device)
     wanted = [run.parts[0].wanted(step) for step in range(steps)]
     asked = None
     if asked_text is not None:
@@ -99,7 +98,7 @@ def edit_latents(
             fused = _mask_of_clip(parts, [each.attention_mask for each in run.parts])
             blended = _mask_of_clip(parts, [each.latent_mask for each in run.parts])
             if still is not None:
-                x = still.hold(x, _mask_of_clip(parts, [each.masks.free() for each in run.parts]))
+                x = still.drawn(x, step, estimate, _mask_of_clip(parts, [each.masks.free() for each in run.parts]))
             on_step(StepDone(step + 1, steps, x, estimate, fused, blended))
     masks = [each.masks for each in run.parts]
     peak = torch.stack([each.spared_peak() for each in masks]).amax(0)

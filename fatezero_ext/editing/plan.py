@@ -79,9 +79,18 @@ class EditPlan:
     @property
     def last_fused(self) -> int | None:
         """The last step that fuses self-attention under a mask of words; None without any."""
+        return self._fused[-1] if self._fused else None
+
+    @property
+    def first_masked(self) -> int:
+        """The first step that keeps something by a mask of words; 0 without any."""
+        blended = [place for place, step in enumerate(self.steps) if step.blend_latents]
+        return 0 if self.source_mask is None else min([*self._fused, *blended], default=0)
+
+    @property
+    def _fused(self) -> list[int]:
         under_mask = self.source_mask is not None and self.blend is not None and self.blend.self_attention
-        fused = [place for place, step in enumerate(self.steps) if step.fuse_self and under_mask]
-        return fused[-1] if fused else None
+        return [place for place, step in enumerate(self.steps) if step.fuse_self and under_mask]
 
     @property
     def shown(self) -> int | None:

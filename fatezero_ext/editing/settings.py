@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 from ..diffusion.guided_text import check_guidance, finite_number
-from ..errors import SettingsError, described
+from ..errors import SettingsError, described, is_whole
 
 if TYPE_CHECKING:
     from ..prompts.prompt import Quirks, Window
@@ -23,6 +23,8 @@ AUTO: Final = "auto"
 NO_WORDS: Mapping[str, float] = MappingProxyType({})
 NO_WINDOWS: Mapping[str, Window] = MappingProxyType({})
 Value = TypeVar("Value")
+GREATEST_SEED = 2**32 - 1
+"""Of torch on a CPU, which takes no more bits of one."""
 AUTHORS_DEFAULT = "default_"
 """Key for all other words in the authors' `cross_replace_steps`."""
 
@@ -108,6 +110,9 @@ class EditSettings:
     strength:             how much of the edit is done, 0 (the source) to 1 (all of it)
     hold_still:           what stands still in the source, such as the ground before a fixed camera, stands still in the
                           edit too, see `StillPlaces`
+    fresh_noise_seed:     whole number, 0 or more: what is free to differ where the source stands still is drawn from
+                          fresh noise of this seed, one for all frames, so that each seed gives another one; None: from
+                          the noise of the inversion, which keeps the source's layout
     """
 
     mode: Mode | Literal["auto"] = AUTO
@@ -121,6 +126,7 @@ class EditSettings:
     kind: EditKind = AUTO
     strength: float = 1.0
     hold_still: bool | Literal["auto"] = AUTO
+    fresh_noise_seed: int | Literal["auto"] | None = AUTO
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, (AUTO, "replace", "refine"))
@@ -150,6 +156,7 @@ class EditSettings:
             raise SettingsError(
                 f"hold_still is {described(self.hold_still)}; True, False or 'auto' is needed. Use 'auto'."
             )
+        object.__setattr__(self, "fresh_noise_seed", _seed("fresh_noise_seed", self.fresh_noise_seed))
         if not 0 <= finite_number("strength", self.strength) <= 1:
             raise SettingsError(f"strength is {self.strength}; 0 (the source) to 1 (the whole edit) is needed. Use 1.")
 
@@ -211,6 +218,17 @@ def _window(name: str, window: Window | float | Literal["auto"]) -> Window | Lit
             f"Use for example 0.0 to 0.8."
         )
     return float(start), float(end)
+
+
+def _seed(name: str, seed: int | Literal["auto"] | None) -> int | Literal["auto"] | None:
+    if seed is None or (isinstance(seed, str) and seed == AUTO):
+        return seed
+    if not is_whole(seed, 0, GREATEST_SEED):
+        raise SettingsError(
+            f"{name} is {described(seed)}; a whole number from 0 to {GREATEST_SEED}, None or 'auto' is needed. Use "
+            f"'auto'."
+        )
+    return int(seed)
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -19,6 +19,7 @@ from .edit_widgets import (
     KIND_NAMES,
     follow_shapes_widget,
     frames_at_once_widget,
+    fresh_noise_seed_widget,
     from_widgets,
     hold_still_widget,
     resolution_widget,
@@ -209,6 +210,7 @@ def _inputs() -> list[io.Input]:
             "Most frames that the model computes at once, for long clips; the edit is the same. 0: as DDIM Inversion."
         ),
         hold_still_widget(),
+        fresh_noise_seed_widget(),
     ]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from ...fatezero_ext.editing.settings import AUTO, KINDS, BlendSettings, EditSettings
+from ...fatezero_ext.editing.settings import AUTO, GREATEST_SEED, KINDS, BlendSettings, EditSettings
 from .. import text_lists
 from ..api import advanced, io
 from ..clips.framing_inputs import ALL, MOST_FRAMES
@@ -19,6 +19,8 @@ CUSTOM = "custom"
 KIND_NAMES = (*KINDS, CUSTOM)
 RESOLUTIONS = {"auto": None, "1/1": 1, "1/2": 2, "1/4": 4, "1/8": 8}
 """Resolutions of attention maps relative to the latents, as divisors; auto leaves the choice to the edit."""
+NO_SEED = -1
+"""Value of the widget that leaves the noise to the edit."""
 HOLD_STILL: Mapping[str, bool | Literal["auto"]] = {AUTO: AUTO, "on": True, "off": False}
 BLEND_WIDGETS = ("blend_words", "blend_edit_words", "subtract_words")
 
@@ -56,6 +58,22 @@ def hold_still_widget() -> io.Input:
             optional=True,
             tooltip="What stands still in the clip, such as the ground before a fixed camera, is drawn once for all "
             "frames, so that it flickers less. auto: for new backgrounds of the built-in model.",
+        )
+    )
+
+
+def fresh_noise_seed_widget() -> io.Input:
+    """Make the seed of what is drawn anew where the source stands still."""
+    return advanced(
+        io.Int.Input(
+            "fresh_noise_seed",
+            default=NO_SEED,
+            min=NO_SEED,
+            max=GREATEST_SEED,
+            optional=True,
+            tooltip="0 or more: what is new where the clip stands still is drawn from fresh noise, by each seed "
+            "differently. -1: from the clip's own noise, which keeps its layout; new backgrounds of the built-in model "
+            "take seed 0.",
         )
     )
 
@@ -110,6 +128,7 @@ def from_widgets(widgets: Mapping[str, Any], *, with_mask: bool) -> EditSettings
     with_mask: whether a user's mask is linked
     """
     kind, holds = widgets.get("kind", CUSTOM), widgets.get("hold_still", AUTO)
+    seed = widgets.get("fresh_noise_seed", NO_SEED)
     settings = EditSettings(
         kind=AUTO if kind == CUSTOM else kind,
         strength=widgets.get("strength", 1.0),
@@ -117,6 +136,7 @@ def from_widgets(widgets: Mapping[str, Any], *, with_mask: bool) -> EditSettings
         equalizer=text_lists.parse_weights(widgets["equalizer"], "equalizer"),
         quirks=widgets["quirks"],
         hold_still=HOLD_STILL.get(holds, holds),  # what a link brings may be none of them, and is refused in words
+        fresh_noise_seed=AUTO if seed in (None, NO_SEED) else seed,
     )
     if kind != CUSTOM:
         return settings
@@ -128,6 +148,7 @@ def from_widgets(widgets: Mapping[str, Any], *, with_mask: bool) -> EditSettings
         blend=blending(widgets, with_mask=with_mask),
         guidance=widgets["guidance"],
         hold_still=settings.hold_still is True,
+        fresh_noise_seed=None if seed in (None, NO_SEED) else seed,
     )
 
 

@@ -84,6 +84,8 @@ def chosen(settings: EditSettings) -> str:
         parts.append(f"mask {words}" + (f", sparing {', '.join(blend.spare_words)}" if blend.spare_words else ""))
     if settings.hold_still:
         parts.append("still places held")
+    if settings.fresh_noise_seed is not None:
+        parts.append(f"fresh noise {settings.fresh_noise_seed}")
     if settings.strength != 1:
         parts.append(f"strength {settings.strength:g}")
     return ", ".join(parts)

@@ -173,6 +173,7 @@ def test_values_that_are_given_stay_and_resolving_twice_is_resolving_once():
         strength=0.5,
         quirks="original",
         hold_still=True,
+        fresh_noise_seed=3,
     )
     assert resolved_settings(given, SOURCE, EDIT) == given
     chosen = resolved_settings(EditSettings(), SOURCE, EDIT)

@@ -217,6 +217,22 @@ def test_still_places_are_held_as_the_node_says_with_every_kind():
             of(widgets | {"kind": kind, "hold_still": "yes"}, with_mask=False)
 
 
+def test_the_seed_of_fresh_noise_counts_with_every_kind():
+    widgets = load_pack("nodes.method.video_edit_graph").widgets_of(load_pack("nodes.method.edit").P2PEdit)
+    of, chosen = load_pack("nodes.method.edit_widgets").from_widgets, load_pack("nodes.method.remarks").chosen
+    resolved = load_pack("fatezero_ext.editing.automatic").resolved_settings
+    source, sand = "a red circle on the grass", "a red circle on the sand"
+    for kind, says, seed in [("auto", -1, 0), ("auto", 7, 7), ("custom", -1, None), ("custom", 7, 7), ("style", 7, 7)]:
+        settings = of(widgets | {"kind": kind, "fresh_noise_seed": says}, with_mask=False)
+        found = resolved(settings, source, sand, built_in=True)
+        assert found.fresh_noise_seed == seed, (kind, says)
+        assert (f"fresh noise {seed}" in chosen(found)) == (seed is not None)
+    linked = widgets | {"kind": "auto", "fresh_noise_seed": None}
+    assert of(linked, with_mask=False).fresh_noise_seed == "auto"
+    graph_from_before = {name: value for name, value in widgets.items() if name not in ("fresh_noise_seed", "kind")}
+    assert of(graph_from_before, with_mask=False).fresh_noise_seed is None
+
+
 def test_a_node_names_the_widgets_it_does_not_use_before_it_works(toy):
     model, controller = toy["own"]
     remarks = load_pack("nodes.method.remarks").edit_remarks
