@@ -120,7 +120,7 @@ class Schedule:
     def renew(self, x: Tensor, clean: Tensor, noise: Tensor, step: int, share: float) -> Tensor:
         """Make a share of the noise new in what `denoise` gave: DDIM with a sigma, whose noise is given.
 
-        x:     latents one level cleaner than `step`
+        x:     scaled latents one level cleaner than `step`
         clean: the estimate of `clean` at that step
         noise: of unit variance, of the same shape as they or of one that broadcasts to it
         share: 0 (none is new) to 1 (all is)

@@ -105,6 +105,7 @@ def resolved_settings(
     if not source and preset.threshold is not None and settings.blend == AUTO and not with_mask:
         raise PromptError(_NO_SOURCE_WORDS.format(kind))
     own = preset.own if self_attention else 0.0
+    blend = _blend(settings.blend, kind, preset, _Words(source, edit, changes), with_mask=with_mask)
     guidance = BUILT_IN_GUIDANCE if built_in else PUBLISHED_GUIDANCE
     return replace(
         settings,
@@ -114,8 +115,8 @@ def resolved_settings(
         self_replace=own if settings.self_replace == AUTO else settings.self_replace,
         guidance=guidance if settings.guidance == AUTO else settings.guidance,
         hold_still=preset.still and settings.quirks == "fixed" if settings.hold_still == AUTO else settings.hold_still,
-        fresh_noise_seed=_fresh_seed(settings, preset),
-        blend=_blend(settings.blend, kind, preset, _Words(source, edit, changes), with_mask=with_mask),
+        fresh_noise_seed=_fresh_seed(settings, preset, blend),
+        blend=blend,
     )
 
 
@@ -159,10 +160,12 @@ def _mode(kind: EditKind, source: Sequence[str], edit: Sequence[str]) -> Mode:
     return "replace" if kind != "style" and replaces_one_by_one(source, edit) else "refine"
 
 
-def _fresh_seed(settings: EditSettings, preset: Preset) -> int | None:
+def _fresh_seed(settings: EditSettings, preset: Preset, blend: BlendSettings | None) -> int | None:
+    """Return the seed of fresh noise, which by itself never takes the place of what no mask keeps."""
     if settings.fresh_noise_seed != AUTO:
         return settings.fresh_noise_seed
-    return 0 if preset.still and settings.quirks == "fixed" else None
+    masked = blend is not None and (blend.latents or blend.self_attention)
+    return 0 if preset.still and masked and settings.quirks == "fixed" else None
 
 
 def _blend(

@@ -24,7 +24,7 @@ NO_WORDS: Mapping[str, float] = MappingProxyType({})
 NO_WINDOWS: Mapping[str, Window] = MappingProxyType({})
 Value = TypeVar("Value")
 GREATEST_SEED = 2**32 - 1
-"""Of torch on a CPU, which takes no more bits of one."""
+"""Largest seed that torch tells from smaller ones on a CPU."""
 AUTHORS_DEFAULT = "default_"
 """Key for all other words in the authors' `cross_replace_steps`."""
 

@@ -26,7 +26,7 @@ NEAR = 3
 
 @dataclass(frozen=True)
 class StillDrawing:
-    """How an edit draws what is free to differ in places that stand still.
+    """Way in which an edit draws what is free to differ in places that stand still.
 
     places:   where the source stands still
     schedule: of the inversion

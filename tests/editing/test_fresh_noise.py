@@ -161,6 +161,8 @@ def test_only_new_backgrounds_of_the_built_in_model_are_fresh_by_themselves():
         for asked in (None, 7):
             given = EditSettings(fresh_noise_seed=asked)
             assert resolved_settings(given, source, prompt, built_in=True).fresh_noise_seed == asked
+    unmasked = EditSettings(kind="background", blend=None)
+    assert resolved_settings(unmasked, source, "a red circle on the sand", built_in=True).fresh_noise_seed is None
     original = EditSettings(quirks="original")
     assert resolved_settings(original, source, "a red circle on the sand", built_in=True).fresh_noise_seed is None
 
