@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .settings import AUTO
-
 if TYPE_CHECKING:
     from ..diffusion.schedule import Schedule
     from ..inversion.trace import Trace
@@ -61,14 +59,14 @@ def still_drawing(trace: Trace, settings: EditSettings, begins: int, device: tor
 
     settings: resolved; begins: see `StillDrawing`
     """
-    holds, noise, source = settings.hold_still is True, None, trace.latents[0].to(device)
-    if settings.fresh_noise_seed is not None and settings.fresh_noise_seed != AUTO:
-        # Made on the CPU, where a seed gives the same everywhere.
-        generator = torch.Generator("cpu").manual_seed(settings.fresh_noise_seed)
-        shape = (1, *source.shape[1:])
-        noise = torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32).to(device)
-    if settings.strength == 0 or not (holds or noise is not None):
+    holds, seed = settings.hold_still is True, settings.fresh_noise_seed
+    if settings.strength == 0 or not (holds or isinstance(seed, int)):
         return None
+    source, noise = trace.latents[0].to(device), None
+    if isinstance(seed, int):
+        # Made on the CPU, where a seed gives the same everywhere.
+        shape, generator = (1, *source.shape[1:]), torch.Generator("cpu").manual_seed(seed)
+        noise = torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32).to(device)
     return StillDrawing(StillPlaces(source), trace.schedule, holds, noise, settings.strength, begins)
 
 
