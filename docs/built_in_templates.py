@@ -202,10 +202,10 @@ ALL_STEPS = (
         "a red square on the grass",
         "circle, square, triangle, star, heart and cross",
         "The object's word is replaced, and the **kind** of this edit is **object**: the word's attention makes the "
-        "mask inside which the new shape is drawn, and control ends early, so that no old shape shows through."
+        "mask inside which the new shape is drawn, from noise of its own, so that no old shape shows through."
         f"{PUT_BACK}{OWN_KEYS}",
         {"blend_words": "auto", "blend_edit_words": "auto", "blend_latents": True}
-        | {"cross_replace_end": 0.5, "self_replace_end": 0.5},
+        | {"guidance": 4.0, "cross_replace_end": 0.7, "self_replace_end": 0.5},
     ),
     Steps(
         "3_background_edit",

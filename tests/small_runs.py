@@ -43,6 +43,21 @@ def clip(seed=1, frames=3, height=16, width=16):
     return torch.randn(frames, 4, height, width, generator=torch.Generator().manual_seed(seed))
 
 
+FRAMES, SIDE, THING = 5, 16, 3
+
+
+def film(noise=0.0, seed=0):
+    """Latents of a ground before a fixed camera, with a thing of 3x3 cells that goes two cells a frame to the right."""
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.randn(1, 4, SIDE, SIDE, generator=generator).repeat(FRAMES, 1, 1, 1)
+    frames += noise * torch.randn(frames.shape, generator=generator)
+    covered = torch.zeros(FRAMES, SIDE, SIDE, dtype=torch.bool)
+    for number, frame in enumerate(frames):
+        covered[number, 6 : 6 + THING, 2 * number + 2 : 2 * number + 2 + THING] = True
+        frame[:, covered[number]] = 3.0
+    return frames, covered
+
+
 def inverted(model, storage, *, latents=None, unet=None, prompt=SOURCE, steps=STEPS, capture=None, **options):
     """A controller with the inversion of a clip, of one UNet call a step unless `inversion_passes` asks for more."""
     controller = Controller(unet or model.unet, capture or Capture(), storage)

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 from ..errors import PromptError, check_kind, check_text
 from ..prompts.phrases import kind_of_words, phrases_of, things_in_front
 from ..prompts.word_changes import Change, changed_words, replaces_one_by_one
 from .settings import AUTO, BlendSettings, EditKind, EditSettings, Mode
 
+if TYPE_CHECKING:
+    from ..prompts.prompt import Window
+
 BUILT_IN_GUIDANCE = 3.0
 """Guidance of the built-in model: 7.5 loses 1.7 to 4.6 dB of what should stay, 2 loses edits (docs/toy_model.md)."""
 PUBLISHED_GUIDANCE = 7.5
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Values that what is free to differ is drawn with.
+
+    cross:    end of the window of cross-attention, a fraction of the steps
+    guidance: classifier-free guidance
+    """
+
+    cross: float
+    guidance: float
 
 
 @dataclass(frozen=True)
@@ -23,8 +39,9 @@ class Preset:
     threshold:     of the mask from the words that differ; None: no mask
     latents:       whether the source's latents are put back outside the mask
     joins:         whether words of the edit prompt join the mask
-    still:         whether what stands still in the source does so in the edit, drawn from fresh noise; never with
-                   `quirks` "original"
+    still:         whether what stands still in the source does so in the edit
+    fresh:         how it is drawn from fresh noise, the default where a mask is made; None: from the inversion's noise.
+                   Neither this nor `still` is the default with `quirks` "original"
     spares:        threshold of the place of the things in front of a background, which keep the source's pixels; None:
                    they are drawn anew
     """
@@ -35,20 +52,24 @@ class Preset:
     latents: bool = False
     joins: bool = False
     still: bool = False
+    fresh: Drawing | None = None
     spares: float | None = None
 
 
 BUILT_IN: Mapping[EditKind, Preset] = {
-    "object": Preset(0.5, 0.5, 0.3, latents=True, joins=True),
+    "object": Preset(0.5, 0.5, 0.3, latents=True, joins=True, fresh=Drawing(cross=0.7, guidance=4.0)),
     "colour": Preset(0.8, 0.8, 0.3, latents=True),
-    "background": Preset(0.8, 0.8, 0.5, latents=True, still=True, spares=0.3),
+    "background": Preset(
+        0.8, 0.8, 0.5, latents=True, still=True, fresh=Drawing(cross=0.8, guidance=BUILT_IN_GUIDANCE), spares=0.3
+    ),
     "style": Preset(0.5, 0.8),
     "removal": Preset(0.4, 0.4, 0.3, latents=True),
 }
-"""The built-in model's best measured values, see docs/toy_model.md. Windows of 0.5 leave as few old shapes as 0.4 and
-keep 1.3 dB more of what stays; 0.6 keeps 1.2 dB more still, but left a circle on bricks its round edge. A new colour
-stays in the old one's place: words of the edit that joined the mask only made it wider. Styles are right about as
-often at 0.5 and 0.8 as at 0.2 and 0.4 (160 edits: .88, .90, standard error .02) and 0.6 dB nearer to the truth. A
+"""The built-in model's best measured values, see docs/toy_model.md. Objects: from the inversion's noise windows of 0.6
+left a circle on bricks its round edge; from fresh noise cross-attention to 0.7 leaves as few old shapes as to 0.5 and
+keeps 1.5 dB more of what stays, to 0.8 it keeps 0.8 dB more still, but left some objects their old outline. A new
+colour stays in the old one's place: words of the edit that joined the mask only made it wider. Styles are right about
+as often at 0.5 and 0.8 as at 0.2 and 0.4 (160 edits: .88, .90, standard error .02) and 0.6 dB nearer to the truth. A
 background's words are bright over all of it, so that 0.5 spares objects; their own pixels, above 0.3 of their words'
 heat, are 4 dB nearer to the truth than what is drawn anew. Words that replace an object taken away are the
 background's: they must not join its mask."""
@@ -105,18 +126,22 @@ def resolved_settings(
     if not source and preset.threshold is not None and settings.blend == AUTO and not with_mask:
         raise PromptError(_NO_SOURCE_WORDS.format(kind))
     own = preset.own if self_attention else 0.0
-    blend = _blend(settings.blend, kind, preset, _Words(source, edit, changes), with_mask=with_mask)
-    guidance = BUILT_IN_GUIDANCE if built_in else PUBLISHED_GUIDANCE
-    return replace(
+    settings = replace(
         settings,
         kind=kind,
         mode=_mode(kind, source, edit) if settings.mode == AUTO else settings.mode,
-        cross_replace=preset.cross if settings.cross_replace == AUTO else settings.cross_replace,
         self_replace=own if settings.self_replace == AUTO else settings.self_replace,
-        guidance=guidance if settings.guidance == AUTO else settings.guidance,
         hold_still=preset.still and settings.quirks == "fixed" if settings.hold_still == AUTO else settings.hold_still,
-        fresh_noise_seed=_fresh_seed(settings, preset, blend),
-        blend=blend,
+        blend=_blend(settings.blend, kind, preset, _Words(source, edit, changes), with_mask=with_mask),
+    )
+    seed = _fresh_seed(settings, preset)
+    usual = Drawing(preset.cross, BUILT_IN_GUIDANCE if built_in else PUBLISHED_GUIDANCE)
+    values = usual if seed is None or preset.fresh is None else preset.fresh
+    return replace(
+        settings,
+        cross_replace=values.cross if settings.cross_replace == AUTO else settings.cross_replace,
+        guidance=values.guidance if settings.guidance == AUTO else settings.guidance,
+        fresh_noise_seed=seed,
     )
 
 
@@ -160,12 +185,16 @@ def _mode(kind: EditKind, source: Sequence[str], edit: Sequence[str]) -> Mode:
     return "replace" if kind != "style" and replaces_one_by_one(source, edit) else "refine"
 
 
-def _fresh_seed(settings: EditSettings, preset: Preset, blend: BlendSettings | None) -> int | None:
-    """Return the seed of fresh noise, which by itself never takes the place of what no mask keeps."""
+def _fresh_seed(settings: EditSettings, preset: Preset) -> int | None:
+    """Return the seed of fresh noise, which by itself never takes the place of what no mask keeps.
+
+    settings: resolved but for what this seed decides
+    """
     if settings.fresh_noise_seed != AUTO:
         return settings.fresh_noise_seed
-    masked = blend is not None and (blend.latents or blend.self_attention)
-    return 0 if preset.still and masked and settings.quirks == "fixed" else None
+    blend, (fused_from, fused_to) = settings.blend, cast("Window", settings.self_replace)
+    masked = isinstance(blend, BlendSettings) and (blend.latents or (blend.self_attention and fused_from < fused_to))
+    return 0 if preset.fresh is not None and masked and settings.quirks == "fixed" else None
 
 
 def _blend(

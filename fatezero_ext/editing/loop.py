@@ -33,7 +33,7 @@ from ..memory.free_memory import Remedy, within_memory
 from .attention import EditAttention
 from .masks import Heat, MaskMaker
 from .plan import EditPlan
-from .still_places import still_drawing
+from .still_places import StillPlaces
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,8 @@ def edit_latents(
     plan = plan.to(unet.device, unet.dtype)
     run = _ClipRun(partial(EditRun, unet, trace, plan, user_mask), predict)
     x = trace.noise.to(unet.device)
-    still = still_drawing(trace, plan.settings, plan.first_masked, unet.device)
+    still = StillPlaces(trace.latents[0].to(unet.device)) if plan.holds_still else None
+    fresh = plan.fresh_noise(trace.schedule)
     wanted = [run.parts[0].wanted(step) for step in range(steps)]
     asked = None
     if asked_text is not None:
@@ -97,8 +98,10 @@ def edit_latents(
             estimate = partial(_of_clip, parts, estimates)
             fused = _mask_of_clip(parts, [each.attention_mask for each in run.parts])
             blended = _mask_of_clip(parts, [each.latent_mask for each in run.parts])
+            if fresh is not None:
+                x = fresh.put_into(x, step, estimate, run.free)
             if still is not None:
-                x = still.drawn(x, step, estimate, _mask_of_clip(parts, [each.masks.free() for each in run.parts]))
+                x = still.hold(x, run.free())
             on_step(StepDone(step + 1, steps, x, estimate, fused, blended))
     masks = [each.masks for each in run.parts]
     peak = torch.stack([each.spared_peak() for each in masks]).amax(0)
@@ -117,6 +120,10 @@ class _ClipRun:
         self._run_of, self._predict = run_of, predict
         self.parts = [run_of(part) for part in predict.parts]
         self._masks_before: Sequence[MaskMaker] = ()
+
+    def free(self) -> Tensor | None:
+        """Return where the clip may differ, bool [frames, height, width], or None: everywhere."""
+        return _mask_of_clip([run.part for run in self.parts], [run.masks.free() for run in self.parts])
 
     def edited(self, x: Tensor, step: int, source: SourceReader) -> tuple[Tensor, list[Callable[[], Tensor]]]:
         """Do one step; return the clip's latents, and what makes each part's clean estimate."""

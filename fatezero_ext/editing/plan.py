@@ -12,10 +12,12 @@ from torch import Tensor
 from ..attention.controlled_layer import ControlledLayer
 from ..attention.sites import LayerAddress
 from ..diffusion.noise_model import NoiseModel
+from ..diffusion.schedule import Schedule
 from ..inversion.plan import InversionPlan
 from ..inversion.trace import Trace
 from ..prompts.alignment import refinement_mapper, replacement_mapper, token_weights, window_table
 from ..prompts.prompt import PROMPT_TOKENS, Prompt, Window
+from .fresh_noise import FreshNoise
 from .masks import MaskWords, blend_layers
 from .settings import BlendSettings, EditSettings, texts
 from .strength import guidance_at_strength
@@ -82,10 +84,18 @@ class EditPlan:
         return self._fused[-1] if self._fused else None
 
     @property
-    def first_masked(self) -> int:
-        """The first step that keeps something by a mask of words; 0 without any."""
+    def holds_still(self) -> bool:
+        """The edit stands still where its source does."""
+        return self.settings.hold_still is True and self.settings.strength > 0
+
+    def fresh_noise(self, schedule: Schedule) -> FreshNoise | None:
+        """Return the noise that what is free to differ is drawn from, or None if from that of the inversion."""
+        seed, strength = self.settings.fresh_noise_seed, self.settings.strength
+        if not isinstance(seed, int) or strength == 0:
+            return None
         blended = [place for place, step in enumerate(self.steps) if step.blend_latents]
-        return 0 if self.source_mask is None else min([*self._fused, *blended], default=0)
+        begins = 0 if self.source_mask is None else min([*self._fused, *blended], default=0)
+        return FreshNoise(schedule, seed, strength, begins)
 
     @property
     def _fused(self) -> list[int]:

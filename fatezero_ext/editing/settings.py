@@ -110,9 +110,8 @@ class EditSettings:
     strength:             how much of the edit is done, 0 (the source) to 1 (all of it)
     hold_still:           what stands still in the source, such as the ground before a fixed camera, stands still in the
                           edit too, see `StillPlaces`
-    fresh_noise_seed:     whole number, 0 or more: what is free to differ where the source stands still is drawn from
-                          fresh noise of this seed, one for all frames, so that each seed gives another one; None: from
-                          the noise of the inversion, which keeps the source's layout
+    fresh_noise_seed:     whole number, 0 or more: what the first mask leaves free to differ is drawn from this seed's
+                          fresh noise, see `FreshNoise`; None: from the inversion's, which keeps the source's layout
     """
 
     mode: Mode | Literal["auto"] = AUTO

@@ -1,73 +1,16 @@
-"""Places where a clip stands still, which an edit then leaves still as well, and may draw from noise of its own."""
+"""Places where a clip stands still, which an edit then leaves still as well."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from ..diffusion.schedule import Schedule
-    from ..inversion.trace import Trace
-    from .settings import EditSettings
 
 MOST_CHANGE = 0.3
 """Change of a latent cell, root of the channels' mean square, up to which it stands still; latents have variance 1."""
 
 NEAR = 3
 """Cells around what moves that a frame shows to others only if none has it clear: what moves throws its light there."""
-
-
-@dataclass(frozen=True)
-class StillDrawing:
-    """Way in which an edit draws what is free to differ in places that stand still.
-
-    places:   where the source stands still
-    schedule: of the inversion
-    holds:    draw it once for all frames
-    noise:    [1, channels, height, width], fresh; None: all is drawn from the noise of the inversion
-    share:    of the fresh noise in what it is drawn from, 0..1
-    begins:   step after which noise is fresh: the first that knows what is free to differ
-    """
-
-    places: StillPlaces
-    schedule: Schedule
-    holds: bool
-    noise: Tensor | None
-    share: float
-    begins: int
-
-    def drawn(self, x: Tensor, step: int, clean: Callable[[], Tensor], free: Tensor | None) -> Tensor:
-        """Return an edit's latents after a step.
-
-        x:     [frames, channels, height, width]
-        clean: makes the estimate of the clean latents, of the same shape
-        free:  bool [frames, height, width]: where the edit may differ; None: everywhere
-        """
-        if self.noise is not None and step == self.begins < len(self.schedule) - 1:
-            here = self.places.still if free is None else self.places.still & free
-            x = self.schedule.renew(x, clean(), self.noise.to(x.dtype), step, self.share).where(here[:, None], x)
-        return self.places.hold(x, free) if self.holds else x
-
-
-def still_drawing(trace: Trace, settings: EditSettings, begins: int, device: torch.device) -> StillDrawing | None:
-    """Return how an edit of that inversion draws what stands still; None: as all else.
-
-    settings: resolved; begins: see `StillDrawing`
-    """
-    holds, seed = settings.hold_still is True, settings.fresh_noise_seed
-    if settings.strength == 0 or not (holds or isinstance(seed, int)):
-        return None
-    source, noise = trace.latents[0].to(device), None
-    if isinstance(seed, int):
-        # Made on the CPU, where a seed gives the same everywhere.
-        shape, generator = (1, *source.shape[1:]), torch.Generator("cpu").manual_seed(seed)
-        noise = torch.randn(shape, generator=generator, device="cpu", dtype=torch.float32).to(device)
-    return StillDrawing(StillPlaces(source), trace.schedule, holds, noise, settings.strength, begins)
 
 
 class StillPlaces:

@@ -63,7 +63,7 @@ def hold_still_widget() -> io.Input:
 
 
 def fresh_noise_seed_widget() -> io.Input:
-    """Make the seed of what is drawn anew where the source stands still."""
+    """Make the seed of what is drawn anew."""
     return advanced(
         io.Int.Input(
             "fresh_noise_seed",
@@ -71,8 +71,8 @@ def fresh_noise_seed_widget() -> io.Input:
             min=NO_SEED,
             max=GREATEST_SEED,
             optional=True,
-            tooltip="0 or more: what is new where the clip stands still is drawn from fresh noise, by each seed "
-            "differently. -1: from the clip's own noise, which keeps its layout; new backgrounds of the built-in model "
+            tooltip="0 or more: what is new is drawn from fresh noise, one for all frames, by each seed differently. "
+            "-1: from the clip's own noise, which keeps its layout; new objects and backgrounds of the built-in model "
             "take seed 0.",
         )
     )

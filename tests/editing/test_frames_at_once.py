@@ -150,6 +150,7 @@ KINDS = {
     ),
     "joined last": ((EDIT, named(guidance=1.0, blend=BlendSettings(("jeep",), ("car",), 0.6))), {}),
     "quirks": ((EDIT, named(guidance=3.0, quirks="original", blend=BLEND)), {}),
+    "fresh noise": ((EDIT, named(guidance=3.0, hold_still=True, fresh_noise_seed=3, blend=BLEND)), {}),
     "a mask": (
         (EDIT, named(guidance=3.0, blend=replace(BLEND, subtract_words=("road",)))),
         {"mask": torch.rand(FRAMES, 16, 24, generator=torch.Generator().manual_seed(4))},

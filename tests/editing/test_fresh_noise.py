@@ -1,6 +1,7 @@
-"""What an edit draws anew where its source stands still can begin from fresh noise."""
+"""What an edit draws anew can begin from fresh noise."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,36 +10,26 @@ import torch
 from fatezero_ext import (
     BlendSettings,
     EditSettings,
-    InflationSettings,
     SettingsError,
     Storage,
     edit,
-    load_model,
     resolved_settings,
 )
 from fatezero_ext.diffusion.schedule import STABLE_DIFFUSION_SCHEDULER, Schedule
-from fatezero_ext.editing.still_places import still_drawing
+from fatezero_ext.editing.fresh_noise import FreshNoise
 
-from ..conftest import GOLDEN
-from ..small_runs import EDIT, inverted, named
-from .test_still_places import FRAMES, SIDE, film, grown
+from ..small_runs import EDIT, FRAMES, SIDE, film, inverted, named
 
 
 @pytest.fixture(scope="module")
-def model():
-    """In float64, as in test_frames_at_once.py, with group norms per frame."""
-    return load_model(GOLDEN / "model", InflationSettings(key_frames=("mid",), norm="frame"), dtype=torch.float64)
+def source(exact_model):
+    return inverted(exact_model, Storage("features", "ram"), latents=film()[0], steps=3)
 
 
-@pytest.fixture(scope="module")
-def source(model):
-    return inverted(model, Storage("features", "ram"), latents=film()[0], steps=3)
-
-
-def levels_of(source, model, settings, **options):
+def levels_of(source, exact_model, settings, **options):
     """Latents after every step of an edit."""
     levels = []
-    edit(source, model.text_encoder, EDIT, settings, on_step=lambda step: levels.append(step.latents), **options)
+    edit(source, exact_model.text_encoder, EDIT, settings, on_step=lambda step: levels.append(step.latents), **options)
     return levels
 
 
@@ -56,46 +47,48 @@ def test_renewed_noise_is_of_its_level_and_leaves_the_clean_estimate(noise, pred
         torch.testing.assert_close(schedule.renew(after, clean, fresh, 0, share), wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_the_first_step_alone_is_renewed_where_the_clip_is_still_and_free(source, noise):
+def test_one_step_alone_is_renewed_where_the_edit_is_free_and_all_frames_agree(noise):
     x, free = noise(FRAMES, 4, SIDE, SIDE), noise(FRAMES, SIDE, SIDE) > -0.5
-    drawing = still_drawing(source.trace, named(fresh_noise_seed=4), 0, torch.device("cpu"))
-    here = (drawing.places.still & free)[:, None].expand_as(x)
-    first = drawing.drawn(x, 0, lambda: torch.zeros_like(x), free)
-    assert torch.equal(first[~here], x[~here])
-    assert (first != x)[here].float().mean() > 0.99
-    alone = drawing.drawn(x, 0, lambda: torch.zeros_like(x), None)
-    still = drawing.places.still[1:] & drawing.places.still[:-1]
-    assert torch.equal(*(part.movedim(1, -1)[still] for part in (alone[1:], alone[:-1])))  # one noise for all frames
-    assert torch.equal(drawing.drawn(x, 1, lambda: torch.zeros_like(x), free), x)
+    fresh = FreshNoise(Schedule.from_config(None, 10), seed=4, share=1.0, begins=2)
+    here = free[:, None].expand_as(x)
+    renewed = fresh.put_into(x, 2, lambda: torch.zeros_like(x), lambda: free)
+    assert torch.equal(renewed[~here], x[~here])
+    assert (renewed != x)[here].float().mean() > 0.99
+    everywhere = fresh.put_into(x, 2, lambda: torch.zeros_like(x), lambda: None)
+    assert torch.equal(everywhere, everywhere[:1].expand_as(x))
+    for other in (0, 1, 3):
+        assert torch.equal(fresh.put_into(x, other, lambda: torch.zeros_like(x), lambda: free), x)
 
 
-def test_a_single_step_ends_in_what_it_drew_and_not_in_noise(model):
-    source = inverted(model, Storage("features", "ram"), latents=film()[0], steps=1)
+def test_a_single_step_ends_in_what_it_drew_and_not_in_noise(exact_model):
+    source = inverted(exact_model, Storage("features", "ram"), latents=film()[0], steps=1)
     settings = named(guidance=3.0)
     plain, fresh = (
-        edit(source, model.text_encoder, EDIT, replace(settings, fresh_noise_seed=seed)).latents for seed in (None, 4)
+        edit(source, exact_model.text_encoder, EDIT, replace(settings, fresh_noise_seed=seed)).latents
+        for seed in (None, 4)
     )
     assert torch.equal(plain, fresh)
 
 
-def test_a_seed_gives_the_same_again_and_another_one_something_else(source, model):
+def test_a_seed_gives_the_same_again_and_another_one_something_else(source, exact_model):
     settings = named(guidance=3.0, hold_still=True)
     plain, first, again, other = (
-        edit(source, model.text_encoder, EDIT, replace(settings, fresh_noise_seed=seed)).latents
+        edit(source, exact_model.text_encoder, EDIT, replace(settings, fresh_noise_seed=seed)).latents
         for seed in (None, 4, np.int64(4), 2**32 - 1)
     )
     assert torch.equal(first, again)
-    here = ~grown(film()[1], 2)[:, None].expand_as(first)
+    moving = film()[1][:, None].expand_as(first)
     for one in (plain, other):
-        assert (first - one)[here].abs().mean() > 0.1
+        for where in (moving, ~moving):
+            assert (first - one)[where].abs().mean() > 0.1
 
 
 @pytest.mark.parametrize("hold_still", [True, False])
-def test_an_edit_in_parts_draws_the_same(source, model, hold_still):
+def test_an_edit_in_parts_draws_the_same(source, exact_model, hold_still):
     blend = BlendSettings(("jeep",), ("car",), threshold=0.5, latents=True)
     settings = named(guidance=3.0, blend=blend, hold_still=hold_still, fresh_noise_seed=4)
-    whole = edit(source, model.text_encoder, EDIT, settings)
-    parts = edit(source, model.text_encoder, EDIT, settings, frames_at_once=2)
+    whole = edit(source, exact_model.text_encoder, EDIT, settings)
+    parts = edit(source, exact_model.text_encoder, EDIT, settings, frames_at_once=2)
     assert (whole.latents - parts.latents).abs().max() < 1e-4
 
 
@@ -108,15 +101,15 @@ LATE = {
 
 
 @pytest.mark.parametrize("name", LATE)
-def test_noise_is_fresh_once_words_have_said_what_is_to_be_kept(model, name):
+def test_noise_is_fresh_once_words_have_said_what_is_to_be_kept(exact_model, name):
     """The step after which it is, and what their mask keeps there, are those of the edit without it."""
     given, step = LATE[name]
-    source = inverted(model, Storage("features", "ram"), latents=film()[0], steps=5)
+    source = inverted(exact_model, Storage("features", "ram"), latents=film()[0], steps=5)
     steps = {}
     for seed in (None, 4):
         settings = named(guidance=3.0, fresh_noise_seed=seed, **given)
         steps[seed] = []
-        edit(source, model.text_encoder, EDIT, settings, on_step=steps[seed].append)
+        edit(source, exact_model.text_encoder, EDIT, settings, on_step=steps[seed].append)
     assert all(torch.equal(steps[None][before].latents, steps[4][before].latents) for before in range(step))
     plain, fresh = (steps[seed][step] for seed in (None, 4))
     free = plain.attention_mask if plain.latent_mask is None else plain.latent_mask
@@ -127,24 +120,24 @@ def test_noise_is_fresh_once_words_have_said_what_is_to_be_kept(model, name):
     assert change[~kept].mean() > 0.1
 
 
-def test_what_a_mask_keeps_begins_from_its_own_noise(source, model):
+def test_what_a_mask_keeps_begins_from_its_own_noise(source, exact_model):
     """In the first step too, before latents are blended."""
     mask = torch.ones(FRAMES, SIDE, SIDE)
     mask[:, : SIDE // 2] = 0
     settings = named(guidance=3.0, blend=BlendSettings((), latents=True))
     plain, fresh = (
-        levels_of(source, model, replace(settings, fresh_noise_seed=seed), mask=mask)[0] for seed in (None, 4)
+        levels_of(source, exact_model, replace(settings, fresh_noise_seed=seed), mask=mask)[0] for seed in (None, 4)
     )
     assert torch.equal(plain[:, :, : SIDE // 2], fresh[:, :, : SIDE // 2])
     assert (plain - fresh)[:, :, -1].abs().mean() > 0.5
 
 
-def test_less_strength_keeps_more_of_the_clip_s_own_noise(source, model):
+def test_less_strength_keeps_more_of_the_clip_s_own_noise(source, exact_model):
     settings = named(guidance=3.0)
     changes = []
     for strength in (0.0, 0.3, 0.6, 1.0):
         plain, fresh = (
-            levels_of(source, model, replace(settings, strength=strength, fresh_noise_seed=seed))[0]
+            levels_of(source, exact_model, replace(settings, strength=strength, fresh_noise_seed=seed))[0]
             for seed in (None, 4)
         )
         changes.append(float((plain - fresh).abs().mean()))
@@ -152,19 +145,41 @@ def test_less_strength_keeps_more_of_the_clip_s_own_noise(source, model):
     assert changes == sorted(changes) and 0.05 < changes[1] < 0.4 * changes[3]
 
 
-def test_only_new_backgrounds_of_the_built_in_model_are_fresh_by_themselves():
+def test_new_objects_and_backgrounds_of_the_built_in_model_are_fresh_by_themselves():
     source = "a red circle on the grass"
-    edits = {"a red circle on the sand": 0, "a blue circle on the grass": None, f"a sketch of {source}": None}
+    edits = {
+        "a red circle on the sand": 0,
+        "a red square on the grass": 0,
+        "a blue circle on the grass": None,
+        f"a sketch of {source}": None,
+    }
     for prompt, seed in edits.items():
         assert resolved_settings(EditSettings(), source, prompt, built_in=True).fresh_noise_seed == seed
         assert resolved_settings(EditSettings(), source, prompt).fresh_noise_seed is None
         for asked in (None, 7):
             given = EditSettings(fresh_noise_seed=asked)
             assert resolved_settings(given, source, prompt, built_in=True).fresh_noise_seed == asked
-    unmasked = EditSettings(kind="background", blend=None)
-    assert resolved_settings(unmasked, source, "a red circle on the sand", built_in=True).fresh_noise_seed is None
-    original = EditSettings(quirks="original")
-    assert resolved_settings(original, source, "a red circle on the sand", built_in=True).fresh_noise_seed is None
+
+
+@pytest.mark.parametrize("prompt", ["a red circle on the sand", "a red square on the grass"])
+def test_nothing_is_fresh_by_itself_where_no_mask_keeps_the_rest(prompt):
+    """Objects are then drawn with the values that are best from the noise of the inversion."""
+    found = partial(resolved_settings, source_prompt="a red circle on the grass", edit_prompt=prompt, built_in=True)
+    fused = EditSettings(blend=BlendSettings("auto"))
+    unmasked = [
+        EditSettings(kind="auto", blend=None),
+        EditSettings(quirks="original"),
+        replace(fused, self_replace=0.0),
+    ]
+    cross, guidance = found(EditSettings()).cross_replace, found(EditSettings()).guidance
+    assert found(fused).fresh_noise_seed == 0
+    assert found(fused, self_attention=False).fresh_noise_seed is None
+    for settings in unmasked:
+        assert found(settings).fresh_noise_seed is None
+        asked = found(replace(settings, fresh_noise_seed=2))
+        assert (asked.fresh_noise_seed, asked.cross_replace, asked.guidance) == (2, cross, guidance)
+        if prompt.endswith("grass"):
+            assert (found(settings).cross_replace, found(settings).guidance) == ((0.0, 0.5), 3.0) != (cross, guidance)
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, True, "yes", 2**32, np.array([1, 2])])

@@ -78,7 +78,7 @@ def test_a_step_runs_again_with_fewer_frames(models, whole, norm, storage, caplo
 @pytest.mark.parametrize(
     ("norm", "kind"),
     [("frame", None), ("clip", None), ("frame", "spared things"), ("frame", "joined last"), ("frame", "quirks"),
-     ("clip", "shapes"), ("frame", "a mask")],
+     ("clip", "shapes"), ("frame", "a mask"), ("frame", "fresh noise")],
 )  # fmt: skip
 @pytest.mark.parametrize("after", [1, 3])
 def test_masks_go_on_where_an_edit_had_come_to(models, whole, norm, kind, after):

@@ -8,31 +8,14 @@ import torch
 from fatezero_ext import (
     BlendSettings,
     EditSettings,
-    InflationSettings,
     SettingsError,
     Storage,
     edit,
-    load_model,
     resolved_settings,
 )
 from fatezero_ext.editing.still_places import MOST_CHANGE, StillPlaces
 
-from ..conftest import GOLDEN
-from ..small_runs import EDIT, inverted, named
-
-FRAMES, SIDE, THING = 5, 16, 3
-
-
-def film(noise=0.0, seed=0):
-    """Latents of a ground before a fixed camera, with a thing of 3x3 cells that goes two cells a frame to the right."""
-    generator = torch.Generator().manual_seed(seed)
-    frames = torch.randn(1, 4, SIDE, SIDE, generator=generator).repeat(FRAMES, 1, 1, 1)
-    frames += noise * torch.randn(frames.shape, generator=generator)
-    covered = torch.zeros(FRAMES, SIDE, SIDE, dtype=torch.bool)
-    for number, frame in enumerate(frames):
-        covered[number, 6 : 6 + THING, 2 * number + 2 : 2 * number + 2 + THING] = True
-        frame[:, covered[number]] = 3.0
-    return frames, covered
+from ..small_runs import EDIT, FRAMES, SIDE, film, inverted, named
 
 
 def grown(cells, by=1):
@@ -83,19 +66,13 @@ def test_nothing_of_a_clip_that_moves_everywhere_is_held(noise):
     assert torch.equal(StillPlaces(film()[0][:1]).hold(x[:1]), x[:1])
 
 
-@pytest.fixture(scope="module")
-def model():
-    """In float64, as in test_frames_at_once.py, with group norms per frame."""
-    return load_model(GOLDEN / "model", InflationSettings(key_frames=("mid",), norm="frame"), dtype=torch.float64)
-
-
 @pytest.mark.parametrize("blend", [None, BlendSettings(("jeep",), ("car",), threshold=0.5, latents=True)])
-def test_an_edit_holds_still_what_its_source_does_in_parts_too(model, blend):
+def test_an_edit_holds_still_what_its_source_does_in_parts_too(exact_model, blend):
     frames, covered = film()
-    whole = inverted(model, Storage("features", "ram"), latents=frames, steps=3)
+    whole = inverted(exact_model, Storage("features", "ram"), latents=frames, steps=3)
     settings = named(guidance=3.0, blend=blend, hold_still=True)
-    edited = edit(whole, model.text_encoder, EDIT, settings)
-    parts = edit(whole, model.text_encoder, EDIT, settings, frames_at_once=2)
+    edited = edit(whole, exact_model.text_encoder, EDIT, settings)
+    parts = edit(whole, exact_model.text_encoder, EDIT, settings, frames_at_once=2)
     assert (edited.latents - parts.latents).abs().max() < 1e-4
     held = ~grown(covered) & edited.last_mask  # True everywhere without a mask
     both = held[1:] & held[:-1]
@@ -104,20 +81,24 @@ def test_an_edit_holds_still_what_its_source_does_in_parts_too(model, blend):
     def change(latents):
         return (latents[1:] - latents[:-1]).abs().mean(1)[both].mean()
 
-    left = edit(whole, model.text_encoder, EDIT, replace(settings, hold_still=False))
+    left = edit(whole, exact_model.text_encoder, EDIT, replace(settings, hold_still=False))
     assert change(edited.latents) == 0
     assert change(left.latents) > 1e-3
 
 
-def test_words_keep_what_is_still_outside_their_mask(model):
+def test_words_keep_what_is_still_outside_their_mask(exact_model):
     """Where latents were put back they are the frame's own source, and no other frame's edit."""
     frames, _ = film(noise=MOST_CHANGE / 4)
-    source = inverted(model, Storage("features", "ram"), latents=frames, steps=5)
+    source = inverted(exact_model, Storage("features", "ram"), latents=frames, steps=5)
     blend = BlendSettings(("jeep",), ("car",), threshold=0.5, latents=True)
     levels = []
     settings = named(guidance=3.0, blend=blend, hold_still=True)
     edit(
-        source, model.text_encoder, EDIT, settings, on_step=lambda step: levels.append((step.latents, step.latent_mask))
+        source,
+        exact_model.text_encoder,
+        EDIT,
+        settings,
+        on_step=lambda step: levels.append((step.latents, step.latent_mask)),
     )
     blended = [(at + 1, mask) for at, (_, mask) in enumerate(levels) if mask is not None]
     assert blended
@@ -129,15 +110,15 @@ def test_words_keep_what_is_still_outside_their_mask(model):
 
 
 @pytest.mark.parametrize("latents", [True, False], ids=["latents", "attention alone"])
-def test_a_frame_that_may_not_differ_is_neither_held_nor_shown_to_others(model, latents):
+def test_a_frame_that_may_not_differ_is_neither_held_nor_shown_to_others(exact_model, latents):
     """At every step: before and behind those that blend latents, and where none does."""
     frames, _ = film()
-    source = inverted(model, Storage("features", "ram"), latents=frames, steps=5)
+    source = inverted(exact_model, Storage("features", "ram"), latents=frames, steps=5)
     mask = torch.ones(FRAMES, SIDE, SIDE)
     mask[FRAMES // 2] = 0
     settings = named(guidance=3.0, self_replace=0.6, blend=BlendSettings((), latents=latents), hold_still=True)
     held, left = (
-        edit(source, model.text_encoder, EDIT, replace(settings, hold_still=holds), mask=mask).latents
+        edit(source, exact_model.text_encoder, EDIT, replace(settings, hold_still=holds), mask=mask).latents
         for holds in (True, False)
     )
     # The middle frame's keys alone are read by others, so that it does not hang on what they become.
@@ -147,26 +128,27 @@ def test_a_frame_that_may_not_differ_is_neither_held_nor_shown_to_others(model, 
     assert (shown - closed).abs().mean() > 0.5 * (left[FRAMES // 2 - 1, :, -1] - closed).abs().mean() > 1e-3
 
 
-def test_a_users_mask_decides_from_the_first_step_on(model, monkeypatch):
+def test_a_users_mask_decides_from_the_first_step_on(exact_model, monkeypatch):
     frames, _ = film()
-    source = inverted(model, Storage("features", "ram"), latents=frames, steps=3)
+    source = inverted(exact_model, Storage("features", "ram"), latents=frames, steps=3)
     given, hold = [], StillPlaces.hold
     monkeypatch.setattr(StillPlaces, "hold", lambda still, x, free: given.append(free) or hold(still, x, free))
     mask = torch.zeros(1, 2 * SIDE, 2 * SIDE)
     mask[:, :SIDE] = 1
     settings = named(guidance=1.0, self_replace=0.0, blend=BlendSettings((), latents=True), hold_still=True)
-    edit(source, model.text_encoder, EDIT, settings, mask=mask)
+    edit(source, exact_model.text_encoder, EDIT, settings, mask=mask)
     assert len(given) == 3
     for free in given:
         assert free.shape == (FRAMES, SIDE, SIDE) and free[:, : SIDE // 2].all() and not free[:, SIDE // 2 :].any()
 
 
-def test_nothing_is_held_at_strength_zero(model):
+def test_nothing_is_held_at_strength_zero(exact_model):
     frames, _ = film(noise=MOST_CHANGE / 4)
-    source = inverted(model, Storage("features", "ram"), latents=frames, steps=3)
+    source = inverted(exact_model, Storage("features", "ram"), latents=frames, steps=3)
     settings = named(guidance=3.0, strength=0.0)
     held, left = (
-        edit(source, model.text_encoder, EDIT, replace(settings, hold_still=holds)).latents for holds in (True, False)
+        edit(source, exact_model.text_encoder, EDIT, replace(settings, hold_still=holds)).latents
+        for holds in (True, False)
     )
     assert torch.equal(held, left)
 

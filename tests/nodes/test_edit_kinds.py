@@ -1,7 +1,7 @@
 """Kind and strength of P2PEdit: which widgets they use, what is checked before a run, and what the node says."""
 
 import json
-from dataclasses import fields
+from itertools import product
 
 import pytest
 import torch
@@ -13,7 +13,6 @@ from fatezero_ext import (
     InflationSettings,
     invert,
     load_toy,
-    resolved_settings,
 )
 from fatezero_ext.cli.examples import EXAMPLES
 from fatezero_ext.cli.node_pack import load_pack
@@ -182,7 +181,9 @@ def test_widgets_that_the_kind_does_not_use_are_named_unless_they_say_what_it_ch
         return remarks.not_used(remarks.unused_widgets(changed_widgets(inputs), chosen), chosen)
 
     assert said() == said(kind="auto") == said(blend_words="auto") == said(kind="custom", blend_words="boat") == ""
-    assert said(strength=0.5, quirks="original", equalizer="a: 2", negative_prompt="boat") == ""
+    assert said(strength=0.5, equalizer="a: 2", negative_prompt="boat") == ""
+    of_fresh_noise = "Not used: guidance, cross_replace_end." if asked["kind"] == "object" else ""
+    assert said(quirks="original").startswith(of_fresh_noise) and bool(said(quirks="original")) == bool(of_fresh_noise)
     assert "Not used: guidance, blend_words." in said(blend_words="jeep, +shadow", guidance=5.0)
     assert f"The kind {asked['kind']} chooses these itself; choose the kind custom" in said(mask_use="override")
     others = {"cross_replace_start": 0.1, "cross_replace_end": 0.9, "self_replace_start": 0.1, "self_replace_end": 0.9}
@@ -221,11 +222,12 @@ def test_the_seed_of_fresh_noise_counts_with_every_kind():
     widgets = load_pack("nodes.method.video_edit_graph").widgets_of(load_pack("nodes.method.edit").P2PEdit)
     of, chosen = load_pack("nodes.method.edit_widgets").from_widgets, load_pack("nodes.method.remarks").chosen
     resolved = load_pack("fatezero_ext.editing.automatic").resolved_settings
-    source, sand = "a red circle on the grass", "a red circle on the sand"
-    for kind, says, seed in [("auto", -1, 0), ("auto", 7, 7), ("custom", -1, None), ("custom", 7, 7), ("style", 7, 7)]:
+    source, sand, square = "a red circle on the grass", "a red circle on the sand", "a red square on the grass"
+    choices = [("auto", -1, 0), ("auto", 7, 7), ("custom", -1, None), ("custom", 7, 7), ("style", 7, 7)]
+    for (kind, says, seed), prompt in product(choices, (sand, square)):
         settings = of(widgets | {"kind": kind, "fresh_noise_seed": says}, with_mask=False)
-        found = resolved(settings, source, sand, built_in=True)
-        assert found.fresh_noise_seed == seed, (kind, says)
+        found = resolved(settings, source, prompt, built_in=True)
+        assert found.fresh_noise_seed == seed, (kind, says, prompt)
         assert (f"fresh noise {seed}" in chosen(found)) == (seed is not None)
     linked = widgets | {"kind": "auto", "fresh_noise_seed": None}
     assert of(linked, with_mask=False).fresh_noise_seed == "auto"
@@ -277,20 +279,13 @@ def test_the_kind_of_a_template_is_read_from_its_prompts_and_chooses_what_its_wi
     types = load_pack("nodes.headless.schemas.registry").pack_node_types()
     graph = load_pack("nodes.headless.formats.read").graph_from(json.loads(path.read_text()), types).api_format()
     asked, source = graph["8"]["inputs"], graph["7"]["inputs"]["source_prompt"]
+    resolved = load_pack("fatezero_ext.editing.automatic").resolved_settings
     by_kind, by_widgets = (
-        resolved_settings(
-            EditSettings(**vars_of(widgets.from_widgets(asked | {"kind": kind}, with_mask=False))),
-            source,
-            asked["edit_prompt"],
-            built_in=True,
+        resolved(
+            widgets.from_widgets(asked | {"kind": kind}, with_mask=False), source, asked["edit_prompt"], built_in=True
         )
         for kind in ("auto", "custom")
     )
     assert (by_kind.kind, asked["strength"]) == (asked["kind"], 1.0)
     for name in ("mode", "cross_replace", "self_replace", "guidance", "equalizer"):
         assert getattr(by_kind, name) == getattr(by_widgets, name), name
-
-
-def vars_of(settings):
-    """The pack's settings for this copy of the package, masks aside."""
-    return {field.name: getattr(settings, field.name) for field in fields(settings)} | {"blend": None}
