@@ -101,7 +101,8 @@ def edit_latents(
             if fresh is not None:
                 x = fresh.put_into(x, step, estimate, run.free)
             if still is not None:
-                x = still.hold(x, run.free())
+                free = run.free()
+                x, estimate = still.hold(x, free), partial(_held, still, estimate, free)
             on_step(StepDone(step + 1, steps, x, estimate, fused, blended))
     masks = [each.masks for each in run.parts]
     peak = torch.stack([each.spared_peak() for each in masks]).amax(0)
@@ -189,6 +190,10 @@ def _edited_group(
 
 def _of_clip(parts: Parts, estimates: Sequence[Callable[[], Tensor]]) -> Tensor:
     return joined(parts, [estimate() for estimate in estimates])
+
+
+def _held(still: StillPlaces, made: Callable[[], Tensor], free: Tensor | None) -> Tensor:
+    return still.hold(made(), free)
 
 
 def _mask_of_clip(parts: Parts, masks: Sequence[Tensor | None]) -> Tensor | None:

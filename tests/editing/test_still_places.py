@@ -86,6 +86,17 @@ def test_an_edit_holds_still_what_its_source_does_in_parts_too(exact_model, blen
     assert change(left.latents) > 1e-3
 
 
+def test_previews_hold_still_as_the_result_does(exact_model):
+    frames, covered = film()
+    source = inverted(exact_model, Storage("features", "ram"), latents=frames, steps=3)
+    shown, still = [], ~grown(covered)
+    both = still[1:] & still[:-1]
+    settings = named(guidance=3.0, hold_still=True)
+    edit(source, exact_model.text_encoder, EDIT, settings, on_step=lambda step: shown.append(step.preview()))
+    assert [(one[1:] - one[:-1]).abs().mean(1)[both].max() for one in shown] == [0, 0, 0]
+    assert (shown[0][1:] - shown[0][:-1]).abs().mean(1)[~both].max() > 1e-3
+
+
 def test_words_keep_what_is_still_outside_their_mask(exact_model):
     """Where latents were put back they are the frame's own source, and no other frame's edit."""
     frames, _ = film(noise=MOST_CHANGE / 4)
