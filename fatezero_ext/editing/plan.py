@@ -89,13 +89,26 @@ class EditPlan:
         return self.settings.hold_still is True and self.settings.strength > 0
 
     def fresh_noise(self, schedule: Schedule) -> FreshNoise | None:
-        """Return the noise that what is free to differ is drawn from, or None if from that of the inversion."""
+        """Return the noise that what is free to differ is drawn from, or None if from that of the inversion.
+
+        It is the inversion's, too, where a mask of words was to be read and the steps are too few for it: the whole
+        frame would be new.
+        """
         seed, strength = self.settings.fresh_noise_seed, self.settings.strength
         if not isinstance(seed, int) or strength == 0:
             return None
         blended = [place for place, step in enumerate(self.steps) if step.blend_latents]
-        begins = 0 if self.source_mask is None else min([*self._fused, *blended], default=0)
-        return FreshNoise(schedule, seed, strength, begins)
+        reading = [*self._fused, *blended] if self.source_mask is not None else []
+        if self._wants_words and not reading:
+            return None
+        return FreshNoise(schedule, seed, strength, min(reading, default=0))
+
+    @property
+    def _wants_words(self) -> bool:
+        """True where a mask of words is to be read, should there be steps enough."""
+        self_from, self_to = cast("Window", self.settings.self_replace)
+        under = self.blend is not None and (self.blend.latents or (self.blend.self_attention and self_from < self_to))
+        return self.source_mask is not None and under
 
     @property
     def _fused(self) -> list[int]:

@@ -111,7 +111,8 @@ class EditSettings:
     hold_still:           what stands still in the source, such as the ground before a fixed camera, stands still in the
                           edit too, see `StillPlaces`
     fresh_noise_seed:     whole number, 0 or more: what the first mask leaves free to differ is drawn from this seed's
-                          fresh noise, see `FreshNoise`; None: from the inversion's, which keeps the source's layout
+                          fresh noise, see `FreshNoise`; None: from the inversion's, which keeps the source's layout, as
+                          do steps too few for the mask that is to be read
     """
 
     mode: Mode | Literal["auto"] = AUTO

@@ -120,6 +120,23 @@ def test_noise_is_fresh_once_words_have_said_what_is_to_be_kept(exact_model, nam
     assert change[~kept].mean() > 0.1
 
 
+TOO_FEW = {
+    "latents": {"blend": replace(WORDS, self_attention=False, latents=True)},
+    "self-attention": {"blend": WORDS, "self_replace": (0.1, 0.4)},
+}
+
+
+@pytest.mark.parametrize("name", TOO_FEW)
+def test_two_steps_too_few_for_a_mask_leave_the_noise_of_the_inversion(exact_model, name):
+    source = inverted(exact_model, Storage("features", "ram"), latents=film()[0], steps=2)
+    plain, fresh, unmasked = (
+        levels_of(source, exact_model, named(guidance=3.0, **{**TOO_FEW[name], **given}))
+        for given in ({}, {"fresh_noise_seed": 4}, {"fresh_noise_seed": 4, "blend": None})
+    )
+    assert all(map(torch.equal, plain, fresh))
+    assert not torch.equal(plain[0], unmasked[0])
+
+
 def test_what_a_mask_keeps_begins_from_its_own_noise(source, exact_model):
     """In the first step too, before latents are blended."""
     mask = torch.ones(FRAMES, SIDE, SIDE)
