@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .choices import Precision as Precision
     from .choices import Recipe as Recipe
     from .choices import Side as Side
+    from .choices import World as World
     from .diffusion.noise_model import LatentFormat as LatentFormat
     from .diffusion.noise_model import NoiseModel as NoiseModel
     from .diffusion.noise_model import Registration as Registration
@@ -132,7 +133,7 @@ _HOMES = {
     "attention.map_control": "MapController",
     "attention.records": "Form Record StepRecords StoredTensor",
     "attention.sites": "Kind LayerAddress Projection Site Stage",
-    "choices": "Kernel Place Policy Precision Recipe Side",
+    "choices": "Kernel Place Policy Precision Recipe Side World",
     "diffusion.noise_model": "LatentFormat NoiseModel Registration register_attention_control",
     "diffusion.preview_colours": "LatentColours",
     "diffusion.schedule": "Schedule",

@@ -16,6 +16,8 @@ Side = Literal["queries", "keys"]
 """Side of self-attention whose principal components are shown; see `principal_components`."""
 Recipe = Literal["fatezero", "tune-a-video"]
 """Published choice of what tuning trains; see `TuningSettings`."""
+World = Literal["shapes", "objects"]
+"""World that a built-in model draws: coloured shapes, or animals and things beside them."""
 
 POLICIES: tuple[Policy, ...] = get_args(Policy)
 PLACES: tuple[Place, ...] = get_args(Place)

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..atomic_files import whole_file
 from ..media.frame_sources import read_frames
 from ..media.framing import Framing
-from ..models.folder.detect import TOY_FOLDER
+from ..models.folder.detect import BUILT_IN_FOLDERS
 from ..models.load import VideoModel, load_model
 from ..models.unet.inflate import TemporalLayers
 from ..pictures.loss_curve import loss_curve
@@ -29,7 +29,7 @@ from ..tuning.settings import TuningSettings
 from ..tuning.tune import ClassPictures, TuningStep, tune
 from .stop_signals import stop_signals
 
-BUILT_IN = "toy"
+BUILT_IN = {"toy": BUILT_IN_FOLDERS["shapes"], "objects": BUILT_IN_FOLDERS["objects"]}
 STOPPING = (
     b"\nStopping behind this step, to save the run. Once more stops at once and loses the steps since the last save.\n"
 )
@@ -38,7 +38,7 @@ STOPPING = (
 def run_tuning(options: argparse.Namespace) -> None:
     """Tune, save the model and its loss curve, and print the folder; `options` are those of the command."""
     settings = _settings(options)
-    model_folder = TOY_FOLDER if options.model == BUILT_IN else Path(options.model)
+    model_folder = BUILT_IN.get(options.model) or Path(options.model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.float16 if device == "cuda" else torch.float32
     model = load_model(model_folder, dtype=dtype, device=device)

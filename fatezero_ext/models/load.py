@@ -16,17 +16,17 @@ from torch import nn
 
 from ..attention.functional import Attend
 from ..attention.kernels import kernel
-from ..choices import Kernel
+from ..choices import Kernel, World
 from ..diffusion.noise_model import LatentFormat
 from ..diffusion.preview_colours import FILE as COLOURS_FILE
 from ..diffusion.preview_colours import LatentColours
 from ..diffusion.scheduler_config import checked_scheduler
-from ..errors import ModelError, as_path
+from ..errors import ModelError, SettingsError, as_path
 from ..untrusted.config_rules import Config
 from ..untrusted.plain_files import read_json, shown
 from .folder import configs as model_configs
 from .folder.clip_tokenizer import read_clip_tokenizer
-from .folder.detect import TOY_FOLDER
+from .folder.detect import BUILT_IN_FOLDERS, BUILT_IN_NAMES
 from .folder.empty_modules import empty, fill_known, shapes_of
 from .folder.unet_folder import UNetFolder
 from .folder.weights import TEXT, UNET_AND_VAE, folder_weights, present
@@ -59,9 +59,16 @@ def load_toy(
     *,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    world: World = "shapes",
 ) -> VideoModel:
-    """Load the built-in model: small, trained from scratch by `fatezero_ext.toy`, of Stable Diffusion 1.x layout."""
-    return load_model(TOY_FOLDER, settings, dtype=dtype, device=device, name="built-in toy model")
+    """Load a built-in model: small, trained from scratch by `fatezero_ext.toy`, of Stable Diffusion 1.x layout.
+
+    world: what it draws: coloured "shapes", or "objects": animals and things beside shapes, less surely
+    Raises SettingsError for another world.
+    """
+    if world not in tuple(BUILT_IN_FOLDERS):
+        raise SettingsError(f"world is {world!r}; it is {' or '.join(BUILT_IN_FOLDERS)}. Give one of these.")
+    return load_model(BUILT_IN_FOLDERS[world], settings, dtype=dtype, device=device, name=BUILT_IN_NAMES[world])
 
 
 def load_model(

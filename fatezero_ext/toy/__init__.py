@@ -3,4 +3,4 @@
 from pathlib import Path
 
 MODEL_FOLDER = Path(__file__).parent / "model"
-"""The trained model, in diffusers' layout."""
+"""The trained model of coloured shapes, in diffusers' layout."""

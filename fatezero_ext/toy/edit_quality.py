@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..errors import ModelError
+from ..models.folder.detect import BUILT_IN_FOLDERS
 from ..models.load import load_model
 from ..models.unet.inflate import InflationSettings
-from . import MODEL_FOLDER
 from .evaluation.edit_runs import OWN_KEYS, SETTINGS, Outcome, Runs
 from .evaluation.fresh_clips import KINDS
 from .evaluation.long_runs import result_file, result_folder, run, write_json
@@ -87,6 +87,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     known = (*KINDS[options.world], *STYLES)
     options.kinds = options.kinds or KINDS[options.world]
+    options.model = options.model or BUILT_IN_FOLDERS[options.world]
     if unknown := [kind for kind in options.kinds if kind not in known]:
         parser.error(
             f"--kinds {' '.join(unknown)}; clips of {options.world} have {', '.join(known)}. Choose of those, or "
@@ -117,7 +118,9 @@ def _parser() -> argparse.ArgumentParser:
         + f" (the default: all of them; style gives the clips one style each, in turn); {', '.join(STYLES)}",
     )
     parser.add_argument("--settings", choices=tuple(SETTINGS), default="preset", help="default: preset, by kind")
-    parser.add_argument("--model", type=Path, default=MODEL_FOLDER, metavar="DIR", help="another model's folder")
+    parser.add_argument(
+        "--model", type=Path, metavar="DIR", help="a model's folder; default: the built-in model of that world"
+    )
     parser.add_argument("--json", type=result_file, metavar="FILE", help="also write all figures to this file")
     parser.add_argument(
         "--pictures", type=result_folder, metavar="DIR", help="save sheets of the worst and best clips there"

@@ -124,7 +124,8 @@ def _inputs() -> list[io.Input]:
             options=model_names(),
             default=BUILT_IN,
             tooltip="A Stable Diffusion 1.x or 2.x checkpoint in models/checkpoints, a folder in models/diffusers, "
-            "or the small model of this pack (64x64 drawings of coloured shapes, for trying things out).",
+            "or a small model of this pack, for trying things out: 64x64 drawings of coloured shapes (toy), or of "
+            "animals and things too (objects).",
         ),
         io.String.Input(
             "key_frames",

@@ -7,27 +7,28 @@ from pathlib import Path
 from typing import NoReturn
 
 from ...fatezero_ext.errors import FateZeroError, ModelError, NotOfferedError
-from ...fatezero_ext.models.folder.detect import TOY_FOLDER, UNET_CLASSES
+from ...fatezero_ext.models.folder.detect import BUILT_IN_FOLDERS, BUILT_IN_NAMES, UNET_CLASSES
 from ...fatezero_ext.untrusted.plain_files import read_json
 from .. import host
 from ..file_stamps import file_stamp
 from ..model_folders import at_most_two_levels_below
 
-BUILT_IN = "built-in toy model"
+BUILT_IN = BUILT_IN_NAMES["shapes"]
+BUILT_IN_MODELS = {name: BUILT_IN_FOLDERS[world] for world, name in BUILT_IN_NAMES.items()}
 SHOWN = 12  # names in an error
 
 
 def model_names() -> list[str]:
     """Return the names of all models that Load Stable Diffusion for Video offers; no file of weights is opened."""
     folders = sorted({name for root in host.current().diffusers_folders() for name in _names_below(root)})
-    return [BUILT_IN, *folders, *host.current().model_names("checkpoints")]
+    return [*BUILT_IN_MODELS, *folders, *host.current().model_names("checkpoints")]
 
 
 def model_path(name: str) -> Path:
     """Return the folder or file of a model; raises ModelError unless its name is one of `model_names`."""
     name = str(name)  # workflows made by hand may hold anything
-    if name == BUILT_IN:
-        return TOY_FOLDER
+    if name in BUILT_IN_MODELS:
+        return BUILT_IN_MODELS[name]
     for root in host.current().diffusers_folders():
         if name in _names_below(root):
             return root / name

@@ -109,7 +109,9 @@ def unknown_words(unet: NoiseModel, prompt: str) -> str:
     if not unet.built_in:
         return ""
     with importing():
+        from ...fatezero_ext.models.folder.detect import BUILT_IN_NAMES
         from ...fatezero_ext.toy.world.captions import nearest_words, vocabulary, word_groups
+        from ...fatezero_ext.toy.world.world import OBJECTS
 
     known = {*vocabulary(unet.objects), ""}
     unknown = [word for word in dict.fromkeys(prompt.split()) if bare(word) not in known]
@@ -119,8 +121,12 @@ def unknown_words(unet: NoiseModel, prompt: str) -> str:
     near = [f"{word[:30]}: {', '.join(words)}" for word, words in nearest.items() if words]
     head = (
         f"The built-in model does not know {_listed(unknown)}, and can neither find nor draw "
-        f"{'it' if len(unknown) == 1 else 'them'}." + (f" Nearest to {'; to '.join(near)}" if near else "")
+        f"{'it' if len(unknown) == 1 else 'them'}."
     )
+    if elsewhere := [word for word in unknown if bare(word) in {*OBJECTS} - known]:
+        other = BUILT_IN_NAMES["objects"]
+        head += f" The {other} knows {_listed(elsewhere)}: choose it on Load Stable Diffusion for Video."
+    head += f" Nearest to {'; to '.join(near)}" if near else ""
     groups = word_groups(unet.objects).items()
     return "\n".join([head, *(f"{name.capitalize()} it knows: {', '.join(words)}" for name, words in groups)])
 

@@ -168,6 +168,15 @@ def test_the_list_of_models_passes_over_what_is_no_plain_file(tmp_path, monkeypa
     assert [name for name in models.model_names() if name in ("pipe", "endless", "loop", "good")] == ["good"]
 
 
+def test_the_list_of_models_begins_with_the_built_in_ones():
+    from fatezero_ext.cli.node_pack import load_pack
+
+    models = load_pack("nodes.method.model_list")
+    names = models.model_names()[:2]
+    assert names == ["built-in toy model", "built-in objects model"]
+    assert [models.model_path(name).name for name in names] == ["model", "objects_model"]
+
+
 @pytest.mark.parametrize("text", ["[" * 10**5, '{"x": ' + "9" * 10**4 + "}", "\ufeff\ufeff{}", "{}" + " " * 2**21])
 def test_json_that_upsets_a_parser_is_an_error(tmp_path, text):
     (tmp_path / "config.json").write_text(text, encoding="utf-8")

@@ -30,7 +30,7 @@ def listed(tmp_path, weights):
 
 def test_files_are_listed_without_being_opened_and_checked_at_queue_time(listed):
     options = next(socket for socket in listed.define_schema().inputs if socket.id == "model").options
-    assert options[1:] == ["damaged.ckpt", "odd.safetensors", "sub/whole.safetensors"]
+    assert options[2:] == ["damaged.ckpt", "odd.safetensors", "sub/whole.safetensors"]
     assert listed.validate_inputs(model="sub/whole.safetensors", key_frames="first") is True
     assert "odd.safetensors is no kind of model" in listed.validate_inputs(model="odd.safetensors")
     for name in (

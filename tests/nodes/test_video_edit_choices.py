@@ -153,6 +153,14 @@ def test_a_model_trained_on_objects_knows_those_and_no_others():
     assert "does not know 'dog', 'pandda'" in said and "panda" in said and "penguin" not in said
 
 
+def test_a_model_of_shapes_names_the_one_that_knows_an_animal():
+    unknown_words = load_pack("nodes.method.remarks").unknown_words
+    said = unknown_words(SimpleNamespace(built_in=True, objects=()), "a cat and a zebra on the grass")
+    assert "The built-in objects model knows 'cat': choose it on" in said
+    trained = SimpleNamespace(built_in=True, objects=("cat",))
+    assert "objects model knows" not in unknown_words(trained, "a cat and a zebra on the grass")
+
+
 def test_of_the_words_that_the_built_in_model_knows_the_nearest_come_first_then_all_by_what_they_name():
     captions = load_pack("fatezero_ext.toy.world.captions")
     unknown_words = load_pack("nodes.method.remarks").unknown_words

@@ -14,6 +14,7 @@ NEEDED = ("fatezero_ext", "pyproject.toml", "README.md", "LICENSE", "requirement
 USE = """
 import json, sys, torch, fatezero_ext as f
 model = f.load_toy()
+assert "cat" in f.load_toy(world="objects").unet.objects
 latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(1))
 controller = f.invert(f.Controller(model.unet), model.text_encoder, latents, "a red circle on the grass", steps=2)
 result = f.edit(controller, model.text_encoder, "a blue circle on the grass")

@@ -127,7 +127,7 @@ def test_an_unknown_kind_is_refused_with_those_there_are():
 
 
 def test_a_model_that_knows_no_objects_is_refused_before_the_first_edit(capsys):
-    assert edit_quality.main(["--seed", "1", "--world", "objects", "--clips", "1"]) == 1
+    assert edit_quality.main(["--seed", "1", "--world", "objects", "--clips", "1", "--model", str(TOY_FOLDER)]) == 1
     assert "does not know all objects" in capsys.readouterr().err
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from fatezero_ext import InflationSettings, load_toy
-from fatezero_ext.errors import ModelError
+from fatezero_ext.errors import ModelError, SettingsError
+from fatezero_ext.models.folder.detect import BUILT_IN_FOLDERS
 from fatezero_ext.toy import MODEL_FOLDER
 from fatezero_ext.toy.evaluation import edit_runs, evaluate
 from fatezero_ext.toy.evaluation.edit_runs import Runs
@@ -26,7 +27,7 @@ from fatezero_ext.toy.training.export import load_model
 from fatezero_ext.toy.training.tokenizer import build_tokenizer
 from fatezero_ext.toy.world.clips import sample_clip
 from fatezero_ext.toy.world.render import render
-from fatezero_ext.toy.world.world import sample_scene
+from fatezero_ext.toy.world.world import OBJECTS, sample_scene
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +38,20 @@ def pipeline():
     torch.set_num_threads(threads)
 
 
-def test_the_model_is_small_enough_to_ship():
-    assert sum(path.stat().st_size for path in MODEL_FOLDER.rglob("*") if path.is_file()) < 15e6
+BOTH = pytest.mark.parametrize("world", BUILT_IN_FOLDERS)
 
 
-def test_the_configuration_names_no_folder_of_the_machine_it_was_trained_on():
-    for path in MODEL_FOLDER.rglob("*.json"):
+@BOTH
+def test_the_models_are_small_enough_to_ship(world):
+    assert sum(path.stat().st_size for path in BUILT_IN_FOLDERS[world].rglob("*") if path.is_file()) < 15e6
+
+
+@BOTH
+def test_the_configuration_names_no_folder_of_the_machine_it_was_trained_on(world):
+    folder = BUILT_IN_FOLDERS[world]
+    for path in folder.rglob("*.json"):
         assert "/tmp" not in path.read_text() and "/work" not in path.read_text()
-    assert json.loads((MODEL_FOLDER / "model_index.json").read_text())["_class_name"] == "StableDiffusionPipeline"
+    assert json.loads((folder / "model_index.json").read_text())["_class_name"] == "StableDiffusionPipeline"
 
 
 def test_a_missing_model_is_reported_with_the_command_that_makes_one(tmp_path):
@@ -52,10 +59,27 @@ def test_a_missing_model_is_reported_with_the_command_that_makes_one(tmp_path):
         load_model(tmp_path)
 
 
-def test_the_shipped_tokenizer_is_the_one_that_the_code_builds(tmp_path):
-    build_tokenizer(tmp_path)
-    vocabulary = [json.loads((folder / "vocab.json").read_text()) for folder in (tmp_path, MODEL_FOLDER / "tokenizer")]
+@BOTH
+def test_the_shipped_tokenizers_are_those_that_the_code_builds(world, tmp_path):
+    build_tokenizer(tmp_path, objects=world == "objects")
+    shipped = BUILT_IN_FOLDERS[world] / "tokenizer"
+    vocabulary = [json.loads((folder / "vocab.json").read_text()) for folder in (tmp_path, shipped)]
     assert vocabulary[0] == vocabulary[1]
+
+
+def test_each_model_says_what_it_knows_and_bears_the_name_of_the_list():
+    names = {"shapes": "built-in toy model", "objects": "built-in objects model"}
+    for world, name in names.items():
+        unet = load_toy(world=world).unet
+        assert (unet.built_in, unet.name) == (True, name)
+        assert unet.objects == (OBJECTS if world == "objects" else ())
+    assert load_toy().unet.name == names["shapes"]
+
+
+@pytest.mark.parametrize("world", ["animals", ["objects"], None])
+def test_a_world_that_no_model_draws_is_refused(world):
+    with pytest.raises(SettingsError, match="it is shapes or objects"):
+        load_toy(world=world)
 
 
 def test_latents_of_drawn_frames_have_unit_variance(pipeline):

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
+from ...choices import World
 from ...errors import ModelError
 from ...untrusted.plain_files import read_json
 
 TOY_FOLDER = Path(__file__).parents[2] / "toy" / "model"
-"""The built-in model."""
+"""The built-in model of coloured shapes."""
+BUILT_IN_FOLDERS: Mapping[World, Path] = MappingProxyType(
+    {"shapes": TOY_FOLDER, "objects": TOY_FOLDER.with_name("objects_model")}
+)
+"""Built-in models by what they draw."""
+BUILT_IN_NAMES: Mapping[World, str] = MappingProxyType(
+    {"shapes": "built-in toy model", "objects": "built-in objects model"}
+)
+"""Names that users know them by; the first is the default."""
 PLAIN, FATEZERO, TUNE_A_VIDEO = "UNet2DConditionModel", "UNetPseudo3DConditionModel", "UNet3DConditionModel"
 MARK = "fatezero_toy.json"
-"""File in the UNet folder of the built-in model and of those its training makes; other programs pass it over."""
+"""File in the UNet folder of the built-in models and of those its training makes; other programs pass it over."""
 UNET_CLASSES = (PLAIN, FATEZERO, TUNE_A_VIDEO)
 """Class names in the config.json of UNets that can be loaded."""
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...attention.key_frames import KeyFrame
+from ...choices import World
 from ...editing.automatic import resolved_settings
 from ...editing.edit import EditResult, edit
 from ...editing.settings import EditKind, EditSettings
@@ -24,7 +25,7 @@ from ..world.captions import caption
 from ..world.clips import Clip
 from ..world.world import NO_OBJECT, OWN_COLOUR, Scene
 from .edits import EditFigures, measure
-from .fresh_clips import World, fresh_clip, target
+from .fresh_clips import fresh_clip, target
 from .scores import psnr
 
 STEPS = 20

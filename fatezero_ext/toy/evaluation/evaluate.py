@@ -13,6 +13,7 @@ import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 from torch import Tensor
 
+from ...choices import World
 from ...diffusion.noise_model import LatentFormat
 from ...editing.edit import edit
 from ...editing.settings import EditSettings
@@ -33,7 +34,7 @@ from ..world.clips import sample_clip
 from ..world.render import object_mask, render
 from ..world.world import NO_STYLE, STYLES, Scene, sample_scene
 from .edit_runs import Runs
-from .fresh_clips import KINDS, World
+from .fresh_clips import KINDS
 from .long_runs import result_file, run, write_json
 from .oracle import read
 from .quality_table import rows

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from ...choices import World
 from ..world.clips import READABLE_BACKGROUNDS, READABLE_COLOURS, READABLE_SHAPES, Clip
 from ..world.rich import can_be_seen
 from ..world.world import (
@@ -38,7 +39,6 @@ GROWTH = 1.25
 """Greatest radius of a growing object over its mean one, and that over its least."""
 MARGIN = 1.0
 """Pixels between an object and the border, at least."""
-World = Literal["shapes", "objects"]
 KINDS: Mapping[World, Sequence[str]] = {
     "shapes": ("colour", "shape", "background", "colour+shape", "style", "removal", "reconstruction"),
     "objects": ("object", "background", "style", "removal", "reconstruction"),

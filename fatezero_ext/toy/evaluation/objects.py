@@ -1,4 +1,4 @@
-"""Measure the objects of a toy model: `python -m fatezero_ext.toy.evaluation.objects MODEL_DIR [--objects N]`.
+"""Measure the objects of a toy model: `python -m fatezero_ext.toy.evaluation.objects [MODEL_DIR] [--objects N]`.
 
 `evaluate` measures the coloured shapes; both halves of the world have their own figures. `edit_quality --world objects`
 measures many edits.
@@ -16,6 +16,7 @@ import torch
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
 from ...atomic_files import whole_file
+from ...models.folder.detect import BUILT_IN_FOLDERS
 from ..training.export import load_model
 from ..training.pool import CELL
 from ..world.captions import caption
@@ -135,7 +136,9 @@ def table(figures: Figures) -> Iterable[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Print the figures of a model; after Ctrl-C or an error those that were measured until then."""
     parser = argparse.ArgumentParser(prog="python -m fatezero_ext.toy.evaluation.objects", description=__doc__)
-    parser.add_argument("model", type=Path, help="folder in diffusers' layout")
+    parser.add_argument(
+        "model", type=Path, nargs="?", default=BUILT_IN_FOLDERS["objects"], help="folder in diffusers' layout"
+    )
     parser.add_argument("--objects", type=int, default=len(OBJECTS), help="objects that the model was trained on")
     parser.add_argument("--prompts", type=int, default=Amounts.prompts, help="pictures that are drawn of prompts")
     parser.add_argument("--styled", type=int, default=Amounts.styled, help="pictures of each style")
