@@ -1,4 +1,4 @@
-# make demo    edit the sample clip with the built-in model (the main job)
+# make demo    edit a sample clip with a built-in model (the main job)
 # make test    run the test suite
 # make test-comfyui COMFYUI_PATH=/path/to/ComfyUI [COMFYUI_PYTHON=its python]
 #              run the tests that need ComfyUI: in its process, over HTTP, on its page

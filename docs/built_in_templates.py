@@ -34,42 +34,58 @@ NUMBERS = {
 
 
 @dataclass(frozen=True)
-class FirstEdit:
-    """The template that is tried first.
+class Shown:
+    """A clip of the pack, and the built-in model that knows it.
 
     sample: the clip's name in Sample Clip, of which `source` is true
-    others: edits to try next
     """
 
-    title: str
     sample: str
     source: str
+    model: str
+
+
+CIRCLE = Shown("red circle on grass", "a red circle on the grass", "built-in toy model")
+CAT = Shown("cat on grass", "a cat on the grass", "built-in objects model")
+
+
+@dataclass(frozen=True)
+class FirstEdit:
+    """The template that is tried first; others: edits to try next."""
+
+    title: str
+    shown: Shown
     edit: str
     others: tuple[str, ...]
 
 
 FIRST = FirstEdit(
     "A first edit, nothing to download",
-    "red circle on grass",
-    "a red circle on the grass",
-    "a blue circle on the grass",
-    ("a red square on the grass", "a red circle on the sand", "a watercolor painting of a red circle on the grass"),
+    CAT,
+    "a panda on the grass",
+    ("a fox on the grass", "a dog on the grass", "a cat on the sand", "a watercolor painting of a cat on the grass"),
 )
-"""All that is to be changed where another clip of the pack or other words suit the built-in model better, but its card:
-`docs/make_edits.py` names the edit that is drawn there."""
-KNOWN = (
-    "It knows circle, square, triangle, star, heart, cross; red, orange, yellow, green, blue, purple, white, black; "
+"""All that is to be changed where another clip of the pack or other words suit the built-in models better, but its
+card: `docs/make_edits.py` names the edit that is drawn there."""
+OTHER_WORDS = (
+    "red, orange, yellow, green, blue, purple, white, black; "
     "grass, water, sand, sky, brick, checkerboard, stripes, night; sketch, watercolor, pixel art, black and white. "
     "Other words mean nothing to it."
 )
-"""Words of the built-in model."""
+SHAPES = "circle, square, triangle, star, heart, cross"
+KNOWN = f"It knows {SHAPES}; {OTHER_WORDS}"
+"""Words of the built-in model of shapes."""
+ANIMALS = "cat, dog, panda, fox, rabbit, frog, lion, pig, elephant, duck, owl, penguin, fish, turtle, butterfly"
+THINGS = "car, bus, taxi, rocket, balloon, ball, apple, pumpkin, mushroom, sunflower, robot, ghost, snowman"
+KNOWN_OBJECTS = f"It knows {ANIMALS}; {THINGS}; {SHAPES}; {OTHER_WORDS}"
+"""Words of the built-in model of objects."""
 
 
 def first_edit(known: Mapping[str, NodeKind]) -> Sheet:
     """Return the one node with the pack's own clip and model, in the places of the templates for real files."""
     sheet = Sheet(known)
     sheet.group("1 the clip", (20, -40, 400, 210))
-    clip_values = defaults("FateZero_SampleClip", sample=FIRST.sample)
+    clip_values = defaults("FateZero_SampleClip", sample=FIRST.shown.sample)
     (clip,) = sheet.add("FateZero_SampleClip", (40, 40, 360, 80), clip_values)
     tried = "; ".join(f"*{other}*" for other in FIRST.others)
     steps = (
@@ -78,16 +94,18 @@ def first_edit(known: Mapping[str, NodeKind]) -> Sheet:
         "**Type** your own words into the green box *What it should be*, and Run again.",
     )
     advice = (
-        f"Try: {tried}.\n\nThe built-in model is small (12 MB), for trying things out. {KNOWN}\n\n**For a clip of your "
-        "own** open *Change an object, keep the motion* from the same list of templates. It looks just like this one."
+        f"Try: {tried}.\n\nThe built-in model is small (12 MB), for trying things out. {KNOWN_OBJECTS}\n\n**For a clip "
+        "of your own** open *Change an object, keep the motion* from the same list of templates. It looks just like "
+        "this one."
     )
     sheet.note((20, 220, 400, 600), note(FIRST.title, steps, advice, large=True))
-    said, wanted = sentences(sheet, FIRST.source, FIRST.edit)
+    said, wanted = sentences(sheet, FIRST.shown.source, FIRST.edit)
     sheet.group("the model, built in", (440, 440, 400, 380), GREY)
-    model, text_encoder, vae = sheet.add(LOADER, (460, 520, 360, 280), defaults(LOADER))
+    loaded = defaults(LOADER, model=FIRST.shown.model)
+    model, text_encoder, vae = sheet.add(LOADER, (460, 520, 360, 280), loaded)
     links = {"model": model, "clip": text_encoder, "vae": vae, "video": clip}
     links |= {"source_prompt": said, "edit_prompt": wanted}
-    video, compared = whole(sheet, links, FIRST.source, FIRST.edit, "auto")
+    video, compared = whole(sheet, links, FIRST.shown.source, FIRST.edit, "auto")
     sheet.group("the edit's rate", (1700, 460, 400, 360), GREY)
     _, _, fps, *_ = sheet.add("GetVideoComponents", (1720, 540, 360, 114), video=video)
     shown(sheet, 1280, Result(compared, video, fps))
@@ -105,16 +123,16 @@ def tuned_edit(known: Mapping[str, NodeKind]) -> Sheet:
     """Return the one node behind a model that learns the clip first."""
     sheet = Sheet(known)
     sheet.group("1 the clip", (20, -40, 400, 210))
-    clip_values = defaults("FateZero_SampleClip", sample=FIRST.sample)
+    clip_values = defaults("FateZero_SampleClip", sample=CIRCLE.sample)
     (clip,) = sheet.add("FateZero_SampleClip", (40, 40, 360, 80), clip_values)
-    said, wanted = sentences(sheet, FIRST.source, TUNED_EDIT)
+    said, wanted = sentences(sheet, CIRCLE.source, TUNED_EDIT)
     sheet.group("the model, and how it learnt", (440, 440, 400, 460), GREY)
     model, text_encoder, vae = sheet.add(LOADER, (460, 520, 360, 280), defaults(LOADER), folded=True)
     tuned, curve = _learnt(sheet, {"video": clip}, {"unet": model, "clip": text_encoder, "prompt": said}, vae)
     sheet.add("PreviewImage", (460, 580, 360, 300), title="Loss of every step", images=curve)
     links = {"model": tuned, "clip": text_encoder, "vae": vae, "video": clip}
     links |= {"source_prompt": said, "edit_prompt": wanted}
-    video, compared = whole(sheet, links, FIRST.source, TUNED_EDIT, "object")
+    video, compared = whole(sheet, links, CIRCLE.source, TUNED_EDIT, "object")
     sheet.group("the edit's rate", (1700, 460, 400, 80), GREY)
     _, _, fps, *_ = sheet.add("GetVideoComponents", (1720, 520, 360, 114), folded=True, video=video)
     shown(sheet, 1280, Result(compared, video, fps))
@@ -130,7 +148,7 @@ def _learnt(
     values = defaults("FateZero_PrepareFrames", count=8, short_side=64)
     frames, *_ = sheet.add("FateZero_PrepareFrames", (40, 270, 360, 350), values, folded=True, **clip)
     (latent,) = sheet.add("VAEEncode", (40, 312, 360, 60), folded=True, pixels=frames, vae=vae)
-    values = defaults("FateZero_TuneOnClip", prompt=FIRST.source, **TUNING)
+    values = defaults("FateZero_TuneOnClip", prompt=CIRCLE.source, **TUNING)
     box = (40, 364, 360, 520)
     tuned, curve, _, _ = sheet.add("FateZero_TuneOnClip", box, values, latent=latent, **links)
     return tuned, curve
@@ -159,6 +177,7 @@ class Steps:
     widgets: of Prompt-to-Prompt Edit, as its kind chooses them, for those who turn to the kind custom
     words:   that the built-in model knows for this kind
     masked:  whether the source's pixels are put back outside the edit's mask
+    shown:   the clip, and the model that knows it
     """
 
     file: str
@@ -171,9 +190,9 @@ class Steps:
     key_frames: str = "auto"
     passes: int = 1
     masked: bool = True
+    shown: Shown = CIRCLE
 
 
-SOURCE = "a red circle on the grass"
 PUT_BACK = (
     "\n\n**Keep Source Pixels** puts the source's own pixels back outside the mask; switch off "
     "its **enabled** to see the edit alone. Its *feather* is a latent cell: 4 here, 8 for Stable Diffusion."
@@ -234,23 +253,37 @@ ALL_STEPS = (
         passes=0,
         masked=False,
     ),
+    Steps(
+        "5_animal_edit",
+        "Change an animal",
+        "object",
+        "a panda on the grass",
+        f"{ANIMALS}, {THINGS}",
+        "The animal's word is replaced, and the **kind** of this edit is **object**, as for a shape. The **built-in "
+        "objects model** knows animals and things beside shapes, and draws them softer than the toy model its shapes."
+        f"{PUT_BACK}{OWN_KEYS}",
+        {"blend_words": "auto", "blend_edit_words": "auto", "blend_latents": True}
+        | {"guidance": 4.0, "cross_replace_end": 0.7, "self_replace_end": 0.5},
+        shown=CAT,
+    ),
 )
 
 
 def each_step(steps: Steps, known: Mapping[str, NodeKind]) -> Sheet:
     """Return the graph of one kind of edit, in five columns; what need not be looked at is folded to its title."""
     sheet = Sheet(known, numbers=NUMBERS)
-    frames, fps, audio = _clip(sheet)
+    frames, fps, audio = _clip(sheet, steps.shown)
     sheet.note((20, 330, 400, 560), _steps_note(steps))
     sheet.group("the model, what is kept", (440, 420, 400, 480), GREY)
-    model, text_encoder, vae = sheet.add(LOADER, (460, 624, 360, 274), defaults(LOADER, key_frames=steps.key_frames))
+    loaded = defaults(LOADER, model=steps.shown.model, key_frames=steps.key_frames)
+    model, text_encoder, vae = sheet.add(LOADER, (460, 624, 360, 274), loaded)
     (latent,) = sheet.add("VAEEncode", (460, 500, 360, 60), folded=True, pixels=frames, vae=vae)
     control, stored = "FateZero_RegisterAttentionControl", "FateZero_AttentionStoreCache"
     (controller,) = sheet.add(control, (460, 542, 360, 134), defaults(control), folded=True, unet=model)
     values = defaults(stored, policy="features", place="ram")
     (controller,) = sheet.add(stored, (460, 584, 360, 138), values, folded=True, controller=controller)
     sheet.group("2 what is in it", (440, -40, 400, 450))
-    values = defaults("FateZero_DDIMInvert", source_prompt=SOURCE, steps=20, inversion_passes=steps.passes)
+    values = defaults("FateZero_DDIMInvert", source_prompt=steps.shown.source, steps=20, inversion_passes=steps.passes)
     inverted = {"controller": controller, "clip": text_encoder, "latent": latent}
     (controller,) = sheet.add("FateZero_DDIMInvert", (460, 40, 360, 330), values, colour="words", **inverted)
     sheet.group("3 what it should be", (860, -40, 400, 940))
@@ -267,10 +300,11 @@ def each_step(steps: Steps, known: Mapping[str, NodeKind]) -> Sheet:
     return sheet
 
 
-def _clip(sheet: Sheet) -> tuple[Output, Output, Output]:
+def _clip(sheet: Sheet, shown_clip: Shown) -> tuple[Output, Output, Output]:
     """Add group 1; returns the clip's frames, their rate and its sound."""
     sheet.group("1 the clip", (20, -40, 400, 320))
-    (clip,) = sheet.add("FateZero_SampleClip", (40, 40, 360, 80), defaults("FateZero_SampleClip"))
+    values = defaults("FateZero_SampleClip", sample=shown_clip.sample)
+    (clip,) = sheet.add("FateZero_SampleClip", (40, 40, 360, 80), values)
     (images, audio, fps, *_) = sheet.add("GetVideoComponents", (40, 190, 360, 114), folded=True, video=clip)
     values, links = defaults("FateZero_PrepareFrames", count=8, short_side=64), {"audio": audio, "fps": fps}
     box = (40, 240, 360, 350)

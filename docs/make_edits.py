@@ -21,6 +21,8 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # the checkout need not be installed
 
+from built_in_templates import CAT as CAT_SHOWN  # noqa: E402
+from built_in_templates import CIRCLE as CIRCLE_SHOWN  # noqa: E402
 from built_in_templates import FIRST, TUNED  # noqa: E402
 from template_parts import download, gigabytes  # noqa: E402
 
@@ -33,8 +35,8 @@ from fatezero_ext.pictures.labelled_sheet import label_font  # noqa: E402
 
 TEMPLATES = ROOT / "example_workflows"
 
-SOURCE = "a red circle on the grass"
 COLOUR, SHAPE, BACKGROUND, STYLE = "1_colour_edit_with_mask", "2_shape_edit", "3_background_edit", "4_style_edit"
+CIRCLE, CAT, ANIMAL = "red_circle_on_grass", "cat_on_grass", "5_animal_edit"
 EDITS = {
     COLOUR: "a blue circle on the grass",
     f"{COLOUR}_no_control": "the same without attention control",
@@ -43,7 +45,7 @@ EDITS = {
     STYLE: "a watercolor painting of a red circle on the grass",
 }
 OF_KINDS = {
-    FIRST.title: COLOUR,
+    FIRST.title: ANIMAL,
     "Change a colour, keep the rest": COLOUR,
     "Change an object, keep the motion": SHAPE,
     "Change the background only": BACKGROUND,
@@ -61,9 +63,9 @@ FREE, LOADED = (24, 112, 48), (64, 64, 72)
 """Colours behind these words where nothing and where something must be downloaded."""
 
 
-def source(side: int = SIDE) -> Tensor:
-    """Return the sample clip, enlarged: [frames, side, side, 3], 0..1."""
-    return enlarged(read_video(TEMPLATES / "red_circle_on_grass.mp4").frames, (side, side))
+def source(side: int = SIDE, name: str = CIRCLE) -> Tensor:
+    """Return a sample clip, enlarged: [frames, side, side, 3], 0..1."""
+    return enlarged(read_video(TEMPLATES / f"{name}.mp4").frames, (side, side))
 
 
 def edited(folder: Path, name: str, side: int = SIDE) -> Tensor:
@@ -73,8 +75,10 @@ def edited(folder: Path, name: str, side: int = SIDE) -> Tensor:
 
 def heat() -> Tensor:
     """Return the heat of the word circle, as `source`, the rest of the clip dark."""
-    loaded, clip = load_toy(), read_video(TEMPLATES / "red_circle_on_grass.mp4").frames
-    inverted = invert(Controller(loaded.unet), loaded.text_encoder, loaded.vae.encode(clip), SOURCE, steps=20)
+    loaded, clip = load_toy(), read_video(TEMPLATES / f"{CIRCLE}.mp4").frames
+    inverted = invert(
+        Controller(loaded.unet), loaded.text_encoder, loaded.vae.encode(clip), CIRCLE_SHOWN.source, steps=20
+    )
     found = word_heats(inverted, ["circle"])
     share = enlarged((found[0] / found.amax()).unsqueeze(-1), (CARD, CARD))
     return source(CARD) * (0.2 + 0.8 * share.clamp(0, 1))
@@ -96,6 +100,7 @@ def cards(folder: Path) -> Mapping[str, Tensor]:
     """Return the cards by their templates' names: clips as those of `beside`."""
     clip, edits = source(CARD), {name: edited(folder, name, CARD) for name in (COLOUR, SHAPE, BACKGROUND, STYLE)}
     found = {name: beside(clip, edit) for name, edit in edits.items()}
+    found[ANIMAL] = beside(source(CARD, CAT), edited(folder, ANIMAL, CARD))
     found |= {title: found[name] for title, name in OF_KINDS.items()}
     upper, lower = beside(clip, edits[COLOUR]), beside(edits[SHAPE], edits[BACKGROUND])
     found["Every step as a node of its own"] = below(upper, lower)
@@ -118,7 +123,10 @@ def marked(card: Tensor, template: Path) -> Tensor:
 
 def moving_picture(folder: Path) -> Tensor:
     """The clips side by side, each under its prompt: [frames, height, width, 3], 0..1."""
-    return compare([source(), *(edited(folder, name) for name in EDITS)], [SOURCE, *EDITS.values()])
+    animals = [source(name=CAT), edited(folder, ANIMAL)]
+    shapes = [source(), *(edited(folder, name) for name in EDITS)]
+    said = [CIRCLE_SHOWN.source, *EDITS.values()]
+    return compare([*animals, *shapes], [CAT_SHOWN.source, FIRST.edit, *said])
 
 
 def save(path: Path, clip: Tensor, quality: int) -> None:

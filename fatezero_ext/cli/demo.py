@@ -17,11 +17,11 @@ from torch import Tensor
 from ..atomic_files import whole_file
 from ..pictures.contact_sheet import contact_sheet
 from ..toy.evaluation.edits import EditFigures, measure
-from ..toy.world.clips import Clip, sample_clip
-from .examples import EXAMPLE_EDITS, EXAMPLES, Example
+from ..toy.world.clips import Clip, sample_clip, sample_object_clip
+from .examples import CAT, CIRCLE, EXAMPLE_EDITS, EXAMPLES, Example
 from .node_pack import load_pack
 
-SAMPLE_SEED = 1
+SAMPLE_SEED, CAT_SEED = 1, 5
 THUMBNAIL_CELL = 128
 NO_CONTROL = (
     "FateZero_P2PEdit.kind=custom",
@@ -46,8 +46,10 @@ class Outcome:
     seconds: float
 
 
-def example_clip() -> Clip:
-    """Return the clip of `example_workflows/red_circle_on_grass.mp4` with its exact truth."""
+def example_clip(name: str = CIRCLE) -> Clip:
+    """Return the clip of a file in `example_workflows`, without its ending, with its exact truth."""
+    if name == CAT:
+        return sample_object_clip(CAT_SEED, shape="cat", background="grass")
     return sample_clip(SAMPLE_SEED, shape="circle", colour="red", background="grass")
 
 
@@ -67,7 +69,7 @@ def _run_example(name: str, example: Example, output: Path, command: ModuleType,
     with whole_file(sheet) as unfinished:
         contact_sheet(rows, ["source", "edit", "no control", "mask"], cell=THUMBNAIL_CELL).save(unfinished, "PNG")
     sys.stdout.write(f"{sheet}\n")
-    clip = example_clip()
+    clip = example_clip(example.clip)
     figures = {
         "this edit": measure(outcome.edited.numpy(), clip, example.changes),
         "no attention control": measure(outcome.uncontrolled.numpy(), clip, example.changes),

@@ -48,7 +48,7 @@ Runs a table of clips and values (CSV, JSONL or YAML) through a workflow, on sev
 
 Columns are: clip, widgets by their name where one node has it (source_prompt, edit_prompt, kind, strength, ...),
 NODE.INPUT as in --set, and name, for the row's folder. A cell with several values (a | b in CSV, a list elsewhere)
-stands for as many rows. Without --workflow every row is one Video Edit, by the built-in model unless a column model
+stands for as many rows. Without --workflow every row is one Video Edit, by the built-in toy model unless a column model
 names another.
 
 Paths of the reports go to standard output, everything else to standard error.
@@ -105,7 +105,7 @@ def parser() -> ArgumentParser:
         command.set_defaults(misused=command.error)
         describe(command)
 
-    edit_help = "edit the sample clip with the built-in model and measure the result"
+    edit_help = "edit a sample clip with a built-in model and measure the result"
     add("demo", _describe_demo, help=edit_help, description=DEMO_HELP)
     add("cache", _describe_cache, help="list, verify and prune the inversions saved on disk", description=CACHE_HELP)
     add("measure", _describe_measure, help="measure an edited clip against its source", description=MEASURE_HELP)
@@ -191,7 +191,12 @@ def _describe_tune(command: ArgumentParser) -> None:
     add = command.add_argument
     add("clip", type=Path, metavar="CLIP", help="a video, an animated picture, or a folder of pictures")
     add("--prompt", required=True, metavar="TEXT", help="what the clip shows")
-    add("--model", required=True, metavar="MODEL", help="a folder in diffusers layout, a checkpoint file, or toy")
+    add(
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="a folder in diffusers layout, a checkpoint file, toy or objects",
+    )
     add("--output", type=Path, required=True, metavar="DIR", help="folder of the tuned model")
     add("--steps", type=int, default=300, metavar="N", help="default: 300")
     add("--frames", type=int, default=8, metavar="N", help="default: 8")
@@ -281,7 +286,7 @@ def _shard(text: str) -> tuple[int, int]:
 def _demo(options: Namespace) -> int:
     from .demo import run_demo
 
-    run_demo(list(EXAMPLE_EDITS) if ALL in options.examples else options.examples or ["colour"], options.output)
+    run_demo(list(EXAMPLE_EDITS) if ALL in options.examples else options.examples or ["animal"], options.output)
     return OK
 
 

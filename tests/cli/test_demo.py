@@ -10,7 +10,7 @@ import torch
 from fatezero_ext import Controller, InflationSettings, edit, invert, load_toy
 from fatezero_ext.cli import demo
 from fatezero_ext.cli.demo import example_clip
-from fatezero_ext.cli.examples import EXAMPLE_EDITS, EXAMPLES
+from fatezero_ext.cli.examples import CAT, CIRCLE, EXAMPLE_EDITS, EXAMPLES
 from fatezero_ext.cli.main import main
 from fatezero_ext.media.video import read_video
 from fatezero_ext.toy.evaluation.edits import measure
@@ -84,10 +84,17 @@ def test_inversion_and_back_returns_the_clip():
     assert relative(back, latents) < 0.2 < relative(other, latents)
 
 
-def test_the_shipped_clip_is_what_the_generator_draws():
-    shipped = read_video(EXAMPLES / "red_circle_on_grass.mp4")
+def test_the_animal_changes_and_the_rest_stays(outcomes):
+    edited, uncontrolled = outcomes["animal"]
+    assert edited.edited >= 7 and edited.kept >= 7
+    assert edited.stays_psnr > uncontrolled.stays_psnr + 4
+
+
+@pytest.mark.parametrize("name", [CIRCLE, CAT])
+def test_the_shipped_clips_are_what_the_generator_draws(name):
+    shipped = read_video(EXAMPLES / f"{name}.mp4")
     assert shipped.frames.shape == (8, 64, 64, 3) and shipped.fps == 8
-    assert psnr(shipped.frames.numpy(), example_clip().frames) > 30
+    assert psnr(shipped.frames.numpy(), example_clip(name).frames) > 30
 
 
 @pytest.mark.parametrize("example", EXAMPLE_EDITS.values(), ids=EXAMPLE_EDITS)
@@ -112,7 +119,7 @@ def test_the_demo_leaves_videos_a_sheet_and_a_table_of_each_example(shown):
 def test_an_unknown_example_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["demo", "colours"])
-    assert "no example 'colours'; there are colour, shape, background, style" in capsys.readouterr().err
+    assert "no example 'colours'; there are colour, shape, background, style, animal" in capsys.readouterr().err
 
 
 def test_the_measure_calls_the_truth_perfect_and_the_source_unedited():

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 
 import av
@@ -12,6 +13,7 @@ from fatezero_ext.cli.examples import EXAMPLES
 from fatezero_ext.cli.main import main
 from fatezero_ext.cli.node_pack import load_pack
 from fatezero_ext.media.video import read_video
+from fatezero_ext.toy.world.world import OBJECTS
 
 from .template_files import ALL, BUILT_IN, BY_NAME, FIRST, TUNED, few, nodes_of
 
@@ -37,18 +39,27 @@ def test_the_first_template_is_listed_first_and_has_the_groups_of_those_for_real
 
 
 @pytest.mark.parametrize("path", BUILT_IN, **BY_NAME)
-def test_the_built_in_model_knows_every_word_of_a_templates_prompts_and_of_what_its_note_offers(path, toy_unet):
+def test_the_built_in_model_knows_every_word_of_a_templates_prompts_and_of_what_its_note_offers(path, built_in):
     (note,) = [node["widgets_values"][0] for node in nodes_of(path) if node["type"] == "MarkdownNote"]
+    (loader,) = [node for node in nodes_of(path) if node["type"] == "FateZero_LoadPseudo3DUNet"]
     said = re.findall(r"(?:model|It) knows (.+?)\.|^Try: (.+)\.$", note, flags=re.M)
     typed = [node["widgets_values"][0] for node in nodes_of(path) if node["type"] in PROMPTED]
     assert said and len(typed) == 2
     for words in (*typed, *(re.sub("[*,;]", " ", "".join(each)) for each in said)):
-        assert load_pack("nodes.method.remarks").unknown_words(toy_unet, words) == ""
+        assert load_pack("nodes.method.remarks").unknown_words(built_in(loader["widgets_values"][0]), words) == ""
+
+
+def test_the_first_template_s_note_names_all_animals_and_things_of_its_model():
+    (note,) = [node["widgets_values"][0] for node in nodes_of(FIRST) if node["type"] == "MarkdownNote"]
+    assert {*OBJECTS} <= {*re.sub("[*,;.]", " ", note).split()}
 
 
 @pytest.fixture(scope="module")
-def toy_unet():
-    return load_pack("fatezero_ext").load_toy().unet
+def built_in():
+    """The UNet of a built-in model, by its name."""
+    names = load_pack("fatezero_ext.models.folder.detect").BUILT_IN_NAMES
+    worlds = {name: world for world, name in names.items()}
+    return cache(lambda name: load_pack("fatezero_ext").load_toy(world=worlds[name]).unet)
 
 
 @pytest.mark.slow

@@ -115,7 +115,12 @@ def test_bypassed_the_edit_goes_on(tmp_path):
 
 
 def test_the_templates_of_edits_with_a_mask_put_pixels_back():
-    assert [path.stem for path in PASTING] == ["1_colour_edit_with_mask", "2_shape_edit", "3_background_edit"]
+    assert [path.stem for path in PASTING] == [
+        "1_colour_edit_with_mask",
+        "2_shape_edit",
+        "3_background_edit",
+        "5_animal_edit",
+    ]
 
 
 @pytest.mark.parametrize("path", PASTING, ids=lambda path: path.stem)

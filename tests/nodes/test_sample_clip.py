@@ -29,6 +29,14 @@ def test_without_a_choice_it_is_the_red_circle_as_before_there_was_one(module):
     assert plain == named and plain.frames.path.name == "red_circle_on_grass.mp4"
 
 
+def test_the_cat_has_the_circle_s_form_and_its_source_stands_beside_it(module):
+    circle, cat = (module.SampleClip.execute(name).args[0].frames for name in (module.RED_CIRCLE, module.CAT))
+    assert read_video(cat.path).frames.shape == read_video(circle.path).frames.shape
+    assert cat.path.name == "cat_on_grass.mp4"
+    said = (module.EXAMPLES / "ATTRIBUTION.md").read_text()
+    assert "# cat_on_grass.mp4\n" in said and "Fluent Emoji" in said and "MIT License" in said
+
+
 def test_the_real_clip_is_short_small_plays_everywhere_and_has_sound(module):
     video = module.SampleClip.execute("Big Buck Bunny").args[0]
     path = video.frames.path
