@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
 
 from ..errors import PromptError, check_kind, check_text
 from ..prompts.phrases import kind_of_words, phrases_of, things_in_front
 from ..prompts.word_changes import Change, changed_words, replaces_one_by_one
-from .settings import AUTO, BlendSettings, EditKind, EditSettings, Mode
-
-if TYPE_CHECKING:
-    from ..prompts.prompt import Window
+from .settings import AUTO, BlendSettings, EditKind, EditSettings, Mode, reads_mask
 
 BUILT_IN_GUIDANCE = 3.0
 """Guidance of the built-in model: 7.5 loses 1.7 to 4.6 dB of what should stay, 2 loses edits (docs/toy_model.md)."""
@@ -192,9 +188,7 @@ def _fresh_seed(settings: EditSettings, preset: Preset) -> int | None:
     """
     if settings.fresh_noise_seed != AUTO:
         return settings.fresh_noise_seed
-    blend, (fused_from, fused_to) = settings.blend, cast("Window", settings.self_replace)
-    masked = isinstance(blend, BlendSettings) and (blend.latents or (blend.self_attention and fused_from < fused_to))
-    return 0 if preset.fresh is not None and masked and settings.quirks == "fixed" else None
+    return 0 if preset.fresh is not None and reads_mask(settings) and settings.quirks == "fixed" else None
 
 
 def _blend(

@@ -19,7 +19,7 @@ from ..prompts.alignment import refinement_mapper, replacement_mapper, token_wei
 from ..prompts.prompt import PROMPT_TOKENS, Prompt, Window
 from .fresh_noise import FreshNoise
 from .masks import MaskWords, blend_layers
-from .settings import BlendSettings, EditSettings, texts
+from .settings import BlendSettings, EditSettings, reads_mask, texts
 from .strength import guidance_at_strength
 
 _Windows = Mapping[str, Window]
@@ -99,16 +99,9 @@ class EditPlan:
             return None
         blended = [place for place, step in enumerate(self.steps) if step.blend_latents]
         reading = [*self._fused, *blended] if self.source_mask is not None else []
-        if self._wants_words and not reading:
+        if self.source_mask is not None and reads_mask(self.settings) and not reading:
             return None
         return FreshNoise(schedule, seed, strength, min(reading, default=0))
-
-    @property
-    def _wants_words(self) -> bool:
-        """True where a mask of words is to be read, should there be steps enough."""
-        self_from, self_to = cast("Window", self.settings.self_replace)
-        under = self.blend is not None and (self.blend.latents or (self.blend.self_attention and self_from < self_to))
-        return self.source_mask is not None and under
 
     @property
     def _fused(self) -> list[int]:

@@ -6,7 +6,7 @@ import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, get_args
 
 from ..diffusion.guided_text import check_guidance, finite_number
 from ..errors import SettingsError, described, is_whole
@@ -234,3 +234,9 @@ def _seed(name: str, seed: int | Literal["auto"] | None) -> int | Literal["auto"
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise SettingsError(f"{name} is {value!r}; it must be one of {', '.join(allowed)}. Choose one of these.")
+
+
+def reads_mask(settings: EditSettings) -> bool:
+    """Return whether an edit reads a mask, should it have steps enough; settings: with windows and masks resolved."""
+    blend, (fused_from, fused_to) = settings.blend, cast("Window", settings.self_replace)
+    return isinstance(blend, BlendSettings) and (blend.latents or (blend.self_attention and fused_from < fused_to))
