@@ -1,6 +1,7 @@
 """Draws the pack's icon and banner for the registry: `python docs/make_brand.py`.
 
-Both show the sample clip beside its edits, which `python -m fatezero_ext demo all` leaves in `output`.
+The icon is half the sample clip's cat and half the panda that it becomes; the banner shows the clip above two edits of
+it, time from left to right. They are drawn with the built-in objects model, in a minute on one core.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from fatezero_ext.media.video import read_video, to_bytes  # noqa: E402 - the checkout need not be installed
+from fatezero_ext import Controller, edit, invert, keep_source_pixels, load_toy  # noqa: E402 - need not be installed
+from fatezero_ext.media.video import read_video, to_bytes  # noqa: E402
 
-EDITS = ("1_colour_edit_with_mask", "3_background_edit")
+SOURCE = "a cat on the grass"
+EDITS = ("a panda on the grass", "a cat on the sand")
+STEPS = 20
 ICON_SIDE = 400
 BANNER = (1344, 576)  # 21:9, seven columns and three rows of 192 pixels
 CELL = 192
@@ -24,16 +28,22 @@ MIDDLE = 4
 REACH = 18  # pixels of the clip about the object
 
 
-def frames(path: Path) -> np.ndarray:
-    """[frames, height, width, 3] bytes."""
-    return to_bytes(read_video(path).frames)
+def drawn() -> list[np.ndarray]:
+    """The sample clip and its edits, each [frames, height, width, 3] bytes."""
+    clip, model = read_video(ROOT / "example_workflows" / "cat_on_grass.mp4").frames, load_toy(world="objects")
+    controller = invert(Controller(model.unet), model.text_encoder, model.vae.encode(clip), SOURCE, steps=STEPS)
+    found = [clip]
+    for prompt in EDITS:
+        result = edit(controller, model.text_encoder, prompt)
+        found.append(keep_source_pixels(model.vae.decode(result.latents), clip, result.last_mask, feather=4))
+    return [to_bytes(frames) for frames in found]
 
 
-def icon(source: np.ndarray, edit: np.ndarray) -> Image.Image:
+def icon(source: np.ndarray, other: np.ndarray) -> Image.Image:
     """Left of the object's middle the source, right of it the edit, cut close about the object."""
-    red = source[..., 0].astype(int) - source[..., 1] > 100
-    row, column = (int(round(at.mean())) for at in np.nonzero(red))
-    joined = np.concatenate([source[:, :column], edit[:, column:]], axis=1)
+    green = source[..., 1].astype(int) > source[..., 0] + 20
+    row, column = (int(round(at.mean())) for at in np.nonzero(~green))
+    joined = np.concatenate([source[:, :column], other[:, column:]], axis=1)
     box = (column - REACH, row - REACH, column + REACH, row + REACH)
     return Image.fromarray(joined).resize((ICON_SIDE, ICON_SIDE), Image.Resampling.LANCZOS, box=box)
 
@@ -50,10 +60,9 @@ def banner(clips: list[np.ndarray]) -> Image.Image:
 
 def main() -> None:
     """Write docs/icon.png and docs/banner.jpg."""
-    source = frames(ROOT / "example_workflows" / "red_circle_on_grass.mp4")
-    edits = [frames(sorted((ROOT / "output" / "video").glob(f"{name}_0*.mp4"))[-1]) for name in EDITS]
-    icon(source[MIDDLE], edits[0][MIDDLE]).save(ROOT / "docs" / "icon.png", optimize=True)
-    banner([source, *edits]).save(ROOT / "docs" / "banner.jpg", quality=90)
+    clips = drawn()
+    icon(clips[0][MIDDLE], clips[1][MIDDLE]).save(ROOT / "docs" / "icon.png", optimize=True)
+    banner(clips).save(ROOT / "docs" / "banner.jpg", quality=90)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Draw the pictures of web/docs/pictures with the built-in model: `python docs/make_node_pictures.py [NAME ...]`.
+"""Draw the pictures of web/docs/pictures with the built-in models: `python docs/make_node_pictures.py [NAME ...]`.
 
-Run from the checkout. NAME is a picture's name without its ending; without one all are drawn, in about three minutes on
-one core. Each shows the sample clip's first, middle and last frame, enlarged without smoothing.
+Run from the checkout. NAME is a picture's name without its ending; without one all are drawn, in about five minutes on
+one core. Each shows a sample clip's first, middle and last frame, enlarged without smoothing: the cat, or the circle
+where the text speaks of a colour, of numbers or of a painting.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the checkout need not be installed
 
 from fatezero_ext import BlendSettings, Controller, EditSettings, InflationSettings, edit, invert, load_toy  # noqa: E402
+from fatezero_ext.choices import World  # noqa: E402
 from fatezero_ext.editing.edit import EditResult  # noqa: E402
 from fatezero_ext.inspection.components import principal_components  # noqa: E402
 from fatezero_ext.inspection.heat_maps import self_attention_maps, word_heats  # noqa: E402
@@ -32,8 +35,8 @@ from fatezero_ext.pictures.contact_sheet import contact_sheet  # noqa: E402
 from fatezero_ext.pictures.labelled_sheet import PAPER  # noqa: E402
 
 PICTURES = ROOT / "web" / "docs" / "pictures"
-SOURCE = "a red circle on the grass"
-BLUE, SQUARE = "a blue circle on the grass", "a red square on the grass"
+PANDA, FOX, CAT_ON_SAND = "a panda on the grass", "a fox on the grass", "a cat on the sand"
+BLUE = "a blue circle on the grass"
 SAND, BRICK = "a red circle on the sand", "a red circle on the brick"
 PAINTING = "a watercolor painting of a red circle on the grass"
 STEPS, GUIDANCE = 20, 3.0
@@ -49,47 +52,61 @@ NAMED = {
     "fresh_noise_seed": None,
 }
 """Settings of an edit that a picture does not name, so that it shows one of them alone."""
+BY_KIND = dict.fromkeys(NAMED, "auto")
+"""The same as a user gets them, chosen by the kind of edit."""
 Rows = list[tuple[str, Tensor]]
 
 
-@cache
-def clip() -> Tensor:
-    """The sample clip [frames, 64, 64, 3], 0..1."""
-    return read_video(ROOT / "example_workflows" / "red_circle_on_grass.mp4").frames
+@dataclass(frozen=True)
+class Sample:
+    """A sample clip, what it shows, and the built-in model that draws it."""
+
+    file: str
+    prompt: str
+    world: World
 
 
-@cache
-def model(settings: InflationSettings) -> Any:  # noqa: ANN401 - a VideoModel
-    """The built-in model under other settings."""
-    return load_toy(settings)
-
-
+CAT = Sample("cat_on_grass", "a cat on the grass", "objects")
+CIRCLE = Sample("red_circle_on_grass", "a red circle on the grass", "shapes")
 ALONE = InflationSettings(key_frames=())
-"""Each frame reads its own keys: what the built-in model draws best with."""
+"""Each frame reads its own keys: what the built-in models draw best with."""
 
 
 @cache
-def inverted(settings: InflationSettings = ALONE, steps: int = STEPS) -> Controller:
-    """The sample clip, inverted."""
-    loaded = model(settings)
-    return invert(
-        Controller(loaded.unet), loaded.text_encoder, loaded.vae.encode(clip()), SOURCE, steps=steps, inversion_passes=0
-    )
+def clip(sample: Sample) -> Tensor:
+    """A sample clip [frames, 64, 64, 3], 0..1."""
+    return read_video(ROOT / "example_workflows" / f"{sample.file}.mp4").frames
 
 
 @cache
-def through_vae() -> Tensor:
-    """The sample clip as its VAE gives it back: the best that an edit can keep."""
-    vae = model(ALONE).vae
-    return vae.decode(vae.encode(clip()))
+def model(world: World, settings: InflationSettings) -> Any:  # noqa: ANN401 - a VideoModel
+    """A built-in model under other settings."""
+    return load_toy(settings, world=world)
+
+
+@cache
+def inverted(sample: Sample, settings: InflationSettings = ALONE, steps: int = STEPS) -> Controller:
+    """A sample clip, inverted."""
+    loaded = model(sample.world, settings)
+    latents = loaded.vae.encode(clip(sample))
+    controller = Controller(loaded.unet)
+    return invert(controller, loaded.text_encoder, latents, sample.prompt, steps=steps, inversion_passes=0)
+
+
+@cache
+def through_vae(sample: Sample) -> Tensor:
+    """A sample clip as its VAE gives it back: the best that an edit can keep."""
+    vae = model(sample.world, ALONE).vae
+    return vae.decode(vae.encode(clip(sample)))
 
 
 def edited(
-    prompt: str, *, loaded: InflationSettings = ALONE, steps: int = STEPS, **settings: object
+    sample: Sample, prompt: str, *, loaded: InflationSettings = ALONE, steps: int = STEPS, **settings: object
 ) -> tuple[Tensor, EditResult]:
-    """An edit of the sample clip as frames, and its result."""
-    used = model(loaded)
-    result = edit(inverted(loaded, steps), used.text_encoder, prompt, EditSettings(**{**NAMED, **settings}))
+    """An edit of a sample clip as frames, and its result."""
+    used = model(sample.world, loaded)
+    plan = EditSettings(**{**NAMED, **settings})
+    result = edit(inverted(sample, loaded, steps), used.text_encoder, prompt, plan)
     return used.vae.decode(result.latents), result
 
 
@@ -98,47 +115,49 @@ def three(frames: Tensor) -> Tensor:
     return frames[[0, len(frames) // 2, -1]]
 
 
-def sheet(rows: Rows) -> Image.Image:
+def sheet(sample: Sample, rows: Rows) -> Image.Image:
     """The source and the rows below it."""
-    rows = [("source", three(clip())), *rows]
+    rows = [("source", three(clip(sample))), *rows]
     return contact_sheet([row for _, row in rows], [label for label, _ in rows], cell=CELL)
 
 
-def rows_of(setting: str, values: Sequence[object], prompt: str, **settings: object) -> Rows:
-    """One row per value of a setting of EditSettings."""
-    return [(f"{value:g}", three(edited(prompt, **{**settings, setting: value})[0])) for value in values]
+def varied(sample: Sample, prompt: str, setting: str, values: Sequence[float], **settings: object) -> Image.Image:
+    """The source, and a row per value of a setting of EditSettings."""
+    edits = [edited(sample, prompt, **{**settings, setting: value})[0] for value in values]
+    return sheet(sample, [(f"{value:g}", three(frames)) for value, frames in zip(values, edits, strict=True)])
 
 
 def cross_replace_end() -> Image.Image:
-    """A shape edit without hold of self-attention."""
-    return sheet(rows_of("cross_replace", (0.0, 0.4, 0.8), SQUARE, self_replace=0.0))
+    """Another animal, without hold of self-attention."""
+    return varied(CAT, PANDA, "cross_replace", (0.0, 0.4, 0.8), self_replace=0.0)
 
 
 def self_replace_end() -> Image.Image:
     """A background edit without hold of cross-attention."""
-    return sheet(rows_of("self_replace", (0.0, 0.4, 0.8), BRICK, cross_replace=0.0))
+    return varied(CAT, CAT_ON_SAND, "self_replace", (0.0, 0.4, 0.8), cross_replace=0.0)
 
 
 def guidance() -> Image.Image:
     """A colour edit without mask."""
-    return sheet(rows_of("guidance", (1.0, 3.0, 7.5), BLUE))
+    return varied(CIRCLE, BLUE, "guidance", (1.0, 3.0, 7.5))
 
 
 def equalizer() -> Image.Image:
     """A style edit without guidance."""
-    words = ({"watercolor": factor} for factor in (1.0, 5.0, 10.0))
     style = {"mode": "refine", "guidance": 1.0}
-    return sheet(
-        [(f"{found['watercolor']:g}", three(edited(PAINTING, equalizer=found, **style)[0])) for found in words]
-    )
+    rows = []
+    for factor in (1.0, 5.0, 10.0):
+        frames, _ = edited(CIRCLE, PAINTING, equalizer={"watercolor": factor}, **style)
+        rows.append((f"{factor:g}", three(frames)))
+    return sheet(CIRCLE, rows)
 
 
 def blend_threshold() -> Image.Image:
-    """A colour edit under three masks: two frames, and their masks."""
-    rows = [("source", clip()[[0, -1]])]
+    """Another animal under three masks: two frames, and their masks."""
+    rows = [("source", clip(CAT)[[0, -1]])]
     for threshold in (0.1, 0.3, 0.7):
-        blend = BlendSettings(("red circle",), threshold=threshold, latents=True)
-        frames, result = edited(BLUE, blend=blend)
+        blend = BlendSettings(("cat",), threshold=threshold, latents=True)
+        frames, result = edited(CAT, PANDA, **{**BY_KIND, "blend": blend})
         mask = enlarged(result.mask[..., None], frames.shape[1:3]).expand_as(frames)
         rows.append((f"{threshold:g}", torch.cat([frames[[0, -1]], mask[[0, -1]]])))
     return contact_sheet([row for _, row in rows], [label for label, _ in rows], cell=CELL)
@@ -149,21 +168,22 @@ def blend_latents() -> Image.Image:
     rows = []
     for on in (False, True):
         blend = BlendSettings(("red circle",), ("red circle",), latents=on)
-        frames, result = edited(PAINTING, mode="refine", blend=blend)
+        frames, result = edited(CIRCLE, PAINTING, mode="refine", blend=blend)
         kept = enlarged(result.mask[..., None], frames.shape[1:3])[..., 0] == 0
-        psnr = -10 * math.log10((frames - through_vae()).square().mean(dim=-1)[kept].mean().item())
+        psnr = -10 * math.log10((frames - through_vae(CIRCLE)).square().mean(dim=-1)[kept].mean().item())
         rows.append((f"{'on' if on else 'off'}: {psnr:.1f} dB", three(frames)))
-    return sheet(rows)
+    return sheet(CIRCLE, rows)
 
 
 def mode() -> Image.Image:
     """A swapped word under both modes, and added words."""
     return sheet(
+        CIRCLE,
         [
-            ("replace: sand", three(edited(SAND, mode="replace")[0])),
-            ("refine: sand", three(edited(SAND, mode="refine")[0])),
-            ("refine: watercolor", three(edited(PAINTING, mode="refine", cross_replace=0.5)[0])),
-        ]
+            ("replace: sand", three(edited(CIRCLE, SAND, mode="replace")[0])),
+            ("refine: sand", three(edited(CIRCLE, SAND, mode="refine")[0])),
+            ("refine: watercolor", three(edited(CIRCLE, PAINTING, mode="refine", cross_replace=0.5)[0])),
+        ],
     )
 
 
@@ -177,51 +197,52 @@ def key_frames_norm() -> Image.Image:
     }
     rows = []
     for label, way in ways.items():
-        frames, _ = edited(BRICK, loaded=way, **NO_CONTROL)
+        frames, _ = edited(CIRCLE, BRICK, loaded=way, **NO_CONTROL)
         background = torch.cat([frames[:, :14], frames[:, 50:]], dim=1)  # rows that the circle hardly touches
         flicker = 255 * background.diff(dim=0).abs().mean().item()
         rows.append((f"{label}: {flicker:.1f}", three(frames)))
-    return sheet(rows)
+    return sheet(CIRCLE, rows)
 
 
 def invert_steps() -> Image.Image:
     """Inversion and back, with the PSNR against what the VAE alone gives."""
-    rows: Rows = [("VAE alone", three(through_vae()))]
+    rows: Rows = [("VAE alone", three(through_vae(CAT)))]
     for steps in (5, 20, 50):
-        frames, _ = edited(SOURCE, steps=steps, **NO_CONTROL, guidance=1.0)
-        psnr = -10 * math.log10((frames - through_vae()).square().mean().item())
+        frames, _ = edited(CAT, CAT.prompt, steps=steps, **NO_CONTROL, guidance=1.0)
+        psnr = -10 * math.log10((frames - through_vae(CAT)).square().mean().item())
         rows.append((f"{steps}: {psnr:.1f} dB", three(frames)))
-    return sheet(rows)
+    return sheet(CAT, rows)
 
 
 def word_heat_maps() -> Image.Image:
     """Two frames' heat of three words."""
-    words = ["circle", "grass", "on"]
-    heats = word_heats(inverted(), words)
-    return _stacked(sheets(heat_tiles(heats, words, (CELL, CELL), clip()))[[0, -1]])
+    words = ["cat", "grass", "on"]
+    heats = word_heats(inverted(CAT), words)
+    return _stacked(sheets(heat_tiles(heats, words, (CELL, CELL), clip(CAT)))[[0, -1]])
 
 
 def self_attention_components() -> Image.Image:
     """Two frames' components."""
-    found = principal_components(self_attention_maps(inverted()), 3)
-    return _stacked(sheets(component_tiles(found, (CELL, CELL), clip()))[[0, -1]])
+    found = principal_components(self_attention_maps(inverted(CAT)), 3)
+    return _stacked(sheets(component_tiles(found, (CELL, CELL), clip(CAT)))[[0, -1]])
 
 
 def sample_clip() -> Image.Image:
     """The clip alone."""
-    return sheet([])
+    return sheet(CAT, [])
 
 
 def compare_clips() -> Image.Image:
     """Three edits beside their source, the middle frame."""
-    prompts = (BLUE, SQUARE, SAND)
-    clips = [enlarged(frames, (CELL, CELL)) for frames in (clip(), *(edited(prompt)[0] for prompt in prompts))]
-    return _stacked(compare(clips, ["source", *prompts])[[len(clip()) // 2]])
+    prompts = (PANDA, FOX, CAT_ON_SAND)
+    clips = [clip(CAT), *(edited(CAT, prompt, **BY_KIND)[0] for prompt in prompts)]
+    shown = compare([enlarged(frames, (CELL, CELL)) for frames in clips], ["source", *prompts])
+    return _stacked(shown[[len(shown) // 2]])
 
 
 def prepare_frames() -> Image.Image:
     """A wide cut of the sample clip, scaled, and cut to a square."""
-    wide = clip()[[0, -1], 16:56]
+    wide = clip(CAT)[[0, -1], 16:56]
     framings = {"as it came": Framing(short_side=None, centre_square=False)}
     framings |= {"short_side 64": Framing(short_side=64, centre_square=False), "centre_square": Framing(short_side=64)}
     # All on paper of one size, so that the sheet shows how large each is beside the others.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -48,9 +48,11 @@ class Outcome:
 
 def example_clip(name: str = CIRCLE) -> Clip:
     """Return the clip of a file in `example_workflows`, without its ending, with its exact truth."""
-    if name == CAT:
-        return sample_object_clip(CAT_SEED, shape="cat", background="grass")
-    return sample_clip(SAMPLE_SEED, shape="circle", colour="red", background="grass")
+    drawn: Mapping[str, Callable[[], Clip]] = {
+        CIRCLE: lambda: sample_clip(SAMPLE_SEED, shape="circle", colour="red", background="grass"),
+        CAT: lambda: sample_object_clip(CAT_SEED, shape="cat", background="grass"),
+    }
+    return drawn[name]()
 
 
 def run_demo(names: Sequence[str], output: Path) -> None:

@@ -195,7 +195,7 @@ def _describe_tune(command: ArgumentParser) -> None:
         "--model",
         required=True,
         metavar="MODEL",
-        help="a folder in diffusers layout, a checkpoint file, or a built-in model: toy, objects",
+        help="a folder in diffusers layout, a checkpoint file, or a built-in model: toy, objects (./toy is a folder)",
     )
     add("--output", type=Path, required=True, metavar="DIR", help="folder of the tuned model")
     add("--steps", type=int, default=300, metavar="N", help="default: 300")

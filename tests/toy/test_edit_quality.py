@@ -14,7 +14,7 @@ from fatezero_ext.models.folder.detect import TOY_FOLDER
 from fatezero_ext.models.load import load_model
 from fatezero_ext.models.unet.inflate import InflationSettings
 from fatezero_ext.prompts.prompt import read_prompt
-from fatezero_ext.toy import MODEL_FOLDER, edit_quality
+from fatezero_ext.toy import edit_quality
 from fatezero_ext.toy.evaluation import evaluate, objects
 from fatezero_ext.toy.evaluation.edit_runs import SETTINGS, Outcome, Runs, edit_prompt
 from fatezero_ext.toy.evaluation.edits import measure
@@ -267,7 +267,7 @@ def test_measuring_a_model_reports_what_it_has_when_an_error_ends_it(monkeypatch
     monkeypatch.setattr(command, "evaluate", stops)
     monkeypatch.setattr(command, "load_model", lambda folder: None)
     file = tmp_path / "made" / "figures.json"
-    assert command.main([str(MODEL_FOLDER), "--json", str(file)]) == 1
+    assert command.main([str(TOY_FOLDER), "--json", str(file)]) == 1
     printed = capsys.readouterr()
     assert json.loads(file.read_text()) == {"colour": 1.0}
     assert "colour" in printed.out and printed.err == "no VAE there\n"
@@ -279,9 +279,9 @@ def test_measuring_a_model_reports_what_it_has_when_an_error_ends_it(monkeypatch
         (edit_quality, ["--seed", "1", "--json", "{file}/f.json"], "cannot be made"),
         (edit_quality, ["--seed", "1", "--pictures", "{file}/sheets"], "cannot be made"),
         (evaluate, ["--json", "{file}/f.json"], "cannot be made"),
-        (objects, [str(MODEL_FOLDER), "--json", "{folder}"], "is a folder; a file is needed"),
-        (objects, [str(MODEL_FOLDER), "--sheet", "{file}/sheet.png"], "cannot be made"),
-        (objects, [str(MODEL_FOLDER), "--sheet", "{folder}/sheet.jpg"], "End the name in .png"),
+        (objects, [str(TOY_FOLDER), "--json", "{folder}"], "is a folder; a file is needed"),
+        (objects, [str(TOY_FOLDER), "--sheet", "{file}/sheet.png"], "cannot be made"),
+        (objects, [str(TOY_FOLDER), "--sheet", "{folder}/sheet.jpg"], "End the name in .png"),
     ],
 )
 def test_results_that_cannot_be_written_are_refused_before_the_work(tmp_path, capsys, command, given, message):

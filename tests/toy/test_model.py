@@ -6,8 +6,7 @@ import torch
 
 from fatezero_ext import InflationSettings, load_toy
 from fatezero_ext.errors import ModelError, SettingsError
-from fatezero_ext.models.folder.detect import BUILT_IN_FOLDERS
-from fatezero_ext.toy import MODEL_FOLDER
+from fatezero_ext.models.folder.detect import BUILT_IN_FOLDERS, TOY_FOLDER
 from fatezero_ext.toy.evaluation import edit_runs, evaluate
 from fatezero_ext.toy.evaluation.edit_runs import Runs
 from fatezero_ext.toy.evaluation.evaluate import (
@@ -34,7 +33,7 @@ from fatezero_ext.toy.world.world import OBJECTS, sample_scene
 def pipeline():
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield load_model(MODEL_FOLDER)
+    yield load_model(TOY_FOLDER)
     torch.set_num_threads(threads)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fatezero_ext.toy import MODEL_FOLDER
+from fatezero_ext.models.folder.detect import TOY_FOLDER
 from fatezero_ext.toy.evaluation import objects, progress
 from fatezero_ext.toy.evaluation.progress import COLUMNS, draw_and_read, prompt_scenes, words_right
 from fatezero_ext.toy.evaluation.things import read_ground, read_scene
@@ -117,7 +117,7 @@ def test_the_objects_of_a_model_are_measured_beside_its_shapes(tmp_path, monkeyp
     monkeypatch.setattr(objects, "STEPS", 2)
     amounts = objects.Amounts(prompts=4, styled=1, held=4)
     figures = {}
-    objects.evaluate(MODEL_FOLDER, FEW, amounts, figures, tmp_path / "sheet.png")
+    objects.evaluate(TOY_FOLDER, FEW, amounts, figures, tmp_path / "sheet.png")
     assert {"object", "pair", "shape", "colour", "background", "style sketch"} <= figures.keys()
     shares = [value for name, value in figures.items() if "PSNR" not in name]
     assert all(0 <= value <= 1 for value in shares)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from fatezero_ext.errors import ModelError, SettingsError
-from fatezero_ext.toy import MODEL_FOLDER
+from fatezero_ext.models.folder.detect import TOY_FOLDER
 from fatezero_ext.toy.training import train
 from fatezero_ext.toy.training.autoencoder import AutoencoderTraining, build_autoencoder, train_autoencoder
 from fatezero_ext.toy.training.denoiser import build_text_encoder, build_unet
@@ -69,12 +69,12 @@ def test_a_work_folder_keeps_the_recipe_it_was_begun_with(tmp_path, capsys, stag
 def test_channels_of_a_vae_widen_that_of_the_model_gone_on_from(tmp_path, capsys, monkeypatch):
     asked = []
     monkeypatch.setattr(train, "train_autoencoder", lambda folder, training, *_: asked.append(training))
-    begin = ["--stage", "vae", "--start", str(MODEL_FOLDER)]
+    begin = ["--stage", "vae", "--start", str(TOY_FOLDER)]
     for name, options in (("usual", []), ("wide", ["--vae-channels", "32", "64", "64"])):
         trained(tmp_path / name, *begin, *options)
     assert [(one.start, one.channels) for one in asked] == [
-        (MODEL_FOLDER / "vae", (16, 32, 32)),
-        (MODEL_FOLDER / "vae", (32, 64, 64)),
+        (TOY_FOLDER / "vae", (16, 32, 32)),
+        (TOY_FOLDER / "vae", (32, 64, 64)),
     ]
     for channels in (("24", "48", "48"), ("16", "64", "64"), ("8", "16", "16")):
         said = refused(capsys, tmp_path / "other", *begin, "--vae-channels", *channels)
@@ -93,7 +93,7 @@ def test_channels_of_a_vae_widen_that_of_the_model_gone_on_from(tmp_path, capsys
     ],
 )
 def test_a_vae_of_another_layout_is_refused_in_words(tmp_path, capsys, stages, built, words):
-    shutil.copytree(MODEL_FOLDER, tmp_path / "start")
+    shutil.copytree(TOY_FOLDER, tmp_path / "start")
     shutil.rmtree(tmp_path / "start" / "vae")
     AutoencoderKL(**{**build_autoencoder().config, **built}).save_pretrained(tmp_path / "start" / "vae")
     said = refused(capsys, tmp_path, "--start", str(tmp_path / "start"), "--vae-channels", "32", "64", "64")
@@ -128,14 +128,14 @@ def test_a_stage_is_refused_for_options_that_decide_its_own_results_alone(tmp_pa
 def test_a_work_folder_from_before_there_were_recipes_goes_on_and_gets_one(tmp_path, stages):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "vae.pt").write_bytes(b"a checkpoint")
-    trained(tmp_path, "--start", str(MODEL_FOLDER), "--objects", "28", "--vae-steps", "4000")
+    trained(tmp_path, "--start", str(TOY_FOLDER), "--objects", "28", "--vae-steps", "4000")
     assert stages == list(train.STAGES)
     assert json.loads((tmp_path / "work" / "recipe.json").read_text())["vae_steps"] == 4000
 
 
 def test_a_run_goes_on_from_a_copy_of_its_first_model_and_from_no_other(tmp_path, capsys, stages):
     for name in ("start", "copy", "other"):
-        shutil.copytree(MODEL_FOLDER, tmp_path / name)
+        shutil.copytree(TOY_FOLDER, tmp_path / name)
     weights = tmp_path / "other" / "unet" / "diffusion_pytorch_model.safetensors"
     save_file({name: weight + 1 for name, weight in load_file(weights).items()}, weights)
     trained(tmp_path, "--start", str(tmp_path / "start"))
@@ -166,7 +166,7 @@ def test_a_model_to_start_from_that_lacks_a_part_is_refused_in_words(tmp_path, c
 )
 def test_a_model_to_start_from_is_read_whole_before_the_first_stage(tmp_path, capsys, stages, gone):
     model, part = tmp_path / "start", (tmp_path / "start" / gone)
-    shutil.copytree(MODEL_FOLDER, model)
+    shutil.copytree(TOY_FOLDER, model)
     shutil.rmtree(part) if part.is_dir() else part.unlink()
     said = refused(capsys, tmp_path, "--start", str(model))
     assert f"{model / gone.split('/')[0]} is nothing that a training can go on from" in said and not stages
@@ -176,7 +176,7 @@ def test_a_model_to_start_from_is_read_whole_before_the_first_stage(tmp_path, ca
 @pytest.mark.parametrize("part", ["unet", "text_encoder"])
 def test_a_model_to_start_from_of_another_width_is_refused_in_words(tmp_path, capsys, stages, part):
     model = tmp_path / "start"
-    shutil.copytree(MODEL_FOLDER, model)
+    shutil.copytree(TOY_FOLDER, model)
     config = json.loads((model / part / "config.json").read_text())
     if part == "unet":
         UNet2DConditionModel.from_config({**config, "cross_attention_dim": 32}).save_pretrained(model / part)

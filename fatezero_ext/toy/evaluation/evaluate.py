@@ -20,12 +20,12 @@ from ...editing.settings import EditSettings
 from ...inversion.controller import Controller
 from ...inversion.invert import invert
 from ...inversion.recording import Capture
+from ...models.folder.detect import TOY_FOLDER
 from ...models.load import VideoModel
 from ...models.text_encoder import ClipTextEncoder
 from ...models.unet.inflate import InflationSettings
 from ...models.unet.model import Pseudo3DUNet
 from ...models.vae import VideoVAE
-from .. import MODEL_FOLDER
 from ..training.export import load_model
 from ..training.localisation import record_cross_attention
 from ..training.tokenizer import token_words
@@ -267,7 +267,7 @@ def _known(name: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Print the table of a model; after Ctrl-C or an error that of what was measured until then."""
     parser = argparse.ArgumentParser(prog="python -m fatezero_ext.toy.evaluation.evaluate", description=__doc__)
-    parser.add_argument("model", type=Path, nargs="?", default=MODEL_FOLDER, help="folder in diffusers' layout")
+    parser.add_argument("model", type=Path, nargs="?", default=TOY_FOLDER, help="folder in diffusers' layout")
     parser.add_argument("--steps", type=int, default=STEPS, help="DDIM steps per picture")
     parser.add_argument("--prompts", type=int, default=PROMPTS, help="pictures that tell colour, shape and background")
     parser.add_argument("--style-prompts", type=int, default=PROMPTS_PER_STYLE, help="pictures of each style")
