@@ -12,31 +12,18 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # the checkout need not be installed
 
-from fatezero_ext import Controller, edit, invert, keep_source_pixels, load_toy  # noqa: E402 - need not be installed
-from fatezero_ext.media.video import read_video, to_bytes  # noqa: E402
+from cat_edits import PANDA, SAND, cat, cat_edit  # noqa: E402
 
-SOURCE = "a cat on the grass"
-EDITS = ("a panda on the grass", "a cat on the sand")
-STEPS = 20
+from fatezero_ext.media.video import to_bytes  # noqa: E402
+
 ICON_SIDE = 400
 BANNER = (1344, 576)  # 21:9, seven columns and three rows of 192 pixels
 CELL = 192
 MIDDLE = 4
 REACH = 18  # pixels of the clip about the object
-
-
-def drawn() -> list[np.ndarray]:
-    """The sample clip and its edits, each [frames, height, width, 3] bytes."""
-    clip, model = read_video(ROOT / "example_workflows" / "cat_on_grass.mp4").frames, load_toy(world="objects")
-    controller = invert(Controller(model.unet), model.text_encoder, model.vae.encode(clip), SOURCE, steps=STEPS)
-    found = [clip]
-    for prompt in EDITS:
-        result = edit(controller, model.text_encoder, prompt)
-        found.append(keep_source_pixels(model.vae.decode(result.latents), clip, result.last_mask, feather=4))
-    return [to_bytes(frames) for frames in found]
 
 
 def icon(source: np.ndarray, other: np.ndarray) -> Image.Image:
@@ -60,7 +47,7 @@ def banner(clips: list[np.ndarray]) -> Image.Image:
 
 def main() -> None:
     """Write docs/icon.png and docs/banner.jpg."""
-    clips = drawn()
+    clips = [to_bytes(frames) for frames in (cat(), cat_edit(PANDA)[0], cat_edit(SAND)[0])]
     icon(clips[0][MIDDLE], clips[1][MIDDLE]).save(ROOT / "docs" / "icon.png", optimize=True)
     banner(clips).save(ROOT / "docs" / "banner.jpg", quality=90)
 

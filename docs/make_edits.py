@@ -1,9 +1,9 @@
 """Draw the moving picture of the README and the templates' cards: `python docs/make_edits.py [FOLDER]`.
 
-They show the sample clip beside its edits, which `python -m fatezero_ext demo all` leaves in FOLDER (`output`). For a
-pack's template NAME the page asks for the card NAME.jpg and for no other name; browsers tell a picture's format from
-its content, so that these files can hold animated WebP and move. The page has no room for a description: what must be
-downloaded stands on the card.
+They show the sample clips beside their edits: of the circle those that `python -m fatezero_ext demo all` leaves in
+FOLDER (`output`), of the cat edits of their own, drawn in two minutes on one core. For a pack's template NAME the page
+asks for the card NAME.jpg and for no other name; browsers tell a picture's format from its content, so that these files
+can hold animated WebP and move. The page has no room for a description: what must be downloaded stands on the card.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # the checkout need not be installed
 
-from built_in_templates import CAT as CAT_SHOWN  # noqa: E402
 from built_in_templates import CIRCLE as CIRCLE_SHOWN  # noqa: E402
 from built_in_templates import FIRST, TUNED  # noqa: E402
+from cat_edits import FOX, PANDA, SAND, WATERCOLOR, cat, cat_edit, cat_heat  # noqa: E402
+from cat_edits import SOURCE as CAT_SHOWN  # noqa: E402
 from template_parts import download, gigabytes  # noqa: E402
 
-from fatezero_ext import Controller, invert, load_toy  # noqa: E402
-from fatezero_ext.inspection.heat_maps import word_heats  # noqa: E402
 from fatezero_ext.media.video import read_video, to_bytes  # noqa: E402
 from fatezero_ext.pictures.attention_sheets import enlarged  # noqa: E402
 from fatezero_ext.pictures.comparison_grid import compare  # noqa: E402
@@ -36,23 +35,23 @@ from fatezero_ext.pictures.labelled_sheet import label_font  # noqa: E402
 TEMPLATES = ROOT / "example_workflows"
 
 COLOUR, SHAPE, BACKGROUND, STYLE = "1_colour_edit_with_mask", "2_shape_edit", "3_background_edit", "4_style_edit"
-CIRCLE, CAT, ANIMAL = "red_circle_on_grass", "cat_on_grass", "5_animal_edit"
+CIRCLE = "red_circle_on_grass"
 EDITS = {
     COLOUR: "a blue circle on the grass",
     f"{COLOUR}_no_control": "the same without attention control",
-    SHAPE: "a red square on the grass",
-    BACKGROUND: "a red circle on the sand",
-    STYLE: "a watercolor painting of a red circle on the grass",
 }
-OF_KINDS = {
-    FIRST.title: ANIMAL,
-    "Change a colour, keep the rest": COLOUR,
-    "Change an object, keep the motion": SHAPE,
-    "Change the background only": BACKGROUND,
-    "Change the style, keep the motion": STYLE,
-    TUNED: SHAPE,
+"""Edits of the circle that the README shows."""
+CARDS = {
+    FIRST.title: PANDA,
+    "5_animal_edit": PANDA,
+    "Change an object, keep the motion": FOX,
+    "Change the background only": SAND,
+    "Change the style, keep the motion": WATERCOLOR,
+    TUNED: FOX,
 }
-"""Templates of the one node, whose cards show an edit of their kind."""
+"""Templates whose cards show the cat and this edit of it."""
+OF_CIRCLE = {name: name for name in (COLOUR, SHAPE, BACKGROUND, STYLE)} | {"Change a colour, keep the rest": COLOUR}
+"""Templates whose cards show the circle and this edit of it."""
 SIDE = 256  # pixels of one clip
 CARD = 192  # pixels of a card's clip
 MILLISECONDS = 125  # of one frame, as the clip's 8 frames a second
@@ -63,9 +62,9 @@ FREE, LOADED = (24, 112, 48), (64, 64, 72)
 """Colours behind these words where nothing and where something must be downloaded."""
 
 
-def source(side: int = SIDE, name: str = CIRCLE) -> Tensor:
-    """Return a sample clip, enlarged: [frames, side, side, 3], 0..1."""
-    return enlarged(read_video(TEMPLATES / f"{name}.mp4").frames, (side, side))
+def source(side: int = SIDE) -> Tensor:
+    """Return the circle's clip, enlarged: [frames, side, side, 3], 0..1."""
+    return enlarged(read_video(TEMPLATES / f"{CIRCLE}.mp4").frames, (side, side))
 
 
 def edited(folder: Path, name: str, side: int = SIDE) -> Tensor:
@@ -73,15 +72,15 @@ def edited(folder: Path, name: str, side: int = SIDE) -> Tensor:
     return enlarged(read_video(max((folder / "video").glob(f"{name}_0*.mp4"))).frames, (side, side))
 
 
+def of_cat(prompt: str | None = None, side: int = SIDE) -> Tensor:
+    """Return the cat's clip, or an edit of it, as `source`."""
+    return enlarged(cat() if prompt is None else cat_edit(prompt)[0], (side, side))
+
+
 def heat() -> Tensor:
-    """Return the heat of the word circle, as `source`, the rest of the clip dark."""
-    loaded, clip = load_toy(), read_video(TEMPLATES / f"{CIRCLE}.mp4").frames
-    inverted = invert(
-        Controller(loaded.unet), loaded.text_encoder, loaded.vae.encode(clip), CIRCLE_SHOWN.source, steps=20
-    )
-    found = word_heats(inverted, ["circle"])
-    share = enlarged((found[0] / found.amax()).unsqueeze(-1), (CARD, CARD))
-    return source(CARD) * (0.2 + 0.8 * share.clamp(0, 1))
+    """Return the cat's clip as `source`, dark where its word does not look."""
+    share = enlarged(cat_heat().unsqueeze(-1), (CARD, CARD)).clamp(0, 1)
+    return of_cat(side=CARD) * (0.2 + 0.8 * share)
 
 
 def beside(*clips: Tensor) -> Tensor:
@@ -98,15 +97,15 @@ def below(*clips: Tensor) -> Tensor:
 
 def cards(folder: Path) -> Mapping[str, Tensor]:
     """Return the cards by their templates' names: clips as those of `beside`."""
-    clip, edits = source(CARD), {name: edited(folder, name, CARD) for name in (COLOUR, SHAPE, BACKGROUND, STYLE)}
-    found = {name: beside(clip, edit) for name, edit in edits.items()}
-    found[ANIMAL] = beside(source(CARD, CAT), edited(folder, ANIMAL, CARD))
-    found |= {title: found[name] for title, name in OF_KINDS.items()}
-    upper, lower = beside(clip, edits[COLOUR]), beside(edits[SHAPE], edits[BACKGROUND])
-    found["Every step as a node of its own"] = below(upper, lower)
-    changed = (edits[COLOUR] - clip).abs().amax(dim=-1, keepdim=True) > 0.3
-    found["Edit inside your own mask (SAM3)"] = beside(changed.float().expand_as(clip), edits[COLOUR])
-    found["Find by words, repaint with VACE"] = beside(clip, heat())
+    clip, animal = source(CARD), of_cat(side=CARD)
+    found = {title: beside(clip, edited(folder, name, CARD)) for title, name in OF_CIRCLE.items()}
+    found |= {title: beside(animal, of_cat(prompt, CARD)) for title, prompt in CARDS.items()}
+    panda, sand, painting = (of_cat(prompt, CARD) for prompt in (PANDA, SAND, WATERCOLOR))
+    found["Every step as a node of its own"] = below(beside(animal, panda), beside(sand, painting))
+    mask = cat_edit(PANDA)[1]
+    assert mask is not None
+    found["Edit inside your own mask (SAM3)"] = beside(enlarged(mask[..., None], (CARD, CARD)).expand_as(panda), panda)
+    found["Find by words, repaint with VACE"] = beside(animal, heat())
     return found
 
 
@@ -123,10 +122,9 @@ def marked(card: Tensor, template: Path) -> Tensor:
 
 def moving_picture(folder: Path) -> Tensor:
     """The clips side by side, each under its prompt: [frames, height, width, 3], 0..1."""
-    animals = [source(name=CAT), edited(folder, ANIMAL)]
-    shapes = [source(), *(edited(folder, name) for name in EDITS)]
-    said = [CIRCLE_SHOWN.source, *EDITS.values()]
-    return compare([*animals, *shapes], [CAT_SHOWN.source, FIRST.edit, *said])
+    prompts = (PANDA, FOX, SAND, WATERCOLOR)
+    clips = [of_cat(), *map(of_cat, prompts), source(), *(edited(folder, name) for name in EDITS)]
+    return compare(clips, [CAT_SHOWN, *prompts, CIRCLE_SHOWN.source, *EDITS.values()])
 
 
 def save(path: Path, clip: Tensor, quality: int) -> None:
