@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -33,7 +34,7 @@ def edit_remarks(
     controller: Controller,
     clip: TextEncoder,
     edit_prompt: str,
-    settings: EditSettings,
+    wanted: EditSettings,
     *,
     with_mask: bool,
     changed: Mapping[str, Any] = MappingProxyType({}),
@@ -47,7 +48,7 @@ def edit_remarks(
         from ...fatezero_ext.editing.edit import plan_edit
 
     trace = controller.inverted()
-    plan = plan_edit(controller.unet, trace, clip, edit_prompt, settings, with_mask=with_mask)
+    plan = plan_edit(controller.unet, trace, clip, edit_prompt, wanted, with_mask=with_mask)
     remarks = [
         not_used(unused_widgets(changed, plan.settings), plan.settings),
         *_remarks(controller.unet, plan),
@@ -55,7 +56,10 @@ def edit_remarks(
         unlike_prompts(trace.prompt.text, edit_prompt),
     ]
     length = f"{trace.frames} frames in {len(trace.schedule)} steps"
-    return [*remarks, f"Edit of {length}, {chosen(plan.settings)}: {edit_prompt}"]
+    settings = plan.settings
+    if plan.fresh_noise(trace.schedule) is None:
+        settings = replace(settings, fresh_noise_seed=None)
+    return [*remarks, f"Edit of {length}, {chosen(settings)}: {edit_prompt}"]
 
 
 def inversion_remarks(planned: InversionPlan) -> list[str]:

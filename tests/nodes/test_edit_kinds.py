@@ -266,6 +266,15 @@ def test_the_node_says_what_was_chosen(toy):
     )
 
 
+def test_the_node_speaks_of_fresh_noise_only_where_the_edit_begins_from_it(toy):
+    model, controller = toy["own"]
+    remarks = load_pack("nodes.method.remarks").edit_remarks
+    for strength in (0.0, 1.0):
+        settings = EditSettings(strength=strength)
+        *_, said = remarks(controller, model.text_encoder, "a red square on the grass", settings, with_mask=False)
+        assert ("fresh noise 0" in said) == (strength > 0)
+
+
 def test_key_frames_that_are_left_to_the_program_are_those_of_the_model(toy, model):
     words = load_pack("nodes.text_lists")
     assert (words.key_frames_or_auto(" auto "), words.key_frames_or_auto("")) == ("auto", ())
