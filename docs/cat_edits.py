@@ -9,15 +9,16 @@ from pathlib import Path
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the checkout need not be installed
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # the checkout need not be installed
+
+from built_in_templates import FIRST  # noqa: E402
 
 from fatezero_ext import Controller, edit, invert, keep_source_pixels, load_toy, read_video  # noqa: E402
 from fatezero_ext.inspection.heat_maps import word_heats  # noqa: E402
 from fatezero_ext.models.load import VideoModel  # noqa: E402
 
-SOURCE = "a cat on the grass"
-PANDA, FOX = "a panda on the grass", "a fox on the grass"
-SAND, WATERCOLOR = "a cat on the sand", "a watercolor painting of a cat on the grass"
+SOURCE, PANDA = FIRST.shown.source, FIRST.edit
+FOX, DOG, SAND, WATERCOLOR = FIRST.others
 STEPS = 20
 FEATHER = 4  # pixels of a latent cell
 
@@ -40,15 +41,10 @@ def _inverted() -> Controller:
 
 
 @cache
-def cat_edit(prompt: str) -> tuple[Tensor, Tensor | None]:
-    """An edit with settings by its kind as frames, and its mask [frames, h, w] if it has one.
-
-    Outside the mask the clip's own pixels are back.
-    """
+def cat_edit(prompt: str) -> tuple[Tensor, Tensor]:
+    """An edit with settings by its kind, and its mask [frames, h, w], outside of which the clip's own pixels are."""
     result = edit(_inverted(), _model().text_encoder, prompt)
     frames = _model().vae.decode(result.latents)
-    if result.last_mask is None:
-        return frames, None
     return keep_source_pixels(frames, cat(), result.last_mask, feather=FEATHER), result.last_mask
 
 

@@ -47,10 +47,10 @@ CARDS = {
     "Change an object, keep the motion": FOX,
     "Change the background only": SAND,
     "Change the style, keep the motion": WATERCOLOR,
-    TUNED: FOX,
 }
 """Templates whose cards show the cat and this edit of it."""
-OF_CIRCLE = {name: name for name in (COLOUR, SHAPE, BACKGROUND, STYLE)} | {"Change a colour, keep the rest": COLOUR}
+OF_CIRCLE = {name: name for name in (COLOUR, SHAPE, BACKGROUND, STYLE)}
+OF_CIRCLE |= {"Change a colour, keep the rest": COLOUR, TUNED: SHAPE}
 """Templates whose cards show the circle and this edit of it."""
 SIDE = 256  # pixels of one clip
 CARD = 192  # pixels of a card's clip
@@ -103,7 +103,6 @@ def cards(folder: Path) -> Mapping[str, Tensor]:
     panda, sand, painting = (of_cat(prompt, CARD) for prompt in (PANDA, SAND, WATERCOLOR))
     found["Every step as a node of its own"] = below(beside(animal, panda), beside(sand, painting))
     mask = cat_edit(PANDA)[1]
-    assert mask is not None
     found["Edit inside your own mask (SAM3)"] = beside(enlarged(mask[..., None], (CARD, CARD)).expand_as(panda), panda)
     found["Find by words, repaint with VACE"] = beside(animal, heat())
     return found

@@ -20,7 +20,9 @@ from PIL import Image
 from torch import Tensor
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the checkout need not be installed
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # the checkout need not be installed
+
+import cat_edits  # noqa: E402
 
 from fatezero_ext import BlendSettings, Controller, EditSettings, InflationSettings, edit, invert, load_toy  # noqa: E402
 from fatezero_ext.choices import World  # noqa: E402
@@ -35,7 +37,6 @@ from fatezero_ext.pictures.contact_sheet import contact_sheet  # noqa: E402
 from fatezero_ext.pictures.labelled_sheet import PAPER  # noqa: E402
 
 PICTURES = ROOT / "web" / "docs" / "pictures"
-PANDA, FOX, CAT_ON_SAND = "a panda on the grass", "a fox on the grass", "a cat on the sand"
 BLUE = "a blue circle on the grass"
 SAND, BRICK = "a red circle on the sand", "a red circle on the brick"
 PAINTING = "a watercolor painting of a red circle on the grass"
@@ -66,7 +67,7 @@ class Sample:
     world: World
 
 
-CAT = Sample("cat_on_grass", "a cat on the grass", "objects")
+CAT = Sample("cat_on_grass", cat_edits.SOURCE, "objects")
 CIRCLE = Sample("red_circle_on_grass", "a red circle on the grass", "shapes")
 ALONE = InflationSettings(key_frames=())
 """Each frame reads its own keys: what the built-in models draw best with."""
@@ -129,12 +130,12 @@ def varied(sample: Sample, prompt: str, setting: str, values: Sequence[float], *
 
 def cross_replace_end() -> Image.Image:
     """Another animal, without hold of self-attention."""
-    return varied(CAT, PANDA, "cross_replace", (0.0, 0.4, 0.8), self_replace=0.0)
+    return varied(CAT, cat_edits.PANDA, "cross_replace", (0.0, 0.4, 0.8), self_replace=0.0)
 
 
 def self_replace_end() -> Image.Image:
     """A background edit without hold of cross-attention."""
-    return varied(CAT, CAT_ON_SAND, "self_replace", (0.0, 0.4, 0.8), cross_replace=0.0)
+    return varied(CAT, cat_edits.SAND, "self_replace", (0.0, 0.4, 0.8), cross_replace=0.0)
 
 
 def guidance() -> Image.Image:
@@ -157,7 +158,7 @@ def blend_threshold() -> Image.Image:
     rows = [("source", clip(CAT)[[0, -1]])]
     for threshold in (0.1, 0.3, 0.7):
         blend = BlendSettings(("cat",), threshold=threshold, latents=True)
-        frames, result = edited(CAT, PANDA, **{**BY_KIND, "blend": blend})
+        frames, result = edited(CAT, cat_edits.PANDA, **{**BY_KIND, "blend": blend})
         mask = enlarged(result.mask[..., None], frames.shape[1:3]).expand_as(frames)
         rows.append((f"{threshold:g}", torch.cat([frames[[0, -1]], mask[[0, -1]]])))
     return contact_sheet([row for _, row in rows], [label for label, _ in rows], cell=CELL)
@@ -234,7 +235,7 @@ def sample_clip() -> Image.Image:
 
 def compare_clips() -> Image.Image:
     """Three edits beside their source, the middle frame."""
-    prompts = (PANDA, FOX, CAT_ON_SAND)
+    prompts = (cat_edits.PANDA, cat_edits.FOX, cat_edits.SAND)
     clips = [clip(CAT), *(edited(CAT, prompt, **BY_KIND)[0] for prompt in prompts)]
     shown = compare([enlarged(frames, (CELL, CELL)) for frames in clips], ["source", *prompts])
     return _stacked(shown[[len(shown) // 2]])

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 
 import torch
 from rich.console import Console
@@ -29,7 +29,7 @@ from ..tuning.settings import TuningSettings
 from ..tuning.tune import ClassPictures, TuningStep, tune
 from .stop_signals import stop_signals
 
-BUILT_IN = {"toy": BUILT_IN_FOLDERS["shapes"], "objects": BUILT_IN_FOLDERS["objects"]}
+BUILT_IN_MODELS = MappingProxyType({"toy": BUILT_IN_FOLDERS["shapes"], "objects": BUILT_IN_FOLDERS["objects"]})
 STOPPING = (
     b"\nStopping behind this step, to save the run. Once more stops at once and loses the steps since the last save.\n"
 )
@@ -38,7 +38,7 @@ STOPPING = (
 def run_tuning(options: argparse.Namespace) -> None:
     """Tune, save the model and its loss curve, and print the folder; `options` are those of the command."""
     settings = _settings(options)
-    model_folder = BUILT_IN.get(options.model) or Path(options.model)
+    model_folder = BUILT_IN_MODELS.get(options.model) or Path(options.model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     dtype = torch.float16 if device == "cuda" else torch.float32
     model = load_model(model_folder, dtype=dtype, device=device)

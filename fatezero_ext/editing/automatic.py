@@ -11,7 +11,7 @@ from ..prompts.word_changes import Change, changed_words, replaces_one_by_one
 from .settings import AUTO, BlendSettings, EditKind, EditSettings, Mode, reads_mask
 
 BUILT_IN_GUIDANCE = 3.0
-"""Guidance of the built-in model: 7.5 loses 1.7 to 4.6 dB of what should stay, 2 loses edits (docs/toy_model.md)."""
+"""Guidance of the built-in models: 7.5 loses 1.7 to 4.6 dB of what should stay, 2 loses edits (docs/toy_model.md)."""
 PUBLISHED_GUIDANCE = 7.5
 
 
@@ -61,7 +61,7 @@ BUILT_IN: Mapping[EditKind, Preset] = {
     "style": Preset(0.5, 0.8),
     "removal": Preset(0.4, 0.4, 0.3, latents=True),
 }
-"""The built-in model's best measured values, see docs/toy_model.md. Objects: from the inversion's noise windows of 0.6
+"""The built-in models' best measured values, see docs/toy_model.md. Objects: from the inversion's noise windows of 0.6
 left a circle on bricks its round edge; from fresh noise cross-attention to 0.7 leaves as few old shapes as to 0.5 and
 keeps 1.5 dB more of what stays, to 0.8 it keeps 0.8 dB more still, but left some objects their old outline. A new
 colour stays in the old one's place: words of the edit that joined the mask only made it wider. Styles are right about
@@ -82,7 +82,7 @@ windows of colours as of the yellow duck and the red tiger, attribute/duck_rubbe
 those of backgrounds as of the grass and the snow, attribute/cat_tiger_leopard_grass.yaml and fox_wolf_snow.yaml.
 Of theirs only other shapes, in shape/ and teaser/, have masks, and one puts latents back ("performance not so good in
 our case"). Masks of colours and backgrounds are ours, for `keep_source_pixels`, with latents put back where all that
-stays is outside. They have no removals: these are the built-in model's."""
+stays is outside. They have no removals: these are the built-in models'."""
 
 
 _NO_SOURCE_WORDS = (

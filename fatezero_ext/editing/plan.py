@@ -91,8 +91,8 @@ class EditPlan:
     def fresh_noise(self, schedule: Schedule) -> FreshNoise | None:
         """Return the noise that what is free to differ is drawn from, or None if from that of the inversion.
 
-        It is the inversion's, too, where a mask of words was to be read and the steps are too few for it: the whole
-        frame would be new.
+        It is the inversion's, too, where a mask of words was to be read and no step does, as the whole frame would be
+        new, and where the last step is the first to know what is free.
         """
         seed, strength = self.settings.fresh_noise_seed, self.settings.strength
         if not isinstance(seed, int) or strength == 0:
@@ -101,7 +101,8 @@ class EditPlan:
         reading = [*self._fused, *blended] if self.source_mask is not None else []
         if self.source_mask is not None and reads_mask(self.settings) and not reading:
             return None
-        return FreshNoise(schedule, seed, strength, min(reading, default=0))
+        begins = min(reading, default=0)
+        return None if begins == len(schedule) - 1 else FreshNoise(schedule, seed, strength, begins)
 
     @property
     def _fused(self) -> list[int]:

@@ -112,7 +112,7 @@ class EditSettings:
                           edit too, see `StillPlaces`
     fresh_noise_seed:     whole number, 0 or more: what the first mask leaves free to differ is drawn from this seed's
                           fresh noise, see `FreshNoise`; None: from the inversion's, which keeps the source's layout, as
-                          do steps too few for the mask that is to be read
+                          where no step before the last reads the mask
     """
 
     mode: Mode | Literal["auto"] = AUTO

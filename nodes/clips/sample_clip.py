@@ -15,8 +15,9 @@ CLIPS = MappingProxyType({RED_CIRCLE: "red_circle_on_grass.mp4", CAT: "cat_on_gr
 
 
 class SampleClip(io.ComfyNode):
-    """A clip that comes with the pack: a red circle or a cat that moves over grass, for the built-in models, or a
-    rabbit in front of a meadow, for Stable Diffusion. Load Video in its place brings a clip of yours."""
+    """A clip that comes with the pack: a red circle that moves over grass, for the built-in models, a cat that does,
+    for the objects model, or a rabbit in front of a meadow, for Stable Diffusion. Load Video in its place brings a clip
+    of yours."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import NoReturn
 
 from ...fatezero_ext.errors import FateZeroError, ModelError, NotOfferedError
@@ -14,7 +15,7 @@ from ..file_stamps import file_stamp
 from ..model_folders import at_most_two_levels_below
 
 BUILT_IN = BUILT_IN_NAMES["shapes"]
-BUILT_IN_MODELS = {name: BUILT_IN_FOLDERS[world] for world, name in BUILT_IN_NAMES.items()}
+BUILT_IN_MODELS = MappingProxyType({name: BUILT_IN_FOLDERS[world] for world, name in BUILT_IN_NAMES.items()})
 SHOWN = 12  # names in an error
 
 

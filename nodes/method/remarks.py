@@ -57,8 +57,9 @@ def edit_remarks(
     ]
     length = f"{trace.frames} frames in {len(trace.schedule)} steps"
     settings = plan.settings
-    if plan.fresh_noise(trace.schedule) is None:
+    if settings.fresh_noise_seed is not None and plan.fresh_noise(trace.schedule) is None:
         settings = replace(settings, fresh_noise_seed=None)
+        remarks.append(_seed_not_used(wanted, plan))
     return [*remarks, f"Edit of {length}, {chosen(settings)}: {edit_prompt}"]
 
 
@@ -88,7 +89,7 @@ def chosen(settings: EditSettings) -> str:
         parts.append(f"mask {words}" + (f", sparing {', '.join(blend.spare_words)}" if blend.spare_words else ""))
     if settings.hold_still:
         parts.append("still places held")
-    if settings.fresh_noise_seed is not None:
+    if settings.fresh_noise_seed is not None and settings.strength > 0:
         parts.append(f"fresh noise {settings.fresh_noise_seed}")
     if settings.strength != 1:
         parts.append(f"strength {settings.strength:g}")
@@ -124,7 +125,7 @@ def unknown_words(unet: NoiseModel, prompt: str) -> str:
     nearest = {word: nearest_words(bare(word), unet.objects) for word in unknown[:MOST_NAMED]}
     near = [f"{word[:30]}: {', '.join(words)}" for word, words in nearest.items() if words]
     head = (
-        f"The built-in model does not know {_listed(unknown)}, and can neither find nor draw "
+        f"This built-in model does not know {_listed(unknown)}, and can neither find nor draw "
         f"{'it' if len(unknown) == 1 else 'them'}."
     )
     if elsewhere := [word for word in unknown if bare(word) in {*OBJECTS} - known]:
@@ -181,6 +182,16 @@ def independent_frames(unet: NoiseModel, frames: int) -> str:
     if frames == 1 or unet.built_in or any(layer.key_frames for layer in unet.layers):
         return ""
     return "Each frame reads its own keys alone, and edits may flicker: set key_frames of the model to -1, first."
+
+
+def _seed_not_used(wanted: EditSettings, plan: EditPlan) -> str:
+    """Return a remark on a seed that somebody gave; '' for one chosen by the kind, and where nothing is to change."""
+    if not isinstance(wanted.fresh_noise_seed, int) or plan.settings.strength == 0:
+        return ""
+    return (
+        f"fresh_noise_seed {wanted.fresh_noise_seed} is not used: none of the {len(plan.steps)} steps but the last "
+        f"reads the mask. Take more steps, or longer windows."
+    )
 
 
 def _remarks(unet: NoiseModel, plan: EditPlan) -> Iterator[str]:

@@ -116,6 +116,13 @@ def test_the_demo_leaves_videos_a_sheet_and_a_table_of_each_example(shown):
     assert "8 of 8" in printed
 
 
+def test_without_a_name_the_animal_is_edited(monkeypatch):
+    ran = []
+    monkeypatch.setattr(demo, "run_demo", lambda names, output: ran.extend(names))
+    assert main(["demo"]) == 0
+    assert ran == ["animal"]
+
+
 def test_an_unknown_example_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["demo", "colours"])

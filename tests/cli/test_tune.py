@@ -8,9 +8,12 @@ import torch
 from safetensors.torch import load_file
 
 from fatezero_ext import load_model
+from fatezero_ext.cli import tune as command
 from fatezero_ext.cli.main import main
 from fatezero_ext.cli.stop_signals import stop_signals
+from fatezero_ext.errors import ModelError
 from fatezero_ext.media.video import write_video
+from fatezero_ext.models.folder.detect import BUILT_IN_FOLDERS
 from fatezero_ext.tuning.file_names import state_file
 from fatezero_ext.tuning.training import Training
 
@@ -93,6 +96,17 @@ def test_a_closed_terminal_does_not_stop_what_runs_under_nohup():
         assert stop_signals() == (signal.SIGTERM,)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(("name", "world"), [("toy", "shapes"), ("objects", "objects")])
+def test_built_in_models_go_by_a_name(folder, monkeypatch, capsys, name, world):
+    def refused(path, **_):
+        raise ModelError(f"loads {path}")
+
+    monkeypatch.setattr(command, "load_model", refused)
+    named = [name if word == NAMED[3] else word for word in NAMED]
+    assert main(["tune", str(folder / "clip.mp4"), *named, "--output", str(folder / name)]) == 1
+    assert f"loads {BUILT_IN_FOLDERS[world]}" in " ".join(capsys.readouterr().err.split())
 
 
 def test_help_and_bad_values_end_before_anything_loads(folder, capsys):

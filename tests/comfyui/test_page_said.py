@@ -86,7 +86,7 @@ def test_the_one_node_says_what_is_wrong_and_plays_source_and_edit_in_the_room_t
     assert not [name for name in found["names"] if name.startswith("$$")]  # neither text nor pictures of the page's own
 
 
-UNKNOWN = "\u26a0 The built-in model does not know 'zebra', and can neither find nor draw it."
+UNKNOWN = "\u26a0 This built-in model does not know 'zebra', and can neither find nor draw it."
 
 
 def test_an_unknown_word_is_remarked_above_the_prompt_once_and_again_after_a_reload(page, page_server):

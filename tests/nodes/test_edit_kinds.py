@@ -273,6 +273,11 @@ def test_the_node_speaks_of_fresh_noise_only_where_the_edit_begins_from_it(toy):
         settings = EditSettings(strength=strength)
         *_, said = remarks(controller, model.text_encoder, "a red square on the grass", settings, with_mask=False)
         assert ("fresh noise 0" in said) == (strength > 0)
+    masks = BlendSettings(("red circle",))
+    settings = EditSettings(self_replace=(0.5, 1.0), blend=masks, fresh_noise_seed=4)
+    *_, remark, said = remarks(controller, model.text_encoder, "a red square on the grass", settings, with_mask=False)
+    assert remark.startswith("fresh_noise_seed 4 is not used: none of the 2 steps but the last reads the mask.")
+    assert "fresh noise" not in said
 
 
 def test_key_frames_that_are_left_to_the_program_are_those_of_the_model(toy, model):

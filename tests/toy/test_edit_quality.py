@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from fatezero_ext.errors import ModelError
-from fatezero_ext.models.folder.detect import TOY_FOLDER
+from fatezero_ext.models.folder.detect import BUILT_IN_FOLDERS, TOY_FOLDER
 from fatezero_ext.models.load import load_model
 from fatezero_ext.models.unet.inflate import InflationSettings
 from fatezero_ext.prompts.prompt import read_prompt
@@ -124,6 +124,11 @@ def test_an_unknown_kind_is_refused_with_those_there_are():
         target(MANY[0], SEED, 0, "size")
     with pytest.raises(ValueError, match="no kind of edit 'colour'; there are object, background"):
         target(OBJECT_CLIPS[0], SEED, 0, "colour")
+
+
+@pytest.mark.parametrize("world", ["shapes", "objects"])
+def test_each_half_of_the_world_is_measured_on_the_model_that_draws_it(world):
+    assert edit_quality._options(["--seed", "1", "--world", world]).model == BUILT_IN_FOLDERS[world]
 
 
 def test_a_model_that_knows_no_objects_is_refused_before_the_first_edit(capsys):

@@ -3,7 +3,7 @@
 Every stage leaves its result in the work folder and is skipped when it is there, and goes on from its last checkpoint
 when it is not complete, so that a stopped run goes on where it was. `recipe.json` there says what the results were made
 with: other options are refused, but for the UNet's steps, the device and the number of processes. With `--objects 0`
-the defaults are what the shipped model was trained with.
+the defaults are what the built-in toy model was trained with.
 """
 
 import argparse
