@@ -62,11 +62,14 @@ def _reading(cover: np.ndarray, colour: str | None, background: str | None, styl
     return Reading(outline.shape, colour, background, style, (cover > 0.5).astype(np.float32), outline)
 
 
-def read_style(picture: np.ndarray) -> str:
-    """Recognise the style of a [H, W, 3] picture in 0..1."""
+def read_style(picture: np.ndarray, *, coloured: float = 3.0) -> str:
+    """Recognise the style of a [H, W, 3] picture in 0..1.
+
+    coloured: percent of its pixels that show colour if it is no sketch and not in black and white
+    """
     if _grid_strength(picture) > LEAST_GRID:
         return "pixel"
-    if np.percentile(np.ptp(picture, axis=2), 97) < 0.13:
+    if np.percentile(np.ptp(picture, axis=2), 100 - coloured) < 0.13:
         return _grey_style(picture.mean(axis=2))
     return "watercolor" if np.percentile(picture.min(axis=2), 2) > 0.185 else NO_STYLE
 
