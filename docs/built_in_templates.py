@@ -263,7 +263,7 @@ ALL_STEPS = (
         "objects model** knows animals and things beside shapes, and draws them softer than the toy model its shapes."
         f"{PUT_BACK}{OWN_KEYS}",
         {"blend_words": "auto", "blend_edit_words": "auto", "blend_latents": True}
-        | {"guidance": 4.0, "cross_replace_end": 0.7, "self_replace_end": 0.5},
+        | {"guidance": 7.0, "cross_replace_end": 0.7, "self_replace_end": 0.5},
         shown=CAT,
     ),
 )

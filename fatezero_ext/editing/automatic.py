@@ -69,6 +69,9 @@ as often at 0.5 and 0.8 as at 0.2 and 0.4 (160 edits: .88, .90, standard error .
 background's words are bright over all of it, so that 0.5 spares objects; their own pixels, above 0.3 of their words'
 heat, are 4 dB nearer to the truth than what is drawn anew. Words that replace an object taken away are the
 background's: they must not join its mask."""
+OBJECTS_GUIDANCE = 7.0
+"""Guidance of new objects of the built-in objects model: their details are more than a shape's outline, and 4 left
+every fifth the old one, see docs/toy_model.md."""
 PUBLISHED: Mapping[EditKind, Preset] = {
     "object": Preset(0.5, 0.5, 0.3, joins=True),
     "colour": Preset(0.7, 0.7, 0.3, joins=True),
@@ -97,12 +100,14 @@ def resolved_settings(
     edit_prompt: str,
     *,
     built_in: bool = False,
+    draws_objects: bool = False,
     with_mask: bool = False,
     self_attention: bool = True,
 ) -> EditSettings:
     """Return the settings with every "auto" replaced by the value it stands for.
 
-    built_in:       whether the model is the built-in one (`unet.built_in`)
+    built_in:       whether the model is a built-in one (`unet.built_in`)
+    draws_objects:  whether that one draws objects beside coloured shapes (`unet.objects`)
     with_mask:      whether a user's mask comes along; it then makes the mask alone, unless `blend` is given
     self_attention: whether the inversion recorded it; without it the window of self-attention is empty
     An empty source prompt has no words to make a mask from: an edit of the kind "auto" may then differ everywhere.
@@ -133,6 +138,8 @@ def resolved_settings(
     seed = _fresh_seed(settings, preset)
     usual = Drawing(preset.cross, BUILT_IN_GUIDANCE if built_in else PUBLISHED_GUIDANCE)
     values = usual if seed is None or preset.fresh is None else preset.fresh
+    if draws_objects and values is preset.fresh and kind == "object":
+        values = replace(values, guidance=OBJECTS_GUIDANCE)
     return replace(
         settings,
         cross_replace=values.cross if settings.cross_replace == AUTO else settings.cross_replace,

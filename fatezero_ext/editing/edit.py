@@ -127,7 +127,14 @@ def plan_edit(
     check_text_encoder(text_encoder)
     prompt = read_prompt(text_encoder, edit_prompt, "edit prompt")
     texts, own = (source.prompt.text, prompt.text), source.capture.self_attention
-    settings = resolved_settings(settings, *texts, built_in=unet.built_in, with_mask=with_mask, self_attention=own)
+    settings = resolved_settings(
+        settings,
+        *texts,
+        built_in=unet.built_in,
+        draws_objects=bool(unet.objects),
+        with_mask=with_mask,
+        self_attention=own,
+    )
     blend = cast("BlendSettings | None", settings.blend)
     overridden = with_mask and blend is not None and blend.mask_use == "override"
     check_mask_is_made(blend, with_mask=with_mask)

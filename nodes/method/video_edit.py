@@ -98,7 +98,12 @@ class VideoEdit(io.ComfyNode):
         unet = controlled_model(model, KEY_FRAMES)
         _check_parts(clip, vae, prompts)
         check_single(cls.hidden, dict(zip(LINKED, (model, clip, vae, video, images), strict=True)))
-        settings = resolved_settings(EditSettings(kind=kind, strength=strength), *prompts, built_in=unet.built_in)
+        settings = resolved_settings(
+            EditSettings(kind=kind, strength=strength),
+            *prompts,
+            built_in=unet.built_in,
+            draws_objects=bool(unet.objects),
+        )
         choices = choose(unet, facts_of(given, widgets), widgets, settings, prompts)
         host.tell(choices.remarks, choices.lines, cls.hidden.unique_id)
         words = {"source_prompt": source_prompt, "edit_prompt": edit_prompt, "kind": kind, "strength": strength}

@@ -164,6 +164,10 @@ def test_what_makes_results_poor_is_said_before_the_edit(toy, loaded, prompt, se
     assert (remark in before) if remark else before == ""
 
 
+def draws_objects(graph):
+    return any(node["inputs"].get("model") == "built-in objects model" for node in graph.values())
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("[0-9]_*.json")), ids=lambda path: path.stem)
 def test_widgets_that_the_kind_does_not_use_are_named_unless_they_say_what_it_chose(path):
     types = load_pack("nodes.headless.schemas.registry").pack_node_types()
@@ -177,7 +181,7 @@ def test_widgets_that_the_kind_does_not_use_are_named_unless_they_say_what_it_ch
         links = ("controller", "clip", "images")
         inputs = {name: value for name, value in (asked | changed).items() if name not in links}
         settings = load_pack("nodes.method.edit_widgets").from_widgets(inputs, with_mask=False)
-        chosen = resolved(settings, source, asked["edit_prompt"], built_in=True)
+        chosen = resolved(settings, source, asked["edit_prompt"], built_in=True, draws_objects=draws_objects(graph))
         return remarks.not_used(remarks.unused_widgets(changed_widgets(inputs), chosen), chosen)
 
     assert said() == said(kind="auto") == said(blend_words="auto") == said(kind="custom", blend_words="boat") == ""
@@ -296,7 +300,11 @@ def test_the_kind_of_a_template_is_read_from_its_prompts_and_chooses_what_its_wi
     resolved = load_pack("fatezero_ext.editing.automatic").resolved_settings
     by_kind, by_widgets = (
         resolved(
-            widgets.from_widgets(asked | {"kind": kind}, with_mask=False), source, asked["edit_prompt"], built_in=True
+            widgets.from_widgets(asked | {"kind": kind}, with_mask=False),
+            source,
+            asked["edit_prompt"],
+            built_in=True,
+            draws_objects=draws_objects(graph),
         )
         for kind in ("auto", "custom")
     )

@@ -88,7 +88,9 @@ def default(kind: str, before: Scene, after: Scene) -> EditSettings:
 def _settings(preset: EditKind | Literal["auto"], kind: str, before: Scene, after: Scene) -> EditSettings:
     if kind == "reconstruction":
         return EditSettings("replace", cross_replace=0.0, self_replace=0.0, blend=None, guidance=1.0)
-    return resolved_settings(EditSettings(kind=preset), caption(before), edit_prompt(before, after), built_in=True)
+    words = caption(before), edit_prompt(before, after)
+    objects = any(thing.is_object for thing in before.things)  # such clips need a model that draws them
+    return resolved_settings(EditSettings(kind=preset), *words, built_in=True, draws_objects=objects)
 
 
 SETTINGS: Mapping[str, SettingsFor] = {"preset": preset, "default": default}
