@@ -63,7 +63,12 @@ FIRST = FirstEdit(
     "A first edit, nothing to download",
     CAT,
     "a panda on the grass",
-    ("a fox on the grass", "a dog on the grass", "a cat on the sand", "a watercolor painting of a cat on the grass"),
+    (
+        "a rabbit on the grass",
+        "a lion on the grass",
+        "a cat on the sand",
+        "a watercolor painting of a cat on the grass",
+    ),
 )
 """All that is to be changed where another clip of the pack or other words suit the built-in models better, but its
 card: `docs/make_edits.py` names the edit that is drawn there."""
