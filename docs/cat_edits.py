@@ -18,7 +18,7 @@ from fatezero_ext.inspection.heat_maps import word_heats  # noqa: E402
 from fatezero_ext.models.load import VideoModel  # noqa: E402
 
 SOURCE, PANDA = FIRST.shown.source, FIRST.edit
-RABBIT, LION, SAND, WATERCOLOR = FIRST.others
+FROG, DOG, SAND, WATERCOLOR = FIRST.others
 STEPS = 20
 FEATHER = 4  # pixels of a latent cell
 

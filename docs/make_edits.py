@@ -23,7 +23,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "docs")]  # the checkout need not be insta
 
 from built_in_templates import CIRCLE as CIRCLE_SHOWN  # noqa: E402
 from built_in_templates import FIRST, TUNED  # noqa: E402
-from cat_edits import LION, PANDA, RABBIT, SAND, WATERCOLOR, cat, cat_edit, cat_heat  # noqa: E402
+from cat_edits import DOG, FROG, PANDA, SAND, WATERCOLOR, cat, cat_edit, cat_heat  # noqa: E402
 from cat_edits import SOURCE as CAT_SHOWN  # noqa: E402
 from template_parts import download, gigabytes  # noqa: E402
 
@@ -44,7 +44,7 @@ EDITS = {
 CARDS = {
     FIRST.title: PANDA,
     "5_animal_edit": PANDA,
-    "Change an object, keep the motion": RABBIT,
+    "Change an object, keep the motion": FROG,
     "Change the background only": SAND,
     "Change the style, keep the motion": WATERCOLOR,
 }
@@ -121,7 +121,7 @@ def marked(card: Tensor, template: Path) -> Tensor:
 
 def moving_picture(folder: Path) -> Tensor:
     """The clips side by side, each under its prompt: [frames, height, width, 3], 0..1."""
-    prompts = (PANDA, RABBIT, LION, SAND, WATERCOLOR)
+    prompts = (PANDA, FROG, DOG, SAND, WATERCOLOR)
     clips = [of_cat(), *map(of_cat, prompts), source(), *(edited(folder, name) for name in EDITS)]
     return compare(clips, [CAT_SHOWN, *prompts, CIRCLE_SHOWN.source, *EDITS.values()])
 

@@ -235,7 +235,7 @@ def sample_clip() -> Image.Image:
 
 def compare_clips() -> Image.Image:
     """Three edits beside their source, the middle frame."""
-    prompts = (cat_edits.PANDA, cat_edits.RABBIT, cat_edits.SAND)
+    prompts = (cat_edits.PANDA, cat_edits.FROG, cat_edits.SAND)
     clips = [clip(CAT), *(edited(CAT, prompt, **BY_KIND)[0] for prompt in prompts)]
     shown = compare([enlarged(frames, (CELL, CELL)) for frames in clips], ["source", *prompts])
     return _stacked(shown[[len(shown) // 2]])
