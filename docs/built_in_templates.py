@@ -64,8 +64,8 @@ FIRST = FirstEdit(
     CAT,
     "a panda on the grass",
     (
-        "a rabbit on the grass",
-        "a lion on the grass",
+        "a frog on the grass",
+        "a dog on the grass",
         "a cat on the sand",
         "a watercolor painting of a cat on the grass",
     ),
