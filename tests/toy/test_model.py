@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fatezero_ext import InflationSettings, load_toy
+from fatezero_ext import Controller, EditSettings, InflationSettings, invert, load_toy
+from fatezero_ext.editing.edit import plan_edit
 from fatezero_ext.errors import ModelError, SettingsError
 from fatezero_ext.models.folder.detect import BUILT_IN_FOLDERS, TOY_FOLDER
 from fatezero_ext.toy.evaluation import edit_runs, evaluate
@@ -73,6 +74,15 @@ def test_each_model_says_what_it_knows_and_bears_the_name_of_the_list():
         assert (unet.built_in, unet.name) == (True, name)
         assert unet.objects == (OBJECTS if world == "objects" else ())
     assert load_toy().unet.name == names["shapes"]
+
+
+@BOTH
+def test_new_objects_have_the_guidance_that_suits_the_model(world):
+    model = load_toy(world=world)
+    latents = torch.zeros(1, 4, 16, 16)
+    source = invert(Controller(model.unet), model.text_encoder, latents, "a red circle on the grass", steps=2)
+    planned = plan_edit(model.unet, source.inverted(), model.text_encoder, "a red square on the grass", EditSettings())
+    assert planned.settings.guidance == {"shapes": 4.0, "objects": 7.0}[world]
 
 
 @pytest.mark.parametrize("world", ["animals", ["objects"], None])

@@ -5,6 +5,7 @@ import pytest
 
 from fatezero_ext.models.folder.detect import TOY_FOLDER
 from fatezero_ext.toy.evaluation import objects, progress
+from fatezero_ext.toy.evaluation.oracle import read_style
 from fatezero_ext.toy.evaluation.progress import COLUMNS, draw_and_read, prompt_scenes, words_right
 from fatezero_ext.toy.evaluation.things import read_ground, read_scene
 from fatezero_ext.toy.training.autoencoder import build_autoencoder
@@ -21,6 +22,12 @@ PAIR = Scene("cat", "own", "grass", x=19.0, y=30.0, radius=11.0, second=Thing("c
 
 def read_pair(scene, things=2):
     return read_scene(render(scene), things=things, objects=FEW)
+
+
+def test_a_watercolor_that_is_white_and_grey_but_for_a_mouth_is_no_sketch():
+    picture = render(Scene("ghost", "own", "checker", "watercolor", x=31.0, y=32.0, radius=16.0))
+    assert read_style(picture) == "sketch"  # by the share of colour that shapes have
+    assert read_scene(picture).style == "watercolor"
 
 
 @pytest.mark.parametrize("name", FEW)
