@@ -6,6 +6,7 @@ import torch
 from diffusers.models import AutoencoderKL
 
 from fatezero_ext import load_unet
+from fatezero_ext.models.folder.detect import TOY_FOLDER
 from fatezero_ext.toy.training.autoencoder import (
     SCALING,
     AutoencoderTraining,
@@ -26,6 +27,7 @@ from fatezero_ext.toy.training.diffusion_training import (
     CHECKPOINT,
     CURVE,
     DenoiserTraining,
+    averaged_models,
     learning_rate,
     train_denoiser,
 )
@@ -263,6 +265,20 @@ def test_a_model_goes_on_from_a_finished_one_that_knows_fewer_words(work, tmp_pa
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_attention_alone_leaves_every_other_weight_of_the_unet_as_it_was(work):
+    folder = work / "attention"
+    tokenizer = build_tokenizer(folder / "tokenizer")
+    training = DenoiserTraining(2, batch=2, start=TOY_FOLDER, attention_alone=True)
+    train_denoiser(folder, [work / "pool.pt"], training, 1, lambda line: None)
+    trained, encoder, _ = averaged_models(folder, tokenizer)
+    began, reader = build_unet(), build_text_encoder(tokenizer)
+    copy_weights(TOY_FOLDER, began, reader, tokenizer)
+    same = {name: weight.half().equal(trained.get_parameter(name).half()) for name, weight in began.named_parameters()}
+    assert all(equal for name, equal in same.items() if "attentions" not in name)
+    assert not any(equal for name, equal in same.items() if "attn2.to_k" in name)
+    assert not all(weight.equal(encoder.get_parameter(name)) for name, weight in reader.named_parameters())
+
+
 def test_a_run_writes_its_learning_curve_and_tests_the_averaged_weights(work):
     folder, ages = work / "curve", []
     build_tokenizer(folder / "tokenizer")
@@ -285,6 +301,7 @@ def test_a_run_writes_its_learning_curve_and_tests_the_averaged_weights(work):
         (["--batch", "25", "--workers", "2"], "2 workers share it evenly"),
         (["--device", "cuda", "--workers", "2"], "GPU"),
         (["--vae-channels", "24", "48", "50"], "Give multiples of 8"),
+        (["--attention-alone"], "Give --start too"),
         (["--start", "nowhere"], "no model_index.json. Give the folder of a finished model"),
     ],
 )

@@ -146,6 +146,16 @@ def test_a_run_goes_on_from_a_copy_of_its_first_model_and_from_no_other(tmp_path
     assert "was begun from no model" in refused(capsys, tmp_path / "fresh", "--start", str(tmp_path / "copy"))
 
 
+def test_attention_alone_is_part_of_the_recipe(tmp_path, capsys, stages):
+    begun = ["--start", str(TOY_FOLDER), "--objects", "0"]
+    trained(tmp_path, *begun)
+    said = refused(capsys, tmp_path, *begun, "--attention-alone")
+    assert "--attention-alone is given; what is in" in said and "was made without --attention-alone" in said
+    trained(tmp_path / "alone", *begun, "--attention-alone")
+    said = refused(capsys, tmp_path / "alone", *begun)
+    assert "--attention-alone is not given" in said and "Give --attention-alone to go on" in said
+
+
 def test_a_model_to_start_from_that_lacks_a_part_is_refused_in_words(tmp_path, capsys, stages):
     (tmp_path / "start").mkdir()
     (tmp_path / "start" / "model_index.json").write_text("{}")

@@ -43,6 +43,7 @@ class DenoiserTraining:
     bfloat16:     compute in bfloat16 where autocast does; weights stay float32
     probe_every:  steps between tests of the averaged weights; 0 for none
     start:        folder of a finished model of the same sizes to go on from; None begins with fresh weights
+    attention_alone: train the UNet's attention blocks and the text encoder; the other weights stay those of `start`
     """
 
     steps: int
@@ -60,6 +61,7 @@ class DenoiserTraining:
     bfloat16: bool = False
     probe_every: int = 0
     start: Path | None = None
+    attention_alone: bool = False
 
 
 Probe = Callable[[UNet2DConditionModel, CLIPTextModel, int], Mapping[str, float]]
@@ -118,6 +120,10 @@ class _Run:
         self.maps: dict[str, Tensor] = {}
         record_cross_attention(self.unet, self.maps, LEVELS)
         self.parameters: list[Tensor] = [*self.unet.parameters(), *self.text_encoder.parameters()]
+        # Gradients of what stays are made and dropped: the backward pass that leaves them out is no faster, and crashes
+        # where torch 2.13 runs it beside recorded attention on a CPU.
+        alone = training.attention_alone
+        self.staying = [p for name, p in self.unet.named_parameters() if alone and "attentions" not in name]
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=training.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
         )
@@ -135,6 +141,8 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         average_gradients(self.parameters)
+        for weight in self.staying:
+            weight.grad = None
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimizer.step()
         self.average.update(self.parameters, self.step)

@@ -15,7 +15,7 @@ FILE = "recipe.json"
 DECIDES: Mapping[str, tuple[str, ...]] = {
     "vae": ("start", "objects", "seed", "vae_channels", "vae_steps", "vae_batch"),
     "pool": ("start", "objects", "seed", "scenes"),
-    "denoiser": ("start", "objects", "seed", "batch", "rate"),
+    "denoiser": ("start", "objects", "seed", "batch", "rate", "attention_alone"),
     "decoder": ("start", "objects", "seed", "vae_batch", "decoder_steps"),
     "export": ("start", "objects"),
 }
@@ -56,13 +56,16 @@ def _recipe_in(work: Path) -> Recipe:
     recipe = read_json(work / FILE) if (work / FILE).exists() else {}
     if "vae_steps" in recipe:  # of a run from before there was a choice of channels
         recipe.setdefault("vae_channels", None)
+    if "rate" in recipe:  # of one from before attention could be trained alone
+        recipe.setdefault("attention_alone", None)
     return recipe
 
 
 def recipe_of(stages: Iterable[str], options: argparse.Namespace) -> Recipe:
     """Return the options that decide the results of some stages; a model to go on from by its weights' digest."""
     names = dict.fromkeys(name for stage in stages for name in DECIDES[stage])
-    recipe: Recipe = {name: getattr(options, name) for name in names}
+    given = {name: getattr(options, name) for name in names}
+    recipe: Recipe = {name: None if value is False else value for name, value in given.items()}
     if options.start is not None and "start" in recipe:
         recipe["start"] = _weights_of(options.start)
     return recipe
@@ -80,8 +83,9 @@ def _weights_of(model: Path) -> str:
 def _differing(work: Path, name: str, given: object, known: object) -> str:
     option = f"--{name.replace('_', '-')}"
     if name != "start":
-        was = f"with {option} {_typed(known)}" if known is not None else f"without {option}"
-        needed = f"Give {option} {_typed(known)}" if known is not None else f"Leave {option} out"
+        typed = option if known is True else f"{option} {_typed(known)}"
+        was = f"with {typed}" if known is not None else f"without {option}"
+        needed = f"Give {typed}" if known is not None else f"Leave {option} out"
         return (
             f"{option} is {_typed(given)}; what is in {work} was made {was}. {needed} to go on with it, or another "
             f"--work folder to begin anew."
@@ -96,6 +100,6 @@ def _differing(work: Path, name: str, given: object, known: object) -> str:
 
 def _typed(value: object) -> str:
     """Write a value as it is typed behind its option."""
-    if value is None:
-        return "not given"
+    if value is None or isinstance(value, bool):
+        return "given" if value else "not given"
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)

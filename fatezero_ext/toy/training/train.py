@@ -69,6 +69,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error(f"--objects {options.objects}; the world has {len(OBJECTS)}. Give a number from 0 to that.")
     if options.start is not None and not (options.start / "model_index.json").exists():
         parser.error(f"--start {options.start}; it has no model_index.json. Give the folder of a finished model.")
+    if options.attention_alone and options.start is None:
+        parser.error("--attention-alone; the other weights stay as they are, and there are none. Give --start too.")
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda; torch finds no GPU here. Install torch for your GPU, or leave --device out.")
     if options.device == "cuda" and options.workers != 1:
@@ -208,6 +210,7 @@ def _denoiser(options: argparse.Namespace) -> None:
         bfloat16=options.bfloat16,
         probe_every=options.probe_every,
         start=options.start,
+        attention_alone=options.attention_alone,
     )
     probe = partial(draw_and_read, options.work, OBJECTS[: options.objects])
     train_denoiser(options.work, _pool_paths(options), training, options.workers, _report, probe=probe)
@@ -254,6 +257,11 @@ def _parser() -> argparse.ArgumentParser:
         "--loaders", type=int, default=0, help=f"with a GPU: processes that draw scenes, here {os.cpu_count()} at most"
     )
     parser.add_argument("--start", type=Path, help="folder of a finished model to go on from; its sizes hold")
+    parser.add_argument(
+        "--attention-alone",
+        action="store_true",
+        help="with --start: of the UNet train the attention blocks alone, besides the text encoder",
+    )
     parser.add_argument(
         "--vae-channels",
         type=int,
