@@ -21,6 +21,7 @@ NAMED = {
     "guidance": 7.5,
     "hold_still": False,
     "fresh_noise_seed": None,
+    "drafts": 1,
 }
 
 

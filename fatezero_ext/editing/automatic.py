@@ -21,10 +21,12 @@ class Drawing:
 
     cross:    end of the window of cross-attention, a fraction of the steps
     guidance: classifier-free guidance
+    drafts:   how often it is drawn at most
     """
 
     cross: float
     guidance: float
+    drafts: int = 1
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Preset:
 
 
 BUILT_IN: Mapping[EditKind, Preset] = {
-    "object": Preset(0.5, 0.5, 0.3, latents=True, joins=True, fresh=Drawing(cross=0.7, guidance=4.0)),
+    "object": Preset(0.5, 0.5, 0.3, latents=True, joins=True, fresh=Drawing(cross=0.7, guidance=4.0, drafts=4)),
     "colour": Preset(0.8, 0.8, 0.3, latents=True),
     "background": Preset(
         0.8, 0.8, 0.5, latents=True, still=True, fresh=Drawing(cross=0.8, guidance=BUILT_IN_GUIDANCE), spares=0.3
@@ -142,6 +144,7 @@ def resolved_settings(
         cross_replace=values.cross if settings.cross_replace == AUTO else settings.cross_replace,
         guidance=values.guidance if settings.guidance == AUTO else settings.guidance,
         fresh_noise_seed=seed,
+        drafts=values.drafts if settings.drafts == AUTO else settings.drafts,
     )
 
 

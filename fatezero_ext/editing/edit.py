@@ -23,6 +23,7 @@ from ..inversion.trace import Trace
 from ..prompts.other_words import AskedPrompt, with_other_words
 from ..prompts.prompt import TextEncoder, read_prompt
 from .automatic import resolved_settings
+from .drafts import best_drafts, reads_others
 from .loop import EditedLatents, edit_latents
 from .masks import check_other_words, shape_layers
 from .plan import EditPlan, compile_edit, mask_layers
@@ -41,11 +42,13 @@ class EditResult:
                that fused self-attention under a mask, with the place of `BlendSettings.edit_words` and without that
                of its `spare_words`; where no step reads the mask of the words, it is made all the same; True everywhere
                without a mask. For `keep_source_pixels`
+    drafts:    int64 [frames]: the number of each frame's draft, 0 where the first was kept, see `EditSettings.drafts`
     """
 
     latents: Tensor
     mask: Tensor
     last_mask: Tensor
+    drafts: Tensor
 
     def __repr__(self) -> str:
         frames, height, width = self.mask.shape
@@ -70,7 +73,8 @@ def edit(
     mask:    [frames or 1, height, width] of the clip's proportions, above 0.5 where the edit may differ; with blend
              words both must allow a cell, unless `BlendSettings.mask_use` says "override"; None: words alone decide
     frames_at_once: most frames that one call of the UNet computes, as of `invert`; 0: as the inversion was computed
-    on_step: called with a `StepDone` after each step; raising ends the run and changes nothing
+    on_step: called with a `StepDone` after each step; raising ends the run and changes nothing. Where frames are drawn
+             again (`EditSettings.drafts`) the steps are counted from 1 again
     on_frames: called within a step with the number of frames that a call of the UNet computed; raising ends the run
     Returns raw latents, for a VAE's `decode`, and the masks.
     Raises FateZeroError kinds for settings, words and masks that do not fit, before any long work.
@@ -90,12 +94,11 @@ def edit(
     text = text_at_strength(text, trace.text, plan.token_map, plan.settings.strength)
     asked_text = None if plan.asked_text is None else embedded(text_encoder, [plan.asked_text], unet)
 
-    def work() -> EditedLatents:
-        check_waiting(unet, trace.capture, parts, ClipShape(trace.frames, *trace.size, trace.text.shape[1]))
+    def draw(number: int) -> EditedLatents:
         return edit_latents(
             unet,
             trace,
-            plan,
+            plan.draft(number),
             text.to(unet.device),
             user_mask=user_mask,
             asked_text=asked_text,
@@ -104,9 +107,14 @@ def edit(
             parts=parts,
         )
 
+    def work() -> tuple[EditedLatents, Tensor]:
+        check_waiting(unet, trace.capture, parts, ClipShape(trace.frames, *trace.size, trace.text.shape[1]))
+        return best_drafts(draw, plan.drafts(trace.schedule), together=reads_others(unet))
+
     asked = frames_to_make_room_for(unet, parts, at_once, chunks=len(text), size=trace.size)
-    edited = unet.run(work, len(text), asked, *trace.size)
-    return EditResult((edited.latents / unet.latent_format.scale).cpu(), edited.mask.cpu(), edited.last_mask.cpu())
+    edited, numbers = unet.run(work, len(text), asked, *trace.size)
+    latents = (edited.latents / unet.latent_format.scale).cpu()
+    return EditResult(latents, edited.mask.cpu(), edited.last_mask.cpu(), numbers)
 
 
 def plan_edit(

@@ -43,11 +43,13 @@ class EditedLatents:
     latents:   [frames, channels, height, width], scaled
     mask:      [frames, height, width] share of the blended steps at which a cell was free to differ, 0..1; 1 without
     last_mask: bool [frames, height, width], see `MaskMaker.last`
+    shown:     [frames], see `MaskMaker.see_edit_words`; None where nothing asks for it
     """
 
     latents: Tensor
     mask: Tensor
     last_mask: Tensor
+    shown: Tensor | None
 
 
 @torch.no_grad()
@@ -96,8 +98,8 @@ def edit_latents(
                 name = result_name(x, step + 1, steps, "the edit")
                 check_result(unet, x, name, given=trace.noise, guidance=plan.guidance)
             estimate = partial(_of_clip, parts, estimates)
-            fused = _mask_of_clip(parts, [each.attention_mask for each in run.parts])
-            blended = _mask_of_clip(parts, [each.latent_mask for each in run.parts])
+            fused = _of_parts(parts, [each.attention_mask for each in run.parts])
+            blended = _of_parts(parts, [each.latent_mask for each in run.parts])
             if fresh is not None:
                 x = fresh.put_into(x, step, estimate, run.free)
             if still is not None:
@@ -107,7 +109,8 @@ def edit_latents(
     masks = [each.masks for each in run.parts]
     peak = torch.stack([each.spared_peak() for each in masks]).amax(0)
     last = [each.last(peak) for each in masks]
-    return EditedLatents(x, joined(parts, [each.mean() for each in masks]), joined(parts, last))
+    shown = _of_parts(parts, [each.shown for each in masks])
+    return EditedLatents(x, joined(parts, [each.mean() for each in masks]), joined(parts, last), shown)
 
 
 class _ClipRun:
@@ -124,7 +127,7 @@ class _ClipRun:
 
     def free(self) -> Tensor | None:
         """Return where the clip may differ, bool [frames, height, width], or None: everywhere."""
-        return _mask_of_clip([run.part for run in self.parts], [run.masks.free() for run in self.parts])
+        return _of_parts([run.part for run in self.parts], [run.masks.free() for run in self.parts])
 
     def edited(self, x: Tensor, step: int, source: SourceReader) -> tuple[Tensor, list[Callable[[], Tensor]]]:
         """Do one step; return the clip's latents, and what makes each part's clean estimate."""
@@ -196,8 +199,8 @@ def _held(still: StillPlaces, made: Callable[[], Tensor], free: Tensor | None) -
     return still.hold(made(), free)
 
 
-def _mask_of_clip(parts: Parts, masks: Sequence[Tensor | None]) -> Tensor | None:
-    made = [mask for mask in masks if mask is not None]
+def _of_parts(parts: Parts, pieces: Sequence[Tensor | None]) -> Tensor | None:
+    made = [piece for piece in pieces if piece is not None]
     return joined(parts, made) if made else None
 
 
@@ -234,6 +237,7 @@ class EditRun:
         self.fuses_under_mask = has_mask if blend is None else blend.self_attention
         self.original = plan.settings.quirks == "original"
         self.last_fused, self.joined_last, self.shown = plan.last_fused, plan.joined_last, plan.shown
+        self.judged = plan.judged(trace.schedule)
         levels, self.source_latents = trace.latents, trace.latents
         if len(part.frames) == trace.frames and any(step.blend_latents for step in plan.steps):
             self.source_latents = levels.to(keeps_levels(unet.device, [part], levels.nbytes))
@@ -289,7 +293,7 @@ class EditRun:
             mask=mask,
             base=self.unet.attend,
             keep_cross=self.plan.mask_layers if joins else (),
-            watch_cross=self.plan.mask_layers if step == self.joined_last else (),
+            watch_cross=self.plan.mask_layers if step in (self.joined_last, self.judged) else (),
             kernel=self.unet.kernel,
             park=park,
         )
@@ -304,6 +308,8 @@ class EditRun:
         self.masks.add_edit_maps(edit_maps, summed=self.original)
         if step == self.joined_last:
             self.masks.join_last()
+        if step == self.judged:
+            self.masks.see_edit_words()
         if not self.plan.steps[step].blend_latents:
             return x
         self.latent_mask = mask = self.masks.mask(heat, self.trace.size, with_edit=True)

@@ -197,6 +197,8 @@ class MaskMaker:
         self.source_words, self.edit_words = source_words, edit_words
         self.sites, self.user_mask, self.counts = sites, user_mask, counts
         self._shapes = tuple(shapes)
+        self.shown: Tensor | None = None
+        """See `see_edit_words`, [frames]."""
         self._counted = 0
         self._last_fused: Tensor | None = None
         self._last_blended: Tensor | None = None
@@ -267,6 +269,16 @@ class MaskMaker:
         self._last_fused = self._last_fused | joining
         self._edit_maps = {}
 
+    def see_edit_words(self) -> None:
+        """Note how strongly each frame shows the words of the edit prompt: their highest attention in the last mask.
+
+        It is of the edit maps taken last.
+        """
+        assert self.edit_words is not None
+        heat = F.interpolate(self._edit_heat(self.edit_words.own)[:, None], size=self.counts.shape[-2:])[:, 0]
+        inside = self._last_made()
+        self.shown = (heat if inside is None else heat * inside).amax((1, 2))
+
     def watch_spared(self, heat: Heat) -> None:
         """Add up the heat of the things that the last mask spares."""
         if self.source_words is not None and self.source_words.spare:
@@ -286,6 +298,8 @@ class MaskMaker:
             self._last_fused = cut([each._last_fused for each in makers])
         if first._last_blended is not None:
             self._last_blended = cut([each._last_blended for each in makers])
+        if first.shown is not None:
+            self.shown = cut([each.shown for each in makers])
         if first._spared_heat is not None:
             self._spared_heat = cut([each._spared_heat for each in makers], axis=1)
         self._barred = [cut(cells) for cells in zip(*(each._barred for each in makers), strict=True)]

@@ -25,6 +25,7 @@ NO_WINDOWS: Mapping[str, Window] = MappingProxyType({})
 Value = TypeVar("Value")
 GREATEST_SEED = 2**32 - 1
 """Largest seed that torch tells from smaller ones on a CPU."""
+MOST_DRAFTS = 16
 AUTHORS_DEFAULT = "default_"
 """Key for all other words in the authors' `cross_replace_steps`."""
 
@@ -113,6 +114,9 @@ class EditSettings:
     fresh_noise_seed:     whole number, 0 or more: what the first mask leaves free to differ is drawn from this seed's
                           fresh noise, see `FreshNoise`; None: from the inversion's, which keeps the source's layout, as
                           where no step before the last reads the mask
+    drafts:               how often what is drawn from fresh noise is drawn at most, 1 to 16: frames that hardly show
+                          the edit's words are drawn again from the next seed's, see `best_drafts`; once where there is
+                          no fresh noise, and at a strength below 1
     """
 
     mode: Mode | Literal["auto"] = AUTO
@@ -127,6 +131,7 @@ class EditSettings:
     strength: float = 1.0
     hold_still: bool | Literal["auto"] = AUTO
     fresh_noise_seed: int | Literal["auto"] | None = AUTO
+    drafts: int | Literal["auto"] = AUTO
 
     def __post_init__(self) -> None:
         _one_of("mode", self.mode, (AUTO, "replace", "refine"))
@@ -157,6 +162,11 @@ class EditSettings:
                 f"hold_still is {described(self.hold_still)}; True, False or 'auto' is needed. Use 'auto'."
             )
         object.__setattr__(self, "fresh_noise_seed", _seed("fresh_noise_seed", self.fresh_noise_seed))
+        if self.drafts != AUTO and not is_whole(self.drafts, 1, MOST_DRAFTS):
+            raise SettingsError(
+                f"drafts is {described(self.drafts)}; a whole number from 1 to {MOST_DRAFTS} or 'auto' is needed. Use "
+                f"'auto'."
+            )
         if not 0 <= finite_number("strength", self.strength) <= 1:
             raise SettingsError(f"strength is {self.strength}; 0 (the source) to 1 (the whole edit) is needed. Use 1.")
 

@@ -17,6 +17,7 @@ from .edit_checks import edit_mistakes
 from .edit_widgets import (
     CUSTOM,
     KIND_NAMES,
+    drafts_widget,
     follow_shapes_widget,
     frames_at_once_widget,
     fresh_noise_seed_widget,
@@ -25,7 +26,7 @@ from .edit_widgets import (
     resolution_widget,
     share_widget,
 )
-from .remarks import black_mask, edit_remarks
+from .remarks import black_mask, drawn_again, edit_remarks
 from .run_bar import RunBar
 
 if TYPE_CHECKING:
@@ -130,7 +131,8 @@ class P2PEdit(io.ComfyNode):
         *remarks, about = edit_remarks(
             controller, clip, edit_prompt, settings, with_mask=mask is not None, changed=_changed(widgets)
         )
-        host.tell([black_mask(mask), *remarks], [about], cls.hidden.unique_id)
+        remarks = [black_mask(mask), *remarks]
+        host.tell(remarks, [about], cls.hidden.unique_id)
         result = edit(
             controller,
             clip,
@@ -142,6 +144,7 @@ class P2PEdit(io.ComfyNode):
             on_step=bar.on_step,
             on_frames=bar.on_frames,
         )
+        host.tell(remarks, [about, drawn_again(result.drafts)], cls.hidden.unique_id)
         device, cell = host.current().intermediate_device(), controller.unet.latent_format.pixels_per_cell
         masks = [_in_pixels(mask.to(device), cell) for mask in (result.mask, result.last_mask.float())]
         film = host.current().film(lambda: _film(controller, result, frames))
@@ -211,6 +214,7 @@ def _inputs() -> list[io.Input]:
         ),
         hold_still_widget(),
         fresh_noise_seed_widget(),
+        drafts_widget(),
     ]
 
 

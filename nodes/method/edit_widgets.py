@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from ...fatezero_ext.editing.settings import AUTO, GREATEST_SEED, KINDS, BlendSettings, EditSettings
+from ...fatezero_ext.editing.settings import AUTO, GREATEST_SEED, KINDS, MOST_DRAFTS, BlendSettings, EditSettings
 from .. import text_lists
 from ..api import advanced, io
 from ..clips.framing_inputs import ALL, MOST_FRAMES
@@ -21,6 +21,8 @@ RESOLUTIONS = {"auto": None, "1/1": 1, "1/2": 2, "1/4": 4, "1/8": 8}
 """Resolutions of attention maps relative to the latents, as divisors; auto leaves the choice to the edit."""
 NO_SEED = -1
 """Value of the widget that leaves the noise to the edit."""
+NO_DRAFTS = 0
+"""Value of the widget that leaves the number of drafts to the edit."""
 HOLD_STILL: Mapping[str, bool | Literal["auto"]] = {AUTO: AUTO, "on": True, "off": False}
 BLEND_WIDGETS = ("blend_words", "blend_edit_words", "subtract_words")
 
@@ -78,6 +80,21 @@ def fresh_noise_seed_widget() -> io.Input:
     )
 
 
+def drafts_widget() -> io.Input:
+    """Make the number of drafts."""
+    return advanced(
+        io.Int.Input(
+            "drafts",
+            default=NO_DRAFTS,
+            min=NO_DRAFTS,
+            max=MOST_DRAFTS,
+            optional=True,
+            tooltip="With fresh noise, frames that hardly show the new words are drawn again from other noise, and the "
+            "best of each is kept: this many drafts at most. 0: 4 for new shapes of the built-in toy model, else 1.",
+        )
+    )
+
+
 def frames_at_once_widget(tooltip: str) -> io.Input:
     """Make the widget for the most frames that one call of the model computes."""
     return advanced(
@@ -128,7 +145,7 @@ def from_widgets(widgets: Mapping[str, Any], *, with_mask: bool) -> EditSettings
     with_mask: whether a user's mask is linked
     """
     kind, holds = widgets.get("kind", CUSTOM), widgets.get("hold_still", AUTO)
-    seed = widgets.get("fresh_noise_seed", NO_SEED)
+    seed, drafts = widgets.get("fresh_noise_seed", NO_SEED), widgets.get("drafts", NO_DRAFTS)
     settings = EditSettings(
         kind=AUTO if kind == CUSTOM else kind,
         strength=widgets.get("strength", 1.0),
@@ -137,6 +154,7 @@ def from_widgets(widgets: Mapping[str, Any], *, with_mask: bool) -> EditSettings
         quirks=widgets["quirks"],
         hold_still=HOLD_STILL.get(holds, holds),  # what a link brings may be none of them, and is refused in words
         fresh_noise_seed=AUTO if seed in (None, NO_SEED) else seed,
+        drafts=AUTO if drafts in (None, NO_DRAFTS) else drafts,
     )
     if kind != CUSTOM:
         return settings
@@ -149,6 +167,7 @@ def from_widgets(widgets: Mapping[str, Any], *, with_mask: bool) -> EditSettings
         guidance=widgets["guidance"],
         hold_still=settings.hold_still is True,
         fresh_noise_seed=None if seed in (None, NO_SEED) else seed,
+        drafts=1 if settings.drafts == AUTO else settings.drafts,
     )
 
 

@@ -56,7 +56,9 @@ def edit_remarks(
         unlike_prompts(trace.prompt.text, edit_prompt),
     ]
     length = f"{trace.frames} frames in {len(trace.schedule)} steps"
-    settings = plan.settings
+    settings = replace(plan.settings, drafts=plan.drafts(trace.schedule))
+    if settings.drafts == 1:
+        remarks.append(_drafts_not_used(wanted, plan))
     if settings.fresh_noise_seed is not None and plan.fresh_noise(trace.schedule) is None:
         settings = replace(settings, fresh_noise_seed=None)
         remarks.append(_seed_not_used(wanted, plan))
@@ -91,9 +93,20 @@ def chosen(settings: EditSettings) -> str:
         parts.append("still places held")
     if settings.fresh_noise_seed is not None and settings.strength > 0:
         parts.append(f"fresh noise {settings.fresh_noise_seed}")
+    if isinstance(settings.drafts, int) and settings.drafts > 1:
+        parts.append(f"up to {settings.drafts} drafts")
     if settings.strength != 1:
         parts.append(f"strength {settings.strength:g}")
     return ", ".join(parts)
+
+
+def drawn_again(drafts: Tensor) -> str:
+    """Return a line on the frames that were drawn again; '' without any. drafts: see `EditResult`."""
+    frames = [str(frame) for frame in drafts.nonzero()[:, 0].tolist()]
+    if not frames:
+        return ""
+    more = f" and {len(frames) - MOST_NAMED} more" if len(frames) > MOST_NAMED else ""
+    return f"Drawn again, as they hardly showed the new words: frames {', '.join(frames[:MOST_NAMED])}{more}"
 
 
 def not_used(widgets: Sequence[str], chosen: EditSettings) -> str:
@@ -192,6 +205,17 @@ def _seed_not_used(wanted: EditSettings, plan: EditPlan) -> str:
         f"fresh_noise_seed {wanted.fresh_noise_seed} is not used: none of the {len(plan.steps)} steps but the last "
         f"reads the mask. Take more steps, or longer windows."
     )
+
+
+def _drafts_not_used(wanted: EditSettings, plan: EditPlan) -> str:
+    """Return a remark on drafts that somebody asked for and that would all be the same; '' for others."""
+    if not isinstance(wanted.drafts, int) or wanted.drafts == 1:
+        return ""
+    if plan.settings.strength != 1:
+        needed = "a strength of 1"
+    else:
+        needed = "words of the edit prompt in the mask (blend_edit_words)" if plan.edit_mask is None else "fresh noise"
+    return f"drafts {wanted.drafts} is not used: that needs {needed}. The edit is drawn once."
 
 
 def _remarks(unet: NoiseModel, plan: EditPlan) -> Iterator[str]:

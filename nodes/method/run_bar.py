@@ -26,6 +26,8 @@ class RunBar:
 
     def on_frames(self, frames: int) -> None:
         """Count frames of the step at hand."""
+        if self._step == len(self._calls):  # another draft begins
+            self._step = 0
         self._computed += frames
         of_step = min(self._computed // self._calls[self._step], self._frames - 1)  # a part may be computed again
         self._bar.update(self._step * self._frames + of_step)

@@ -162,6 +162,25 @@ def test_windows_and_guidance_suit_the_kind_and_the_model(kind, built_in, cross,
     assert AUTO not in [getattr(found, each.name) for each in fields(found)]
 
 
+DRAFTS = {
+    "a new shape of the toy model": ({}, {"built_in": True}, 4),
+    "the objects model": ({}, {"built_in": True, "draws_objects": True}, 1),
+    "another model": ({}, {}, 1),
+    "another model with fresh noise": ({"fresh_noise_seed": 3}, {}, 1),
+    "a new background": ({"kind": "background"}, {"built_in": True}, 1),
+    "the authors' quirks": ({"quirks": "original"}, {"built_in": True}, 1),
+    "no mask": ({"blend": None}, {"built_in": True}, 1),
+    "the inversion's noise": ({"fresh_noise_seed": None}, {"built_in": True}, 1),
+    "a number that is given": ({"drafts": 2}, {"built_in": True}, 2),
+}
+
+
+@pytest.mark.parametrize("name", DRAFTS)
+def test_the_number_of_drafts_suits_the_kind_and_the_model(name):
+    given, of_model, drafts = DRAFTS[name]
+    assert resolved_settings(EditSettings(**{"kind": "object", **given}), SOURCE, EDIT, **of_model).drafts == drafts
+
+
 def test_values_that_are_given_stay_and_resolving_twice_is_resolving_once():
     given = EditSettings(
         "refine",
@@ -174,6 +193,7 @@ def test_values_that_are_given_stay_and_resolving_twice_is_resolving_once():
         quirks="original",
         hold_still=True,
         fresh_noise_seed=3,
+        drafts=2,
     )
     assert resolved_settings(given, SOURCE, EDIT) == given
     chosen = resolved_settings(EditSettings(), SOURCE, EDIT)

@@ -1,6 +1,7 @@
 """Kind and strength of P2PEdit: which widgets they use, what is checked before a run, and what the node says."""
 
 import json
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -237,6 +238,41 @@ def test_the_seed_of_fresh_noise_counts_with_every_kind():
     assert of(linked, with_mask=False).fresh_noise_seed == "auto"
     graph_from_before = {name: value for name, value in widgets.items() if name not in ("fresh_noise_seed", "kind")}
     assert of(graph_from_before, with_mask=False).fresh_noise_seed is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "says", "drafts"), [("auto", 0, "auto"), ("auto", 3, 3), ("custom", 0, 1), ("custom", 3, 3)]
+)
+def test_the_number_of_drafts_counts_with_every_kind(kind, says, drafts):
+    widgets = load_pack("nodes.method.video_edit_graph").widgets_of(load_pack("nodes.method.edit").P2PEdit, kind=kind)
+    of = load_pack("nodes.method.edit_widgets").from_widgets
+    assert of(widgets | {"drafts": says}, with_mask=False).drafts == drafts
+    assert of(widgets | {"drafts": None}, with_mask=False).drafts == of(widgets, with_mask=False).drafts
+    before = {name: value for name, value in widgets.items() if name != "drafts"}
+    assert of(before, with_mask=False).drafts == of(widgets, with_mask=False).drafts
+
+
+def test_the_node_says_how_many_drafts_there_may_be_and_which_frames_had_another(toy):
+    model, controller = toy["own"]
+    remarks, told = load_pack("nodes.method.remarks").edit_remarks, load_pack("nodes.method.remarks").drawn_again
+    square, blend = "a red square on the grass", BlendSettings(("red circle",), ("red square",), latents=True)
+
+    def said(prompt, **settings):
+        return remarks(controller, model.text_encoder, prompt, EditSettings(**settings), with_mask=False)
+
+    assert "up to" not in said(BLUE)[-1]
+    assert "fresh noise 0, up to 3 drafts" in said(square, drafts=3)[-1]
+    for given, lacking in (
+        ({"fresh_noise_seed": None}, "needs fresh noise"),
+        ({"strength": 0.5}, "needs a strength of 1"),
+        ({"blend": replace(blend, edit_words=())}, "needs words of the edit prompt in the mask (blend_edit_words)"),
+    ):
+        *others, last = said(square, drafts=3, **given)
+        assert f"drafts 3 is not used: that {lacking}. The edit is drawn once." in others and "up to" not in last
+    assert not any("drafts" in one for one in said(square, fresh_noise_seed=None))
+    assert told(torch.tensor([0, 2, 0, 1])) == "Drawn again, as they hardly showed the new words: frames 1, 3"
+    assert told(torch.ones(9)).endswith("frames 0, 1, 2, 3, 4 and 4 more")
+    assert told(torch.zeros(4)) == ""
 
 
 def test_a_node_names_the_widgets_it_does_not_use_before_it_works(toy):

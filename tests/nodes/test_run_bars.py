@@ -5,6 +5,7 @@ import torch
 
 from fatezero_ext import Controller, InflationSettings, load_model
 from fatezero_ext.cli.node_pack import load_pack
+from fatezero_ext.inversion.guided_prediction import StepDone
 
 from ..conftest import GOLDEN
 from ..small_runs import EDIT, SOURCE, calls_of, clip
@@ -76,6 +77,18 @@ def test_a_reconstruction_has_one_prediction_a_step(bars, framewise):
     places = bars[0][0].places
     assert bars[0][0].total == 2 * STEPS * FRAMES and places == sorted(places)
     assert places[-3:] == [28, 29, 30] and places[5 * STEPS : 5 * STEPS + 3] == [18, 19, 20]
+
+
+def test_a_bar_begins_again_with_every_draft(bars):
+    bar = load_pack("nodes.method.run_bar").RunBar(FRAMES, [1] * STEPS, None)
+    for _ in range(2):
+        for step in range(STEPS):
+            for part in (2, 2, 1):
+                bar.on_frames(part)
+            bar.on_step(StepDone(step + 1, STEPS, torch.zeros(FRAMES, 4, 8, 8)))
+    places = bars[0][0].places
+    half = len(places) // 2
+    assert places[:half] == places[half:] == [2, 4, 4, 5, 7, 9, 9, 10, 12, 14, 14, 15]
 
 
 def test_norms_over_all_frames_move_the_bar_at_the_end_of_a_step_and_can_be_stopped_before(bars, model):
