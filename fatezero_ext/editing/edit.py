@@ -23,7 +23,7 @@ from ..inversion.trace import Trace
 from ..prompts.other_words import AskedPrompt, with_other_words
 from ..prompts.prompt import TextEncoder, read_prompt
 from .automatic import resolved_settings
-from .drafts import best_drafts, reads_others
+from .drafts import best_drafts, draft_settings, reads_others
 from .loop import EditedLatents, edit_latents
 from .masks import check_other_words, shape_layers
 from .plan import EditPlan, compile_edit, mask_layers
@@ -94,11 +94,21 @@ def edit(
     text = text_at_strength(text, trace.text, plan.token_map, plan.settings.strength)
     asked_text = None if plan.asked_text is None else embedded(text_encoder, [plan.asked_text], unet)
 
+    # A registered controller may count its calls: it sees one draft.
+    drafts = plan.drafts(trace.schedule, trace.frames) if unet.attend is unet.kernel else 1
+    plan = replace(plan, settings=replace(plan.settings, drafts=drafts))
+
+    def planned(number: int) -> EditPlan:
+        if number == 0:
+            return plan
+        wanted = draft_settings(plan.settings, number)
+        return plan_edit(unet, trace, text_encoder, edit_prompt, wanted, with_mask=mask is not None)
+
     def draw(number: int) -> EditedLatents:
         return edit_latents(
             unet,
             trace,
-            plan.draft(number),
+            planned(number),
             text.to(unet.device),
             user_mask=user_mask,
             asked_text=asked_text,
@@ -109,7 +119,8 @@ def edit(
 
     def work() -> tuple[EditedLatents, Tensor]:
         check_waiting(unet, trace.capture, parts, ClipShape(trace.frames, *trace.size, trace.text.shape[1]))
-        return best_drafts(draw, plan.drafts(trace.schedule), together=reads_others(unet))
+        # What stands still is one for all frames of a draft.
+        return best_drafts(draw, drafts, together=reads_others(unet) or plan.holds_still)
 
     asked = frames_to_make_room_for(unet, parts, at_once, chunks=len(text), size=trace.size)
     edited, numbers = unet.run(work, len(text), asked, *trace.size)

@@ -35,6 +35,10 @@ from .masks import Heat, MaskMaker
 from .plan import EditPlan
 from .still_places import StillPlaces
 
+FOUND = 0.2
+"""Share of the highest attention in the clip that words of the source get in a frame that has what they name. Frames
+without it had less than a hundredth, on the toy model."""
+
 
 @dataclass(frozen=True)
 class EditedLatents:
@@ -43,7 +47,9 @@ class EditedLatents:
     latents:   [frames, channels, height, width], scaled
     mask:      [frames, height, width] share of the blended steps at which a cell was free to differ, 0..1; 1 without
     last_mask: bool [frames, height, width], see `MaskMaker.last`
-    shown:     [frames], see `MaskMaker.see_edit_words`; None where nothing asks for it
+    shown:     [frames] how strongly each shows the words of the edit prompt, see `MaskMaker.see_edit_words`; NaN for
+               frames that cannot show them: their mask is empty, or the source has nothing there that makes way; None
+               where nothing asks for it
     """
 
     latents: Tensor
@@ -109,7 +115,11 @@ def edit_latents(
     masks = [each.masks for each in run.parts]
     peak = torch.stack([each.spared_peak() for each in masks]).amax(0)
     last = [each.last(peak) for each in masks]
-    shown = _of_parts(parts, [each.shown for each in masks])
+    shown, found = (
+        _of_parts(parts, pieces) for pieces in zip(*((each.shown, each.found) for each in masks), strict=True)
+    )
+    if shown is not None and found is not None:
+        shown = shown.where(found >= FOUND * found.max(), torch.nan)
     return EditedLatents(x, joined(parts, [each.mean() for each in masks]), joined(parts, last), shown)
 
 
@@ -237,7 +247,7 @@ class EditRun:
         self.fuses_under_mask = has_mask if blend is None else blend.self_attention
         self.original = plan.settings.quirks == "original"
         self.last_fused, self.joined_last, self.shown = plan.last_fused, plan.joined_last, plan.shown
-        self.judged = plan.judged(trace.schedule)
+        self.judged = plan.judged
         levels, self.source_latents = trace.latents, trace.latents
         if len(part.frames) == trace.frames and any(step.blend_latents for step in plan.steps):
             self.source_latents = levels.to(keeps_levels(unet.device, [part], levels.nbytes))
@@ -306,10 +316,10 @@ class EditRun:
         """
         # The authors' program compares the sum over all steps so far with the source's single step.
         self.masks.add_edit_maps(edit_maps, summed=self.original)
-        if step == self.joined_last:
-            self.masks.join_last()
         if step == self.judged:
             self.masks.see_edit_words()
+        if step == self.joined_last:
+            self.masks.join_last()
         if not self.plan.steps[step].blend_latents:
             return x
         self.latent_mask = mask = self.masks.mask(heat, self.trace.size, with_edit=True)

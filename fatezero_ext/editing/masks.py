@@ -199,6 +199,8 @@ class MaskMaker:
         self._shapes = tuple(shapes)
         self.shown: Tensor | None = None
         """See `see_edit_words`, [frames]."""
+        self.found: Tensor | None = None
+        """Highest attention that the words of the source got in each frame, where a mask was made last, [frames]."""
         self._counted = 0
         self._last_fused: Tensor | None = None
         self._last_blended: Tensor | None = None
@@ -230,6 +232,8 @@ class MaskMaker:
         """
         allowed = []
         if self.source_words is not None:
+            if self.edit_words is not None and size == self.counts.shape[-2:]:
+                self.found = heat(self.source_words.own).amax((1, 2))
             edit_words = self.edit_words if with_edit else None
             joining = None if edit_words is None else edit_words.at(self._edit_heat, size)
             allowed.append(self.source_words.at(heat, size, joining))
@@ -272,12 +276,13 @@ class MaskMaker:
     def see_edit_words(self) -> None:
         """Note how strongly each frame shows the words of the edit prompt: their highest attention in the last mask.
 
-        It is of the edit maps taken last.
+        It is of the edit maps taken last; NaN where that mask is empty.
         """
         assert self.edit_words is not None
         heat = F.interpolate(self._edit_heat(self.edit_words.own)[:, None], size=self.counts.shape[-2:])[:, 0]
         inside = self._last_made()
-        self.shown = (heat if inside is None else heat * inside).amax((1, 2))
+        inside = torch.ones_like(heat, dtype=torch.bool) if inside is None else inside
+        self.shown = (heat * inside).amax((1, 2)).where(inside.any(-1).any(-1), torch.nan)
 
     def watch_spared(self, heat: Heat) -> None:
         """Add up the heat of the things that the last mask spares."""
@@ -300,6 +305,8 @@ class MaskMaker:
             self._last_blended = cut([each._last_blended for each in makers])
         if first.shown is not None:
             self.shown = cut([each.shown for each in makers])
+        if first.found is not None:
+            self.found = cut([each.found for each in makers])
         if first._spared_heat is not None:
             self._spared_heat = cut([each._spared_heat for each in makers], axis=1)
         self._barred = [cut(cells) for cells in zip(*(each._barred for each in makers), strict=True)]

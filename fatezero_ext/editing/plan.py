@@ -19,13 +19,10 @@ from ..prompts.alignment import refinement_mapper, replacement_mapper, token_wei
 from ..prompts.prompt import PROMPT_TOKENS, Prompt, Window
 from .fresh_noise import FreshNoise
 from .masks import MaskWords, blend_layers
-from .settings import GREATEST_SEED, BlendSettings, EditSettings, reads_mask, texts
+from .settings import BlendSettings, EditSettings, reads_mask, texts
 from .strength import guidance_at_strength
 
 _Windows = Mapping[str, Window]
-HELD_BY_DRAFTS = (1.0, 1.0, 0.6, 0.3)
-"""Shares of the windows of attention by the number of the draft; more drafts have the last. Of five clips in which 29
-of 40 frames had their new shape, four drafts with the whole windows gave 33, with these 36 (docs/toy_model.md)."""
 LATENT_BLEND_WINDOW: Window = (0.2, 0.8)  # fraction of steps, fixed in the authors' program
 
 
@@ -107,37 +104,21 @@ class EditPlan:
         begins = min(reading, default=0)
         return None if begins == len(schedule) - 1 else FreshNoise(schedule, seed, strength, begins)
 
-    def drafts(self, schedule: Schedule) -> int:
+    def drafts(self, schedule: Schedule, frames: int) -> int:
         """Return how often the edit is drawn at most.
 
-        It is once where every draft would be the same, where no words of the edit prompt say what each is to show, and
-        where the edit is to be weak.
+        It is once where every draft would be the same, where no words of the edit prompt say what each is to show, for
+        one frame, which has none to compare with, where the edit is to be weak, and with the authors' quirks.
         """
-        differ = self.fresh_noise(schedule) is not None and self.edit_mask is not None
-        return cast("int", self.settings.drafts) if differ and self.settings.strength == 1 else 1
+        settings = self.settings
+        differ = self.fresh_noise(schedule) is not None and self.edit_mask is not None and frames > 1
+        whole = settings.strength == 1 and settings.quirks == "fixed"
+        return cast("int", settings.drafts) if differ and whole else 1
 
-    def judged(self, schedule: Schedule) -> int | None:
-        """Return the step that shows how well a draft came out, its last; None where there is one draft alone."""
-        return len(self.steps) - 1 if self.drafts(schedule) > 1 else None
-
-    def draft(self, number: int) -> EditPlan:
-        """Return the plan of a draft by its number: later ones draw from the fresh noise of later seeds.
-
-        From the third on they hold less of the source's attention: what is drawn badly from several seeds is held too
-        tightly.
-        """
-        seed = self.settings.fresh_noise_seed
-        if number == 0 or not isinstance(seed, int):
-            return self
-        held = HELD_BY_DRAFTS[min(number, len(HELD_BY_DRAFTS) - 1)]
-        last = len(self.steps) - 1
-        sooner = [self.steps[min(int(place / held), last)] for place in range(last + 1)]
-        steps = zip(sooner, self.steps, strict=True)
-        return replace(
-            self,
-            steps=tuple(replace(step, blend_latents=now.blend_latents) for step, now in steps),
-            settings=replace(self.settings, fresh_noise_seed=(seed + number) % (GREATEST_SEED + 1)),
-        )
+    @property
+    def judged(self) -> int | None:
+        """The step that shows how well a draft came out, its last; None where there is one draft alone."""
+        return len(self.steps) - 1 if self.settings.drafts != 1 and self.edit_mask is not None else None
 
     @property
     def _fused(self) -> list[int]:

@@ -114,9 +114,10 @@ class EditSettings:
     fresh_noise_seed:     whole number, 0 or more: what the first mask leaves free to differ is drawn from this seed's
                           fresh noise, see `FreshNoise`; None: from the inversion's, which keeps the source's layout, as
                           where no step before the last reads the mask
-    drafts:               how often what is drawn from fresh noise is drawn at most, 1 to 16: frames that hardly show
-                          the edit's words are drawn again from the next seed's, see `best_drafts`; once where there is
-                          no fresh noise, and at a strength below 1
+    drafts:               how often what is drawn from fresh noise is drawn at most, 1 to 16: frames that show the
+                          `edit_words` of `blend` hardly, beside the clip's best, are drawn again from the next seed's
+                          noise, and the best draft of each is kept; once without such noise or words, at a strength
+                          below 1 and under a registered controller
     """
 
     mode: Mode | Literal["auto"] = AUTO
@@ -162,11 +163,7 @@ class EditSettings:
                 f"hold_still is {described(self.hold_still)}; True, False or 'auto' is needed. Use 'auto'."
             )
         object.__setattr__(self, "fresh_noise_seed", _seed("fresh_noise_seed", self.fresh_noise_seed))
-        if self.drafts != AUTO and not is_whole(self.drafts, 1, MOST_DRAFTS):
-            raise SettingsError(
-                f"drafts is {described(self.drafts)}; a whole number from 1 to {MOST_DRAFTS} or 'auto' is needed. Use "
-                f"'auto'."
-            )
+        object.__setattr__(self, "drafts", _drafts(self.drafts))
         if not 0 <= finite_number("strength", self.strength) <= 1:
             raise SettingsError(f"strength is {self.strength}; 0 (the source) to 1 (the whole edit) is needed. Use 1.")
 
@@ -239,6 +236,16 @@ def _seed(name: str, seed: int | Literal["auto"] | None) -> int | Literal["auto"
             f"'auto'."
         )
     return int(seed)
+
+
+def _drafts(drafts: int | Literal["auto"]) -> int | Literal["auto"]:
+    if isinstance(drafts, str) and drafts == AUTO:
+        return drafts
+    if not is_whole(drafts, 1, MOST_DRAFTS):
+        raise SettingsError(
+            f"drafts is {described(drafts)}; a whole number from 1 to {MOST_DRAFTS} or 'auto' is needed. Use 'auto'."
+        )
+    return int(drafts)
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -131,8 +131,7 @@ class P2PEdit(io.ComfyNode):
         *remarks, about = edit_remarks(
             controller, clip, edit_prompt, settings, with_mask=mask is not None, changed=_changed(widgets)
         )
-        remarks = [black_mask(mask), *remarks]
-        host.tell(remarks, [about], cls.hidden.unique_id)
+        host.tell(remarks := [black_mask(mask), *remarks], [about], cls.hidden.unique_id)
         result = edit(
             controller,
             clip,
@@ -144,7 +143,8 @@ class P2PEdit(io.ComfyNode):
             on_step=bar.on_step,
             on_frames=bar.on_frames,
         )
-        host.tell(remarks, [about, drawn_again(result.drafts)], cls.hidden.unique_id)
+        if again := drawn_again(result.drafts):
+            host.tell(remarks, [about, again], cls.hidden.unique_id)
         device, cell = host.current().intermediate_device(), controller.unet.latent_format.pixels_per_cell
         masks = [_in_pixels(mask.to(device), cell) for mask in (result.mask, result.last_mask.float())]
         film = host.current().film(lambda: _film(controller, result, frames))

@@ -89,8 +89,9 @@ def drafts_widget() -> io.Input:
             min=NO_DRAFTS,
             max=MOST_DRAFTS,
             optional=True,
-            tooltip="With fresh noise, frames that hardly show the new words are drawn again from other noise, and the "
-            "best of each is kept: this many drafts at most. 0: 4 for new shapes of the built-in toy model, else 1.",
+            tooltip="New objects from fresh noise: frames that show hardly any of the new words, beside the clip's "
+            "best, are drawn again, and the best of up to this many drafts is kept. 0: 4 for new shapes of the "
+            "built-in toy model, else 1 (1 with custom).",
         )
     )
 

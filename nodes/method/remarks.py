@@ -56,7 +56,7 @@ def edit_remarks(
         unlike_prompts(trace.prompt.text, edit_prompt),
     ]
     length = f"{trace.frames} frames in {len(trace.schedule)} steps"
-    settings = replace(plan.settings, drafts=plan.drafts(trace.schedule))
+    settings = replace(plan.settings, drafts=plan.drafts(trace.schedule, trace.frames))
     if settings.drafts == 1:
         remarks.append(_drafts_not_used(wanted, plan))
     if settings.fresh_noise_seed is not None and plan.fresh_noise(trace.schedule) is None:
@@ -211,11 +211,11 @@ def _drafts_not_used(wanted: EditSettings, plan: EditPlan) -> str:
     """Return a remark on drafts that somebody asked for and that would all be the same; '' for others."""
     if not isinstance(wanted.drafts, int) or wanted.drafts == 1:
         return ""
-    if plan.settings.strength != 1:
-        needed = "a strength of 1"
-    else:
-        needed = "words of the edit prompt in the mask (blend_edit_words)" if plan.edit_mask is None else "fresh noise"
-    return f"drafts {wanted.drafts} is not used: that needs {needed}. The edit is drawn once."
+    return (
+        f"drafts {wanted.drafts} is not used: that needs more than one frame, fresh noise (fresh_noise_seed), words of "
+        f"both prompts that make the mask (kind object, or blend_words and blend_edit_words) and a strength of 1. The "
+        f"edit is drawn once."
+    )
 
 
 def _remarks(unet: NoiseModel, plan: EditPlan) -> Iterator[str]:

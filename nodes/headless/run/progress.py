@@ -49,7 +49,10 @@ class Bar:
 
     def update(self, step: int, preview: Callable[[], Tensor] | None = None) -> None:
         """Move the bar to `step`; the terminal shows no previews."""
-        self._bars.update(self._task, completed=step)
+        if step < self._bars.tasks[self._bars.task_ids.index(self._task)].completed:  # work that is done once more
+            self._bars.reset(self._task, completed=step)
+        else:
+            self._bars.update(self._task, completed=step)
 
 
 class Reporter:
