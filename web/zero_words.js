@@ -6,7 +6,7 @@ import { isLinked } from "./prompt_texts.js"
 export const ZERO = {
   FateZero_VideoEdit: { frames: "auto", size: "auto", steps: "auto", frames_at_once: "auto" },
   FateZero_DDIMInvert: { frames_at_once: "auto" },
-  FateZero_P2PEdit: { frames_at_once: "auto" },
+  FateZero_P2PEdit: { frames_at_once: "auto", drafts: "auto" },
   FateZero_LoadFrames: { count: "all", short_side: "as it is" },
   FateZero_PrepareFrames: { count: "all", short_side: "as it is" },
   FateZero_AttentionStoreCache: { budget_gb: "auto" },
