@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 WEAK = 0.5
 """Share of the words' highest attention in the clip below which a frame hardly shows them. Frames in which nothing new
 was drawn had 0 to 0.3 of it, others 0.6 and more, see docs/toy_model.md."""
-FAINT = 0.1
-"""The same share that another draft must reach to be taken: below it nothing is shown in either."""
+FAINT = 0.3
+"""The same share that another draft must reach to be taken: what is below it is drawn elsewhere, or not at all."""
 HELD_BY_DRAFTS = (1.0, 1.0, 0.6, 0.3)
 """Shares of the windows of attention by the number of the draft; more drafts have the last. Of five clips in which 29
 of 40 frames had their new shape, four drafts with the whole windows gave 33, with these 36 (docs/toy_model.md)."""

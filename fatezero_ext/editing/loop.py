@@ -35,7 +35,7 @@ from .masks import Heat, MaskMaker
 from .plan import EditPlan
 from .still_places import StillPlaces
 
-FOUND = 0.2
+FOUND = 0.05
 """Share of the highest attention in the clip that words of the source get in a frame that has what they name. Frames
 without it had less than a hundredth, on the toy model."""
 
@@ -48,8 +48,8 @@ class EditedLatents:
     mask:      [frames, height, width] share of the blended steps at which a cell was free to differ, 0..1; 1 without
     last_mask: bool [frames, height, width], see `MaskMaker.last`
     shown:     [frames] how strongly each shows the words of the edit prompt, see `MaskMaker.see_edit_words`; NaN for
-               frames that cannot show them: their mask is empty, or the source has nothing there that makes way; None
-               where nothing asks for it
+               frames that cannot show them: their mask is empty, or the source has nothing that makes way; None where
+               nothing asks for it
     """
 
     latents: Tensor

@@ -201,6 +201,7 @@ class MaskMaker:
         """See `see_edit_words`, [frames]."""
         self.found: Tensor | None = None
         """Highest attention that the words of the source got in each frame, where a mask was made last, [frames]."""
+        self._found_in: Tensor | None = None
         self._counted = 0
         self._last_fused: Tensor | None = None
         self._last_blended: Tensor | None = None
@@ -234,6 +235,7 @@ class MaskMaker:
         if self.source_words is not None:
             if self.edit_words is not None and size == self.counts.shape[-2:]:
                 self.found = heat(self.source_words.own).amax((1, 2))
+                self._found_in = self.source_words.at(heat, (size[0], size[1]))
             edit_words = self.edit_words if with_edit else None
             joining = None if edit_words is None else edit_words.at(self._edit_heat, size)
             allowed.append(self.source_words.at(heat, size, joining))
@@ -274,14 +276,16 @@ class MaskMaker:
         self._edit_maps = {}
 
     def see_edit_words(self) -> None:
-        """Note how strongly each frame shows the words of the edit prompt: their highest attention in the last mask.
+        """Note how strongly each frame shows the words of the edit prompt where the source's words were found last.
 
-        It is of the edit maps taken last; NaN where that mask is empty.
+        It is their highest attention there, of the edit maps taken last: what is drawn elsewhere does not count. NaN
+        where the edit may differ nowhere there.
         """
         assert self.edit_words is not None
         heat = F.interpolate(self._edit_heat(self.edit_words.own)[:, None], size=self.counts.shape[-2:])[:, 0]
-        inside = self._last_made()
-        inside = torch.ones_like(heat, dtype=torch.bool) if inside is None else inside
+        inside = torch.ones_like(heat, dtype=torch.bool)
+        for mask in (self._last_made(), self._found_in):
+            inside = inside if mask is None else inside & mask
         self.shown = (heat * inside).amax((1, 2)).where(inside.any(-1).any(-1), torch.nan)
 
     def watch_spared(self, heat: Heat) -> None:
@@ -307,6 +311,8 @@ class MaskMaker:
             self.shown = cut([each.shown for each in makers])
         if first.found is not None:
             self.found = cut([each.found for each in makers])
+        if first._found_in is not None:
+            self._found_in = cut([each._found_in for each in makers])
         if first._spared_heat is not None:
             self._spared_heat = cut([each._spared_heat for each in makers], axis=1)
         self._barred = [cut(cells) for cells in zip(*(each._barred for each in makers), strict=True)]
