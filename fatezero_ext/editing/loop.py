@@ -288,6 +288,8 @@ class EditRun:
         self.attention_mask = self.latent_mask = None
         if self.reads_mask(step):
             self.masks.watch_spared(heat)
+            if self.judged is not None:
+                self.masks.find_source_words(heat)
         if plan.fuse_self and self.fuses_under_mask:
             mask = cache(partial(self.masks.mask, heat))
             self.attention_mask = mask(self.trace.size)

@@ -233,9 +233,6 @@ class MaskMaker:
         """
         allowed = []
         if self.source_words is not None:
-            if self.edit_words is not None and size == self.counts.shape[-2:]:
-                self.found = heat(self.source_words.own).amax((1, 2))
-                self._found_in = self.source_words.at(heat, (size[0], size[1]))
             edit_words = self.edit_words if with_edit else None
             joining = None if edit_words is None else edit_words.at(self._edit_heat, size)
             allowed.append(self.source_words.at(heat, size, joining))
@@ -274,6 +271,12 @@ class MaskMaker:
             joining = joining & ~cells
         self._last_fused = self._last_fused | joining
         self._edit_maps = {}
+
+    def find_source_words(self, heat: Heat) -> None:
+        """Note where the words of the source are found, and how strongly in each frame, for `see_edit_words`."""
+        if self.source_words is not None:
+            self.found = heat(self.source_words.own).amax((1, 2))
+            self._found_in = self.source_words.at(heat, (self.counts.shape[-2], self.counts.shape[-1]))
 
     def see_edit_words(self) -> None:
         """Note how strongly each frame shows the words of the edit prompt where the source's words were found last.
