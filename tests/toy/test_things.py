@@ -121,8 +121,11 @@ def test_rich_scenes_are_read_right():
 
 @pytest.mark.slow
 def test_the_objects_of_a_model_are_measured_beside_its_shapes(tmp_path, monkeypatch):
+    seeds = []
+    made = objects.prompt_scenes
+    monkeypatch.setattr(objects, "prompt_scenes", lambda of, count, seed: seeds.append(seed) or made(of, count, seed))
     monkeypatch.setattr(objects, "STEPS", 2)
-    amounts = objects.Amounts(prompts=4, styled=1, held=4)
+    amounts = objects.Amounts(prompts=4, styled=1, held=4, seed=77)
     figures = {}
     objects.evaluate(TOY_FOLDER, FEW, amounts, figures, tmp_path / "sheet.png")
     assert {"object", "pair", "shape", "colour", "background", "style sketch"} <= figures.keys()
@@ -131,3 +134,4 @@ def test_the_objects_of_a_model_are_measured_beside_its_shapes(tmp_path, monkeyp
     # The shipped VAE was trained on even shapes: it carries the backgrounds well and objects roughly.
     assert 15 < figures["VAE PSNR of the objects alone"] < figures["VAE PSNR"] < 40
     assert (tmp_path / "sheet.png").exists()
+    assert seeds == [77]

@@ -31,7 +31,7 @@ from .scores import psnr
 from .things import read_scene
 
 STEPS = 30
-_SEED = 5_151
+SEED = 5_151
 
 Figures = dict[str, float]
 
@@ -44,19 +44,21 @@ class Amounts:
     styled:  pictures of objects in each style
     held:    rendered scenes behind the VAE
     edits:   fresh clips that are edited in every kind; none of a model of fewer objects, which does not know them
+    seed:    of the prompts' scenes, and of those behind the VAE
     """
 
     prompts: int = 60
     styled: int = 8
     held: int = 100
     edits: int = EDITED_CLIPS
+    seed: int = SEED
 
 
 def words_drawn(
-    pipeline: StableDiffusionPipeline, objects: tuple[str, ...], count: int, sheet: Path | None = None
+    pipeline: StableDiffusionPipeline, objects: tuple[str, ...], count: int, sheet: Path | None = None, seed: int = SEED
 ) -> Figures:
     """Measure the share of pictures in which the oracle reads the words of the prompt; sheet: save them there."""
-    scenes = prompt_scenes(objects, count, _SEED)
+    scenes = prompt_scenes(objects, count, seed)
     frames = draw(pipeline, [caption(scene) for scene in scenes], STEPS)
     if sheet:
         with whole_file(sheet) as unfinished:
@@ -78,9 +80,9 @@ def _styled_clip(seed: int, style: str, objects: tuple[str, ...]) -> Clip:
     return sample_object_clip(seed, frames=1, style=style, objects=objects)
 
 
-def vae_keeps(pipeline: StableDiffusionPipeline, objects: tuple[str, ...], count: int) -> Figures:
+def vae_keeps(pipeline: StableDiffusionPipeline, objects: tuple[str, ...], count: int, seed: int = SEED) -> Figures:
     """Measure the PSNR of held-out scenes with objects behind the VAE, and what the oracle reads there."""
-    scenes = [scene for scene in (rich_scene_at(_SEED, index, objects) for index in range(3 * count)) if _object(scene)]
+    scenes = [scene for scene in (rich_scene_at(seed, index, objects) for index in range(3 * count)) if _object(scene)]
     scenes = [replace(scene, style=NO_STYLE) for scene in scenes[:count]]
     frames = np.stack([render(scene) for scene in scenes])
     behind = decode(pipeline, encode(pipeline, frames))
@@ -120,8 +122,8 @@ def evaluate(
 ) -> None:
     """Measure all figures of a model; `figures` receives them by name, as soon as each is measured."""
     pipeline = load_model(folder)
-    figures |= vae_keeps(pipeline, objects, amounts.held)
-    figures |= words_drawn(pipeline, objects, amounts.prompts, sheet)
+    figures |= vae_keeps(pipeline, objects, amounts.held, amounts.seed)
+    figures |= words_drawn(pipeline, objects, amounts.prompts, sheet, amounts.seed)
     figures |= styles_drawn(pipeline, objects, amounts.styled)
     figures |= attention_found(pipeline, objects, amounts.prompts)
     if objects == OBJECTS:
@@ -143,10 +145,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--prompts", type=int, default=Amounts.prompts, help="pictures that are drawn of prompts")
     parser.add_argument("--styled", type=int, default=Amounts.styled, help="pictures of each style")
     parser.add_argument("--edits", type=int, default=Amounts.edits, help="clips that are edited in every kind")
+    parser.add_argument("--seed", type=int, default=Amounts.seed, help="of the prompts and of the VAE's scenes")
     parser.add_argument("--sheet", type=picture_file, help="also save the pictures of the prompts there")
     parser.add_argument("--json", type=result_file, help="also write the figures to this file")
     options = parser.parse_args(arguments)
-    amounts = Amounts(options.prompts, options.styled, edits=options.edits)
+    amounts = Amounts(options.prompts, options.styled, edits=options.edits, seed=options.seed)
     figures: Figures = {}
     return run(
         lambda: evaluate(options.model, OBJECTS[: options.objects], amounts, figures, options.sheet),
