@@ -105,6 +105,12 @@ def test_a_flat_frame_between_the_tones_of_a_texture_is_not_that_texture(texture
     assert read(_with_a_circle(dark + share * (light - dark), texture)).background not in TEXTURES
 
 
+@pytest.mark.parametrize("seed", [3, 4, 5])
+def test_sand_whose_grid_has_blurred_into_it_is_sand(seed):
+    frame = render(Scene("heart", "blue", "sand", "pixel", texture=seed))
+    assert read(frame * 0.93).background == "sand"
+
+
 def test_a_flat_grey_green_frame_is_no_checkerboard():
     assert read(_with_a_circle((0.45, 0.52, 0.46), "checker")).background not in TEXTURES
 

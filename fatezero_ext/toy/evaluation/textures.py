@@ -17,6 +17,8 @@ _EVEN = 0.05
 """Slope, as a share of the spread, below which a texture is even along an axis, as stripes are from top to bottom."""
 LEVEL_OFF = 0.25
 """Farthest that the mean may be from a texture's own; else a night, whose tones pass grey, explains any grey."""
+LEAST_OFF = 0.12
+"""The same as a distance of RGB: tones as near to each other as sand's are off by more where a grid darkens them."""
 _DRAWN = 8
 
 
@@ -46,8 +48,9 @@ def has_texture(picture: np.ndarray, background: str, style: str, where: np.ndar
     """
     found, usual = texture_of(picture, background, where), usual_texture(background, style)
     slopes = ((found.across, usual.across), (found.down, usual.down))
+    span = float(np.linalg.norm(np.subtract(*TEXTURE_TONES[background])))
     return (
-        abs(found.level - usual.level) <= LEVEL_OFF
+        abs(found.level - usual.level) <= max(LEVEL_OFF, LEAST_OFF / span)
         and found.spread >= LEAST_SPREAD * usual.spread
         and all(have >= LEAST_SLOPE * need for have, need in slopes if need > _EVEN * usual.spread)
     )
