@@ -22,6 +22,7 @@ NAMED = {
     "hold_still": False,
     "fresh_noise_seed": None,
     "drafts": 1,
+    "equalizer": {},
 }
 
 

@@ -188,7 +188,7 @@ def compile_edit(
     # EditSettings made pairs of all windows, and a mapping of those of words.
     everywhere, of_words = cast("Window", settings.cross_replace), cast("_Windows", settings.cross_replace_words)
     windows = window_table(edit, everywhere, of_words, steps)
-    equalizer = token_weights(edit, settings.equalizer, 1.0, "equalizer")
+    equalizer = token_weights(edit, cast("Mapping[str, float]", settings.equalizer), 1.0, "equalizer")
     if settings.strength != 1:
         equalizer = 1 + (equalizer - 1) * settings.strength
     blend_from, blend_to = (int(bound * steps) for bound in LATENT_BLEND_WINDOW)

@@ -20,7 +20,6 @@ EditKind = Literal["auto", "object", "colour", "background", "style", "removal"]
 """Kind of change that an edit makes; see `resolved_settings`."""
 KINDS: tuple[EditKind, ...] = get_args(EditKind)
 AUTO: Final = "auto"
-NO_WORDS: Mapping[str, float] = MappingProxyType({})
 NO_WINDOWS: Mapping[str, Window] = MappingProxyType({})
 Value = TypeVar("Value")
 GREATEST_SEED = 2**32 - 1
@@ -102,7 +101,7 @@ class EditSettings:
                           which join `cross_replace_words`; without "default_" all other words have (0, 1)
     cross_replace_words:  the same for single words of the edit prompt
     self_replace:         window in which self-attention is taken from the source
-    equalizer:            words of the edit prompt and the factors on their attention
+    equalizer:            words of the edit prompt and the factors on the attention that they take from the source
     blend:                masks made from words, or None: the edit may differ everywhere
     guidance:             classifier-free guidance, 1 for none
     quirks:               "original": exactly as the authors' program, see docs/differences.md
@@ -124,7 +123,7 @@ class EditSettings:
     cross_replace: Window | float | Mapping[str, Window | float] | Literal["auto"] = AUTO
     cross_replace_words: Mapping[str, Window | float] = field(default_factory=lambda: NO_WINDOWS)
     self_replace: Window | float | Literal["auto"] = AUTO
-    equalizer: Mapping[str, float] = field(default_factory=lambda: NO_WORDS)
+    equalizer: Mapping[str, float] | Literal["auto"] = AUTO
     blend: BlendSettings | Literal["auto"] | None = AUTO
     guidance: float | Literal["auto"] = AUTO
     quirks: Quirks = "fixed"
@@ -148,9 +147,11 @@ class EditSettings:
         object.__setattr__(self, "cross_replace", _window("cross_replace", everywhere))
         object.__setattr__(self, "self_replace", _window("self_replace", self.self_replace))
         object.__setattr__(self, "cross_replace_words", MappingProxyType(windows))
-        object.__setattr__(self, "equalizer", MappingProxyType(dict(_of_words("equalizer", self.equalizer))))
-        for word, factor in self.equalizer.items():
-            finite_number(f"equalizer of {word!r}", factor)
+        if self.equalizer != AUTO:
+            factors = dict(_of_words("equalizer", self.equalizer))
+            object.__setattr__(self, "equalizer", MappingProxyType(factors))
+            for word, factor in factors.items():
+                finite_number(f"equalizer of {word!r}", factor)
         if self.blend not in (None, AUTO) and not isinstance(self.blend, BlendSettings):
             raise SettingsError(
                 f"blend is {self.blend!r}; BlendSettings, 'auto' or None is needed. Write "

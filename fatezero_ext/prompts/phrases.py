@@ -37,6 +37,8 @@ LOOKS = frozenset(
     "warhol mondrian miro mucha shinkai miyazaki ghibli pixar disney pokemon".split()
 )
 """Words that styles are named by beside `STYLES`: materials, qualities, schools, and last names of artists."""
+LINE_ART = frozenset("sketch drawing pencil charcoal ink engraving".split())
+"""Words of styles that draw things as lines."""
 STYLE_LINKS = frozenset("in by as".split())
 """Words in front of a style at the end of a prompt: "in watercolor", "by Monet", "as a cartoon"."""
 SECOND_THINGS = frozenset("and or".split())

@@ -147,11 +147,12 @@ def from_widgets(widgets: Mapping[str, Any], *, with_mask: bool) -> EditSettings
     """
     kind, holds = widgets.get("kind", CUSTOM), widgets.get("hold_still", AUTO)
     seed, drafts = widgets.get("fresh_noise_seed", NO_SEED), widgets.get("drafts", NO_DRAFTS)
+    factors = text_lists.parse_weights(widgets["equalizer"], "equalizer")
     settings = EditSettings(
         kind=AUTO if kind == CUSTOM else kind,
         strength=widgets.get("strength", 1.0),
         cross_replace_words=text_lists.parse_windows(widgets["word_windows"], "word_windows"),
-        equalizer=text_lists.parse_weights(widgets["equalizer"], "equalizer"),
+        equalizer=factors or AUTO,
         quirks=widgets["quirks"],
         hold_still=HOLD_STILL.get(holds, holds),  # what a link brings may be none of them, and is refused in words
         fresh_noise_seed=AUTO if seed in (None, NO_SEED) else seed,
@@ -166,6 +167,7 @@ def from_widgets(widgets: Mapping[str, Any], *, with_mask: bool) -> EditSettings
         self_replace=(widgets["self_replace_start"], widgets["self_replace_end"]),
         blend=blending(widgets, with_mask=with_mask),
         guidance=widgets["guidance"],
+        equalizer=factors,
         hold_still=settings.hold_still is True,
         fresh_noise_seed=None if seed in (None, NO_SEED) else seed,
         drafts=1 if settings.drafts == AUTO else settings.drafts,

@@ -89,6 +89,7 @@ def chosen(settings: EditSettings) -> str:
     if blend is not None:
         words = f"from {', '.join(blend.source_words)} above {blend.threshold:g}" if blend.source_words else "given"
         parts.append(f"mask {words}" + (f", sparing {', '.join(blend.spare_words)}" if blend.spare_words else ""))
+    parts += [f"{words} x {factor:g}" for words, factor in cast("Mapping[str, float]", settings.equalizer).items()]
     if settings.hold_still:
         parts.append("still places held")
     if settings.fresh_noise_seed is not None and settings.strength > 0:

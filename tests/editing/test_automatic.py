@@ -175,6 +175,31 @@ DRAFTS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("target", "strengthened"),
+    [
+        (f"a pencil sketch of {CIRCLE}", {"red circle": 5.0}),
+        (f"{CIRCLE}, charcoal drawing", {"red circle": 5.0}),
+        ("a pencil sketch of a blue circle on the grass", {}),  # another colour as well is an object
+        ("a pencil sketch of a red circle", {}),  # nothing says what stands in front
+        (f"a watercolor painting of {CIRCLE}", {}),
+        (f"a black and white photo of {CIRCLE}", {}),
+        ("a red square on the grass", {}),
+    ],
+)
+def test_things_are_strengthened_where_a_style_draws_lines(target, strengthened):
+    found = resolved_settings(EditSettings(kind="auto"), CIRCLE, target, built_in=True)
+    assert dict(found.equalizer) == strengthened
+    assert dict(resolved_settings(EditSettings(equalizer={}), CIRCLE, target, built_in=True).equalizer) == {}
+    assert dict(resolved_settings(EditSettings(), CIRCLE, target).equalizer) == {}  # not measured with others' models
+
+
+def test_a_sketch_of_a_sketch_is_no_new_style():
+    settings = EditSettings(kind="style")
+    found = resolved_settings(settings, f"a sketch of {CIRCLE}", f"a sketch of {CIRCLE} in red", built_in=True)
+    assert dict(found.equalizer) == {} and found.cross_replace == (0.0, 0.5)
+
+
 @pytest.mark.parametrize("name", DRAFTS)
 def test_the_number_of_drafts_suits_the_kind_and_the_model(name):
     given, of_model, drafts = DRAFTS[name]
@@ -187,6 +212,7 @@ def test_values_that_are_given_stay_and_resolving_twice_is_resolving_once():
         (0.1, 0.3),
         self_replace=0.6,
         blend=None,
+        equalizer={},
         guidance=4.0,
         kind="style",
         strength=0.5,
