@@ -6,7 +6,7 @@ import pytest
 from fatezero_ext.toy.evaluation.oracle import read, read_style
 from fatezero_ext.toy.evaluation.scores import accuracy, flicker, object_iou, psnr
 from fatezero_ext.toy.world.clips import sample_clip
-from fatezero_ext.toy.world.outline import fit_outline, largest_part, overlap
+from fatezero_ext.toy.world.outline import fit_outline, grown, largest_part, overlap
 from fatezero_ext.toy.world.render import GLOW, object_mask, render, shape_mask, without_grid
 from fatezero_ext.toy.world.world import (
     BACKGROUNDS,
@@ -109,6 +109,15 @@ def test_a_flat_frame_between_the_tones_of_a_texture_is_not_that_texture(texture
 def test_sand_whose_grid_has_blurred_into_it_is_sand(seed):
     frame = render(Scene("heart", "blue", "sand", "pixel", texture=seed))
     assert read(frame * 0.93).background == "sand"
+
+
+@pytest.mark.parametrize("style", ["pixel", "none"])
+def test_pixel_art_is_read_from_a_thing_alone_where_the_ground_is_too_dark_to_show_a_grid(style):
+    scene = Scene("square", "orange", "black", style)
+    frame = render(scene)
+    thing = grown(grown(object_mask(scene) > 0))
+    frame[~thing] = np.median(frame[~thing], axis=0)
+    assert read_style(frame) == style
 
 
 def test_a_flat_grey_green_frame_is_no_checkerboard():

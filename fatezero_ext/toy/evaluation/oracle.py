@@ -15,6 +15,8 @@ from .textures import has_texture, without_style
 COLOURLESS_STYLES = ("sketch", "monochrome")
 LEAST_GRID = 0.01
 """The true grid is a quarter darker, of which a VAE leaves a twentieth in places; 1440 others stay below."""
+_LIT, _FEWEST_LIT = 0.2, 0.02
+"""Grey from which on pixels show a grid behind a VAE, and the share of such pixels that is enough to tell by."""
 _GREATEST_SHARE = 0.3
 """Largest share of a frame that an object may cover."""
 _FAR = 0.35
@@ -149,16 +151,20 @@ def _object(picture: np.ndarray, background: str) -> tuple[str, np.ndarray]:
 
 
 def _grid_strength(picture: np.ndarray) -> float:
-    """Measure by how much blocks' last rows and columns are darker than their neighbours; 0 without blocks."""
+    """Measure by how much blocks' last rows and columns are darker than their neighbours; 0 without blocks.
+
+    Of all pixels or of the lit ones alone, whichever shows more: a VAE leaves no grid on a black ground.
+    """
     grey = picture.mean(axis=2)
-    strengths = []
+    everywhere, lit = [], []
     for lines in (grey, grey.T):
         blocks = lines.reshape(SIZE // BLOCK, BLOCK, SIZE)
         inner, last, following = blocks[:-1, BLOCK - 2], blocks[:-1, BLOCK - 1], blocks[1:, 0]
         around = 0.5 * (inner + following)
-        drop = (around - last) / (around + 0.02)
-        strengths.append(float(np.percentile(drop, 35)))
-    return min(strengths)
+        drop, is_lit = (around - last) / (around + 0.02), around > _LIT
+        everywhere.append(float(np.percentile(drop, 35)))
+        lit.append(float(np.percentile(drop[is_lit], 35)) if is_lit.mean() > _FEWEST_LIT else 0.0)
+    return max(min(everywhere), min(lit))
 
 
 def _corner_fall(grey: np.ndarray) -> float:
