@@ -48,6 +48,7 @@ SHAPE = EditSettings(
     "replace",
     cross_replace=0.5,
     self_replace=0.5,
+    equalizer={},
     blend=BlendSettings(("silver jeep",), ("Porsche car",), 0.3),
     guidance=7.5,
 )

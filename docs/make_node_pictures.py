@@ -51,6 +51,7 @@ NAMED = {
     "guidance": GUIDANCE,
     "hold_still": False,
     "fresh_noise_seed": None,
+    "equalizer": {},
 }
 """Settings of an edit that a picture does not name, so that it shows one of them alone."""
 BY_KIND = dict.fromkeys(NAMED, "auto")

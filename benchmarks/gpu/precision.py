@@ -33,7 +33,6 @@ from fatezero_ext import (
 from fatezero_ext.diffusion.schedule import Schedule
 from fatezero_ext.editing.loop import EditedLatents, edit_latents
 from fatezero_ext.editing.plan import compile_edit, mask_layers
-from fatezero_ext.editing.settings import NO_WORDS
 from fatezero_ext.inversion.footprint import ClipShape, recorded_forms
 from fatezero_ext.inversion.loop import Recording, invert_latents
 from fatezero_ext.models.text_encoder import ClipTextEncoder
@@ -48,10 +47,12 @@ LATENTS = BlendSettings(("silver", "jeep"), ("Porsche", "car"), threshold=0.65, 
 
 
 def _as_published(
-    mode: Mode, end: float, blend: BlendSettings | None = None, equalizer: Mapping[str, float] = NO_WORDS
+    mode: Mode, end: float, blend: BlendSettings | None = None, equalizer: Mapping[str, float] | None = None
 ) -> EditSettings:
     """Settings of a run of the authors' program, both windows up to `end`."""
-    return EditSettings(mode, end, self_replace=end, blend=blend, equalizer=equalizer, guidance=7.5, quirks="original")
+    return EditSettings(
+        mode, end, self_replace=end, blend=blend, equalizer=equalizer or {}, guidance=7.5, quirks="original"
+    )
 
 
 RUNS = {

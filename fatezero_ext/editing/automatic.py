@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import PromptError, check_kind, check_text
-from ..prompts.phrases import LINE_ART, kind_of_words, phrases_of, things_in_front
+from ..prompts.phrases import LINE_ART, PAINTED, kind_of_words, phrases_of, things_in_front
 from ..prompts.prompt import bare
 from ..prompts.word_changes import Change, changed_words, replaces_one_by_one
 from .settings import AUTO, BlendSettings, EditKind, EditSettings, Mode, reads_mask
@@ -43,7 +43,6 @@ class Preset:
                    Neither this nor `still` is the default with `quirks` "original"
     spares:        threshold of the place of the things in front of a background, which keep the source's pixels; None:
                    they are drawn anew
-    things:        factor on the attention that the words of the things in front of a background take from the source
     """
 
     cross: float
@@ -54,7 +53,6 @@ class Preset:
     still: bool = False
     fresh: Drawing | None = None
     spares: float | None = None
-    things: float = 1.0
 
 
 BUILT_IN: Mapping[EditKind, Preset] = {
@@ -76,9 +74,9 @@ heat, are 4 dB nearer to the truth than what is drawn anew. Words that replace a
 background's: they must not join its mask."""
 OBJECTS: Mapping[EditKind, Preset] = {**BUILT_IN, "object": replace(BUILT_IN["object"], fresh=Drawing(0.7, 7.0))}
 """The same of the objects model: of 48 frames guidance 4 left 7 without their new object, 7 left 4 and cost 1.7 dB."""
-LINES = Preset(0.65, 0.65, things=5.0)
-"""The built-in models' preset of styles that draw lines: a thing is one faint line there, and gets lost among those of
-its background (docs/toy_model.md)."""
+LINES, THINGS_IN_LINES = Preset(0.65, 0.65), 5.0
+"""The built-in models' preset of styles that draw lines, and the factor on the attention that words of the things in
+front take from the source: a thing is a faint line there, and gets lost among its background's (docs/toy_model.md)."""
 PUBLISHED: Mapping[EditKind, Preset] = {
     "object": Preset(0.5, 0.5, 0.3, joins=True),
     "colour": Preset(0.7, 0.7, 0.3, joins=True),
@@ -132,8 +130,9 @@ def resolved_settings(
     kind = settings.kind if settings.kind != AUTO else kind_of_words(source, edit, changes)
     words = _Words(source, edit, changes)
     preset = ((OBJECTS if draws_objects else BUILT_IN) if built_in else PUBLISHED)[kind]
-    if built_in and kind == "style" and words.draws_lines:
-        preset = LINES
+    left = all(value == AUTO for value in (settings.equalizer, settings.cross_replace, settings.self_replace))
+    factors = words.strengthened if built_in and kind == "style" and left and settings.quirks == "fixed" else {}
+    preset = LINES if factors else preset
     if not source and preset.threshold is not None and settings.blend == AUTO and not with_mask:
         raise PromptError(_NO_SOURCE_WORDS.format(kind))
     own = preset.own if self_attention else 0.0
@@ -144,7 +143,7 @@ def resolved_settings(
         self_replace=own if settings.self_replace == AUTO else settings.self_replace,
         hold_still=preset.still and settings.quirks == "fixed" if settings.hold_still == AUTO else settings.hold_still,
         blend=_blend(settings.blend, kind, preset, words, with_mask=with_mask),
-        equalizer=words.strengthened(preset.things) if settings.equalizer == AUTO else settings.equalizer,
+        equalizer=factors if settings.equalizer == AUTO else settings.equalizer,
     )
     seed = _fresh_seed(settings, preset)
     usual = Drawing(preset.cross, BUILT_IN_GUIDANCE if built_in else PUBLISHED_GUIDANCE)
@@ -168,16 +167,16 @@ class _Words:
         return phrases_of(kind, self.source, self.edit, self.changes)
 
     @property
-    def draws_lines(self) -> bool:
-        """Whether the edit prompt asks for a style that draws lines, and the source's did not."""
-        return any(bare(self.edit[place]) in LINE_ART for change in self.changes for place in change.edit)
+    def strengthened(self) -> Mapping[str, float]:
+        """The things in front of the edit prompt's background, with their factor, if its style draws new lines.
 
-    def strengthened(self, factor: float) -> Mapping[str, float]:
-        """Return the things in front of the edit prompt's background that stay, with a factor; none at 1."""
-        if factor == 1:
+        Things that the style is named by are left out, such as the pencil of "a pencil sketch of a pencil on a desk".
+        """
+        new = {bare(self.edit[place]) for change in self.changes for place in change.edit}
+        if not new & LINE_ART or new & PAINTED or {bare(word) for word in self.source} & LINE_ART:
             return {}
-        changes = [Change(one.edit, one.source) for one in self.changes]
-        return dict.fromkeys(things_in_front(self.edit, changes), factor)
+        things = things_in_front(self.edit, [Change(one.edit, one.source) for one in self.changes])
+        return {words: THINGS_IN_LINES for words in things if not new & {bare(word) for word in words.split()}}
 
 
 def _check_changes(source: Sequence[str], edit: Sequence[str], changes: Sequence[Change]) -> None:

@@ -147,7 +147,7 @@ class EditSettings:
         object.__setattr__(self, "cross_replace", _window("cross_replace", everywhere))
         object.__setattr__(self, "self_replace", _window("self_replace", self.self_replace))
         object.__setattr__(self, "cross_replace_words", MappingProxyType(windows))
-        if self.equalizer != AUTO:
+        if not (isinstance(self.equalizer, str) and self.equalizer == AUTO):
             factors = dict(_of_words("equalizer", self.equalizer))
             object.__setattr__(self, "equalizer", MappingProxyType(factors))
             for word, factor in factors.items():

@@ -39,6 +39,8 @@ LOOKS = frozenset(
 """Words that styles are named by beside `STYLES`: materials, qualities, schools, and last names of artists."""
 LINE_ART = frozenset("sketch drawing pencil charcoal ink engraving".split())
 """Words of styles that draw things as lines."""
+PAINTED = ((STYLES | LOOKS) - LINE_ART - frozenset(["style"])) | frozenset("pixel wash black".split())
+"""Words of styles that do not, whatever else they say: a watercolor sketch, a drawing in black and white."""
 STYLE_LINKS = frozenset("in by as".split())
 """Words in front of a style at the end of a prompt: "in watercolor", "by Monet", "as a cartoon"."""
 SECOND_THINGS = frozenset("and or".split())

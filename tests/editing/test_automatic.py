@@ -176,28 +176,49 @@ DRAFTS = {
 
 
 @pytest.mark.parametrize(
-    ("target", "strengthened"),
+    ("source", "target", "words"),
     [
-        (f"a pencil sketch of {CIRCLE}", {"red circle": 5.0}),
-        (f"{CIRCLE}, charcoal drawing", {"red circle": 5.0}),
-        ("a pencil sketch of a blue circle on the grass", {}),  # another colour as well is an object
-        ("a pencil sketch of a red circle", {}),  # nothing says what stands in front
-        (f"a watercolor painting of {CIRCLE}", {}),
-        (f"a black and white photo of {CIRCLE}", {}),
-        ("a red square on the grass", {}),
+        (CIRCLE, f"a pencil sketch of {CIRCLE}", "red circle"),
+        (CIRCLE, f"{CIRCLE}, charcoal drawing", "red circle"),
+        (CIRCLE, f"a watercolor painting of {CIRCLE}", None),
+        (CIRCLE, f"a watercolor sketch of {CIRCLE}", None),
+        (CIRCLE, f"an ink wash painting of {CIRCLE}", None),
+        (CIRCLE, f"a pixel art drawing of {CIRCLE}", None),
+        (CIRCLE, f"a black and white drawing of {CIRCLE}", None),
+        (f"a sketch of {CIRCLE}", f"a pencil sketch of {CIRCLE}", None),  # lines already
+        ("a red circle", "a pencil sketch of a red circle", None),  # nothing says what stands in front
+        ("a pencil on the desk", "a pencil sketch of a pencil on the desk", None),  # the style would be strengthened
+        (CIRCLE, "a red square on the grass", None),
     ],
 )
-def test_things_are_strengthened_where_a_style_draws_lines(target, strengthened):
-    found = resolved_settings(EditSettings(kind="auto"), CIRCLE, target, built_in=True)
-    assert dict(found.equalizer) == strengthened
-    assert dict(resolved_settings(EditSettings(equalizer={}), CIRCLE, target, built_in=True).equalizer) == {}
-    assert dict(resolved_settings(EditSettings(), CIRCLE, target).equalizer) == {}  # not measured with others' models
+def test_things_are_strengthened_where_a_style_draws_lines(source, target, words):
+    found = resolved_settings(EditSettings(), source, target, built_in=True)
+    if words:
+        assert (found.equalizer, found.cross_replace, found.self_replace) == ({words: 5.0}, (0.0, 0.65), (0.0, 0.65))
+    else:
+        assert found.equalizer == {}
+        assert found.kind != "style" or (found.cross_replace, found.self_replace) == ((0.0, 0.5), (0.0, 0.8))
 
 
-def test_a_sketch_of_a_sketch_is_no_new_style():
-    settings = EditSettings(kind="style")
-    found = resolved_settings(settings, f"a sketch of {CIRCLE}", f"a sketch of {CIRCLE} in red", built_in=True)
-    assert dict(found.equalizer) == {} and found.cross_replace == (0.0, 0.5)
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"equalizer": {}},
+        {"equalizer": {"circle": 1.0}},
+        {"cross_replace": 0.5},
+        {"self_replace": 0.8},
+        {"quirks": "original"},
+    ],
+    ids=str,
+)
+def test_values_that_are_given_leave_the_things_of_a_sketch_alone(given):
+    found = resolved_settings(EditSettings(**given), CIRCLE, f"a pencil sketch of {CIRCLE}", built_in=True)
+    assert found.equalizer == given.get("equalizer", {})
+    assert (found.cross_replace, found.self_replace) == ((0.0, 0.5), (0.0, 0.8))
+
+
+def test_things_are_not_strengthened_with_others_models():
+    assert resolved_settings(EditSettings(), CIRCLE, f"a pencil sketch of {CIRCLE}").equalizer == {}
 
 
 @pytest.mark.parametrize("name", DRAFTS)

@@ -51,6 +51,14 @@ def test_other_kinds_use_no_widget_of_windows_and_masks(widgets, kind):
     assert same(widgets.from_widgets(asked, with_mask=False), EditSettings(kind=kind, strength=0.4))
 
 
+def test_an_empty_equalizer_is_left_to_the_kind_and_is_none_with_custom(widgets):
+    empty = PLAIN | {"equalizer": "", "word_windows": ""}
+    assert widgets.from_widgets(empty | {"kind": "style"}, with_mask=False).equalizer == "auto"
+    assert widgets.from_widgets(empty | {"kind": "custom"}, with_mask=False).equalizer == {}
+    given = widgets.from_widgets(empty | {"kind": "style", "equalizer": "circle: 2"}, with_mask=False)
+    assert given.equalizer == {"circle": 2.0}
+
+
 def test_mask_words_of_custom_edits_can_be_those_that_differ(widgets):
     asked = PLAIN | {"blend_words": "auto", "blend_edit_words": " auto "}
     found = widgets.from_widgets(asked, with_mask=False).blend
