@@ -306,6 +306,16 @@ def test_widgets_that_nobody_set_are_not_named_whatever_the_kind(toy, kind):
         assert said[0].startswith("Not used: blend_words.") == (words not in ("", "auto"))
 
 
+def test_the_node_names_the_words_that_a_sketch_strengthens(toy):
+    model, controller = toy["own"]
+    remarks = load_pack("nodes.method.remarks").edit_remarks
+    sketch = f"a pencil sketch of {controller.trace.prompt.text}"
+    said = remarks(controller, model.text_encoder, sketch, EditSettings(), with_mask=False)
+    assert "guidance 3, red circle x 5" in said[-1]
+    plain = remarks(controller, model.text_encoder, sketch, EditSettings(equalizer={}), with_mask=False)
+    assert " x " not in plain[-1]
+
+
 def test_the_node_says_what_was_chosen(toy):
     model, controller = toy["own"]
     remarks = load_pack("nodes.method.remarks").edit_remarks
