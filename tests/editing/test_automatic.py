@@ -144,7 +144,7 @@ def test_the_authors_prompts_are_read_as_they_are_meant(source, target, kind):
 @pytest.mark.parametrize(
     ("kind", "built_in", "cross", "own", "guidance"),
     [
-        ("object", True, 0.7, 0.5, 4.0),
+        ("object", True, 0.8, 0.5, 4.0),
         ("colour", True, 0.8, 0.8, 3.0),
         ("background", True, 0.8, 0.8, 3.0),
         ("style", True, 0.5, 0.8, 3.0),
