@@ -23,7 +23,7 @@ from ..models.load import load_model
 from ..models.unet.inflate import InflationSettings
 from .evaluation.edit_runs import OWN_KEYS, SETTINGS, Outcome, Runs
 from .evaluation.fresh_clips import KINDS
-from .evaluation.long_runs import result_file, result_folder, run, write_json
+from .evaluation.long_runs import result_file, result_folder, run, whole_number, write_json
 from .evaluation.quality_table import as_json, save_sheets, tables
 from .world.world import OBJECTS, STYLES
 
@@ -129,17 +129,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    return _whole(text, least=1)
+    return whole_number(text, least=1)
 
 
 def _seed(text: str) -> int:
-    return _whole(text, least=0)
-
-
-def _whole(text: str, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text!r} came; a whole number of at least {least} is needed")
-    return int(text)
+    return whole_number(text, least=0)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,13 @@ def run(work: Callable[[], None], report: Callable[[], None]) -> int:
     return 0
 
 
+def whole_number(text: str, least: int = 0) -> int:
+    """Parse a whole number of at least `least`; raise ArgumentTypeError for anything else."""
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} came; a whole number of at least {least} is needed")
+    return int(text)
+
+
 def result_folder(text: str) -> Path:
     """Parse a folder that results will be written to, and make it; raise ArgumentTypeError where that cannot be."""
     folder = Path(text)

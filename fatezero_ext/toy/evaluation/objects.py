@@ -25,7 +25,7 @@ from ..world.render import object_mask, render
 from ..world.rich import rich_scene_at
 from ..world.world import NO_STYLE, OBJECTS, STYLES, Scene
 from .evaluate import EDITED_CLIPS, Settings, decode, draw, edits_made, encode, shape_word_maps
-from .long_runs import picture_file, result_file, run, write_json
+from .long_runs import picture_file, result_file, run, whole_number, write_json
 from .progress import picture_sheet, prompt_scenes, words_right
 from .scores import psnr
 from .things import read_scene
@@ -145,7 +145,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--prompts", type=int, default=Amounts.prompts, help="pictures that are drawn of prompts")
     parser.add_argument("--styled", type=int, default=Amounts.styled, help="pictures of each style")
     parser.add_argument("--edits", type=int, default=Amounts.edits, help="clips that are edited in every kind")
-    parser.add_argument("--seed", type=int, default=Amounts.seed, help="of the prompts and of the VAE's scenes")
+    parser.add_argument(
+        "--seed", type=whole_number, default=Amounts.seed, help="of the prompts and of the VAE's scenes"
+    )
     parser.add_argument("--sheet", type=picture_file, help="also save the pictures of the prompts there")
     parser.add_argument("--json", type=result_file, help="also write the figures to this file")
     options = parser.parse_args(arguments)
