@@ -11,6 +11,7 @@ from fatezero_ext.toy.evaluation.things import read_ground, read_scene
 from fatezero_ext.toy.training.autoencoder import build_autoencoder
 from fatezero_ext.toy.training.denoiser import build_text_encoder, build_unet
 from fatezero_ext.toy.training.tokenizer import build_tokenizer
+from fatezero_ext.toy.world.clips import sample_object_clip
 from fatezero_ext.toy.world.outline import overlap
 from fatezero_ext.toy.world.render import background, object_mask, render, thing_masks
 from fatezero_ext.toy.world.rich import rich_scene_at
@@ -73,6 +74,19 @@ def test_nothing_is_found_in_an_empty_scene(ground):
 
 def test_flat_grey_is_no_checkerboard():
     assert read_ground(np.full((64, 64, 3), 0.48, np.float32)) == "gray"
+
+
+@pytest.mark.parametrize("light", [0.64, 0.7])
+def test_a_wash_of_watercolor_on_grey_has_no_stripes(light):
+    y, x = np.mgrid[:64, :64] / 64
+    wave = 0.06 * np.sin(3 * np.pi * x) * np.cos(2 * np.pi * y)
+    assert read_ground((light + wave[..., None] + np.array([-0.03, 0, 0.03])).astype(np.float32)) == "gray"
+
+
+@pytest.mark.parametrize("seed", [1149, 5017])  # a big elephant, and an apple on a sky with hardly a cloud at its edge
+def test_a_sky_is_read_that_shows_little_of_its_clouds(seed):
+    clip = sample_object_clip(seed, frames=1)
+    assert (clip.scenes[0].background, read_ground(clip.frames[0])) == ("sky", "sky")
 
 
 @pytest.mark.parametrize("style", STYLES)

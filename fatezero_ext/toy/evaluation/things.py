@@ -36,6 +36,7 @@ from ..world.world import (
     Thing,
 )
 from .oracle import read_style, tone_distance
+from .textures import changes_as
 
 GRID = 24
 """Points of a template and side."""
@@ -127,7 +128,7 @@ def read_scene(frame: np.ndarray, *, things: int = 1, objects: tuple[str, ...] =
 
 
 def _coloured_scene(picture: np.ndarray, style: str, things: int, objects: tuple[str, ...]) -> SceneReading:
-    ground = read_ground(picture)
+    ground = read_ground(picture, style)
     far = _FAR if style != "watercolor" else _FAR / PIGMENT**2  # restored colours are farther apart
     behind = np.minimum(_behind(picture, ground) ** 2, far)
     return _found(picture, behind, ("colour" if style == NO_STYLE else "soft", objects), things, ground, style)
@@ -164,14 +165,17 @@ def _found(
     return SceneReading(tuple(found), ground, style, unexplained)
 
 
-def read_ground(picture: np.ndarray) -> str:
-    """Recognise the background of an unstyled picture by the frame's border, where things are seldom.
+def read_ground(picture: np.ndarray, style: str = NO_STYLE) -> str:
+    """Recognise the background of a picture by the frame's border, where things are seldom.
 
-    Its colours lie near the background's tones, and are spread between them as the background's are: a flat grey is
-    no checkerboard.
+    picture: [H, W, 3], 0..1, without its style
+    style:   that was undone
+    Its colours lie near the background's tones, are spread between them as the background's are, and change from pixel
+    to pixel as they do: a flat grey is no checkerboard, and one in a wash of watercolor has no stripes.
     """
-    border = picture[_border()]
-    return min(BACKGROUNDS, key=lambda name: _misfit(border, name))
+    border = _border()
+    likeliest = sorted(BACKGROUNDS, key=lambda name: _misfit(picture[border], name))
+    return next(name for name in likeliest if name not in TEXTURE_TONES or changes_as(picture, name, style, border))
 
 
 def _misfit(pixels: np.ndarray, background: str) -> float:
