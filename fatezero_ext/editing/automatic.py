@@ -43,6 +43,7 @@ class Preset:
                    Neither this nor `still` is the default with `quirks` "original"
     spares:        threshold of the place of the things in front of a background, which keep the source's pixels; None:
                    they are drawn anew
+    guidance:      classifier-free guidance; None: the usual one of the model
     """
 
     cross: float
@@ -53,6 +54,7 @@ class Preset:
     still: bool = False
     fresh: Drawing | None = None
     spares: float | None = None
+    guidance: float | None = None
 
 
 BUILT_IN: Mapping[EditKind, Preset] = {
@@ -61,20 +63,21 @@ BUILT_IN: Mapping[EditKind, Preset] = {
     "background": Preset(
         0.8, 0.8, 0.5, latents=True, still=True, fresh=Drawing(cross=0.8, guidance=BUILT_IN_GUIDANCE), spares=0.3
     ),
-    "style": Preset(0.5, 0.8),
+    "style": Preset(0.35, 0.8, still=True, guidance=1.8),
     "removal": Preset(0.4, 0.4, 0.3, latents=True),
 }
 """The built-in models' best measured values, see docs/toy_model.md. Objects: from the inversion's noise windows of 0.6
 left a circle on bricks its round edge; from fresh noise cross-attention to 0.8 keeps 2 to 3 dB more of what stays than
 to 0.5, and drafts mend the objects that keep their old outline. A new colour stays in the old one's place: words of the
 edit that joined the mask only made it wider. Styles are right about as often at 0.5 and 0.8 as at 0.2 and 0.4 (160
-edits: .88, .90, standard error .02) and 0.6 dB nearer to the truth. A background's words are bright over all of it, so
-that 0.5 spares objects; their own pixels, above 0.3 of their words' heat, are 4 dB nearer to the truth than what is
-drawn anew. Words that replace an object taken away are the background's: they must not join its mask."""
+edits: .88, .90, standard error .02) and 0.6 dB nearer to the truth; guidance 2 is another 0.5 dB nearer than 3. A
+background's words are bright over all of it, so that 0.5 spares objects; their own pixels, above 0.3 of their words'
+heat, are 4 dB nearer to the truth than what is drawn anew. Words that replace an object taken away are the
+background's: they must not join its mask."""
 OBJECTS: Mapping[EditKind, Preset] = {**BUILT_IN, "object": replace(BUILT_IN["object"], fresh=Drawing(0.7, 7.0))}
 """The same of the objects model, without drafts: of 48 frames guidance 4 left 7 without their new object, 7 left 4 and
 cost 1.7 dB."""
-LINES, THINGS_IN_LINES = Preset(0.65, 0.65), 5.0
+LINES, THINGS_IN_LINES = Preset(0.8, 0.65, still=True, guidance=4.0), 5.0
 """The built-in models' preset of styles that draw lines, and the factor on the attention that words of the things in
 front take from the source: a thing is a faint line there, and gets lost among its background's (docs/toy_model.md)."""
 PUBLISHED: Mapping[EditKind, Preset] = {
@@ -146,7 +149,7 @@ def resolved_settings(
         equalizer=factors if settings.equalizer == AUTO else settings.equalizer,
     )
     seed = _fresh_seed(settings, preset)
-    usual = Drawing(preset.cross, BUILT_IN_GUIDANCE if built_in else PUBLISHED_GUIDANCE)
+    usual = Drawing(preset.cross, preset.guidance or (BUILT_IN_GUIDANCE if built_in else PUBLISHED_GUIDANCE))
     values = usual if seed is None or preset.fresh is None else preset.fresh
     return replace(
         settings,

@@ -59,7 +59,7 @@ def hold_still_widget() -> io.Input:
             default=AUTO,
             optional=True,
             tooltip="What stands still in the clip, such as the ground before a fixed camera, is drawn once for all "
-            "frames, so that it flickers less. auto: for new backgrounds of the built-in model.",
+            "frames, so that it flickers less. auto: for new backgrounds and styles of the built-in models.",
         )
     )
 

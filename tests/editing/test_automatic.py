@@ -147,7 +147,7 @@ def test_the_authors_prompts_are_read_as_they_are_meant(source, target, kind):
         ("object", True, 0.8, 0.5, 4.0),
         ("colour", True, 0.8, 0.8, 3.0),
         ("background", True, 0.8, 0.8, 3.0),
-        ("style", True, 0.5, 0.8, 3.0),
+        ("style", True, 0.35, 0.8, 1.8),
         ("removal", True, 0.4, 0.4, 3.0),
         ("object", False, 0.5, 0.5, 7.5),
         ("colour", False, 0.7, 0.7, 7.5),
@@ -159,6 +159,7 @@ def test_the_authors_prompts_are_read_as_they_are_meant(source, target, kind):
 def test_windows_and_guidance_suit_the_kind_and_the_model(kind, built_in, cross, own, guidance):
     found = resolved_settings(EditSettings(kind=kind), SOURCE, EDIT, built_in=built_in)
     assert (found.cross_replace, found.self_replace, found.guidance) == ((0.0, cross), (0.0, own), guidance)
+    assert found.hold_still is (built_in and kind in ("background", "style"))
     assert AUTO not in [getattr(found, each.name) for each in fields(found)]
 
 
@@ -194,10 +195,11 @@ DRAFTS = {
 def test_things_are_strengthened_where_a_style_draws_lines(source, target, words):
     found = resolved_settings(EditSettings(), source, target, built_in=True)
     if words:
-        assert (found.equalizer, found.cross_replace, found.self_replace) == ({words: 5.0}, (0.0, 0.65), (0.0, 0.65))
+        assert (found.equalizer, found.cross_replace, found.self_replace) == ({words: 5.0}, (0.0, 0.8), (0.0, 0.65))
+        assert found.guidance == 4
     else:
         assert found.equalizer == {}
-        assert found.kind != "style" or (found.cross_replace, found.self_replace) == ((0.0, 0.5), (0.0, 0.8))
+        assert found.kind != "style" or (found.cross_replace, found.self_replace) == ((0.0, 0.35), (0.0, 0.8))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +216,7 @@ def test_things_are_strengthened_where_a_style_draws_lines(source, target, words
 def test_values_that_are_given_leave_the_things_of_a_sketch_alone(given):
     found = resolved_settings(EditSettings(**given), CIRCLE, f"a pencil sketch of {CIRCLE}", built_in=True)
     assert found.equalizer == given.get("equalizer", {})
-    assert (found.cross_replace, found.self_replace) == ((0.0, 0.5), (0.0, 0.8))
+    assert (found.cross_replace, found.self_replace) == ((0.0, given.get("cross_replace", 0.35)), (0.0, 0.8))
 
 
 def test_things_are_not_strengthened_with_others_models():

@@ -313,7 +313,7 @@ def test_the_node_names_the_words_that_a_sketch_strengthens(toy):
     remarks = load_pack("nodes.method.remarks").edit_remarks
     sketch = f"a pencil sketch of {controller.trace.prompt.text}"
     said = remarks(controller, model.text_encoder, sketch, EditSettings(), with_mask=False)
-    assert "guidance 3, red circle x 5" in said[-1]
+    assert "guidance 4, red circle x 5" in said[-1]
     plain = remarks(controller, model.text_encoder, sketch, EditSettings(equalizer={}), with_mask=False)
     assert " x " not in plain[-1]
 
