@@ -229,7 +229,7 @@ ALL_STEPS = (
         "mask inside which the new shape is drawn, from noise of its own, so that no old shape shows through."
         f"{PUT_BACK}{OWN_KEYS}",
         {"blend_words": "auto", "blend_edit_words": "auto", "blend_latents": True}
-        | {"guidance": 4.0, "cross_replace_end": 0.8, "self_replace_end": 0.5},
+        | {"guidance": 4.0, "cross_replace_end": 0.7, "self_replace_end": 0.5},
     ),
     Steps(
         "3_background_edit",

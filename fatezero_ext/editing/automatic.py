@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import PromptError, check_kind, check_text
-from ..prompts.phrases import LINE_ART, PAINTED, kind_of_words, phrases_of, things_in_front
+from ..prompts.phrases import COLOURS, LINE_ART, PAINTED, kind_of_words, phrases_of, things_in_front
 from ..prompts.prompt import bare
 from ..prompts.word_changes import Change, changed_words, replaces_one_by_one
 from .settings import AUTO, BlendSettings, EditKind, EditSettings, Mode, reads_mask
 
 BUILT_IN_GUIDANCE = 3.0
-"""Guidance of the built-in models: 7.5 loses 1.7 to 4.6 dB of what should stay, 2 loses edits (docs/toy_model.md)."""
+"""Guidance of the built-in models: 7.5 loses 1.7 to 4.6 dB of what should stay, 2 new things (docs/toy_model.md)."""
 PUBLISHED_GUIDANCE = 7.5
 
 
@@ -23,11 +23,13 @@ class Drawing:
     cross:    end of the window of cross-attention, a fraction of the steps
     guidance: classifier-free guidance
     drafts:   how often it is drawn at most
+    coloured: `cross` of what gets a new colour; None: the same
     """
 
     cross: float
     guidance: float
     drafts: int = 1
+    coloured: float | None = None
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Preset:
                    Neither this nor `still` is the default with `quirks` "original"
     spares:        threshold of the place of the things in front of a background, which keep the source's pixels; None:
                    they are drawn anew
-    guidance:      classifier-free guidance; None: the usual one of the model
+    guidance:      classifier-free guidance from the inversion's noise; None: the usual one of the model
     """
 
     cross: float
@@ -58,7 +60,7 @@ class Preset:
 
 
 BUILT_IN: Mapping[EditKind, Preset] = {
-    "object": Preset(0.5, 0.5, 0.3, latents=True, joins=True, fresh=Drawing(cross=0.8, guidance=4.0, drafts=4)),
+    "object": Preset(0.5, 0.5, 0.3, latents=True, joins=True, fresh=Drawing(0.7, 4.0, drafts=4, coloured=0.8)),
     "colour": Preset(0.8, 0.8, 0.3, latents=True),
     "background": Preset(
         0.8, 0.8, 0.5, latents=True, still=True, fresh=Drawing(cross=0.8, guidance=BUILT_IN_GUIDANCE), spares=0.3
@@ -67,19 +69,22 @@ BUILT_IN: Mapping[EditKind, Preset] = {
     "removal": Preset(0.4, 0.4, 0.3, latents=True),
 }
 """The built-in models' best measured values, see docs/toy_model.md. Objects: from the inversion's noise windows of 0.6
-left a circle on bricks its round edge; from fresh noise cross-attention to 0.8 keeps 2 to 3 dB more of what stays than
-to 0.5, and drafts mend the objects that keep their old outline. A new colour stays in the old one's place: words of the
-edit that joined the mask only made it wider. Styles are right about as often at 0.5 and 0.8 as at 0.2 and 0.4 (160
-edits: .88, .90, standard error .02) and 0.6 dB nearer to the truth; guidance 2 is another 0.5 dB nearer than 3. A
-background's words are bright over all of it, so that 0.5 spares objects; their own pixels, above 0.3 of their words'
-heat, are 4 dB nearer to the truth than what is drawn anew. Words that replace an object taken away are the
-background's: they must not join its mask."""
+left a circle on bricks its round edge; from fresh noise cross-attention to 0.7 keeps 1.5 dB more of what stays than to
+0.5 and, with drafts, leaves hardly an old shape; 0.8 keeps another 1 dB, but leaves more of them where the old colour
+stays too. A new colour stays in the old one's place: words of the edit that joined the mask only made it wider. Styles
+are nearest to the truth with little guidance and the source's words for a third of the steps, and as often right as
+with more; their still places flicker less when held. A background's words are bright over all of it, so that 0.5
+spares objects; their own pixels, above 0.3 of their words' heat, are 4 dB nearer to the truth than what is drawn anew.
+Words that replace an object taken away are the background's: they must not join its mask."""
 OBJECTS: Mapping[EditKind, Preset] = {**BUILT_IN, "object": replace(BUILT_IN["object"], fresh=Drawing(0.7, 7.0))}
 """The same of the objects model, without drafts: of 48 frames guidance 4 left 7 without their new object, 7 left 4 and
 cost 1.7 dB."""
 LINES, THINGS_IN_LINES = Preset(0.8, 0.65, still=True, guidance=4.0), 5.0
-"""The built-in models' preset of styles that draw lines, and the factor on the attention that words of the things in
-front take from the source: a thing is a faint line there, and gets lost among its background's (docs/toy_model.md)."""
+"""The toy model's preset of styles that draw lines, and the factor on the attention that words of the things in front
+take from the source: a thing is a faint line there, and gets lost among its background's (docs/toy_model.md)."""
+OTHER_STYLES = Preset(0.5, 0.8)
+"""The built-in models' preset of line drawings without those factors, which lose more at less guidance, and of edits
+without a source prompt, which redraw everything."""
 PUBLISHED: Mapping[EditKind, Preset] = {
     "object": Preset(0.5, 0.5, 0.3, joins=True),
     "colour": Preset(0.7, 0.7, 0.3, joins=True),
@@ -133,9 +138,11 @@ def resolved_settings(
     kind = settings.kind if settings.kind != AUTO else kind_of_words(source, edit, changes)
     words = _Words(source, edit, changes)
     preset = ((OBJECTS if draws_objects else BUILT_IN) if built_in else PUBLISHED)[kind]
-    left = all(value == AUTO for value in (settings.equalizer, settings.cross_replace, settings.self_replace))
-    factors = words.strengthened if built_in and kind == "style" and left and settings.quirks == "fixed" else {}
-    preset = LINES if factors else preset
+    factors: Mapping[str, float] = {}
+    if built_in and kind == "style":
+        left = all(value == AUTO for value in (settings.equalizer, settings.cross_replace, settings.self_replace))
+        factors = words.strengthened if left and not draws_objects and settings.quirks == "fixed" else {}
+        preset = LINES if factors else OTHER_STYLES if words.draws_lines or not source else preset
     if not source and preset.threshold is not None and settings.blend == AUTO and not with_mask:
         raise PromptError(_NO_SOURCE_WORDS.format(kind))
     own = preset.own if self_attention else 0.0
@@ -151,9 +158,10 @@ def resolved_settings(
     seed = _fresh_seed(settings, preset)
     usual = Drawing(preset.cross, preset.guidance or (BUILT_IN_GUIDANCE if built_in else PUBLISHED_GUIDANCE))
     values = usual if seed is None or preset.fresh is None else preset.fresh
+    cross = values.coloured if values.coloured is not None and words.new & COLOURS else values.cross
     return replace(
         settings,
-        cross_replace=values.cross if settings.cross_replace == AUTO else settings.cross_replace,
+        cross_replace=cross if settings.cross_replace == AUTO else settings.cross_replace,
         guidance=values.guidance if settings.guidance == AUTO else settings.guidance,
         fresh_noise_seed=seed,
         drafts=values.drafts if settings.drafts == AUTO else settings.drafts,
@@ -170,16 +178,25 @@ class _Words:
         return phrases_of(kind, self.source, self.edit, self.changes)
 
     @property
+    def new(self) -> frozenset[str]:
+        """The words of the edit prompt that differ."""
+        return frozenset(bare(self.edit[place]) for change in self.changes for place in change.edit)
+
+    @property
+    def draws_lines(self) -> bool:
+        """Whether the style of the edit prompt draws lines, and its source has none."""
+        return bool(self.new & LINE_ART) and not self.new & PAINTED and not {bare(w) for w in self.source} & LINE_ART
+
+    @property
     def strengthened(self) -> Mapping[str, float]:
         """The things in front of the edit prompt's background, with their factor, if its style draws new lines.
 
         Things that the style is named by are left out, such as the pencil of "a pencil sketch of a pencil on a desk".
         """
-        new = {bare(self.edit[place]) for change in self.changes for place in change.edit}
-        if not new & LINE_ART or new & PAINTED or {bare(word) for word in self.source} & LINE_ART:
+        if not self.draws_lines:
             return {}
         things = things_in_front(self.edit, [Change(one.edit, one.source) for one in self.changes])
-        return {words: THINGS_IN_LINES for words in things if not new & {bare(word) for word in words.split()}}
+        return {words: THINGS_IN_LINES for words in things if not self.new & {bare(word) for word in words.split()}}
 
 
 def _check_changes(source: Sequence[str], edit: Sequence[str], changes: Sequence[Change]) -> None:

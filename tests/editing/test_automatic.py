@@ -144,7 +144,7 @@ def test_the_authors_prompts_are_read_as_they_are_meant(source, target, kind):
 @pytest.mark.parametrize(
     ("kind", "built_in", "cross", "own", "guidance"),
     [
-        ("object", True, 0.8, 0.5, 4.0),
+        ("object", True, 0.7, 0.5, 4.0),
         ("colour", True, 0.8, 0.8, 3.0),
         ("background", True, 0.8, 0.8, 3.0),
         ("style", True, 0.35, 0.8, 1.8),
@@ -199,7 +199,8 @@ def test_things_are_strengthened_where_a_style_draws_lines(source, target, words
         assert found.guidance == 4
     else:
         assert found.equalizer == {}
-        assert found.kind != "style" or (found.cross_replace, found.self_replace) == ((0.0, 0.35), (0.0, 0.8))
+        styles = {((0.0, 0.35), (0.0, 0.8), 1.8), ((0.0, 0.5), (0.0, 0.8), 3.0)}  # painted, and other lines
+        assert found.kind != "style" or (found.cross_replace, found.self_replace, found.guidance) in styles
 
 
 @pytest.mark.parametrize(
@@ -216,7 +217,30 @@ def test_things_are_strengthened_where_a_style_draws_lines(source, target, words
 def test_values_that_are_given_leave_the_things_of_a_sketch_alone(given):
     found = resolved_settings(EditSettings(**given), CIRCLE, f"a pencil sketch of {CIRCLE}", built_in=True)
     assert found.equalizer == given.get("equalizer", {})
-    assert (found.cross_replace, found.self_replace) == ((0.0, given.get("cross_replace", 0.35)), (0.0, 0.8))
+    assert (found.cross_replace, found.self_replace, found.guidance) == ((0.0, 0.5), (0.0, 0.8), 3.0)
+
+
+def test_lines_of_the_objects_model_and_edits_without_a_source_prompt_have_the_usual_guidance():
+    sketch = resolved_settings(
+        EditSettings(), CIRCLE, f"a pencil sketch of {CIRCLE}", built_in=True, draws_objects=True
+    )
+    anew = resolved_settings(EditSettings(), "", CIRCLE, built_in=True)
+    for found in (sketch, anew):
+        assert (found.kind, found.equalizer, found.hold_still) == ("style", {}, False)
+        assert (found.cross_replace, found.self_replace, found.guidance) == ((0.0, 0.5), (0.0, 0.8), 3.0)
+
+
+@pytest.mark.parametrize(
+    ("target", "of_model", "cross"),
+    [
+        ("a red square on the grass", {}, 0.7),
+        ("a blue square on the grass", {}, 0.8),
+        ("a blue square on the grass", {"draws_objects": True}, 0.7),
+    ],
+)
+def test_a_new_shape_is_held_longer_if_its_colour_is_new_too(target, of_model, cross):
+    found = resolved_settings(EditSettings(), CIRCLE, target, built_in=True, **of_model)
+    assert (found.kind, found.cross_replace) == ("object", (0.0, cross))
 
 
 def test_things_are_not_strengthened_with_others_models():

@@ -164,15 +164,16 @@ def test_nothing_is_held_at_strength_zero(exact_model):
     assert torch.equal(held, left)
 
 
-def test_only_new_backgrounds_of_the_built_in_model_hold_still_by_themselves():
+def test_new_backgrounds_and_styles_of_the_built_in_models_hold_still_by_themselves():
     source = "a red circle on the grass"
-    edits = {"a red circle on the sand": True, "a blue circle on the grass": False, f"a sketch of {source}": False}
+    edits = {"a red circle on the sand": True, "a blue circle on the grass": False}
+    edits |= {f"{style} of {source}": True for style in ("a sketch", "a watercolor painting")}
     for prompt, holds in edits.items():
         assert resolved_settings(EditSettings(), source, prompt, built_in=True).hold_still is holds
         assert resolved_settings(EditSettings(), source, prompt).hold_still is False
         for asked in (True, False):
             assert resolved_settings(EditSettings(hold_still=asked), source, prompt).hold_still is asked
-    original = EditSettings(quirks="original")
-    assert resolved_settings(original, source, "a red circle on the sand", built_in=True).hold_still is False
+        original = EditSettings(quirks="original")
+        assert resolved_settings(original, source, prompt, built_in=True).hold_still is False
     with pytest.raises(SettingsError, match="hold_still is 'yes'; True, False or 'auto' is needed"):
         EditSettings(hold_still="yes")

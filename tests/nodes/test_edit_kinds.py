@@ -194,9 +194,7 @@ def test_widgets_that_the_kind_does_not_use_are_named_unless_they_say_what_it_ch
 
     assert said() == said(kind="auto") == said(blend_words="auto") == said(kind="custom", blend_words="boat") == ""
     assert said(strength=0.5, equalizer="a: 2", negative_prompt="boat") == ""
-    # The shape's end of cross-attention is that of a new node, which nobody can be told to have set.
-    named = "Not used: guidance, cross_replace_end." if draws_objects(graph) else "Not used: guidance."
-    of_fresh_noise = named if asked["kind"] == "object" else ""
+    of_fresh_noise = "Not used: guidance, cross_replace_end." if asked["kind"] == "object" else ""
     assert said(quirks="original").startswith(of_fresh_noise) and bool(said(quirks="original")) == bool(of_fresh_noise)
     assert "Not used: guidance, blend_words." in said(blend_words="jeep, +shadow", guidance=5.0)
     assert f"The kind {asked['kind']} chooses these itself; choose the kind custom" in said(mask_use="override")
