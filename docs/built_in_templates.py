@@ -253,7 +253,8 @@ ALL_STEPS = (
         "a watercolor painting of a red circle on the grass",
         "sketch, watercolor, pixel art and black and white",
         "Words are added, and the **kind** of this edit is **style**: there is no mask, and words lose the source's "
-        f"attention after a third of the steps, so that the style reaches every part of the picture.{OWN_KEYS}",
+        "attention after a third of the steps (a sketch's after four fifths), so that the style reaches every part of "
+        f"the picture.{OWN_KEYS}",
         {"mode": "refine", "guidance": 1.8, "cross_replace_end": 0.35},
         passes=0,
         masked=False,
