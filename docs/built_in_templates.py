@@ -193,7 +193,6 @@ class Steps:
     method: str
     widgets: Mapping[str, Any]
     key_frames: str = "auto"
-    passes: int = 1
     masked: bool = True
     shown: Shown = CIRCLE
 
@@ -255,8 +254,7 @@ ALL_STEPS = (
         "Words are added, and the **kind** of this edit is **style**: there is no mask, and words lose the source's "
         "attention after a third of the steps (a sketch's after four fifths), so that the style reaches every part of "
         f"the picture.{OWN_KEYS}",
-        {"mode": "refine", "guidance": 1.8, "cross_replace_end": 0.35},
-        passes=0,
+        {"mode": "refine", "guidance": 2.0, "cross_replace_end": 0.35},
         masked=False,
     ),
     Steps(
@@ -289,7 +287,7 @@ def each_step(steps: Steps, known: Mapping[str, NodeKind]) -> Sheet:
     values = defaults(stored, policy="features", place="ram")
     (controller,) = sheet.add(stored, (460, 584, 360, 138), values, folded=True, controller=controller)
     sheet.group("2 what is in it", (440, -40, 400, 450))
-    values = defaults("FateZero_DDIMInvert", source_prompt=steps.shown.source, steps=20, inversion_passes=steps.passes)
+    values = defaults("FateZero_DDIMInvert", source_prompt=steps.shown.source, steps=20)
     inverted = {"controller": controller, "clip": text_encoder, "latent": latent}
     (controller,) = sheet.add("FateZero_DDIMInvert", (460, 40, 360, 330), values, colour="words", **inverted)
     sheet.group("3 what it should be", (860, -40, 400, 940))

@@ -65,7 +65,7 @@ BUILT_IN: Mapping[EditKind, Preset] = {
     "background": Preset(
         0.8, 0.8, 0.5, latents=True, still=True, fresh=Drawing(cross=0.8, guidance=BUILT_IN_GUIDANCE), spares=0.3
     ),
-    "style": Preset(0.35, 0.8, still=True, guidance=1.8),
+    "style": Preset(0.35, 0.8, still=True, guidance=2.0),
     "removal": Preset(0.4, 0.4, 0.3, latents=True),
 }
 """The built-in models' best measured values, see docs/toy_model.md. Objects: from the inversion's noise windows of 0.6

@@ -147,7 +147,7 @@ def test_the_authors_prompts_are_read_as_they_are_meant(source, target, kind):
         ("object", True, 0.7, 0.5, 4.0),
         ("colour", True, 0.8, 0.8, 3.0),
         ("background", True, 0.8, 0.8, 3.0),
-        ("style", True, 0.35, 0.8, 1.8),
+        ("style", True, 0.35, 0.8, 2.0),
         ("removal", True, 0.4, 0.4, 3.0),
         ("object", False, 0.5, 0.5, 7.5),
         ("colour", False, 0.7, 0.7, 7.5),
@@ -199,7 +199,7 @@ def test_things_are_strengthened_where_a_style_draws_lines(source, target, words
         assert found.guidance == 4
     else:
         assert found.equalizer == {}
-        styles = {((0.0, 0.35), (0.0, 0.8), 1.8), ((0.0, 0.5), (0.0, 0.8), 3.0)}  # painted, and other lines
+        styles = {((0.0, 0.35), (0.0, 0.8), 2.0), ((0.0, 0.5), (0.0, 0.8), 3.0)}  # painted, and other lines
         assert found.kind != "style" or (found.cross_replace, found.self_replace, found.guidance) in styles
 
 
