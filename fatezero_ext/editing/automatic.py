@@ -179,12 +179,12 @@ class _Words:
 
     @property
     def new(self) -> frozenset[str]:
-        """The words of the edit prompt that differ."""
+        """Words of the edit prompt that differ."""
         return frozenset(bare(self.edit[place]) for change in self.changes for place in change.edit)
 
     @property
     def draws_lines(self) -> bool:
-        """Whether the style of the edit prompt draws lines, and its source has none."""
+        """True if the style of the edit prompt draws lines, and its source has none."""
         return bool(self.new & LINE_ART) and not self.new & PAINTED and not {bare(w) for w in self.source} & LINE_ART
 
     @property
